@@ -1,0 +1,50 @@
+# Two commands for everybody: `make demo` and `make test`. Both need python3, pip and make only.
+
+PYTHON ?= python3
+VENV ?= .venv
+# Another torch, or a CPU build on Linux: make demo PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+PIP_ARGS ?=
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
+
+.PHONY: demo test lint types wheel clean
+
+# Replays the bundled recordings under the old and the fixed books. They differ: exit 1 is the success.
+demo: $(VENV)/demo
+	@$(BIN)/specdiff replay; code=$$?; \
+	if [ $$code -ne 1 ]; then echo "demo: expected exit 1 (differs), got $$code" >&2; exit 1; fi
+
+# Records sglang's real scheduler on this CPU: the first run fetches its releases (about 100 MB) into the cache.
+test: $(VENV)/test
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/test
+	mkdir -p .dev && ln -sfn .. .dev/specdiff
+	$(BIN)/mypy
+
+# Builds the wheel, installs it alone elsewhere and runs it from another folder.
+wheel: $(VENV)/test
+	rm -rf build/wheel build/smoke && mkdir -p build/smoke
+	$(BIN)/python -m build --quiet --wheel --outdir build/wheel
+	$(PYTHON) -m venv build/smoke/venv
+	build/smoke/venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		$(PIP_ARGS) build/wheel/*.whl
+	cd build/smoke && VENV=venv sh ../../tests/smoke.sh
+
+clean:
+	rm -rf $(VENV) build .dev *.egg-info
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/test: $(VENV)/demo fixtures/rig/requirements.txt
+	$(PIP) --editable ".[dev]" --requirement fixtures/rig/requirements.txt
+	@touch $@

@@ -1,0 +1,1 @@
+"""specdiff: flight recorder and court for the books of SGLang's speculative decoding v2."""
