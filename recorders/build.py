@@ -1,0 +1,131 @@
+"""A journal turned into a recording."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import journal, schema
+from .errors import RecordingError
+from .recording import TABLE_NAMES, Recording, dtype_of
+from .run import Run, Stats, run_from_json, stats_from_json
+from .schema import EVENT_TABLES, NONE64, ROW_TABLES, Kind
+from .wire import TopkRows, WireEvent, unpack_event, unpack_topk
+
+
+def build(path: Path) -> Recording:
+    """Read a journal, up to its first damaged record if it has one (`Recording.damage` says so).
+
+    Raises RecordingError when it is not a journal, or holds no run attributes: then nothing was recorded.
+    """
+    scan = journal.scan(path)
+    parts = _Parts()
+    for record in scan.records:
+        try:
+            parts.add(record)
+        except RecordingError as error:
+            raise RecordingError(f"{path}: {error} (the record at byte {record.offset})") from error
+    if parts.run is None:
+        raise RecordingError(
+            f"{path}: the journal holds no run attributes: nothing was recorded into it."
+        )
+    damage = scan.damage
+    lost = damage and f"{damage.why} at byte {damage.offset} of {damage.size}"
+    return parts.finish(parts.run, lost or None)
+
+
+@dataclass(slots=True)
+class _Parts:
+    """The bytes of every table so far, in journal order."""
+
+    run: Run | None = None
+    stats: Stats | None = None
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    spine: list[int] = field(default_factory=list)
+    tables: dict[str, bytearray] = field(
+        default_factory=lambda: {name: bytearray() for name in TABLE_NAMES}
+    )
+    tokens: bytearray = field(default_factory=bytearray)
+    experts: list[TopkRows] = field(default_factory=list)
+    indexer: list[TopkRows] = field(default_factory=list)
+    counts: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))
+
+    def add(self, record: journal.Record) -> None:
+        if record.type == journal.Type.RUN:
+            self.run = run_from_json(record.payload)
+        elif record.type == journal.Type.STATS:
+            self.stats = stats_from_json(record.payload)
+        elif record.type == journal.Type.REQUEST:
+            self.requests.append(json.loads(record.payload))
+        elif record.type in EVENT_TABLES:
+            self._add_event(unpack_event(Kind(record.type), record.payload))
+        else:
+            raise RecordingError(f"a record of unknown type {record.type}")
+
+    def _add_event(self, event: WireEvent) -> None:
+        kind = event.kind
+        self.spine += (int(kind), self.counts[kind], event.iteration, event.time_ns)
+        self.counts[kind] += 1
+        self.tables[EVENT_TABLES[kind].__name__.lower()] += event.fields.tobytes()
+        if kind in ROW_TABLES:
+            self.tables[f"{kind.name.lower()}_rows"] += event.rows.tobytes()
+        if kind is Kind.RESULT:
+            self.tokens += event.blob
+        elif kind is Kind.FINISH:
+            experts, rest = unpack_topk(event.blob)
+            indexer, _ = unpack_topk(rest)
+            self.experts.append(experts)
+            self.indexer.append(indexer)
+
+    def finish(self, run: Run, damage: str | None) -> Recording:
+        tables = {name: _table(cls, self.tables[name]) for name, cls in TABLE_NAMES.items()}
+        spine = np.array(self.spine, dtype=np.int64).reshape(-1, len(fields(schema.Events)))
+        tables["events"] = schema.Events(*spine.T)
+        tables["requests"] = schema.Requests(
+            *(self._request_column(f.name) for f in fields(schema.Requests))
+        )
+        return Recording(
+            run=run,
+            stats=self.stats,
+            damage=damage,
+            rids=tuple(str(request["rid"]) for request in self.requests),
+            details=tuple(json.dumps(request, sort_keys=True) for request in self.requests),
+            tokens=np.frombuffer(bytes(self.tokens), dtype=np.int32),
+            experts=_topk_rows(self.experts, "routed experts"),
+            indexer=_topk_rows(self.indexer, "indexer top-k"),
+            **tables,
+        )
+
+    def _request_column(self, name: str) -> NDArray[np.int64]:
+        values = [request.get(name) for request in self.requests]
+        return np.array(
+            [NONE64 if value is None else int(value) for value in values], dtype=np.int64
+        )
+
+
+def _table(cls: type, data: bytearray) -> Any:
+    make: Callable[..., Any] = cls
+    table = np.frombuffer(bytes(data), dtype=dtype_of(cls)).reshape(-1, len(fields(cls)))
+    return make(*np.ascontiguousarray(table.T))
+
+
+def _topk_rows(parts: Sequence[TopkRows], what: str) -> NDArray[Any]:
+    shapes = {(part.layers, part.topk) for part in parts if part.rows}
+    if len(shapes) > 1:
+        raise RecordingError(
+            f"{what} of different shapes (layers, topk) in one run: {sorted(shapes)}"
+        )
+    shape = next(iter(shapes), (0, 0))
+    dtype = np.dtype(f"<u{max((part.itemsize for part in parts if part.rows), default=1)}")
+    rows = [
+        np.frombuffer(part.data, dtype=f"<u{part.itemsize}").reshape(-1, *shape)
+        for part in parts
+        if part.rows
+    ]
+    return np.concatenate(rows).astype(dtype) if rows else np.zeros((0, *shape), dtype)

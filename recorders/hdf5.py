@@ -1,0 +1,235 @@
+"""Recordings on disk: save and load. The only place that touches h5py.
+
+One 2-D dataset per table, (columns, rows), each column in chunks of its own; the run attributes, the counts and a
+digest of every dataset stand in `/manifest`, whose own digest is a root attribute. Reading executes nothing, and
+believes no size before it has been held against the file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import RecordingError
+from .recording import TABLE_NAMES, Recording, columns, dtype_of
+from .run import run_from_json, stats_from_json, to_json
+from .schema import FORMAT, VERSION
+
+_CHUNK_ROWS = 65536
+_MAX_DEFLATE = 1040  # deflate never shrinks by more than 1032 to 1
+_ARRAYS = ("tokens", "experts", "indexer")
+_MANIFEST_LIMIT = 64 << 20  # bytes
+
+
+def save(recording: Recording, path: Path, *, force: bool = False) -> None:
+    """Write `path` whole or not at all: a temporary file, read back and compared, then renamed into place.
+
+    Raises RecordingError when `path` exists and `force` is not set.
+    """
+    if path.exists() and not force:
+        raise RecordingError(
+            f"{path} exists; specdiff does not overwrite recordings. Use --force, or another name."
+        )
+    temporary = path.with_name(path.name + ".tmp")
+    with h5py.File(temporary, "w", libver=("v110", "v110")) as file:
+        _write(file, recording)
+    load(temporary)  # what cannot be read back is no recording
+    with open(temporary, "rb+") as handle:
+        os.fsync(handle.fileno())
+    temporary.replace(path)
+
+
+def load(path: Path) -> Recording:
+    """Read a recording, checking every digest and every count.
+
+    Raises RecordingError naming file, dataset and remedy.
+    """
+    if not path.is_file():
+        raise RecordingError(
+            f"{path}: no such file. Expected a recording (*.h5), as `specdiff record` writes them."
+        )
+    if not h5py.is_hdf5(path):
+        raise RecordingError(_not_hdf5(path))
+    try:
+        with h5py.File(path, "r") as file:
+            return _read(file)
+    except RecordingError as error:
+        raise RecordingError(f"{path}: {error}") from error
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
+        raise RecordingError(
+            f"{path}: HDF5 cannot read it ({error}): truncated or corrupt. Copy it again from where it was recorded."
+        ) from error
+
+
+def _write(file: h5py.File, recording: Recording) -> None:
+    arrays: dict[str, Any] = {
+        name: _stack(getattr(recording, name), cls) for name, cls in TABLE_NAMES.items()
+    }
+    arrays |= {name: getattr(recording, name) for name in _ARRAYS}
+    for name, array in arrays.items():
+        _create(file, name, array)
+    manifest = {
+        "run": json.loads(to_json(recording.run)),
+        "stats": recording.stats and json.loads(to_json(recording.stats)),
+        "damage": recording.damage,
+        "rids": recording.rids,
+        "details": recording.details,
+        "tables": {
+            name: {"dtype": array.dtype.str, "shape": array.shape, "sha256": _digest(array)}
+            for name, array in arrays.items()
+        },
+    }
+    text = json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
+    _create(file, "manifest", np.frombuffer(text, dtype=np.uint8))
+    file.attrs["format"] = FORMAT
+    file.attrs["version"] = VERSION
+    file.attrs["manifest_sha256"] = hashlib.sha256(text).hexdigest()
+    file.attrs["complete"] = True
+
+
+def _create(file: h5py.File, name: str, array: NDArray[Any]) -> None:
+    if array.size == 0:
+        file.create_dataset(name, data=array)  # HDF5 cannot chunk what is empty
+        return
+    table = name in TABLE_NAMES
+    chunk = (
+        (1, min(array.shape[1], _CHUNK_ROWS))
+        if table
+        else (min(len(array), _CHUNK_ROWS), *array.shape[1:])
+    )
+    file.create_dataset(
+        name, data=array, chunks=chunk, compression="gzip", compression_opts=1, shuffle=True
+    )
+
+
+def _read(file: h5py.File) -> Recording:
+    _check_header(file)
+    manifest = _manifest(file)
+    declared: Mapping[str, Mapping[str, Any]] = manifest["tables"]
+    expected = {*TABLE_NAMES, *_ARRAYS}
+    if declared.keys() != expected or set(file) != expected | {"manifest"}:
+        different = (set(file) - {"manifest"}) ^ expected or declared.keys() ^ expected
+        raise RecordingError(
+            f"tables missing or unknown in version {VERSION}: {', '.join(sorted(different))}"
+        )
+    arrays: dict[str, Any] = {
+        name: _dataset(file, name, declared[name]) for name in sorted(expected)
+    }
+    tables: dict[str, Any] = {
+        name: _unstack(arrays[name], name, cls) for name, cls in TABLE_NAMES.items()
+    }
+    stats = manifest["stats"]
+    return Recording(
+        run=run_from_json(json.dumps(manifest["run"])),
+        stats=stats_from_json(json.dumps(stats)) if stats is not None else None,
+        damage=manifest["damage"],
+        rids=tuple(manifest["rids"]),
+        details=tuple(manifest["details"]),
+        **tables,
+        **{name: arrays[name] for name in _ARRAYS},
+    )
+
+
+def _check_header(file: h5py.File) -> None:
+    if (found := file.attrs.get("format")) != FORMAT:
+        inside = ", ".join(sorted(file)[:5]) or "nothing"
+        raise RecordingError(
+            f"an HDF5 file, but not a specdiff recording (format {found!r}, {FORMAT!r} was expected; it holds {inside})"
+        )
+    version = file.attrs.get("version")
+    if version != VERSION:
+        newer = isinstance(version, int | np.integer) and version > VERSION
+        remedy = (
+            "Install a newer specdiff."
+            if newer
+            else "No specdiff ever wrote that version: the file is corrupt."
+        )
+        raise RecordingError(
+            f"a recording of format version {version}; this specdiff reads {VERSION}. {remedy}"
+        )
+    if not file.attrs.get("complete", False):
+        raise RecordingError(
+            "the recording is unfinished (no `complete` mark). Run `specdiff recover DIR` on the folder it was "
+            "recorded into."
+        )
+
+
+def _manifest(file: h5py.File) -> dict[str, Any]:
+    if "manifest" not in file:
+        raise RecordingError(
+            "/manifest is missing: corrupt. Copy it again from where it was recorded."
+        )
+    dataset = file["manifest"]
+    if dataset.dtype != np.uint8 or dataset.ndim != 1 or dataset.size > _MANIFEST_LIMIT:
+        raise RecordingError(
+            f"/manifest is {dataset.dtype} {dataset.shape}, text of at most 64 MiB was expected"
+        )
+    _check_size("manifest", dataset)
+    text = dataset[()].tobytes()
+    if hashlib.sha256(text).hexdigest() != file.attrs.get("manifest_sha256"):
+        raise RecordingError(_corrupt("manifest"))
+    manifest: dict[str, Any] = json.loads(text)
+    return manifest
+
+
+def _dataset(file: h5py.File, name: str, declared: Mapping[str, Any]) -> NDArray[Any]:
+    dataset = file[name]
+    found = (dataset.dtype.str, tuple(dataset.shape))
+    expected = (declared["dtype"], tuple(declared["shape"]))
+    if found != expected:
+        raise RecordingError(
+            f"/{name} is {found[0]} {found[1]}, {expected[0]} {expected[1]} was announced"
+        )
+    _check_size(name, dataset)
+    array: NDArray[Any] = dataset[()]
+    if _digest(array) != declared["sha256"]:
+        raise RecordingError(_corrupt(name))
+    return array
+
+
+def _check_size(name: str, dataset: h5py.Dataset) -> None:
+    """Nothing is allocated that the stored bytes cannot hold (an HDF5 header may claim any shape)."""
+    stored = dataset.id.get_storage_size()
+    if dataset.size * dataset.dtype.itemsize > max(stored, 1) * _MAX_DEFLATE:
+        raise RecordingError(
+            f"/{name} claims shape {dataset.shape} but stores only {stored} bytes: corrupt"
+        )
+
+
+def _digest(array: NDArray[Any]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def _stack(table: Any, cls: type) -> NDArray[Any]:
+    return np.stack([values for _, values in columns(table)]).astype(dtype_of(cls), copy=False)
+
+
+def _unstack(array: NDArray[Any], name: str, cls: Any) -> Any:
+    width = len(dataclasses.fields(cls))
+    if array.ndim != 2 or len(array) != width or array.dtype != dtype_of(cls):
+        raise RecordingError(
+            f"/{name} is {array.dtype} {array.shape}, {width} columns were expected"
+        )
+    return cls(*array)
+
+
+def _corrupt(name: str) -> str:
+    return f"/{name} does not match its digest: corrupt. Copy the file again from where it was recorded."
+
+
+def _not_hdf5(path: Path) -> str:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+    if path.name.endswith(".journal"):
+        return f"{path}: a journal, not yet a recording. Run `specdiff recover {path.parent}`."
+    return f"{path}: not an HDF5 file ({size} bytes, it starts with {start!r}). Expected a recording (*.h5)."

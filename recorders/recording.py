@@ -1,0 +1,169 @@
+"""A recording in memory: every table as columns, and the structural rules that any recording obeys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import schema
+from .errors import RecordingError
+from .run import Run, Stats
+from .schema import EVENT_TABLES, NONE64, ROW_TABLES, Kind
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from .schema import I32, I64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recording:
+    """Everything one scheduler process did and computed, in order. Build one with `hdf5.load` or `build.build`."""
+
+    run: Run
+    stats: Stats | None  # None: the process died before it wrote any
+    damage: str | None  # what the journal lost at its end, in a sentence
+    rids: tuple[str, ...]  # by qid
+    details: tuple[str, ...]  # by qid: stop conditions and the rest, as JSON
+    events: schema.Events
+    requests: schema.Requests
+    arrives: schema.Arrives
+    extends: schema.Extends
+    extend_rows: schema.ExtendRows
+    prepares: schema.Prepares
+    prepare_rows: schema.PrepareRows
+    launches: schema.Launches
+    launch_rows: schema.LaunchRows
+    results: schema.Results
+    result_rows: schema.ResultRows
+    filters: schema.Filters
+    filter_rows: schema.FilterRows
+    merges: schema.Merges
+    merge_rows: schema.MergeRows
+    retracts: schema.Retracts
+    aborts: schema.Aborts
+    finishes: schema.Finishes
+    releases: schema.Releases
+    gaps: schema.Gaps
+    tokens: I32  # next_token_ids of every result, one after the other, padded to the stride
+    experts: NDArray[
+        Any
+    ]  # (rows, layers, topk), unsigned: the rows of every finish, one after the other
+    indexer: NDArray[Any]
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def event_table(self, kind: Kind) -> Any:
+        """The event table of a kind (`Kind.PREPARE` -> `prepares`)."""
+        return getattr(self, EVENT_TABLES[kind].__name__.lower())
+
+    def row_table(self, kind: Kind) -> Any:
+        """The row table of a kind (`Kind.PREPARE` -> `prepare_rows`)."""
+        return getattr(self, f"{kind.name.lower()}_rows")
+
+    def event_of(self, kind: Kind) -> I64:
+        """For every row of the kind's event table, its place in the event order."""
+        return np.flatnonzero(self.events.kind == kind)
+
+    def owner(self, kind: Kind) -> I64:
+        """For every row of the kind's row table, the row of the event table that owns it."""
+        counts = self.event_table(kind).num_rows
+        return np.repeat(np.arange(len(counts)), counts)
+
+
+TABLE_NAMES: dict[str, type] = {
+    "events": schema.Events,
+    "requests": schema.Requests,
+    **{table.__name__.lower(): table for table in EVENT_TABLES.values()},
+    **{f"{kind.name.lower()}_rows": table for kind, table in ROW_TABLES.items()},
+}
+
+
+def row_starts(num_rows: I64) -> I64:
+    """Where each event's rows begin: the exclusive running sum."""
+    return np.cumsum(num_rows) - num_rows
+
+
+def columns(table: Any) -> Iterator[tuple[str, NDArray[Any]]]:
+    for field in fields(table):
+        yield field.name, getattr(table, field.name)
+
+
+def dtype_of(table: type) -> type[np.integer[Any]]:
+    """int32 for row tables, int64 for everything else."""
+    return np.int32 if table in ROW_TABLES.values() else np.int64
+
+
+def check(recording: Recording) -> None:
+    """Raise RecordingError at the first structural rule that does not hold, naming table and numbers."""
+    _check_lengths(recording)
+    _check_spine(recording)
+    _check_rows(recording)
+    _check_qids(recording)
+    _check_launches(recording)
+
+
+def _require(holds: bool | np.bool_, table: str, message: str) -> None:
+    if not holds:
+        raise RecordingError(f"{table}: {message}; the recording is inconsistent, record again")
+
+
+def _check_lengths(recording: Recording) -> None:
+    for name in TABLE_NAMES:
+        lengths = {len(values) for _, values in columns(getattr(recording, name))}
+        _require(len(lengths) == 1, name, f"columns of different lengths {sorted(lengths)}")
+    requests = len(recording.requests.origin_len)
+    for name, size in (("rids", len(recording.rids)), ("details", len(recording.details))):
+        _require(size == requests, name, f"{size} entries for {requests} requests")
+
+
+def _check_spine(recording: Recording) -> None:
+    kinds = recording.events.kind
+    known = np.isin(kinds, [int(kind) for kind in EVENT_TABLES])
+    _require(known.all(), "events", f"unknown event kinds {np.unique(kinds[~known])[:5].tolist()}")
+    for kind, table in EVENT_TABLES.items():
+        refs = recording.events.ref[kinds == kind]
+        size = len(next(columns(recording.event_table(kind)))[1])
+        name = table.__name__.lower()
+        _require(len(refs) == size, name, f"{size} rows, but {len(refs)} events refer to it")
+        _require((refs == np.arange(size)).all(), name, "events refer to its rows out of order")
+
+
+def _check_rows(recording: Recording) -> None:
+    for kind in ROW_TABLES:
+        counts = recording.event_table(kind).num_rows
+        size = len(recording.row_table(kind).qid)
+        name = f"{kind.name.lower()}_rows"
+        _require((counts >= 0).all(), name, "a negative row count")
+        _require(counts.sum() == size, name, f"{size} rows, {counts.sum()} announced")
+    finishes = recording.finishes
+    for name, announced in (
+        ("tokens", recording.results.num_tokens),
+        ("experts", finishes.experts_stored),
+        ("indexer", finishes.indexer_stored),
+    ):
+        size = len(getattr(recording, name))
+        _require((announced >= 0).all(), name, "a negative count")
+        _require(announced.sum() == size, name, f"{size} rows, {announced.sum()} announced")
+
+
+def _check_qids(recording: Recording) -> None:
+    requests = len(recording.rids)
+    for name in TABLE_NAMES:
+        qid = getattr(getattr(recording, name), "qid", None)
+        if qid is not None:
+            inside = (qid >= 0) & (qid < requests)
+            _require(inside.all(), name, f"a request number outside 0..{requests - 1}")
+
+
+def _check_launches(recording: Recording) -> None:
+    launches = recording.launches.launch
+    _require((np.diff(launches) > 0).all(), "launches", "launch numbers do not increase")
+    answered = recording.results.launch
+    known = answered[answered != NONE64]
+    _require(np.isin(known, launches).all(), "results", "a result for a launch that is not there")
+    _require(len(np.unique(known)) == len(known), "results", "two results for one launch")

@@ -1,0 +1,112 @@
+"""Who made a recording and how: the attributes of one scheduler process (standard library only)."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import RecordingError
+
+Scalar = str | int | float | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One hook site: where it was looked for, whether it attached, and the hash of the function found there."""
+
+    name: str  # the role: prepare, launch, resolve, ...
+    target: str  # module:qualified.name, of the first candidate when none was found
+    attached: bool
+    essential: bool
+    ast_hash: (
+        str | None
+    )  # sha256 of the normalised AST, first 16 hex digits; None where the source was not readable
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What recording cost and lost. Times are nanoseconds on the scheduler thread, per decode step."""
+
+    events: int
+    dropped: int
+    exceptions: int
+    first_exception: str | None
+    step_ns_p50: int | None
+    step_ns_p99: int | None
+    step_ns_max: int | None
+    steps_measured: int
+    closed: bool  # the writer reached its end; False where the process was killed
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One recorded scheduler process. Absent (None) means: this sglang has no such thing, or it could not be read."""
+
+    run_id: str  # one per `specdiff record`
+    specdiff_version: str
+    started: str  # ISO 8601, UTC
+    command: tuple[str, ...]
+    pid: int
+    python: str
+    sglang_version: str
+    sglang_commit: str | None
+    books: str  # the release whose resolve function this is, by AST hash, or "unknown"
+    sources: dict[str, str]  # accounting source file under sglang/srt -> sha256
+    sites: tuple[Site, ...]
+    spec_algorithm: str
+    spec_v2: bool
+    overlap: bool
+    num_steps: int | None
+    topk: int | None
+    num_draft_tokens: int | None
+    page_size: int
+    device: str
+    needs_cpu_seq_lens: bool | None
+    experts_capturer: bool
+    indexer_capturer: bool
+    tp_rank: int
+    tp_size: int
+    dp_rank: int | None
+    dp_size: int
+    pp_rank: int
+    pp_size: int
+    server_args: dict[str, Scalar]  # those that bear on the books
+
+
+def to_json(value: Run | Stats) -> str:
+    return json.dumps(dataclasses.asdict(value), sort_keys=True, separators=(",", ":"))
+
+
+def run_from_json(text: str | bytes) -> Run:
+    """Raises RecordingError naming the field that is missing or unknown."""
+    raw = _object(text, "run attributes")
+    sites = tuple(_build(Site, item, "a hook site") for item in raw.pop("sites", []))
+    raw["command"] = tuple(raw.get("command", ()))
+    run: Run = _build(Run, {**raw, "sites": sites}, "the run attributes")
+    return run
+
+
+def stats_from_json(text: str | bytes) -> Stats:
+    stats: Stats = _build(Stats, _object(text, "recorder statistics"), "the recorder's statistics")
+    return stats
+
+
+def _object(text: str | bytes, what: str) -> dict[str, Any]:
+    try:
+        raw = json.loads(text)
+    except ValueError as error:
+        raise RecordingError(f"the {what} are not JSON: {error}") from error
+    if not isinstance(raw, dict):
+        raise RecordingError(f"the {what} are {type(raw).__name__}, an object was expected")
+    return raw
+
+
+def _build(cls: Any, raw: dict[str, Any], what: str) -> Any:
+    expected = {field.name for field in dataclasses.fields(cls)}
+    if missing := sorted(expected - raw.keys()):
+        raise RecordingError(f"{what} lack {', '.join(missing)}")
+    if unknown := sorted(raw.keys() - expected):
+        raise RecordingError(f"{what} have unknown fields: {', '.join(unknown)}")
+    return cls(**raw)

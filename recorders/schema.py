@@ -1,0 +1,310 @@
+"""What a recording holds: the event kinds and, for each, its columns in their order on the wire and on disk.
+
+Two sorts of table. An *event table* (`Extends`, `Launches`, ...) has one row per event of its kind, columns int64.
+A *row table* (`ExtendRows`, `LaunchRows`, ...) has one row per request in such an event, columns int32, in batch
+order; `num_rows` of the event table says how many rows each event owns. `Events` is the spine: it gives the one
+order in which everything happened.
+
+Absent values (Python's None in sglang) are `NONE64` / `NONE32`; readers turn them back into None, nobody compares
+them as numbers. Lengths are in tokens. Sources are named by their sglang function; places differ by release.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    I32 = NDArray[np.int32]
+    I64 = NDArray[np.int64]
+    U8 = NDArray[np.uint8]
+
+FORMAT = "specdiff-recording"
+VERSION = 1
+
+NONE32 = -(2**31)
+NONE64 = -(2**63)
+
+
+class Kind(IntEnum):
+    """What the scheduler did. The numbers are part of the format: never reuse one."""
+
+    ARRIVE = 1
+    EXTEND = 2
+    PREPARE = 3
+    LAUNCH = 4
+    RESULT = 5
+    FILTER = 6
+    MERGE = 7
+    RETRACT = 8
+    ABORT = 9
+    FINISH = 10
+    RELEASE = 11
+    GAP = 12
+
+
+class Mode(IntEnum):
+    """What a launched batch did; sglang's ForwardMode, reduced to what the books tell apart."""
+
+    EXTEND = 1
+    DECODE = 2
+    MIXED = 3
+    IDLE = 4
+    OTHER = 5
+
+
+class Reason(IntEnum):
+    """Why a request finished; sglang's FINISH_* classes."""
+
+    STOP_TOKEN = 1
+    STOP_STRING = 2
+    LENGTH = 3
+    ABORT = 4
+    OTHER = 5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Events:
+    """The spine: event `i` is row `ref[i]` of the table of `kind[i]`."""
+
+    kind: I64
+    ref: I64
+    iteration: I64  # scheduler.forward_ct when it happened
+    time_ns: I64  # time.monotonic_ns()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Arrives:
+    """A request entered the waiting queue (`Scheduler._add_request_to_queue`), or was first seen in a batch."""
+
+    qid: I64
+    requeued: I64  # 1 when it came back after a retract
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Extends:
+    """`ScheduleBatch.prepare_for_extend`, when it returned: a prefill, a chunk of one, or a re-prefill."""
+
+    batch: I64  # which ScheduleBatch object, numbered as first seen
+    seq_lens_sum: I64
+    num_rows: I64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ExtendRows:
+    qid: I32
+    prefix_len: I32  # tokens found in the cache
+    seq_len: I32  # prefix_len + extend_len
+    extend_len: I32
+    chunked: I32  # 1: more of this prompt follows in a later extend
+    committed: I32
+    allocated: I32
+    output_len: I32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepares:
+    """`ScheduleBatch.prepare_for_decode` of a spec-v2 batch, around it."""
+
+    batch: I64
+    seq_lens_sum_before: I64
+    seq_lens_sum_after: I64
+    device_sum: (
+        I64  # sum(batch.seq_lens) where that is a CPU tensor, else absent (no sync on a GPU)
+    )
+    num_rows: I64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PrepareRows:
+    qid: I32
+    committed_before: I32
+    committed_after: I32
+    allocated_before: I32
+    allocated_after: I32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Launches:
+    """`Scheduler.run_batch`, when it returned."""
+
+    batch: I64
+    launch: I64  # number of this launch; the result that answers it carries the same
+    mode: I64
+    seq_lens_sum_entry: I64  # before run_batch: None or not yet resolved from 0.5.13 on
+    seq_lens_sum: I64
+    seq_lens_cpu_none: I64  # 1 when batch.seq_lens_cpu was None
+    num_rows: I64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LaunchRows:
+    qid: I32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Results:
+    """A processed result: for decode when the resolve function returned, for extend when processing did."""
+
+    launch: I64
+    mode: I64
+    stride: I64  # result.speculative_num_draft_tokens (0.5.12 on)
+    worker_stride: (
+        I64  # draft_worker.speculative_num_draft_tokens at that moment (what 0.5.11 slices with)
+    )
+    num_non_draft: I64  # result.num_non_draft_tokens_per_req (0.5.20 on)
+    batch_accepted_drafts: I64  # the batch-level count; it counts stale rows in every release
+    num_tokens: I64  # how many of `Recording.tokens` belong to this result: next_token_ids, padded
+    num_rows: I64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ResultRows:
+    qid: I32
+    accept_len: I32  # result.accept_lens, bonus included; absent for extend
+    num_emitted: I32  # length of what resolve returned for it (shorter where a grammar cut the run)
+    is_retracted: I32  # sampled when the result began to be processed
+    finished: I32  # likewise
+    committed_before: I32
+    committed_after: I32
+    output_len: I32  # len(req.output_ids) before this result
+    spec_verify_ct: I32  # after it
+    spec_accepted_drafts: I32  # after it
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Filters:
+    """`ScheduleBatch.filter_batch`, around it; the rows are who is left."""
+
+    batch: I64
+    size_before: I64
+    seq_lens_sum_before: I64
+    seq_lens_sum_after: I64
+    device_sum: I64
+    num_rows: I64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FilterRows:
+    qid: I32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Merges:
+    """`ScheduleBatch.merge_batch(other)`, around it; the rows are who is in the batch then."""
+
+    batch: I64
+    other: I64
+    seq_lens_sum_before: I64
+    other_seq_lens_sum: I64
+    seq_lens_sum_after: I64
+    device_sum: I64
+    num_rows: I64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MergeRows:
+    qid: I32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Retracts:
+    """`Req.reset_for_retract`, around it."""
+
+    qid: I64
+    committed_before: I64
+    committed_after: I64
+    allocated_before: I64
+    allocated_after: I64
+    output_len: I64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Aborts:
+    """`Scheduler.abort_request` matched this request."""
+
+    qid: I64
+    queued: I64  # 1: it was waiting and never reached a batch again
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Finishes:
+    """A finished request, when its top-k rows have been collected and before its KV is released."""
+
+    qid: I64
+    reason: I64
+    origin_len: I64  # len(req.origin_input_ids) now: an abort rewrites it
+    output_len: I64  # raw, overshoot included
+    finished_len: I64
+    committed: I64
+    allocated: I64
+    cached_tokens: I64
+    return_routed_experts: I64
+    start_len: I64  # req.routed_experts_start_len; absent before 0.5.12
+    experts_state: I64  # 0 nothing collected, 1 collected, absent: the server has no capturer
+    experts_start: I64  # rows [start, start + rows), as asked of the capturer
+    experts_rows: I64
+    experts_stored: I64  # how many of them are in `Recording.experts`, from experts_start on
+    indexer_state: I64
+    indexer_start: I64
+    indexer_rows: I64
+    indexer_stored: I64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Releases:
+    """`release_kv_cache`, on entry and when it returned."""
+
+    qid: I64
+    committed: I64
+    allocated: I64
+    committed_after: I64
+    allocated_after: I64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gaps:
+    """The recorder had to drop events here."""
+
+    dropped: I64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Requests:
+    """One row per request object, numbered by `qid`."""
+
+    origin_len: I64  # at arrival
+    max_new_tokens: I64
+    ignore_eos: I64
+    has_grammar: I64
+    return_routed_experts: I64
+    start_len: I64
+
+
+EVENT_TABLES: dict[Kind, type] = {
+    Kind.ARRIVE: Arrives,
+    Kind.EXTEND: Extends,
+    Kind.PREPARE: Prepares,
+    Kind.LAUNCH: Launches,
+    Kind.RESULT: Results,
+    Kind.FILTER: Filters,
+    Kind.MERGE: Merges,
+    Kind.RETRACT: Retracts,
+    Kind.ABORT: Aborts,
+    Kind.FINISH: Finishes,
+    Kind.RELEASE: Releases,
+    Kind.GAP: Gaps,
+}
+
+ROW_TABLES: dict[Kind, type] = {
+    Kind.EXTEND: ExtendRows,
+    Kind.PREPARE: PrepareRows,
+    Kind.LAUNCH: LaunchRows,
+    Kind.RESULT: ResultRows,
+    Kind.FILTER: FilterRows,
+    Kind.MERGE: MergeRows,
+}

@@ -1,0 +1,112 @@
+"""One event as bytes: the layout both the capture side packs and the builder unpacks (standard library only)."""
+
+from __future__ import annotations
+
+import struct
+import sys
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+from .errors import RecordingError
+from .schema import EVENT_TABLES, ROW_TABLES, Kind
+
+_STAMP = struct.Struct("<QI")  # time_ns, iteration
+_TOPK = struct.Struct("<BHHI")  # itemsize, layers, topk, rows; the values follow
+
+NUM_FIELDS = {kind: len(fields(table)) for kind, table in EVENT_TABLES.items()}
+ROW_WIDTH = {kind: len(fields(table)) for kind, table in ROW_TABLES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class WireEvent:
+    """One event as read back: `rows` is row-major, `ROW_WIDTH[kind]` values a request."""
+
+    kind: Kind
+    time_ns: int
+    iteration: int
+    fields: array[int]
+    rows: array[int]
+    blob: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TopkRows:
+    """Routed-expert or indexer rows as the server collected them: `data` is (rows, layers, topk), unsigned."""
+
+    itemsize: int
+    layers: int
+    topk: int
+    rows: int
+    data: bytes
+
+    def __post_init__(self) -> None:
+        if len(self.data) != self.itemsize * self.layers * self.topk * self.rows:
+            raise RecordingError(
+                f"routed rows hold {len(self.data)} bytes; {self.rows} rows x {self.layers} layers x "
+                f"{self.topk} experts x {self.itemsize} bytes were announced"
+            )
+
+
+def pack_event(
+    kind: Kind,
+    time_ns: int,
+    iteration: int,
+    values: Sequence[int],
+    rows: Sequence[int] = (),
+    blob: bytes = b"",
+) -> bytes:
+    """Pack one event. `values` follow the fields of its event table, `rows` those of its row table, flattened."""
+    if len(values) != NUM_FIELDS[kind]:
+        raise ValueError(f"{kind.name} has {NUM_FIELDS[kind]} fields, got {len(values)}")
+    if kind in ROW_WIDTH and len(rows) != values[-1] * ROW_WIDTH[kind]:
+        raise ValueError(
+            f"{kind.name}: {len(rows)} row values for {values[-1]} rows of {ROW_WIDTH[kind]}"
+        )
+    stamp = _STAMP.pack(time_ns, iteration)
+    return stamp + array("q", values).tobytes() + array("i", rows).tobytes() + blob
+
+
+def unpack_event(kind: Kind, payload: bytes) -> WireEvent:
+    """The inverse of `pack_event`. Raises RecordingError where the payload is too short for what it announces."""
+    width = ROW_WIDTH.get(kind, 0)
+    start, middle = _STAMP.size, _STAMP.size + 8 * NUM_FIELDS[kind]
+    if len(payload) < middle:
+        raise RecordingError(
+            f"a {kind.name} record has {len(payload)} bytes, at least {middle} were expected"
+        )
+    time_ns, iteration = _STAMP.unpack_from(payload)
+    values = array("q", payload[start:middle])
+    num_rows = values[-1] if width else 0
+    end = middle + 4 * width * num_rows
+    if num_rows < 0 or len(payload) < end:
+        raise RecordingError(
+            f"a {kind.name} record announces {num_rows} rows but has {len(payload)} bytes"
+        )
+    return WireEvent(
+        kind, time_ns, iteration, values, array("i", payload[middle:end]), payload[end:]
+    )
+
+
+def pack_topk(rows: TopkRows | None) -> bytes:
+    """Pack the rows a finish carries; None (nothing collected, or not kept) packs as zero rows."""
+    if rows is None:
+        return _TOPK.pack(1, 0, 0, 0)
+    return _TOPK.pack(rows.itemsize, rows.layers, rows.topk, rows.rows) + rows.data
+
+
+def unpack_topk(blob: bytes) -> tuple[TopkRows, bytes]:
+    """Read one `pack_topk` from the front of `blob`; returns it and the rest."""
+    if len(blob) < _TOPK.size:
+        raise RecordingError(
+            f"a finish record has {len(blob)} bytes of rows, at least {_TOPK.size} were expected"
+        )
+    itemsize, layers, topk, rows = _TOPK.unpack_from(blob)
+    end = _TOPK.size + itemsize * layers * topk * rows
+    return TopkRows(itemsize, layers, topk, rows, blob[_TOPK.size : end]), blob[end:]
+
+
+if sys.byteorder != "little" or array("i").itemsize != 4 or array("q").itemsize != 8:
+    raise ImportError(
+        "specdiff's wire format needs a little-endian machine with 4-byte int and 8-byte long long"
+    )
