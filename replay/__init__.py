@@ -1,0 +1,1 @@
+"""Events become books, books are compared: paths, the columnar engine, ledgers, diffs and their explanation."""

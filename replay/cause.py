@@ -1,0 +1,119 @@
+"""Why two paths part at a cell, in a phrase made of what the recording says about that event."""
+
+from __future__ import annotations
+
+import torch
+
+from ..recorders.recording import Recording
+from ..recorders.schema import NONE64, Kind
+from .cells import Moment
+from .columns.engine import Columns
+from .diff import SeriesDiff
+from .ledger import Series
+from .quantity import Quantity
+
+_ROWS = (Quantity.ROUTED_EXPERTS, Quantity.INDEXER_TOPK)
+
+
+def cause(columns: Columns, difference: SeriesDiff, cell: int, names: tuple[str, str]) -> str:
+    """`names`: what the two paths are called in the phrase."""
+    if difference.quantity in _ROWS:
+        return _rows_cause(columns.recording, difference, cell)
+    if difference.quantity is Quantity.SEQ_LENS_SUM:
+        return _sum_cause(columns, difference, cell, names)
+    return _counter_cause(columns.recording, difference, cell, names)
+
+
+def _counter_cause(
+    recording: Recording, difference: SeriesDiff, cell: int, names: tuple[str, str]
+) -> str:
+    cells = difference.old.cells
+    kind, moment = Kind(int(cells.kind[cell])), Moment(int(cells.moment[cell]))
+    if kind is Kind.FINISH:
+        return "the request finishes with it"
+    if moment is Moment.BEFORE:
+        return f"it differs already when this {kind.name.lower()} begins"
+    change = _change(difference, cell, names)
+    if kind is Kind.PREPARE:
+        return f"slots claimed at prepare: {change}"
+    return f"{_result(recording, int(cells.row[cell]))}: {change}"
+
+
+def _result(recording: Recording, row: int) -> str:
+    rows = recording.result_rows
+    if rows.is_retracted[row] == 1:
+        return "stale result applied to a retracted request"
+    if rows.finished[row] == 1:
+        return "stale result applied to a finished request"
+    return "result of a running request"
+
+
+def _change(difference: SeriesDiff, cell: int, names: tuple[str, str]) -> str:
+    """By how much each path changed its value in this event; counters have no cell before, so their gap is shown."""
+    old, new = (_delta(series, cell) for series in (difference.old, difference.new))
+    if old is None or new is None:
+        gap = int(difference.old.values[cell, 0]) - int(difference.new.values[cell, 0])
+        return f"{gap:+d}"
+    return f"{old:+d}" if new == 0 else f"{old:+d} under {names[0]}, {new:+d} under {names[1]}"
+
+
+def _delta(series: Series, cell: int) -> int | None:
+    cells = series.cells
+    twin = (
+        (cells.event == cells.event[cell])
+        & (cells.row == cells.row[cell])
+        & (cells.moment == Moment.BEFORE)
+    )
+    before = torch.nonzero(twin).flatten()
+    return int(series.values[cell, 0] - series.values[before[0], 0]) if len(before) else None
+
+
+def _sum_cause(columns: Columns, difference: SeriesDiff, cell: int, names: tuple[str, str]) -> str:
+    event = int(difference.old.cells.event[cell])
+    kind = Kind(int(difference.old.cells.kind[cell])).name.lower()
+    true = columns.true_sums
+    truth = f"true sum {int(true.value[event])}" if true.known[event] else "true sum not known"
+    says = []
+    for name, series in zip(names, (difference.old, difference.new), strict=True):
+        value = int(series.values[cell, 0])
+        stale = _stale_sums(columns, series)
+        held = "None" if value == NONE64 else f"a {'stale' if stale[cell] else 'true'} {value}"
+        number = int((stale & difference.differs).sum())
+        says.append(
+            f"{name} holds {held}"
+            + (f" ({number} of {int(difference.differs.sum())} stale)" if number else "")
+        )
+    return f"after {kind} {', '.join(says)}; {truth}"
+
+
+def _stale_sums(columns: Columns, series: Series) -> torch.Tensor:
+    """Cells whose number contradicts the true lengths (bool)."""
+    event = series.cells.event
+    true, known = (
+        torch.from_numpy(columns.true_sums.value),
+        torch.from_numpy(columns.true_sums.known),
+    )
+    value = series.values[:, 0]
+    return series.captured & known[event] & (value != NONE64) & (value != true[event])
+
+
+def _rows_cause(recording: Recording, difference: SeriesDiff, cell: int) -> str:
+    finishes, row = recording.finishes, int(difference.old.cells.row[cell])
+    old, new = (series.values[cell].tolist() for series in (difference.old, difference.new))
+    if old[0] != new[0]:
+        return "rows collected for a request that did not ask for them"
+    reasons = []
+    if old[1] != new[1]:
+        reasons.append(
+            f"start_len {max(old[1], new[1])} ignored: {abs(old[1] - new[1])} rows too many"
+        )
+    if old[2] != new[2]:
+        overshoot = int(finishes.output_len[row]) - int(finishes.finished_len[row])
+        reasons.append(
+            f"{abs(old[2] - new[2])} rows behind the stop ({overshoot} tokens of overshoot)"
+        )
+    return "; ".join(reasons)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

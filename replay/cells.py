@@ -1,0 +1,95 @@
+"""The cells of each quantity: at which event, of which request, at which moment it has a value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+from ..recorders.recording import Recording
+from ..recorders.schema import NONE32, Kind
+from .quantity import Quantity
+from .tensors import column, empty
+
+
+class Moment(IntEnum):
+    """When, within its event, a value is taken."""
+
+    BEFORE = 0
+    AFTER = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cells:
+    """Where a quantity has a value, in event order. All columns int64, one entry per cell.
+
+    `event`: place in the event order; `row`: row of the kind's row table, or of its event table where the event
+    concerns one request or a whole batch; `qid`: the request, or -1 for a whole batch.
+    """
+
+    event: Tensor
+    kind: Tensor
+    moment: Tensor
+    row: Tensor
+    qid: Tensor
+
+    def __len__(self) -> int:
+        return len(self.event)
+
+
+def cells_of(recording: Recording, quantity: Quantity) -> Cells:
+    """Every cell that this quantity has in this recording, whatever the path."""
+    parts = [_part(recording, kind, moment, quantity) for kind, moment in _MOMENTS[quantity]]
+    whole = [torch.cat([part[i] for part in parts]) for i in range(5)]
+    order = torch.argsort(whole[0] * 2 + whole[2], stable=True)
+    return Cells(*(values[order] for values in whole))
+
+
+_COMMITTED = (
+    (Kind.PREPARE, Moment.BEFORE),
+    (Kind.PREPARE, Moment.AFTER),
+    (Kind.RESULT, Moment.BEFORE),
+    (Kind.RESULT, Moment.AFTER),
+    (Kind.FINISH, Moment.BEFORE),
+)
+_SUMS = ((Kind.FILTER, Moment.AFTER), (Kind.MERGE, Moment.AFTER), (Kind.LAUNCH, Moment.AFTER))
+_FINISH = ((Kind.FINISH, Moment.BEFORE),)
+_RESULT = ((Kind.RESULT, Moment.AFTER),)
+
+_MOMENTS: dict[Quantity, tuple[tuple[Kind, Moment], ...]] = {
+    Quantity.KV_COMMITTED_LEN: _COMMITTED,
+    Quantity.KV_COMMITTED_LEN_SETTLED: _COMMITTED,
+    Quantity.SEQ_LENS_SUM: _SUMS,
+    Quantity.ROUTED_EXPERTS: _FINISH,
+    Quantity.INDEXER_TOPK: _FINISH,
+    Quantity.SPEC_VERIFY_CT: _RESULT,
+    Quantity.SPEC_ACCEPTED_DRAFTS: _RESULT,
+}
+
+
+def _part(recording: Recording, kind: Kind, moment: Moment, quantity: Quantity) -> list[Tensor]:
+    """event, kind, moment, row, qid of one kind's cells."""
+    table = recording.event_table(kind)
+    events = column(recording.event_of(kind))
+    if quantity is Quantity.SEQ_LENS_SUM:
+        rows, qid = torch.arange(len(events)), torch.full((len(events),), -1)
+    elif kind is Kind.FINISH:
+        rows, qid = torch.arange(len(events)), column(table.qid)
+    else:
+        rows, qid = _request_rows(recording, kind)
+        owner = column(recording.owner(kind))
+        events = events[owner[rows]] if len(rows) else empty()
+    return [events, torch.full_like(events, kind), torch.full_like(events, moment), rows, qid]
+
+
+def _request_rows(recording: Recording, kind: Kind) -> tuple[Tensor, Tensor]:
+    table = recording.row_table(kind)
+    qid = column(table.qid)
+    if kind is not Kind.RESULT:
+        return torch.arange(len(qid)), qid
+    rows = torch.nonzero(
+        column(table.accept_len) != NONE32
+    ).flatten()  # extend results resolve nothing
+    return rows, qid[rows]

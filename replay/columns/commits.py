@@ -1,0 +1,114 @@
+"""kv_committed_len and the counters of one set of rules, for every touch of every request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...recorders.recording import Recording
+from ...recorders.schema import NONE64, Kind
+from ..paths.rules import Rules, StaleRows
+from ..tensors import column
+from .touches import Touches, launch_events, running
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Commits:
+    """Per touch: the committed length and the open claims before and after it (int64)."""
+
+    before: Tensor
+    after: Tensor
+    claims_before: Tensor
+    claims_after: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Counters:
+    """Per touch, after it: spec_verify_ct and spec_accepted_drafts (int64), and whether their start is known."""
+
+    verify_ct: Tensor
+    accepted_drafts: Tensor
+    known: Tensor
+
+
+def commits(recording: Recording, touches: Touches, rules: Rules) -> Commits:
+    """The committed lengths these rules compute. Reads no observed length: seeds are the extends' seq_len."""
+    delta = torch.zeros_like(touches.row)
+    delta[touches.kind == Kind.PREPARE] = rules.claim
+    results = touches.kind == Kind.RESULT
+    delta[results] = _result_delta(recording, touches.row[results], rules)
+    start = torch.zeros_like(delta)
+    extends = touches.kind == Kind.EXTEND
+    start[extends] = column(recording.extend_rows.seq_len)[touches.row[extends]]
+    after = running(touches, start, delta)
+    claims = torch.where(touches.kind == Kind.PREPARE, rules.claim, 0)
+    open_after = open_claims(recording, touches, claims)
+    return Commits(after - delta, after, open_after[0], open_after[1])
+
+
+def open_claims(recording: Recording, touches: Touches, claimed: Tensor) -> tuple[Tensor, Tensor]:
+    """Open claims before and after each touch, given how many slots each PREPARE touch claimed.
+
+    A result closes what the prepare of its own launch claimed; a retract in between has voided it: the two then lie
+    in different segments.
+    """
+    closed = torch.zeros_like(claimed)
+    results = torch.nonzero(touches.kind == Kind.RESULT).flatten()
+    launched = launch_events(recording)[touches.row[results]]
+    prepare = touches.last_before(touches.qid[results], launched)
+    known = (launched != NONE64) & (prepare >= 0)
+    prepare = prepare.clamp(min=0)
+    same = known & (touches.segment[prepare] == touches.segment[results])
+    closed[results] = torch.where(same, claimed[prepare], 0)
+    delta = claimed - closed
+    after = running(touches, torch.zeros_like(delta), delta)
+    return after - delta, after
+
+
+def counters(recording: Recording, touches: Touches, rules: Rules) -> Counters:
+    """Verify and accepted-draft counts. They start at 0 with a request and survive its retracts."""
+    rows = recording.result_rows
+    results = touches.kind == Kind.RESULT
+    row = touches.row[results]
+    stale = _stale(recording)[row]
+    counts = torch.ones_like(row) if rules.stale_counts else (~stale).to(torch.int64)
+    drafts = column(rows.accept_len)[row] - _non_draft(recording)[row]
+    verify, accepted = torch.zeros_like(touches.row), torch.zeros_like(touches.row)
+    verify[results], accepted[results] = counts, drafts * counts
+    first = torch.searchsorted(touches.qid, touches.qid)  # of the same request
+    return Counters(
+        _since(verify, first), _since(accepted, first), _fresh(recording, touches)[first]
+    )
+
+
+def _since(delta: Tensor, first: Tensor) -> Tensor:
+    total = torch.cumsum(delta, 0)
+    return total - (total - delta)[first]
+
+
+def _fresh(recording: Recording, touches: Touches) -> Tensor:
+    """Touches at which a request's counters are surely 0: an extend before any output."""
+    fresh = touches.kind == Kind.EXTEND
+    fresh[fresh.clone()] = column(recording.extend_rows.output_len)[touches.row[fresh]] == 0
+    return fresh
+
+
+def _result_delta(recording: Recording, row: Tensor, rules: Rules) -> Tensor:
+    rows = recording.result_rows
+    live = column(rows.num_emitted)[row] - rules.claim
+    retracted = column(rows.is_retracted)[row] == 1
+    stale = StaleRows(column(rows.accept_len)[row], retracted, rules.claim)
+    return torch.where(_stale(recording)[row], rules.stale_delta(stale), live)
+
+
+def _stale(recording: Recording) -> Tensor:
+    rows = recording.result_rows
+    return (column(rows.is_retracted) == 1) | (column(rows.finished) == 1)
+
+
+def _non_draft(recording: Recording) -> Tensor:
+    """Tokens of a run that are no draft: 1 (the bonus), unless the result says otherwise (0.5.20 on)."""
+    said = column(recording.results.num_non_draft)
+    return torch.where(said == NONE64, 1, said)[column(recording.owner(Kind.RESULT))]

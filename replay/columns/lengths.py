@@ -1,0 +1,92 @@
+"""The true sequence length of every request at any event: seq_len of its extend plus what was accepted since.
+
+This is what batch.seq_lens holds on the device. It follows from the accepted lengths alone; no observed sum is read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...recorders.recording import Recording
+from ...recorders.schema import NONE32, NONE64, Kind, Mode
+from ..tensors import column
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lengths:
+    """Changes of length, sorted by request and event (int64; `known` bool)."""
+
+    key: Tensor  # qid * num_events + event
+    qid: Tensor
+    length: Tensor
+    known: Tensor
+    num_events: int
+
+    def before(self, qid: Tensor, event: Tensor) -> tuple[Tensor, Tensor]:
+        """The length of `qid` when `event` began, and whether it is known."""
+        if not len(self.key):
+            return torch.zeros_like(qid), torch.zeros_like(qid, dtype=torch.bool)
+        found = torch.searchsorted(self.key, qid * self.num_events + event) - 1
+        place = found.clamp(min=0)
+        known = (found >= 0) & (self.qid[place] == qid) & self.known[place]
+        return self.length[place], known
+
+
+def lengths_of(recording: Recording) -> Lengths:
+    extend_owner = column(recording.owner(Kind.EXTEND))
+    extends = (
+        column(recording.extend_rows.qid),
+        column(recording.event_of(Kind.EXTEND))[extend_owner],
+    )
+    decode, accepted = _decode_rows(recording)
+    launch_event = column(recording.event_of(Kind.LAUNCH))[
+        column(recording.owner(Kind.LAUNCH))[decode]
+    ]
+    qid = torch.cat([extends[0], column(recording.launch_rows.qid)[decode]])
+    event = torch.cat([extends[1], launch_event])
+    seed = torch.cat([torch.ones_like(extends[0]), torch.zeros_like(decode)]).bool()
+    delta = torch.cat([column(recording.extend_rows.seq_len), accepted])
+    num_events = len(recording.events.kind) + 1
+    order = torch.argsort(qid * num_events + event, stable=True)
+    qid, event, seed, delta = qid[order], event[order], seed[order], delta[order]
+    length, known = _run(qid, seed, delta)
+    return Lengths(qid * num_events + event, qid, length, known, num_events)
+
+
+def _run(qid: Tensor, seed: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
+    """Segmented sums that begin anew at each seed; unknown from an unknown delta to the next seed."""
+    if not len(qid):
+        return delta, seed
+    begins = seed.clone()
+    begins[0] = True
+    begins[1:] |= qid[1:] != qid[:-1]
+    first = torch.nonzero(begins).flatten()
+    segment = torch.cumsum(begins, 0) - 1
+    unknown = (delta == NONE64) | (begins & ~seed)
+    delta = torch.where(unknown, 0, delta)
+    total, lost = torch.cumsum(delta, 0), torch.cumsum(unknown, 0)
+    base = (total[first] - delta[first])[segment]
+    lost_before = (lost[first] - unknown[first].to(torch.int64))[segment]
+    return total - base, lost == lost_before
+
+
+def _decode_rows(recording: Recording) -> tuple[Tensor, Tensor]:
+    """Rows of decode launches, and what their result accepted (NONE64 where no result was recorded)."""
+    owner = column(recording.owner(Kind.LAUNCH))
+    rows = torch.nonzero(column(recording.launches.mode)[owner] == Mode.DECODE).flatten()
+    num_requests = len(recording.rids) + 1
+    launch = column(recording.launches.launch)[owner[rows]]
+    wanted = launch * num_requests + column(recording.launch_rows.qid)[rows]
+    result_launch = column(recording.results.launch)[column(recording.owner(Kind.RESULT))]
+    accept = column(recording.result_rows.accept_len)
+    answered = torch.nonzero((result_launch != NONE64) & (accept != NONE32)).flatten()
+    key = result_launch[answered] * num_requests + column(recording.result_rows.qid)[answered]
+    if not len(key):
+        return rows, torch.full_like(rows, NONE64)
+    order = torch.argsort(key)
+    key, accept = key[order], accept[answered][order]
+    place = torch.searchsorted(key, wanted).clamp(max=len(key) - 1)
+    return rows, torch.where(key[place] == wanted, accept[place], NONE64)

@@ -1,0 +1,117 @@
+"""seq_lens_sum of one set of rules: which number, or None, each batch holds after every event that sets or reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...recorders.recording import Recording
+from ...recorders.schema import NONE64, Kind, Mode
+from ..paths.rules import Rules
+from ..tensors import column
+from .lengths import Lengths
+
+_KINDS = (Kind.EXTEND, Kind.PREPARE, Kind.FILTER, Kind.MERGE, Kind.LAUNCH)
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """A batch's seq_lens_sum: `value` None is sglang's None; not `known`: the recording does not say."""
+
+    value: int | None
+    known: bool
+
+
+UNKNOWN = Sum(None, False)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sums:
+    """Per event of the recording: the sum after it (NONE64: None), and whether it is known."""
+
+    value: NDArray[np.int64]
+    known: NDArray[np.bool_]
+
+
+def true_sums(recording: Recording, lengths: Lengths) -> Sums:
+    """Per event with a batch: the sum of the true lengths of who is in it then."""
+    size = len(recording.events.kind)
+    value, known = torch.zeros(size, dtype=torch.int64), torch.ones(size, dtype=torch.int64)
+    for kind in _KINDS:
+        owner = column(recording.owner(kind))
+        event = column(recording.event_of(kind))[owner]
+        qid = column(recording.row_table(kind).qid)
+        if kind is Kind.EXTEND:
+            length, sure = column(recording.extend_rows.seq_len), torch.ones_like(qid).bool()
+        else:
+            length, sure = lengths.before(qid, event)
+        value.index_add_(0, event, length)
+        known.index_put_((event[~sure],), torch.tensor(0))
+    return Sums(value.numpy(), known.numpy().astype(bool))
+
+
+def sums(recording: Recording, true: Sums, rules: Rules) -> Sums:
+    """Walk the batches once, in event order. Between events of a batch its sum only changes by these rules."""
+    held: dict[int, Sum] = {}
+    size = len(recording.events.kind)
+    value, known = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=bool)
+    step = _Step(recording, true, rules)
+    for event in np.flatnonzero(np.isin(recording.events.kind, _KINDS)).tolist():
+        batch, now = step(event, held)
+        held[batch] = now
+        value[event] = NONE64 if now.value is None else now.value
+        known[event] = now.known
+    return Sums(value, known)
+
+
+class _Step:
+    """The rule of one event: which sum its batch holds afterwards."""
+
+    def __init__(self, recording: Recording, true: Sums, rules: Rules) -> None:
+        self._recording, self._true, self._lazy = recording, true, rules.lazy_sums
+        self._kind, self._ref = recording.events.kind.tolist(), recording.events.ref.tolist()
+
+    def __call__(self, event: int, held: dict[int, Sum]) -> tuple[int, Sum]:
+        kind, ref = Kind(self._kind[event]), self._ref[event]
+        table = self._recording.event_table(kind)
+        batch = int(table.batch[ref])
+        before = held.get(batch, UNKNOWN)
+        truth = Sum(int(self._true.value[event]), bool(self._true.known[event]))
+        if kind is Kind.EXTEND:
+            return batch, truth
+        if kind is Kind.PREPARE:
+            return batch, before if self._lazy else truth
+        if kind is Kind.FILTER:
+            return batch, self._filter(ref, before, truth)
+        if kind is Kind.MERGE:
+            return batch, self._merge(before, held.get(int(table.other[ref]), UNKNOWN))
+        return batch, self._launch(ref, before, truth)
+
+    def _filter(self, ref: int, before: Sum, truth: Sum) -> Sum:
+        """An early return (nobody leaves, or everybody) keeps what was there."""
+        size, left = (
+            int(self._recording.filters.size_before[ref]),
+            int(self._recording.filters.num_rows[ref]),
+        )
+        if left in (0, size):
+            return before
+        return Sum(None, True) if self._lazy else truth
+
+    def _merge(self, mine: Sum, other: Sum) -> Sum:
+        if self._lazy:
+            return Sum(None, True)
+        if mine.value is None or other.value is None:
+            return UNKNOWN
+        return Sum(mine.value + other.value, mine.known and other.known)
+
+    def _launch(self, ref: int, before: Sum, truth: Sum) -> Sum:
+        if not self._lazy or self._recording.launches.mode[ref] != Mode.DECODE:
+            return before
+        if (
+            self._recording.run.needs_cpu_seq_lens is False
+        ):  # no backend reads it: #25879 leaves it None
+            return Sum(None, True)
+        return truth

@@ -1,0 +1,103 @@
+"""Everything that touches one request's counters, sorted by request and then by event, cut into segments.
+
+A segment begins where the books of a request are set rather than changed: at an extend (to its seq_len) and at a
+retract (to zero). What comes before a request's first extend in the recording has no known start and is not seeded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...recorders.recording import Recording
+from ...recorders.schema import NONE32, NONE64, Kind
+from ..tensors import column
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Touches:
+    """Columns of int64 (bool where said), one entry per touch."""
+
+    qid: Tensor
+    event: Tensor
+    kind: Tensor
+    row: Tensor  # in the kind's row table; for RETRACT in its event table
+    segment: Tensor
+    seeded: Tensor  # bool
+    num_events: int
+
+    def last_before(self, qid: Tensor, event: Tensor) -> Tensor:
+        """Index of the last touch of `qid` strictly before `event`, -1 where there is none."""
+        key = self.qid * self.num_events + self.event
+        found = torch.searchsorted(key, qid * self.num_events + event) - 1
+        return (
+            torch.where((found >= 0) & (self.qid[found.clamp(min=0)] == qid), found, -1)
+            if len(key)
+            else found
+        )
+
+    def at(self, kind: Kind, num_rows: int) -> Tensor:
+        """For every row of the kind's row table, the index of its touch (-1: none)."""
+        index = torch.full((num_rows,), -1)
+        mine = torch.nonzero(self.kind == kind).flatten()
+        index[self.row[mine]] = mine
+        return index
+
+
+def touches_of(recording: Recording) -> Touches:
+    parts = [_rows(recording, kind) for kind in (Kind.EXTEND, Kind.PREPARE, Kind.RESULT)]
+    parts.append(_retracts(recording))
+    qid, event, kind, row = (torch.cat([part[i] for part in parts]) for i in range(4))
+    num_events = len(recording.events.kind) + 1
+    order = torch.argsort(qid * num_events + event, stable=True)
+    qid, event, kind, row = qid[order], event[order], kind[order], row[order]
+    seed = (kind == Kind.EXTEND) | (kind == Kind.RETRACT)
+    first = torch.ones_like(seed)
+    first[1:] = qid[1:] != qid[:-1]
+    segment = torch.cumsum(seed | first, 0) - 1
+    begins = torch.nonzero(seed | first).flatten()
+    return Touches(qid, event, kind, row, segment, seed[begins][segment], num_events)
+
+
+def running(touches: Touches, start: Tensor, delta: Tensor) -> Tensor:
+    """Per touch, the value after it: `start` of its segment's first touch plus the deltas of the touches since.
+
+    `start` is read at the first touch of each segment only; `delta` of that touch counts too.
+    """
+    if not len(delta):
+        return delta
+    total = torch.cumsum(delta, 0)
+    begins = torch.ones_like(touches.seeded)
+    begins[1:] = touches.segment[1:] != touches.segment[:-1]
+    at = torch.nonzero(begins).flatten()
+    base = start[at] - (total[at] - delta[at])
+    return total + base[touches.segment]
+
+
+def launch_events(recording: Recording) -> Tensor:
+    """For every result row, the event of the launch it answers (NONE64 where the recording does not know)."""
+    launches = column(recording.launches.launch)
+    answered = column(recording.results.launch)
+    if not len(launches):
+        return torch.full((len(recording.result_rows.qid),), NONE64)
+    place = torch.searchsorted(launches, answered).clamp(max=len(launches) - 1)
+    events = column(recording.event_of(Kind.LAUNCH))[place]
+    events = torch.where(launches[place] == answered, events, NONE64)
+    return events[column(recording.owner(Kind.RESULT))]
+
+
+def _rows(recording: Recording, kind: Kind) -> list[Tensor]:
+    table = recording.row_table(kind)
+    rows = torch.arange(len(table.qid))
+    if kind is Kind.RESULT:
+        rows = rows[column(table.accept_len) != NONE32]
+    events = column(recording.event_of(kind))[column(recording.owner(kind))][rows]
+    return [column(table.qid)[rows], events, torch.full_like(rows, kind), rows]
+
+
+def _retracts(recording: Recording) -> list[Tensor]:
+    rows = torch.arange(len(recording.retracts.qid))
+    events = column(recording.event_of(Kind.RETRACT))
+    return [column(recording.retracts.qid), events, torch.full_like(rows, Kind.RETRACT), rows]

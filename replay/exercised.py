@@ -1,0 +1,88 @@
+"""Which branches of the books a recording reached, by name, zeros included: what it never reached it cannot judge."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..recorders.recording import Recording
+from ..recorders.schema import NONE32, NONE64, Kind, Mode, Reason
+
+
+def exercised(recording: Recording) -> dict[str, int]:
+    """Branch name -> how often, always with the same names in the same order."""
+    masks = {
+        **_results(recording),
+        **_finishes(recording),
+        **_batches(recording),
+        **_requests(recording),
+    }
+    return {name: int(np.count_nonzero(mask)) for name, mask in masks.items()}
+
+
+def _results(recording: Recording) -> dict[str, NDArray[np.bool_]]:
+    rows = recording.result_rows
+    decode = rows.accept_len != NONE32
+    retracted = decode & (rows.is_retracted == 1)
+    finished = decode & (rows.finished == 1) & ~retracted
+    return {
+        "live-result": decode & ~retracted & ~finished,
+        "stale-finished-1": finished & (rows.accept_len == 1),
+        "stale-finished-many": finished & (rows.accept_len > 1),
+        "stale-retracted-1": retracted & (rows.accept_len == 1),
+        "stale-retracted-many": retracted & (rows.accept_len > 1),
+        "grammar-cut": decode & (rows.num_emitted < rows.accept_len),
+        "result-unpaired": recording.results.launch == NONE64,
+    }
+
+
+def _finishes(recording: Recording) -> dict[str, NDArray[np.bool_]]:
+    finishes = recording.finishes
+    overshoot = (finishes.finished_len != NONE64) & (finishes.output_len > finishes.finished_len)
+    return {
+        "finish": finishes.qid >= 0,
+        "stop-mid-run": overshoot & (finishes.reason == Reason.STOP_TOKEN),
+        "length-overshoot": overshoot & (finishes.reason == Reason.LENGTH),
+        "finish-abort": finishes.reason == Reason.ABORT,
+        "rows-requested": finishes.return_routed_experts == 1,
+        "rows-not-requested": finishes.return_routed_experts == 0,
+        "rows-overshoot": overshoot & (finishes.return_routed_experts == 1),
+        "start-len": (finishes.return_routed_experts == 1) & (finishes.start_len > 0),
+        "cached-prefix": finishes.cached_tokens > 0,
+    }
+
+
+def _batches(recording: Recording) -> dict[str, NDArray[np.bool_]]:
+    filters, launches = recording.filters, recording.launches
+    early = (filters.num_rows == 0) | (filters.num_rows == filters.size_before)
+    return {
+        "filter": ~early,
+        "filter-early-return": early,
+        "merge": recording.merges.num_rows >= 0,
+        "launch-decode": launches.mode == Mode.DECODE,
+        "launch-extend": launches.mode == Mode.EXTEND,
+        "launch-mixed": launches.mode == Mode.MIXED,
+        "gap": recording.gaps.dropped > 0,
+    }
+
+
+def _requests(recording: Recording) -> dict[str, NDArray[np.bool_]]:
+    rows = recording.extend_rows
+    return {
+        "retract": recording.retracts.qid >= 0,
+        "re-prefill": _after_retract(recording),
+        "chunked-prefill": rows.chunked == 1,
+        "abort-running": recording.aborts.queued == 0,
+        "abort-queued": recording.aborts.queued == 1,
+    }
+
+
+def _after_retract(recording: Recording) -> NDArray[np.bool_]:
+    """Extend rows of requests that were retracted before."""
+    first = np.full(len(recording.rids) + 1, np.iinfo(np.int64).max)
+    np.minimum.at(first, recording.retracts.qid, recording.event_of(Kind.RETRACT))
+    rows = recording.extend_rows
+    mask: NDArray[np.bool_] = (
+        recording.event_of(Kind.EXTEND)[recording.owner(Kind.EXTEND)] > first[rows.qid]
+    )
+    return mask

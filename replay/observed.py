@@ -1,0 +1,103 @@
+"""The `observed` path: what the live server itself computed, read back from the recording."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..recorders.recording import Recording
+from ..recorders.schema import NONE64, Kind
+from .cells import Moment
+from .columns.commits import open_claims
+from .columns.engine import Columns
+from .ledger import Ledger, Series
+from .quantity import Quantity
+from .tensors import column, nullable
+
+
+def observed(columns: Columns) -> Ledger:
+    series = [
+        _committed(columns),
+        _settled(columns),
+        _sums(columns),
+        _rows(columns, Quantity.ROUTED_EXPERTS, "experts"),
+        _rows(columns, Quantity.INDEXER_TOPK, "indexer"),
+        _counter(columns, Quantity.SPEC_VERIFY_CT),
+        _counter(columns, Quantity.SPEC_ACCEPTED_DRAFTS),
+    ]
+    return Ledger("observed", tuple(series))
+
+
+def _committed(columns: Columns) -> Series:
+    recording, cells = columns.recording, columns.cells[Quantity.KV_COMMITTED_LEN]
+    places: tuple[tuple[Kind, Moment, Tensor], ...] = (
+        (Kind.PREPARE, Moment.BEFORE, nullable(recording.prepare_rows.committed_before)),
+        (Kind.PREPARE, Moment.AFTER, nullable(recording.prepare_rows.committed_after)),
+        (Kind.RESULT, Moment.BEFORE, nullable(recording.result_rows.committed_before)),
+        (Kind.RESULT, Moment.AFTER, nullable(recording.result_rows.committed_after)),
+        (Kind.FINISH, Moment.BEFORE, nullable(recording.finishes.committed)),
+    )
+    values = torch.full_like(cells.event, NONE64)
+    for kind, moment, source in places:
+        mine = (cells.kind == kind) & (cells.moment == moment)
+        values[mine] = source[cells.row[mine]]
+    return Series(Quantity.KV_COMMITTED_LEN, cells, values[:, None], values != NONE64)
+
+
+def _settled(columns: Columns) -> Series:
+    """Observed raw minus the claims that the observed prepares opened."""
+    recording, cells = columns.recording, columns.cells[Quantity.KV_COMMITTED_LEN_SETTLED]
+    raw = _committed(columns)
+    touches = columns.touches
+    claimed = torch.zeros_like(touches.row)
+    prepares = touches.kind == Kind.PREPARE
+    rows = recording.prepare_rows
+    grown = column(rows.committed_after) - column(rows.committed_before)
+    claimed[prepares] = grown[touches.row[prepares]]
+    before, after = open_claims(recording, touches, claimed)
+    touch = columns.touch_of(cells)
+    at = touch.clamp(min=0)
+    if not len(touches.row):
+        return Series(
+            Quantity.KV_COMMITTED_LEN_SETTLED, cells, raw.values, torch.zeros_like(raw.captured)
+        )
+    is_before = (cells.moment == Moment.BEFORE) & (cells.kind != Kind.FINISH)
+    claims = torch.where(is_before, before[at], after[at])
+    known = raw.captured & (touch >= 0) & touches.seeded[at]
+    return Series(Quantity.KV_COMMITTED_LEN_SETTLED, cells, raw.values - claims[:, None], known)
+
+
+def _sums(columns: Columns) -> Series:
+    recording, cells = columns.recording, columns.cells[Quantity.SEQ_LENS_SUM]
+    sources: dict[Kind, Callable[[Recording], Tensor]] = {
+        Kind.FILTER: lambda r: column(r.filters.seq_lens_sum_after),
+        Kind.MERGE: lambda r: column(r.merges.seq_lens_sum_after),
+        Kind.LAUNCH: lambda r: column(r.launches.seq_lens_sum),
+    }
+    values = torch.full_like(cells.event, NONE64)
+    for kind, source in sources.items():
+        mine = cells.kind == kind
+        values[mine] = source(recording)[cells.row[mine]]
+    captured = torch.ones_like(values, dtype=torch.bool)  # None is a state that was seen
+    return Series(Quantity.SEQ_LENS_SUM, cells, values[:, None], captured)
+
+
+def _rows(columns: Columns, quantity: Quantity, name: str) -> Series:
+    cells, finishes = columns.cells[quantity], columns.recording.finishes
+    state = column(getattr(finishes, f"{name}_state"))
+    start, rows = (
+        column(getattr(finishes, f"{name}_start")),
+        column(getattr(finishes, f"{name}_rows")),
+    )
+    values = torch.stack([state, start, start + rows], dim=1)
+    values[state != 1] = 0
+    captured = (state == 0) | ((state == 1) & (start != NONE64) & (rows != NONE64))
+    return Series(quantity, cells, values[cells.row], captured[cells.row])
+
+
+def _counter(columns: Columns, quantity: Quantity) -> Series:
+    cells = columns.cells[quantity]
+    values = nullable(getattr(columns.recording.result_rows, quantity.value))[cells.row]
+    return Series(quantity, cells, values[:, None], values != NONE64)

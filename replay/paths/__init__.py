@@ -1,0 +1,1 @@
+"""The accounting paths that are rules: the old books, and the five fixes as toggles on them."""

@@ -1,0 +1,23 @@
+"""#26126: rows end at the stop.
+
+Old: the length that decides how many rows go back is the raw one, so tokens generated behind the stop bring rows
+along. New: len(origin_input_ids) + len(output_ids_through_stop), for routed experts and the indexer's top-k.
+Source of truth: sglang 0.5.13, _maybe_collect_routed_experts and _maybe_collect_indexer_topk.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from .rules import FinishRows, Rules
+
+
+def stop_aware_seqlen(rows: FinishRows) -> Tensor:
+    return rows.origin_len + torch.minimum(rows.output_len, rows.finished_len)
+
+
+def apply(rules: Rules) -> Rules:
+    return dataclasses.replace(rules, seqlen=stop_aware_seqlen)

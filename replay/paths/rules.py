@@ -1,0 +1,79 @@
+"""The accounting rules as one value: its defaults are the old books (sglang 0.5.10), each fix replaces one slot.
+
+All callables work on columns: int64 or bool tensors with one entry per row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class StaleRows:
+    """Results that came for a request already finished or retracted.
+
+    `accepted`: tokens the result carries, bonus included. `retracted`: else the request had finished. `claim`: slots
+    that the prepare of this path claims, still open for a finished request, void for a retracted one.
+    """
+
+    accepted: Tensor
+    retracted: Tensor
+    claim: int
+
+
+@dataclass(frozen=True, slots=True)
+class FinishRows:
+    """Finished requests. Lengths in tokens; `finished_len` equals `output_len` where sglang's is None."""
+
+    origin_len: Tensor
+    output_len: Tensor
+    finished_len: Tensor
+    requested: Tensor
+    start_len: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class RowRange:
+    """Rows [start, end) collected for each finish, where `collected`."""
+
+    collected: Tensor
+    start: Tensor
+    end: Tensor
+
+
+def apply_stale(rows: StaleRows) -> Tensor:
+    """Old: a stale result is applied like any other."""
+    return rows.accepted - rows.claim
+
+
+def raw_seqlen(rows: FinishRows) -> Tensor:
+    """Old: everything that was generated, overshoot behind the stop included."""
+    return rows.origin_len + rows.output_len
+
+
+def all_rows(rows: FinishRows, seqlen: Tensor) -> RowRange:
+    """Old: rows [0, seqlen - 1) for every request, asked for or not."""
+    start = torch.zeros_like(seqlen)
+    return RowRange(
+        torch.ones_like(seqlen, dtype=torch.bool), start, torch.maximum(seqlen - 1, start)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """One consistent set of books. Source of the defaults: sglang 0.5.10, eras in docs/books.md."""
+
+    claim: int = (
+        0  # kv_committed_len += claim at each prepare; a live result then adds accepted - claim
+    )
+    stale_delta: Callable[[StaleRows], Tensor] = apply_stale
+    stale_counts: bool = True  # stale results bump spec_verify_ct and spec_accepted_drafts
+    lazy_sums: bool = (
+        False  # filter and merge leave seq_lens_sum None; it is computed before the forward
+    )
+    seqlen: Callable[[FinishRows], Tensor] = raw_seqlen
+    expert_rows: Callable[[FinishRows, Tensor], RowRange] = all_rows

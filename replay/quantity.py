@@ -1,0 +1,17 @@
+"""The quantities that are compared (kept free of torch: `--help` lists them)."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Quantity(str, Enum):
+    """Named as sglang names them; the values are what reports and `--quantity` use."""
+
+    KV_COMMITTED_LEN = "kv_committed_len"
+    KV_COMMITTED_LEN_SETTLED = "kv_committed_len_settled"
+    SEQ_LENS_SUM = "seq_lens_sum"
+    ROUTED_EXPERTS = "routed_experts"
+    INDEXER_TOPK = "indexer_topk"
+    SPEC_VERIFY_CT = "spec_verify_ct"
+    SPEC_ACCEPTED_DRAFTS = "spec_accepted_drafts"

@@ -1,0 +1,179 @@
+"""One request's life: every event that concerns it, and its committed length under several paths after each."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..recorders.errors import UsageError
+from ..recorders.recording import Recording
+from ..recorders.schema import NONE32, NONE64, ROW_TABLES, Kind, Mode, Reason
+from .columns.commits import commits, open_claims
+from .columns.engine import Columns
+from .paths.fixes import rules_of
+from .spec import FixSet, Path
+from .tensors import column, nullable
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """kv_committed_len, and how many of its slots are claimed but not yet answered by a result."""
+
+    raw: int
+    claimed: int
+
+    @property
+    def settled(self) -> int:
+        return self.raw - self.claimed
+
+    def __str__(self) -> str:
+        return f"{self.settled}+{self.claimed}" if self.claimed else str(self.raw)
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One event of a request's life; `committed` has one entry per path, None where the path has no value there."""
+
+    event: int
+    step: int
+    kind: Kind
+    detail: str
+    committed: tuple[Committed | None, ...]
+
+    @property
+    def diverges(self) -> bool:
+        """The settled lengths of two paths differ here."""
+        return len({value.settled for value in self.committed if value is not None}) > 1
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    rid: str
+    qid: int
+    paths: tuple[Path, ...]
+    moments: tuple[Moment, ...]
+
+
+def lives(recording: Recording, rid: str, paths: Sequence[Path]) -> tuple[Life, ...]:
+    """Every request of that id (ids may be reused), oldest first. Raises UsageError naming the nearest ids."""
+    qids = [qid for qid, known in enumerate(recording.rids) if known == rid]
+    if not qids:
+        near = difflib.get_close_matches(rid, recording.rids, n=3, cutoff=0.3)
+        known = (
+            f"The nearest are {', '.join(near)}."
+            if near
+            else f"It holds {len(recording.rids)} requests."
+        )
+        raise UsageError(f"--request {rid!r}: no such request in this recording. {known}")
+    columns = Columns(recording)
+    books = [_books(columns, path) for path in paths]
+    return tuple(Life(rid, qid, tuple(paths), tuple(_moments(columns, qid, books))) for qid in qids)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Books:
+    """Committed length and open claims after each touch."""
+
+    raw: torch.Tensor
+    claims: torch.Tensor
+    known: torch.Tensor
+
+
+def _books(columns: Columns, path: Path) -> _Books:
+    recording, touches = columns.recording, columns.touches
+    if isinstance(path, FixSet):
+        made = commits(recording, touches, rules_of(path.fixes))
+        return _Books(made.after, made.claims_after, touches.seeded)
+    raw = torch.full_like(touches.row, NONE64)
+    claimed = torch.zeros_like(touches.row)
+    for kind, values in (
+        (Kind.EXTEND, nullable(recording.extend_rows.committed)),
+        (Kind.PREPARE, nullable(recording.prepare_rows.committed_after)),
+        (Kind.RESULT, nullable(recording.result_rows.committed_after)),
+        (Kind.RETRACT, column(recording.retracts.committed_after)),
+    ):
+        mine = touches.kind == kind
+        raw[mine] = values[touches.row[mine]]
+    prepares = touches.kind == Kind.PREPARE
+    grown = column(recording.prepare_rows.committed_after) - column(
+        recording.prepare_rows.committed_before
+    )
+    claimed[prepares] = grown[touches.row[prepares]]
+    return _Books(raw, open_claims(recording, touches, claimed)[1], raw != NONE64)
+
+
+def _moments(columns: Columns, qid: int, books: Sequence[_Books]) -> Iterator[Moment]:
+    recording, touches = columns.recording, columns.touches
+    touch_at = {
+        int(touches.event[i]): i for i in torch.nonzero(touches.qid == qid).flatten().tolist()
+    }
+    for event, row in sorted(_events_of(recording, qid)):
+        kind = Kind(int(recording.events.kind[event]))
+        touch = touch_at.get(event)
+        committed = tuple(_at(book, touch) for book in books)
+        detail = _detail(recording, kind, int(recording.events.ref[event]), row)
+        yield Moment(event, int(recording.events.iteration[event]), kind, detail, committed)
+
+
+def _at(book: _Books, touch: int | None) -> Committed | None:
+    if touch is None or not book.known[touch]:
+        return None
+    return Committed(int(book.raw[touch]), int(book.claims[touch]))
+
+
+def _events_of(recording: Recording, qid: int) -> Iterator[tuple[int, int]]:
+    """(event, row of the row table or of the event table) for every event that names the request."""
+    for kind in Kind:
+        events = recording.event_of(kind)
+        if kind in ROW_TABLES:
+            rows = np.flatnonzero(recording.row_table(kind).qid == qid)
+            yield from zip(events[recording.owner(kind)[rows]].tolist(), rows.tolist(), strict=True)
+        elif hasattr(recording.event_table(kind), "qid"):
+            rows = np.flatnonzero(recording.event_table(kind).qid == qid)
+            yield from zip(events[rows].tolist(), rows.tolist(), strict=True)
+
+
+def _detail(recording: Recording, kind: Kind, ref: int, row: int) -> str:
+    if kind is Kind.EXTEND:
+        rows = recording.extend_rows
+        return f"{rows.extend_len[row]} tokens behind {rows.prefix_len[row]} cached"
+    if kind is Kind.LAUNCH:
+        return Mode(int(recording.launches.mode[ref])).name.lower()
+    if kind is Kind.RESULT:
+        return _result_detail(recording, row)
+    if kind is Kind.FINISH:
+        return _finish_detail(recording, row)
+    if kind is Kind.ABORT:
+        return "while queued" if recording.aborts.queued[row] else "while running"
+    if kind is Kind.ARRIVE:
+        return "again, after a retract" if recording.arrives.requeued[row] else ""
+    if kind in (Kind.FILTER, Kind.MERGE):
+        return f"{recording.event_table(kind).num_rows[ref]} requests in the batch"
+    return ""
+
+
+def _result_detail(recording: Recording, row: int) -> str:
+    rows = recording.result_rows
+    if rows.accept_len[row] == NONE32:
+        return "first token"
+    state = (
+        "retracted"
+        if rows.is_retracted[row] == 1
+        else "finished"
+        if rows.finished[row] == 1
+        else ""
+    )
+    stale = f", stale: the request is {state}" if state else ""
+    return f"accepts {rows.accept_len[row]}{stale}"
+
+
+def _finish_detail(recording: Recording, row: int) -> str:
+    finishes = recording.finishes
+    reason = Reason(int(finishes.reason[row])).name.lower().replace("_", " ")
+    stop = finishes.finished_len[row]
+    kept = "" if stop == NONE64 else f", {stop} of them before the stop"
+    return f"{reason}: prompt {finishes.origin_len[row]}, {finishes.output_len[row]} outputs{kept}"

@@ -1,0 +1,187 @@
+"""Replay a recording under two paths and judge: the one function behind `specdiff replay`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+from ..recorders.recording import Recording
+from ..recorders.run import Run
+from ..recorders.schema import NONE64, Kind
+from .cause import cause
+from .columns.engine import Columns
+from .diff import SeriesDiff, diff
+from .exercised import exercised
+from .explain import Explanation, Toggles, explain
+from .ledger import Ledger, Series
+from .observed import observed
+from .paths.fixes import NUMBERS
+from .quantity import Quantity
+from .spec import FixSet, Path
+
+
+class Verdict(str, Enum):
+    SAME = "same"
+    DIFFERS = "differs"
+    NO_VERDICT = "no-verdict"
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows [start, end) of a finished request."""
+
+    start: int
+    end: int
+
+    def __str__(self) -> str:
+        return f"[{self.start}, {self.end}) {self.end - self.start} rows"
+
+
+Value = int | Rows | None
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """One place where two ledgers differ."""
+
+    event: int  # place in the event order
+    kind: Kind
+    step: int  # scheduler.forward_ct then
+    rid: str | None  # None: the value belongs to a whole batch
+    old: Value
+    new: Value
+    cause: str
+    fixes: tuple[frozenset[int], ...]  # the minimal sets that explain it; empty: unexplained
+
+
+@dataclass(frozen=True, slots=True)
+class ByFix:
+    """The differing cells that a fix explains, alone or with others; `first`: of those it explains alone, if any."""
+
+    number: int
+    num_differed: int
+    first: Divergence | None
+
+
+@dataclass(frozen=True, slots=True)
+class QuantityResult:
+    quantity: Quantity
+    num_compared: int
+    num_differed: int
+    num_not_captured: int
+    num_excused: int
+    num_unexplained: int
+    first: Divergence | None
+    by_fix: tuple[ByFix, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One recording, two paths, what came of it."""
+
+    run: Run
+    num_events: int
+    num_requests: int
+    old: Path
+    new: Path
+    verdict: Verdict
+    quantities: tuple[QuantityResult, ...]
+    exercised: dict[str, int]
+
+
+def replay(
+    recording: Recording, old: Path, new: Path, quantities: Sequence[Quantity] | None = None
+) -> Result:
+    """Replay under both paths and compare. `quantities`: only these; each of them must then have been compared.
+
+    `Verdict.NO_VERDICT` when nothing was compared at all, or not one value of a quantity that was asked for by name.
+    """
+    columns = Columns(recording)
+    toggles = Toggles(columns)
+    ledgers = ledger_of(columns, toggles, old), ledger_of(columns, toggles, new)
+    judge = _Judge(columns, toggles, old, new)
+    results = tuple(
+        judge(difference)
+        for difference in diff(recording, *ledgers)
+        if quantities is None or difference.quantity in quantities
+    )
+    return Result(
+        run=recording.run,
+        num_events=len(recording.events.kind),
+        num_requests=len(recording.rids),
+        old=old,
+        new=new,
+        verdict=_verdict(results, named=quantities is not None),
+        quantities=results,
+        exercised=exercised(recording),
+    )
+
+
+def ledger_of(columns: Columns, toggles: Toggles, path: Path) -> Ledger:
+    return toggles(path.fixes) if isinstance(path, FixSet) else observed(columns)
+
+
+def _verdict(results: Sequence[QuantityResult], *, named: bool) -> Verdict:
+    compared = [result.num_compared > 0 for result in results]
+    if any(result.num_differed for result in results):
+        return Verdict.DIFFERS
+    if not any(compared) or (named and not all(compared)):
+        return Verdict.NO_VERDICT
+    return Verdict.SAME
+
+
+class _Judge:
+    """Turns the difference of one quantity into its result."""
+
+    def __init__(self, columns: Columns, toggles: Toggles, old: Path, new: Path) -> None:
+        self._columns, self._toggles, self._old, self._new = columns, toggles, old, new
+
+    def __call__(self, difference: SeriesDiff) -> QuantityResult:
+        why = explain(self._toggles, difference, self._old, self._new)
+        by_fix = (self._by_fix(difference, why, number) for number in NUMBERS)
+        return QuantityResult(
+            quantity=difference.quantity,
+            num_compared=difference.num_compared,
+            num_differed=int(difference.differs.sum()),
+            num_not_captured=int(difference.not_captured.sum()),
+            num_excused=int(difference.excused.sum()),
+            num_unexplained=int(why.unexplained.sum()),
+            first=self._first(difference, why, difference.differs),
+            by_fix=tuple(fix for fix in by_fix if fix.num_differed),
+        )
+
+    def _by_fix(self, difference: SeriesDiff, why: Explanation, number: int) -> ByFix:
+        mask, alone = why.by_fix(number), why.by_fix_alone(number)
+        first = self._first(difference, why, alone if alone.any() else mask)
+        return ByFix(number, int(mask.sum()), first)
+
+    def _first(self, difference: SeriesDiff, why: Explanation, mask: Tensor) -> Divergence | None:
+        places = torch.nonzero(mask).flatten()
+        if not len(places):
+            return None
+        cell, recording = int(places[0]), self._columns.recording
+        cells = difference.old.cells
+        event, qid = int(cells.event[cell]), int(cells.qid[cell])
+        names = (str(self._old), str(self._new))
+        return Divergence(
+            event=event,
+            kind=Kind(int(cells.kind[cell])),
+            step=int(recording.events.iteration[event]),
+            rid=recording.rids[qid] if qid >= 0 else None,
+            old=value_of(difference.old, cell),
+            new=value_of(difference.new, cell),
+            cause=cause(self._columns, difference, cell, names),
+            fixes=why.of_cell(cell),
+        )
+
+
+def value_of(series: Series, cell: int) -> Value:
+    """The value of a cell as a person reads it; None where sglang holds None or nothing was collected."""
+    values: list[int] = series.values[cell].tolist()
+    if len(values) == 1:
+        return None if values[0] == NONE64 else values[0]
+    return Rows(values[1], values[2]) if values[0] else None
