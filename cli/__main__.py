@@ -1,0 +1,5 @@
+"""python -m specdiff.cli"""
+
+from .main import main
+
+main()

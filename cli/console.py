@@ -1,0 +1,44 @@
+"""Where output goes: rich on a terminal, plain and unwrapped when piped."""
+
+from __future__ import annotations
+
+import sys
+
+from rich import box
+from rich.console import Console, RenderableType
+from rich.table import Table
+
+_PIPED_WIDTH = 10_000  # columns: nothing that a program reads may be wrapped or cut
+
+
+class Output:
+    """Standard output. When piped: no colour, no wrapping, no padding behind the last word of a line."""
+
+    def __init__(self) -> None:
+        self.terminal = sys.stdout.isatty()
+        self._console = (
+            Console(highlight=False)
+            if self.terminal
+            else Console(
+                highlight=False, width=_PIPED_WIDTH, color_system=None, force_terminal=False
+            )
+        )
+
+    def print(self, *things: RenderableType, style: str | None = None) -> None:
+        if self.terminal:
+            self._console.print(*things, style=style)
+            return
+        with self._console.capture() as captured:
+            self._console.print(*things)
+        sys.stdout.writelines(f"{line.rstrip()}\n" for line in captured.get().splitlines() or [""])
+
+    def table(self, *headers: str, right: tuple[int, ...] = ()) -> Table:
+        """A table without a frame; `right`: indices of the columns that hold numbers."""
+        shown = any(headers)
+        look = box.SIMPLE_HEAD if self.terminal and shown else None
+        made = Table(box=look, pad_edge=False, show_edge=False, show_header=shown)
+        for index, header in enumerate(headers):
+            made.add_column(
+                header, justify="right" if index in right else "left", no_wrap=index in right
+            )
+        return made

@@ -1,0 +1,78 @@
+"""The `specdiff` command: finds the subcommand, and is the one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from typing import NoReturn
+
+import click
+
+from ..recorders.errors import NoVerdictError, RecordingError, SpecdiffError, UsageError
+
+# git's own codes, so that no mistake ever reads as "bad" under `git bisect run`
+SAME, DIFFERS, NO_VERDICT, BROKEN, USAGE = 0, 1, 125, 128, 129
+_INTERRUPTED, _PIPE_CLOSED = 130, 141
+
+_COMMANDS = ("record", "recover", "replay", "info", "show")
+_CODES: tuple[tuple[type[SpecdiffError], int], ...] = (
+    (RecordingError, BROKEN),
+    (UsageError, USAGE),
+    (NoVerdictError, NO_VERDICT),
+)
+
+
+class _LazyGroup(click.Group):
+    """Imports a command when it is asked for: `--help` must not wait for torch."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(f".{name}", __package__), name)
+        return command
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="specdiff")
+def cli() -> None:
+    """Flight recorder and court for the books of SGLang's speculative decoding v2.
+
+    \b
+    record and recover make recordings; replay, info and show read them.
+    Exit codes: 0 same, 1 differs, 125 no verdict, 128 broken input, 129 usage.
+    """
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run one command line and return its exit code."""
+    try:
+        code = cli.main(arguments, prog_name="specdiff", standalone_mode=False)
+        return code if isinstance(code, int) else SAME
+    except click.ClickException as error:
+        error.show()
+        return USAGE
+    except SpecdiffError as error:
+        click.echo(f"specdiff: {error}", err=True)
+        return next((code for kind, code in _CODES if isinstance(error, kind)), BROKEN)
+    except (KeyboardInterrupt, click.Abort):
+        return _INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # or the interpreter complains at exit
+        return _PIPE_CLOSED
+    except Exception:  # noqa: BLE001 - exit 1 would read as "differs"
+        traceback.print_exc()
+        click.echo(
+            "specdiff: that is a bug in specdiff; please report it with the lines above.", err=True
+        )
+        return BROKEN
+
+
+def main() -> NoReturn:
+    sys.exit(run())

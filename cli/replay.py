@@ -1,0 +1,66 @@
+"""specdiff replay: two paths over recorded events, and where their books part."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..replay.quantity import Quantity
+from .inputs import recordings
+from .main import DIFFERS, NO_VERDICT, SAME
+
+
+@click.command()
+@click.argument("recording", nargs=-1, type=click.Path())
+@click.option(
+    "--old", default="old", show_default=True, metavar="PATH", help="The path on the left."
+)
+@click.option(
+    "--fixed", default="fixed", show_default=True, metavar="PATH", help="The path on the right."
+)
+@click.option(
+    "--quantity",
+    "quantities",
+    multiple=True,
+    type=click.Choice([quantity.value for quantity in Quantity]),
+    help="Compare only this quantity, and have no verdict if none of it was captured. May be repeated.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="Output form.",
+)
+def replay(
+    recording: tuple[str, ...], old: str, fixed: str, quantities: tuple[str, ...], form: str
+) -> int:
+    """Replay recordings under two accounting paths and diff their books.
+
+    RECORDING is a recording or a folder of them; without one, the bundled recordings are replayed.
+    PATH is observed, old, fixed, or old/fixed with fixes added and removed: old+23456, fixed-26126.
+    """
+    from ..recorders import (
+        hdf5,  # imported late: torch comes with the engine, and `--help` must not wait for it
+    )
+    from ..replay import spec
+    from ..replay.verdict import Result, Verdict
+    from ..replay.verdict import replay as replay_recording
+    from . import report_json, report_replay
+
+    left, right = spec.parse(old), spec.parse(fixed)
+    wanted = [Quantity(name) for name in quantities] or None
+    results: list[tuple[Path, Result]] = []
+    for path in recordings(recording):
+        results.append((path, replay_recording(hdf5.load(path), left, right, wanted)))
+    report = report_json.print_results if form == "json" else report_replay.print_results
+    report(results)
+    verdicts = {result.verdict for _, result in results}
+    codes = {
+        Verdict.DIFFERS: DIFFERS,
+        Verdict.NO_VERDICT: NO_VERDICT,
+        Verdict.SAME: SAME,
+    }  # the worst first
+    return next(code for verdict, code in codes.items() if verdict in verdicts)

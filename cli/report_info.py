@@ -1,0 +1,97 @@
+"""What is inside a recording, for a person."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.text import Text
+
+from ..recorders.recording import Recording
+from ..recorders.schema import Kind
+from ..replay.exercised import exercised
+from .console import Output
+
+
+def print_info(path: Path, recording: Recording) -> None:
+    console = Output()
+    console.print(Text(path.name, style="bold"))
+    made = console.table("", "")
+    for name, value in (*_who(recording), *_what(recording, path), *_whole(recording)):
+        made.add_row(name, value)
+    console.print(made)
+    console.print()
+
+
+def _who(recording: Recording) -> Iterator[tuple[str, str]]:
+    run = recording.run
+    commit = f", commit {run.sglang_commit}" if run.sglang_commit else ""
+    yield "sglang", f"{run.sglang_version}{commit}, books: {run.books}"
+    yield (
+        "recorded",
+        f"{run.started}, by specdiff {run.specdiff_version}, pid {run.pid}, run {run.run_id}",
+    )
+    yield "command", shlex.join(run.command)
+    steps = f"{run.num_steps} steps, topk {run.topk}, {run.num_draft_tokens} draft tokens"
+    yield (
+        "speculation",
+        f"{run.spec_algorithm}, spec v2 {_on(run.spec_v2)}, overlap {_on(run.overlap)}, {steps}",
+    )
+    yield "server", f"device {run.device}, page size {run.page_size}, {_ranks(recording)}"
+    capturers = (("routed experts", run.experts_capturer), ("indexer top-k", run.indexer_capturer))
+    yield "capturers", ", ".join(f"{name} {_on(present)}" for name, present in capturers)
+
+
+def _on(state: bool) -> str:
+    return "on" if state else "off"
+
+
+def _ranks(recording: Recording) -> str:
+    run = recording.run
+    dp = "-" if run.dp_rank is None else run.dp_rank
+    return f"dp rank {dp} of {run.dp_size}, tp {run.tp_rank} of {run.tp_size}, pp {run.pp_rank} of {run.pp_size}"
+
+
+def _what(recording: Recording, path: Path) -> Iterator[tuple[str, str]]:
+    yield "requests", str(len(recording.rids))
+    counts = ", ".join(
+        f"{kind.name.lower()} {count}" for kind in Kind if (count := len(recording.event_of(kind)))
+    )
+    yield "events", f"{len(recording.events.kind)}: {counts or 'none'}"
+    yield "rows", f"{len(recording.result_rows.qid)} result rows, {len(recording.tokens)} tokens"
+    yield "top-k rows", f"{len(recording.experts)} routed experts, {len(recording.indexer)} indexer"
+    branches = exercised(recording)
+    yield (
+        "exercised",
+        ", ".join(f"{name} {count}" for name, count in branches.items() if count) or "nothing",
+    )
+    yield "never reached", ", ".join(name for name, count in branches.items() if not count) or "-"
+    yield "size", f"{path.stat().st_size:,} bytes"
+    yield "contents", "output tokens and request ids, no prompts"
+
+
+def _whole(recording: Recording) -> Iterator[tuple[str, str]]:
+    sites = recording.run.sites
+    missing = [f"{site.name} ({site.target})" for site in sites if not site.attached]
+    attached = len(sites) - len(missing)
+    yield (
+        "hook sites",
+        f"{attached} attached" + (f", missing: {', '.join(missing)}" if missing else ""),
+    )
+    stats = recording.stats
+    if stats is None:
+        yield "recorder", "killed before it wrote its statistics"
+    else:
+        errors = f"{stats.exceptions} exceptions" + (
+            f" (first: {stats.first_exception})" if stats.exceptions else ""
+        )
+        yield "recorder", f"{stats.dropped} events dropped, {errors}, {_cost(recording)}"
+    yield "whole", recording.damage or "yes"
+
+
+def _cost(recording: Recording) -> str:
+    stats = recording.stats
+    if stats is None or stats.step_ns_p50 is None or stats.step_ns_p99 is None:
+        return "overhead not measured"
+    return f"overhead a step {stats.step_ns_p50 / 1000:.0f} us p50, {stats.step_ns_p99 / 1000:.0f} us p99"

@@ -1,0 +1,182 @@
+"""The result of a replay as tables for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich.text import Text
+
+from ..replay.paths.fixes import FIXES
+from ..replay.quantity import Quantity
+from ..replay.verdict import Divergence, Result, Verdict
+from .console import Output
+
+_STYLE = {Verdict.SAME: "green", Verdict.DIFFERS: "bold red", Verdict.NO_VERDICT: "yellow"}
+_NO_VERDICT = "nothing was compared"
+
+
+def print_results(results: Sequence[tuple[Path, Result]]) -> None:
+    console = Output()
+    for path, result in results:
+        _print_result(console, path, result)
+    if len(results) > 1:
+        _print_summary(console, results)
+
+
+def _print_result(console: Output, path: Path, result: Result) -> None:
+    run = result.run
+    console.print(Text.assemble((path.name, "bold"), "  ", _verdict(result)))
+    console.print(
+        f"sglang {run.sglang_version} (books: {run.books}), {run.spec_algorithm}, {result.num_requests} requests, "
+        f"{result.num_events} events; {result.old} against {result.new}"
+    )
+    console.print()
+    _print_quantities(console, result)
+    _print_fixes(console, result)
+    _print_exercised(console, result)
+
+
+def _verdict(result: Result) -> Text:
+    compared = sum(quantity.num_compared for quantity in result.quantities)
+    differed = sum(quantity.num_differed for quantity in result.quantities)
+    text = (
+        f"{result.verdict.value}: {differed} of {compared} values differ"
+        if compared
+        else _NO_VERDICT
+    )
+    return Text(text, style=_STYLE[result.verdict])
+
+
+def _print_quantities(console: Output, result: Result) -> None:
+    made = console.table(
+        "quantity",
+        "compared",
+        "differed",
+        "not captured",
+        "first divergence",
+        "fixes",
+        right=(1, 2, 3),
+    )
+    for quantity in result.quantities:
+        first = quantity.first
+        made.add_row(
+            quantity.quantity.value,
+            str(quantity.num_compared),
+            str(quantity.num_differed),
+            str(quantity.num_not_captured),
+            where(first) if first else "-",
+            fixes(first) if first else "",
+        )
+        if quantity.num_excused:
+            made.add_row(
+                "",
+                "",
+                "",
+                "",
+                f"{quantity.num_excused} more: None, as no backend needs the sum (#25879)",
+            )
+    console.print(made)
+    console.print()
+
+
+def _print_fixes(console: Output, result: Result) -> None:
+    """Each fix at the first place that it explains."""
+    made = console.table("fix", "", "first divergence it explains", "why")
+    for number, quantity, first in first_by_fix(result):
+        made.add_row(f"#{number}", _title(number), f"{quantity.value}, {where(first)}", first.cause)
+    if made.row_count:
+        console.print(made)
+        console.print()
+
+
+def _title(number: int) -> str:
+    return next(fix.title for fix in FIXES if fix.number == number)
+
+
+def first_by_fix(result: Result) -> Iterator[tuple[int, Quantity, Divergence]]:
+    """For each fix, the earliest divergence that it explains alone; else the earliest that it takes part in."""
+    for fix in FIXES:
+        found = [
+            (by_fix.first, quantity.quantity)
+            for quantity in result.quantities
+            for by_fix in quantity.by_fix
+            if by_fix.number == fix.number and by_fix.first
+        ]
+        if found:
+            first, quantity = min(
+                found, key=lambda item: (_alone(item[0], fix.number), item[0].event)
+            )
+            yield fix.number, quantity, first
+
+
+def _alone(first: Divergence, number: int) -> int:
+    return 0 if frozenset({number}) in first.fixes else 1
+
+
+def where(first: Divergence) -> str:
+    who = f"request {first.rid}" if first.rid is not None else "batch"
+    return f"step {first.step}, {first.kind.name.lower()} (event {first.event}), {who}: {first.old} -> {first.new}"
+
+
+def fixes(first: Divergence) -> str:
+    if not first.fixes:
+        return "unexplained"
+    return " or ".join(
+        "+".join(f"#{number}" for number in sorted(minimal)) for minimal in first.fixes
+    )
+
+
+def _print_exercised(console: Output, result: Result) -> None:
+    reached = ", ".join(f"{name} {count}" for name, count in result.exercised.items() if count)
+    missed = ", ".join(f"{name} 0" for name, count in result.exercised.items() if not count)
+    console.print(f"exercised: {reached or 'nothing'}")
+    console.print(f"never reached: {missed or 'none'}", style="dim")
+    console.print()
+
+
+def _print_summary(console: Output, results: Sequence[tuple[Path, Result]]) -> None:
+    numbers = [fix.number for fix in FIXES]
+    made = console.table(
+        "recording",
+        "sglang",
+        "verdict",
+        *(f"#{number}" for number in numbers),
+        right=(3, 4, 5, 6, 7),
+    )
+    for path, result in results:
+        counts = [str(_num_explained(result, number)) for number in numbers]
+        made.add_row(path.name, result.run.sglang_version, result.verdict.value, *counts)
+    console.print(made)
+    console.print("Numbers: differing values that the fix explains, alone or with others.")
+    console.print()
+    named = console.table("fix", "", "shown first in", "at", "why")
+    for number in numbers:
+        if found := _shown(results, number):
+            path, quantity, first = found
+            named.add_row(
+                f"#{number}",
+                _title(number),
+                path.name,
+                f"{quantity.value}, {where(first)}",
+                first.cause,
+            )
+    console.print(named)
+
+
+def _num_explained(result: Result, number: int) -> int:
+    explained = (by_fix for quantity in result.quantities for by_fix in quantity.by_fix)
+    return sum(by_fix.num_differed for by_fix in explained if by_fix.number == number)
+
+
+def _shown(
+    results: Sequence[tuple[Path, Result]], number: int
+) -> tuple[Path, Quantity, Divergence] | None:
+    """The first recording in which the fix explains a divergence alone; else the first in which it takes part."""
+    found = [
+        (path, quantity, first)
+        for path, result in results
+        for fix, quantity, first in first_by_fix(result)
+        if fix == number
+    ]
+    return min(found, key=lambda item: _alone(item[2], number), default=None)

@@ -1,0 +1,37 @@
+"""A request's life as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.text import Text
+
+from ..replay.timeline import Life, Moment
+from .console import Output
+
+
+def print_lives(found: Sequence[Life]) -> None:
+    console = Output()
+    for life in found:
+        again = f" (request number {life.qid})" if len(found) > 1 else ""
+        console.print(Text.assemble("request ", (life.rid, "bold"), again))
+        names = [str(path) for path in life.paths]
+        made = console.table(
+            "step", "event", "what", "", *names, "", right=(0, 1, *range(4, 4 + len(names)))
+        )
+        for moment in life.moments:
+            made.add_row(*_row(moment), style="red" if moment.diverges else "")
+        console.print(made)
+
+
+def _row(moment: Moment) -> list[str]:
+    values = ["" if value is None else str(value) for value in moment.committed]
+    mark = "<- differs" if moment.diverges else ""
+    return [
+        str(moment.step),
+        str(moment.event),
+        moment.kind.name.lower(),
+        moment.detail,
+        *values,
+        mark,
+    ]

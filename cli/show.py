@@ -1,0 +1,34 @@
+"""specdiff show: one request's life as a timeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("recording", type=click.Path(path_type=Path))
+@click.option("--request", "rid", required=True, metavar="RID", help="The request, by its id.")
+@click.option(
+    "--path",
+    "paths",
+    multiple=True,
+    metavar="PATH",
+    help="A path to show; default: old, fixed and observed.",
+)
+def show(recording: Path, rid: str, paths: tuple[str, ...]) -> None:
+    """Show every event of one request, with its committed length under several paths.
+
+    16+1 reads: 16 settled, 1 slot claimed for a result that is still to come. Lines where the settled lengths part
+    are marked.
+    """
+    from ..recorders import (
+        hdf5,  # imported late: torch comes with the engine, and `--help` must not wait for it
+    )
+    from ..replay import spec
+    from ..replay.timeline import lives
+    from .report_show import print_lives
+
+    wanted = [spec.parse(path) for path in paths or ("old", "fixed", "observed")]
+    print_lives(lives(hdf5.load(recording), rid, wanted))
