@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
+from ..recorders.errors import RecordingError
 from ..replay.quantity import Quantity
 from .inputs import recordings
-from .main import DIFFERS, NO_VERDICT, SAME
+from .main import BROKEN, DIFFERS, NO_VERDICT, SAME
 
 
 @click.command()
@@ -53,8 +54,13 @@ def replay(
     left, right = spec.parse(old), spec.parse(fixed)
     wanted = [Quantity(name) for name in quantities] or None
     results: list[tuple[Path, Result]] = []
+    broken = False
     for path in recordings(recording):
-        results.append((path, replay_recording(hdf5.load(path), left, right, wanted)))
+        try:
+            results.append((path, replay_recording(hdf5.load(path), left, right, wanted)))
+        except RecordingError as error:  # the others still get their verdict
+            click.echo(f"specdiff: {error}", err=True)
+            broken = True
     report = report_json.print_results if form == "json" else report_replay.print_results
     report(results)
     verdicts = {result.verdict for _, result in results}
@@ -63,4 +69,6 @@ def replay(
         Verdict.NO_VERDICT: NO_VERDICT,
         Verdict.SAME: SAME,
     }  # the worst first
-    return next(code for verdict, code in codes.items() if verdict in verdicts)
+    return (
+        BROKEN if broken else next(code for verdict, code in codes.items() if verdict in verdicts)
+    )

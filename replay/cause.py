@@ -7,7 +7,7 @@ import torch
 from ..recorders.recording import Recording
 from ..recorders.schema import NONE64, Kind
 from .cells import Moment
-from .columns.engine import Columns
+from .columns.shared import Columns
 from .diff import SeriesDiff
 from .ledger import Series
 from .quantity import Quantity

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .columns.engine import Columns, ledger
+from .columns.engine import ledger
+from .columns.shared import Columns
 from .diff import SeriesDiff
 from .ledger import Ledger
 from .paths.fixes import ALL, rules_of, subsets

@@ -11,7 +11,7 @@ from ..recorders.recording import Recording
 from ..recorders.schema import NONE64, Kind
 from .cells import Moment
 from .columns.commits import open_claims
-from .columns.engine import Columns
+from .columns.shared import Columns
 from .ledger import Ledger, Series
 from .quantity import Quantity
 from .tensors import column, nullable
@@ -57,7 +57,7 @@ def _settled(columns: Columns) -> Series:
     grown = column(rows.committed_after) - column(rows.committed_before)
     claimed[prepares] = grown[touches.row[prepares]]
     before, after = open_claims(recording, touches, claimed)
-    touch = columns.touch_of(cells)
+    touch = columns.touch_of(Quantity.KV_COMMITTED_LEN_SETTLED)
     at = touch.clamp(min=0)
     if not len(touches.row):
         return Series(

@@ -13,7 +13,7 @@ from ..recorders.errors import UsageError
 from ..recorders.recording import Recording
 from ..recorders.schema import NONE32, NONE64, ROW_TABLES, Kind, Mode, Reason
 from .columns.commits import commits, open_claims
-from .columns.engine import Columns
+from .columns.shared import Columns
 from .paths.fixes import rules_of
 from .spec import FixSet, Path
 from .tensors import column, nullable

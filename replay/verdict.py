@@ -13,7 +13,7 @@ from ..recorders.recording import Recording
 from ..recorders.run import Run
 from ..recorders.schema import NONE64, Kind
 from .cause import cause
-from .columns.engine import Columns
+from .columns.shared import Columns
 from .diff import SeriesDiff, diff
 from .exercised import exercised
 from .explain import Explanation, Toggles, explain

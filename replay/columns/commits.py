@@ -78,9 +78,8 @@ def counters(recording: Recording, touches: Touches, rules: Rules) -> Counters:
     verify, accepted = torch.zeros_like(touches.row), torch.zeros_like(touches.row)
     verify[results], accepted[results] = counts, drafts * counts
     first = torch.searchsorted(touches.qid, touches.qid)  # of the same request
-    return Counters(
-        _since(verify, first), _since(accepted, first), _fresh(recording, touches)[first]
-    )
+    known = _fresh(recording, touches)[first] & (touches.epoch == touches.epoch[first])
+    return Counters(_since(verify, first), _since(accepted, first), known)
 
 
 def _since(delta: Tensor, first: Tensor) -> Tensor:

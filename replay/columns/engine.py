@@ -2,91 +2,62 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import torch
 from torch import Tensor
 
-from ...recorders.recording import Recording
 from ...recorders.schema import NONE64, Kind
-from ..cells import Cells, Moment, cells_of
+from ..cells import Moment
 from ..ledger import Ledger, Series
-from ..paths.rules import FinishRows, RowRange, Rules
+from ..paths.rules import RowRange, Rules
 from ..quantity import Quantity
 from ..tensors import column
 from .commits import Commits, Counters, commits, counters
-from .lengths import lengths_of
-from .sums import Sums, sums, true_sums
-from .touches import Touches, touches_of
+from .shared import Columns
+from .sums import Sums, sums
 
-
-class Columns:
-    """What every path over one recording shares: cells, touches, true lengths. Computed once, on demand."""
-
-    def __init__(self, recording: Recording) -> None:
-        self.recording = recording
-
-    @cached_property
-    def cells(self) -> dict[Quantity, Cells]:
-        return {quantity: cells_of(self.recording, quantity) for quantity in Quantity}
-
-    @cached_property
-    def touches(self) -> Touches:
-        return touches_of(self.recording)
-
-    @cached_property
-    def true_sums(self) -> Sums:
-        return true_sums(self.recording, lengths_of(self.recording))
-
-    def touch_of(self, cells: Cells) -> Tensor:
-        """Per cell of a committed length or counter: the touch that made it (-1: none)."""
-        index = torch.full_like(cells.event, -1)
-        tables = (
-            (Kind.PREPARE, self.recording.prepare_rows),
-            (Kind.RESULT, self.recording.result_rows),
-        )
-        for kind, table in tables:
-            mine = cells.kind == kind
-            index[mine] = self.touches.at(kind, len(table.qid))[cells.row[mine]]
-        finish = cells.kind == Kind.FINISH
-        index[finish] = self.touches.last_before(cells.qid[finish], cells.event[finish])
-        return index
+# What each quantity is computed from. The other slots are not handed on, so nothing can depend on them unseen.
+_SLOTS: dict[Quantity, tuple[str, ...]] = {
+    Quantity.KV_COMMITTED_LEN: ("claim", "stale_delta"),
+    Quantity.KV_COMMITTED_LEN_SETTLED: ("claim", "stale_delta"),
+    Quantity.SEQ_LENS_SUM: ("lazy_sums",),
+    Quantity.ROUTED_EXPERTS: ("seqlen", "expert_rows"),
+    Quantity.INDEXER_TOPK: ("seqlen",),
+    Quantity.SPEC_VERIFY_CT: ("stale_counts",),
+    Quantity.SPEC_ACCEPTED_DRAFTS: ("stale_counts",),
+}
 
 
 def ledger(columns: Columns, rules: Rules, path: str) -> Ledger:
     """The books these rules compute over this recording."""
-    made = commits(columns.recording, columns.touches, rules)
-    counted = counters(columns.recording, columns.touches, rules)
-    held = sums(columns.recording, columns.true_sums, rules)
-    finishes = finish_rows(columns.recording)
-    series = (
-        _committed(columns, Quantity.KV_COMMITTED_LEN, made, settled=False),
-        _committed(columns, Quantity.KV_COMMITTED_LEN_SETTLED, made, settled=True),
-        _sums(columns, held),
-        _experts(columns, rules.expert_rows(finishes, rules.seqlen(finishes))),
-        _indexer(columns, rules.seqlen(finishes)),
-        _counted(columns, Quantity.SPEC_VERIFY_CT, counted.verify_ct, counted),
-        _counted(columns, Quantity.SPEC_ACCEPTED_DRAFTS, counted.accepted_drafts, counted),
-    )
-    return Ledger(path, series)
+    return Ledger(path, tuple(_series(columns, quantity, rules) for quantity in Quantity))
 
 
-def finish_rows(recording: Recording) -> FinishRows:
-    finishes = recording.finishes
-    output_len, finished_len = column(finishes.output_len), column(finishes.finished_len)
-    start_len = column(finishes.start_len)
-    return FinishRows(
-        origin_len=column(finishes.origin_len),
-        output_len=output_len,
-        finished_len=torch.where(finished_len == NONE64, output_len, finished_len),
-        requested=column(finishes.return_routed_experts) == 1,
-        start_len=torch.where(start_len == NONE64, 0, start_len),
-    )
+def _series(columns: Columns, quantity: Quantity, rules: Rules) -> Series:
+    part = Rules(**{slot: getattr(rules, slot) for slot in _SLOTS[quantity]})
+    return columns.once((quantity, part), lambda: _compute(columns, quantity, part))
+
+
+def _compute(columns: Columns, quantity: Quantity, rules: Rules) -> Series:
+    recording, touches = columns.recording, columns.touches
+    if quantity in (Quantity.KV_COMMITTED_LEN, Quantity.KV_COMMITTED_LEN_SETTLED):
+        made = columns.once(("commits", rules), lambda: commits(recording, touches, rules))
+        return _committed(
+            columns, quantity, made, settled=quantity is Quantity.KV_COMMITTED_LEN_SETTLED
+        )
+    if quantity is Quantity.SEQ_LENS_SUM:
+        return _sums(columns, sums(recording, columns.true_sums, rules))
+    if quantity is Quantity.ROUTED_EXPERTS:
+        rows = columns.finish_rows
+        return _experts(columns, rules.expert_rows(rows, rules.seqlen(rows)))
+    if quantity is Quantity.INDEXER_TOPK:
+        return _indexer(columns, rules.seqlen(columns.finish_rows))
+    counted = columns.once(("counters", rules), lambda: counters(recording, touches, rules))
+    return _counted(columns, quantity, counted)
 
 
 def _committed(columns: Columns, quantity: Quantity, made: Commits, *, settled: bool) -> Series:
     cells = columns.cells[quantity]
-    touch = columns.touch_of(cells)
+    touch = columns.touch_of(quantity)
     at = touch.clamp(min=0)
     before = (cells.moment == Moment.BEFORE) & (cells.kind != Kind.FINISH)
     if not len(made.after):
@@ -97,9 +68,11 @@ def _committed(columns: Columns, quantity: Quantity, made: Commits, *, settled: 
     return Series(quantity, cells, value[:, None], (touch >= 0) & columns.touches.seeded[at])
 
 
-def _counted(columns: Columns, quantity: Quantity, values: Tensor, counted: Counters) -> Series:
+def _counted(columns: Columns, quantity: Quantity, counted: Counters) -> Series:
+    verify = quantity is Quantity.SPEC_VERIFY_CT
+    values = counted.verify_ct if verify else counted.accepted_drafts
     cells = columns.cells[quantity]
-    touch = columns.touch_of(cells)
+    touch = columns.touch_of(quantity)
     return Series(quantity, cells, values[touch][:, None], counted.known[touch])
 
 

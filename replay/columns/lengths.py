@@ -13,6 +13,7 @@ from torch import Tensor
 from ...recorders.recording import Recording
 from ...recorders.schema import NONE32, NONE64, Kind, Mode
 from ..tensors import column
+from .touches import gaps_before
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,15 +24,21 @@ class Lengths:
     qid: Tensor
     length: Tensor
     known: Tensor
+    epoch: Tensor  # how many gaps came before the last extend
     num_events: int
 
-    def before(self, qid: Tensor, event: Tensor) -> tuple[Tensor, Tensor]:
-        """The length of `qid` when `event` began, and whether it is known."""
+    def before(self, qid: Tensor, event: Tensor, epoch: Tensor) -> tuple[Tensor, Tensor]:
+        """The length of `qid` when `event` began, and whether it is known; `epoch`: gaps before the event."""
         if not len(self.key):
             return torch.zeros_like(qid), torch.zeros_like(qid, dtype=torch.bool)
         found = torch.searchsorted(self.key, qid * self.num_events + event) - 1
         place = found.clamp(min=0)
-        known = (found >= 0) & (self.qid[place] == qid) & self.known[place]
+        known = (
+            (found >= 0)
+            & (self.qid[place] == qid)
+            & self.known[place]
+            & (self.epoch[place] == epoch)
+        )
         return self.length[place], known
 
 
@@ -52,14 +59,18 @@ def lengths_of(recording: Recording) -> Lengths:
     num_events = len(recording.events.kind) + 1
     order = torch.argsort(qid * num_events + event, stable=True)
     qid, event, seed, delta = qid[order], event[order], seed[order], delta[order]
-    length, known = _run(qid, seed, delta)
-    return Lengths(qid * num_events + event, qid, length, known, num_events)
+    length, known, first = _run(qid, seed, delta)
+    epoch = gaps_before(recording, event)[first]
+    return Lengths(qid * num_events + event, qid, length, known, epoch, num_events)
 
 
-def _run(qid: Tensor, seed: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
-    """Segmented sums that begin anew at each seed; unknown from an unknown delta to the next seed."""
+def _run(qid: Tensor, seed: Tensor, delta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Segmented sums that begin anew at each seed; unknown from an unknown delta to the next seed.
+
+    Returns per change: the sum, whether it is known, and the index of its segment's first change.
+    """
     if not len(qid):
-        return delta, seed
+        return delta, seed, delta
     begins = seed.clone()
     begins[0] = True
     begins[1:] |= qid[1:] != qid[:-1]
@@ -70,7 +81,7 @@ def _run(qid: Tensor, seed: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
     total, lost = torch.cumsum(delta, 0), torch.cumsum(unknown, 0)
     base = (total[first] - delta[first])[segment]
     lost_before = (lost[first] - unknown[first].to(torch.int64))[segment]
-    return total - base, lost == lost_before
+    return total - base, lost == lost_before, first[segment]
 
 
 def _decode_rows(recording: Recording) -> tuple[Tensor, Tensor]:

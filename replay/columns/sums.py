@@ -13,6 +13,7 @@ from ...recorders.schema import NONE64, Kind, Mode
 from ..paths.rules import Rules
 from ..tensors import column
 from .lengths import Lengths
+from .touches import gaps_before
 
 _KINDS = (Kind.EXTEND, Kind.PREPARE, Kind.FILTER, Kind.MERGE, Kind.LAUNCH)
 
@@ -47,7 +48,7 @@ def true_sums(recording: Recording, lengths: Lengths) -> Sums:
         if kind is Kind.EXTEND:
             length, sure = column(recording.extend_rows.seq_len), torch.ones_like(qid).bool()
         else:
-            length, sure = lengths.before(qid, event)
+            length, sure = lengths.before(qid, event, gaps_before(recording, event))
         value.index_add_(0, event, length)
         known.index_put_((event[~sure],), torch.tensor(0))
     return Sums(value.numpy(), known.numpy().astype(bool))
@@ -59,7 +60,10 @@ def sums(recording: Recording, true: Sums, rules: Rules) -> Sums:
     size = len(recording.events.kind)
     value, known = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=bool)
     step = _Step(recording, true, rules)
-    for event in np.flatnonzero(np.isin(recording.events.kind, _KINDS)).tolist():
+    for event in np.flatnonzero(np.isin(recording.events.kind, (*_KINDS, Kind.GAP))).tolist():
+        if recording.events.kind[event] == Kind.GAP:
+            held.clear()
+            continue
         batch, now = step(event, held)
         held[batch] = now
         value[event] = NONE64 if now.value is None else now.value

@@ -1,7 +1,8 @@
 """Everything that touches one request's counters, sorted by request and then by event, cut into segments.
 
 A segment begins where the books of a request are set rather than changed: at an extend (to its seq_len) and at a
-retract (to zero). What comes before a request's first extend in the recording has no known start and is not seeded.
+retract (to zero). What comes before a request's first extend in the recording, or between a gap and its next extend,
+has no known start and is not seeded.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ class Touches:
     row: Tensor  # in the kind's row table; for RETRACT in its event table
     segment: Tensor
     seeded: Tensor  # bool
+    epoch: Tensor  # how many gaps came before
     num_events: int
 
     def last_before(self, qid: Tensor, event: Tensor) -> Tensor:
@@ -58,7 +60,14 @@ def touches_of(recording: Recording) -> Touches:
     first[1:] = qid[1:] != qid[:-1]
     segment = torch.cumsum(seed | first, 0) - 1
     begins = torch.nonzero(seed | first).flatten()
-    return Touches(qid, event, kind, row, segment, seed[begins][segment], num_events)
+    epoch = gaps_before(recording, event)
+    seeded = seed[begins][segment] & (epoch == epoch[begins][segment])
+    return Touches(qid, event, kind, row, segment, seeded, epoch, num_events)
+
+
+def gaps_before(recording: Recording, event: Tensor) -> Tensor:
+    """How many gaps the recording has before each event: what is known does not outlive one."""
+    return torch.searchsorted(column(recording.event_of(Kind.GAP)), event)
 
 
 def running(touches: Touches, start: Tensor, delta: Tensor) -> Tensor:

@@ -1,0 +1,33 @@
+"""specdiff recover: turn the journals of a killed `specdiff record` into recordings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .report_record import print_outcomes, say
+
+_BROKEN = 128
+
+
+@click.command()
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="Overwrite recordings of the same name.")
+def recover(directory: Path, force: bool) -> int:
+    """Build the recordings of every journal in DIR that no process writes to any more.
+
+    \b
+    Paths of the recordings go to stdout. A journal goes away once its recording is in place and has been
+    read back; one that holds nothing, or is still being written, stays. Exit status 128 where one could
+    not be read.
+    """
+    from ..recorders.recover import Kept  # imports h5py
+    from ..recorders.recover import recover as build
+
+    outcomes = build(directory, force=force)
+    print_outcomes(outcomes)
+    if not outcomes:
+        say(f"{directory}: no journals, nothing to recover")
+    broken = any(isinstance(outcome, Kept) and not outcome.live for outcome in outcomes)
+    return _BROKEN if broken else 0

@@ -1,0 +1,85 @@
+"""What every path over one recording shares, computed once and on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from functools import cached_property
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from ...recorders.recording import Recording
+from ...recorders.schema import NONE64, Kind
+from ..cells import Cells, cells_of
+from ..paths.rules import FinishRows
+from ..quantity import Quantity
+from ..tensors import column
+from .lengths import lengths_of
+from .sums import Sums, true_sums
+from .touches import Touches, gaps_before, touches_of
+
+T = TypeVar("T")
+
+
+class Columns:
+    """One recording as the engine needs it: cells, touches, true lengths."""
+
+    def __init__(self, recording: Recording) -> None:
+        self.recording = recording
+        self._made: dict[Hashable, Any] = {}
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` returned the first time: 32 sets of fixes share all but a few of their parts."""
+        if key not in self._made:
+            self._made[key] = make()
+        made: T = self._made[key]
+        return made
+
+    @cached_property
+    def cells(self) -> dict[Quantity, Cells]:
+        return {quantity: cells_of(self.recording, quantity) for quantity in Quantity}
+
+    @cached_property
+    def touches(self) -> Touches:
+        return touches_of(self.recording)
+
+    @cached_property
+    def true_sums(self) -> Sums:
+        return true_sums(self.recording, lengths_of(self.recording))
+
+    @cached_property
+    def finish_rows(self) -> FinishRows:
+        finishes = self.recording.finishes
+        output_len, finished_len = column(finishes.output_len), column(finishes.finished_len)
+        start_len = column(finishes.start_len)
+        return FinishRows(
+            origin_len=column(finishes.origin_len),
+            output_len=output_len,
+            finished_len=torch.where(finished_len == NONE64, output_len, finished_len),
+            requested=column(finishes.return_routed_experts) == 1,
+            start_len=torch.where(start_len == NONE64, 0, start_len),
+        )
+
+    def touch_of(self, quantity: Quantity) -> Tensor:
+        """Per cell of a committed length or counter: the touch that made it (-1: none, or lost in a gap)."""
+        return self.once(("touch", quantity), lambda: self._touch_of(self.cells[quantity]))
+
+    def _touch_of(self, cells: Cells) -> Tensor:
+        index = torch.full_like(cells.event, -1)
+        recording, touches = self.recording, self.touches
+        for kind, table in (
+            (Kind.PREPARE, recording.prepare_rows),
+            (Kind.RESULT, recording.result_rows),
+        ):
+            mine = cells.kind == kind
+            index[mine] = touches.at(kind, len(table.qid))[cells.row[mine]]
+        finish = cells.kind == Kind.FINISH
+        last = touches.last_before(cells.qid[finish], cells.event[finish])
+        index[finish] = torch.where(self._no_gap_since(last, cells.event[finish]), last, -1)
+        return index
+
+    def _no_gap_since(self, touch: Tensor, event: Tensor) -> Tensor:
+        if not len(self.touches.epoch):
+            return torch.zeros_like(touch, dtype=torch.bool)
+        return self.touches.epoch[touch.clamp(min=0)] == gaps_before(self.recording, event)

@@ -1,0 +1,31 @@
+"""What many tests share: a bundled recording, and a recorder of live ones."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from recorded import Recorder
+from specdiff.cli.inputs import bundled
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that record a live scheduler are `live`; the releases' wheels exist for Linux only."""
+    for item in items:
+        if "record" in getattr(item, "fixturenames", ()) or item.get_closest_marker("live"):
+            item.add_marker("live")
+            if sys.platform != "linux":
+                item.add_marker(pytest.mark.skip(reason="sglang's wheels need Linux"))
+
+
+@pytest.fixture(scope="session")
+def real_recording() -> Path:
+    """The smallest bundled recording: real, and quick to damage a few hundred times."""
+    return min(bundled().glob("*.h5"), key=lambda path: path.stat().st_size)
+
+
+@pytest.fixture(scope="session")
+def record(tmp_path_factory: pytest.TempPathFactory) -> Recorder:
+    return Recorder(tmp_path_factory.mktemp("recorded"))

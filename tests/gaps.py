@@ -1,0 +1,54 @@
+"""A recording with some of its events lost, as a recorder under load loses them: a GAP stands in their place."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from specdiff.recorders.recording import Recording, columns
+from specdiff.recorders.schema import EVENT_TABLES, NONE64, ROW_TABLES, Kind
+
+
+def without(recording: Recording, start: int, stop: int) -> Recording:
+    """The recording less its events [start, stop)."""
+    keep = np.ones(len(recording.events.kind), dtype=bool)
+    keep[start:stop] = False
+    tables: dict[str, Any] = {}
+    for kind, table in EVENT_TABLES.items():
+        mine = keep[recording.event_of(kind)]
+        tables[table.__name__.lower()] = _masked(recording.event_table(kind), mine)
+        if kind in ROW_TABLES:
+            owner = recording.owner(kind)
+            tables[f"{kind.name.lower()}_rows"] = _masked(recording.row_table(kind), mine[owner])
+    lost = ~np.isin(tables["results"].launch, tables["launches"].launch)
+    launch = np.where(lost, NONE64, tables["results"].launch)
+    tables["results"] = dataclasses.replace(tables["results"], launch=launch)
+    tables["gaps"] = dataclasses.replace(recording.gaps, dropped=np.array([stop - start]))
+    results, finishes = keep[recording.event_of(Kind.RESULT)], keep[recording.event_of(Kind.FINISH)]
+    return dataclasses.replace(
+        recording,
+        events=_spine(recording, start, stop),
+        tokens=recording.tokens[np.repeat(results, recording.results.num_tokens)],
+        experts=recording.experts[np.repeat(finishes, recording.finishes.experts_stored)],
+        indexer=recording.indexer[np.repeat(finishes, recording.finishes.indexer_stored)],
+        **tables,
+    )
+
+
+def _masked(table: Any, mask: NDArray[np.bool_]) -> Any:
+    return type(table)(*(values[mask] for _, values in columns(table)))
+
+
+def _spine(recording: Recording, start: int, stop: int) -> Any:
+    """Events before, one GAP, events after; every event's row numbered anew."""
+    parts = []
+    for name, values in columns(recording.events):
+        gap = int(Kind.GAP) if name == "kind" else values[start]
+        parts.append(np.concatenate([values[:start], [gap], values[stop:]]))
+    kind, ref = parts[0], parts[1]
+    for value in np.unique(kind):
+        ref[kind == value] = np.arange(np.count_nonzero(kind == value))
+    return type(recording.events)(*parts)

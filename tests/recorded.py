@@ -1,0 +1,41 @@
+"""Recordings made live, in this test session, from sglang's real scheduler on this CPU."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from specdiff.recorders import hdf5
+from specdiff.recorders.recording import Recording
+
+SPECDIFF = (sys.executable, "-m", "specdiff.cli")
+
+
+@dataclass
+class Recorder:
+    """Runs `specdiff record -- rig`, once per (release, scenario, seed) and session."""
+
+    folder: Path
+    made: dict[tuple[str, str, int], Path] = field(default_factory=dict)
+
+    def path(self, release: str, scenario: str = "random", seed: int = 1) -> Path:
+        key = (release, scenario, seed)
+        if key not in self.made:
+            self.made[key] = self._record(*key)
+        return self.made[key]
+
+    def __call__(self, release: str, scenario: str = "random", seed: int = 1) -> Recording:
+        return hdf5.load(self.path(release, scenario, seed))
+
+    def _record(self, release: str, scenario: str, seed: int) -> Path:
+        folder = self.folder / f"{release}-{scenario}-{seed}"
+        rig = (sys.executable, "-m", "specdiff.fixtures.rig")
+        what = ("--sglang", release, "--scenario", scenario, "--seed", str(seed))
+        command = [*SPECDIFF, "record", "-o", str(folder), "--", *rig, *what]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, f"{release} {scenario} {seed}: {done.stderr[-2000:]}"
+        (path,) = folder.glob("*.h5")
+        assert done.stdout.strip() == str(path)
+        return path

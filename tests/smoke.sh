@@ -1,0 +1,17 @@
+#!/bin/sh
+# The installed wheel, from a folder that is not the repository: run as `VENV=path sh smoke.sh`.
+set -eu
+run="$VENV/bin/specdiff"
+"$run" --help >/dev/null
+"$run" replay >replay.txt && code=0 || code=$?
+[ "$code" -eq 1 ] || { echo "smoke: a bare replay exited $code, 1 (differs) was expected" >&2; exit 1; }
+for fix in 22651 23456 24851 25818 26126; do
+    grep -q "^#$fix" replay.txt || { echo "smoke: the bundled recordings do not show #$fix" >&2; exit 1; }
+done
+"$VENV/bin/python" - <<'PY'
+import pathlib, specdiff.recorders.capture as capture
+
+inject = pathlib.Path(capture.__file__).parent / "inject" / "sitecustomize.py"
+assert inject.is_file(), f"the wheel lacks {inject}"
+PY
+echo "smoke: the installed wheel replays its bundled recordings"

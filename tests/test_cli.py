@@ -1,0 +1,197 @@
+"""The commands as a person or a script meets them: output, exit codes, messages."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import jsonschema
+import pytest
+
+from recorded import SPECDIFF
+from specdiff.cli.inputs import bundled
+from specdiff.cli.main import BROKEN, DIFFERS, NO_VERDICT, SAME, USAGE, cli, run
+from specdiff.recorders import hdf5
+from specdiff.replay.paths import fixes as fix_table
+from specdiff.replay.paths.fixes import NUMBERS, Fix
+from specdiff.replay.quantity import Quantity
+
+
+def replay_json(
+    capsys: pytest.CaptureFixture[str], *arguments: str
+) -> tuple[int, list[dict[str, Any]]]:
+    code = run(["replay", *arguments, "--format", "json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_the_demo_names_each_of_the_five_bugs(capsys: pytest.CaptureFixture[str]) -> None:
+    code, results = replay_json(capsys)
+    assert code == DIFFERS
+    named = {
+        number
+        for result in results
+        for q in result["quantities"].values()
+        for number in q["by_fix"]
+    }
+    assert named == {str(number) for number in NUMBERS}
+    for result in results:
+        for quantity in result["quantities"].values():
+            assert quantity["unexplained"] == 0
+            if first := quantity["first"]:
+                assert first["old"] != first["fixed"] and first["cause"] and first["fixes"]
+
+
+def test_json_is_what_the_published_schema_says(capsys: pytest.CaptureFixture[str]) -> None:
+    schema = json.loads((Path(__file__).parent.parent / "docs" / "replay.schema.json").read_text())
+    for paths in ([], ["--old", "observed"], ["--old", "fixed"]):
+        _, results = replay_json(capsys, *paths)
+        jsonschema.validate(results, schema)
+        for result in results:
+            assert list(result["quantities"]) == [quantity.value for quantity in Quantity]
+
+
+def test_the_same_path_twice_is_the_same(
+    capsys: pytest.CaptureFixture[str], real_recording: Path
+) -> None:
+    code, (result,) = replay_json(capsys, str(real_recording), "--old", "fixed", "--fixed", "fixed")
+    assert (code, result["verdict"]) == (SAME, "same")
+    assert result["quantities"]["kv_committed_len"]["compared"] > 0
+
+
+def test_the_worst_of_several_recordings_wins(
+    capsys: pytest.CaptureFixture[str], real_recording: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.h5"
+    broken.write_bytes(real_recording.read_bytes()[:-100])
+    assert run(["replay", str(broken), str(real_recording), "--format", "json"]) == BROKEN
+    said = capsys.readouterr()
+    assert [result["recording"]["path"] for result in json.loads(said.out)] == [str(real_recording)]
+    assert str(broken) in said.err
+
+
+def test_a_quantity_that_was_not_captured_has_no_verdict(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = next(
+        path for path in sorted(bundled().glob("*.h5")) if not hdf5.load(path).run.indexer_capturer
+    )
+    code, (result,) = replay_json(capsys, str(path), "--quantity", "indexer_topk")
+    assert (code, result["verdict"]) == (NO_VERDICT, "no-verdict")
+
+
+def test_explanations_are_found_by_toggling(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Swap two fixes' implementations, and the printed explanation follows."""
+    _, before = replay_json(capsys)
+    swap = {22651: 23456, 23456: 22651}
+    apply = {fix.number: fix.apply for fix in fix_table.FIXES}
+    swapped = tuple(
+        Fix(fix.number, fix.title, fix.since, apply[swap.get(fix.number, fix.number)])
+        for fix in fix_table.FIXES
+    )
+    monkeypatch.setattr(fix_table, "FIXES", swapped)
+    _, after = replay_json(capsys)
+    old, new = (
+        [r["quantities"]["kv_committed_len_settled"]["by_fix"].keys() for r in results]
+        for results in (before, after)
+    )
+    assert any("23456" in fixes for fixes in old)
+    renamed = [{str(swap.get(int(number), int(number))) for number in fixes} for fixes in old]
+    assert renamed == [set(fixes) for fixes in new]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["replay", "no/such/file.h5"], BROKEN, "no/such/file.h5: no such file"),
+        (["replay", "{empty}"], BROKEN, "a folder without recordings"),
+        (["replay", "{text}"], BROKEN, "not an HDF5 file"),
+        (["replay", "--old", "fxied"], USAGE, "Did you mean 'fixed'?"),
+        (["replay", "--old", "old+23465"], USAGE, "Did you mean 23456?"),
+        (["replay", "--old", "old+"], USAGE, "not one of the five fixes"),
+        (["replay", "--old", "sglang==0.5.11"], USAGE, "not in this version"),
+        (["replay", "--quantity", "kv_commited_len"], USAGE, "kv_committed_len"),
+        (["replay", "--nonsense"], USAGE, "--nonsense"),
+        (["nonsense"], USAGE, "nonsense"),
+        (["show", "{real}", "--request", "nobody"], USAGE, "no such request"),
+        (["info"], USAGE, "RECORDING"),
+        (["recover", "{empty}/nowhere"], BROKEN, "{empty}/nowhere: no such folder"),
+    ],
+)
+def test_bad_input_says_what_where_and_what_to_do(
+    arguments: list[str],
+    code: int,
+    says: str,
+    real_recording: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = tmp_path / "text.h5"
+    text.write_text("hello")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    names = {"empty": str(empty), "text": str(text), "real": str(real_recording)}
+    assert run([argument.format(**names) for argument in arguments]) == code
+    assert says.format(**names) in capsys.readouterr().err
+
+
+def test_show_tells_a_request_s_life(capsys: pytest.CaptureFixture[str]) -> None:
+    path = next(path for path in sorted(bundled().glob("*.h5")) if "stale-stop" in path.name)
+    recording = hdf5.load(path)
+    rid = recording.rids[int(recording.result_rows.qid[recording.result_rows.finished == 1][0])]
+    assert run(["show", str(path), "--request", rid]) == SAME
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    assert rid in lines[0]
+    assert [
+        word
+        for word in ("extend", "prepare", "launch", "result", "finish", "release")
+        if word not in out
+    ] == []
+    assert any("stale" in line and "differs" in line for line in lines)
+
+
+def test_info_says_who_made_it(capsys: pytest.CaptureFixture[str], real_recording: Path) -> None:
+    run_ = hdf5.load(real_recording).run
+    assert run(["info", str(real_recording)]) == SAME
+    out = capsys.readouterr().out
+    assert run_.sglang_version in out and "specdiff.fixtures.rig" in out and "whole" in out
+
+
+def test_piped_output_is_plain(real_recording: Path) -> None:
+    done = subprocess.run(
+        [*SPECDIFF, "replay", str(real_recording)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == DIFFERS and done.stderr == ""
+    assert "\x1b" not in done.stdout
+    assert all(line == line.rstrip() for line in done.stdout.splitlines())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["info", "{real}"], ["record", "--help"]])
+def test_quick_commands_import_neither_torch_nor_sglang(
+    arguments: list[str], real_recording: Path
+) -> None:
+    script = (
+        "import sys; from specdiff.cli.main import run; "
+        f"code = run({[a.format(real=real_recording) for a in arguments]!r}); "
+        "print(code, sorted({'torch', 'sglang'} & sys.modules.keys()), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == "0 []\n"
+
+
+def test_every_command_and_option_has_help() -> None:
+    context = click.Context(cli)
+    for name in cli.list_commands(context):
+        command = cli.get_command(context, name)
+        assert command is not None and command.help
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.help, f"{name} {parameter.opts[0]}"

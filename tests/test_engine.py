@@ -1,0 +1,140 @@
+"""The columnar engine: equal to an event-by-event one on anything, blind to observed values, total over fix sets."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from reference import books
+from specdiff.cli.inputs import bundled
+from specdiff.recorders import hdf5
+from specdiff.recorders.recording import Recording
+from specdiff.recorders.schema import Kind
+from specdiff.replay.cells import Moment
+from specdiff.replay.columns.engine import ledger
+from specdiff.replay.columns.shared import Columns
+from specdiff.replay.diff import diff
+from specdiff.replay.ledger import Ledger
+from specdiff.replay.observed import observed
+from specdiff.replay.paths.fixes import ALL, NUMBERS, rules_of, subsets
+from specdiff.replay.quantity import Quantity
+from strategies import recordings
+
+many = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+fix_sets = st.sets(st.sampled_from(NUMBERS)).map(frozenset)
+
+
+def _cells(made: Ledger, quantity: Quantity) -> dict[tuple[int, int, str], int]:
+    series = made[quantity]
+    cells, found = series.cells, {}
+    for cell in torch.nonzero(series.captured & (cells.kind != Kind.FINISH)).flatten().tolist():
+        moment = "before" if cells.moment[cell] == Moment.BEFORE else "after"
+        found[int(cells.event[cell]), int(cells.qid[cell]), moment] = int(series.values[cell, 0])
+    return found
+
+
+@many
+@given(recordings(), fix_sets)
+def test_columns_equal_the_event_by_event_reference(
+    recording: Recording, fixes: frozenset[int]
+) -> None:
+    made, reference = ledger(Columns(recording), rules_of(fixes), "x"), books(recording, fixes)
+    assert _cells(made, Quantity.KV_COMMITTED_LEN) == reference.raw
+    assert _cells(made, Quantity.KV_COMMITTED_LEN_SETTLED) == reference.settled
+    assert _cells(made, Quantity.SPEC_VERIFY_CT) == reference.verify_ct
+    assert _cells(made, Quantity.SPEC_ACCEPTED_DRAFTS) == reference.accepted
+
+
+@many
+@given(recordings())
+def test_a_ledger_against_itself_differs_nowhere_and_says_how_much_it_compared(
+    recording: Recording,
+) -> None:
+    columns = Columns(recording)
+    for made in (ledger(columns, rules_of(ALL), "fixed"), observed(columns)):
+        for difference in diff(recording, made, made):
+            series = made[difference.quantity]
+            assert not difference.differs.any()
+            assert difference.num_compared == int(series.captured.sum())
+            assert difference.num_compared + int(difference.not_captured.sum()) == len(series.cells)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(recordings())
+def test_every_set_of_fixes_runs_and_has_the_same_cells(recording: Recording) -> None:
+    columns = Columns(recording)
+    sizes = {
+        tuple(len(s.cells) for s in ledger(columns, rules_of(f), "x").series) for f in subsets(ALL)
+    }
+    assert len(sizes) == 1
+
+
+_OBSERVED = {
+    "extend_rows": ("committed", "allocated"),
+    "prepare_rows": ("committed_before", "committed_after", "allocated_before", "allocated_after"),
+    "result_rows": (
+        "committed_before",
+        "committed_after",
+        "spec_verify_ct",
+        "spec_accepted_drafts",
+    ),
+    "extends": ("seq_lens_sum",),
+    "prepares": ("seq_lens_sum_before", "seq_lens_sum_after", "device_sum"),
+    "launches": ("seq_lens_sum_entry", "seq_lens_sum"),
+    "filters": ("seq_lens_sum_before", "seq_lens_sum_after", "device_sum"),
+    "merges": ("seq_lens_sum_before", "other_seq_lens_sum", "seq_lens_sum_after", "device_sum"),
+    "retracts": ("committed_before", "committed_after", "allocated_before", "allocated_after"),
+    "finishes": (
+        "committed",
+        "allocated",
+        "experts_start",
+        "experts_rows",
+        "indexer_start",
+        "indexer_rows",
+    ),
+    "releases": ("committed", "allocated", "committed_after", "allocated_after"),
+}
+
+
+def _perturbed(recording: Recording) -> Recording:
+    """The same events with every observed length, sum, counter and row count made wrong."""
+    changed = {}
+    for name, wrong in _OBSERVED.items():
+        table = getattr(recording, name)
+        changed[name] = dataclasses.replace(
+            table, **{column: getattr(table, column) + 17 for column in wrong}
+        )
+    return dataclasses.replace(recording, **changed)
+
+
+def _same(left: Ledger, right: Ledger) -> bool:
+    return all(
+        torch.equal(left[q].values, right[q].values)
+        and torch.equal(left[q].captured, right[q].captured)
+        for q in Quantity
+    )
+
+
+@pytest.mark.parametrize("path", sorted(bundled().glob("*.h5")), ids=lambda path: path.stem)
+def test_no_path_but_observed_reads_observed_values(path: Path) -> None:
+    recording = hdf5.load(path)
+    before, after = Columns(recording), Columns(_perturbed(recording))
+    for fixes in subsets(ALL):
+        assert _same(ledger(before, rules_of(fixes), "x"), ledger(after, rules_of(fixes), "x"))
+    assert not _same(observed(before), observed(after))
+
+
+def test_every_row_of_every_table_lies_in_its_event(real_recording: Path) -> None:
+    recording = hdf5.load(real_recording)
+    for kind in (Kind.EXTEND, Kind.PREPARE, Kind.RESULT):
+        owner = recording.owner(kind)
+        assert np.array_equal(
+            np.bincount(owner, minlength=len(recording.event_of(kind))),
+            recording.event_table(kind).num_rows,
+        )

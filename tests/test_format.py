@@ -1,0 +1,152 @@
+"""The recording format: what is saved is what is loaded, and damage is an error, never a wrong answer."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from specdiff.recorders import hdf5
+from specdiff.recorders.errors import RecordingError
+from specdiff.recorders.recording import TABLE_NAMES, Recording, columns
+from strategies import recordings
+
+some = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def equal(left: Recording, right: Recording) -> bool:
+    same = [
+        getattr(left, name) == getattr(right, name)
+        for name in ("run", "stats", "damage", "rids", "details")
+    ]
+    for name in TABLE_NAMES:
+        pairs = zip(columns(getattr(left, name)), columns(getattr(right, name)), strict=True)
+        same += [a.dtype == b.dtype and np.array_equal(a, b) for (_, a), (_, b) in pairs]
+    for name in ("tokens", "experts", "indexer"):
+        a, b = getattr(left, name), getattr(right, name)
+        same.append(a.dtype == b.dtype and np.array_equal(a, b))
+    return all(same)
+
+
+@some
+@given(recordings())
+def test_load_after_save_is_the_same(
+    tmp_path_factory: pytest.TempPathFactory, recording: Recording
+) -> None:
+    path = tmp_path_factory.mktemp("x") / "x.h5"
+    hdf5.save(recording, path)
+    assert equal(hdf5.load(path), recording)
+    assert [item.name for item in path.parent.iterdir()] == ["x.h5"], "the temporary file is gone"
+
+
+def test_a_flipped_byte_is_an_error_or_changes_nothing(
+    real_recording: Path, tmp_path: Path
+) -> None:
+    whole = hdf5.load(real_recording)
+    data = real_recording.read_bytes()
+    path, chance, refused = tmp_path / "x.h5", random.Random(7), 0
+    for _ in range(300):
+        damaged = bytearray(data)
+        damaged[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            assert equal(hdf5.load(path), whole), "a damaged file was read as something else"
+        except RecordingError as error:
+            refused += 1
+            assert str(path) in str(error)
+    assert refused > 200, "most bytes of a recording matter"
+
+
+def test_a_cut_file_is_an_error(real_recording: Path, tmp_path: Path) -> None:
+    data, chance = real_recording.read_bytes(), random.Random(8)
+    path = tmp_path / "x.h5"
+    for size in [0, 1, 8, len(data) - 1, *(chance.randrange(len(data)) for _ in range(60))]:
+        path.write_bytes(data[:size])
+        with pytest.raises(RecordingError, match=r"x\.h5"):
+            hdf5.load(path)
+
+
+def test_save_does_not_overwrite(real_recording: Path, tmp_path: Path) -> None:
+    recording, path = hdf5.load(real_recording), tmp_path / "x.h5"
+    path.write_text("precious")
+    with pytest.raises(RecordingError, match="--force"):
+        hdf5.save(recording, path)
+    assert path.read_text() == "precious"
+    hdf5.save(recording, path, force=True)
+    assert equal(hdf5.load(path), recording)
+
+
+def _missing(path: Path) -> None:
+    path.unlink()
+
+
+def _text(path: Path) -> None:
+    path.write_text("hello, this is no HDF5")
+
+
+def _other_hdf5(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file["weights"] = [1, 2, 3]
+
+
+def _newer(path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        file.attrs["version"] = 99
+
+
+def _unfinished(path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        del file.attrs["complete"]
+
+
+def _table_gone(path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        del file["result_rows"]
+
+
+def _table_added(path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        file["surprise"] = [1]
+
+
+def _value_changed(path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        file["result_rows"][5, 0] += 1
+
+
+def _claims_the_moon(path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        del file["tokens"]
+        file.create_dataset(
+            "tokens", shape=(1 << 40,), dtype="i4", chunks=(65536,), compression="gzip"
+        )
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (_missing, "no such file"),
+        (_text, "not an HDF5 file"),
+        (_other_hdf5, r"not a specdiff recording .* it holds weights"),
+        (_newer, r"format version 99; this specdiff reads 1\. Install a newer specdiff"),
+        (_unfinished, "unfinished.*specdiff recover"),
+        (_table_gone, "result_rows"),
+        (_table_added, "surprise"),
+        (_value_changed, "result_rows does not match its digest"),
+        (_claims_the_moon, "tokens"),
+    ],
+)
+def test_bad_files_say_what_they_are(
+    damage: object, says: str, real_recording: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.h5"
+    shutil.copy(real_recording, path)
+    damage(path)  # type: ignore[operator]
+    with pytest.raises(RecordingError, match=says) as caught:
+        hdf5.load(path)
+    assert str(path) in str(caught.value)
