@@ -38,7 +38,8 @@ class Output:
         look = box.SIMPLE_HEAD if self.terminal and shown else None
         made = Table(box=look, pad_edge=False, show_edge=False, show_header=shown)
         for index, header in enumerate(headers):
+            number = index in right
             made.add_column(
-                header, justify="right" if index in right else "left", no_wrap=index in right
+                header, justify="right" if number else "left", no_wrap=number or index == 0
             )
         return made

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from children import rig, specdiff
 from specdiff.recorders import hdf5
 from specdiff.recorders.recording import Recording
-
-SPECDIFF = (sys.executable, "-m", "specdiff.cli")
 
 
 @dataclass
@@ -31,10 +28,8 @@ class Recorder:
 
     def _record(self, release: str, scenario: str, seed: int) -> Path:
         folder = self.folder / f"{release}-{scenario}-{seed}"
-        rig = (sys.executable, "-m", "specdiff.fixtures.rig")
-        what = ("--sglang", release, "--scenario", scenario, "--seed", str(seed))
-        command = [*SPECDIFF, "record", "-o", str(folder), "--", *rig, *what]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        command = rig(release, scenario, "--seed", str(seed))
+        done = specdiff("record", "-o", folder, "--", *command)
         assert done.returncode == 0, f"{release} {scenario} {seed}: {done.stderr[-2000:]}"
         (path,) = folder.glob("*.h5")
         assert done.stdout.strip() == str(path)

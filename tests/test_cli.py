@@ -12,7 +12,7 @@ import click
 import jsonschema
 import pytest
 
-from recorded import SPECDIFF
+from children import SPECDIFF
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import BROKEN, DIFFERS, NO_VERDICT, SAME, USAGE, cli, run
 from specdiff.recorders import hdf5

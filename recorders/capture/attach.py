@@ -1,0 +1,104 @@
+"""Attach the probes to a loaded sglang: find each site, wrap it, verify, and leave a note of what was found."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..run import Site
+from . import batch_probes, finish_probes, request_probes, step_probes
+from .config import Config
+from .fingerprint import function_hash
+from .probe import MARK, wrap
+from .session import Session
+from .sites import SITES, HookSite
+
+PROBES = {
+    **batch_probes.PROBES,
+    **finish_probes.PROBES,
+    **request_probes.PROBES,
+    **step_probes.PROBES,
+}
+_ON_SCHEDULER = frozenset({"arrive", "launch", "process", "abort"})  # their `self` says which
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A site of this sglang: `owner.name` is `function`, as it was before us."""
+
+    site: HookSite
+    place: str
+    owner: Any
+    name: str
+    function: Callable[..., Any]
+
+
+def attach(config: Config) -> Session | None:
+    """Hook the scheduler of this process; None where it is hooked already, by whichever route."""
+    found = {site.role: _find(site) for site in SITES}
+    init = found["init"]
+    if init is not None and hasattr(init.function, MARK):
+        return None
+    session = Session(config, [site for site in SITES if found[site.role] is None])
+    if not session.missing_essential:
+        for item in found.values():
+            if item is not None:
+                _patch(item, session)
+    session.sites = lambda: tuple(_describe(site, found[site.role]) for site in SITES)
+    session.note_attached()
+    return session
+
+
+def _find(site: HookSite) -> Found | None:
+    """The first place that exists; modules that are loaded come first, the others are imported."""
+    for load in (sys.modules.get, _import):
+        for place in site.places:
+            module_name, qualified = place.split(":")
+            owner: Any = load(module_name)
+            *path, name = qualified.split(".")
+            for part in path:
+                owner = getattr(owner, part, None)
+            function = getattr(owner, name, None)
+            if callable(function):
+                return Found(site, place, owner, name, function)
+    return None
+
+
+def _import(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+def _patch(found: Found, session: Session) -> None:
+    role = found.site.role
+    if role == "init":
+        wrapper = session.wrap_init(found.function)
+    else:
+        current = session.of_scheduler if role in _ON_SCHEDULER else session.of_process
+        wrapper = wrap(found.function, role, PROBES[role], current)
+    setattr(found.owner, found.name, wrapper)
+    if not isinstance(found.owner, type):
+        _rebind(found.function, wrapper)
+
+
+def _rebind(original: Any, wrapper: Any) -> None:
+    """A module function lives on wherever it was imported by name: replace it there too."""
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] == "sglang":
+            for key, value in list(getattr(module, "__dict__", {}).items()):
+                if value is original:
+                    setattr(module, key, wrapper)
+
+
+def _describe(site: HookSite, found: Found | None) -> Site:
+    """What is there now: attached is read back from the class or module, not remembered."""
+    if found is None:
+        return Site(site.role, site.places[-1], False, site.essential, None)
+    now = getattr(found.owner, found.name, None)
+    attached = getattr(now, MARK, None) == site.role
+    return Site(site.role, found.place, attached, site.essential, function_hash(found.function))

@@ -1,0 +1,121 @@
+"""What is recorded around the functions of a `ScheduleBatch`: extend, prepare, filter, merge."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..schema import Kind
+from .probe import Probe
+from .reading import by_row, device_sum, int64, is_spec_v2
+from .recorder import Recorder
+
+
+def _batch_before(recorder: Recorder, self: Any, *_: Any, **__: Any) -> Any:
+    return self
+
+
+def _extend_after(recorder: Recorder, batch: Any, _: None) -> None:
+    reqs = batch.reqs
+    for req in reqs:
+        if not recorder.numbers.knows(req):
+            recorder.numbers.meet(req)
+    read = recorder.access(reqs[0]) if reqs else None
+    if read is None:
+        return
+    seq_lens = [a + b for a, b in zip(batch.prefix_lens, batch.extend_lens, strict=True)]
+    columns = (
+        recorder.numbers.qids(reqs),
+        batch.prefix_lens,
+        seq_lens,
+        batch.extend_lens,
+        [_more_follows(batch, *pair) for pair in zip(reqs, seq_lens, strict=True)],
+        read.committed.of_all(reqs),
+        read.allocated.of_all(reqs),
+        [len(req.output_ids) for req in reqs],
+    )
+    values = (recorder.numbers.batch(batch), int64(batch.seq_lens_sum), len(reqs))
+    recorder.emit(Kind.EXTEND, values, by_row(columns))
+
+
+def _more_follows(batch: Any, req: Any, seq_len: int) -> bool:
+    if hasattr(batch, "chunked_req"):
+        return batch.chunked_req is req
+    return seq_len < len(req.origin_input_ids) + len(req.output_ids)
+
+
+def _prepare_before(recorder: Recorder, self: Any, *_: Any, **__: Any) -> Any:
+    if not self.reqs or not is_spec_v2(self):
+        return None
+    reqs = list(self.reqs)
+    read = recorder.access(reqs[0])
+    before = read.committed.of_all(reqs), read.allocated.of_all(reqs)
+    return self, reqs, int64(self.seq_lens_sum), before
+
+
+def _prepare_after(recorder: Recorder, note: Any, _: None) -> None:
+    if note is None:
+        return
+    batch, reqs, sum_before, (committed, allocated) = note
+    read = recorder.access(reqs[0])
+    columns = (
+        recorder.numbers.qids(reqs),
+        committed,
+        read.committed.of_all(reqs),
+        allocated,
+        read.allocated.of_all(reqs),
+    )
+    values = (
+        recorder.numbers.batch(batch),
+        sum_before,
+        int64(batch.seq_lens_sum),
+        device_sum(batch),
+        len(reqs),
+    )
+    recorder.emit(Kind.PREPARE, values, by_row(columns))
+
+
+def _filter_before(recorder: Recorder, self: Any, *_: Any, **__: Any) -> Any:
+    return self, len(self.reqs), int64(self.seq_lens_sum)
+
+
+def _filter_after(recorder: Recorder, note: Any, _: None) -> None:
+    batch, size_before, sum_before = note
+    reqs = batch.reqs
+    if not size_before and not reqs:  # an idle server filters nothing, over and over
+        return
+    values = (
+        recorder.numbers.batch(batch),
+        size_before,
+        sum_before,
+        int64(batch.seq_lens_sum),
+        device_sum(batch) if reqs else 0,
+        len(reqs),
+    )
+    recorder.emit(Kind.FILTER, values, recorder.numbers.qids(reqs))
+
+
+def _merge_before(recorder: Recorder, self: Any, other: Any, *_: Any, **__: Any) -> Any:
+    return self, other, int64(self.seq_lens_sum), int64(other.seq_lens_sum)
+
+
+def _merge_after(recorder: Recorder, note: Any, _: None) -> None:
+    batch, other, sum_before, other_sum = note
+    reqs = batch.reqs
+    values = (
+        recorder.numbers.batch(batch),
+        recorder.numbers.batch(other),
+        sum_before,
+        other_sum,
+        int64(batch.seq_lens_sum),
+        device_sum(batch),
+        len(reqs),
+    )
+    recorder.emit(Kind.MERGE, values, recorder.numbers.qids(reqs))
+
+
+PROBES = {
+    "extend": Probe(_batch_before, _extend_after),
+    "prepare": Probe(_prepare_before, _prepare_after),
+    "filter": Probe(_filter_before, _filter_after),
+    "merge": Probe(_merge_before, _merge_after),
+}

@@ -1,0 +1,179 @@
+"""Who records: the attributes of a run, read off a scheduler when its constructor has returned."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import hashlib
+import os
+import platform
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from ..run import Run, Scalar, Site
+from .books import whose
+from .config import Config
+from .fingerprint import hash_in_file
+from .finish_probes import has_capturer
+from .sites import ACCOUNTING_SOURCES, PREPARE_FUNCTIONS
+
+_SERVER_ARGS = (
+    "attention_backend",
+    "chunked_prefill_size",
+    "disable_overlap_schedule",
+    "disable_radix_cache",
+    "disaggregation_mode",
+    "dp_size",
+    "enable_dp_attention",
+    "enable_mixed_chunk",
+    "enable_return_routed_experts",
+    "max_running_requests",
+    "max_total_tokens",
+    "page_size",
+    "pp_size",
+    "schedule_conservativeness",
+    "speculative_accept_threshold_acc",
+    "speculative_accept_threshold_single",
+    "speculative_adaptive",
+    "speculative_algorithm",
+    "speculative_attention_mode",
+    "speculative_eagle_topk",
+    "speculative_num_draft_tokens",
+    "speculative_num_steps",
+    "strip_thinking_cache",
+    "tp_size",
+)
+
+
+def describe_run(scheduler: Any, config: Config, sites: Iterable[Site]) -> Run:
+    """Everything `run.Run` holds; what this sglang does not have is None."""
+    sites, args = tuple(sites), scheduler.server_args
+    version, commit = sglang_version()
+    resolve = next((site.ast_hash for site in sites if site.name == "resolve"), None)
+    return Run(
+        run_id=config.run_id,
+        specdiff_version=config.specdiff_version,
+        started=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds"),
+        command=config.command,
+        pid=os.getpid(),
+        python=platform.python_version(),
+        sglang_version=version,
+        sglang_commit=commit,
+        books=whose(resolve, _prepare_hash(), version),
+        sources=_sources(),
+        sites=sites,
+        spec_algorithm=str(getattr(scheduler.spec_algorithm, "name", scheduler.spec_algorithm)),
+        spec_v2=why_not_spec_v2(scheduler) is None,
+        overlap=bool(getattr(scheduler, "enable_overlap", False)),
+        num_steps=_int(getattr(args, "speculative_num_steps", None)),
+        topk=_int(getattr(args, "speculative_eagle_topk", None)),
+        num_draft_tokens=_int(getattr(args, "speculative_num_draft_tokens", None)),
+        page_size=_int(getattr(scheduler, "page_size", None)) or 1,
+        device=str(getattr(args, "device", "unknown")),
+        needs_cpu_seq_lens=getattr(
+            getattr(scheduler, "future_map", None), "needs_cpu_seq_lens", None
+        ),
+        experts_capturer=has_capturer("experts"),
+        indexer_capturer=has_capturer("indexer"),
+        tp_rank=_parallel(scheduler, "tp_rank") or 0,
+        tp_size=_parallel(scheduler, "tp_size") or 1,
+        dp_rank=_parallel(scheduler, "dp_rank"),
+        dp_size=_parallel(scheduler, "dp_size") or 1,
+        pp_rank=_parallel(scheduler, "pp_rank") or 0,
+        pp_size=_parallel(scheduler, "pp_size") or 1,
+        server_args=_server_args(args),
+    )
+
+
+def with_capturers(run: Run) -> Run:
+    """The run again, with the capturers that are there now: they may come after the constructor."""
+    return dataclasses.replace(
+        run, experts_capturer=has_capturer("experts"), indexer_capturer=has_capturer("indexer")
+    )
+
+
+def why_not_spec_v2(scheduler: Any) -> str | None:
+    """None where the scheduler runs spec v2, else the reason in words."""
+    algorithm = getattr(scheduler, "spec_algorithm", None)
+    if algorithm is None or algorithm.is_none():
+        return "speculative decoding is off (no --speculative-algorithm)"
+    module = sys.modules.get("sglang.srt.managers.schedule_batch")
+    rule = getattr(getattr(module, "ScheduleBatch", None), "is_spec_v2", None)
+    if not isinstance(rule, property) or rule.fget is None:  # from 0.5.14: there is no other
+        return None
+    overlap = bool(getattr(scheduler, "enable_overlap", False))
+    if rule.fget(SimpleNamespace(enable_overlap=overlap, spec_algorithm=algorithm)):
+        return None
+    if overlap:
+        return f"{algorithm.name} runs as spec v1 in this sglang"
+    if _spec_v2_switched_off():
+        return "this sglang runs spec v1 unless SGLANG_ENABLE_SPEC_V2=1 is set"
+    return "overlap scheduling is off, so this sglang runs spec v1"
+
+
+def _spec_v2_switched_off() -> bool:
+    """Up to 0.5.10.post1 spec v2 is opt-in; the switch is sglang's own to read."""
+    envs = getattr(sys.modules.get("sglang.srt.environ"), "envs", None)
+    switch = getattr(envs, "SGLANG_ENABLE_SPEC_V2", None)
+    return switch is not None and not switch.get()
+
+
+def sglang_version() -> tuple[str, str | None]:
+    """(version, commit): the commit only where the build left it behind."""
+    module = sys.modules.get("sglang.version") or sys.modules.get("sglang")
+    generated = sys.modules.get("sglang._version")
+    commit = getattr(generated, "__commit_id__", None)
+    return str(getattr(module, "__version__", "unknown")), commit and str(commit)
+
+
+def _sglang_root() -> Path | None:
+    package = sys.modules.get("sglang.srt")
+    where = list(getattr(package, "__path__", ()))
+    return Path(where[0]) if where else None
+
+
+def _prepare_hash() -> str | None:
+    root = _sglang_root()
+    for place in PREPARE_FUNCTIONS if root else ():
+        path, name = place.split(":")
+        if found := hash_in_file(Path(str(root)) / path, name):
+            return found
+    return None
+
+
+def _sources() -> dict[str, str]:
+    root, sums = _sglang_root(), {}
+    for name in ACCOUNTING_SOURCES if root else ():
+        path = Path(str(root)) / name
+        if path.is_file():
+            sums[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return sums
+
+
+def _parallel(scheduler: Any, name: str) -> int | None:
+    """On the scheduler up to 0.5.12, on its `ps` to 0.5.20, then in the process's runtime context."""
+    for home in (scheduler, getattr(scheduler, "ps", None), _runtime_parallel()):
+        value = _int(getattr(home, name, None))
+        if value is not None:
+            return value
+    return _int(getattr(scheduler.server_args, name, None))
+
+
+def _runtime_parallel() -> Any:
+    get = getattr(sys.modules.get("sglang.srt.managers.scheduler"), "get_parallel", None)
+    try:
+        return None if get is None else get()
+    except Exception:  # noqa: BLE001 (sglang raises what it likes where the context is not set up)
+        return None
+
+
+def _server_args(args: Any) -> dict[str, Scalar]:
+    found = ((name, getattr(args, name, None)) for name in _SERVER_ARGS)
+    return {name: value for name, value in found if isinstance(value, str | int | float | bool)}
+
+
+def _int(value: Any) -> int | None:
+    return int(value) if isinstance(value, int) else None

@@ -1,0 +1,102 @@
+"""Which object is which: numbers for request, batch and result objects, left on the objects themselves."""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import Any
+
+_TAG = "_specdiff"  # on batches and results: (whose numbering, id of the object, number)
+_UNTAGGABLE = 16  # how many batches that take no attributes are remembered
+_serials = itertools.count(1)
+
+
+class Numbering:
+    """The numbers of one recorder; an object that another one numbered, or a copy of one, is new to it."""
+
+    def __init__(self, announce: Callable[[int, Any], None]) -> None:
+        """`announce(number, req)` is called for every request object, when it is first seen."""
+        self._announce = announce
+        self._serial = next(_serials)
+        self._on_request = f"_specdiff_qid{self._serial}"
+        self._get_qid = attrgetter(self._on_request)  # in C: there are hundreds a step
+        self._requests = self._batches = self._launches = 0
+        self._untaggable: deque[tuple[Any, int]] = deque(maxlen=_UNTAGGABLE)
+        self._unanswered: deque[int] = deque()
+        self._lost_launches: set[int] = set()
+        self.live: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+
+    def qids(self, reqs: Sequence[Any]) -> list[int]:
+        """The numbers of request objects, in their order."""
+        try:
+            return list(map(self._get_qid, reqs))
+        except AttributeError:
+            return [self.qid(req) for req in reqs]
+
+    def qid(self, req: Any) -> int:
+        number: int | None = getattr(req, self._on_request, None)
+        return self.meet(req) if number is None else number
+
+    def knows(self, req: Any) -> bool:
+        """Whether this very object was seen; a copy of one carries its number and is none the less new."""
+        number = getattr(req, self._on_request, None)
+        return number is not None and self.live.get(number) is req
+
+    def meet(self, req: Any) -> int:
+        """Number a request object that is new."""
+        number, self._requests = self._requests, self._requests + 1
+        setattr(req, self._on_request, number)
+        self.live[number] = req
+        self._announce(number, req)
+        return number
+
+    def batch(self, batch: Any) -> int:
+        number = self._tag_of(batch)
+        if number is None:
+            number, self._batches = self._batches, self._batches + 1
+            if not self._tag(batch, number):
+                self._untaggable.append((batch, number))
+        return number
+
+    def launch(self, result: Any, answerable: bool) -> int:
+        """Number a launch by the result object that will answer it; an idle one is never answered."""
+        number, self._launches = self._launches, self._launches + 1
+        self._tag(result, number)
+        if answerable:
+            self._unanswered.append(number)
+        return number
+
+    def lose(self, launch: int) -> None:
+        """The launch is not in the journal, so no result may refer to it."""
+        self._lost_launches.add(launch)
+
+    def answered(self, result: Any) -> int | None:
+        """The launch that this result answers: by its tag, else the oldest one waiting; None where that is lost."""
+        number = self._tag_of(result)
+        if number is None and self._unanswered:
+            number = self._unanswered[0]
+        if number is None:
+            return None
+        if number in self._unanswered:
+            self._unanswered.remove(number)
+        if number in self._lost_launches:
+            self._lost_launches.discard(number)
+            return None
+        return number
+
+    def _tag_of(self, thing: Any) -> int | None:
+        tag = getattr(thing, _TAG, None)
+        if tag is not None and tag[:2] == (self._serial, id(thing)):
+            number: int = tag[2]
+            return number
+        return next((number for kept, number in self._untaggable if kept is thing), None)
+
+    def _tag(self, thing: Any, number: int) -> bool:
+        try:
+            setattr(thing, _TAG, (self._serial, id(thing), number))
+        except (AttributeError, TypeError):
+            return False
+        return True

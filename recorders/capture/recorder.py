@@ -1,0 +1,135 @@
+"""The recorder of one scheduler: it queues events for the journal, and keeps count of what that costs and loses."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..journal import Type, frame
+from ..run import Run, Stats, to_json
+from ..schema import Kind
+from ..wire import pack_event
+from .numbering import Numbering
+from .overhead import Overhead
+from .reading import Access
+from .request import describe
+from .writer import JournalWriter
+
+logger = logging.getLogger("specdiff")
+
+
+class Recorder:
+    """Everything here runs on the scheduler's thread, `stats` apart."""
+
+    def __init__(self, scheduler: Any, path: Path, max_bytes: int, run: Run) -> None:
+        self._scheduler = weakref.ref(scheduler)
+        self._access: Access | None = None
+        self._before_next: Callable[[], object] | None = None
+        self._gap = 0
+        self.numbers = Numbering(self._announce)
+        self.asked: tuple[int, int] | None = None  # the last (start, rows) asked of a capturer
+        self.resolved = False  # the resolve function ran for the result being processed
+        self.finishing: object = None  # the `finish_probes.Finish` under way
+        self.finished_at: dict[int, int] = {}  # qid -> committed at finish, while processing
+        self.overhead = Overhead()
+        self.events = self.dropped = self.exceptions = 0
+        self.first_exception: str | None = None
+        self.run = run
+        first = frame(Type.RUN, to_json(run).encode())
+        self.writer = JournalWriter(path, first, max_bytes, self.stats, self.failed)
+
+    @property
+    def scheduler(self) -> Any:
+        return self._scheduler()
+
+    # -- events
+
+    def emit(
+        self, kind: Kind, values: Sequence[int], rows: Sequence[int] = (), blob: bytes = b""
+    ) -> bool:
+        """Queue one event; False where it had to be dropped, which is counted."""
+        self.flush()
+        stamp = self.stamp()
+        payload = pack_event(kind, *stamp, values, rows, blob)
+        return self.queue(kind, payload, len(payload), stamp)
+
+    def emit_later(self, pending: Callable[[], object]) -> None:
+        """`pending` emits one event; it is called before the next event, at the latest."""
+        self.flush()
+        self._before_next = pending
+
+    def flush(self) -> None:
+        pending, self._before_next = self._before_next, None
+        if pending is not None:
+            pending()
+
+    def queue(
+        self, kind: Kind, payload: bytes | Callable[[], bytes], size: int, stamp: tuple[int, int]
+    ) -> bool:
+        if not self.writer.has_room(size):
+            self.dropped += 1
+            self._gap += 1
+            return False
+        self._mark_gap(stamp)
+        self._count(kind, payload, size)
+        return True
+
+    def _mark_gap(self, stamp: tuple[int, int]) -> None:
+        if self._gap:
+            gap, self._gap = self._gap, 0
+            self._count(Kind.GAP, pack_event(Kind.GAP, *stamp, (gap,)), 0)
+
+    def _count(self, kind: Kind, payload: bytes | Callable[[], bytes], size: int) -> None:
+        self.events += 1
+        self.writer.put(kind, payload, size)
+
+    def stamp(self) -> tuple[int, int]:
+        """(time_ns, iteration) now."""
+        return time.monotonic_ns(), getattr(self._scheduler(), "forward_ct", 0)
+
+    def access(self, req: Any) -> Access:
+        if self._access is None:
+            self._access = Access.choose(req)
+        return self._access
+
+    def _announce(self, number: int, req: Any) -> None:
+        record = json.dumps({"qid": number, **describe(req)}, sort_keys=True).encode()
+        self.writer.put(Type.REQUEST, record, len(record))  # never dropped: its place is its number
+        self.emit(Kind.ARRIVE, (number, 0))
+
+    # -- the recorder itself
+
+    def correct(self, run: Run) -> None:
+        """Replace what was said about the run when recording began."""
+        self.run = run
+        self.writer.put(Type.RUN, to_json(run).encode(), 0)
+
+    def failed(self, error: Exception) -> None:
+        """Count an exception of the recorder, log the first; the server never sees it."""
+        self.exceptions += 1
+        if self.first_exception is None:
+            self.first_exception = f"{type(error).__name__}: {error}"
+            logger.warning("specdiff: the recorder failed, the server goes on", exc_info=error)
+
+    def stats(self, closed: bool) -> Stats:
+        return Stats(
+            events=self.events,
+            dropped=self.dropped,
+            exceptions=self.exceptions,
+            first_exception=self.first_exception,
+            step_ns_p50=self.overhead.quantile(0.5),
+            step_ns_p99=self.overhead.quantile(0.99),
+            step_ns_max=self.overhead.max_ns,
+            steps_measured=self.overhead.steps,
+            closed=closed,
+        )
+
+    def close(self) -> None:
+        self.flush()
+        self._mark_gap(self.stamp())
+        self.writer.close()

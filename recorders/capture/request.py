@@ -1,0 +1,51 @@
+"""What is written down about a request when it is first seen; never a prompt token, never a stop string."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def describe(req: Any) -> dict[str, Any]:
+    """The columns of `schema.Requests`, the rid, and what can stop the request."""
+    params = getattr(req, "sampling_params", None)
+    return {
+        "rid": str(req.rid),
+        "session_id": _text(getattr(req, "session_id", None)),
+        "origin_len": len(req.origin_input_ids),
+        "max_new_tokens": _int(getattr(params, "max_new_tokens", None)),
+        "ignore_eos": int(bool(getattr(params, "ignore_eos", False))),
+        "has_grammar": int(_has_grammar(req, params)),
+        "return_routed_experts": int(bool(getattr(req, "return_routed_experts", False))),
+        "start_len": _int(getattr(req, "routed_experts_start_len", None)),
+        "input_embeds": getattr(req, "input_embeds", None) is not None,
+        "stop": {
+            "token_ids": _ints(getattr(params, "stop_token_ids", None)),
+            "eos_token_ids": _ints(getattr(req, "eos_token_ids", None)),
+            "num_strings": _count(getattr(params, "stop_strs", None)),
+            "num_regexes": _count(getattr(params, "stop_regex_strs", None)),
+        },
+    }
+
+
+def _has_grammar(req: Any, params: Any) -> bool:
+    """The compiled grammar may still be on its way when the request arrives: its specification counts too."""
+    wanted = ("json_schema", "regex", "ebnf", "structural_tag")
+    return getattr(req, "grammar", None) is not None or any(
+        getattr(params, name, None) is not None for name in wanted
+    )
+
+
+def _int(value: Any) -> int | None:
+    return int(value) if isinstance(value, int) else None
+
+
+def _ints(values: Any) -> list[int]:
+    return sorted(int(value) for value in values or ())
+
+
+def _count(values: Any) -> int:
+    return 1 if isinstance(values, str) else len(values or ())
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)

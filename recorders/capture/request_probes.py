@@ -1,0 +1,72 @@
+"""What is recorded around the life of a request: arrive, retract, abort, release."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..schema import Kind
+from .probe import Probe, nothing_after
+from .recorder import Recorder
+
+
+def _arrive_before(
+    recorder: Recorder, self: Any, req: Any, is_retracted: bool = False, *_: Any, **__: Any
+) -> None:
+    if not recorder.numbers.knows(req):
+        recorder.numbers.meet(req)  # announces the arrival, too
+    else:
+        recorder.emit(Kind.ARRIVE, (recorder.numbers.qid(req), int(bool(is_retracted))))
+
+
+def _lengths_before(recorder: Recorder, self: Any, *_: Any, **__: Any) -> Any:
+    access = recorder.access(self)
+    lengths = (access.committed.of(self), access.allocated.of(self))
+    return self, recorder.numbers.qid(self), lengths, len(self.output_ids)
+
+
+def _retract_after(recorder: Recorder, note: Any, _: None) -> None:
+    req, qid, (committed, allocated), output_len = note
+    access = recorder.access(req)
+    after = (access.committed.of(req), access.allocated.of(req))
+    recorder.emit(Kind.RETRACT, (qid, committed, after[0], allocated, after[1], output_len))
+
+
+def _release_before(recorder: Recorder, req: Any, *_: Any, **__: Any) -> Any:
+    recorder.flush()  # a finish that waits for its indexer rows has all it will get
+    return _lengths_before(recorder, req)
+
+
+def _release_after(recorder: Recorder, note: Any, _: None) -> None:
+    req, qid, (committed, allocated), _output_len = note
+    access = recorder.access(req)
+    after = (access.committed.of(req), access.allocated.of(req))
+    recorder.emit(Kind.RELEASE, (qid, committed, allocated, *after))
+
+
+def _abort_before(recorder: Recorder, self: Any, recv_req: Any, *_: Any, **__: Any) -> Any:
+    """Who is meant, by sglang's rule (a prefix of the rid, or everyone), and who of them waits."""
+    everyone, prefix = bool(getattr(recv_req, "abort_all", False)), recv_req.rid
+    meant = [
+        (qid, req)
+        for qid, req in sorted(recorder.numbers.live.items())
+        if (everyone or req.rid.startswith(prefix)) and not req.finished()
+    ]
+    waiting = {id(req) for req in getattr(self, "waiting_queue", ())}
+    return self, [(qid, req, id(req) in waiting) for qid, req in meant]
+
+
+def _abort_after(recorder: Recorder, note: Any, _: None) -> None:
+    scheduler, meant = note
+    still = {id(req) for req in getattr(scheduler, "waiting_queue", ())}
+    for qid, req, waited in meant:
+        recorder.emit(Kind.ABORT, (qid, int(waited and id(req) not in still)))
+        if waited and id(req) not in still:
+            recorder.numbers.live.pop(qid, None)
+
+
+PROBES = {
+    "arrive": Probe(_arrive_before, nothing_after),
+    "retract": Probe(_lengths_before, _retract_after),
+    "abort": Probe(_abort_before, _abort_after),
+    "release": Probe(_release_before, _release_after),
+}

@@ -1,0 +1,110 @@
+"""What this process knows of the recording: its note for the parent, and which recorder is at work."""
+
+from __future__ import annotations
+
+import atexit
+import fcntl
+import functools
+import json
+import logging
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..run import Site
+from .config import Config
+from .describe import describe_run, sglang_version, why_not_spec_v2
+from .probe import MARK
+from .recorder import Recorder
+from .sites import HookSite
+
+logger = logging.getLogger("specdiff")
+
+_ATTRIBUTE = "_specdiff_recorder"  # on a scheduler
+
+
+class Session:
+    """One per process, kept alive by the wrappers that use it."""
+
+    def __init__(self, config: Config, missing: Sequence[HookSite]) -> None:
+        self.config = config
+        self.missing_essential = [site for site in missing if site.essential]
+        self.sites: Callable[[], tuple[Site, ...]] = tuple
+        self._current: Recorder | None = None
+        self._schedulers = 0
+        self._note = self._note_pid = -1
+        os.register_at_fork(after_in_child=self._forked)
+
+    # -- who records
+
+    def of_scheduler(self, args: tuple[Any, ...]) -> Recorder | None:
+        """The recorder of the scheduler whose method is being called; it is at work from now on."""
+        recorder = getattr(args[0], _ATTRIBUTE, None) if args else None
+        if recorder is not None:
+            self._current = recorder
+        return recorder
+
+    def of_process(self, args: tuple[Any, ...]) -> Recorder | None:
+        """For batches, requests and functions, which do not know their scheduler."""
+        return self._current
+
+    def wrap_init(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def hooked(scheduler: Any, *args: Any, **kwargs: Any) -> Any:
+            returned = original(scheduler, *args, **kwargs)
+            try:
+                self._constructed(scheduler)
+            except Exception as error:
+                logger.warning("specdiff: cannot record this scheduler", exc_info=error)
+                self._tell(failed=f"{type(error).__name__}: {error}")
+            return returned
+
+        setattr(hooked, MARK, "init")
+        return hooked
+
+    def _constructed(self, scheduler: Any) -> None:
+        why = why_not_spec_v2(scheduler)
+        if why is not None:
+            self._tell(constructed=True, journal=None, why=why)
+            return
+        detached = [site.name for site in self.sites() if site.essential and not site.attached]
+        if detached:
+            self._tell(constructed=True, journal=None, detached=detached)
+            return
+        run = describe_run(scheduler, self.config, self.sites())
+        path = self._journal()
+        recorder = Recorder(scheduler, path, self.config.buffer_mb << 20, run)
+        atexit.register(recorder.close)
+        setattr(scheduler, _ATTRIBUTE, recorder)
+        self._current = recorder
+        self._tell(constructed=True, journal=path.name, why=None)
+
+    def _journal(self) -> Path:
+        name = f"{self.config.run_id}-{os.getpid()}-{self._schedulers}.journal"
+        self._schedulers += 1
+        return self.config.directory / name
+
+    # -- the note
+
+    def note_attached(self) -> None:
+        """Tell the parent that a scheduler module was loaded here, and what it lacks."""
+        path = self.config.directory / f"{self.config.run_id}-{os.getpid()}.attach.json"
+        self._note = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._note_pid = os.getpid()
+        fcntl.lockf(self._note, fcntl.LOCK_EX)  # held for as long as this process lives
+        missing = {site.role: list(site.places) for site in self.missing_essential}
+        self._tell(pid=os.getpid(), sglang_version=sglang_version()[0], missing=missing)
+
+    def _tell(self, **what: Any) -> None:
+        if os.getpid() != self._note_pid:  # a fork that makes a scheduler of its own
+            self.note_attached()
+        os.write(self._note, json.dumps(what).encode() + b"\n")
+
+    def _forked(self) -> None:
+        """A fork has no writer thread, and the journal is its parent's."""
+        recorder, self._current = self._current, None
+        if recorder is not None:
+            recorder.writer.abandon()
+            if recorder.scheduler is not None:
+                setattr(recorder.scheduler, _ATTRIBUTE, None)

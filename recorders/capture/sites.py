@@ -1,0 +1,106 @@
+"""Where the recorder hooks into sglang: for each role the places it was found at, newest last, and what is read there.
+
+A place is taken when it exists in the sglang at hand; no version string is consulted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_SCHEDULER = "sglang.srt.managers.scheduler:Scheduler"
+_BATCH = "sglang.srt.managers.schedule_batch:ScheduleBatch"
+_REQ = "sglang.srt.managers.schedule_batch:Req"
+_PROCESSOR = (
+    "sglang.srt.managers.scheduler_components.batch_result_processor:SchedulerBatchResultProcessor"
+)
+
+SCHEDULER_MODULE = "sglang.srt.managers.scheduler"
+
+
+@dataclass(frozen=True, slots=True)
+class HookSite:
+    role: str
+    places: tuple[str, ...]  # module:qualified.name
+    reads: str
+    essential: bool = True
+
+
+SITES = (
+    HookSite("init", (f"{_SCHEDULER}.__init__",), "the run's attributes, when it returned"),
+    HookSite("arrive", (f"{_SCHEDULER}._add_request_to_queue",), "the request, on entry"),
+    HookSite("extend", (f"{_BATCH}.prepare_for_extend",), "prefix, extend and KV lengths, after"),
+    HookSite("prepare", (f"{_BATCH}.prepare_for_decode",), "KV lengths and sums, around it"),
+    HookSite("launch", (f"{_SCHEDULER}.run_batch",), "mode, sums and requests, around it"),
+    HookSite("process", (f"{_SCHEDULER}.process_batch_result",), "request state, around it"),
+    HookSite(
+        "resolve",
+        (
+            f"{_SCHEDULER}._resolve_spec_overlap_token_ids",  # up to 0.5.11
+            f"{_SCHEDULER}._resolve_spec_overlap_tokens",  # 0.5.12
+            f"{_PROCESSOR}._resolve_spec_v2_tokens",  # from 0.5.13
+        ),
+        "accepted lengths, tokens (on the CPU by then) and request state, around it",
+    ),
+    HookSite("filter", (f"{_BATCH}.filter_batch",), "sums and who is left, around it"),
+    HookSite("merge", (f"{_BATCH}.merge_batch",), "sums and who is there, around it"),
+    HookSite("retract", (f"{_REQ}.reset_for_retract",), "KV lengths, around it"),
+    HookSite("abort", (f"{_SCHEDULER}.abort_request",), "which live requests it matches, around"),
+    HookSite(
+        "experts",
+        (
+            f"{_SCHEDULER}.maybe_collect_routed_experts",  # up to 0.5.12
+            f"{_PROCESSOR}._maybe_collect_routed_experts",  # from 0.5.13
+        ),
+        "the finished request before, the collected rows after",
+    ),
+    HookSite(
+        "indexer",
+        (
+            f"{_SCHEDULER}.maybe_collect_indexer_topk",  # 0.5.12
+            f"{_PROCESSOR}._maybe_collect_indexer_topk",  # from 0.5.13
+        ),
+        "the collected rows, after",
+        essential=False,
+    ),
+    HookSite(
+        "topk",
+        (
+            "sglang.srt.layers.moe.routed_experts_capturer:_RoutedExpertsCapturerReal.get_routed_experts",
+            "sglang.srt.state_capturer.base:BaseTopkCapturer.get_topk",  # from 0.5.12
+        ),
+        "which rows were asked for",
+        essential=False,
+    ),
+    HookSite(
+        "release",
+        ("sglang.srt.mem_cache.common:release_kv_cache",),
+        "KV lengths, around it; a function imported by name, rebound wherever it was",
+    ),
+)
+
+# Not hooked, only hashed: together with the resolve function it tells whose books these are.
+PREPARE_FUNCTIONS = (
+    "speculative/eagle_info_v2.py:EagleDraftInputV2Mixin.prepare_for_decode",  # up to 0.5.14
+    "speculative/eagle_utils.py:eagle_prepare_for_decode",  # from 0.5.15
+)
+
+# Under sglang/srt: the files whose code keeps the books, where they exist.
+ACCOUNTING_SOURCES = (
+    "managers/overlap_utils.py",
+    "managers/schedule_batch.py",
+    "managers/scheduler.py",
+    "managers/scheduler_components/batch_result_processor.py",
+    "managers/scheduler_output_processor_mixin.py",
+    "managers/utils.py",
+    "mem_cache/common.py",
+    "mem_cache/session_aware_cache.py",
+    "session/streaming_session.py",
+    "speculative/eagle_info.py",
+    "speculative/eagle_info_v2.py",
+    "speculative/eagle_utils.py",
+    "speculative/spec_utils.py",
+    "layers/moe/routed_experts_capturer.py",
+    "state_capturer/base.py",
+    "state_capturer/routed_experts.py",
+    "state_capturer/indexer_topk.py",
+)

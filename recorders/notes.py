@@ -1,0 +1,75 @@
+"""What the recorded processes said about attaching, and what that means for someone who got no recording."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_NEVER_LOADED = (
+    "no process loaded sglang's scheduler with the recorder in it. The command never starts sglang, "
+    "or its Python ignores PYTHONPATH and sitecustomize (-I, -E, -S, or a cleared environment)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One process that loaded sglang's scheduler module with the recorder in it (see `capture.session`)."""
+
+    pid: int
+    sglang_version: str
+    missing: dict[str, list[str]]  # essential role -> the places that were looked at
+    num_schedulers: int
+    not_recorded: tuple[str, ...]  # why, per scheduler that has no journal
+
+
+def read_notes(paths: Sequence[Path]) -> list[Note]:
+    return [note for path in paths if (note := _read(path)) is not None]
+
+
+def why_nothing(notes: Sequence[Note]) -> list[str]:
+    """What went unrecorded, in sentences; empty where every scheduler has a journal."""
+    if not notes:
+        return [_NEVER_LOADED]
+    if missing := sorted({sentence for note in notes for sentence in _missing(note)}):
+        return missing
+    if not any(note.num_schedulers for note in notes):
+        pids = ", ".join(str(note.pid) for note in notes)
+        return [f"sglang's scheduler module was loaded (process {pids}), but no Scheduler was made"]
+    return [f"process {note.pid}: {why}" for note in notes for why in note.not_recorded]
+
+
+def _missing(note: Note) -> Iterator[str]:
+    for role, places in note.missing.items():
+        yield (
+            f"sglang {note.sglang_version} has no site for {role!r}, which every recording needs; "
+            f"looked at {', '.join(places)}. Nothing was recorded"
+        )
+
+
+def _read(path: Path) -> Note | None:
+    """None where the process died before it had said anything."""
+    said = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+    if not said:
+        return None
+    made = [line for line in said[1:] if line.get("constructed")]
+    return Note(
+        pid=said[0]["pid"],
+        sglang_version=said[0]["sglang_version"],
+        missing=said[0]["missing"],
+        num_schedulers=len(said) - 1,
+        not_recorded=tuple(
+            [line["why"] for line in made if line.get("why")]
+            + [
+                f"sites lost after attaching: {', '.join(line['detached'])}"
+                for line in made
+                if line.get("detached")
+            ]
+            + [
+                f"the recorder could not start ({line['failed']})"
+                for line in said[1:]
+                if "failed" in line
+            ]
+        ),
+    )

@@ -1,0 +1,129 @@
+"""From the journals that processes left behind to recordings, however those processes died."""
+
+from __future__ import annotations
+
+import fcntl
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from .build import build
+from .errors import RecordingError
+from .hdf5 import save
+from .run import Run
+from .schema import Kind
+
+JOURNAL = ".journal"
+NOTE = ".attach.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """A journal that became a recording; the journal is gone."""
+
+    path: Path
+    journal: Path
+    num_steps: int
+    num_requests: int
+    num_events: int
+    num_dropped: int
+    num_exceptions: int
+    first_exception: str | None
+    damage: str | None  # what the journal lost at its end
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A journal that stays as it is, and why."""
+
+    journal: Path
+    why: str
+    live: bool  # a process still writes to it
+
+
+Outcome = Recovered | Kept
+
+
+def recover(directory: Path, run_id: str | None = None, *, force: bool = False) -> list[Outcome]:
+    """Build, verify and put in place the recording of every journal in `directory` (of one run, or of all).
+
+    A journal is deleted once its recording is in place. Raises RecordingError where `directory` is none.
+    """
+    if not directory.is_dir():
+        raise RecordingError(f"{directory}: no such folder. Expected the DIR of `specdiff record`.")
+    outcomes = [_recover_one(path, force) for path in journals(directory, run_id)]
+    for note in _files(directory, run_id, NOTE):
+        if not is_locked(note):
+            note.unlink(missing_ok=True)
+    return outcomes
+
+
+def journals(directory: Path, run_id: str | None = None) -> list[Path]:
+    return _files(directory, run_id, JOURNAL)
+
+
+def notes(directory: Path, run_id: str) -> list[Path]:
+    return _files(directory, run_id, NOTE)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process still writes to a journal or note: it holds a record lock, which dies with it."""
+    try:
+        with open(path, "rb") as file:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except (BlockingIOError, PermissionError):
+        return True
+    return False
+
+
+def _files(directory: Path, run_id: str | None, suffix: str) -> list[Path]:
+    prefix = "" if run_id is None else f"{run_id}-"
+    return sorted(
+        path
+        for path in directory.iterdir()
+        if path.name.startswith(prefix) and path.name.endswith(suffix)
+    )
+
+
+def _recover_one(journal: Path, force: bool) -> Outcome:
+    if is_locked(journal):
+        return Kept(journal, "a process still writes to it", live=True)
+    try:
+        recording = build(journal)
+        path = journal.with_name(recording_name(recording.run, journal))
+        save(recording, path, force=force)
+    except RecordingError as error:
+        return Kept(journal, str(error), live=False)
+    journal.unlink()
+    stats = recording.stats
+    gaps = int(recording.gaps.dropped.sum())
+    return Recovered(
+        path=path,
+        journal=journal,
+        num_steps=int((recording.events.kind == Kind.LAUNCH).sum()),
+        num_requests=len(recording.rids),
+        num_events=len(recording.events.kind),
+        num_dropped=gaps if stats is None else max(stats.dropped, gaps),
+        num_exceptions=0 if stats is None else stats.exceptions,
+        first_exception=None if stats is None else stats.first_exception,
+        damage=recording.damage,
+    )
+
+
+def recording_name(run: Run, journal: Path) -> str:
+    """`<UTC start>-<sglang>-pid<pid>-<n>[-dp0][-tp1][-pp0].h5`: sorts by time, and no two are alike."""
+    started = re.sub(r"[^0-9T]", "", run.started.split(".")[0].split("+")[0]).replace("T", "-")
+    version = re.sub(r"[^A-Za-z0-9.+_-]", "_", run.sglang_version)
+    number = journal.name.removesuffix(JOURNAL).rpartition("-")[2]
+    ranks = [
+        f"-{what}{rank}"
+        for what, rank, size in (
+            ("dp", run.dp_rank, run.dp_size),
+            ("tp", run.tp_rank, run.tp_size),
+            ("pp", run.pp_rank, run.pp_size),
+        )
+        if rank is not None and size > 1
+    ]
+    return f"{started}-{version}-pid{run.pid}-{number}{''.join(ranks)}.h5"

@@ -1,0 +1,57 @@
+"""Real child processes for the capture tests: specdiff itself, plain Pythons, and the rig."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from specdiff.fixtures.rig.releases import RELEASES
+
+SPECDIFF = (sys.executable, "-m", "specdiff.cli")
+
+# One per era of hook sites and of places where a request keeps its counters; all of them on demand.
+SOME = ("0.5.10", "0.5.11", "0.5.12", "0.5.13", "0.5.16", "0.5.23")
+VERSIONS = RELEASES if os.environ.get("SPECDIFF_TEST_ALL_RELEASES") else SOME
+
+
+def specdiff(
+    *arguments: str | Path, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*SPECDIFF, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, **(env or {})},
+        check=False,
+    )
+
+
+def python(
+    script: str, *arguments: str | Path, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, **(env or {})},
+        check=False,
+    )
+
+
+def rig(version: str, scenario: str, *more: str) -> list[str]:
+    """The command that drives a scenario through a release (and fetches it first, where that is needed)."""
+    command = [sys.executable, "-m", "specdiff.fixtures.rig", "--sglang", version]
+    return [*command, "--scenario", scenario, *more]
+
+
+def wait_for(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited {seconds} s in vain for {what}"
+        time.sleep(0.02)

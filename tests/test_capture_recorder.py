@@ -1,0 +1,213 @@
+"""The recorder's own promises: nothing it does reaches the server, nothing it loses goes uncounted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from specdiff.recorders import journal
+from specdiff.recorders.capture.finish_probes import _itemsize
+from specdiff.recorders.capture.numbering import Numbering
+from specdiff.recorders.capture.probe import MARK, Probe, nothing_after, nothing_before, wrap
+from specdiff.recorders.capture.recorder import Recorder
+from specdiff.recorders.run import Stats, run_from_json, stats_from_json
+from specdiff.recorders.schema import Kind
+from specdiff.recorders.wire import unpack_event
+from strategies import RUN
+
+
+class Owner:
+    """What a recorder needs of a scheduler."""
+
+    forward_ct = 7
+
+
+class Thing:
+    pass
+
+
+class Slotted:
+    __slots__ = ("value",)
+
+
+@pytest.fixture
+def owner() -> Owner:
+    return Owner()
+
+
+@pytest.fixture
+def recorder(owner: Owner, tmp_path: Path) -> Iterator[Recorder]:
+    made = Recorder(owner, tmp_path / "j", max_bytes=2000, run=RUN)
+    yield made
+    made.close()
+
+
+def events(path: Path) -> list[tuple[Kind, int]]:
+    """(kind, first field) of every event."""
+    records = [record for record in journal.scan(path).records if record.type < 100]
+    unpacked = [unpack_event(Kind(record.type), record.payload) for record in records]
+    return [(event.kind, event.fields[0]) for event in unpacked]
+
+
+def last_stats(path: Path) -> Stats:
+    records = [item for item in journal.scan(path).records if item.type == journal.Type.STATS]
+    return stats_from_json(records[-1].payload)
+
+
+def test_what_is_dropped_is_counted_and_marked_where_it_is_missing(
+    recorder: Recorder, tmp_path: Path
+) -> None:
+    kept = [number for number in range(200) if recorder.emit(Kind.ARRIVE, (number, 0))]
+    assert 0 < len(kept) < 200
+    time.sleep(0.3)  # the writer has caught up
+    assert recorder.emit(Kind.ARRIVE, (1000, 0))
+    recorder.close()
+    found = events(tmp_path / "j")
+    gaps = [place for place, (kind, _) in enumerate(found) if kind is Kind.GAP]
+    assert [number for kind, number in found if kind is Kind.ARRIVE] == [*kept, 1000]
+    assert sum(found[place][1] for place in gaps) == 200 - len(kept)
+    assert found[gaps[-1] + 1] == (Kind.ARRIVE, 1000)
+    stats = last_stats(tmp_path / "j")
+    assert (stats.dropped, stats.events) == (200 - len(kept), len(found))
+
+
+def test_who_records_is_in_the_file_at_once(recorder: Recorder, tmp_path: Path) -> None:
+    """A server that is killed within the writer's first 50 ms leaves a recording all the same."""
+    (record,) = journal.scan(tmp_path / "j").records
+    assert run_from_json(record.payload) == RUN
+
+
+def test_gap_at_the_very_end_is_marked_too(recorder: Recorder, tmp_path: Path) -> None:
+    kept = sum(recorder.emit(Kind.ARRIVE, (number, 0)) for number in range(200))
+    recorder.close()
+    assert events(tmp_path / "j")[-1] == (Kind.GAP, 200 - kept)
+
+
+def test_pending_event_comes_before_the_next_one(recorder: Recorder, tmp_path: Path) -> None:
+    recorder.emit_later(lambda: recorder.emit(Kind.ABORT, (1, 0)))
+    recorder.emit(Kind.ARRIVE, (2, 0))
+    recorder.emit_later(lambda: recorder.emit(Kind.ABORT, (3, 0)))
+    recorder.close()
+    assert events(tmp_path / "j") == [(Kind.ABORT, 1), (Kind.ARRIVE, 2), (Kind.ABORT, 3)]
+
+
+# -- the wrapper
+
+
+def hook(recorder: Recorder | None, original: Callable[..., Any], probe: Probe) -> Any:
+    return wrap(original, "role", probe, lambda args: recorder)
+
+
+def raising(error: BaseException) -> Callable[..., Any]:
+    def probe(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return probe
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_failing_probe_is_counted_and_the_server_goes_on(
+    where: str, recorder: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls: list[tuple[Any, Any]] = []
+
+    def original(*args: Any, **kwargs: Any) -> str:
+        calls.append((args, kwargs))
+        return "theirs"
+
+    broken = raising(ValueError("ours"))
+    probe = Probe(broken, nothing_after) if where == "before" else Probe(nothing_before, broken)
+    hooked = hook(recorder, original, probe)
+    assert [hooked(1, key=2), hooked(1, key=2)] == ["theirs", "theirs"]
+    assert calls == [((1,), {"key": 2})] * 2
+    assert (recorder.exceptions, recorder.first_exception) == (2, "ValueError: ours")
+    assert len(caplog.records) == 1
+
+
+def test_after_is_skipped_when_before_failed(recorder: Recorder) -> None:
+    probe = Probe(raising(ValueError()), raising(AssertionError("must not run")))
+    hook(recorder, lambda: None, probe)()
+    assert recorder.exceptions == 1
+
+
+@pytest.mark.parametrize("error", [ValueError("theirs"), KeyboardInterrupt(), SystemExit(3)])
+def test_servers_own_exception_passes_untouched(error: BaseException, recorder: Recorder) -> None:
+    hooked = hook(recorder, raising(error), Probe(nothing_before, raising(AssertionError())))
+    with pytest.raises(type(error)) as caught:
+        hooked()
+    assert caught.value is error
+    assert recorder.exceptions == 0
+
+
+def test_ctrl_c_in_the_recorder_is_the_servers(recorder: Recorder) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        hook(recorder, lambda: None, Probe(raising(KeyboardInterrupt()), nothing_after))()
+
+
+def test_nothing_runs_while_nobody_records() -> None:
+    broken = raising(AssertionError("must not run"))
+    hooked = hook(None, lambda x: x + 1, Probe(broken, broken))
+    assert hooked(1) == 2
+    assert getattr(hooked, MARK) == "role"
+
+
+# -- numbers
+
+
+def test_copies_and_other_recorders_objects_are_new() -> None:
+    announced: list[int] = []
+    one, two = Numbering(lambda n, _: announced.append(n)), Numbering(lambda n, _: None)
+    req = Thing()
+    assert one.qid(req) == 0 == one.qid(req) and one.knows(req)
+    assert not two.knows(req)
+    copy = Thing()
+    copy.__dict__.update(req.__dict__)
+    assert not one.knows(copy)
+    assert one.meet(copy) == 1 and one.qids([req, copy]) == [0, 1]
+    assert announced == [0, 1]
+    batch = Thing()
+    assert one.batch(batch) == 0 == one.batch(batch)
+    other = Thing()
+    other.__dict__.update(batch.__dict__)
+    assert one.batch(other) == 1
+
+
+def test_results_answer_their_launch_in_any_order() -> None:
+    numbers = Numbering(lambda n, _: None)
+    first, idle, second = Thing(), Thing(), Thing()
+    assert [numbers.launch(first, True), numbers.launch(idle, False)] == [0, 1]
+    assert numbers.launch(second, True) == 2
+    assert [numbers.answered(second), numbers.answered(first)] == [2, 0]
+    assert numbers.answered(Thing()) is None
+
+
+def test_results_without_a_tag_answer_the_oldest_launch() -> None:
+    numbers = Numbering(lambda n, _: None)
+    for _ in range(2):
+        numbers.launch(Thing(), True)
+    assert [numbers.answered(Thing()) for _ in range(3)] == [0, 1, None]
+
+
+def test_objects_that_take_no_attributes_are_remembered() -> None:
+    numbers = Numbering(lambda n, _: None)
+    one, two = Slotted(), Slotted()
+    assert [numbers.batch(thing) for thing in (one, two, one, two)] == [0, 1, 0, 1]
+
+
+def test_result_of_a_dropped_launch_refers_to_nothing() -> None:
+    numbers = Numbering(lambda n, _: None)
+    result = Thing()
+    numbers.lose(numbers.launch(result, True))
+    assert numbers.answered(result) is None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "itemsize"),
+    [(0, 255, 1), (0, 256, 2), (0, 65535, 2), (0, 65536, 4), (-1, 3, 4)],
+)
+def test_rows_take_the_narrowest_type_that_holds_them(low: int, high: int, itemsize: int) -> None:
+    assert _itemsize(low, high) == itemsize

@@ -1,0 +1,169 @@
+"""The journal's writer in processes that are killed, forked, out of disk, or too slow."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from children import python, wait_for
+from specdiff.recorders import journal
+from specdiff.recorders.capture.overhead import Overhead
+from specdiff.recorders.recover import is_locked
+from specdiff.recorders.run import Stats, stats_from_json
+from specdiff.recorders.schema import Kind
+
+# argv: the journal, how many records, and what to do then
+WRITER = """
+import os, sys, time
+from pathlib import Path
+from specdiff.recorders.capture.writer import JournalWriter
+from specdiff.recorders.run import Stats
+from specdiff.recorders.schema import Kind
+
+path, count, then = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+stats = lambda closed: Stats(count, 0, 0, None, None, None, None, 0, closed)
+if then == "full":
+    import resource
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
+writer = JournalWriter(path, b"", 1 << 24, stats, print)
+for i in range(count):
+    payload = i.to_bytes(4, "little") * 25
+    if writer.has_room(len(payload)):
+        writer.put(Kind.GAP, payload, len(payload))
+if then == "full":
+    time.sleep(0.3)
+    print("error:", writer.error)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+if then == "wait":
+    print("written", flush=True)
+    time.sleep(60)
+if then == "fork" and os.fork() == 0:
+    writer.abandon()
+    writer.put(Kind.GAP, b"from the child", 0)
+    time.sleep(0.2)
+    os._exit(0)
+if then == "fork":
+    os.wait()
+writer.close()
+"""
+
+
+def numbers(path: Path) -> list[int]:
+    """The record numbers, each checked against its whole payload."""
+    found = []
+    for record in journal.scan(path).records:
+        if record.type == Kind.GAP:
+            assert record.payload == record.payload[:4] * 25
+            found.append(int.from_bytes(record.payload[:4], "little"))
+    return found
+
+
+def last_stats(path: Path) -> Stats:
+    records = [item for item in journal.scan(path).records if item.type == journal.Type.STATS]
+    return stats_from_json(records[-1].payload)
+
+
+def test_everything_is_written_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    done = python(WRITER, path, "5000", "close")
+    assert done.returncode == 0, done.stderr
+    assert numbers(path) == list(range(5000))
+    assert last_stats(path).closed
+    assert journal.scan(path).damage is None
+    assert not is_locked(path)
+
+
+def test_killed_writer_leaves_whole_records_and_no_lock(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path), "2000", "wait"], stdout=subprocess.PIPE
+    ) as child:
+        wait_for(lambda: path.exists() and len(numbers(path)) == 2000, "the records")
+        assert is_locked(path)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    assert not is_locked(path)
+    assert numbers(path) == list(range(2000))
+    assert journal.scan(path).damage is None
+
+
+def test_fork_does_not_write_and_does_not_take_the_lock(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    done = python(WRITER, path, "100", "fork")
+    assert done.returncode == 0, done.stderr
+    assert numbers(path) == list(range(100))
+
+
+def test_full_disk_costs_nothing_that_was_written_and_is_retried(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    done = python(WRITER, path, "2000", "full")
+    assert done.returncode == 0, done.stderr
+    assert "File too large" in done.stdout
+    assert numbers(path) == list(range(2000))
+
+
+def test_existing_journal_is_not_touched(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    path.write_bytes(b"someone else's")
+    assert python(WRITER, path, "1", "close").returncode != 0
+    assert path.read_bytes() == b"someone else's"
+
+
+@given(st.lists(st.integers(0, 10**10), min_size=1, max_size=50))
+def test_overhead_quantiles_are_close(spent: list[int]) -> None:
+    overhead = Overhead()
+    for ns in spent:
+        overhead.spend(ns)
+        overhead.step()
+    spent.sort()
+    assert overhead.max_ns == spent[-1]
+    for q in (0.5, 0.99):
+        exact = spent[min(int(-(-q * len(spent) // 1)) - 1, len(spent) - 1)]
+        estimate = overhead.quantile(q)
+        assert estimate is not None
+        assert exact <= estimate <= exact * 1.125 + 1
+
+
+@given(
+    payloads=st.lists(st.binary(max_size=200), max_size=8),
+    cut=st.floats(0, 1),
+    bit=st.integers(0, 7),
+    damage=st.sampled_from(["cut", "flip"]),
+)
+def test_damaged_journal_keeps_what_is_before_the_damage(
+    tmp_path_factory: pytest.TempPathFactory,
+    payloads: list[bytes],
+    cut: float,
+    bit: int,
+    damage: str,
+) -> None:
+    path = tmp_path_factory.mktemp("journal") / "j"
+    frames = [journal.frame(Kind.GAP, payload) for payload in payloads]
+    body = b"".join(frames)
+    at = int(cut * len(body))
+    if damage == "cut":
+        broken = bytearray(body[:at])
+    else:
+        broken = bytearray(body)
+        if at < len(body):
+            broken[at] ^= 1 << bit
+    path.write_bytes(journal.HEADER + bytes(broken))
+    scan = journal.scan(path)
+    found = [record.payload for record in scan.records]
+    whole, end = 0, 0
+    while whole < len(frames) and end + len(frames[whole]) <= at:
+        end += len(frames[whole])
+        whole += 1
+    assert found[:whole] == payloads[:whole]
+    assert len(found) <= len(payloads)
+    if found != payloads and not (damage == "cut" and at == end):
+        assert scan.damage is not None
+        assert scan.damage.offset == len(journal.HEADER) + end
+    os.unlink(path)

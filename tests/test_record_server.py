@@ -1,0 +1,118 @@
+"""`specdiff record` around sglang's own HTTP server: launcher, tokenizer, detokenizer and spawned schedulers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from children import SPECDIFF, rig
+from specdiff.recorders import hdf5
+from specdiff.recorders.recording import Recording
+from specdiff.replay import spec
+from specdiff.replay.exercised import exercised
+from specdiff.replay.quantity import Quantity
+from specdiff.replay.verdict import Verdict, replay
+
+pytestmark = pytest.mark.live
+
+
+@contextmanager
+def recorded_server(
+    version: str, folder: Path, *flags: str
+) -> Iterator[tuple[int, subprocess.Popen[str]]]:
+    """A server under `specdiff record`, in a session of its own: (port, the recording parent)."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    serve = rig(version, "random", "--serve", "--port", str(port), *flags)
+    with subprocess.Popen(
+        [*SPECDIFF, "record", "-o", str(folder), "--", *serve],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    ) as parent:
+        try:
+            yield port, parent
+        finally:
+            if parent.poll() is None:
+                os.killpg(parent.pid, signal.SIGKILL)
+
+
+def ask(port: int, requests: int) -> None:
+    """Real HTTP requests with streams, stops and aborts; the client checks every token it gets back."""
+    client = [
+        sys.executable,
+        "-m",
+        "specdiff.fixtures.rig.client",
+        "--port",
+        str(port),
+        "--seed",
+        "3",
+    ]
+    done = subprocess.run(
+        [*client, "--requests", str(requests)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def stop(parent: subprocess.Popen[str], folder: Path) -> list[Recording]:
+    """SIGTERM to us alone: it reaches sglang, which drains and then SIGKILLs its schedulers."""
+    parent.send_signal(signal.SIGTERM)
+    output, _ = parent.communicate(timeout=120)
+    paths = [Path(path) for path in output.split()]
+    assert sorted(folder.iterdir()) == sorted(paths), "only the recordings are left"
+    return [hdf5.load(path) for path in paths]
+
+
+def check_whole(recording: Recording) -> None:
+    assert recording.damage is None
+    assert (
+        recording.stats is not None and recording.stats.exceptions == recording.stats.dropped == 0
+    )
+    assert recording.results.launch.tolist() == recording.launches.launch.tolist()
+
+
+@pytest.mark.parametrize(("version", "books"), [("0.5.13", "fixed"), ("0.5.23", "fixed-22651")])
+def test_a_real_server_from_first_request_to_verdict(
+    version: str, books: str, tmp_path: Path
+) -> None:
+    with recorded_server(version, tmp_path) as (port, parent):
+        ask(port, 60)
+        (recording,) = stop(parent, tmp_path)
+    check_whole(recording)
+    reached = exercised(recording)
+    assert [
+        name for name in ("finish", "stop-mid-run", "merge", "filter") if not reached[name]
+    ] == []
+    assert reached["stale-finished-1"] + reached["stale-finished-many"] > 10
+    result = replay(recording, spec.parse("observed"), spec.parse(books))
+    assert result.verdict is Verdict.SAME
+    for quantity in result.quantities:
+        if quantity.quantity is not Quantity.INDEXER_TOPK:  # this server has no indexer
+            assert quantity.num_compared > 0 == quantity.num_not_captured, quantity.quantity
+    assert replay(recording, spec.OLD, spec.FIXED).verdict is Verdict.DIFFERS
+
+
+def test_two_ranks_leave_two_recordings(tmp_path: Path) -> None:
+    with recorded_server("0.5.13", tmp_path, "--", "--dp-size", "2") as (port, parent):
+        ask(port, 40)
+        recordings = stop(parent, tmp_path)
+    assert sorted(recording.run.dp_rank or 0 for recording in recordings) == [0, 1]
+    assert len({recording.run.run_id for recording in recordings}) == 1
+    rids = [rid for recording in recordings for rid in recording.rids]
+    assert len(set(rids)) == len(rids)
+    for recording in recordings:
+        check_whole(recording)

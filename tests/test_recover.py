@@ -1,0 +1,150 @@
+"""`specdiff recover`: what becomes of journals that are whole, cut, empty, locked, or in the way."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from children import specdiff, wait_for
+from specdiff.recorders import hdf5
+from specdiff.recorders.errors import RecordingError
+from specdiff.recorders.journal import HEADER, Type, frame
+from specdiff.recorders.recover import Kept, Recovered, recording_name, recover
+from specdiff.recorders.run import Run, to_json
+from specdiff.recorders.schema import Kind
+from specdiff.recorders.wire import pack_event
+from strategies import RUN, journals
+
+LOCKED = """
+import fcntl, sys, time
+file = open(sys.argv[1], "ab")
+fcntl.lockf(file, fcntl.LOCK_EX)
+print("locked", flush=True)
+time.sleep(60)
+"""
+
+
+def run_frame(**changes: object) -> bytes:
+    return frame(Type.RUN, to_json(dataclasses.replace(RUN, **changes)).encode())  # type: ignore[arg-type]
+
+
+def gap(dropped: int) -> bytes:
+    return frame(Kind.GAP, pack_event(Kind.GAP, 1, 1, (dropped,)))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(journal=journals())
+def test_a_journal_becomes_a_recording_and_goes(
+    journal: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    directory = tmp_path_factory.mktemp("recover")
+    (directory / "r-1-0.journal").write_bytes(journal)
+    (outcome,) = recover(directory)
+    assert isinstance(outcome, Recovered)
+    assert [path.name for path in directory.iterdir()] == [outcome.path.name]
+    recording = hdf5.load(outcome.path)
+    assert outcome.num_events == len(recording.events.kind)
+
+
+def test_only_the_run_that_was_asked_for(tmp_path: Path) -> None:
+    for name in ("a-1-0", "b-1-0"):
+        (tmp_path / f"{name}.journal").write_bytes(HEADER + run_frame())
+    (outcome,) = recover(tmp_path, "a")
+    assert outcome.journal.name == "a-1-0.journal"
+    assert (tmp_path / "b-1-0.journal").exists()
+
+
+def test_cut_journal_keeps_what_was_before_and_says_what_was_lost(tmp_path: Path) -> None:
+    data = HEADER + run_frame() + gap(2) + gap(3)
+    (tmp_path / "r-1-0.journal").write_bytes(data[:-1])
+    done = specdiff("recover", tmp_path)
+    assert done.returncode == 0
+    path = Path(done.stdout.strip())
+    assert hdf5.load(path).gaps.dropped.tolist() == [2]
+    assert "1 events, 2 dropped" in done.stderr
+    assert "the file ends inside a record" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "nothing was recorded"),
+        (HEADER[:5], "nothing was recorded"),
+        (HEADER, "nothing was recorded"),
+        (b"specdiff-journal 9\n", "version 9"),
+        (b"something else", "not a specdiff journal"),
+        (HEADER + frame(Kind.GAP, b"short"), "GAP"),
+    ],
+)
+def test_unreadable_journal_is_named_and_kept(content: bytes, why: str, tmp_path: Path) -> None:
+    (tmp_path / "r-1-0.journal").write_bytes(content)
+    (tmp_path / "r-2-0.journal").write_bytes(HEADER + run_frame())
+    done = specdiff("recover", tmp_path)
+    assert done.returncode == 128
+    assert why in done.stderr and "r-1-0.journal" in done.stderr
+    assert (tmp_path / "r-1-0.journal").read_bytes() == content
+    assert len(done.stdout.split()) == 1  # the sound one all the same
+
+
+def test_locked_journal_is_left_alone(tmp_path: Path) -> None:
+    journal = tmp_path / "r-1-0.journal"
+    journal.write_bytes(HEADER + run_frame())
+    with subprocess.Popen(
+        [sys.executable, "-c", LOCKED, str(journal)], stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None and child.stdout.readline() == b"locked\n"
+        (outcome,) = recover(tmp_path)
+        child.kill()
+    assert isinstance(outcome, Kept) and outcome.live
+    assert journal.exists()
+    wait_for(lambda: isinstance(recover(tmp_path)[0], Recovered), "the lock to go")
+
+
+def test_existing_recording_is_not_overwritten_unless_forced(tmp_path: Path) -> None:
+    journal = tmp_path / "r-1-0.journal"
+    journal.write_bytes(HEADER + run_frame())
+    (first,) = recover(tmp_path)
+    assert isinstance(first, Recovered)
+    journal.write_bytes(HEADER + run_frame() + gap(1))
+    (second,) = recover(tmp_path)
+    assert isinstance(second, Kept) and "--force" in second.why
+    assert len(hdf5.load(first.path).gaps.dropped) == 0
+    (third,) = recover(tmp_path, force=True)
+    assert isinstance(third, Recovered) and third.path == first.path
+    assert hdf5.load(first.path).gaps.dropped.tolist() == [1]
+
+
+def test_notes_go_with_their_process(tmp_path: Path) -> None:
+    (tmp_path / "r-1.attach.json").write_text("{}\n")
+    assert recover(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_folder_and_no_journals(tmp_path: Path) -> None:
+    with pytest.raises(RecordingError, match="no such folder"):
+        recover(tmp_path / "nowhere")
+    done = specdiff("recover", tmp_path)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "nothing to recover" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({}, "20260102-030405-0.5.13-pid7-2.h5"),
+        (
+            {"dp_rank": 1, "dp_size": 2, "tp_rank": 3, "tp_size": 4},
+            "20260102-030405-0.5.13-pid7-2-dp1-tp3.h5",
+        ),
+        ({"sglang_version": "0.5.14.dev1+g/x"}, "20260102-030405-0.5.14.dev1+g_x-pid7-2.h5"),
+    ],
+)
+def test_names_sort_by_time_and_tell_ranks_apart(changes: dict[str, object], name: str) -> None:
+    base = {"started": "2026-01-02T03:04:05.678+00:00", "sglang_version": "0.5.13", "pid": 7}
+    run: Run = dataclasses.replace(RUN, **{**base, **changes})  # type: ignore[arg-type]
+    assert recording_name(run, Path("run-7-2.journal")) == name
