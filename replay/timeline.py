@@ -113,10 +113,16 @@ def _moments(columns: Columns, qid: int, books: Sequence[_Books]) -> Iterator[Mo
     }
     for event, row in sorted(_events_of(recording, qid)):
         kind = Kind(int(recording.events.kind[event]))
+        if kind is Kind.FILTER and _removes_nobody(recording, int(recording.events.ref[event])):
+            continue
         touch = touch_at.get(event)
         committed = tuple(_at(book, touch) for book in books)
         detail = _detail(recording, kind, int(recording.events.ref[event]), row)
         yield Moment(event, int(recording.events.iteration[event]), kind, detail, committed)
+
+
+def _removes_nobody(recording: Recording, ref: int) -> bool:
+    return bool(recording.filters.num_rows[ref] == recording.filters.size_before[ref])
 
 
 def _at(book: _Books, touch: int | None) -> Committed | None:
@@ -159,7 +165,7 @@ def _detail(recording: Recording, kind: Kind, ref: int, row: int) -> str:
 def _result_detail(recording: Recording, row: int) -> str:
     rows = recording.result_rows
     if rows.accept_len[row] == NONE32:
-        return "first token"
+        return "one token, from the prefill"
     state = (
         "retracted"
         if rows.is_retracted[row] == 1
@@ -175,5 +181,6 @@ def _finish_detail(recording: Recording, row: int) -> str:
     finishes = recording.finishes
     reason = Reason(int(finishes.reason[row])).name.lower().replace("_", " ")
     stop = finishes.finished_len[row]
-    kept = "" if stop == NONE64 else f", {stop} of them before the stop"
+    cut = stop not in (NONE64, finishes.output_len[row])
+    kept = f", {stop} of them up to the stop" if cut else ""
     return f"{reason}: prompt {finishes.origin_len[row]}, {finishes.output_len[row]} outputs{kept}"
