@@ -1,0 +1,187 @@
+"""The rig: its script is pure, its scenarios are checked, its truth holds for a live scheduler."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.machinery
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from specdiff.fixtures.rig.capture_rows import NUM_EXPERTS, topk_rows
+from specdiff.fixtures.rig.errors import RigError
+from specdiff.fixtures.rig.postimport import PostImportFinder
+from specdiff.fixtures.rig.releases import find_release
+from specdiff.fixtures.rig.scenarios import SCENARIOS, find_scenario
+from specdiff.fixtures.rig.script import (
+    FIRST_TOKEN,
+    NUM_DRAFT_TOKENS,
+    VOCAB_SIZE,
+    RequestScript,
+    Scenario,
+    accepted,
+    token,
+)
+from specdiff.fixtures.rig.truth import (
+    Answer,
+    check_answers,
+    complaint,
+    lengths_allowed,
+    stop_position,
+)
+
+rids = st.text("abcxyz-0123456789", min_size=1, max_size=12)
+positions = st.integers(0, 500)
+
+
+@given(rids, positions)
+def test_tokens_and_runs_stay_in_range(rid: str, position: int) -> None:
+    assert FIRST_TOKEN <= token(rid, position) < VOCAB_SIZE
+    assert 1 <= accepted(rid, position) <= NUM_DRAFT_TOKENS
+    assert accepted(rid, position, (2, 3)) == (2, 3)[position % 2]
+
+
+def test_the_script_never_changes() -> None:
+    """Committed recordings were made with these; another hash would make them unexplainable."""
+    assert [token("r0-0", p) for p in range(4)] == [1438, 826, 323, 403]
+    assert [accepted("r0-0", p) for p in range(8)] == [3, 1, 4, 2, 4, 4, 1, 4]
+
+
+def test_runs_of_every_length_are_equally_likely() -> None:
+    runs = [accepted(f"r{i}", p) for i in range(40) for p in range(100)]
+    for length in range(1, NUM_DRAFT_TOKENS + 1):
+        assert 0.2 < runs.count(length) / len(runs) < 0.3
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"prefix_len": 8}, "0 <= prefix_len < prompt_len"),
+        ({"routed_experts_start_len": 9}, "0 <= start <= prompt_len"),
+        ({"max_new_tokens": 0}, "1 or more"),
+        ({"accept": (5,)}, "runs of 1 to 4"),
+        ({"arrival": 3, "abort_at": 2}, "the arrival step or later"),
+    ],
+)
+def test_a_request_that_cannot_be_is_refused(wrong: dict[str, object], said: str) -> None:
+    with pytest.raises(RigError, match="request 'a'") as caught:
+        replace(RequestScript("a"), **wrong)  # type: ignore[arg-type]
+    assert said in str(caught.value)
+
+
+def test_a_scenario_that_cannot_be_is_refused() -> None:
+    one = RequestScript("a")
+    with pytest.raises(RigError, match="no requests"):
+        Scenario("empty", ())
+    with pytest.raises(RigError, match="rids used twice: a"):
+        Scenario("twice", (one, one))
+    with pytest.raises(RigError, match="capture_experts is False"):
+        Scenario("experts", (replace(one, return_routed_experts=True),))
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_scenario_is_a_function_of_its_seed(name: str) -> None:
+    assert find_scenario(name, 3, None) == find_scenario(name, 3, None)
+    assert len(find_scenario(name, 3, 5).requests) == 5
+
+
+def test_an_unknown_scenario_is_refused_by_name() -> None:
+    with pytest.raises(RigError, match=r"no scenario 'nope'.*stale-stop"):
+        find_scenario("nope", 0, None)
+
+
+def test_an_unknown_release_is_refused_by_name() -> None:
+    with pytest.raises(RigError, match=r"0\.5\.99 is not a release the rig knows"):
+        find_release("0.5.99")
+
+
+@given(rids, st.integers(1, 40), st.integers(0, 40), st.booleans())
+def test_where_a_stop_ends_a_request(rid: str, limit: int, stop_at: int, deaf: bool) -> None:
+    request = RequestScript(rid, max_new_tokens=limit, stop_at=stop_at, ignore_eos=deaf)
+    stop = stop_position(request)
+    if deaf:
+        assert stop is None
+    else:
+        assert stop is not None and stop <= stop_at
+        assert token(rid, stop) == token(rid, stop_at)
+    assert all(1 <= length <= limit for length in lengths_allowed(request))
+
+
+def _answer(request: RequestScript, count: int) -> Answer:
+    ids = [token(request.rid, p) for p in range(count)]
+    return Answer(request.rid, ids, {"type": "length"})
+
+
+def test_what_the_truth_check_lets_through_and_what_not() -> None:
+    request = RequestScript("a", prompt_len=4, max_new_tokens=6)
+    assert complaint(request, _answer(request, 6)) is None
+    assert "5 tokens, expected 6" in str(complaint(request, _answer(request, 5)))
+    assert "never finished" in str(complaint(request, Answer("a")))
+    wrong = _answer(request, 6)
+    wrong.output_ids[3] += 1
+    assert "token 3" in str(complaint(request, wrong))
+    with pytest.raises(RigError, match="1 of 1 answers are wrong"):
+        check_answers((request,), {})
+
+
+def test_captured_rows_of_another_position_are_caught() -> None:
+    request = RequestScript("a", prompt_len=4, max_new_tokens=6)
+    whole = request.prompt + [token("a", p) for p in range(6)]
+    good = topk_rows(range(9), whole[:9])
+    assert good.max() < NUM_EXPERTS
+    answer = _answer(request, 6)
+    answer.routed_experts = good.tolist()
+    assert complaint(request, answer) is None
+    answer.routed_experts = topk_rows(range(1, 10), whole[:9]).tolist()
+    assert "not those of its tokens" in str(complaint(request, answer))
+
+
+class _AsksAllOthers:
+    """A post-import finder as others write them: it asks every finder but itself."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if name != "colorsys":
+            return None
+        others = (finder for finder in sys.meta_path if finder is not self)
+        found = (finder.find_spec(name, path, target) for finder in others)
+        return next((spec for spec in found if spec is not None), None)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_patching_finder_lives_beside_another(
+    first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patched: list[str] = []
+    ours = PostImportFinder({"colorsys": lambda module: patched.append(module.__name__)})
+    pair = [ours, _AsksAllOthers()] if first else [_AsksAllOthers(), ours]
+    monkeypatch.setattr(sys, "meta_path", [*pair, *sys.meta_path])
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    importlib.import_module("colorsys")
+    assert patched == ["colorsys"]
+
+
+@pytest.mark.live
+def test_clients_of_a_live_scheduler_get_what_the_script_says(tmp_path: Path) -> None:
+    events = tmp_path / "answers.jsonl"
+    command = [sys.executable, "-m", "specdiff.fixtures.rig", "--sglang", "0.5.23"]
+    command += ["--scenario", "random", "--seed", "7", "--requests", "120", "--events", str(events)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "120 requests" in done.stderr
+    answers = [Answer(**json.loads(line)) for line in events.read_text().splitlines()]
+    requests = {r.rid: r for r in find_scenario("random", 7, 120).requests}
+    assert [complaint(requests[a.rid], a) for a in answers] == [None] * 120
+    assert any(a.retractions for a in answers) and any(a.cached_tokens for a in answers)
+    assert any(a.aborted and not a.output_ids for a in answers)
+    asked = [a for a in answers if requests[a.rid].return_routed_experts and not a.aborted]
+    assert asked and all(a.routed_experts is not None for a in asked)
