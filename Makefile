@@ -7,7 +7,7 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 
-.PHONY: demo test lint types wheel clean
+.PHONY: demo test fidelity lint types wheel clean
 
 # Replays the bundled recordings under the old and the fixed books. They differ: exit 1 is the success.
 demo: $(VENV)/demo
@@ -17,6 +17,10 @@ demo: $(VENV)/demo
 # Records sglang's real scheduler on this CPU: the first run fetches its releases (about 100 MB) into the cache.
 test: $(VENV)/test
 	$(BIN)/python -m pytest $(ARGS)
+
+# Every release against itself, lifted and replayed: make fidelity ARGS="--seeds 50"
+fidelity: $(VENV)/test
+	$(BIN)/python tests/fidelity.py $(ARGS)
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..recorders.errors import RecordingError
+from ..recorders.errors import NoVerdictError, RecordingError
 from ..replay.quantity import Quantity
 from .inputs import recordings
 from .main import BROKEN, DIFFERS, NO_VERDICT, SAME
@@ -35,40 +35,50 @@ from .main import BROKEN, DIFFERS, NO_VERDICT, SAME
     show_default=True,
     help="Output form.",
 )
+@click.option(
+    "--repo", metavar="PATH", help="The git clone that a path sglang@REV names a commit of."
+)
 def replay(
-    recording: tuple[str, ...], old: str, fixed: str, quantities: tuple[str, ...], form: str
+    recording: tuple[str, ...],
+    old: str,
+    fixed: str,
+    quantities: tuple[str, ...],
+    form: str,
+    repo: str | None,
 ) -> int:
     """Replay recordings under two accounting paths and diff their books.
 
     RECORDING is a recording or a folder of them; without one, the bundled recordings are replayed.
-    PATH is observed, old, fixed, or old/fixed with fixes added and removed: old+23456, fixed-26126.
+    PATH is observed, old, fixed, or old/fixed with fixes added and removed: old+23456, fixed-26126; or the
+    functions of an sglang itself: sglang==0.5.11, sglang@REV with --repo, sglang@installed, or a source tree.
     """
     from ..recorders import (
         hdf5,  # imported late: torch comes with the engine, and `--help` must not wait for it
     )
     from ..replay import spec
+    from ..replay.lift.open import books_of
     from ..replay.verdict import Result, Verdict
     from ..replay.verdict import replay as replay_recording
     from . import report_json, report_replay
 
-    left, right = spec.parse(old), spec.parse(fixed)
+    left, right = spec.parse(old, repo), spec.parse(fixed, repo)
     wanted = [Quantity(name) for name in quantities] or None
+    for lifted in (left, right):
+        if isinstance(lifted, spec.Lifted):
+            books_of(lifted)  # a source that cannot be had is said once, not for every recording
     results: list[tuple[Path, Result]] = []
-    broken = False
+    codes: set[int] = set()
     for path in recordings(recording):
         try:
             results.append((path, replay_recording(hdf5.load(path), left, right, wanted)))
         except RecordingError as error:  # the others still get their verdict
             click.echo(f"specdiff: {error}", err=True)
-            broken = True
+            codes.add(BROKEN)
+        except NoVerdictError as error:
+            click.echo(f"specdiff: {path}: {error}", err=True)
+            codes.add(NO_VERDICT)
     report = report_json.print_results if form == "json" else report_replay.print_results
     report(results)
-    verdicts = {result.verdict for _, result in results}
-    codes = {
-        Verdict.DIFFERS: DIFFERS,
-        Verdict.NO_VERDICT: NO_VERDICT,
-        Verdict.SAME: SAME,
-    }  # the worst first
-    return (
-        BROKEN if broken else next(code for verdict, code in codes.items() if verdict in verdicts)
-    )
+    code_of = {Verdict.DIFFERS: DIFFERS, Verdict.NO_VERDICT: NO_VERDICT, Verdict.SAME: SAME}
+    codes |= {code_of[result.verdict] for _, result in results}
+    return next(code for code in (BROKEN, DIFFERS, NO_VERDICT, SAME) if code in codes)

@@ -17,7 +17,10 @@ import click
     metavar="PATH",
     help="A path to show; default: old, fixed and observed.",
 )
-def show(recording: Path, rid: str, paths: tuple[str, ...]) -> None:
+@click.option(
+    "--repo", metavar="PATH", help="The git clone that a path sglang@REV names a commit of."
+)
+def show(recording: Path, rid: str, paths: tuple[str, ...], repo: str | None) -> None:
     """Show every event of one request, with its committed length under several paths.
 
     16+1 reads: 16 settled, 1 slot claimed for a result that is still to come. Lines where the settled lengths part
@@ -30,5 +33,5 @@ def show(recording: Path, rid: str, paths: tuple[str, ...]) -> None:
     from ..replay.timeline import lives
     from .report_show import print_lives
 
-    wanted = [spec.parse(path) for path in paths or ("old", "fixed", "observed")]
+    wanted = [spec.parse(path, repo) for path in paths or ("old", "fixed", "observed")]
     print_lives(lives(hdf5.load(recording), rid, wanted))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from .columns.engine import ledger
 from .columns.shared import Columns
 from .diff import SeriesDiff
-from .ledger import Ledger
+from .ledger import Ledger, Series
 from .paths.fixes import ALL, rules_of, subsets
 from .spec import FixSet, Path
 
@@ -61,19 +62,31 @@ class Toggles:
 def explain(toggles: Toggles, difference: SeriesDiff, old: Path, new: Path) -> Explanation:
     """Toggle fixes on the side that is rules until it says what the other side says.
 
-    Between two sets of fixes only those in which they differ are toggled; against `observed` any of the five may be.
-    Two paths that are not rules (there is one only) leave everything unexplained.
+    Between two sets of fixes only those in which they differ are toggled; against any other path any of the five
+    may be. Where neither side is rules, each is matched with sets of fixes, cell by cell: toggling from one that
+    says what the old side says to one that says what the new side says explains the cell.
     """
+    if not isinstance(old, FixSet) and not isinstance(new, FixSet):
+        return _explanation(difference, ALL, _Matched(toggles, difference))
     base, target = (old, difference.new) if isinstance(old, FixSet) else (new, difference.old)
-    if not isinstance(base, FixSet):
-        return Explanation((), (), difference.differs)
+    assert isinstance(base, FixSet)
     other = new if base is old else old
     candidates = base.fixes ^ other.fixes if isinstance(other, FixSet) else ALL
+
+    def hits(toggled: frozenset[int]) -> Tensor:
+        return _says(toggles(base.fixes ^ toggled), target)
+
+    return _explanation(difference, candidates, hits)
+
+
+def _explanation(
+    difference: SeriesDiff, candidates: frozenset[int], hits: Callable[[frozenset[int]], Tensor]
+) -> Explanation:
+    """`hits(toggled)`: the cells (bool) that toggling these fixes explains."""
     sets: list[frozenset[int]] = []
     masks: list[Tensor] = []
     for toggled in subsets(candidates):
-        series = toggles(base.fixes ^ toggled)[difference.quantity]
-        hit = difference.differs & series.captured & (series.values == target.values).all(dim=1)
+        hit = difference.differs & hits(toggled)
         for smaller, mask in zip(sets, masks, strict=True):
             if smaller < toggled:
                 hit = hit & ~mask
@@ -82,3 +95,26 @@ def explain(toggles: Toggles, difference: SeriesDiff, old: Path, new: Path) -> E
             masks.append(hit)
     explained = torch.stack(masks).any(dim=0) if masks else torch.zeros_like(difference.differs)
     return Explanation(tuple(sets), tuple(masks), difference.differs & ~explained)
+
+
+def _says(ledger: Ledger, target: Series) -> Tensor:
+    """Cells (bool) where this ledger has the target's value."""
+    series = ledger[target.quantity]
+    return series.captured & (series.values == target.values).all(dim=1)
+
+
+class _Matched:
+    """Cells explained where neither side is rules."""
+
+    def __init__(self, toggles: Toggles, difference: SeriesDiff) -> None:
+        self._nothing = torch.zeros_like(difference.differs)
+        some = bool(difference.differs.any())
+        self._sets = tuple(subsets(ALL)) if some else ()
+        self._old = {fixes: _says(toggles(fixes), difference.old) for fixes in self._sets}
+        self._new = {fixes: _says(toggles(fixes), difference.new) for fixes in self._sets}
+
+    def __call__(self, toggled: frozenset[int]) -> Tensor:
+        mask = self._nothing.clone()
+        for fixes in self._sets:
+            mask |= self._old[fixes] & self._new[fixes ^ toggled]
+        return mask

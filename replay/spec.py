@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from dataclasses import dataclass
+from enum import Enum
 
 from ..recorders.errors import UsageError
 from .paths.fixes import ALL, NUMBERS
@@ -32,25 +34,54 @@ class FixSet:
         return "old" + "".join(f"+{number}" for number in sorted(self.fixes))
 
 
-Path = Observed | FixSet
+class Origin(Enum):
+    """Where a lifted path's source is read from."""
+
+    RELEASE = "release"
+    REVISION = "revision"
+    TREE = "tree"
+    INSTALLED = "installed"
+
+
+@dataclass(frozen=True, slots=True)
+class Lifted:
+    """The accounting functions of one sglang. `where`: a version, a revision or a folder, as the origin says."""
+
+    text: str
+    origin: Origin
+    where: str
+    repo: str | None = None  # of a revision
+
+    def __str__(self) -> str:
+        return self.text
+
+
+Path = Observed | FixSet | Lifted
 
 OLD = FixSet(frozenset())
 FIXED = FixSet(ALL)
-GRAMMAR = "observed, old, fixed, or old/fixed with fixes added and removed, such as old+23456 or fixed-26126"
+GRAMMAR = (
+    "observed, old, fixed, old/fixed with fixes added and removed, such as old+23456 or fixed-26126, "
+    "sglang==VERSION, sglang@REV with --repo, sglang@installed, or a folder that holds an sglang source tree"
+)
 
+_VERSION = re.compile(r"[0-9][0-9A-Za-z.!+]*")
 _TOGGLE = re.compile(r"([+-])([^+-]*)")
 _BASES = {"old": frozenset[int](), "fixed": ALL}
 
 
-def parse(text: str) -> Path:
-    """Read a path spec. Raises UsageError naming the nearest that exists."""
+def parse(text: str, repo: str | None = None) -> Path:
+    """Read a path spec; no source is opened. Raises UsageError naming the nearest that exists.
+
+    `repo`: the git clone that `sglang@REV` names a commit of.
+    """
     if text == "observed":
         return Observed()
-    if text.startswith("sglang") or "/" in text:
-        raise UsageError(
-            f"path {text!r}: paths lifted out of an sglang source are not in this version of specdiff. Expected {GRAMMAR}."
-        )
+    if text.startswith(("sglang=", "sglang@")):
+        return _sglang(text, repo)
     base = re.split(r"[+-]", text, maxsplit=1)[0]
+    if "/" in text or (base not in _BASES and os.path.isdir(text)):
+        return Lifted(text, Origin.TREE, text)
     if base not in _BASES:
         near = difflib.get_close_matches(base, ["observed", *_BASES], n=1)
         hint = f" Did you mean {near[0] + text[len(base) :]!r}?" if near else ""
@@ -60,6 +91,21 @@ def parse(text: str) -> Path:
         fix = _number(text, number)
         fixes.add(fix) if sign == "+" else fixes.discard(fix)
     return FixSet(frozenset(fixes))
+
+
+def _sglang(text: str, repo: str | None) -> Lifted:
+    where = text[len("sglang==") :] if text.startswith("sglang==") else text[len("sglang@") :]
+    if text.startswith("sglang=="):
+        if not _VERSION.fullmatch(where):
+            raise UsageError(f"path {text!r}: {where!r} is not a version such as 0.5.11.")
+        return Lifted(text, Origin.RELEASE, where)
+    if not text.startswith("sglang@") or not where:
+        raise UsageError(f"path {text!r}: expected sglang==VERSION or sglang@REV.")
+    if where == "installed":
+        return Lifted(text, Origin.INSTALLED, where)
+    if repo is None:
+        raise UsageError(f"path {text!r}: which clone? Name it with --repo PATH.")
+    return Lifted(text, Origin.REVISION, where, repo)
 
 
 def _number(text: str, number: str) -> int:

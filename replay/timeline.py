@@ -14,8 +14,9 @@ from ..recorders.recording import Recording
 from ..recorders.schema import NONE32, NONE64, ROW_TABLES, Kind, Mode, Reason
 from .columns.commits import commits, open_claims
 from .columns.shared import Columns
+from .lift.ledger import lengths
 from .paths.fixes import rules_of
-from .spec import FixSet, Path
+from .spec import FixSet, Lifted, Path
 from .tensors import column, nullable
 
 
@@ -88,6 +89,9 @@ def _books(columns: Columns, path: Path) -> _Books:
     if isinstance(path, FixSet):
         made = commits(recording, touches, rules_of(path.fixes))
         return _Books(made.after, made.claims_after, touches.seeded)
+    if isinstance(path, Lifted):
+        told = lengths(columns, path)
+        return _Books(told.raw, told.claims, told.known)
     raw = torch.full_like(touches.row, NONE64)
     claimed = torch.zeros_like(touches.row)
     for kind, values in (

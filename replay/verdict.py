@@ -18,10 +18,11 @@ from .diff import SeriesDiff, diff
 from .exercised import exercised
 from .explain import Explanation, Toggles, explain
 from .ledger import Ledger, Series
+from .lift.ledger import lifted
 from .observed import observed
 from .paths.fixes import NUMBERS
 from .quantity import Quantity
-from .spec import FixSet, Path
+from .spec import FixSet, Lifted, Path
 
 
 class Verdict(str, Enum):
@@ -122,7 +123,10 @@ def replay(
 
 
 def ledger_of(columns: Columns, toggles: Toggles, path: Path) -> Ledger:
-    return toggles(path.fixes) if isinstance(path, FixSet) else observed(columns)
+    """Raises UsageError or NoVerdictError where a lifted path cannot be had or cannot run."""
+    if isinstance(path, FixSet):
+        return toggles(path.fixes)
+    return lifted(columns, path) if isinstance(path, Lifted) else observed(columns)
 
 
 def _verdict(results: Sequence[QuantityResult], *, named: bool) -> Verdict:

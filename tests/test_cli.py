@@ -114,7 +114,7 @@ def test_explanations_are_found_by_toggling(
         (["replay", "--old", "fxied"], USAGE, "Did you mean 'fixed'?"),
         (["replay", "--old", "old+23465"], USAGE, "Did you mean 23456?"),
         (["replay", "--old", "old+"], USAGE, "not one of the five fixes"),
-        (["replay", "--old", "sglang==0.5.11"], USAGE, "not in this version"),
+        (["replay", "--old", "sglang=0.5.11"], USAGE, "sglang==VERSION"),
         (["replay", "--quantity", "kv_commited_len"], USAGE, "kv_committed_len"),
         (["replay", "--nonsense"], USAGE, "--nonsense"),
         (["nonsense"], USAGE, "nonsense"),

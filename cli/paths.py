@@ -1,0 +1,33 @@
+"""specdiff paths: which accounting paths there are, and what a lifted one is made of."""
+
+from __future__ import annotations
+
+import click
+
+from ..recorders.errors import UsageError
+
+
+@click.command()
+@click.option("--explain", metavar="PATH", help="Show where each role of this path was found.")
+@click.option(
+    "--repo", metavar="PATH", help="The git clone that a path sglang@REV names a commit of."
+)
+def paths(explain: str | None, repo: str | None) -> None:
+    """List the built-in paths, the five fixes, and the sglang releases in the cache with their books.
+
+    Which fixes a release's books equal is found by replaying both over the bundled recordings.
+    """
+    from ..recorders import hdf5  # imported late: torch comes with the engine
+    from ..replay import spec
+    from ..replay.lift import catalog
+    from .inputs import bundled, recordings
+    from .report_paths import print_explained, print_paths
+
+    if explain is not None:
+        path = spec.parse(explain, repo)
+        if not isinstance(path, spec.Lifted):
+            raise UsageError(f"--explain {explain!r}: only paths lifted out of an sglang source.")
+        print_explained(catalog.explained(path))
+        return
+    found = [hdf5.load(path) for path in recordings((str(bundled()),))]
+    print_paths(catalog.releases(found), len(found))

@@ -1,0 +1,1 @@
+"""The lifted engine: accounting functions read out of an sglang source tree and executed against stand-ins."""

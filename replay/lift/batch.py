@@ -1,0 +1,127 @@
+"""The stand-ins of a `ScheduleBatch` and of the draft input it carries from step to step."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any
+
+from .missing import Missing
+from .request import Request
+from .settings import Settings
+from .standin import Quiet, StandIn
+from .vector import Vector
+
+
+class HiddenMode(IntEnum):
+    """`CaptureHiddenMode`: no book depends on it."""
+
+    NULL = 0
+
+    def need_capture(self) -> bool:
+        return False
+
+
+class DecodeMode(StandIn):
+    """`ForwardMode.DECODE`."""
+
+    what = "batch.forward_mode"
+
+    def is_decode(self) -> bool:
+        return True
+
+    def is_extend(self) -> bool:
+        return False
+
+
+class DraftInput(StandIn):
+    """`batch.spec_info` between two steps: whose results are still to come."""
+
+    what = "batch.spec_info"
+
+    def __init__(self, future_indices: Vector) -> None:
+        self.future_indices = future_indices
+
+    def filter_batch(self, new_indices: Vector, **_: object) -> None:
+        self.future_indices = self.future_indices[new_indices]
+
+    def merge_batch(self, other: DraftInput) -> None:
+        self.future_indices = Vector([*self.future_indices, *other.future_indices])
+
+
+class _Penalties(StandIn):
+    what = "batch.sampling_info.penalizer_orchestrator"
+    is_required = False  # penalties change which tokens are drawn; those are recorded
+
+
+class _Sampling(StandIn):
+    what = "batch.sampling_info"
+    penalizer_orchestrator = _Penalties()
+
+    def filter_batch(self, *_: object) -> None: ...
+
+    def merge_batch(self, _: object) -> None: ...
+
+
+class _Model(StandIn):
+    what = "batch.model_config"
+    is_encoder_decoder = False  # spec v2 has no encoder-decoder models
+
+
+class Allocator(StandIn):
+    what = "allocator"
+
+    def __init__(self, page_size: int) -> None:
+        self.page_size = page_size
+
+
+class TreeCache(StandIn):
+    what = "tree_cache"
+
+    def __init__(self, page_size: int) -> None:
+        self.page_size = page_size
+        self.token_to_kv_pool_allocator = Allocator(page_size)
+
+
+class Batch(StandIn):
+    """A batch: who is in it, their lengths as far as they are known, and the sum."""
+
+    what = "batch"
+    device = "cpu"
+    model_config = _Model()
+    sampling_info = _Sampling()
+    req_to_token_pool = Quiet("batch.req_to_token_pool")
+    # No book depends on these, and recordings do not hold them: read as absent.
+    multimodal_inputs = None
+    hisparse_coordinator = None
+    output_ids = None
+    input_ids = None
+    return_logprob = False
+    has_stream = False
+    return_hidden_states = False
+    return_hidden_states_mode = HiddenMode.NULL
+    is_prefill_only = False
+    is_spec_v2 = True
+    has_grammar = False
+
+    def __init__(self, reqs: list[Request], seq_lens: list[int], settings: Settings) -> None:
+        self.reqs = reqs
+        self.seq_lens = Vector(seq_lens)
+        self.seq_lens_cpu: Vector | None = Vector(seq_lens)
+        self.orig_seq_lens = Vector(seq_lens)
+        self.seq_lens_sum: int | None = sum(seq_lens)
+        self.req_pool_indices = self.req_pool_indices_cpu = Vector(req.qid for req in reqs)
+        self.spec_info: DraftInput | None = None
+        self.spec_algorithm = settings.algorithm
+        self.forward_mode = DecodeMode()
+        self.tree_cache = TreeCache(settings.page_size)
+        self.token_to_kv_pool_allocator = self.tree_cache.token_to_kv_pool_allocator
+
+    def batch_size(self) -> int:
+        return len(self.reqs)
+
+    def maybe_evict_swa(self) -> None: ...
+
+    def maybe_wait_verify_done(self) -> None: ...
+
+    def cumulate_penalty_output_tokens(self) -> Any:
+        raise Missing("batch.cumulate_penalty_output_tokens", "calls")

@@ -1,0 +1,46 @@
+"""Replays lifted books over a recording, one event at a time."""
+
+from __future__ import annotations
+
+from ...recorders.recording import Recording
+from ...recorders.schema import Kind
+from .link import Books
+from .lives import Lives
+from .rows import Rows
+from .stage import Stage
+from .sums import Batches
+from .tape import Tape
+from .tracks import Tracks
+
+
+def replay(books: Books, recording: Recording) -> Tracks:
+    """Everything these books compute. Raises CannotRunError where they need what a recording does not hold."""
+    stage, tape, tracks = Stage(books, recording), Tape.of(recording), Tracks()
+    lives, batches = Lives(stage, tape, tracks), Batches(stage, tape, tracks)
+    rows = Rows(stage, tape, tracks)
+    for kind, ref in tape:
+        if kind is Kind.EXTEND:
+            lives.extend(ref)
+            batches.extend(ref)
+        elif kind is Kind.PREPARE:
+            lives.prepare(ref, batches.prepare(ref))
+        elif kind is Kind.LAUNCH:
+            lives.launch(ref)
+            batches.launch(ref)
+        elif kind is Kind.RESULT:
+            lives.result(ref)
+        elif kind is Kind.FILTER:
+            batches.filter(ref)
+        elif kind is Kind.MERGE:
+            batches.merge(ref)
+        elif kind is Kind.FINISH:
+            lives.finish(ref)
+            rows.finish(ref)
+        elif kind is Kind.RETRACT:
+            lives.retract(ref)
+        elif kind is Kind.RELEASE:
+            stage.requests[tape.events[kind].qid[ref]].lets_kv_go()
+        elif kind is Kind.GAP:
+            stage.forget()
+            batches.forget()
+    return tracks

@@ -1,0 +1,90 @@
+"""sglang as it was at a commit: read through one `git cat-file --batch` process, never checked out."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import IO
+
+from ...recorders.errors import UsageError
+from .source import PROBE, ROOTS
+
+_GIT = ("git", "--no-pager", "-c", "core.quotePath=false")
+
+
+def commit_of(repo: Path, revision: str) -> str:
+    """The full hash of a commit, tag or branch. Raises UsageError where there is none."""
+    if not repo.is_dir():
+        raise UsageError(f"--repo {str(repo)!r}: no such folder.")
+    command = [*_GIT, "-C", str(repo), "rev-parse", "--verify", "--quiet", "--end-of-options"]
+    try:
+        done = subprocess.run(
+            [*command, f"{revision}^{{commit}}"], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        raise UsageError("sglang@REV needs git, which is not installed.") from None
+    if done.returncode:
+        inside = subprocess.run(
+            [*_GIT, "-C", str(repo), "rev-parse", "--git-dir"], capture_output=True, check=False
+        )
+        if inside.returncode:
+            raise UsageError(f"--repo {str(repo)!r}: not a git repository.")
+        raise UsageError(
+            f"path 'sglang@{revision}': {repo} has no such commit, tag or branch. "
+            "`git fetch --tags` there may bring it."
+        )
+    return done.stdout.strip()
+
+
+class CatFile:
+    """One `git cat-file --batch`, for as many commits as are asked for."""
+
+    def __init__(self, repo: Path) -> None:
+        self._process = subprocess.Popen(
+            [*_GIT, "-C", str(repo), "cat-file", "--batch"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def close(self) -> None:
+        _pipe(self._process.stdin).close()
+        self._process.wait()
+        _pipe(self._process.stdout).close()
+
+    def blob(self, commit: str, path: str) -> bytes | None:
+        """The contents of a file at a commit; None where it has no such file."""
+        asked, answer = _pipe(self._process.stdin), _pipe(self._process.stdout)
+        asked.write(f"{commit}:{path}\n".encode())
+        asked.flush()
+        header = answer.readline().split()
+        if len(header) != 3:  # "... missing", or the process has ended
+            return None
+        data = answer.read(int(header[2]))
+        answer.read(1)
+        return data if header[1] == b"blob" else None
+
+
+class GitSource:
+    """One commit. Raises UsageError where it holds no sglang."""
+
+    def __init__(self, name: str, commit: str, files: CatFile) -> None:
+        self.name, self._commit, self._files = name, commit, files
+        roots = (root for root in ROOTS if files.blob(commit, _join(root, PROBE)) is not None)
+        found = next(roots, None)
+        if found is None:
+            raise UsageError(f"path {name!r}: commit {commit[:12]} holds no sglang source tree.")
+        self._root = found
+
+    def read(self, path: str) -> str | None:
+        data = self._files.blob(self._commit, _join(self._root, path))
+        return None if data is None else data.decode("utf-8")
+
+
+def _join(root: str, path: str) -> str:
+    return f"{root}/{path}" if root else path
+
+
+def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
+    assert pipe is not None
+    return pipe

@@ -1,0 +1,96 @@
+"""What the allow-listed global names of `names.py` are, inside one replay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .batch import Batch, HiddenMode
+from .missing import Missing
+from .request import Request
+from .scheduler import Capturer
+from .settings import Algorithm, Settings
+from .standin import Quiet, StandIn
+from .vector import Torch
+
+
+class _Modes(StandIn):
+    """`CaptureHiddenMode`."""
+
+    what = "CaptureHiddenMode"
+    NULL = HiddenMode.NULL
+
+
+class _Algorithms(StandIn):
+    """`SpeculativeAlgorithm`, the class."""
+
+    what = "SpeculativeAlgorithm"
+
+    def from_string(self, name: str | None) -> Algorithm:
+        return Algorithm(name or "NONE")
+
+
+class _ForDevice(StandIn):
+    """`ALLOC_EXTEND_FUNCS`: allocates slots; how many is known before, which ones no book says."""
+
+    what = "ALLOC_EXTEND_FUNCS"
+
+    def __getitem__(self, _: object) -> Any:
+        return _slots
+
+
+def stand_ins(settings: Settings, capturer: Capturer) -> dict[str, Any]:
+    """By name; see `names.STAND_INS`."""
+    log = Quiet("logger")
+    return {
+        "torch": Torch(),
+        "logger": log,
+        "logging": log,
+        "Req": Request,
+        "ScheduleBatch": Batch,
+        "CaptureHiddenMode": _Modes(),
+        "SpeculativeAlgorithm": _Algorithms(),
+        "AbortReq": Quiet("AbortReq"),
+        "alloc_token_slots": _slots,
+        "alloc_paged_token_slots_extend": _slots,
+        "alloc_paged_token_slots_extend_for_spec": _slots,
+        "get_last_loc": _slots,
+        "assign_req_to_token_pool_func": _nothing,
+        "evict_from_tree_cache": _nothing,
+        "strip_beam_tail": _nothing,  # no beams under speculative decoding
+        "ALLOC_EXTEND_FUNCS": _ForDevice(),
+        "_device_type": lambda _: "cpu",
+        **dict.fromkeys(
+            (
+                "get_global_server_args",
+                "get_server_args",
+                "get_spec",
+                "get_schedule",
+                "get_parallel",
+            ),
+            lambda: settings,
+        ),
+        "max_speculative_num_draft_tokens": lambda: settings.max_speculative_num_draft_tokens,
+        "get_global_experts_capturer": lambda: capturer,
+        "get_global_indexer_capturer": lambda: capturer,
+        "is_pin_memory_available": lambda *_: False,
+        "get_batch_return_hidden_states_mode": lambda _: HiddenMode.NULL,
+        **dict.fromkeys(("_is_cuda", "_is_hip", "_is_npu", "_is_musa", "_DEBUG_ASSERT"), False),
+        **{name: _Refused(name) for name in ("ForwardMode", "get_exec")},
+    }
+
+
+def _slots(*_: object, **__: object) -> Quiet:
+    return Quiet("KV slots")
+
+
+def _nothing(*_: object, **__: object) -> None: ...
+
+
+class _Refused(StandIn):
+    """Known by name, but nothing lifted so far needs it."""
+
+    def __init__(self, name: str) -> None:
+        self.what = name
+
+    def __call__(self, *_: object) -> Any:
+        raise Missing(self.what, "calls")

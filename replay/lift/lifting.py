@@ -1,0 +1,172 @@
+"""From a source to a surface: find each role, then everything that it reaches, by reading; nothing is imported."""
+
+from __future__ import annotations
+
+import ast
+import gc
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from .bases import answers
+from .missing import CannotRunError
+from .module import Module, Modules, Origin, imports_of, members
+from .names import ALLOWED_BUILTINS, ALLOWED_MODULES, STAND_INS
+from .reading import field_literals, free_names, init_literals, is_literal, reads, written
+from .roles import ESSENTIAL, PLACES, REQ, REQ_KV, Role
+from .source import Source
+from .strip import inner_imports, is_property, is_static, stripped
+from .surface import Binding, Definition, Means, Surface
+
+_REQUESTS = frozenset({"req", "r"})  # what sglang's functions call a request
+_MAX_REEXPORTS = 5
+
+
+def lift(source: Source) -> Surface:
+    """Raises CannotRunError where an essential role is nowhere to be found."""
+    with _no_collections():
+        return _Lift(source).surface()
+
+
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """Parsing makes a million objects and no garbage: collecting in between takes as long as the rest."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+class _Lift:
+    def __init__(self, source: Source) -> None:
+        self._source, self._modules = source, Modules(source)
+        self._made: dict[str, Definition] = {}
+        self._members: dict[str, list[str]] = {}
+        self._written: set[str] = set()
+        self._kv = next((place for place in REQ_KV if self._find(place)), None)
+
+    def surface(self) -> Surface:
+        roles = {role.value: place for role in Role if (place := self._place(role))}
+        if absent := [role.value for role in ESSENTIAL if role.value not in roles]:
+            raise CannotRunError(
+                f"cannot run: {self._source.name} has no {' and no '.join(absent)} function at any place known "
+                "for it. specdiff lifts sglang 0.5.9 and newer: older ones have no spec v2 as the overlap "
+                "scheduler runs it, and a newer one may have renamed it."
+            )
+        for place in roles.values():
+            self._add(place)
+        return Surface(
+            name=self._source.name,
+            roles=roles,
+            definitions=tuple(self._made[key] for key in sorted(self._made)),
+            defaults=self._defaults(),
+            members={key: tuple(sorted(found)) for key, found in sorted(self._members.items())},
+        )
+
+    def _place(self, role: Role) -> str | None:
+        return next((place for place in PLACES[role] if self._find(place)), None)
+
+    def _find(self, key: str) -> ast.stmt | None:
+        path, _, qualified = key.partition(":")
+        module = self._modules.at(path)
+        return module.find(qualified) if module else None
+
+    def _add(self, key: str) -> None:
+        """Lift one definition, and whatever it leads to."""
+        if key in self._made:
+            return
+        path, _, qualified = key.partition(":")
+        module, node = self._modules.at(path), self._find(key)
+        assert module is not None and node is not None
+        local = dict(imports_of(inner_imports(node)))
+        clean = stripped(node)
+        names = sorted(free_names(clean))
+        bindings = tuple(b for name in names if (b := self._binding(module, name, local)))
+        self._made[key] = Definition(
+            key,
+            ast.unparse(clean),
+            node.lineno,
+            _sort(node),
+            bindings,
+            tuple(sorted(set(reads(clean)))),
+        )
+        self._written |= set(written(clean))
+        if owner := qualified.rpartition(".")[0]:
+            self._members.setdefault(f"{path}:{owner}", []).append(key)
+        for binding in bindings:
+            if binding.means is Means.LIFTED:
+                self._add(binding.value)
+        for member in self._members_reached(f"{path}:{owner}" if owner else "", clean):
+            self._add(member)
+
+    def _binding(self, module: Module, name: str, local: dict[str, Origin]) -> Binding | None:
+        if name in STAND_INS:
+            return Binding(name, Means.STAND_IN, name)
+        if name in local:
+            module = Module(module.path, {}, local, {})
+        elif name in ALLOWED_BUILTINS and name not in module.definitions:
+            return None
+        return self._meaning(module, name, name, _MAX_REEXPORTS)
+
+    def _meaning(self, module: Module, bound: str, name: str, depth: int) -> Binding:
+        """`bound` as the lifted code says it, `name` as this module knows it."""
+        if name in module.definitions:
+            return Binding(bound, Means.LIFTED, f"{module.path}:{name}")
+        if name in module.assigned:
+            return _literal(bound, module.assigned[name])
+        origin = module.imports.get(name)
+        if origin is not None and origin.module.partition(".")[0] in ALLOWED_MODULES:
+            return Binding(bound, Means.STDLIB, f"{origin.module}:{origin.name or ''}")
+        if origin is not None and origin.name and origin.module.startswith("sglang.") and depth:
+            if origin.name in STAND_INS:  # imported under another name
+                return Binding(bound, Means.STAND_IN, origin.name)
+            target = self._modules.named(origin.module)
+            if target is not None:
+                return self._meaning(target, bound, origin.name, depth - 1)
+        return Binding(bound, Means.UNKNOWN, name)
+
+    def _members_reached(self, owner: str, node: ast.stmt) -> Iterator[str]:
+        """Methods and properties of requests, of their KV info and of `self` that this definition mentions."""
+        for item in ast.walk(node):
+            if not isinstance(item, ast.Attribute):
+                continue
+            for holder in self._holders(owner, item.value):
+                path, _, name = holder.partition(":")
+                found = self._find(holder)
+                if not isinstance(found, ast.ClassDef) or answers(name, item.attr):
+                    continue
+                if item.attr in members(found):
+                    yield f"{path}:{name}.{item.attr}"
+
+    def _holders(self, owner: str, value: ast.expr) -> Iterable[str]:
+        if isinstance(value, ast.Attribute) and value.attr == "kv" and self._kv:
+            return (self._kv,)
+        if isinstance(value, ast.Name) and value.id == "self" and owner:
+            return (owner,)
+        if isinstance(value, ast.Name) and value.id in _REQUESTS:
+            return (REQ,)
+        return (REQ,) if isinstance(value, ast.Subscript) else ()
+
+    def _defaults(self) -> dict[str, dict[str, str]]:
+        """sglang's own starting values of the attributes that the lifted code itself keeps."""
+        found = {REQ: dict(init_literals(self._find(f"{REQ}.__init__")))}
+        if self._kv:
+            found[self._kv] = dict(field_literals(self._find(self._kv)))
+        return {
+            owner: {name: text for name, text in sorted(values.items()) if name in self._written}
+            for owner, values in found.items()
+        }
+
+
+def _sort(node: ast.stmt) -> str:
+    if isinstance(node, ast.ClassDef):
+        return "class"
+    return "property" if is_property(node) else "static" if is_static(node) else "function"
+
+
+def _literal(name: str, node: ast.expr) -> Binding:
+    if not is_literal(node):
+        return Binding(name, Means.UNKNOWN, name)
+    return Binding(name, Means.LITERAL, ast.unparse(node))

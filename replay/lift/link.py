@@ -1,0 +1,137 @@
+"""From text to functions: compile a surface once, and bind it to the stand-ins of one replay."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import copy
+import importlib
+from dataclasses import dataclass
+from types import CodeType
+from typing import Any
+
+from .bases import BASES
+from .batch import Batch
+from .globals import stand_ins
+from .names import BUILTINS
+from .request import Request
+from .roles import Role
+from .scheduler import Capturer
+from .settings import Settings
+from .standin import StandIn, Unknown
+from .surface import Binding, Definition, Means, Surface
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Books:
+    """A compiled surface."""
+
+    surface: Surface
+    code: dict[str, CodeType]
+
+    @property
+    def name(self) -> str:
+        return self.surface.name
+
+
+def compiled(surface: Surface) -> Books:
+    code = {}
+    for definition in surface.definitions:
+        tree = ast.parse(definition.text)
+        ast.increment_lineno(tree, definition.line - 1)  # tracebacks point near the place
+        code[definition.key] = compile(tree, f"<{surface.name} {definition.key}>", "exec")
+    return Books(surface, code)
+
+
+class Linked:
+    """One replay's functions and classes. Attributes hold the stand-in classes with the lifted members on them."""
+
+    def __init__(self, books: Books, settings: Settings) -> None:
+        self._books = books
+        self._definitions = {item.key: item for item in books.surface.definitions}
+        self._made: dict[str, Any] = {}
+        self.types: dict[type[StandIn], type[Any]] = {base: base for base in BASES.values()}
+        self._capturer = Capturer()
+        self._known = stand_ins(settings, self._capturer)
+        self._subclass()
+        self._capturer.__class__ = self.types[Capturer]
+        self._known |= {"Req": self.types[Request], "ScheduleBatch": self.types[Batch]}
+        for definition in books.surface.definitions:
+            self._make(definition.key)
+        for base, members in self._members.items():
+            for key in members:
+                setattr(self.types[base], self._definitions[key].name, self._member(key))
+        self.request_defaults = self._defaults("Req")
+        self.kv_defaults = self._defaults("ReqKvInfo")
+
+    def role(self, role: Role) -> Any:
+        """The function that plays a role, unbound; None where this sglang has none."""
+        key = self._books.surface.roles.get(role.value)
+        return None if key is None else self._made[key]
+
+    def fresh(self, defaults: dict[str, Any]) -> dict[str, Any]:
+        return {
+            name: copy.copy(value) if isinstance(value, (list, dict)) else value
+            for name, value in defaults.items()
+        }
+
+    def has(self, owner: str, member: str) -> bool:
+        keys = self._books.surface.members.items()
+        return any(key.endswith(f":{owner}") and f"{key}.{member}" in found for key, found in keys)
+
+    def _subclass(self) -> None:
+        """Members of one base may come from several classes of sglang."""
+        self._members: dict[type[StandIn], list[str]] = {}
+        for owner, keys in self._books.surface.members.items():
+            base = BASES.get(owner.rpartition(":")[2])
+            if base is not None:
+                self._members.setdefault(base, []).extend(keys)
+        for base in self._members:
+            self.types[base] = type(base.__name__, (base,), {})
+
+    def _make(self, key: str) -> Any:
+        if key in self._made:
+            return self._made[key]
+        definition = self._definitions[key]
+        space: dict[str, Any] = {"__builtins__": BUILTINS, "__name__": definition.key}
+        late = []
+        for binding in definition.bindings:
+            if binding.means is Means.LIFTED and definition.sort != "class":
+                late.append(binding)  # functions may call each other in a circle
+            else:
+                space[binding.name] = self._value(binding)
+        exec(self._books.code[key], space)  # noqa: S102 (the sources are trusted)
+        self._made[key] = space[definition.name]
+        for binding in late:
+            space[binding.name] = self._value(binding)
+        return self._made[key]
+
+    def _value(self, binding: Binding) -> Any:
+        if binding.means is Means.LIFTED:
+            return self._make(binding.value)
+        if binding.means is Means.STAND_IN:
+            return self._known[binding.value]
+        if binding.means is Means.LITERAL:
+            return ast.literal_eval(binding.value)
+        if binding.means is Means.STDLIB:
+            module, _, name = binding.value.partition(":")
+            found = importlib.import_module(module)
+            return getattr(found, name) if name else found
+        return Unknown(binding.value)
+
+    def _member(self, key: str) -> Any:
+        definition: Definition = self._definitions[key]
+        made = self._made[key]
+        if definition.sort == "property":
+            return builtins.property(made)
+        return builtins.staticmethod(made) if definition.sort == "static" else made
+
+    def _defaults(self, owner: str) -> dict[str, Any]:
+        found = self._books.surface.defaults.items()
+        texts = next((values for key, values in found if key.endswith(f":{owner}")), {})
+        taken = vars(Request) if owner == "Req" else {}
+        return {
+            name: ast.literal_eval(text)
+            for name, text in texts.items()
+            if not isinstance(taken.get(name), builtins.property)
+        }

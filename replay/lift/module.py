@@ -1,0 +1,111 @@
+"""One parsed source file: what it defines, imports and assigns at its top level."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from platform import python_version
+
+from .missing import CannotRunError
+from .source import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an imported name comes from; `name` None: the module itself was imported."""
+
+    module: str
+    name: str | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Module:
+    path: str  # below the package: srt/managers/schedule_batch.py
+    definitions: dict[str, ast.stmt]
+    imports: dict[str, Origin]
+    assigned: dict[str, ast.expr]
+
+    def find(self, qualified: str) -> ast.stmt | None:
+        """The definition of `function` or `Class.method`."""
+        owner, _, member = qualified.partition(".")
+        node = self.definitions.get(owner)
+        if not member or node is None:
+            return node
+        return members(node).get(member) if isinstance(node, ast.ClassDef) else None
+
+
+class Modules:
+    """The files of one source, each read and parsed once and only when asked for."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._parsed: dict[str, Module | None] = {}
+
+    def at(self, path: str) -> Module | None:
+        if path not in self._parsed:
+            self._parsed[path] = self._read(path)
+        return self._parsed[path]
+
+    def _read(self, path: str) -> Module | None:
+        """Raises CannotRunError where the file is there and is no Python that can be read."""
+        name = self._source.name
+        try:
+            text = self._source.read(path)
+            return None if text is None else _parse(path, text)
+        except (SyntaxError, ValueError, OSError) as error:
+            raise CannotRunError(
+                f"cannot run: {name} {path} is not Python that Python {python_version()} can read: {error}"
+            ) from None
+
+    def named(self, dotted: str) -> Module | None:
+        """By its import name: sglang.srt.mem_cache.common."""
+        path = "/".join(dotted.split(".")[1:])
+        return self.at(f"{path}.py") or self.at(f"{path}/__init__.py")
+
+
+def members(node: ast.ClassDef) -> dict[str, ast.stmt]:
+    """The methods of a class; of a property only its getter, not the setter behind it."""
+    found: dict[str, ast.stmt] = {}
+    for item in node.body:
+        if isinstance(item, ast.FunctionDef):
+            found.setdefault(item.name, item)
+    return found
+
+
+def imports_of(nodes: list[ast.stmt]) -> Iterator[tuple[str, Origin]]:
+    """(name bound, origin) of every import among these statements."""
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                yield alias.asname or alias.name, Origin(node.module, alias.name)
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                bound = alias.asname or alias.name.partition(".")[0]
+                yield bound, Origin(alias.name if alias.asname else bound, None)
+
+
+def _parse(path: str, text: str) -> Module:
+    body = list(_flat(ast.parse(text).body))
+    definitions: dict[str, ast.stmt] = {
+        node.name: node for node in body if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+    }
+    return Module(path, definitions, dict(imports_of(body)), dict(_assigned(body)))
+
+
+def _flat(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """The top level, with what stands under `if` and `try` there."""
+    for node in body:
+        yield node
+        if isinstance(node, ast.If):
+            yield from _flat(node.body + node.orelse)
+        elif isinstance(node, ast.Try):
+            yield from _flat(node.body + node.orelse + node.finalbody)
+
+
+def _assigned(body: list[ast.stmt]) -> Iterator[tuple[str, ast.expr]]:
+    for node in body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            yield node.targets[0].id, node.value
+        elif isinstance(node, ast.AnnAssign) and node.value and isinstance(node.target, ast.Name):
+            yield node.target.id, node.value

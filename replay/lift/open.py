@@ -1,0 +1,64 @@
+"""From a path spec to compiled books, by way of the cache."""
+
+from __future__ import annotations
+
+import importlib.util
+from contextlib import closing
+from pathlib import Path
+
+from ...recorders.errors import UsageError
+from ..spec import Lifted, Origin
+from . import cache, wheels
+from .git import CatFile, GitSource, commit_of
+from .lifting import lift
+from .link import Books, compiled
+from .source import open_dir, open_wheel
+from .surface import Surface
+
+
+def books_of(path: Lifted) -> Books:
+    """Raises UsageError for what does not exist, NoVerdictError for what cannot be fetched or is too old."""
+    return compiled(surface_of(path))
+
+
+def surface_of(path: Lifted) -> Surface:
+    if path.origin is Origin.RELEASE:
+        return _release(path.where)
+    if path.origin is Origin.REVISION:
+        return _revision(path)
+    if path.origin is Origin.INSTALLED:
+        return lift(open_dir(_installed(), "sglang@installed"))
+    return lift(open_dir(Path(path.where)))
+
+
+def _release(version: str) -> Surface:
+    wheel = wheels.wheel_of(version)
+    known = wheels.recorded_hash(wheel)
+    name = f"sglang {version}"
+    if known is not None and (kept := cache.load(f"{version}-{known[:16]}")) is not None:
+        return kept
+    digest = wheels.verified_hash(wheel)
+    source = open_wheel(wheel, name)
+    with source.wheel:
+        made = lift(source)
+    cache.save(f"{version}-{digest[:16]}", made)
+    return made
+
+
+def _revision(path: Lifted) -> Surface:
+    repo = Path(path.repo or ".")
+    commit = commit_of(repo, path.where)
+    if (kept := cache.load(f"commit-{commit}")) is not None:
+        return kept
+    with closing(CatFile(repo)) as files:
+        made = lift(GitSource(f"sglang@{commit[:12]}", commit, files))
+    cache.save(f"commit-{commit}", made)
+    return made
+
+
+def _installed() -> Path:
+    found = importlib.util.find_spec("sglang")
+    folders = found.submodule_search_locations if found else None
+    if not folders:
+        raise UsageError("path 'sglang@installed': no sglang is installed in this environment.")
+    return Path(next(iter(folders)))

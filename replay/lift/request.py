@@ -1,0 +1,106 @@
+"""The stand-in of a `Req`, and of the KV info that newer releases hang on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .standin import UNKNOWN_LEN, StandIn
+
+
+class Kv(StandIn):
+    """`req.kv`: what the request holds of the KV pools."""
+
+    what = "req.kv"
+    cache_protected_len = 0
+
+    def __init__(self, pool_idx: int) -> None:
+        self.kv_committed_len = UNKNOWN_LEN
+        self.kv_allocated_len = UNKNOWN_LEN
+        self.req_pool_idx: int | None = pool_idx
+
+
+class Request(StandIn):
+    """One request. Its lengths live in one place and are read as `req.X` and `req.kv.X` alike, as every era needs."""
+
+    what = "req"
+    kv_is_optional = False  # 0.5.16 to 0.5.18: `req.kv` is None while the request holds no KV
+    # No book depends on these, and recordings do not hold them: read as absent.
+    return_logprob = False
+    stream = False
+    cached_tokens = 0  # in a log line only
+
+    def __init__(self, qid: int, rid: str, kv: Kv, defaults: dict[str, Any]) -> None:
+        self.__dict__.update(defaults)
+        self.qid, self.rid, self._kv = qid, rid, kv
+        self.holds_kv = True
+        self.origin_input_ids: Sequence[int] = ()
+        self.output_ids: Sequence[int] = ()
+        self.finished_reason: object | None = None
+        self.finished_len: int | None = None
+        self.is_retracted = False
+        self.grammar: Grammar | None = None
+        self.return_routed_experts = False
+        self.routed_experts_start_len = 0
+        self.input_embeds: object | None = None
+        # Of the engine, not of sglang: which life of the request this is, and its open claims.
+        self.life, self.claims = 0, 0
+        self.prepared: tuple[int, int] | None = None  # (life, slots claimed) of its last prepare
+        self.seen = False
+
+    @property
+    def kv(self) -> Kv | None:
+        return self._kv if self.holds_kv or not self.kv_is_optional else None
+
+    @kv.setter
+    def kv(self, value: Kv | None) -> None:
+        self.holds_kv = value is not None
+
+    @property
+    def kv_committed_len(self) -> int:
+        return self._kv.kv_committed_len
+
+    @kv_committed_len.setter
+    def kv_committed_len(self, value: int) -> None:
+        self._kv.kv_committed_len = value
+
+    @property
+    def kv_allocated_len(self) -> int:
+        return self._kv.kv_allocated_len
+
+    @kv_allocated_len.setter
+    def kv_allocated_len(self, value: int) -> None:
+        self._kv.kv_allocated_len = value
+
+    @property
+    def req_pool_idx(self) -> int | None:
+        return self._kv.req_pool_idx
+
+    @req_pool_idx.setter
+    def req_pool_idx(self, value: int | None) -> None:
+        self._kv.req_pool_idx = value
+
+    def registers_kv(self) -> None:
+        """An extend has given it KV."""
+        self._kv.req_pool_idx, self.holds_kv = self.qid, True
+
+    def lets_kv_go(self) -> None:
+        """Its KV was released."""
+        self._kv.req_pool_idx, self.holds_kv = None, False
+
+
+class Grammar(StandIn):
+    """`req.grammar`: cuts a run where the recording says the live grammar did."""
+
+    what = "req.grammar"
+
+    def __init__(self, num_emitted: int) -> None:
+        self._left = num_emitted
+
+    def accept_token(self, token: int) -> None:
+        if self._left <= 0:  # what the live grammar does with a token it does not know
+            raise ValueError(token)
+        self._left -= 1
+
+    def is_terminated(self) -> bool:
+        return self._left <= 0

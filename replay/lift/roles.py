@@ -1,0 +1,61 @@
+"""What is lifted, and where each release keeps it: candidate places per role, newest first, so a rename is one line."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Role(str, Enum):
+    """The jobs that together keep the books."""
+
+    RESOLVE = "resolve"
+    PREPARE = "prepare"
+    EXPERTS = "experts"
+    INDEXER = "indexer"
+    TOPK = "topk"
+    SEQ_LENS = "seq_lens"
+    FILTER = "filter"
+    MERGE = "merge"
+    RETRACT = "retract"
+
+
+_BATCH = "srt/managers/schedule_batch.py"
+_PROCESSOR = (
+    "srt/managers/scheduler_components/batch_result_processor.py:SchedulerBatchResultProcessor"
+)
+_MIXIN = "srt/managers/scheduler_output_processor_mixin.py:SchedulerOutputProcessorMixin"
+
+REQ = f"{_BATCH}:Req"
+# From 0.5.16 on the KV lengths move here, one after the other.
+REQ_KV = (f"{_BATCH}:ReqKvInfo",)
+
+PLACES: dict[Role, tuple[str, ...]] = {
+    Role.RESOLVE: (
+        f"{_PROCESSOR}._resolve_spec_v2_tokens",  # from 0.5.13
+        f"{_MIXIN}._resolve_spec_overlap_tokens",  # 0.5.12
+        f"{_MIXIN}._resolve_spec_overlap_token_ids",  # up to 0.5.11
+    ),
+    Role.PREPARE: (
+        "srt/speculative/eagle_utils.py:eagle_prepare_for_decode",  # from 0.5.15
+        "srt/speculative/eagle_info_v2.py:EagleDraftInputV2Mixin.prepare_for_decode",
+    ),
+    Role.EXPERTS: (
+        f"{_PROCESSOR}._maybe_collect_routed_experts",  # from 0.5.13
+        f"{_MIXIN}.maybe_collect_routed_experts",
+    ),
+    Role.INDEXER: (
+        f"{_PROCESSOR}._maybe_collect_indexer_topk",  # from 0.5.13
+        f"{_MIXIN}.maybe_collect_indexer_topk",  # 0.5.12
+    ),
+    Role.TOPK: (
+        "srt/state_capturer/base.py:BaseTopkCapturer.get_topk",  # from 0.5.12
+        "srt/layers/moe/routed_experts_capturer.py:_RoutedExpertsCapturerReal.get_routed_experts",
+    ),
+    Role.SEQ_LENS: ("srt/managers/overlap_utils.py:FutureMap.resolve_seq_lens_cpu",),  # from 0.5.13
+    Role.FILTER: (f"{_BATCH}:ScheduleBatch.filter_batch",),
+    Role.MERGE: (f"{_BATCH}:ScheduleBatch.merge_batch",),
+    Role.RETRACT: (f"{_BATCH}:Req.reset_for_retract",),
+}
+
+# A source without these is no sglang with spec v2. The others are absent in some releases.
+ESSENTIAL = (Role.RESOLVE, Role.PREPARE, Role.EXPERTS, Role.TOPK, Role.RETRACT)

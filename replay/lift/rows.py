@@ -1,0 +1,54 @@
+"""Routed rows: which ones the lifted collecting functions ask for when a request finishes."""
+
+from __future__ import annotations
+
+from ...recorders.schema import NONE64, Kind
+from ..quantity import Quantity
+from .request import Request
+from .roles import Role
+from .scheduler import Span
+from .stage import Stage
+from .tape import Tape, present
+from .tracks import Place, Tracks
+
+_COLLECTED = (
+    (Role.EXPERTS, Quantity.ROUTED_EXPERTS, "experts_state", "routed_experts"),
+    (Role.INDEXER, Quantity.INDEXER_TOPK, "indexer_state", "indexer_topk"),
+)
+
+
+class Rows:
+    """A server without a capturer collects nothing on any path: not captured, never 0 rows."""
+
+    def __init__(self, stage: Stage, tape: Tape, tracks: Tracks) -> None:
+        self._stage, self._tape, self._tracks = stage, tape, tracks
+        for role, quantity, _, _ in _COLLECTED:
+            if not stage.has(role):
+                tracks.reasons[quantity] = f"{stage.books.name} has no {role.value} function"
+
+    def finish(self, ref: int) -> None:
+        table = self._tape.events[Kind.FINISH]
+        request = self._decided(ref)
+        for role, quantity, state, attribute in _COLLECTED:
+            if self._stage.has(role) and getattr(table, state)[ref] != NONE64:
+                self._stage.call(role, self._stage.scheduler, request)
+                self._put(quantity, ref, getattr(request, attribute))
+
+    def _decided(self, ref: int) -> Request:
+        """The request with the recorded finish decision."""
+        table = self._tape.events[Kind.FINISH]
+        request = self._stage.requests[table.qid[ref]]
+        request.finished_reason = "recorded"
+        request.finished_len = present(table.finished_len[ref])
+        request.origin_input_ids = range(table.origin_len[ref])
+        request.output_ids = range(table.output_len[ref])
+        request.return_routed_experts = table.return_routed_experts[ref] == 1
+        request.routed_experts_start_len = present(table.start_len[ref]) or 0
+        return request
+
+    def _put(self, quantity: Quantity, ref: int, rows: Span | None) -> None:
+        place = Place(quantity, Kind.FINISH, False)
+        if rows is None:
+            self._tracks.put_rows(place, ref, (0, 0, 0))
+        elif rows.known:
+            self._tracks.put_rows(place, ref, (1, rows.start, rows.stop))

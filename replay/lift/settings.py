@@ -1,0 +1,56 @@
+"""The server's settings that size allocations, from the run attributes of a recording."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...recorders.run import Run
+from .missing import Missing
+from .standin import StandIn
+
+
+class Algorithm(StandIn):
+    """`SpeculativeAlgorithm` of the recorded server: answers every `is_...()` by its name."""
+
+    what = "spec_algorithm"
+    _WITHOUT_DRAFT_KV = ("NGRAM",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name.upper()
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "is_none":
+            return lambda: self.name in ("", "NONE")
+        if name == "is_some":
+            return lambda: self.name not in ("", "NONE")
+        if name == "is_eagle":
+            return lambda: self.name in ("EAGLE", "EAGLE3")
+        if name.startswith("is_"):
+            return lambda: self.name == name[3:].upper()
+        if name == "has_draft_kv":
+            return lambda: self.name not in self._WITHOUT_DRAFT_KV
+        raise AttributeError(name) if name.startswith("__") else Missing(f"spec_algorithm.{name}")
+
+
+class Settings(StandIn):
+    """Stands for `ServerArgs` and for the bags of settings that newer releases split it into."""
+
+    what = "server_args"
+    attn_dcp_size = 1  # of the KV pool: recordings of context-parallel decode are not compared
+
+    def __init__(self, run: Run) -> None:
+        self.algorithm = Algorithm(run.spec_algorithm)
+        self.speculative_algorithm = run.spec_algorithm or None
+        self.page_size = run.page_size
+        self._sized = {
+            "speculative_num_steps": run.num_steps,
+            "speculative_eagle_topk": run.topk,
+            "speculative_num_draft_tokens": run.num_draft_tokens,
+            "max_speculative_num_draft_tokens": run.num_draft_tokens,
+        }
+
+    def __getattr__(self, name: str) -> Any:
+        sized = self.__dict__.get("_sized", {})
+        if name in sized and sized[name] is not None:
+            return sized[name]
+        raise AttributeError(name) if name.startswith("__") else Missing(f"server_args.{name}")

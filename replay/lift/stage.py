@@ -1,0 +1,126 @@
+"""The stand-ins of one replay: its requests by number, its scheduler, its settings, and how lifted code is called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ...recorders.recording import Recording
+from ...recorders.schema import VERSION
+from ..quantity import Quantity
+from .batch import Batch, DraftInput
+from .link import Books, Linked
+from .missing import CannotRunError, Missing
+from .request import Kv, Request
+from .roles import Role
+from .scheduler import FutureMap, Scheduler
+from .settings import Settings
+from .standin import UNKNOWN_LEN
+from .vector import Vector
+
+# What each sglang calls the counters of a request; the newest name first.
+_COUNTERS = {
+    Quantity.SPEC_VERIFY_CT: ("spec_verify_ct",),
+    Quantity.SPEC_ACCEPTED_DRAFTS: (
+        "spec_num_correct_drafts",  # from 0.5.12
+        "spec_accepted_drafts",  # 0.5.11
+        "spec_accepted_tokens",
+    ),
+}
+
+
+# The algorithms whose decode is prepared by the function that plays the prepare role.
+_PREPARED_AS_EAGLE = ("EAGLE", "EAGLE3", "NEXTN", "STANDALONE")
+
+
+class Stage:
+    """Requests start unknown: an extend says where they are. Raises CannotRunError for algorithms not lifted."""
+
+    def __init__(self, books: Books, recording: Recording) -> None:
+        algorithm = recording.run.spec_algorithm.upper()
+        if algorithm not in _PREPARED_AS_EAGLE:
+            raise CannotRunError(
+                f"cannot run: {books.name} prepare for {algorithm or 'no speculation'} is not lifted, only for "
+                f"{', '.join(_PREPARED_AS_EAGLE)}"
+            )
+        self.books, self.settings = books, Settings(recording.run)
+        self.linked = linked = Linked(books, self.settings)
+        linked.types[Request].kv_is_optional = _kv_is_optional(linked)
+        self.scheduler: Scheduler = linked.types[Scheduler]()
+        self.future_map: FutureMap = linked.types[FutureMap](
+            recording.run.needs_cpu_seq_lens, self.settings.algorithm
+        )
+        self.counters = {  # only what the lifted code keeps: a counter renamed anew is absent, not 0
+            quantity: name
+            for quantity, names in _COUNTERS.items()
+            for name in names
+            if name in linked.request_defaults
+        }
+        self.requests = [self._request(qid, rid) for qid, rid in enumerate(recording.rids)]
+        self._methods = {
+            role: "." in key.partition(":")[2]
+            for role in Role
+            if (key := books.surface.roles.get(role.value))
+        }
+
+    def has(self, role: Role) -> bool:
+        return role in self._methods
+
+    def is_method(self, role: Role) -> bool:
+        return self._methods[role]
+
+    def call(self, role: Role, *arguments: Any, **named: Any) -> Any:
+        """Run the role. Raises CannotRunError naming what it wanted and did not find."""
+        try:
+            return self.linked.role(role)(*arguments, **named)
+        except Missing as missing:
+            raise CannotRunError(self._wanted(role, missing)) from None
+        except Exception as error:
+            raise CannotRunError(
+                f"cannot run: {self.books.name} {role.value} raised "
+                f"{type(error).__name__}: {error or 'without a message'}"
+            ) from error
+
+    def batch(self, reqs: list[Request], seq_lens: Sequence[int]) -> Batch:
+        made: Batch = self.linked.types[Batch](reqs, list(seq_lens), self.settings)
+        return made
+
+    def draft_input(self, qids: Sequence[int]) -> DraftInput:
+        made: DraftInput = self.linked.types[DraftInput](Vector(qids))
+        return made
+
+    def stranger(self) -> Request:
+        """Somebody in a batch whose members were not recorded."""
+        return self._request(len(self.requests), "?")
+
+    def forget(self) -> None:
+        """Events were lost: nothing that was known before holds any more."""
+        for request in self.requests:
+            request.kv_committed_len = request.kv_allocated_len = UNKNOWN_LEN
+            self.set_counters(request, UNKNOWN_LEN)
+        self.future_map.new_seq_lens_buf.published.clear()
+
+    def set_counters(self, request: Request, value: int) -> None:
+        for name in self.counters.values():
+            setattr(request, name, value)
+
+    def _request(self, qid: int, rid: str) -> Request:
+        linked = self.linked
+        kv = linked.types[Kv](qid)
+        for name, value in linked.fresh(linked.kv_defaults).items():
+            kv.__dict__.setdefault(name, value)
+        defaults = linked.fresh(linked.request_defaults)
+        request: Request = linked.types[Request](qid, rid, kv, defaults)
+        self.set_counters(request, UNKNOWN_LEN)
+        return request
+
+    def _wanted(self, role: Role, missing: Missing) -> str:
+        says = f"cannot run: {self.books.name} {role.value} {missing.verb} {missing.what}"
+        if missing.what.startswith("the global "):
+            return f"{says}, which specdiff has no stand-in for"
+        return f"{says}, which recordings of format {VERSION} do not hold"
+
+
+def _kv_is_optional(linked: Linked) -> bool:
+    """Where `req.kv` cannot say by itself whether it holds KV, sglang sets it to None."""
+    return not linked.has("ReqKvInfo", "holds_kv")

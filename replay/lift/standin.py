@@ -1,0 +1,75 @@
+"""The base of all stand-ins, and the length that means "the recording does not say"."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from .missing import Missing
+
+# A request whose start was not recorded has this length. It survives every sum, difference and rounding, so
+# whatever depends on it shows, and is reported as not captured.
+UNKNOWN_LEN = 1 << 60
+_LIMIT = 1 << 50
+
+
+def known(value: int | None) -> bool:
+    return value is None or -_LIMIT < value < _LIMIT
+
+
+class StandIn:
+    """Has what the recording holds, and no more: reading anything else stops the path."""
+
+    what = "object"
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise Missing(f"{self.what}.{name}")
+
+
+class Quiet(StandIn):
+    """Accepts any call and forgets it: logging, metrics, locks. Its truth or value cannot be asked for."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return Quiet(f"{self.what}.{name}")
+
+    def __call__(self, *_: object, **__: object) -> Any:
+        return Quiet(f"{self.what}()")
+
+    def __getitem__(self, _: object) -> Any:
+        return Quiet(f"{self.what}[...]")
+
+    def __bool__(self) -> bool:
+        raise Missing(self.what, "depends on")
+
+    def __int__(self) -> int:
+        raise Missing(self.what, "depends on")
+
+    def __len__(self) -> int:
+        raise Missing(self.what, "depends on")
+
+
+class Unknown(StandIn):
+    """A global name that nobody knows. It may be passed around; using it stops the path."""
+
+    def __init__(self, name: str) -> None:
+        self.what = f"the global {name}"
+
+    def __call__(self, *_: object, **__: object) -> NoReturn:
+        raise Missing(self.what, "calls")
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise Missing(self.what, "uses")
+
+    def __bool__(self) -> bool:
+        raise Missing(self.what, "tests")
+
+    def __mro_entries__(self, _: object) -> tuple[type, ...]:
+        return ()

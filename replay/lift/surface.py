@@ -1,0 +1,104 @@
+"""What was lifted from one sglang: every definition that its roles reach, as text, with what each global name means."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from dataclasses import asdict, dataclass
+from enum import Enum
+from typing import Any
+
+
+class Means(str, Enum):
+    """What stands behind a global name of a lifted definition."""
+
+    LIFTED = "lifted"  # another lifted definition; `value` is its key
+    STAND_IN = "stand-in"  # one of ours, by name
+    LITERAL = "literal"  # a constant of the module; `value` is its source text
+    STDLIB = "stdlib"  # an allow-listed module or a name in it
+    UNKNOWN = "unknown"  # listed in the result; using it stops the path
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    name: str
+    means: Means
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """One function, method or class. `key`: path:Qualified.name; `text`: its source, stripped and normalised."""
+
+    key: str
+    text: str
+    line: int
+    sort: str  # function, property, static or class
+    bindings: tuple[Binding, ...]
+    reads: tuple[str, ...]  # attributes of requests, batches and results
+
+    @property
+    def name(self) -> str:
+        return self.key.rpartition(":")[2].rpartition(".")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Surface:
+    """`roles`: role -> key, absent roles left out; `defaults`: per class, literal starting values of attributes."""
+
+    name: str
+    roles: dict[str, str]
+    definitions: tuple[Definition, ...]
+    defaults: dict[str, dict[str, str]]
+    members: dict[str, tuple[str, ...]]  # class key -> keys of its lifted members
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Global names nobody knows, sorted; none of them is ever silently replaced."""
+        return tuple(
+            sorted(
+                {
+                    binding.name
+                    for definition in self.definitions
+                    for binding in definition.bindings
+                    if binding.means is Means.UNKNOWN
+                }
+            )
+        )
+
+    @property
+    def digest(self) -> str:
+        """Equal for sources whose books are the same code, wherever in the file it stands."""
+        parts = [
+            self.roles,
+            self.defaults,
+            [
+                (item.key, item.text, [asdict(b) for b in item.bindings])
+                for item in self.definitions
+            ],
+            sys.version_info[:2],  # the normal form is ast.unparse's, which changes with Python
+        ]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def to_json(surface: Surface) -> str:
+    return json.dumps(asdict(surface), separators=(",", ":"))
+
+
+def from_json(text: str) -> Surface:
+    raw: dict[str, Any] = json.loads(text)
+    definitions = tuple(
+        Definition(
+            **{
+                **item,
+                "bindings": tuple(
+                    Binding(b["name"], Means(b["means"]), b["value"]) for b in item["bindings"]
+                ),
+                "reads": tuple(item["reads"]),
+            }
+        )
+        for item in raw.pop("definitions")
+    )
+    members = {key: tuple(value) for key, value in raw.pop("members").items()}
+    return Surface(definitions=definitions, members=members, **raw)

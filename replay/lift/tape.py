@@ -1,0 +1,82 @@
+"""A recording as plain Python lists: what an engine that takes one event at a time reads quickly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from itertools import accumulate
+from typing import Any
+
+from ...recorders.recording import Recording, row_starts
+from ...recorders.schema import EVENT_TABLES, NONE32, NONE64, ROW_TABLES, Kind
+
+
+class Table:
+    """One table's columns as lists; `table.qid[row]`."""
+
+    def __init__(self, table: Any) -> None:
+        for column in fields(table):
+            setattr(self, column.name, getattr(table, column.name).tolist())
+
+    def __getattr__(self, name: str) -> list[int]:
+        raise AttributeError(name)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tape:
+    """`rows[kind][ref]`: the rows that an event owns."""
+
+    recording: Recording
+    events: dict[Kind, Table]
+    rows_of: dict[Kind, Table]
+    rows: dict[Kind, list[range]]
+    _requests: Table
+
+    @classmethod
+    def of(cls, recording: Recording) -> Tape:
+        return cls(
+            recording,
+            {kind: Table(recording.event_table(kind)) for kind in EVENT_TABLES},
+            {kind: Table(recording.row_table(kind)) for kind in ROW_TABLES},
+            {kind: _ranges(recording, kind) for kind in ROW_TABLES},
+            Table(recording.requests),
+        )
+
+    def __iter__(self) -> Iterator[tuple[Kind, int]]:
+        kinds, refs = self.recording.events.kind.tolist(), self.recording.events.ref.tolist()
+        return zip(map(Kind, kinds), refs, strict=True)
+
+    def qids(self, kind: Kind, ref: int) -> list[int]:
+        rows = self.rows[kind][ref]
+        return self.rows_of[kind].qid[rows.start : rows.stop]
+
+    @property
+    def has_grammar(self) -> list[int]:
+        return self._requests.has_grammar
+
+    def tokens(self) -> list[list[int]]:
+        """Per result: its padded tokens."""
+        counts, flat = self.events[Kind.RESULT].num_tokens, self.recording.tokens.tolist()
+        ends = list(accumulate(counts))
+        return [flat[end - n : end] for end, n in zip(ends, counts, strict=True)]
+
+    def accepted(self) -> dict[tuple[int, int], int]:
+        """(launch, qid) -> tokens that its result accepted."""
+        table, answered = self.rows_of[Kind.RESULT], self.events[Kind.RESULT].launch
+        return {
+            (launch, table.qid[row]): table.accept_len[row]
+            for launch, rows in zip(answered, self.rows[Kind.RESULT], strict=True)
+            for row in rows
+            if table.accept_len[row] != NONE32
+        }
+
+
+def present(value: int) -> int | None:
+    """A value of the file, None where it is absent."""
+    return None if value in (NONE32, NONE64) else value
+
+
+def _ranges(recording: Recording, kind: Kind) -> list[range]:
+    counts = recording.event_table(kind).num_rows
+    starts = row_starts(counts).tolist()
+    return [range(start, start + n) for start, n in zip(starts, counts.tolist(), strict=True)]

@@ -1,0 +1,87 @@
+"""The stand-in of a one-dimensional integer tensor on the CPU, and of the few torch functions that make one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from .missing import Missing
+from .standin import StandIn
+
+
+class Scalar(int):
+    """A zero-dimensional tensor."""
+
+    def item(self) -> int:
+        return int(self)
+
+
+class Vector(StandIn):
+    """A 1-d integer tensor: what the books do with lengths and indices, nothing else."""
+
+    what = "tensor"
+    is_cpu = True
+
+    def __init__(self, values: Iterable[int]) -> None:
+        self.values = list(values)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __iter__(self) -> Iterator[Scalar]:
+        return map(Scalar, self.values)
+
+    def __getitem__(self, at: Any) -> Any:
+        if isinstance(at, (Vector, list)):
+            return Vector(self.values[int(i)] for i in at)
+        if isinstance(at, slice):
+            return Vector(self.values[at])
+        return Scalar(self.values[int(at)])
+
+    def __add__(self, other: Any) -> Vector:
+        if isinstance(other, Vector):
+            return Vector(a + b for a, b in zip(self.values, other.values, strict=True))
+        return Vector(a + other for a in self.values)
+
+    @property
+    def shape(self) -> tuple[int]:
+        return (len(self.values),)
+
+    def tolist(self) -> list[int]:
+        return list(self.values)
+
+    def sum(self) -> Scalar:
+        return Scalar(sum(self.values))
+
+    def max(self) -> Scalar:
+        return Scalar(max(self.values))
+
+    def numel(self) -> int:
+        return len(self.values)
+
+    def cpu(self) -> Vector:
+        return Vector(self.values)
+
+    def clone(self) -> Vector:
+        return Vector(self.values)
+
+    def to(self, *_: object, **__: object) -> Vector:
+        return Vector(self.values)
+
+
+class Torch(StandIn):
+    """The module `torch`, as far as lengths and indices need it."""
+
+    what = "torch"
+    int32, int64, bool = "int32", "int64", "bool"
+
+    def tensor(self, values: Iterable[int], **_: object) -> Vector:
+        return Vector(values)
+
+    def empty(self, shape: tuple[int, ...], **_: object) -> Vector:
+        if tuple(shape) != (0,):
+            raise Missing("torch.empty of a shape with contents", "calls")
+        return Vector(())
+
+    def cat(self, parts: Iterable[Vector], **_: object) -> Vector:
+        return Vector(value for part in parts for value in part.values)

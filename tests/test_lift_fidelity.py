@@ -1,0 +1,211 @@
+"""sglang itself as the witness: its functions, lifted and replayed, equal what the recorded server computed."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from gaps import without
+from lifting import Changed, against_observed, books, bundled_recording, release
+from recorded import Recorder
+from specdiff.cli.inputs import bundled
+from specdiff.recorders.recording import Recording
+from specdiff.recorders.schema import NONE32, NONE64, Kind
+from specdiff.replay import spec
+from specdiff.replay.columns.shared import Columns
+from specdiff.replay.explain import Toggles
+from specdiff.replay.lift.ledger import ledger_of
+from specdiff.replay.lift.match import match
+from specdiff.replay.lift.missing import CannotRunError
+from specdiff.replay.quantity import Quantity as Q
+from test_fidelity import ERAS, SEED, fixes_of
+
+BUNDLED = sorted(path.stem for path in bundled().glob("*.h5"))
+
+
+@pytest.mark.parametrize("version", ERAS)
+def test_a_live_recording_equals_the_release_that_made_it(version: str, record: Recorder) -> None:
+    with release(version) as source:
+        made = books(source)
+    assert made.surface.unknown in ((), ("HTTPStatus",))  # in the grammar's error message only
+    for quantity, difference in against_observed(record(version, "random", SEED), made).items():
+        assert not difference.differs.any(), quantity
+        if quantity is not Q.INDEXER_TOPK:  # this server has no indexer
+            assert difference.num_compared == len(difference.old.cells) > 0, quantity
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_a_bundled_recording_equals_the_release_that_made_it(name: str) -> None:
+    recording = bundled_recording(name)
+    with release(recording.run.sglang_version) as source:
+        found = against_observed(recording, books(source))
+    assert not [q for q, difference in found.items() if difference.differs.any()]
+    compared = {q for q, difference in found.items() if difference.num_compared}
+    assert compared >= {Q.KV_COMMITTED_LEN, Q.SEQ_LENS_SUM, Q.SPEC_VERIFY_CT}
+    if "experts" in name or "random" in name:
+        assert Q.ROUTED_EXPERTS in compared
+    assert (Q.INDEXER_TOPK in compared) == ("indexer" in name)
+
+
+@pytest.mark.parametrize("version", ERAS)
+def test_the_fixes_that_equal_a_release_are_found(version: str) -> None:
+    """Over every bundled recording, whoever made it: the two engines share no rule and agree on every value."""
+    with release(version) as source:
+        found = match([Columns(bundled_recording(name)) for name in BUNDLED], books(source))
+    assert found.sets == (fixes_of(version),)
+    assert str(found) == str(spec.parse(ERAS[version]))
+    assert found.num_compared > 20_000
+
+
+def test_no_set_of_fixes_is_named_where_none_equals() -> None:
+    path = "srt/state_capturer/base.py"
+    with release("0.5.23") as source:
+        made = books(Changed(source, path, "get_topk", ": seqlen - 1]", ": seqlen]"))
+    found = match([Columns(bundled_recording("0.5.23-random"))], made)
+    assert found.sets == ()
+    assert found.unmatched == (Q.ROUTED_EXPERTS,)
+    assert str(found) == "no set of fixes, in routed_experts"
+
+
+@pytest.mark.parametrize("version", ERAS)
+def test_no_observed_book_is_read(version: str) -> None:
+    """Perturb what the server computed: the lifted ledger stays the same."""
+    recording = bundled_recording("0.5.23-random")
+    with release(version) as source:
+        made = books(source)
+    plain, perturbed = (
+        ledger_of(Columns(one), made, "lifted") for one in (recording, _perturbed(recording))
+    )
+    for quantity in Q:
+        assert torch.equal(plain[quantity].values, perturbed[quantity].values), quantity
+        assert torch.equal(plain[quantity].captured, perturbed[quantity].captured), quantity
+
+
+def _perturbed(recording: Recording) -> Recording:
+    books = {
+        "extends": ("seq_lens_sum",),
+        "extend_rows": ("committed",),
+        "prepares": ("seq_lens_sum_before", "seq_lens_sum_after", "device_sum"),
+        "prepare_rows": ("committed_before", "committed_after", "allocated_after"),
+        "launches": ("seq_lens_sum_entry", "seq_lens_sum"),
+        "results": ("batch_accepted_drafts",),
+        "result_rows": (
+            "committed_before",
+            "committed_after",
+            "spec_verify_ct",
+            "spec_accepted_drafts",
+        ),
+        "filters": ("seq_lens_sum_before", "seq_lens_sum_after", "device_sum"),
+        "merges": ("seq_lens_sum_before", "other_seq_lens_sum", "seq_lens_sum_after"),
+        "retracts": ("committed_before", "committed_after"),
+        "finishes": ("committed", "experts_rows", "experts_start"),
+        "releases": ("committed", "committed_after"),
+    }
+    changed = {}
+    for name, columns in books.items():
+        table = getattr(recording, name)
+        values = {column: _shifted(getattr(table, column)) for column in columns}
+        changed[name] = dataclasses.replace(table, **values)
+    return dataclasses.replace(recording, **changed)
+
+
+def _shifted(values: np.ndarray) -> np.ndarray:
+    absent = (values == NONE64) if values.dtype == np.int64 else (values == NONE32)
+    return np.where(absent, values, values + 7)
+
+
+@pytest.mark.parametrize("version", ["0.5.10", "0.5.23"])
+def test_nothing_is_invented_behind_a_gap(version: str) -> None:
+    recording = bundled_recording(f"{version}-random")
+    with release(version) as source:
+        made = books(source)
+    size = len(recording.events.kind)
+    lost = 0
+    for start in range(0, size - 12, max(1, size // 23)):
+        for quantity, difference in against_observed(
+            without(recording, start, start + 12), made
+        ).items():
+            assert not difference.differs.any(), (start, quantity)
+            lost += int(difference.not_captured.sum()) if quantity is Q.KV_COMMITTED_LEN else 0
+    assert lost > 0
+
+
+def test_what_is_known_behind_a_gap_comes_back_with_an_extend() -> None:
+    recording = bundled_recording("0.5.23-random")
+    second = recording.event_of(Kind.EXTEND)[1]
+    with release("0.5.23") as source:
+        found = against_observed(without(recording, 0, int(second)), books(source))
+    captured = ~found[Q.KV_COMMITTED_LEN].not_captured
+    assert captured.any() and not captured.all()
+
+
+def test_a_life_under_a_lifted_path_is_its_life_under_the_fixes_that_equal_it() -> None:
+    from specdiff.replay.timeline import lives
+
+    recording = bundled_recording("0.5.10-random")
+    paths = [spec.parse(text) for text in ("sglang==0.5.12", ERAS["0.5.12"], "observed")]
+    parted = 0
+    for rid in dict.fromkeys(recording.rids):
+        for life in lives(recording, rid, paths):
+            for moment in life.moments:
+                one, two, server = moment.committed
+                assert one == two
+                parted += one != server
+    assert parted > 100
+
+
+def test_a_grammar_cuts_the_run_where_the_recording_says() -> None:
+    """From 0.5.14 on the lifted functions walk the grammar; the rules take the length after the cut as it is."""
+    recording = _with_grammar(bundled_recording("0.5.23-random"))
+    columns = Columns(recording)
+    with release("0.5.23") as source:
+        lifted = ledger_of(columns, books(source), "lifted")
+    for quantity in (Q.KV_COMMITTED_LEN, Q.KV_COMMITTED_LEN_SETTLED, Q.SPEC_VERIFY_CT):
+        rules = Toggles(columns)(fixes_of("0.5.23"))[quantity]
+        assert lifted[quantity].captured.all()
+        assert torch.equal(lifted[quantity].values, rules.values), quantity
+
+
+def _with_grammar(recording: Recording) -> Recording:
+    """Every request has a grammar that ends each run one token early, as far as one token is left."""
+    rows, requests = recording.result_rows, recording.requests
+    cut = np.where(rows.accept_len == NONE32, rows.num_emitted, np.maximum(1, rows.accept_len - 1))
+    assert (cut < rows.num_emitted).any()
+    return dataclasses.replace(
+        recording,
+        requests=dataclasses.replace(requests, has_grammar=np.ones_like(requests.has_grammar)),
+        result_rows=dataclasses.replace(rows, num_emitted=cut.astype(np.int32)),
+    )
+
+
+def test_an_algorithm_that_is_not_lifted_stops_the_path() -> None:
+    recording = bundled_recording("0.5.23-random")
+    other = dataclasses.replace(
+        recording, run=dataclasses.replace(recording.run, spec_algorithm="DFLASH")
+    )
+    with release("0.5.14") as source:
+        made = books(source)
+    with pytest.raises(CannotRunError, match="prepare for DFLASH is not lifted"):
+        ledger_of(Columns(other), made, "lifted")
+
+
+def test_without_overlap_the_sums_alone_are_not_captured() -> None:
+    recording = bundled_recording("0.5.23-random")
+    other = dataclasses.replace(recording, run=dataclasses.replace(recording.run, overlap=False))
+    with release("0.5.23") as source:
+        found = against_observed(other, books(source))
+    assert found[Q.SEQ_LENS_SUM].not_captured.all()
+    assert not found[Q.KV_COMMITTED_LEN].not_captured.any()
+
+
+def test_a_counter_that_was_renamed_is_not_captured_rather_than_zero() -> None:
+    path = "srt/managers/scheduler_components/batch_result_processor.py"
+    old, new = "req.spec_verify_ct += 1", "req.num_verify_steps = 1"
+    with release("0.5.23") as source:
+        made = books(Changed(source, path, "_resolve_spec_v2_tokens", old, new))
+    found = against_observed(bundled_recording("0.5.23-random"), made)
+    assert found[Q.SPEC_VERIFY_CT].not_captured.all()
+    assert not found[Q.SPEC_ACCEPTED_DRAFTS].not_captured.any()
