@@ -17,10 +17,10 @@ class Output:
     def __init__(self) -> None:
         self.terminal = sys.stdout.isatty()
         self._console = (
-            Console(highlight=False)
+            Console(highlight=False, markup=False, emoji=False)
             if self.terminal
             else Console(
-                highlight=False, width=_PIPED_WIDTH, color_system=None, force_terminal=False
+                highlight=False, markup=False, emoji=False, width=_PIPED_WIDTH, color_system=None
             )
         )
 
@@ -43,3 +43,8 @@ class Output:
                 header, justify="right" if number else "left", no_wrap=number or index == 0
             )
         return made
+
+
+def printable(text: str) -> str:
+    """A string that a client or a file chose, on one line and without control characters."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -2,22 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..recorders.errors import RecordingError
+import click
+
+from ..recorders.errors import NoVerdictError, RecordingError
+from .main import BROKEN, NO_VERDICT
 
 
 def bundled() -> Path:
     return Path(__file__).resolve().parent.parent / "fixtures" / "recordings"
 
 
-def recordings(names: Sequence[str]) -> list[Path]:
-    """The files behind `names`, folders expanded; none named means the bundled ones."""
-    found: list[Path] = []
-    for path in [Path(name) for name in names] or [bundled()]:
-        found.extend(_folder(path) if path.is_dir() else [path])
-    return found
+def each(names: Sequence[str], work: Callable[[Path], None]) -> set[int]:
+    """Do `work` for every recording behind `names`, folders expanded; none named means the bundled ones.
+
+    What is wrong with one is said, and the others are done all the same. Returns the exit codes of what was wrong.
+    """
+    codes: set[int] = set()
+    for name in [Path(name) for name in names] or [bundled()]:
+        try:
+            paths = _folder(name) if name.is_dir() else [name]
+        except RecordingError as error:
+            _report(str(error), codes, BROKEN)
+            continue
+        for path in paths:
+            _one(path, work, codes)
+    return codes
+
+
+def _one(path: Path, work: Callable[[Path], None], codes: set[int]) -> None:
+    try:
+        work(path)
+    except RecordingError as error:
+        _report(str(error), codes, BROKEN)
+    except NoVerdictError as error:
+        _report(f"{path}: {error}", codes, NO_VERDICT)
+
+
+def _report(message: str, codes: set[int], code: int) -> None:
+    click.echo(f"specdiff: {message}", err=True)
+    codes.add(code)
 
 
 def _folder(path: Path) -> list[Path]:

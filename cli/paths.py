@@ -13,14 +13,15 @@ from ..recorders.errors import UsageError
     "--repo", metavar="PATH", help="The git clone that a path sglang@REV names a commit of."
 )
 def paths(explain: str | None, repo: str | None) -> None:
-    """List the built-in paths, the five fixes, and the sglang releases in the cache with their books.
+    """List the accounting paths and what each release's books are.
 
+    The built-in paths, the five fixes, and the sglang releases in the cache.
     Which fixes a release's books equal is found by replaying both over the bundled recordings.
     """
     from ..recorders import hdf5  # imported late: torch comes with the engine
     from ..replay import spec
     from ..replay.lift import catalog
-    from .inputs import bundled, recordings
+    from .inputs import bundled
     from .report_paths import print_explained, print_paths
 
     if explain is not None:
@@ -29,5 +30,5 @@ def paths(explain: str | None, repo: str | None) -> None:
             raise UsageError(f"--explain {explain!r}: only paths lifted out of an sglang source.")
         print_explained(catalog.explained(path))
         return
-    found = [hdf5.load(path) for path in recordings((str(bundled()),))]
+    found = [hdf5.load(path) for path in sorted(bundled().glob("*.h5"))]
     print_paths(catalog.releases(found), len(found))

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import click
 
-from ..recorders.errors import NoVerdictError, RecordingError
 from ..replay.quantity import Quantity
-from .inputs import recordings
+from .inputs import each
 from .main import BROKEN, DIFFERS, NO_VERDICT, SAME
 
 
 @click.command()
-@click.argument("recording", nargs=-1, type=click.Path())
+@click.argument("recording", nargs=-1, type=click.Path(readable=False))
 @click.option(
     "--old", default="old", show_default=True, metavar="PATH", help="The path on the left."
 )
@@ -46,15 +45,14 @@ def replay(
     form: str,
     repo: str | None,
 ) -> int:
-    """Replay recordings under two accounting paths and diff their books.
+    """Replay recordings under two paths and diff their books.
 
     RECORDING is a recording or a folder of them; without one, the bundled recordings are replayed.
     PATH is observed, old, fixed, or old/fixed with fixes added and removed: old+23456, fixed-26126; or the
     functions of an sglang itself: sglang==0.5.11, sglang@REV with --repo, sglang@installed, or a source tree.
     """
-    from ..recorders import (
-        hdf5,  # imported late: torch comes with the engine, and `--help` must not wait for it
-    )
+    # imported late: torch comes with the engine, and `--help` must not wait for it
+    from ..recorders import hdf5
     from ..replay import spec
     from ..replay.lift.open import books_of
     from ..replay.verdict import Result, Verdict
@@ -67,16 +65,11 @@ def replay(
         if isinstance(lifted, spec.Lifted):
             books_of(lifted)  # a source that cannot be had is said once, not for every recording
     results: list[tuple[Path, Result]] = []
-    codes: set[int] = set()
-    for path in recordings(recording):
-        try:
-            results.append((path, replay_recording(hdf5.load(path), left, right, wanted)))
-        except RecordingError as error:  # the others still get their verdict
-            click.echo(f"specdiff: {error}", err=True)
-            codes.add(BROKEN)
-        except NoVerdictError as error:
-            click.echo(f"specdiff: {path}: {error}", err=True)
-            codes.add(NO_VERDICT)
+
+    def judge(path: Path) -> None:
+        results.append((path, replay_recording(hdf5.load(path), left, right, wanted)))
+
+    codes = each(recording, judge)
     report = report_json.print_results if form == "json" else report_replay.print_results
     report(results)
     code_of = {Verdict.DIFFERS: DIFFERS, Verdict.NO_VERDICT: NO_VERDICT, Verdict.SAME: SAME}

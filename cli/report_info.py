@@ -11,7 +11,7 @@ from rich.text import Text
 from ..recorders.recording import Recording
 from ..recorders.schema import Kind
 from ..replay.exercised import exercised
-from .console import Output
+from .console import Output, printable
 
 
 def print_info(path: Path, recording: Recording) -> None:
@@ -32,7 +32,7 @@ def _who(recording: Recording) -> Iterator[tuple[str, str]]:
         "recorded",
         f"{run.started}, by specdiff {run.specdiff_version}, pid {run.pid}, run {run.run_id}",
     )
-    yield "command", shlex.join(run.command)
+    yield "command", printable(shlex.join(run.command))
     steps = f"{run.num_steps} steps, topk {run.topk}, {run.num_draft_tokens} draft tokens"
     yield (
         "speculation",

@@ -29,6 +29,7 @@ def _result(path: Path, result: Result) -> dict[str, Any]:
             "books": run.books,
             "events": result.num_events,
             "requests": result.num_requests,
+            "warnings": list(result.warnings),
         },
         "old": str(result.old),
         "fixed": str(result.new),

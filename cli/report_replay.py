@@ -10,7 +10,7 @@ from rich.text import Text
 from ..replay.paths.fixes import FIXES
 from ..replay.quantity import Quantity
 from ..replay.verdict import Divergence, Result, Verdict
-from .console import Output
+from .console import Output, printable
 
 _STYLE = {Verdict.SAME: "green", Verdict.DIFFERS: "bold red", Verdict.NO_VERDICT: "yellow"}
 _NO_VERDICT = "nothing was compared"
@@ -26,7 +26,9 @@ def print_results(results: Sequence[tuple[Path, Result]]) -> None:
 
 def _print_result(console: Output, path: Path, result: Result) -> None:
     run = result.run
-    console.print(Text.assemble((path.name, "bold"), "  ", _verdict(result)))
+    console.print(Text.assemble((str(path), "bold"), "  ", _verdict(result)))
+    for warning in result.warnings:
+        console.print(Text(f"warning: {warning}", style="yellow"))
     console.print(
         f"sglang {run.sglang_version} (books: {run.books}), {run.spec_algorithm}, {result.num_requests} requests, "
         f"{result.num_events} events; {result.old} against {result.new}"
@@ -84,7 +86,9 @@ def _print_fixes(console: Output, result: Result) -> None:
     """Each fix at the first place that it explains."""
     made = console.table("fix", "", "first divergence it explains", "why")
     for number, quantity, first in first_by_fix(result):
-        made.add_row(f"#{number}", _title(number), f"{quantity.value}, {where(first)}", first.cause)
+        made.add_row(
+            _with(first, number), _title(number), f"{quantity.value}, {where(first)}", first.cause
+        )
     if made.row_count:
         console.print(made)
         console.print()
@@ -110,12 +114,18 @@ def first_by_fix(result: Result) -> Iterator[tuple[int, Quantity, Divergence]]:
             yield fix.number, quantity, first
 
 
+def _with(first: Divergence, number: int) -> str:
+    """The fix, and the others without which it does not explain this divergence."""
+    needed = min((fixes for fixes in first.fixes if number in fixes), key=len)
+    return " with ".join(f"#{fix}" for fix in (number, *sorted(needed - {number})))
+
+
 def _alone(first: Divergence, number: int) -> int:
     return 0 if frozenset({number}) in first.fixes else 1
 
 
 def where(first: Divergence) -> str:
-    who = f"request {first.rid}" if first.rid is not None else "batch"
+    who = f"request {printable(first.rid)}" if first.rid is not None else "batch"
     return f"step {first.step}, {first.kind.name.lower()} (event {first.event}), {who}: {first.old} -> {first.new}"
 
 
@@ -155,7 +165,7 @@ def _print_summary(console: Output, results: Sequence[tuple[Path, Result]]) -> N
         if found := _shown(results, number):
             path, quantity, first = found
             named.add_row(
-                f"#{number}",
+                _with(first, number),
                 _title(number),
                 path.name,
                 f"{quantity.value}, {where(first)}",

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from ..replay.timeline import Life, Moment
-from .console import Output
+from .console import Output, printable
 
 
 def print_lives(found: Sequence[Life]) -> None:
     console = Output()
     for life in found:
         again = f" (request number {life.qid})" if len(found) > 1 else ""
-        console.print(Text.assemble("request ", (life.rid, "bold"), again))
+        console.print(Text.assemble("request ", (printable(life.rid), "bold"), again))
         names = [str(path) for path in life.paths]
         made = console.table(
             "step", "event", "what", "", *names, "", right=(0, 1, *range(4, 4 + len(names)))
@@ -26,6 +26,10 @@ def print_lives(found: Sequence[Life]) -> None:
 
 def _row(moment: Moment) -> list[str]:
     values = ["" if value is None else str(value) for value in moment.committed]
+    if moment.rows:
+        values = [
+            f"{value} {rows or ''}".strip() for value, rows in zip(values, moment.rows, strict=True)
+        ]
     mark = "<- differs" if moment.diverges else ""
     return [
         str(moment.step),

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 
+from ..recorders.errors import UsageError
+
 
 @click.command()
-@click.argument("recording", type=click.Path(path_type=Path))
+@click.argument("recording", type=click.Path(path_type=Path, readable=False))
 @click.option("--request", "rid", required=True, metavar="RID", help="The request, by its id.")
 @click.option(
     "--path",
@@ -21,17 +23,19 @@ import click
     "--repo", metavar="PATH", help="The git clone that a path sglang@REV names a commit of."
 )
 def show(recording: Path, rid: str, paths: tuple[str, ...], repo: str | None) -> None:
-    """Show every event of one request, with its committed length under several paths.
+    """Show one request's life under several paths.
 
-    16+1 reads: 16 settled, 1 slot claimed for a result that is still to come. Lines where the settled lengths part
-    are marked.
+    Every event that concerns it, and its committed length after each: 16+1 reads 16 settled, 1 slot claimed for a
+    result that is still to come. A finish also says which routed rows each path collects. Lines where settled
+    lengths or rows part are marked; counters and sums are not shown.
     """
-    from ..recorders import (
-        hdf5,  # imported late: torch comes with the engine, and `--help` must not wait for it
-    )
+    # imported late: torch comes with the engine, and `--help` must not wait for it
+    from ..recorders import hdf5
     from ..replay import spec
     from ..replay.timeline import lives
     from .report_show import print_lives
 
+    if recording.is_dir():
+        raise UsageError(f"{recording} is a folder; show wants one recording of it (*.h5).")
     wanted = [spec.parse(path, repo) for path in paths or ("old", "fixed", "observed")]
     print_lives(lives(hdf5.load(recording), rid, wanted))

@@ -77,13 +77,20 @@ def _sum_cause(columns: Columns, difference: SeriesDiff, cell: int, names: tuple
     for name, series in zip(names, (difference.old, difference.new), strict=True):
         value = int(series.values[cell, 0])
         stale = _stale_sums(columns, series)
-        held = "None" if value == NONE64 else f"a {'stale' if stale[cell] else 'true'} {value}"
-        number = int((stale & difference.differs).sum())
-        says.append(
-            f"{name} holds {held}"
-            + (f" ({number} of {int(difference.differs.sum())} stale)" if number else "")
-        )
-    return f"after {kind} {', '.join(says)}; {truth}"
+        state = "" if not true.known[event] else "stale " if stale[cell] else "true "
+        says.append(f"{name} holds {'None' if value == NONE64 else f'{state}{value}'}")
+    return f"after {kind} {', '.join(says)} ({truth}){_how_many_stale(columns, difference, names)}"
+
+
+def _how_many_stale(columns: Columns, difference: SeriesDiff, names: tuple[str, str]) -> str:
+    """Of all differing sums, not of this one."""
+    said = []
+    for name, series in zip(names, (difference.old, difference.new), strict=True):
+        if number := int((_stale_sums(columns, series) & difference.differs).sum()):
+            said.append(
+                f"; {number} of the {int(difference.differs.sum())} differing sums are stale under {name}"
+            )
+    return "".join(said)
 
 
 def _stale_sums(columns: Columns, series: Series) -> torch.Tensor:
@@ -101,18 +108,24 @@ def _rows_cause(recording: Recording, difference: SeriesDiff, cell: int) -> str:
     finishes, row = recording.finishes, int(difference.old.cells.row[cell])
     old, new = (series.values[cell].tolist() for series in (difference.old, difference.new))
     if old[0] != new[0]:
-        return "rows collected for a request that did not ask for them"
+        asked = finishes.return_routed_experts[row] == 1
+        return f"rows collected on one side only, for a request that {'asked' if asked else 'did not ask'} for them"
     reasons = []
     if old[1] != new[1]:
         reasons.append(
-            f"start_len {max(old[1], new[1])} ignored: {abs(old[1] - new[1])} rows too many"
+            f"start_len {max(old[1], new[1])} ignored: {_count(abs(old[1] - new[1]), 'row')} too many"
         )
     if old[2] != new[2]:
-        overshoot = int(finishes.output_len[row]) - int(finishes.finished_len[row])
-        reasons.append(
-            f"{abs(old[2] - new[2])} rows behind the stop ({overshoot} tokens of overshoot)"
-        )
+        reasons.append(_end_cause(recording, row, abs(old[2] - new[2])))
     return "; ".join(reasons)
+
+
+def _end_cause(recording: Recording, row: int, rows: int) -> str:
+    finishes = recording.finishes
+    stop, outputs = int(finishes.finished_len[row]), int(finishes.output_len[row])
+    if stop == NONE64 or outputs <= stop:
+        return f"the ends are {_count(rows, 'row')} apart, and no output lies behind a stop"
+    return f"{_count(rows, 'row')} behind the stop ({_count(outputs - stop, 'token')} of overshoot)"
 
 
 def _count(number: int, noun: str) -> str:

@@ -38,16 +38,18 @@ def _results(recording: Recording) -> dict[str, NDArray[np.bool_]]:
 
 def _finishes(recording: Recording) -> dict[str, NDArray[np.bool_]]:
     finishes = recording.finishes
+    capturer = finishes.experts_state != NONE64
     overshoot = (finishes.finished_len != NONE64) & (finishes.output_len > finishes.finished_len)
     return {
         "finish": finishes.qid >= 0,
-        "stop-mid-run": overshoot & (finishes.reason == Reason.STOP_TOKEN),
+        "stop-mid-run": overshoot
+        & np.isin(finishes.reason, (Reason.STOP_TOKEN, Reason.STOP_STRING)),
         "length-overshoot": overshoot & (finishes.reason == Reason.LENGTH),
         "finish-abort": finishes.reason == Reason.ABORT,
-        "rows-requested": finishes.return_routed_experts == 1,
-        "rows-not-requested": finishes.return_routed_experts == 0,
-        "rows-overshoot": overshoot & (finishes.return_routed_experts == 1),
-        "start-len": (finishes.return_routed_experts == 1) & (finishes.start_len > 0),
+        "rows-requested": capturer & (finishes.return_routed_experts == 1),
+        "rows-not-requested": capturer & (finishes.return_routed_experts == 0),
+        "rows-overshoot": capturer & overshoot & (finishes.return_routed_experts == 1),
+        "start-len": capturer & (finishes.return_routed_experts == 1) & (finishes.start_len > 0),
         "cached-prefix": finishes.cached_tokens > 0,
     }
 

@@ -12,6 +12,7 @@ from ..recorders.schema import NONE64, Kind
 from .cells import Moment
 from .columns.commits import open_claims
 from .columns.shared import Columns
+from .columns.touches import running
 from .ledger import Ledger, Series
 from .quantity import Quantity
 from .tensors import column, nullable
@@ -48,15 +49,10 @@ def _committed(columns: Columns) -> Series:
 
 def _settled(columns: Columns) -> Series:
     """Observed raw minus the claims that the observed prepares opened."""
-    recording, cells = columns.recording, columns.cells[Quantity.KV_COMMITTED_LEN_SETTLED]
+    cells = columns.cells[Quantity.KV_COMMITTED_LEN_SETTLED]
     raw = _committed(columns)
     touches = columns.touches
-    claimed = torch.zeros_like(touches.row)
-    prepares = touches.kind == Kind.PREPARE
-    rows = recording.prepare_rows
-    grown = column(rows.committed_after) - column(rows.committed_before)
-    claimed[prepares] = grown[touches.row[prepares]]
-    before, after = open_claims(recording, touches, claimed)
+    before, after, sure = observed_claims(columns)
     touch = columns.touch_of(Quantity.KV_COMMITTED_LEN_SETTLED)
     at = touch.clamp(min=0)
     if not len(touches.row):
@@ -65,8 +61,21 @@ def _settled(columns: Columns) -> Series:
         )
     is_before = (cells.moment == Moment.BEFORE) & (cells.kind != Kind.FINISH)
     claims = torch.where(is_before, before[at], after[at])
-    known = raw.captured & (touch >= 0) & touches.seeded[at]
+    known = raw.captured & (touch >= 0) & touches.seeded[at] & sure[at]
     return Series(Quantity.KV_COMMITTED_LEN_SETTLED, cells, raw.values - claims[:, None], known)
+
+
+def observed_claims(columns: Columns) -> tuple[Tensor, Tensor, Tensor]:
+    """Open claims before and after each touch, as the server's prepares opened them; bool: whether that is known."""
+    touches, rows = columns.touches, columns.recording.prepare_rows
+    before, after = nullable(rows.committed_before), nullable(rows.committed_after)
+    absent = (before == NONE64) | (after == NONE64)
+    prepares = touches.kind == Kind.PREPARE
+    claimed, unknown = torch.zeros_like(touches.row), torch.zeros_like(touches.row)
+    claimed[prepares] = torch.where(absent, 0, after - before)[touches.row[prepares]]
+    unknown[prepares] = absent.to(torch.int64)[touches.row[prepares]]
+    sure = running(touches, torch.zeros_like(unknown), unknown) == 0
+    return (*open_claims(columns.recording, touches, claimed), sure)
 
 
 def _sums(columns: Columns) -> Series:

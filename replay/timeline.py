@@ -12,12 +12,17 @@ import torch
 from ..recorders.errors import UsageError
 from ..recorders.recording import Recording
 from ..recorders.schema import NONE32, NONE64, ROW_TABLES, Kind, Mode, Reason
-from .columns.commits import commits, open_claims
+from .columns.commits import commits
 from .columns.shared import Columns
+from .explain import Toggles
+from .ledger import Series
 from .lift.ledger import lengths
+from .observed import observed_claims
 from .paths.fixes import rules_of
+from .quantity import Quantity
 from .spec import FixSet, Lifted, Path
 from .tensors import column, nullable
+from .verdict import Rows, ledger_of, value_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,16 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True)
+class Collected:
+    """The routed rows a finish collects; `rows` None: none at all."""
+
+    rows: Rows | None
+
+    def __str__(self) -> str:
+        return "no rows" if self.rows is None else f"rows {self.rows.span}"
+
+
+@dataclass(frozen=True, slots=True)
 class Moment:
     """One event of a request's life; `committed` has one entry per path, None where the path has no value there."""
 
@@ -44,11 +59,13 @@ class Moment:
     kind: Kind
     detail: str
     committed: tuple[Committed | None, ...]
+    rows: tuple[Collected | None, ...] = ()  # at a finish: which routed rows each path collects
 
     @property
     def diverges(self) -> bool:
-        """The settled lengths of two paths differ here."""
-        return len({value.settled for value in self.committed if value is not None}) > 1
+        """The settled lengths of two paths, or the rows they collect, differ here."""
+        lengths = {value.settled for value in self.committed if value is not None}
+        return len(lengths) > 1 or len({value for value in self.rows if value is not None}) > 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +88,12 @@ def lives(recording: Recording, rid: str, paths: Sequence[Path]) -> tuple[Life, 
         )
         raise UsageError(f"--request {rid!r}: no such request in this recording. {known}")
     columns = Columns(recording)
+    toggles = Toggles(columns)
     books = [_books(columns, path) for path in paths]
-    return tuple(Life(rid, qid, tuple(paths), tuple(_moments(columns, qid, books))) for qid in qids)
+    rows = [ledger_of(columns, toggles, path)[Quantity.ROUTED_EXPERTS] for path in paths]
+    return tuple(
+        Life(rid, qid, tuple(paths), tuple(_moments(columns, qid, books, rows))) for qid in qids
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,7 +114,6 @@ def _books(columns: Columns, path: Path) -> _Books:
         told = lengths(columns, path)
         return _Books(told.raw, told.claims, told.known)
     raw = torch.full_like(touches.row, NONE64)
-    claimed = torch.zeros_like(touches.row)
     for kind, values in (
         (Kind.EXTEND, nullable(recording.extend_rows.committed)),
         (Kind.PREPARE, nullable(recording.prepare_rows.committed_after)),
@@ -102,15 +122,13 @@ def _books(columns: Columns, path: Path) -> _Books:
     ):
         mine = touches.kind == kind
         raw[mine] = values[touches.row[mine]]
-    prepares = touches.kind == Kind.PREPARE
-    grown = column(recording.prepare_rows.committed_after) - column(
-        recording.prepare_rows.committed_before
-    )
-    claimed[prepares] = grown[touches.row[prepares]]
-    return _Books(raw, open_claims(recording, touches, claimed)[1], raw != NONE64)
+    _, claims, sure = observed_claims(columns)
+    return _Books(raw, claims, (raw != NONE64) & sure)
 
 
-def _moments(columns: Columns, qid: int, books: Sequence[_Books]) -> Iterator[Moment]:
+def _moments(
+    columns: Columns, qid: int, books: Sequence[_Books], collected: Sequence[Series]
+) -> Iterator[Moment]:
     recording, touches = columns.recording, columns.touches
     touch_at = {
         int(touches.event[i]): i for i in torch.nonzero(touches.qid == qid).flatten().tolist()
@@ -120,9 +138,13 @@ def _moments(columns: Columns, qid: int, books: Sequence[_Books]) -> Iterator[Mo
         if kind is Kind.FILTER and _removes_nobody(recording, int(recording.events.ref[event])):
             continue
         touch = touch_at.get(event)
+        rows: tuple[Collected | None, ...] = ()
+        if kind is Kind.FINISH:
+            touch = touch_at.get(max((at for at in touch_at if at < event), default=-1))
+            rows = tuple(_collected(series, row) for series in collected)
         committed = tuple(_at(book, touch) for book in books)
         detail = _detail(recording, kind, int(recording.events.ref[event]), row)
-        yield Moment(event, int(recording.events.iteration[event]), kind, detail, committed)
+        yield Moment(event, int(recording.events.iteration[event]), kind, detail, committed, rows)
 
 
 def _removes_nobody(recording: Recording, ref: int) -> bool:
@@ -133,6 +155,14 @@ def _at(book: _Books, touch: int | None) -> Committed | None:
     if touch is None or not book.known[touch]:
         return None
     return Committed(int(book.raw[touch]), int(book.claims[touch]))
+
+
+def _collected(series: Series, finish: int) -> Collected | None:
+    """`finish`: row of the finishes; their cells stand in the same order."""
+    if not series.captured[finish]:
+        return None
+    value = value_of(series, finish)
+    return Collected(value if isinstance(value, Rows) else None)
 
 
 def _events_of(recording: Recording, qid: int) -> Iterator[tuple[int, int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -38,8 +38,12 @@ class Rows:
     start: int
     end: int
 
+    @property
+    def span(self) -> str:
+        return f"[{self.start}, {self.end})"
+
     def __str__(self) -> str:
-        return f"[{self.start}, {self.end}) {self.end - self.start} rows"
+        return f"{self.span} {self.end - self.start} rows"
 
 
 Value = int | Rows | None
@@ -92,6 +96,7 @@ class Result:
     verdict: Verdict
     quantities: tuple[QuantityResult, ...]
     exercised: dict[str, int]
+    warnings: tuple[str, ...]  # what the recording itself lost
 
 
 def replay(
@@ -119,7 +124,18 @@ def replay(
         verdict=_verdict(results, named=quantities is not None),
         quantities=results,
         exercised=exercised(recording),
+        warnings=tuple(_warnings(recording)),
     )
+
+
+def _warnings(recording: Recording) -> Iterator[str]:
+    stats = recording.stats
+    if stats is not None and stats.dropped:
+        yield f"the recorder dropped {stats.dropped} events; the gaps are marked, nothing is compared across them"
+    if stats is not None and stats.exceptions:
+        yield f"the recorder failed {stats.exceptions} times; first: {stats.first_exception}"
+    if recording.damage:
+        yield f"the end of the recording is lost: {recording.damage}"
 
 
 def ledger_of(columns: Columns, toggles: Toggles, path: Path) -> Ledger:

@@ -112,6 +112,7 @@ _ACTS = (
     "result",
     "retract",
     "gap",
+    "no-overlap",
     "noise",
 )
 
@@ -128,6 +129,10 @@ class _World:
         everyone = list(range(self.num_requests))
         if name == "decode":
             yield self.event(Kind.PREPARE, everyone)
+            yield self.event(Kind.LAUNCH, everyone, Mode.DECODE)
+        elif name == "no-overlap":  # the result of the step before comes between prepare and launch
+            yield self.event(Kind.PREPARE, everyone)
+            yield self.event(Kind.RESULT, everyone)
             yield self.event(Kind.LAUNCH, everyone, Mode.DECODE)
         elif name == "result":
             yield self.event(Kind.RESULT, everyone)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -117,7 +118,8 @@ def test_explanations_are_found_by_toggling(
         (["replay", "--old", "sglang=0.5.11"], USAGE, "sglang==VERSION"),
         (["replay", "--quantity", "kv_commited_len"], USAGE, "kv_committed_len"),
         (["replay", "--nonsense"], USAGE, "--nonsense"),
-        (["nonsense"], USAGE, "nonsense"),
+        (["rpelay"], USAGE, "Did you mean 'replay'?"),
+        (["show", "{empty}", "--request", "x"], USAGE, "is a folder"),
         (["show", "{real}", "--request", "nobody"], USAGE, "no such request"),
         (["info"], USAGE, "RECORDING"),
         (["recover", "{empty}/nowhere"], BROKEN, "{empty}/nowhere: no such folder"),
@@ -138,6 +140,47 @@ def test_bad_input_says_what_where_and_what_to_do(
     names = {"empty": str(empty), "text": str(text), "real": str(real_recording)}
     assert run([argument.format(**names) for argument in arguments]) == code
     assert says.format(**names) in capsys.readouterr().err
+
+
+def test_a_name_that_looks_like_markup_is_printed_as_it_is(
+    capsys: pytest.CaptureFixture[str], real_recording: Path, tmp_path: Path
+) -> None:
+    recording = hdf5.load(real_recording)
+    rids = tuple(f"[/x] :smile: {qid}\n" for qid in range(len(recording.rids)))
+    path = tmp_path / "x.h5"
+    run_ = dataclasses.replace(recording.run, command=("[/q]", "x"))
+    hdf5.save(dataclasses.replace(recording, rids=rids, run=run_), path)
+    assert run(["replay", str(path)]) == DIFFERS
+    assert run(["show", str(path), "--request", rids[0]]) == SAME
+    assert run(["info", str(path)]) == SAME
+    out = capsys.readouterr().out
+    assert "request [/x] :smile: 0\\n" in out and "[/q]" in out
+
+
+def test_what_a_recording_lost_is_said_beside_the_verdict(
+    capsys: pytest.CaptureFixture[str], real_recording: Path, tmp_path: Path
+) -> None:
+    recording = hdf5.load(real_recording)
+    assert recording.stats is not None
+    stats = dataclasses.replace(
+        recording.stats, dropped=7, exceptions=2, first_exception="KeyError: x"
+    )
+    path = tmp_path / "x.h5"
+    hdf5.save(
+        dataclasses.replace(recording, stats=stats, damage="the file ends inside a record"), path
+    )
+    _, (result,) = replay_json(capsys, str(path))
+    assert len(result["recording"]["warnings"]) == 3
+    run(["replay", str(path)])
+    out = capsys.readouterr().out
+    assert "dropped 7 events" in out and "KeyError: x" in out and "ends inside a record" in out
+
+
+def test_show_marks_the_finish_whose_rows_differ(capsys: pytest.CaptureFixture[str]) -> None:
+    path = bundled() / "0.5.12-experts-overshoot.h5"
+    assert run(["show", str(path), "--request", "overshoot-1-1"]) == SAME
+    (finish,) = [line for line in capsys.readouterr().out.splitlines() if " finish " in line]
+    assert "rows [0, 23)" in finish and "rows [0, 20)" in finish and "differs" in finish
 
 
 def test_show_tells_a_request_s_life(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from reference import books
 from specdiff.cli.inputs import bundled
 from specdiff.recorders import hdf5
 from specdiff.recorders.recording import Recording
-from specdiff.recorders.schema import Kind
+from specdiff.recorders.schema import NONE32, Kind, Mode
 from specdiff.replay.cells import Moment
 from specdiff.replay.columns.engine import ledger
 from specdiff.replay.columns.shared import Columns
@@ -138,3 +138,35 @@ def test_every_row_of_every_table_lies_in_its_event(real_recording: Path) -> Non
             np.bincount(owner, minlength=len(recording.event_of(kind))),
             recording.event_table(kind).num_rows,
         )
+
+
+def test_claims_that_were_not_captured_make_no_settled_value(real_recording: Path) -> None:
+    recording = hdf5.load(real_recording)
+    absent = np.full_like(recording.prepare_rows.committed_before, NONE32)
+    rows = dataclasses.replace(recording.prepare_rows, committed_before=absent)
+    columns = Columns(dataclasses.replace(recording, prepare_rows=rows))
+    server = observed(columns)
+    settled, raw = server[Quantity.KV_COMMITTED_LEN_SETTLED], server[Quantity.KV_COMMITTED_LEN]
+    after_prepare = raw.cells.kind == Kind.RESULT
+    assert raw.captured[after_prepare].all()
+    assert not settled.captured[after_prepare].any()
+
+
+def test_sums_of_a_run_without_overlap_are_not_captured(real_recording: Path) -> None:
+    recording = hdf5.load(real_recording)
+    run = dataclasses.replace(recording.run, overlap=False)
+    made = ledger(Columns(dataclasses.replace(recording, run=run)), rules_of(ALL), "x")
+    assert not made[Quantity.SEQ_LENS_SUM].captured.any()
+    assert made[Quantity.KV_COMMITTED_LEN].captured.all()
+
+
+def test_none_at_a_launch_is_excused_where_no_backend_needs_the_sum() -> None:
+    recording = hdf5.load(bundled() / "0.5.13-merge-filter.h5")
+    run = dataclasses.replace(recording.run, needs_cpu_seq_lens=False)
+    for needed, recorded in ((True, recording), (False, dataclasses.replace(recording, run=run))):
+        columns = Columns(recorded)
+        old, new = (ledger(columns, rules_of(fixes), "x") for fixes in (frozenset[int](), ALL))
+        (sums,) = [d for d in diff(recorded, old, new) if d.quantity is Quantity.SEQ_LENS_SUM]
+        decodes = int((recorded.launches.mode == Mode.DECODE).sum())
+        assert int(sums.excused.sum()) == (0 if needed else decodes)
+        assert sums.num_compared + int(sums.excused.sum()) == len(sums.old.cells)

@@ -57,7 +57,7 @@ def open_claims(recording: Recording, touches: Touches, claimed: Tensor) -> tupl
     closed = torch.zeros_like(claimed)
     results = torch.nonzero(touches.kind == Kind.RESULT).flatten()
     launched = launch_events(recording)[touches.row[results]]
-    prepare = touches.last_before(touches.qid[results], launched)
+    prepare = touches.prepare_before(touches.qid[results], launched)
     known = (launched != NONE64) & (prepare >= 0)
     prepare = prepare.clamp(min=0)
     same = known & (touches.segment[prepare] == touches.segment[results])

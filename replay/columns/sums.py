@@ -68,6 +68,10 @@ def sums(recording: Recording, true: Sums, rules: Rules) -> Sums:
         held[batch] = now
         value[event] = NONE64 if now.value is None else now.value
         known[event] = now.known
+    if (
+        not recording.run.overlap
+    ):  # then run_batch itself moves the lengths, between the moments recorded here
+        known[:] = False
     return Sums(value, known)
 
 

@@ -40,6 +40,17 @@ class Touches:
             else found
         )
 
+    def prepare_before(self, qid: Tensor, event: Tensor) -> Tensor:
+        """Index of the last PREPARE of `qid` before `event`, -1: none. Where overlap is off for a batch, the result
+        of the step before comes between a prepare and its launch."""
+        prepares = torch.nonzero(self.kind == Kind.PREPARE).flatten()
+        if not len(prepares):
+            return torch.full_like(qid, -1)
+        key = self.qid[prepares] * self.num_events + self.event[prepares]
+        found = torch.searchsorted(key, qid * self.num_events + event) - 1
+        place = prepares[found.clamp(min=0)]
+        return torch.where((found >= 0) & (self.qid[place] == qid), place, -1)
+
     def at(self, kind: Kind, num_rows: int) -> Tensor:
         """For every row of the kind's row table, the index of its touch (-1: none)."""
         index = torch.full((num_rows,), -1)
