@@ -15,20 +15,20 @@ class Recorder:
     """Runs `specdiff record -- rig`, once per (release, scenario, seed) and session."""
 
     folder: Path
-    made: dict[tuple[str, str, int], Path] = field(default_factory=dict)
+    made: dict[tuple[str, str, int, tuple[str, ...]], Path] = field(default_factory=dict)
 
-    def path(self, release: str, scenario: str = "random", seed: int = 1) -> Path:
-        key = (release, scenario, seed)
+    def path(self, release: str, scenario: str, seed: int, *flags: str) -> Path:
+        key = (release, scenario, seed, flags)
         if key not in self.made:
             self.made[key] = self._record(*key)
         return self.made[key]
 
-    def __call__(self, release: str, scenario: str = "random", seed: int = 1) -> Recording:
-        return hdf5.load(self.path(release, scenario, seed))
+    def __call__(self, release: str, scenario: str, seed: int, *flags: str) -> Recording:
+        return hdf5.load(self.path(release, scenario, seed, *flags))
 
-    def _record(self, release: str, scenario: str, seed: int) -> Path:
-        folder = self.folder / f"{release}-{scenario}-{seed}"
-        command = rig(release, scenario, "--seed", str(seed))
+    def _record(self, release: str, scenario: str, seed: int, flags: tuple[str, ...]) -> Path:
+        folder = self.folder / "-".join((release, scenario, str(seed), *flags))
+        command = rig(release, scenario, "--seed", str(seed), *flags)
         done = specdiff("record", "-o", folder, "--", *command)
         assert done.returncode == 0, f"{release} {scenario} {seed}: {done.stderr[-2000:]}"
         (path,) = folder.glob("*.h5")
