@@ -12,7 +12,7 @@ from .report_record import print_outcomes, print_problems, say
 _NO_VERDICT = 125
 
 
-@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.command(context_settings={"allow_interspersed_args": False})
 @click.option(
     "-o",
     "--output",

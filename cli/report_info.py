@@ -68,7 +68,7 @@ def _what(recording: Recording, path: Path) -> Iterator[tuple[str, str]]:
     )
     yield "never reached", ", ".join(name for name, count in branches.items() if not count) or "-"
     yield "size", f"{path.stat().st_size:,} bytes"
-    yield "contents", "output tokens and request ids, no prompts"
+    yield "contents", "output tokens, request ids and the command line; no prompts"
 
 
 def _whole(recording: Recording) -> Iterator[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
@@ -85,6 +86,7 @@ class _Parts:
 
     def finish(self, run: Run, damage: str | None) -> Recording:
         tables = {name: _table(cls, self.tables[name]) for name, cls in TABLE_NAMES.items()}
+        tables["results"] = _paired(tables["results"], tables["launches"])
         spine = np.array(self.spine, dtype=np.int64).reshape(-1, len(fields(schema.Events)))
         tables["events"] = schema.Events(*spine.T)
         tables["requests"] = schema.Requests(
@@ -113,6 +115,12 @@ def _table(cls: type, data: bytearray) -> Any:
     make: Callable[..., Any] = cls
     table = np.frombuffer(bytes(data), dtype=dtype_of(cls)).reshape(-1, len(fields(cls)))
     return make(*np.ascontiguousarray(table.T))
+
+
+def _paired(results: schema.Results, launches: schema.Launches) -> schema.Results:
+    """A result whose launch the recorder lost answers none."""
+    there = np.isin(results.launch, launches.launch)
+    return dataclasses.replace(results, launch=np.where(there, results.launch, NONE64))
 
 
 def _topk_rows(parts: Sequence[TopkRows], what: str) -> NDArray[Any]:

@@ -7,6 +7,7 @@ believes no size before it has been held against the file.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -33,19 +34,30 @@ _MANIFEST_LIMIT = 64 << 20  # bytes
 def save(recording: Recording, path: Path, *, force: bool = False) -> None:
     """Write `path` whole or not at all: a temporary file, read back and compared, then renamed into place.
 
-    Raises RecordingError when `path` exists and `force` is not set.
+    Raises RecordingError when `path` exists and `force` is not set, or where it cannot be written.
     """
     if path.exists() and not force:
         raise RecordingError(
             f"{path} exists; specdiff does not overwrite recordings. Use --force, or another name."
         )
     temporary = path.with_name(path.name + ".tmp")
-    with h5py.File(temporary, "w", libver=("v110", "v110")) as file:
-        _write(file, recording)
-    load(temporary)  # what cannot be read back is no recording
-    with open(temporary, "rb+") as handle:
-        os.fsync(handle.fileno())
-    temporary.replace(path)
+    try:
+        with h5py.File(temporary, "w", libver=("v110", "v110")) as file:
+            _write(file, recording)
+        load(temporary)  # what cannot be read back is no recording
+        with open(temporary, "rb+") as handle:
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # h5py closes a file on a full disk with a RuntimeError
+        raise RecordingError(
+            f"{path}: cannot be written ({error}). Once that is mended, run `specdiff recover {path.parent}`."
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):  # gone, unless something failed above
+            temporary.unlink()
 
 
 def load(path: Path) -> Recording:
@@ -168,7 +180,7 @@ def _manifest(file: h5py.File) -> dict[str, Any]:
         raise RecordingError(
             "/manifest is missing: corrupt. Copy it again from where it was recorded."
         )
-    dataset = file["manifest"]
+    dataset = _as_dataset(file, "manifest")
     if dataset.dtype != np.uint8 or dataset.ndim != 1 or dataset.size > _MANIFEST_LIMIT:
         raise RecordingError(
             f"/manifest is {dataset.dtype} {dataset.shape}, text of at most 64 MiB was expected"
@@ -177,12 +189,50 @@ def _manifest(file: h5py.File) -> dict[str, Any]:
     text = dataset[()].tobytes()
     if hashlib.sha256(text).hexdigest() != file.attrs.get("manifest_sha256"):
         raise RecordingError(_corrupt("manifest"))
-    manifest: dict[str, Any] = json.loads(text)
-    return manifest
+    return _checked_manifest(json.loads(text))
+
+
+_MANIFEST = {"run": dict, "tables": dict, "rids": list, "details": list}
+
+
+def _checked_manifest(manifest: Any) -> dict[str, Any]:
+    """The keys that are read, and their types; a digest only says that it is what somebody wrote."""
+    wrong = [
+        f"{key}: {kind.__name__}"
+        for key, kind in _MANIFEST.items()
+        if not isinstance(manifest, dict) or not isinstance(manifest.get(key), kind)
+    ]
+    if wrong or not {"stats", "damage"} <= manifest.keys():
+        raise RecordingError(_foreign_manifest(", ".join(wrong) or "stats and damage"))
+    texts = [*manifest["rids"], *manifest["details"], manifest["damage"] or ""]
+    if not all(isinstance(text, str) for text in texts):
+        raise RecordingError(_foreign_manifest("texts in rids, details and damage"))
+    for name, declared in manifest["tables"].items():
+        if not isinstance(declared, dict) or not {"dtype", "shape", "sha256"} <= declared.keys():
+            raise RecordingError(_foreign_manifest(f"dtype, shape and sha256 of /{name}"))
+    checked: dict[str, Any] = manifest
+    return checked
+
+
+def _foreign_manifest(expected: str) -> str:
+    return (
+        f"/manifest is not one that specdiff wrote: expected {expected}. "
+        "Copy the file again from where it was recorded."
+    )
+
+
+def _as_dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    found = file[name]
+    if not isinstance(found, h5py.Dataset):
+        raise RecordingError(
+            f"/{name} is a {type(found).__name__}, a dataset was expected: corrupt. "
+            "Copy the file again from where it was recorded."
+        )
+    return found
 
 
 def _dataset(file: h5py.File, name: str, declared: Mapping[str, Any]) -> NDArray[Any]:
-    dataset = file[name]
+    dataset = _as_dataset(file, name)
     found = (dataset.dtype.str, tuple(dataset.shape))
     expected = (declared["dtype"], tuple(declared["shape"]))
     if found != expected:

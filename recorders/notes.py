@@ -49,8 +49,12 @@ def _missing(note: Note) -> Iterator[str]:
 
 
 def _read(path: Path) -> Note | None:
-    """None where the process died before it had said anything."""
-    said = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+    """None where it cannot be read, or the process died before it had said anything."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return None
+    said = [json.loads(line) for line in lines if line.endswith("}")]
     if not said:
         return None
     made = [line for line in said[1:] if line.get("constructed")]

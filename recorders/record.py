@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 from .capture.config import RUN_ID, Config
-from .errors import UsageError
+from .errors import RecordingError, UsageError
 from .notes import read_notes, why_nothing
 from .recover import Outcome, Recovered, is_locked, journals, notes, recover
+from .redact import redacted
 from .supervise import supervise
 
 _INJECT = Path(__file__).parent / "capture" / "inject"
@@ -46,15 +48,32 @@ def record(
     config = Config(
         directory=_writable(directory),
         run_id=_new_run_id(),
-        command=tuple(command),
+        command=redacted(command),
         specdiff_version=version("specdiff"),
         buffer_mb=buffer_mb,
     )
-    status = supervise(command, _environment(config, os.environ))
-    _await_writers(config, say)
-    found = read_notes(notes(config.directory, config.run_id))
-    outcomes = tuple(recover(config.directory, config.run_id, force=force))
+    with _sigterm_noted() as terms:
+        status = supervise(command, _environment(config, os.environ))
+        _await_writers(config, say, terms)
+        try:
+            found = read_notes(notes(config.directory, config.run_id))
+            outcomes = tuple(recover(config.directory, config.run_id, force=force))
+        except (
+            RecordingError
+        ) as error:  # the folder went away: the command's status is not lost with it
+            return Recorded(status, (), (str(error).removesuffix("."),))
     return Recorded(status, outcomes, tuple(why_nothing(found)))
+
+
+@contextlib.contextmanager
+def _sigterm_noted() -> Iterator[list[int]]:
+    """Every SIGTERM that `supervise` does not pass on itself, instead of our end."""
+    noted: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: noted.append(number))
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _writable(directory: Path) -> Path:
@@ -77,26 +96,54 @@ def _environment(config: Config, env: Mapping[str, str]) -> dict[str, str]:
     return {**env, **config.to_env(), "PYTHONPATH": os.pathsep.join(paths)}
 
 
-def _await_writers(config: Config, say: Say) -> None:
+def _await_writers(config: Config, say: Say, terms: list[int]) -> None:
     """A launcher may be gone before its schedulers are, or before they have even begun.
 
-    Ctrl-C ends the waiting: what is whole by then is built, the other journals stay for `recover`.
+    A SIGTERM is passed on to them. A second one, or Ctrl-C, ends the waiting: what is whole by then is built,
+    the other journals stay for `recover`.
     """
     said: set[int] = set()
+    num_passed_on = 0
     try:
         while alive := _alive(config):
             if not alive <= said:
-                names = ", ".join(f"{pid} ({_name(pid)})" for pid in sorted(alive))
-                say(f"the command has ended, its processes have not; waiting for {names}")
+                say(f"the command has ended, its processes have not; waiting for {_names(alive)}")
                 said |= alive
+            if len(terms) > num_passed_on:
+                num_passed_on += 1
+                _terminate(config, say)
+            if num_passed_on > 1:
+                raise KeyboardInterrupt
             time.sleep(_POLL_S)
     except KeyboardInterrupt:
-        say("no longer waiting")
+        say(
+            f"no longer waiting; still there: {_names(_alive(config))}. "
+            f"When they have ended: specdiff recover {config.directory}"
+        )
+
+
+def _terminate(config: Config, say: Say) -> None:
+    pids = _descendants(config)
+    say(f"SIGTERM is passed on to {_names(pids)}")
+    for pid in pids:
+        with contextlib.suppress(OSError):  # gone meanwhile, or another user's
+            os.kill(pid, signal.SIGTERM)
+
+
+def _names(pids: set[int]) -> str:
+    return ", ".join(f"{pid} ({_name(pid)})" for pid in sorted(pids)) or "nobody"
 
 
 def _alive(config: Config) -> set[int]:
     """The processes that were started under this recording, and those that hold a file of it."""
-    held = [
+    held: list[str] = []
+    with contextlib.suppress(RecordingError):  # the folder went away
+        held = _held(config)
+    return {int(pid) for pid in held} | _descendants(config)
+
+
+def _held(config: Config) -> list[str]:
+    return [
         path.name[len(config.run_id) + 1 :].partition("-")[0].partition(".")[0]
         for path in (
             *journals(config.directory, config.run_id),
@@ -104,7 +151,6 @@ def _alive(config: Config) -> set[int]:
         )
         if is_locked(path)
     ]
-    return {int(pid) for pid in held} | _descendants(config)
 
 
 def _descendants(config: Config) -> set[int]:

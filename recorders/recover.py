@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,10 +53,12 @@ def recover(directory: Path, run_id: str | None = None, *, force: bool = False) 
     """
     if not directory.is_dir():
         raise RecordingError(f"{directory}: no such folder. Expected the DIR of `specdiff record`.")
-    outcomes = [_recover_one(path, force) for path in journals(directory, run_id)]
+    written: set[Path] = set()
+    outcomes = [_recover_one(path, force, written) for path in journals(directory, run_id)]
     for note in _files(directory, run_id, NOTE):
-        if not is_locked(note):
-            note.unlink(missing_ok=True)
+        if os.access(note, os.R_OK) and not is_locked(note):
+            with contextlib.suppress(OSError):  # nothing is lost with a note that stays
+                note.unlink()
     return outcomes
 
 
@@ -69,34 +73,44 @@ def notes(directory: Path, run_id: str) -> list[Path]:
 def is_locked(path: Path) -> bool:
     """Whether a process still writes to a journal or note: it holds a record lock, which dies with it."""
     try:
-        with open(path, "rb") as file:
-            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
+        file = open(path, "rb")  # noqa: SIM115 (only a failing lockf says who writes)
+    except OSError:
         return False
-    except (BlockingIOError, PermissionError):
-        return True
-    return False
+    with file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):  # EAGAIN, EACCES
+            return True
+        return False
 
 
 def _files(directory: Path, run_id: str | None, suffix: str) -> list[Path]:
     prefix = "" if run_id is None else f"{run_id}-"
-    return sorted(
-        path
-        for path in directory.iterdir()
-        if path.name.startswith(prefix) and path.name.endswith(suffix)
-    )
+    try:
+        found = sorted(directory.iterdir())
+    except OSError as error:
+        raise RecordingError(f"{directory}: cannot be listed ({error.strerror})") from error
+    return [path for path in found if path.name.startswith(prefix) and path.name.endswith(suffix)]
 
 
-def _recover_one(journal: Path, force: bool) -> Outcome:
+def _recover_one(journal: Path, force: bool, written: set[Path]) -> Outcome:
+    """`written` holds what this call has put in place: not even `force` overwrites those."""
     if is_locked(journal):
         return Kept(journal, "a process still writes to it", live=True)
     try:
         recording = build(journal)
         path = journal.with_name(recording_name(recording.run, journal))
+        if path in written:
+            raise RecordingError(_same_name(path))
         save(recording, path, force=force)
+        written.add(path)
+        journal.unlink()
     except RecordingError as error:
-        return Kept(journal, str(error), live=False)
-    journal.unlink()
+        return Kept(journal, str(error).removeprefix(f"{journal}: "), live=False)
+    except OSError as error:
+        return Kept(
+            journal, f"{error.strerror or error}. {_once_mended(journal.parent)}", live=False
+        )
     stats = recording.stats
     gaps = int(recording.gaps.dropped.sum())
     return Recovered(
@@ -112,10 +126,22 @@ def _recover_one(journal: Path, force: bool) -> Outcome:
     )
 
 
+def _once_mended(directory: Path) -> str:
+    return f"Once that is mended, run `specdiff recover {directory}`."
+
+
+def _same_name(path: Path) -> str:
+    return (
+        f"its recording would be {path.name}, as that of another journal here. Move it to a folder "
+        "of its own, and run `specdiff recover` on that."
+    )
+
+
 def recording_name(run: Run, journal: Path) -> str:
-    """`<UTC start>-<sglang>-pid<pid>-<n>[-dp0][-tp1][-pp0].h5`: sorts by time, and no two are alike."""
+    """`<UTC start>-<sglang>-<run>-pid<pid>-<n>[-dp0][-tp1][-pp0].h5`: sorts by time; `run` tells hosts apart."""
     started = re.sub(r"[^0-9T]", "", run.started.split(".")[0].split("+")[0]).replace("T", "-")
     version = re.sub(r"[^A-Za-z0-9.+_-]", "_", run.sglang_version)
+    token = re.sub(r"[^A-Za-z0-9]", "_", run.run_id.rpartition("-")[2])
     number = journal.name.removesuffix(JOURNAL).rpartition("-")[2]
     ranks = [
         f"-{what}{rank}"
@@ -126,4 +152,4 @@ def recording_name(run: Run, journal: Path) -> str:
         )
         if rank is not None and size > 1
     ]
-    return f"{started}-{version}-pid{run.pid}-{number}{''.join(ranks)}.h5"
+    return f"{started}-{version}-{token}-pid{run.pid}-{number}{''.join(ranks)}.h5"

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from specdiff.recorders import journal
+from specdiff.recorders.capture import step_probes
 from specdiff.recorders.capture.finish_probes import _itemsize
 from specdiff.recorders.capture.numbering import Numbering
 from specdiff.recorders.capture.probe import MARK, Probe, nothing_after, nothing_before, wrap
@@ -211,3 +212,72 @@ def test_result_of_a_dropped_launch_refers_to_nothing() -> None:
 )
 def test_rows_take_the_narrowest_type_that_holds_them(low: int, high: int, itemsize: int) -> None:
     assert _itemsize(low, high) == itemsize
+
+
+def test_event_that_a_probe_loses_leaves_a_gap(recorder: Recorder, tmp_path: Path) -> None:
+    hook(recorder, lambda: None, Probe(nothing_before, raising(ValueError())))()
+    recorder.emit(Kind.ARRIVE, (1, 0))
+    recorder.close()
+    assert events(tmp_path / "j") == [(Kind.GAP, 1), (Kind.ARRIVE, 1)]
+    assert last_stats(tmp_path / "j").dropped == 1
+
+
+def test_pending_event_that_fails_does_not_take_the_next_one_along(
+    recorder: Recorder, tmp_path: Path
+) -> None:
+    recorder.emit_later(raising(ValueError()))
+    recorder.emit(Kind.ARRIVE, (1, 0))
+    recorder.close()
+    assert events(tmp_path / "j") == [(Kind.GAP, 1), (Kind.ARRIVE, 1)]
+
+
+def test_event_that_fails_on_the_writers_thread_leaves_a_gap_in_its_place(
+    recorder: Recorder, tmp_path: Path
+) -> None:
+    recorder.emit(Kind.ARRIVE, (1, 0))
+    recorder.queue(Kind.FINISH, raising(ValueError()), 0, recorder.stamp())
+    recorder.emit(Kind.ARRIVE, (2, 0))
+    recorder.close()
+    assert events(tmp_path / "j") == [(Kind.ARRIVE, 1), (Kind.GAP, 1), (Kind.ARRIVE, 2)]
+
+
+def test_request_that_cannot_be_described_keeps_its_number(
+    recorder: Recorder, tmp_path: Path
+) -> None:
+    assert recorder.numbers.meet(Thing()) == 0  # no rid
+    recorder.close()
+    assert events(tmp_path / "j") == [(Kind.GAP, 1), (Kind.ARRIVE, 0)]
+    records = journal.scan(tmp_path / "j").records
+    assert len([item for item in records if item.type == journal.Type.REQUEST]) == 1
+
+
+class Batch:
+    """Fails where `broken` says: before the launch, or after it was numbered."""
+
+    seq_lens_sum = 0
+    forward_mode = None
+
+    def __init__(self, broken: str) -> None:
+        self.broken, self.reads = broken, 0
+
+    @property
+    def reqs(self) -> list[Any]:
+        if self.broken == "before":
+            raise ValueError("ours")
+        return []
+
+    @property
+    def seq_lens_cpu(self) -> None:
+        raise ValueError("ours")
+
+
+@pytest.mark.parametrize("broken", ["before", "after"])
+def test_launch_that_fails_is_lost_and_its_result_answers_none(
+    broken: str, recorder: Recorder, owner: Owner
+) -> None:
+    result = Thing()
+    hooked = hook(recorder, lambda self, batch: result, step_probes.PROBES["launch"])
+    assert hooked(owner, Batch(broken)) is result
+    assert recorder.exceptions == 1
+    recorder.numbers.launch(Thing(), True)
+    assert recorder.numbers.answered(result) is None

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -127,6 +130,36 @@ def _claims_the_moon(path: Path) -> None:
         )
 
 
+_EMPTY: dict[str, object] = {
+    "run": {},
+    "tables": {},
+    "rids": [],
+    "details": [],
+    "stats": None,
+    "damage": None,
+}
+
+
+def _group_for(name: str) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        with h5py.File(path, "a") as file:
+            del file[name]
+            file.create_group(name)
+
+    return damage
+
+
+def _manifest(manifest: object) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        text = json.dumps(manifest).encode()
+        with h5py.File(path, "a") as file:
+            del file["manifest"]
+            file["manifest"] = np.frombuffer(text, dtype=np.uint8)
+            file.attrs["manifest_sha256"] = hashlib.sha256(text).hexdigest()
+
+    return damage
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
@@ -139,6 +172,19 @@ def _claims_the_moon(path: Path) -> None:
         (_table_added, "surprise"),
         (_value_changed, "result_rows does not match its digest"),
         (_claims_the_moon, "tokens"),
+        (_group_for("manifest"), "/manifest is a Group, a dataset was expected.*Copy"),
+        (_group_for("tokens"), "/tokens is a Group, a dataset was expected.*Copy"),
+        (_manifest([]), "/manifest is not one that specdiff wrote.*Copy"),
+        (_manifest({"run": {}}), "/manifest is not one that specdiff wrote: expected tables: dict"),
+        (
+            _manifest({"run": {}, "tables": {"tokens": 1}, "rids": [], "details": []}),
+            "/manifest is not one that specdiff wrote: expected stats and damage",
+        ),
+        (
+            _manifest({**_EMPTY, "tables": {"tokens": 1}}),
+            "expected dtype, shape and sha256 of /tokens",
+        ),
+        (_manifest({**_EMPTY, "rids": [1]}), "expected texts in rids"),
     ],
 )
 def test_bad_files_say_what_they_are(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from specdiff.recorders.errors import RecordingError
 from specdiff.recorders.journal import HEADER, Type, frame
 from specdiff.recorders.recover import Kept, Recovered, recording_name, recover
 from specdiff.recorders.run import Run, to_json
-from specdiff.recorders.schema import Kind
+from specdiff.recorders.schema import NONE64, Kind
 from specdiff.recorders.wire import pack_event
 from strategies import RUN, journals
 
@@ -136,15 +137,82 @@ def test_no_folder_and_no_journals(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "name"),
     [
-        ({}, "20260102-030405-0.5.13-pid7-2.h5"),
+        ({}, "20260102-030405-0.5.13-c0ffee-pid7-2.h5"),
         (
             {"dp_rank": 1, "dp_size": 2, "tp_rank": 3, "tp_size": 4},
-            "20260102-030405-0.5.13-pid7-2-dp1-tp3.h5",
+            "20260102-030405-0.5.13-c0ffee-pid7-2-dp1-tp3.h5",
         ),
-        ({"sglang_version": "0.5.14.dev1+g/x"}, "20260102-030405-0.5.14.dev1+g_x-pid7-2.h5"),
+        ({"sglang_version": "0.5.14.dev1+g/x"}, "20260102-030405-0.5.14.dev1+g_x-c0ffee-pid7-2.h5"),
     ],
 )
 def test_names_sort_by_time_and_tell_ranks_apart(changes: dict[str, object], name: str) -> None:
-    base = {"started": "2026-01-02T03:04:05.678+00:00", "sglang_version": "0.5.13", "pid": 7}
+    base = {
+        "started": "2026-01-02T03:04:05.678+00:00",
+        "sglang_version": "0.5.13",
+        "pid": 7,
+        "run_id": "20260102-030405-c0ffee",
+    }
     run: Run = dataclasses.replace(RUN, **{**base, **changes})  # type: ignore[arg-type]
     assert recording_name(run, Path("run-7-2.journal")) == name
+
+
+def test_what_cannot_be_written_is_kept_and_the_others_are_built(tmp_path: Path) -> None:
+    (tmp_path / "r-1-0.journal").write_bytes(HEADER + run_frame())
+    (tmp_path / "r-2-0.journal").write_bytes(HEADER + run_frame(run_id="x-other"))
+    blocked = recording_name(RUN, tmp_path / "r-1-0.journal") + ".tmp"
+    (tmp_path / blocked).mkdir()
+    done = specdiff("recover", tmp_path)
+    assert done.returncode == 128
+    assert "cannot be written" in done.stderr and "Traceback" not in done.stderr
+    assert f"specdiff recover {tmp_path}" in done.stderr
+    assert "other-pid" in done.stdout
+    assert (tmp_path / "r-1-0.journal").exists()
+
+
+def test_journal_that_cannot_be_opened_is_not_taken_for_a_live_one(tmp_path: Path) -> None:
+    (tmp_path / "r-1-0.journal").mkdir()
+    (outcome,) = recover(tmp_path)
+    assert isinstance(outcome, Kept) and not outcome.live
+    done = specdiff("recover", tmp_path)
+    assert done.returncode == 128
+    assert "Is a directory" in done.stderr and "still writes" not in done.stderr
+    assert done.stderr.splitlines()[0].count("r-1-0.journal") == 1
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_journal_without_permission_is_not_taken_for_a_live_one(tmp_path: Path) -> None:
+    (tmp_path / "r-1-0.journal").write_bytes(HEADER + run_frame())
+    (tmp_path / "r-1-0.journal").chmod(0)
+    (outcome,) = recover(tmp_path)
+    assert isinstance(outcome, Kept) and not outcome.live
+
+
+def test_failed_recording_leaves_no_rest(tmp_path: Path) -> None:
+    (tmp_path / "r-1-0.journal").write_bytes(HEADER + run_frame())
+    (tmp_path / recording_name(RUN, tmp_path / "r-1-0.journal")).mkdir()
+    (outcome,) = recover(tmp_path, force=True)
+    assert isinstance(outcome, Kept)
+    assert list(tmp_path.glob("*.tmp")) == []
+
+
+def test_one_call_never_writes_a_name_twice(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}-1-0.journal").write_bytes(HEADER + run_frame())
+    first, second = recover(tmp_path, force=True)
+    assert isinstance(first, Recovered)
+    assert isinstance(second, Kept) and first.path.name in second.why
+    assert (tmp_path / "b-1-0.journal").exists()
+
+
+def test_kept_journal_is_named_once(tmp_path: Path) -> None:
+    (tmp_path / "r-1-0.journal").write_bytes(HEADER)
+    assert specdiff("recover", tmp_path).stderr.count("r-1-0.journal") == 1
+
+
+def test_result_of_a_launch_that_was_lost_is_unpaired(tmp_path: Path) -> None:
+    fields = (5, 2, *(NONE64,) * 4, 0, 0)
+    lost = gap(1) + frame(Kind.RESULT, pack_event(Kind.RESULT, 1, 1, fields))
+    (tmp_path / "r-1-0.journal").write_bytes(HEADER + run_frame() + lost)
+    (outcome,) = recover(tmp_path)
+    assert isinstance(outcome, Recovered)
+    assert hdf5.load(outcome.path).results.launch.tolist() == [NONE64]

@@ -65,12 +65,12 @@ def wrap(
 
 
 def _guarded(recorder: Recorder, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Run recorder code; its exceptions are counted, those meant for the server (Ctrl-C) pass."""
+    """Run recorder code; its exceptions are counted and leave a gap, those meant for the server (Ctrl-C) pass."""
     began = time.perf_counter_ns()
     try:
         return function(*args, **kwargs)
     except Exception as error:  # noqa: BLE001 (whatever it is, the server must not see it)
-        recorder.failed(error)
+        recorder.lost(error)
         return _FAILED
     finally:
         recorder.overhead.spend(time.perf_counter_ns() - began)

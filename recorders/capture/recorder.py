@@ -66,27 +66,32 @@ class Recorder:
     def flush(self) -> None:
         pending, self._before_next = self._before_next, None
         if pending is not None:
-            pending()
+            try:
+                pending()
+            except Exception as error:  # noqa: BLE001 (the event that comes next is not lost with it)
+                self.lost(error)
 
     def queue(
         self, kind: Kind, payload: bytes | Callable[[], bytes], size: int, stamp: tuple[int, int]
     ) -> bool:
         if not self.writer.has_room(size):
-            self.dropped += 1
-            self._gap += 1
+            self._drop()
             return False
         self._mark_gap(stamp)
-        self._count(kind, payload, size)
+        self.events += 1
+        in_its_place = b"" if isinstance(payload, bytes) else pack_event(Kind.GAP, *stamp, (1,))
+        self.writer.put(kind, payload, size, in_its_place)
         return True
+
+    def _drop(self) -> None:
+        self.dropped += 1
+        self._gap += 1
 
     def _mark_gap(self, stamp: tuple[int, int]) -> None:
         if self._gap:
             gap, self._gap = self._gap, 0
-            self._count(Kind.GAP, pack_event(Kind.GAP, *stamp, (gap,)), 0)
-
-    def _count(self, kind: Kind, payload: bytes | Callable[[], bytes], size: int) -> None:
-        self.events += 1
-        self.writer.put(kind, payload, size)
+            self.events += 1
+            self.writer.put(Kind.GAP, pack_event(Kind.GAP, *stamp, (gap,)), 0)
 
     def stamp(self) -> tuple[int, int]:
         """(time_ns, iteration) now."""
@@ -98,7 +103,11 @@ class Recorder:
         return self._access
 
     def _announce(self, number: int, req: Any) -> None:
-        record = json.dumps({"qid": number, **describe(req)}, sort_keys=True).encode()
+        try:
+            record = json.dumps({"qid": number, **describe(req)}, sort_keys=True).encode()
+        except Exception as error:  # noqa: BLE001 (without a record, all later numbers would be off)
+            self.lost(error)
+            record = json.dumps({"qid": number, "rid": f"unreadable-{number}"}).encode()
         self.writer.put(Type.REQUEST, record, len(record))  # never dropped: its place is its number
         self.emit(Kind.ARRIVE, (number, 0))
 
@@ -108,6 +117,11 @@ class Recorder:
         """Replace what was said about the run when recording began."""
         self.run = run
         self.writer.put(Type.RUN, to_json(run).encode(), 0)
+
+    def lost(self, error: Exception) -> None:
+        """As `failed`, on the scheduler's thread: an event is missing, and a gap will say where."""
+        self.failed(error)
+        self._drop()
 
     def failed(self, error: Exception) -> None:
         """Count an exception of the recorder, log the first; the server never sees it."""

@@ -16,13 +16,26 @@ _ANSWERED = (Mode.EXTEND, Mode.DECODE, Mode.MIXED)
 
 
 def _launch_before(recorder: Recorder, self: Any, batch: Any, *_: Any, **__: Any) -> Any:
-    qids = recorder.numbers.qids(batch.reqs)
-    return batch, mode_of(batch), int64(batch.seq_lens_sum), qids
+    try:
+        qids = recorder.numbers.qids(batch.reqs)
+        return batch, mode_of(batch), int64(batch.seq_lens_sum), qids
+    except Exception as error:  # noqa: BLE001 (its result must still be told from the others')
+        recorder.lost(error)
+        return None
 
 
 def _launch_after(recorder: Recorder, note: Any, result: Any) -> None:
+    answerable = note is not None and note[1] in _ANSWERED
+    launch, emitted = recorder.numbers.launch(result, answerable), False
+    try:
+        emitted = note is not None and _emit_launch(recorder, launch, note)
+    finally:
+        if not emitted:
+            recorder.numbers.lose(launch)
+
+
+def _emit_launch(recorder: Recorder, launch: int, note: Any) -> bool:
     batch, mode, sum_entry, qids = note
-    launch = recorder.numbers.launch(result, answerable=mode in _ANSWERED)
     if launch == 0:
         recorder.correct(with_capturers(recorder.run))
     values = (
@@ -34,8 +47,7 @@ def _launch_after(recorder: Recorder, note: Any, result: Any) -> None:
         int(getattr(batch, "seq_lens_cpu", None) is None),
         len(qids),
     )
-    if not recorder.emit(Kind.LAUNCH, values, qids):
-        recorder.numbers.lose(launch)
+    return recorder.emit(Kind.LAUNCH, values, qids)
 
 
 # -- a decode result: around the resolve function

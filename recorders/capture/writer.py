@@ -44,7 +44,7 @@ class JournalWriter:
         self._unwritten = b""
         self.error: str | None = None
         self._write(journal.HEADER + first)
-        self._queue: deque[tuple[Kind | journal.Type, Payload, int]] = deque()
+        self._queue: deque[tuple[Kind | journal.Type, Payload, int, bytes]] = deque()
         self._max_bytes = max_bytes
         self._bytes_in = 0  # only the scheduler's thread writes this one
         self._bytes_out = 0  # and only the writer's thread this one
@@ -57,11 +57,14 @@ class JournalWriter:
     def has_room(self, size: int) -> bool:
         return self._bytes_in - self._bytes_out + size <= self._max_bytes
 
-    def put(self, type: Kind | journal.Type, payload: Payload, size: int) -> None:
-        """Queue one record; the caller has asked `has_room`, or must not lose this one."""
+    def put(self, type: Kind | journal.Type, payload: Payload, size: int, gap: bytes = b"") -> None:
+        """Queue one record; the caller has asked `has_room`, or must not lose this one.
+
+        `gap` is the payload of the GAP that is written instead where this one cannot be packed.
+        """
         size += _RECORD_BYTES
         self._bytes_in += size
-        self._queue.append((type, payload, size))
+        self._queue.append((type, payload, size, gap))
 
     def close(self) -> None:
         """Write what is queued and the last statistics; returns when that is done or the disk refuses."""
@@ -90,7 +93,7 @@ class JournalWriter:
         stats = self._stats(closed)
         if stats != self._last_stats:
             self._last_stats = stats
-            self._queue.append((journal.Type.STATS, to_json(stats).encode(), 0))
+            self._queue.append((journal.Type.STATS, to_json(stats).encode(), 0, b""))
 
     def _drain(self) -> None:
         while self._write(self._unwritten or self._next_chunk()):
@@ -100,15 +103,16 @@ class JournalWriter:
         frames: list[bytes] = []
         size = 0
         while self._queue and size < _CHUNK:
-            type, payload, counted = self._queue.popleft()
+            type, payload, counted, gap = self._queue.popleft()
             self._bytes_out += counted
             try:
                 data = payload if isinstance(payload, bytes) else payload()
+                framed = journal.frame(type, data)
             except Exception as error:  # noqa: BLE001 (one record is lost, the thread must go on)
                 self._failed(error)
-                continue
-            frames.append(journal.frame(type, data))
-            size += len(data)
+                framed = journal.frame(Kind.GAP, gap) if gap else b""
+            frames.append(framed)
+            size += len(framed)
         return b"".join(frames)
 
     def _write(self, data: bytes) -> bool:
