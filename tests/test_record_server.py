@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -29,22 +31,36 @@ def recorded_server(
     version: str, folder: Path, *flags: str
 ) -> Iterator[tuple[int, subprocess.Popen[str]]]:
     """A server under `specdiff record`, in a session of its own: (port, the recording parent)."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     serve = rig(version, "random", "--serve", "--port", str(port), *flags)
-    with subprocess.Popen(
-        [*SPECDIFF, "record", "-o", str(folder), "--", *serve],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    ) as parent:
+    log = folder.with_name(f"{folder.name}.log")
+    with (
+        log.open("w") as said,
+        subprocess.Popen(
+            [*SPECDIFF, "record", "-o", str(folder), "--", *serve],
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+            start_new_session=True,
+        ) as parent,
+    ):
         try:
             yield port, parent
+        except BaseException:
+            print(log.read_text()[-4000:])  # pytest shows it with the failure
+            raise
         finally:
             if parent.poll() is None:
                 os.killpg(parent.pid, signal.SIGKILL)
+
+
+def free_port() -> int:
+    """Below the range that the kernel takes for outgoing connections: nobody else gets it before the server does."""
+    for port in random.sample(range(20_000, 30_000), 100):
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no free port between 20000 and 30000")
 
 
 def ask(port: int, requests: int) -> None:
@@ -57,12 +73,14 @@ def ask(port: int, requests: int) -> None:
         str(port),
         "--seed",
         "3",
+        "--wait",
+        "240",
     ]
     done = subprocess.run(
         [*client, "--requests", str(requests)],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=420,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
