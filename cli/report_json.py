@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..replay.verdict import ByFix, Divergence, QuantityResult, Result, Rows, Value
+from ..replay.verdict import ByFix, Divergence, Finish, QuantityResult, Result, Rows, Value
 
 SCHEMA_VERSION = 1
 
@@ -38,6 +38,7 @@ def _result(path: Path, result: Result) -> dict[str, Any]:
             quantity.quantity.value: _quantity(quantity) for quantity in result.quantities
         },
         "exercised": result.exercised,
+        "unknown_globals": list(result.unknown),
     }
 
 
@@ -49,6 +50,7 @@ def _quantity(result: QuantityResult) -> dict[str, Any]:
         "excused": result.num_excused,
         "unexplained": result.num_unexplained,
         "first": _divergence(result.first),
+        "why_not": result.why_not,
         "by_fix": {str(fix.number): _by_fix(fix) for fix in result.by_fix},
     }
 
@@ -72,7 +74,10 @@ def _divergence(first: Divergence | None) -> dict[str, Any] | None:
     }
 
 
-def _value(value: Value) -> int | dict[str, int] | None:
+def _value(value: Value) -> int | dict[str, Any] | None:
     if isinstance(value, Rows):
         return {"start": value.start, "end": value.end, "rows": value.end - value.start}
+    if isinstance(value, Finish):
+        reason = value.reason and value.reason.name.lower()
+        return {"reason": reason, "finished_len": value.length}
     return value

@@ -61,6 +61,8 @@ def _print_quantities(console: Output, result: Result) -> None:
         right=(1, 2, 3),
     )
     for quantity in result.quantities:
+        if not quantity.num_compared:
+            continue
         first = quantity.first
         made.add_row(
             quantity.quantity.value,
@@ -78,8 +80,23 @@ def _print_quantities(console: Output, result: Result) -> None:
                 "",
                 f"{quantity.num_excused} more: None, as no backend needs the sum (#25879)",
             )
-    console.print(made)
+    if made.row_count:
+        console.print(made)
+    for reason, names in _not_compared(result).items():
+        console.print(Text(f"not compared: {', '.join(names)}: {reason}", style="dim"))
+    for name in result.unknown:
+        console.print(Text(f"note: nothing stands for the global {name}", style="yellow"))
     console.print()
+
+
+def _not_compared(result: Result) -> dict[str, list[str]]:
+    """Quantities by the reason why not one of their values was compared."""
+    found: dict[str, list[str]] = {}
+    for quantity in result.quantities:
+        if quantity.why_not:
+            name = f"{quantity.quantity.value} ({quantity.num_not_captured})"
+            found.setdefault(quantity.why_not, []).append(name)
+    return found
 
 
 def _print_fixes(console: Output, result: Result) -> None:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from .errors import RecordingError
 from .recording import TABLE_NAMES, Recording, columns, dtype_of
 from .run import run_from_json, stats_from_json, to_json
-from .schema import FORMAT, VERSION
+from .schema import FORMAT, NONE32, NONE64, VERSION, columns_in
 
 _CHUNK_ROWS = 65536
 _MAX_DEFLATE = 1040  # deflate never shrinks by more than 1032 to 1
@@ -124,20 +124,22 @@ def _create(file: h5py.File, name: str, array: NDArray[Any]) -> None:
 
 
 def _read(file: h5py.File) -> Recording:
-    _check_header(file)
+    version = _checked_version(file)
     manifest = _manifest(file)
     declared: Mapping[str, Mapping[str, Any]] = manifest["tables"]
-    expected = {*TABLE_NAMES, *_ARRAYS}
+    names = {name: columns_in(version, name, cls) for name, cls in TABLE_NAMES.items()}
+    expected = {*(name for name, held in names.items() if held), *_ARRAYS}
     if declared.keys() != expected or set(file) != expected | {"manifest"}:
         different = (set(file) - {"manifest"}) ^ expected or declared.keys() ^ expected
         raise RecordingError(
-            f"tables missing or unknown in version {VERSION}: {', '.join(sorted(different))}"
+            f"tables missing or unknown in version {version}: {', '.join(sorted(different))}"
         )
     arrays: dict[str, Any] = {
         name: _dataset(file, name, declared[name]) for name in sorted(expected)
     }
     tables: dict[str, Any] = {
-        name: _unstack(arrays[name], name, cls) for name, cls in TABLE_NAMES.items()
+        name: _unstack(arrays.get(name), name, cls, names[name])
+        for name, cls in TABLE_NAMES.items()
     }
     stats = manifest["stats"]
     return Recording(
@@ -151,14 +153,14 @@ def _read(file: h5py.File) -> Recording:
     )
 
 
-def _check_header(file: h5py.File) -> None:
+def _checked_version(file: h5py.File) -> int:
     if (found := file.attrs.get("format")) != FORMAT:
         inside = ", ".join(sorted(file)[:5]) or "nothing"
         raise RecordingError(
             f"an HDF5 file, but not a specdiff recording (format {found!r}, {FORMAT!r} was expected; it holds {inside})"
         )
     version = file.attrs.get("version")
-    if version != VERSION:
+    if not isinstance(version, int | np.integer) or not 1 <= version <= VERSION:
         newer = isinstance(version, int | np.integer) and version > VERSION
         remedy = (
             "Install a newer specdiff."
@@ -166,13 +168,14 @@ def _check_header(file: h5py.File) -> None:
             else "No specdiff ever wrote that version: the file is corrupt."
         )
         raise RecordingError(
-            f"a recording of format version {version}; this specdiff reads {VERSION}. {remedy}"
+            f"a recording of format version {version}; this specdiff reads 1 to {VERSION}. {remedy}"
         )
     if not file.attrs.get("complete", False):
         raise RecordingError(
             "the recording is unfinished (no `complete` mark). Run `specdiff recover DIR` on the folder it was "
             "recorded into."
         )
+    return int(version)
 
 
 def _manifest(file: h5py.File) -> dict[str, Any]:
@@ -263,13 +266,18 @@ def _stack(table: Any, cls: type) -> NDArray[Any]:
     return np.stack([values for _, values in columns(table)]).astype(dtype_of(cls), copy=False)
 
 
-def _unstack(array: NDArray[Any], name: str, cls: Any) -> Any:
-    width = len(dataclasses.fields(cls))
-    if array.ndim != 2 or len(array) != width or array.dtype != dtype_of(cls):
+def _unstack(array: NDArray[Any] | None, name: str, cls: Any, held: tuple[str, ...]) -> Any:
+    """The table; columns that its version did not have yet are absent throughout."""
+    dtype = dtype_of(cls)
+    if array is None:
+        return cls(*(np.zeros(0, dtype) for _ in dataclasses.fields(cls)))
+    if array.ndim != 2 or len(array) != len(held) or array.dtype != dtype:
         raise RecordingError(
-            f"/{name} is {array.dtype} {array.shape}, {width} columns were expected"
+            f"/{name} is {array.dtype} {array.shape}, {len(held)} columns were expected"
         )
-    return cls(*array)
+    absent = np.full(array.shape[1], NONE32 if dtype is np.int32 else NONE64, dtype)
+    stored = dict(zip(held, array, strict=True))
+    return cls(*(stored.get(field.name, absent) for field in dataclasses.fields(cls)))
 
 
 def _corrupt(name: str) -> str:

@@ -47,6 +47,8 @@ class Recording:
     aborts: schema.Aborts
     finishes: schema.Finishes
     releases: schema.Releases
+    saves: schema.Saves
+    restores: schema.Restores
     gaps: schema.Gaps
     tokens: I32  # next_token_ids of every result, one after the other, padded to the stride
     experts: NDArray[

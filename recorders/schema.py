@@ -11,7 +11,7 @@ them as numbers. Lengths are in tokens. Sources are named by their sglang functi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     U8 = NDArray[np.uint8]
 
 FORMAT = "specdiff-recording"
-VERSION = 1
+VERSION = 2
 
 NONE32 = -(2**31)
 NONE64 = -(2**63)
@@ -45,6 +45,8 @@ class Kind(IntEnum):
     FINISH = 10
     RELEASE = 11
     GAP = 12
+    SESSION_SAVE = 13
+    SESSION_RESTORE = 14
 
 
 class Mode(IntEnum):
@@ -174,6 +176,7 @@ class ResultRows:
     output_len: I32  # len(req.output_ids) before this result
     spec_verify_ct: I32  # after it
     spec_accepted_drafts: I32  # after it
+    grammar_done: I32  # req.grammar.is_terminated() when the finish is decided; absent: no grammar
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -245,6 +248,14 @@ class Finishes:
     cached_tokens: I64
     return_routed_experts: I64
     start_len: I64  # req.routed_experts_start_len; absent before 0.5.12
+    spec_verify_ct: I64
+    spec_accepted_drafts: I64
+    histogram_sum: I64  # sum(hist) of req's acceptance histogram
+    histogram_weighted: I64  # sum(i * hist[i])
+    reasoning_tokens: I64
+    retractions: I64  # req.retraction_count
+    num_logprobs: I64  # len(req.output_token_logprobs_val); absent: not asked for
+    num_hidden_states: I64  # likewise
     experts_state: I64  # 0 nothing collected, 1 collected, absent: the server has no capturer
     experts_start: I64  # rows [start, start + rows), as asked of the capturer
     experts_rows: I64
@@ -264,6 +275,30 @@ class Releases:
     allocated: I64
     committed_after: I64
     allocated_after: I64
+    released_len: I64  # the committed length it went by (`owned_kv_len` and its forerunners); absent: it asked for none
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Saves:
+    """A turn of a streaming session is over and its KV stays with the session (`cache_finished_req`), when that is done."""
+
+    qid: I64
+    session: I64  # which session, numbered as first seen
+    committed_before: I64  # of the request, on entry
+    allocated_before: I64
+    committed: I64  # of the session's slot, after; absent: it keeps none (an aborted turn)
+    allocated: I64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Restores:
+    """A turn of a streaming session takes over the session's KV (`match_prefix`), when that is done."""
+
+    qid: I64
+    session: I64
+    key_len: I64  # tokens of the prompt that may be matched
+    committed: I64  # of the request, after
+    allocated: I64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -283,6 +318,7 @@ class Requests:
     has_grammar: I64
     return_routed_experts: I64
     start_len: I64
+    vocab_size: I64
 
 
 EVENT_TABLES: dict[Kind, type] = {
@@ -298,6 +334,8 @@ EVENT_TABLES: dict[Kind, type] = {
     Kind.FINISH: Finishes,
     Kind.RELEASE: Releases,
     Kind.GAP: Gaps,
+    Kind.SESSION_SAVE: Saves,
+    Kind.SESSION_RESTORE: Restores,
 }
 
 ROW_TABLES: dict[Kind, type] = {
@@ -308,3 +346,33 @@ ROW_TABLES: dict[Kind, type] = {
     Kind.FILTER: FilterRows,
     Kind.MERGE: MergeRows,
 }
+
+# What each version added, so that older files stay readable: what they do not have is absent.
+ADDED: dict[int, dict[str, tuple[str, ...]]] = {
+    2: {
+        "requests": ("vocab_size",),
+        "result_rows": ("grammar_done",),
+        "finishes": (
+            "spec_verify_ct",
+            "spec_accepted_drafts",
+            "histogram_sum",
+            "histogram_weighted",
+            "reasoning_tokens",
+            "retractions",
+            "num_logprobs",
+            "num_hidden_states",
+        ),
+        "releases": ("released_len",),
+        "saves": (),  # empty: the whole table
+        "restores": (),
+    },
+}
+
+
+def columns_in(version: int, name: str, table: type) -> tuple[str, ...]:
+    """The columns that a table had in a version of the format; none: that version did not have the table."""
+    later = [added[name] for since, added in ADDED.items() if since > version and name in added]
+    if () in later:
+        return ()
+    missing = {column for columns in later for column in columns}
+    return tuple(field.name for field in fields(table) if field.name not in missing)

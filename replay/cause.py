@@ -12,6 +12,10 @@ from .diff import SeriesDiff
 from .ledger import Series
 from .quantity import Quantity
 
+_SAYS = {
+    Kind.FINISH: "the request finishes with it",
+    Kind.RELEASE: "its KV is released by it",
+}
 _ROWS = (Quantity.ROUTED_EXPERTS, Quantity.INDEXER_TOPK)
 
 
@@ -21,7 +25,18 @@ def cause(columns: Columns, difference: SeriesDiff, cell: int, names: tuple[str,
         return _rows_cause(columns.recording, difference, cell)
     if difference.quantity is Quantity.SEQ_LENS_SUM:
         return _sum_cause(columns, difference, cell, names)
+    if difference.quantity is Quantity.FINISH:
+        return "the finish is decided differently for the same tokens and stop conditions"
+    if difference.quantity is Quantity.SESSION_COMMITTED:
+        return _session_cause(columns.recording, difference, cell)
     return _counter_cause(columns.recording, difference, cell, names)
+
+
+def _session_cause(recording: Recording, difference: SeriesDiff, cell: int) -> str:
+    cells = difference.old.cells
+    if Kind(int(cells.kind[cell])) is Kind.SESSION_SAVE:
+        return "kept by the session for its next turn"
+    return f"inherited by a turn of {int(recording.restores.key_len[int(cells.row[cell])])} prompt tokens"
 
 
 def _counter_cause(
@@ -29,13 +44,14 @@ def _counter_cause(
 ) -> str:
     cells = difference.old.cells
     kind, moment = Kind(int(cells.kind[cell])), Moment(int(cells.moment[cell]))
-    if kind is Kind.FINISH:
-        return "the request finishes with it"
+    if kind in _SAYS:
+        return _SAYS[kind]
     if moment is Moment.BEFORE:
         return f"it differs already when this {kind.name.lower()} begins"
     change = _change(difference, cell, names)
     if kind is Kind.PREPARE:
-        return f"slots claimed at prepare: {change}"
+        what = "allocated" if difference.quantity is Quantity.KV_ALLOCATED_LEN else "claimed"
+        return f"slots {what} at prepare: {change}"
     return f"{_result(recording, int(cells.row[cell]))}: {change}"
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ..recorders.recording import Recording
-from ..recorders.schema import NONE32, Kind
+from ..recorders.schema import NONE32, ROW_TABLES, Kind
+from .decisions import decisions
 from .quantity import Quantity
 from .tensors import column, empty
 
@@ -55,17 +56,30 @@ _COMMITTED = (
     (Kind.FINISH, Moment.BEFORE),
 )
 _SUMS = ((Kind.FILTER, Moment.AFTER), (Kind.MERGE, Moment.AFTER), (Kind.LAUNCH, Moment.AFTER))
+_ALLOCATED = (
+    (Kind.PREPARE, Moment.BEFORE),
+    (Kind.PREPARE, Moment.AFTER),
+    (Kind.FINISH, Moment.BEFORE),
+    (Kind.RELEASE, Moment.BEFORE),
+)
 _FINISH = ((Kind.FINISH, Moment.BEFORE),)
 _RESULT = ((Kind.RESULT, Moment.AFTER),)
 
 _MOMENTS: dict[Quantity, tuple[tuple[Kind, Moment], ...]] = {
     Quantity.KV_COMMITTED_LEN: _COMMITTED,
     Quantity.KV_COMMITTED_LEN_SETTLED: _COMMITTED,
+    Quantity.KV_ALLOCATED_LEN: _ALLOCATED,
     Quantity.SEQ_LENS_SUM: _SUMS,
     Quantity.ROUTED_EXPERTS: _FINISH,
     Quantity.INDEXER_TOPK: _FINISH,
     Quantity.SPEC_VERIFY_CT: _RESULT,
     Quantity.SPEC_ACCEPTED_DRAFTS: _RESULT,
+    Quantity.FINISH: _RESULT,
+    Quantity.RELEASED_LEN: ((Kind.RELEASE, Moment.AFTER),),
+    Quantity.SESSION_COMMITTED: (
+        (Kind.SESSION_SAVE, Moment.AFTER),
+        (Kind.SESSION_RESTORE, Moment.AFTER),
+    ),
 }
 
 
@@ -75,18 +89,21 @@ def _part(recording: Recording, kind: Kind, moment: Moment, quantity: Quantity) 
     events = column(recording.event_of(kind))
     if quantity is Quantity.SEQ_LENS_SUM:
         rows, qid = torch.arange(len(events)), torch.full((len(events),), -1)
-    elif kind is Kind.FINISH:
+    elif kind not in ROW_TABLES:
         rows, qid = torch.arange(len(events)), column(table.qid)
     else:
-        rows, qid = _request_rows(recording, kind)
+        rows, qid = _request_rows(recording, kind, quantity)
         owner = column(recording.owner(kind))
         events = events[owner[rows]] if len(rows) else empty()
     return [events, torch.full_like(events, kind), torch.full_like(events, moment), rows, qid]
 
 
-def _request_rows(recording: Recording, kind: Kind) -> tuple[Tensor, Tensor]:
+def _request_rows(recording: Recording, kind: Kind, quantity: Quantity) -> tuple[Tensor, Tensor]:
     table = recording.row_table(kind)
     qid = column(table.qid)
+    if quantity is Quantity.FINISH:
+        rows = column(decisions(recording).row)
+        return rows, qid[rows]
     if kind is not Kind.RESULT:
         return torch.arange(len(qid)), qid
     rows = torch.nonzero(

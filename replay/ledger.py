@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from .cells import Cells
 from .quantity import Quantity
 
-ROW_PARTS = ("collected", "start", "end")
+# The parts of a value, where it has more than one.
+PARTS: dict[Quantity, tuple[str, ...]] = {
+    Quantity.ROUTED_EXPERTS: ("collected", "start", "end"),
+    Quantity.INDEXER_TOPK: ("collected", "start", "end"),
+    Quantity.FINISH: ("finished", "reason", "finished_len"),
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Series:
     """One quantity of one path.
 
-    `values`: int64 (cells, parts); one part, but (collected, start, end) for routed rows. None is `NONE64`.
+    `values`: int64 (cells, parts), the parts as in `PARTS`, else one. None is `NONE64`.
     `captured`: bool (cells,); where False the path has no value, and nothing may be concluded.
     """
 
@@ -36,6 +43,15 @@ class Ledger:
 
     path: str
     series: tuple[Series, ...]
+    reasons: Mapping[Quantity, str] = field(default_factory=dict)  # why a quantity was not captured
+    unknown: tuple[str, ...] = ()  # global names that a lifted path mentions and nothing stands for
 
     def __getitem__(self, quantity: Quantity) -> Series:
         return next(series for series in self.series if series.quantity is quantity)
+
+
+def nothing(quantity: Quantity, cells: Cells) -> Series:
+    """A quantity that a path does not compute."""
+    parts = len(PARTS.get(quantity, ("",)))
+    values = torch.zeros(len(cells), parts, dtype=torch.int64)
+    return Series(quantity, cells, values, torch.zeros(len(cells), dtype=torch.bool))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
 from ..recorders.recording import Recording
 from ..recorders.schema import NONE64, Kind
-from .cells import Moment
+from .cells import Cells, Moment
 from .columns.commits import open_claims
 from .columns.shared import Columns
 from .columns.touches import running
+from .decisions import LOST, decisions
 from .ledger import Ledger, Series
 from .quantity import Quantity
 from .tensors import column, nullable
@@ -22,11 +23,15 @@ def observed(columns: Columns) -> Ledger:
     series = [
         _committed(columns),
         _settled(columns),
+        _allocated(columns),
         _sums(columns),
         _rows(columns, Quantity.ROUTED_EXPERTS, "experts"),
         _rows(columns, Quantity.INDEXER_TOPK, "indexer"),
         _counter(columns, Quantity.SPEC_VERIFY_CT),
         _counter(columns, Quantity.SPEC_ACCEPTED_DRAFTS),
+        _finish(columns),
+        _released(columns),
+        _inherited(columns),
     ]
     return Ledger("observed", tuple(series))
 
@@ -40,11 +45,56 @@ def _committed(columns: Columns) -> Series:
         (Kind.RESULT, Moment.AFTER, nullable(recording.result_rows.committed_after)),
         (Kind.FINISH, Moment.BEFORE, nullable(recording.finishes.committed)),
     )
+    return _read(Quantity.KV_COMMITTED_LEN, cells, places)
+
+
+def _allocated(columns: Columns) -> Series:
+    recording, cells = columns.recording, columns.cells[Quantity.KV_ALLOCATED_LEN]
+    places = (
+        (Kind.PREPARE, Moment.BEFORE, nullable(recording.prepare_rows.allocated_before)),
+        (Kind.PREPARE, Moment.AFTER, nullable(recording.prepare_rows.allocated_after)),
+        (Kind.FINISH, Moment.BEFORE, nullable(recording.finishes.allocated)),
+        (Kind.RELEASE, Moment.BEFORE, nullable(recording.releases.allocated)),
+    )
+    return _read(Quantity.KV_ALLOCATED_LEN, cells, places)
+
+
+def _released(columns: Columns) -> Series:
+    cells = columns.cells[Quantity.RELEASED_LEN]
+    lengths = nullable(columns.recording.releases.released_len)
+    return _read(Quantity.RELEASED_LEN, cells, ((Kind.RELEASE, Moment.AFTER, lengths),))
+
+
+def _inherited(columns: Columns) -> Series:
+    recording, cells = columns.recording, columns.cells[Quantity.SESSION_COMMITTED]
+    places = (
+        (Kind.SESSION_SAVE, Moment.AFTER, nullable(recording.saves.committed)),
+        (Kind.SESSION_RESTORE, Moment.AFTER, nullable(recording.restores.committed)),
+    )
+    return _read(Quantity.SESSION_COMMITTED, cells, places)
+
+
+def _read(
+    quantity: Quantity, cells: Cells, places: Iterable[tuple[Kind, Moment, Tensor]]
+) -> Series:
+    """Columns of the recording as a series; absent values were not captured."""
     values = torch.full_like(cells.event, NONE64)
     for kind, moment, source in places:
         mine = (cells.kind == kind) & (cells.moment == moment)
         values[mine] = source[cells.row[mine]]
-    return Series(Quantity.KV_COMMITTED_LEN, cells, values[:, None], values != NONE64)
+    return Series(quantity, cells, values[:, None], values != NONE64)
+
+
+def _finish(columns: Columns) -> Series:
+    cells, finishes = columns.cells[Quantity.FINISH], columns.recording.finishes
+    finish = column(decisions(columns.recording).finish)
+    values = torch.tensor([0, NONE64, NONE64]).repeat(len(finish), 1)
+    ends = torch.nonzero(finish >= 0).flatten()
+    reason, length = column(finishes.reason), column(finishes.finished_len)
+    values[ends] = torch.stack(
+        [torch.ones_like(ends), reason[finish[ends]], length[finish[ends]]], dim=1
+    )
+    return Series(Quantity.FINISH, cells, values, finish != LOST)
 
 
 def _settled(columns: Columns) -> Series:

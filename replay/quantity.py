@@ -10,8 +10,12 @@ class Quantity(str, Enum):
 
     KV_COMMITTED_LEN = "kv_committed_len"
     KV_COMMITTED_LEN_SETTLED = "kv_committed_len_settled"
+    KV_ALLOCATED_LEN = "kv_allocated_len"
     SEQ_LENS_SUM = "seq_lens_sum"
     ROUTED_EXPERTS = "routed_experts"
     INDEXER_TOPK = "indexer_topk"
     SPEC_VERIFY_CT = "spec_verify_ct"
     SPEC_ACCEPTED_DRAFTS = "spec_accepted_drafts"
+    FINISH = "finish"
+    RELEASED_LEN = "released_len"
+    SESSION_COMMITTED = "session_committed"

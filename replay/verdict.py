@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..recorders.recording import Recording
 from ..recorders.run import Run
-from ..recorders.schema import NONE64, Kind
+from ..recorders.schema import NONE64, Kind, Reason
 from .cause import cause
 from .columns.shared import Columns
 from .diff import SeriesDiff, diff
@@ -46,7 +46,24 @@ class Rows:
         return f"{self.span} {self.end - self.start} rows"
 
 
-Value = int | Rows | None
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """What was decided after a result: None where the request goes on, else why it ends.
+
+    `length`: finished_len, output tokens up to the stop; None where sglang has none (aborts).
+    """
+
+    reason: Reason | None
+    length: int | None
+
+    def __str__(self) -> str:
+        if self.reason is None:
+            return "goes on"
+        name = self.reason.name.lower().replace("_", " ")
+        return f"{name} at {self.length}" if self.length is not None else name
+
+
+Value = int | Rows | Finish | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +99,7 @@ class QuantityResult:
     num_unexplained: int
     first: Divergence | None
     by_fix: tuple[ByFix, ...]
+    why_not: str | None  # where nothing was compared: the reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +115,7 @@ class Result:
     quantities: tuple[QuantityResult, ...]
     exercised: dict[str, int]
     warnings: tuple[str, ...]  # what the recording itself lost
+    unknown: tuple[str, ...]  # global names of the lifted paths that nothing stands for
 
 
 def replay(
@@ -109,7 +128,7 @@ def replay(
     columns = Columns(recording)
     toggles = Toggles(columns)
     ledgers = ledger_of(columns, toggles, old), ledger_of(columns, toggles, new)
-    judge = _Judge(columns, toggles, old, new)
+    judge = _Judge(columns, toggles, (old, new), ledgers)
     results = tuple(
         judge(difference)
         for difference in diff(recording, *ledgers)
@@ -125,6 +144,7 @@ def replay(
         quantities=results,
         exercised=exercised(recording),
         warnings=tuple(_warnings(recording)),
+        unknown=tuple(sorted({name for made in ledgers for name in made.unknown})),
     )
 
 
@@ -157,8 +177,15 @@ def _verdict(results: Sequence[QuantityResult], *, named: bool) -> Verdict:
 class _Judge:
     """Turns the difference of one quantity into its result."""
 
-    def __init__(self, columns: Columns, toggles: Toggles, old: Path, new: Path) -> None:
-        self._columns, self._toggles, self._old, self._new = columns, toggles, old, new
+    def __init__(
+        self,
+        columns: Columns,
+        toggles: Toggles,
+        paths: tuple[Path, Path],
+        ledgers: tuple[Ledger, Ledger],
+    ) -> None:
+        self._columns, self._toggles, self._ledgers = columns, toggles, ledgers
+        self._old, self._new = paths
 
     def __call__(self, difference: SeriesDiff) -> QuantityResult:
         why = explain(self._toggles, difference, self._old, self._new)
@@ -172,7 +199,14 @@ class _Judge:
             num_unexplained=int(why.unexplained.sum()),
             first=self._first(difference, why, difference.differs),
             by_fix=tuple(fix for fix in by_fix if fix.num_differed),
+            why_not=None if difference.num_compared else self._why_not(difference),
         )
+
+    def _why_not(self, difference: SeriesDiff) -> str:
+        if not len(difference.old.cells):
+            return "this recording has no event that it belongs to"
+        said = (made.reasons.get(difference.quantity) for made in self._ledgers)
+        return next((reason for reason in said if reason), "this recording does not hold it")
 
     def _by_fix(self, difference: SeriesDiff, why: Explanation, number: int) -> ByFix:
         mask, alone = why.by_fix(number), why.by_fix_alone(number)
@@ -204,4 +238,7 @@ def value_of(series: Series, cell: int) -> Value:
     values: list[int] = series.values[cell].tolist()
     if len(values) == 1:
         return None if values[0] == NONE64 else values[0]
+    if series.quantity is Quantity.FINISH:
+        reason = Reason(values[1]) if values[0] else None
+        return Finish(reason, None if values[2] == NONE64 else values[2])
     return Rows(values[1], values[2]) if values[0] else None

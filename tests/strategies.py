@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from specdiff.recorders.build import build
 from specdiff.recorders.journal import HEADER, Type, frame
 from specdiff.recorders.recording import Recording
 from specdiff.recorders.run import Run, Site, Stats, to_json
-from specdiff.recorders.schema import NONE32, NONE64, Kind, Mode
+from specdiff.recorders.schema import NONE32, NONE64, Finishes, Kind, Mode
 from specdiff.recorders.wire import NUM_FIELDS, ROW_WIDTH, TopkRows, pack_event, pack_topk
 
 RUN = Run(
@@ -117,6 +118,17 @@ _ACTS = (
 )
 
 
+_OF_ONE_REQUEST = (
+    Kind.ARRIVE,
+    Kind.RETRACT,
+    Kind.ABORT,
+    Kind.RELEASE,
+    Kind.SESSION_SAVE,
+    Kind.SESSION_RESTORE,
+)
+_FINISH_FIELDS = [field.name for field in fields(Finishes)]
+
+
 class _World:
     """Draws events; keeps the launches that are still to be answered, with who was in them."""
 
@@ -194,7 +206,7 @@ class _World:
             return self.result(values, rows, len(qids), answers)
         if kind is Kind.FINISH:
             return self.finish(values)
-        if kind in (Kind.ARRIVE, Kind.RETRACT, Kind.ABORT, Kind.RELEASE):
+        if kind in _OF_ONE_REQUEST:
             values[0] = self.draw(self.one())
         return b""
 
@@ -216,7 +228,7 @@ class _World:
         values[1:4] = self.draw(st.integers(0, 5)), self.draw(st.integers(1, 30)), self.draw(_small)
         values[8] = self.draw(_flag)
         parts = []
-        for at in (10, 14):
+        for at in map(_FINISH_FIELDS.index, ("experts_state", "indexer_state")):
             stored = self.draw(st.integers(0, 3))
             state = self.draw(st.sampled_from([0, 1, NONE64]))
             values[at : at + 4] = state, self.draw(_small), stored, stored

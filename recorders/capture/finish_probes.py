@@ -131,6 +131,7 @@ def _emit(recorder: Recorder, finish: Finish) -> None:
         int64(getattr(req, "cached_tokens", None)),
         int(bool(getattr(req, "return_routed_experts", False))),
         int64(getattr(req, "routed_experts_start_len", None)),
+        *_statistics(recorder, req),
     )
     size = sum(kept.nbytes for kept in (experts.kept, indexer.kept) if kept is not None)
     if not recorder.writer.has_room(size):  # rather the event without its rows than neither
@@ -140,6 +141,26 @@ def _emit(recorder: Recorder, finish: Finish) -> None:
     recorder.queue(
         Kind.FINISH, partial(_pack, recorder, stamp, head, experts, indexer), size, stamp
     )
+
+
+def _statistics(recorder: Recorder, req: Any) -> tuple[int, ...]:
+    """From `spec_verify_ct` to `num_hidden_states`, as in `schema.Finishes`."""
+    access = recorder.access(req)
+    histogram = access.histogram(req)
+    return (
+        int64(getattr(req, "spec_verify_ct", None)),
+        access.accepted.of(req),
+        NONE64 if histogram is None else sum(histogram),
+        NONE64 if histogram is None else sum(i * count for i, count in enumerate(histogram)),
+        int64(getattr(req, "reasoning_tokens", None)),
+        int64(getattr(req, "retraction_count", None)),
+        _length(getattr(req, "output_token_logprobs_val", None), req.return_logprob),
+        _length(getattr(req, "hidden_states", None), req.return_hidden_states),
+    )
+
+
+def _length(values: Any, asked: bool) -> int:
+    return len(values) if asked and values is not None else NONE64
 
 
 def _pack(

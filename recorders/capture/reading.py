@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from operator import attrgetter
@@ -14,6 +14,10 @@ _ACCEPTED = (
     "spec_num_correct_drafts",  # from 0.5.12
     "spec_accepted_drafts",  # 0.5.11
     "spec_accepted_tokens",  # up to 0.5.10.post1
+)
+_HISTOGRAMS = (
+    "spec_correct_drafts_histogram",  # from 0.5.12
+    "spec_acceptance_histogram",
 )
 _BATCH_ACCEPTED = ("num_correct_drafts", "num_accepted_drafts", "num_accepted_tokens")
 
@@ -52,6 +56,7 @@ class Access:
     allocated: Counter
     accepted: Counter
     verify_ct: Counter
+    histogram: Callable[[Any], Sequence[int] | None]  # steps by number of accepted drafts
 
     @classmethod
     def choose(cls, req: Any) -> Access:
@@ -61,6 +66,7 @@ class Access:
             allocated=_length(req, "kv_allocated_len"),
             accepted=_direct(next((name for name in _ACCEPTED if hasattr(req, name)), "")),
             verify_ct=_direct("spec_verify_ct"),
+            histogram=_first(_HISTOGRAMS),
         )
 
 
@@ -73,6 +79,15 @@ def _length(req: Any, name: str) -> Counter:
         return value
 
     return Counter(attrgetter(f"kv.{name}"), on_kv)
+
+
+def _first(names: Iterable[str]) -> Callable[[Any], Any]:
+    """The first attribute of these names that is there, else None."""
+
+    def read(req: Any) -> Any:
+        return next((getattr(req, name) for name in names if hasattr(req, name)), None)
+
+    return read
 
 
 def _direct(name: str) -> Counter:

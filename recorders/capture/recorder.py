@@ -12,7 +12,7 @@ from typing import Any
 
 from ..journal import Type, frame
 from ..run import Run, Stats, to_json
-from ..schema import Kind
+from ..schema import NONE64, Kind
 from ..wire import pack_event
 from .numbering import Numbering
 from .overhead import Overhead
@@ -33,6 +33,7 @@ class Recorder:
         self._gap = 0
         self.numbers = Numbering(self._announce)
         self.asked: tuple[int, int] | None = None  # the last (start, rows) asked of a capturer
+        self.released = NONE64  # the committed length that the release under way asked for
         self.resolved = False  # the resolve function ran for the result being processed
         self.finishing: object = None  # the `finish_probes.Finish` under way
         self.finished_at: dict[int, int] = {}  # qid -> committed at finish, while processing

@@ -17,14 +17,25 @@ def describe(req: Any) -> dict[str, Any]:
         "has_grammar": int(_has_grammar(req, params)),
         "return_routed_experts": int(bool(getattr(req, "return_routed_experts", False))),
         "start_len": _int(getattr(req, "routed_experts_start_len", None)),
+        "vocab_size": _int(getattr(req, "vocab_size", None)),
         "input_embeds": getattr(req, "input_embeds", None) is not None,
         "stop": {
             "token_ids": _ints(getattr(params, "stop_token_ids", None)),
             "eos_token_ids": _ints(getattr(req, "eos_token_ids", None)),
+            "tokenizer_token_ids": _of_tokenizer(getattr(req, "tokenizer", None)),
             "num_strings": _count(getattr(params, "stop_strs", None)),
             "num_regexes": _count(getattr(params, "stop_regex_strs", None)),
         },
     }
+
+
+def _of_tokenizer(tokenizer: Any) -> list[int]:
+    own = getattr(tokenizer, "eos_token_id", None)
+    return _ints([*([] if own is None else [own]), *_more(tokenizer)])
+
+
+def _more(tokenizer: Any) -> Any:
+    return getattr(tokenizer, "additional_stop_token_ids", None) or ()
 
 
 def _has_grammar(req: Any, params: Any) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..schema import Kind
-from .probe import Probe, nothing_after
+from ..schema import NONE64, Kind
+from .probe import Probe, nothing_after, nothing_before
+from .reading import int64
 from .recorder import Recorder
 
 
@@ -33,6 +34,7 @@ def _retract_after(recorder: Recorder, note: Any, _: None) -> None:
 
 def _release_before(recorder: Recorder, req: Any, *_: Any, **__: Any) -> Any:
     recorder.flush()  # a finish that waits for its indexer rows has all it will get
+    recorder.released = NONE64
     return _lengths_before(recorder, req)
 
 
@@ -40,7 +42,11 @@ def _release_after(recorder: Recorder, note: Any, _: None) -> None:
     req, qid, (committed, allocated), _output_len = note
     access = recorder.access(req)
     after = (access.committed.of(req), access.allocated.of(req))
-    recorder.emit(Kind.RELEASE, (qid, committed, allocated, *after))
+    recorder.emit(Kind.RELEASE, (qid, committed, allocated, *after, recorder.released))
+
+
+def _committed_asked(recorder: Recorder, note: Any, returned: Any) -> None:
+    recorder.released = int64(returned)
 
 
 def _abort_before(recorder: Recorder, self: Any, recv_req: Any, *_: Any, **__: Any) -> Any:
@@ -69,4 +75,5 @@ PROBES = {
     "retract": Probe(_lengths_before, _retract_after),
     "abort": Probe(_abort_before, _abort_after),
     "release": Probe(_release_before, _release_after),
+    "commit-length": Probe(nothing_before, _committed_asked),
 }

@@ -76,6 +76,16 @@ SITES = (
         ("sglang.srt.mem_cache.common:release_kv_cache",),
         "KV lengths, around it; a function imported by name, rebound wherever it was",
     ),
+    HookSite(
+        "commit-length",
+        (
+            f"{_REQ}.pop_committed_kv_cache",  # up to 0.5.15
+            f"{_REQ}.effective_kv_committed_len",  # 0.5.16 to 0.5.20
+            f"{_REQ}.owned_kv_len",  # from 0.5.21
+        ),
+        "the length that a release goes by",
+        essential=False,
+    ),
 )
 
 # Not hooked, only hashed: together with the resolve function it tells whose books these are.

@@ -75,7 +75,7 @@ def _resolve_after(recorder: Recorder, note: Any, returned: Any) -> None:
         len(reqs),
     )
     emitted = list(map(len, returned))
-    rows = state.rows(recorder, reqs, result.accept_lens.tolist(), emitted)
+    rows = state.rows(recorder, reqs, result.accept_lens.tolist(), emitted, grammars_done(reqs))
     recorder.emit(Kind.RESULT, values, rows, tokens)
     recorder.overhead.step()
 
@@ -89,19 +89,20 @@ def _process_before(recorder: Recorder, self: Any, batch: Any, result: Any, **_:
     if not batch.reqs or mode_of(batch) not in (Mode.EXTEND, Mode.MIXED):
         return None
     reqs = list(batch.reqs)
-    return batch, reqs, result, State.of(recorder, reqs)
+    return batch, reqs, result, State.of(recorder, reqs), grammars_done(reqs)
 
 
 def _process_after(recorder: Recorder, note: Any, _: None) -> None:
     if note is None or recorder.resolved:
         return
-    batch, reqs, result, state = note
+    batch, reqs, result, state, grammars = note
     recorder.flush()  # a finish of this result has then left its mark in `finished_at`
     absent = [NONE32] * len(reqs)
     tokens = _tokens(result)
     launch = _answered(recorder, result)
     values = (launch, mode_of(batch), *(NONE64,) * 4, len(tokens) // 4, len(reqs))
-    recorder.emit(Kind.RESULT, values, state.rows(recorder, reqs, absent, absent), tokens)
+    rows = state.rows(recorder, reqs, absent, absent, grammars)
+    recorder.emit(Kind.RESULT, values, rows, tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,12 @@ class State:
         )
 
     def rows(
-        self, recorder: Recorder, reqs: list[Any], accept: list[int], emitted: list[int]
+        self,
+        recorder: Recorder,
+        reqs: list[Any],
+        accept: list[int],
+        emitted: list[int],
+        grammars: list[int],
     ) -> list[int]:
         """As `schema.ResultRows`, with what the requests hold now."""
         if not reqs:
@@ -146,8 +152,15 @@ class State:
                 self.output_lens,
                 read.verify_ct.of_all(reqs),
                 read.accepted.of_all(reqs),
+                grammars,
             )
         )
+
+
+def grammars_done(reqs: list[Any]) -> list[int]:
+    """1 where a grammar is complete, asked when sglang decides on the finish: after resolve, before an extend result."""
+    grammars = [req.grammar for req in reqs]
+    return [NONE32 if one is None else int(one.is_terminated()) for one in grammars]
 
 
 def _answered(recorder: Recorder, result: Any) -> int:

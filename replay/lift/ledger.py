@@ -10,15 +10,13 @@ from torch import Tensor
 from ...recorders.schema import Kind
 from ..cells import Cells, Moment
 from ..columns.shared import Columns
-from ..ledger import ROW_PARTS, Ledger, Series
+from ..ledger import PARTS, Ledger, Series
 from ..quantity import Quantity
 from ..spec import Lifted
 from .engine import replay
 from .link import Books
 from .open import books_of
 from .tracks import Place, Tracks
-
-_ROWS = (Quantity.ROUTED_EXPERTS, Quantity.INDEXER_TOPK)
 
 
 def lifted(columns: Columns, path: Lifted) -> Ledger:
@@ -54,9 +52,8 @@ def lengths(columns: Columns, path: Lifted) -> Lengths:
 
 def ledger_of(columns: Columns, books: Books, path: str) -> Ledger:
     tracks = _tracks(columns, books)
-    return Ledger(
-        path, tuple(_series(quantity, columns.cells[quantity], tracks) for quantity in Quantity)
-    )
+    series = tuple(_series(quantity, columns.cells[quantity], tracks) for quantity in Quantity)
+    return Ledger(path, series, tracks.reasons, books.surface.unknown)
 
 
 def _tracks(columns: Columns, books: Books) -> Tracks:
@@ -65,7 +62,7 @@ def _tracks(columns: Columns, books: Books) -> Tracks:
 
 
 def _series(quantity: Quantity, cells: Cells, tracks: Tracks) -> Series:
-    parts = len(ROW_PARTS) if quantity in _ROWS else 1
+    parts = len(PARTS.get(quantity, ("",)))
     keys = zip(cells.kind.tolist(), cells.moment.tolist(), cells.row.tolist(), strict=True)
     places = {
         (kind, moment): tracks.values.get(Place(quantity, Kind(kind), moment == Moment.AFTER), {})
