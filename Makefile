@@ -7,7 +7,7 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 
-.PHONY: demo test fidelity lint types wheel clean
+.PHONY: demo test fidelity bench lint types wheel clean
 
 # Replays the bundled recordings under the old and the fixed books. They differ: exit 1 is the success.
 demo: $(VENV)/demo
@@ -18,9 +18,13 @@ demo: $(VENV)/demo
 test: $(VENV)/test
 	$(BIN)/python -m pytest $(ARGS)
 
-# Every release against itself, lifted and replayed: make fidelity ARGS="--seeds 50"
+# Every release against itself, lifted and replayed, 50 runs each: make fidelity ARGS="--releases 0.5.23 --seeds 3"
 fidelity: $(VENV)/test
 	$(BIN)/python tests/fidelity.py $(ARGS)
+
+# How long it takes to load a release, beside a plain ast.parse of the same files.
+bench: $(VENV)/test
+	$(BIN)/python tests/bench_lift.py $(ARGS)
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .

@@ -18,8 +18,7 @@ def paths(explain: str | None, repo: str | None) -> None:
     The built-in paths, the five fixes, and the sglang releases in the cache.
     Which fixes a release's books equal is found by replaying both over the bundled recordings.
     """
-    from ..recorders import hdf5  # imported late: torch comes with the engine
-    from ..replay import spec
+    from ..replay import spec  # imported late, as everything here: `--help` must not wait
     from ..replay.lift import catalog
     from .inputs import bundled
     from .report_paths import print_explained, print_paths
@@ -30,5 +29,5 @@ def paths(explain: str | None, repo: str | None) -> None:
             raise UsageError(f"--explain {explain!r}: only paths lifted out of an sglang source.")
         print_explained(catalog.explained(path))
         return
-    found = [hdf5.load(path) for path in sorted(bundled().glob("*.h5"))]
+    found = sorted(bundled().glob("*.h5"))
     print_paths(catalog.releases(found), len(found))

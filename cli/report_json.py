@@ -8,7 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..replay.verdict import ByFix, Divergence, Finish, QuantityResult, Result, Rows, Value
+from ..replay.verdict import (
+    ByFix,
+    Divergence,
+    Finish,
+    Histogram,
+    QuantityResult,
+    Result,
+    Rows,
+    Value,
+)
 
 SCHEMA_VERSION = 1
 
@@ -77,6 +86,8 @@ def _divergence(first: Divergence | None) -> dict[str, Any] | None:
 def _value(value: Value) -> int | dict[str, Any] | None:
     if isinstance(value, Rows):
         return {"start": value.start, "end": value.end, "rows": value.end - value.start}
+    if isinstance(value, Histogram):
+        return {"steps": value.steps, "drafts": value.drafts}
     if isinstance(value, Finish):
         reason = value.reason and value.reason.name.lower()
         return {"reason": reason, "finished_len": value.length}

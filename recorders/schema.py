@@ -280,23 +280,35 @@ class Releases:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Saves:
-    """A turn of a streaming session is over and its KV stays with the session (`cache_finished_req`), when that is done."""
+    """A turn of a streaming session gives its KV to the session, around it (`try_cache_finished_req`, up to
+    0.5.10.post1 `cache_finished_req`): when it finished, when it was aborted, and when it is about to be retracted."""
 
     qid: I64
-    session: I64  # which session, numbered as first seen
+    session: I64  # which session, numbered as first seen; one that is opened anew is another
+    origin_len: (
+        I64  # len(req.origin_input_ids) on entry: what was said before and the turn's own prompt
+    )
+    output_len: I64  # len(req.output_ids) on entry, overshoot included
+    finished_len: I64  # absent: aborted or retracted
+    reason: I64  # absent: retracted
     committed_before: I64  # of the request, on entry
     allocated_before: I64
-    committed: I64  # of the session's slot, after; absent: it keeps none (an aborted turn)
+    committed: (
+        I64  # of the session's slot, after; absent: it keeps none (an aborted turn from 0.5.11 on)
+    )
     allocated: I64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Restores:
-    """A turn of a streaming session takes over the session's KV (`match_prefix`), when that is done."""
+    """A turn of a streaming session takes over its KV, when that is done (`try_match_prefix`, up to 0.5.10.post1
+    `match_prefix`). Each attempt to schedule the turn does it anew; a turn whose session has no KV never does."""
 
     qid: I64
     session: I64
-    key_len: I64  # tokens of the prompt that may be matched
+    key_len: (
+        I64  # tokens that may be matched: all but the last; min(key_len, committed) are inherited
+    )
     committed: I64  # of the request, after
     allocated: I64
 

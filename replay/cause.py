@@ -27,6 +27,8 @@ def cause(columns: Columns, difference: SeriesDiff, cell: int, names: tuple[str,
         return _sum_cause(columns, difference, cell, names)
     if difference.quantity is Quantity.FINISH:
         return "the finish is decided differently for the same tokens and stop conditions"
+    if difference.quantity is Quantity.SPEC_HISTOGRAM:
+        return "the histogram of accepted drafts, at the finish"
     if difference.quantity is Quantity.SESSION_COMMITTED:
         return _session_cause(columns.recording, difference, cell)
     return _counter_cause(columns.recording, difference, cell, names)

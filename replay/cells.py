@@ -74,6 +74,7 @@ _MOMENTS: dict[Quantity, tuple[tuple[Kind, Moment], ...]] = {
     Quantity.INDEXER_TOPK: _FINISH,
     Quantity.SPEC_VERIFY_CT: _RESULT,
     Quantity.SPEC_ACCEPTED_DRAFTS: _RESULT,
+    Quantity.SPEC_HISTOGRAM: _FINISH,
     Quantity.FINISH: _RESULT,
     Quantity.RELEASED_LEN: ((Kind.RELEASE, Moment.AFTER),),
     Quantity.SESSION_COMMITTED: (

@@ -34,17 +34,21 @@ def decisions(recording: Recording) -> Decisions:
     live = (rows.finished == 0) & (rows.is_retracted == 0) & ~_inside_prompt(recording)
     row = np.flatnonzero(live)
     qid, event = rows.qid[row].astype(np.int64), _event_of_rows(recording)[row]
-    epoch = _gaps_before(recording, event)
     last = np.full(len(recording.rids), -1, dtype=np.int64)
     last[qid] = np.arange(len(row))  # of several assignments numpy keeps the last
     finish = np.full(len(row), GOES_ON, dtype=np.int64)
+    # An extend result is written when it has been processed: its finish stands between launch and result.
+    begins = np.where(rows.accept_len[row] == NONE32, _launch_events(recording)[row], event)
     at = last[last >= 0]
-    lost = epoch[at] < len(recording.gaps.dropped) if _whole(recording) else np.ones(len(at), bool)
-    finish[at[lost]] = LOST  # unless its finish is there, next
+    num_gaps = len(recording.gaps.dropped)
+    whole = _whole(recording) & (_gaps_before(recording, begins[at]) == num_gaps)
+    finish[at[~whole]] = LOST  # unless its finish is there, next
     ends = last[recording.finishes.qid]
-    seen = np.flatnonzero(ends >= 0)
-    same = epoch[ends[seen]] == _gaps_before(recording, recording.event_of(Kind.FINISH)[seen])
-    finish[ends[seen]] = np.where(same, seen, LOST)
+    seen, finished = np.flatnonzero(ends >= 0), recording.event_of(Kind.FINISH)
+    ends, finished = ends[seen], finished[seen]
+    inside = (begins[ends] < finished) & (finished < event[ends])
+    behind = _gaps_before(recording, event[ends]) == _gaps_before(recording, finished)
+    finish[ends] = np.where(inside | behind, seen, LOST)
     return Decisions(row, finish)
 
 
@@ -71,7 +75,10 @@ def _inside_prompt(recording: Recording) -> NDArray[np.bool_]:
     key = extends.qid * size + recording.event_of(Kind.EXTEND)[recording.owner(Kind.EXTEND)]
     order = np.argsort(key)
     mine = np.flatnonzero(rows.accept_len == NONE32)  # of an extend
-    wanted = rows.qid[mine] * size + _launch_events(recording)[mine]
+    launched = _launch_events(recording)[mine]
+    wanted = rows.qid[mine] * size + np.where(
+        launched < 0, _event_of_rows(recording)[mine], launched
+    )
     at = np.searchsorted(key[order], wanted) - 1
     there = (at >= 0) & (extends.qid[order[at.clip(0)]] == rows.qid[mine])
     inside[mine[there]] = extends.chunked[order[at[there]]] == 1
@@ -79,12 +86,12 @@ def _inside_prompt(recording: Recording) -> NDArray[np.bool_]:
 
 
 def _launch_events(recording: Recording) -> I64:
-    """Per result row, the event of the launch it answers; where that is not known, of the result itself."""
+    """Per result row, the event of the launch it answers; where that is not known, -1: before everything."""
     answered = recording.results.launch[recording.owner(Kind.RESULT)]
     if not len(recording.launches.launch):
-        return _event_of_rows(recording)
+        return np.full(len(answered), -1)
     place = np.searchsorted(recording.launches.launch, answered).clip(
         0, len(recording.launches.launch) - 1
     )
     launched = recording.event_of(Kind.LAUNCH)[place]
-    return np.where(answered == NONE64, _event_of_rows(recording), launched)
+    return np.where(answered == NONE64, -1, launched)

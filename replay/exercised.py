@@ -14,8 +14,10 @@ def exercised(recording: Recording) -> dict[str, int]:
     masks = {
         **_results(recording),
         **_finishes(recording),
+        **_releases(recording),
         **_batches(recording),
         **_requests(recording),
+        **_turns(recording),
     }
     return {name: int(np.count_nonzero(mask)) for name, mask in masks.items()}
 
@@ -31,6 +33,7 @@ def _results(recording: Recording) -> dict[str, NDArray[np.bool_]]:
         "stale-finished-many": finished & (rows.accept_len > 1),
         "stale-retracted-1": retracted & (rows.accept_len == 1),
         "stale-retracted-many": retracted & (rows.accept_len > 1),
+        "grammar-done": rows.grammar_done == 1,
         "grammar-cut": decode & (rows.num_emitted < rows.accept_len),
         "result-unpaired": recording.results.launch == NONE64,
     }
@@ -45,6 +48,9 @@ def _finishes(recording: Recording) -> dict[str, NDArray[np.bool_]]:
         "stop-mid-run": overshoot
         & np.isin(finishes.reason, (Reason.STOP_TOKEN, Reason.STOP_STRING)),
         "length-overshoot": overshoot & (finishes.reason == Reason.LENGTH),
+        "finish-stop-token": finishes.reason == Reason.STOP_TOKEN,
+        "finish-stop-string": finishes.reason == Reason.STOP_STRING,
+        "finish-length": finishes.reason == Reason.LENGTH,
         "finish-abort": finishes.reason == Reason.ABORT,
         "rows-requested": capturer & (finishes.return_routed_experts == 1),
         "rows-not-requested": capturer & (finishes.return_routed_experts == 0),
@@ -68,6 +74,17 @@ def _batches(recording: Recording) -> dict[str, NDArray[np.bool_]]:
     }
 
 
+def _releases(recording: Recording) -> dict[str, NDArray[np.bool_]]:
+    releases = recording.releases
+    held = (releases.allocated != NONE64) & (releases.allocated != NONE32)
+    asked = held & (releases.released_len != NONE64)
+    return {
+        "release": held,
+        "release-overallocated": held & (releases.allocated > releases.committed),
+        "release-trimmed": asked & (releases.released_len < releases.committed),
+    }
+
+
 def _requests(recording: Recording) -> dict[str, NDArray[np.bool_]]:
     rows = recording.extend_rows
     return {
@@ -76,6 +93,19 @@ def _requests(recording: Recording) -> dict[str, NDArray[np.bool_]]:
         "chunked-prefill": rows.chunked == 1,
         "abort-running": recording.aborts.queued == 0,
         "abort-queued": recording.aborts.queued == 1,
+    }
+
+
+def _turns(recording: Recording) -> dict[str, NDArray[np.bool_]]:
+    """Of streaming sessions."""
+    saves, restores = recording.saves, recording.restores
+    kept = saves.committed != NONE64
+    return {
+        "turn-kept": kept,
+        "turn-trimmed": kept & (saves.committed < saves.committed_before),
+        "turn-aborted": saves.reason == Reason.ABORT,
+        "turn-retracted": saves.reason == NONE64,
+        "turn-inherits": restores.committed != NONE64,
     }
 
 

@@ -15,6 +15,7 @@ from .quantity import Quantity
 PARTS: dict[Quantity, tuple[str, ...]] = {
     Quantity.ROUTED_EXPERTS: ("collected", "start", "end"),
     Quantity.INDEXER_TOPK: ("collected", "start", "end"),
+    Quantity.SPEC_HISTOGRAM: ("steps", "drafts"),  # sum(hist), sum(i * hist[i])
     Quantity.FINISH: ("finished", "reason", "finished_len"),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -29,6 +30,7 @@ def observed(columns: Columns) -> Ledger:
         _rows(columns, Quantity.INDEXER_TOPK, "indexer"),
         _counter(columns, Quantity.SPEC_VERIFY_CT),
         _counter(columns, Quantity.SPEC_ACCEPTED_DRAFTS),
+        _histogram(columns),
         _finish(columns),
         _released(columns),
         _inherited(columns),
@@ -61,8 +63,12 @@ def _allocated(columns: Columns) -> Series:
 
 def _released(columns: Columns) -> Series:
     cells = columns.cells[Quantity.RELEASED_LEN]
-    lengths = nullable(columns.recording.releases.released_len)
-    return _read(Quantity.RELEASED_LEN, cells, ((Kind.RELEASE, Moment.AFTER, lengths),))
+    lengths = nullable(columns.recording.releases.released_len)[cells.row]
+    hooked = any(
+        site.name == "commit-length" and site.attached for site in columns.recording.run.sites
+    )
+    captured = torch.full_like(cells.event, hooked, dtype=torch.bool)  # None is a state then
+    return Series(Quantity.RELEASED_LEN, cells, lengths[:, None], captured)
 
 
 def _inherited(columns: Columns) -> Series:
@@ -71,7 +77,9 @@ def _inherited(columns: Columns) -> Series:
         (Kind.SESSION_SAVE, Moment.AFTER, nullable(recording.saves.committed)),
         (Kind.SESSION_RESTORE, Moment.AFTER, nullable(recording.restores.committed)),
     )
-    return _read(Quantity.SESSION_COMMITTED, cells, places)
+    series = _read(Quantity.SESSION_COMMITTED, cells, places)
+    keeps_none = cells.kind == Kind.SESSION_SAVE  # None is a state that was seen, there
+    return replace(series, captured=series.captured | keeps_none)
 
 
 def _read(
@@ -83,6 +91,13 @@ def _read(
         mine = (cells.kind == kind) & (cells.moment == moment)
         values[mine] = source[cells.row[mine]]
     return Series(quantity, cells, values[:, None], values != NONE64)
+
+
+def _histogram(columns: Columns) -> Series:
+    cells, finishes = columns.cells[Quantity.SPEC_HISTOGRAM], columns.recording.finishes
+    parts = [column(finishes.histogram_sum), column(finishes.histogram_weighted)]
+    values = torch.stack(parts, dim=1)[cells.row]
+    return Series(Quantity.SPEC_HISTOGRAM, cells, values, (values != NONE64).all(dim=1))
 
 
 def _finish(columns: Columns) -> Series:

@@ -16,6 +16,7 @@ class Quantity(str, Enum):
     INDEXER_TOPK = "indexer_topk"
     SPEC_VERIFY_CT = "spec_verify_ct"
     SPEC_ACCEPTED_DRAFTS = "spec_accepted_drafts"
+    SPEC_HISTOGRAM = "spec_histogram"
     FINISH = "finish"
     RELEASED_LEN = "released_len"
     SESSION_COMMITTED = "session_committed"

@@ -63,7 +63,18 @@ class Finish:
         return f"{name} at {self.length}" if self.length is not None else name
 
 
-Value = int | Rows | Finish | None
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """A histogram of accepted drafts per step, summed up: how many steps, how many drafts."""
+
+    steps: int
+    drafts: int
+
+    def __str__(self) -> str:
+        return f"{self.drafts} drafts in {self.steps} steps"
+
+
+Value = int | Rows | Finish | Histogram | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +249,8 @@ def value_of(series: Series, cell: int) -> Value:
     values: list[int] = series.values[cell].tolist()
     if len(values) == 1:
         return None if values[0] == NONE64 else values[0]
+    if series.quantity is Quantity.SPEC_HISTOGRAM:
+        return Histogram(*values)
     if series.quantity is Quantity.FINISH:
         reason = Reason(values[1]) if values[0] else None
         return Finish(reason, None if values[2] == NONE64 else values[2])

@@ -17,6 +17,19 @@ SPECDIFF = (sys.executable, "-m", "specdiff.cli")
 SOME = ("0.5.10", "0.5.11", "0.5.12", "0.5.13", "0.5.16", "0.5.23")
 VERSIONS = RELEASES if os.environ.get("SPECDIFF_TEST_ALL_RELEASES") else SOME
 
+# Imports what a release needs to be imported; the rest of the script goes behind it.
+IMPORT_ONLY = """
+import importlib, sys
+from specdiff.fixtures.rig.releases import find_release
+from specdiff.fixtures.rig.postimport import install_patches
+from specdiff.fixtures.rig.stubs import install_stubs
+from specdiff.fixtures.rig.worker import WorkerScript
+from specdiff.fixtures.rig.workarounds import workarounds
+sys.path.insert(0, str(find_release(sys.argv[1]).root))
+install_stubs()
+install_patches(workarounds(WorkerScript({}, False, False)))
+"""
+
 
 def specdiff(
     *arguments: str | Path, env: dict[str, str] | None = None

@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 from recorded import Recorder
+from slices import todays
 from specdiff.cli.inputs import bundled
+
+
+def pytest_report_header() -> str:
+    return f"slice of the day: {todays()}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from specdiff.cli.inputs import bundled
 from specdiff.recorders import hdf5
 from specdiff.recorders.recording import Recording
+from specdiff.replay import spec
 from specdiff.replay.columns.shared import Columns
 from specdiff.replay.diff import SeriesDiff, diff
 from specdiff.replay.lift.ledger import ledger_of
@@ -87,6 +88,12 @@ def write_tree(folder: Path, files: dict[str, str]) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
     return folder
+
+
+def lifted(text: str, repo: Path | None = None) -> spec.Lifted:
+    path = spec.parse(text, None if repo is None else str(repo))
+    assert isinstance(path, spec.Lifted)
+    return path
 
 
 def books(source: Source) -> Books:

@@ -8,6 +8,7 @@ from pathlib import Path
 from children import rig, specdiff
 from specdiff.recorders import hdf5
 from specdiff.recorders.recording import Recording
+from specdiff.recorders.schema import Mode
 
 
 @dataclass
@@ -34,3 +35,21 @@ class Recorder:
         (path,) = folder.glob("*.h5")
         assert done.stdout.strip() == str(path)
         return path
+
+
+def record(directory: Path, command: list[str]) -> tuple[Recording, str]:
+    """The one recording of a command that ends well, and what was said on stderr."""
+    done = specdiff("record", "-o", directory, "--", *command)
+    assert done.returncode == 0, done.stderr
+    (path,) = done.stdout.split()
+    assert [entry.name for entry in directory.iterdir()] == [Path(path).name]
+    return hdf5.load(Path(path)), done.stderr
+
+
+def check_pairing(recording: Recording) -> None:
+    """Every launch is answered once, in order, by the requests it launched."""
+    launches, results = recording.launches, recording.results
+    assert results.launch.tolist() == launches.launch.tolist()
+    assert results.mode.tolist() == launches.mode.tolist()
+    assert recording.result_rows.qid.tolist() == recording.launch_rows.qid.tolist()
+    assert set(launches.mode.tolist()) == {Mode.EXTEND, Mode.DECODE}

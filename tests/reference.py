@@ -54,6 +54,9 @@ def books(recording: Recording, fixes: frozenset[int]) -> Books:
             request.claims, request.seen = 0, True
             request.incarnation += 1
             request.prepared = None
+        elif kind is Kind.SESSION_SAVE:
+            request = requests[recording.saves.qid[ref]]
+            request.committed, request.seen = None, True
         elif kind is Kind.GAP:
             for request in requests:
                 request.committed, request.fresh = None, False

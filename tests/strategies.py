@@ -114,6 +114,7 @@ _ACTS = (
     "retract",
     "gap",
     "no-overlap",
+    "session_save",
     "noise",
 )
 
@@ -150,7 +151,7 @@ class _World:
             yield self.event(Kind.RESULT, everyone)
         elif name == "extend":
             yield self.event(Kind.EXTEND, self.some())
-        elif name in ("retract", "gap"):
+        elif name in ("retract", "gap", "session_save"):
             yield self.event(Kind[name.upper()], [])
         else:
             yield self.event(self.draw(st.sampled_from(list(Kind))), self.some())

@@ -31,6 +31,9 @@ class Mutation:
 COMMITS = frozenset({Q.KV_COMMITTED_LEN, Q.KV_COMMITTED_LEN_SETTLED})
 SUMS, EXPERTS = frozenset({Q.SEQ_LENS_SUM}), frozenset({Q.ROUTED_EXPERTS})
 COUNTS = frozenset({Q.SPEC_VERIFY_CT, Q.SPEC_ACCEPTED_DRAFTS})
+HISTOGRAM = frozenset({Q.SPEC_HISTOGRAM})
+FOLLOW = COMMITS | {Q.KV_ALLOCATED_LEN, Q.RELEASED_LEN}  # slots are allocated and released by it
+FINISH, RELEASED = frozenset({Q.FINISH}), frozenset({Q.RELEASED_LEN})
 OLD = "0.5.10-random"
 
 MUTATIONS = {
@@ -40,7 +43,7 @@ MUTATIONS = {
         "_resolve_spec_v2_tokens",
         "len(accept_tokens)",
         "len(accept_tokens) - 1",
-        COMMITS,
+        FOLLOW,
     ),
     "resolve without its guard for finished requests": Mutation(
         "0.5.23",
@@ -56,7 +59,7 @@ MUTATIONS = {
         "_resolve_spec_v2_tokens",
         "if req.is_retracted or req.finished():",
         "if req.finished():",
-        COMMITS | COUNTS,
+        COMMITS | COUNTS | HISTOGRAM,
     ),
     "resolve with a wrong slice": Mutation(
         "0.5.23",
@@ -64,7 +67,7 @@ MUTATIONS = {
         "_resolve_spec_v2_tokens",
         "[i * stride :",
         "[i * stride + 1 :",
-        COMMITS,
+        FOLLOW,
     ),
     "resolve counts a step twice": Mutation(
         "0.5.23",
@@ -80,7 +83,7 @@ MUTATIONS = {
         "_resolve_spec_v2_tokens",
         "length - num_non_draft",
         "length",
-        frozenset({Q.SPEC_ACCEPTED_DRAFTS}),
+        frozenset({Q.SPEC_ACCEPTED_DRAFTS}) | HISTOGRAM,
     ),
     "resolve of 0.5.10 off by one": Mutation(
         "0.5.10",
@@ -88,7 +91,7 @@ MUTATIONS = {
         "_resolve_spec_overlap_token_ids",
         "+= accept_lens[i]",
         "+= accept_lens[i] - 1",
-        COMMITS,
+        FOLLOW,
         OLD,
     ),
     "prepare claims a slot": Mutation(
@@ -97,7 +100,7 @@ MUTATIONS = {
         "eagle_prepare_for_decode",
         "r.decode_batch_idx += 1",
         "r.kv.kv_committed_len += 1",
-        COMMITS,
+        FOLLOW,
     ),
     "prepare of 0.5.10 keeps the sum of the step before": Mutation(
         "0.5.10",
@@ -179,6 +182,97 @@ MUTATIONS = {
         "pass",
         SUMS,
         OLD,
+    ),
+    "prepare allocates a slot too many": Mutation(
+        "0.5.10",
+        "srt/speculative/eagle_info_v2.py",
+        "prepare_for_decode",
+        "x = r.kv_committed_len + 2 *",
+        "x = 1 + r.kv_committed_len + 2 *",
+        frozenset({Q.KV_ALLOCATED_LEN}),
+        OLD,
+    ),
+    "finish at the limit, one too late": Mutation(
+        "0.5.23",
+        _BATCH,
+        "update_finish_state",
+        "if len(self.output_ids) >= self",
+        "if len(self.output_ids) > self",
+        FINISH,
+    ),
+    "finish of 0.5.10 at the limit, one too late": Mutation(
+        "0.5.10",
+        _BATCH,
+        "check_finished",
+        "self.output_ids) >= self",
+        "self.output_ids) > self",
+        FINISH,
+        OLD,
+    ),
+    "finish before the stop": Mutation(
+        "0.5.23",
+        _BATCH,
+        "_check_token_based_finish",
+        "self.finished_len = matched_pos + 1",
+        "self.finished_len = matched_pos",
+        FINISH,
+    ),
+    "finish without ignore_eos": Mutation(
+        "0.5.23",
+        _BATCH,
+        "_check_token_based_finish",
+        "if self.sampling_params.ignore_eos:",
+        "if False:",
+        FINISH,
+    ),
+    "finish without its cap": Mutation(
+        "0.5.23",
+        _BATCH,
+        "_cap_finished_len_at_max_new_tokens",
+        "self.finished_len > max_new_tokens",
+        "False",
+        FINISH,
+    ),
+    "finish looks at one new token only": Mutation(
+        "0.5.23",
+        _BATCH,
+        "update_finish_state",
+        "new_accepted_tokens = self.output_ids[-new_accepted_len:]",
+        "new_accepted_tokens = self.output_ids[-1:]",
+        FINISH,
+    ),
+    "release behind the stop": Mutation(
+        "0.5.23",
+        "srt/mem_cache/common.py",
+        "release_kv_cache",
+        "req.owned_kv_len()",
+        "req.kv.kv_committed_len",
+        RELEASED,
+    ),
+    "commit length off by one": Mutation(
+        "0.5.23",
+        _BATCH,
+        "owned_kv_len",
+        "len(self.origin_input_ids) + len(self.output_ids_through_stop),",
+        "len(self.origin_input_ids) + len(self.output_ids_through_stop) - 1,",
+        RELEASED,
+    ),
+    "commit length of 0.5.10 off by one": Mutation(
+        "0.5.10",
+        _BATCH,
+        "pop_committed_kv_cache",
+        "return self.kv_committed_len",
+        "return self.kv_committed_len - 1",
+        RELEASED,
+        OLD,
+    ),
+    "statistics count a draft too many": Mutation(
+        "0.5.23",
+        _BATCH,
+        "update_spec_correct_drafts_histogram",
+        "self.spec_correct_drafts_histogram[num_correct_drafts] += 1",
+        "self.spec_correct_drafts_histogram[0] += 1",
+        HISTOGRAM,
     ),
     "retract leaves a slot": Mutation(
         "0.5.23",

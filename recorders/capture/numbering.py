@@ -10,6 +10,7 @@ from operator import attrgetter
 from typing import Any
 
 _TAG = "_specdiff"  # on batches and results: (whose numbering, id of the object, number)
+_SESSION = "_specdiff_session"  # on streaming sessions: (whose numbering, number)
 _UNTAGGABLE = 16  # how many batches that take no attributes are remembered
 _serials = itertools.count(1)
 
@@ -23,7 +24,7 @@ class Numbering:
         self._serial = next(_serials)
         self._on_request = f"_specdiff_qid{self._serial}"
         self._get_qid = attrgetter(self._on_request)  # in C: there are hundreds a step
-        self._requests = self._batches = self._launches = 0
+        self._requests = self._batches = self._launches = self._sessions = 0
         self._untaggable: deque[tuple[Any, int]] = deque(maxlen=_UNTAGGABLE)
         self._unanswered: deque[int] = deque()
         self._lost_launches: set[int] = set()
@@ -60,6 +61,14 @@ class Numbering:
             if not self._tag(batch, number):
                 self._untaggable.append((batch, number))
         return number
+
+    def session(self, session: Any) -> int:
+        """By object, not by name: one that is closed and opened anew has lost its KV, and is another."""
+        serial, number = getattr(session, _SESSION, (0, 0))
+        if serial != self._serial:
+            number, self._sessions = self._sessions, self._sessions + 1
+            setattr(session, _SESSION, (self._serial, number))
+        return int(number)
 
     def launch(self, result: Any, answerable: bool) -> int:
         """Number a launch by the result object that will answer it; an idle one is never answered."""

@@ -10,7 +10,7 @@ def describe(req: Any) -> dict[str, Any]:
     params = getattr(req, "sampling_params", None)
     return {
         "rid": str(req.rid),
-        "session_id": _text(getattr(req, "session_id", None)),
+        "session_id": _text(_session_id(req)),
         "origin_len": len(req.origin_input_ids),
         "max_new_tokens": _int(getattr(params, "max_new_tokens", None)),
         "ignore_eos": int(bool(getattr(params, "ignore_eos", False))),
@@ -27,6 +27,12 @@ def describe(req: Any) -> dict[str, Any]:
             "num_regexes": _count(getattr(params, "stop_regex_strs", None)),
         },
     }
+
+
+def _session_id(req: Any) -> Any:
+    """Of the session whose turn it is; `req.session_id` names one of the radix cache's own (from 0.5.15)."""
+    session = getattr(req, "session", None)
+    return getattr(req if session is None else session, "session_id", None)
 
 
 def _of_tokenizer(tokenizer: Any) -> list[int]:

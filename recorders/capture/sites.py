@@ -86,6 +86,24 @@ SITES = (
         "the length that a release goes by",
         essential=False,
     ),
+    HookSite(
+        "session-save",
+        (
+            "sglang.srt.mem_cache.session_aware_cache:SessionAwareCache.cache_finished_req",  # 0.5.10
+            "sglang.srt.session.streaming_session:StreamingSession.try_cache_finished_req",  # from 0.5.11
+        ),
+        "a turn on entry, and what its session keeps, after",
+        essential=False,
+    ),
+    HookSite(
+        "session-restore",
+        (
+            "sglang.srt.mem_cache.session_aware_cache:SessionAwareCache.match_prefix",  # 0.5.10
+            "sglang.srt.session.streaming_session:StreamingSession.try_match_prefix",  # from 0.5.11
+        ),
+        "KV lengths of a turn that took over its session's KV, after",
+        essential=False,
+    ),
 )
 
 # Not hooked, only hashed: together with the resolve function it tells whose books these are.

@@ -1,8 +1,8 @@
 """Everything that touches one request's counters, sorted by request and then by event, cut into segments.
 
-A segment begins where the books of a request are set rather than changed: at an extend (to its seq_len) and at a
-retract (to zero). What comes before a request's first extend in the recording, or between a gap and its next extend,
-has no known start and is not seeded.
+A segment begins where the books of a request are set rather than changed: at an extend (to its seq_len), at a
+retract (to zero), and where a session takes its KV (to what no rule here knows). What comes before a request's first
+extend in the recording, or between a gap or a session's save and its next extend, has no known start and is not seeded.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Touches:
     qid: Tensor
     event: Tensor
     kind: Tensor
-    row: Tensor  # in the kind's row table; for RETRACT in its event table
+    row: Tensor  # in the kind's row table; for RETRACT and SESSION_SAVE in its event table
     segment: Tensor
     seeded: Tensor  # bool
     epoch: Tensor  # how many gaps came before
@@ -61,7 +61,7 @@ class Touches:
 
 def touches_of(recording: Recording) -> Touches:
     parts = [_rows(recording, kind) for kind in (Kind.EXTEND, Kind.PREPARE, Kind.RESULT)]
-    parts.append(_retracts(recording))
+    parts += [_singles(recording, kind) for kind in (Kind.RETRACT, Kind.SESSION_SAVE)]
     qid, event, kind, row = (torch.cat([part[i] for part in parts]) for i in range(4))
     num_events = len(recording.events.kind) + 1
     order = torch.argsort(qid * num_events + event, stable=True)
@@ -69,8 +69,9 @@ def touches_of(recording: Recording) -> Touches:
     seed = (kind == Kind.EXTEND) | (kind == Kind.RETRACT)
     first = torch.ones_like(seed)
     first[1:] = qid[1:] != qid[:-1]
-    segment = torch.cumsum(seed | first, 0) - 1
-    begins = torch.nonzero(seed | first).flatten()
+    starts = seed | first | (kind == Kind.SESSION_SAVE)
+    segment = torch.cumsum(starts, 0) - 1
+    begins = torch.nonzero(starts).flatten()
     epoch = gaps_before(recording, event)
     seeded = seed[begins][segment] & (epoch == epoch[begins][segment])
     return Touches(qid, event, kind, row, segment, seeded, epoch, num_events)
@@ -117,7 +118,8 @@ def _rows(recording: Recording, kind: Kind) -> list[Tensor]:
     return [column(table.qid)[rows], events, torch.full_like(rows, kind), rows]
 
 
-def _retracts(recording: Recording) -> list[Tensor]:
-    rows = torch.arange(len(recording.retracts.qid))
-    events = column(recording.event_of(Kind.RETRACT))
-    return [column(recording.retracts.qid), events, torch.full_like(rows, Kind.RETRACT), rows]
+def _singles(recording: Recording, kind: Kind) -> list[Tensor]:
+    """Events of one request each."""
+    qid = column(recording.event_table(kind).qid)
+    events = column(recording.event_of(kind))
+    return [qid, events, torch.full_like(qid, kind), torch.arange(len(qid))]

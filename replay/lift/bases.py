@@ -5,6 +5,7 @@ from __future__ import annotations
 from .batch import Batch, DraftInput
 from .request import Kv, Request
 from .scheduler import Capturer, FutureMap, Scheduler
+from .session import Sessions, Slot
 from .standin import StandIn
 
 BASES: dict[str, type[StandIn]] = {
@@ -12,11 +13,15 @@ BASES: dict[str, type[StandIn]] = {
     "ReqKvInfo": Kv,
     "ScheduleBatch": Batch,
     "EagleDraftInputV2Mixin": DraftInput,
+    "DFlashDraftInputV2": DraftInput,
     "SchedulerOutputProcessorMixin": Scheduler,
     "SchedulerBatchResultProcessor": Scheduler,
     "FutureMap": FutureMap,
     "BaseTopkCapturer": Capturer,
     "_RoutedExpertsCapturerReal": Capturer,
+    "SessionAwareCache": Sessions,
+    "StreamingSession": Sessions,
+    "SessionSlot": Slot,
 }
 
 

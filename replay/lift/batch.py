@@ -7,6 +7,7 @@ from typing import Any
 
 from .missing import Missing
 from .request import Request
+from .scheduler import TokenPool
 from .settings import Settings
 from .standin import Quiet, StandIn
 from .vector import Vector
@@ -37,15 +38,22 @@ class DraftInput(StandIn):
     """`batch.spec_info` between two steps: whose results are still to come."""
 
     what = "batch.spec_info"
+    verify_done = None
+    cur_allocated_seq_lens_cpu = None  # DFLASH, 0.5.14: then it goes by the requests' own lengths
 
-    def __init__(self, future_indices: Vector) -> None:
+    def __init__(self, future_indices: Vector, defaults: dict[str, Any]) -> None:
+        self.__dict__.update(defaults)
         self.future_indices = future_indices
+        self.new_seq_lens: Vector | None = None
+        self.direct_carry_valid = True
 
     def filter_batch(self, new_indices: Vector, **_: object) -> None:
         self.future_indices = self.future_indices[new_indices]
+        self.direct_carry_valid = False
 
     def merge_batch(self, other: DraftInput) -> None:
         self.future_indices = Vector([*self.future_indices, *other.future_indices])
+        self.direct_carry_valid = False
 
 
 class _Penalties(StandIn):
@@ -73,13 +81,45 @@ class Allocator(StandIn):
     def __init__(self, page_size: int) -> None:
         self.page_size = page_size
 
+    def free(self, _: object) -> None: ...
+
+    def free_segment(self, *_: object, **__: object) -> None: ...
+
 
 class TreeCache(StandIn):
+    """Keeps or frees what a request leaves: which slots, no book says; how many, the lifted release does."""
+
     what = "tree_cache"
 
     def __init__(self, page_size: int) -> None:
         self.page_size = page_size
         self.token_to_kv_pool_allocator = Allocator(page_size)
+        self.req_to_token_pool = TokenPool()
+
+    def supports_mamba(self) -> bool:
+        return False
+
+    def cache_finished_req(
+        self, req: Request, is_insert: bool = True, kv_len_to_handle: int | None = None
+    ) -> None:
+        """Up to 0.5.15 the cache itself asks the request for its committed length."""
+        if kv_len_to_handle is None:
+            req.pop_committed_kv_cache()
+
+    def claim_kv_row(self, _: Request) -> bool:
+        return False
+
+    def free_kv_row(self, *_: object) -> None: ...
+
+    def unlock(self, _: object) -> None: ...
+
+    def unpin(self, _: object) -> None: ...
+
+    def on_release(self, *_: object, **__: object) -> None: ...
+
+    def checkpoint(self, *_: object, **__: object) -> None: ...
+
+    def insert_req(self, *_: object, **__: object) -> None: ...
 
 
 class Batch(StandIn):

@@ -21,7 +21,7 @@ _LIFTER = (
     "bases.py",
     "reading.py",
 )
-_STAND_INS = ("batch.py", "request.py", "scheduler.py")
+_STAND_INS = ("batch.py", "request.py", "scheduler.py", "session.py")
 
 
 def cache_root() -> Path:
@@ -46,14 +46,17 @@ def load(key: str) -> Surface | None:
 
 
 def save(key: str, surface: Surface) -> None:
-    """Best effort: a cache that cannot be written costs time, nothing else."""
-    target = kept(key)
+    write(kept(key), to_json(surface))
+
+
+def write(target: Path, text: str) -> None:
+    """Whole or not at all. Best effort: a cache that cannot be written costs time, nothing else."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(
             "w", encoding="utf-8", dir=target.parent, suffix=".part", delete=False
         ) as part:
-            part.write(to_json(surface))
+            part.write(text)
         os.replace(part.name, target)
     except OSError:
         return

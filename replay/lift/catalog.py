@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ...recorders.errors import SpecdiffError
-from ...recorders.recording import Recording
-from ..columns.shared import Columns
+from ...recorders.errors import RecordingError, SpecdiffError
 from ..spec import Lifted, Origin
 from . import wheels
 from .link import compiled
-from .match import match
+from .matches import Match, Matches
 from .open import surface_of
 from .roles import Role
 from .surface import Surface
+
+if TYPE_CHECKING:
+    from ..columns.shared import Columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +48,39 @@ class Explained:
     unknown: tuple[str, ...]  # global names without a stand-in
 
 
-def releases(recordings: Sequence[Recording]) -> Iterator[Known]:
-    """Every release whose wheel is in the cache, and the sets of fixes that equal it over these recordings."""
-    columns = [Columns(recording) for recording in recordings]
-    said: dict[str, str] = {}
+def releases(recordings: Sequence[Path]) -> Iterator[Known]:
+    """Every release whose wheel is in the cache, and the sets of fixes that equal it over these recordings.
+
+    Raises RecordingError where one of them cannot be read; of those for which all matches are kept, nothing is read.
+    """
+    matches, match = Matches(recordings), _over(recordings)
     for version in wheels.in_cache():
         try:
             surface = surface_of(Lifted(f"sglang=={version}", Origin.RELEASE, version))
-            if surface.digest not in said:
-                said[surface.digest] = str(match(columns, compiled(surface)))
-            yield Known(version, surface.digest, said[surface.digest])
+            if (found := matches.load(surface)) is None:
+                found = match(surface)
+                matches.save(surface, found)
+            yield Known(version, surface.digest, str(found))
+        except RecordingError:  # not the release's fault
+            raise
         except SpecdiffError as error:
             yield Known(version, None, str(error))
+
+
+def _over(paths: Sequence[Path]) -> Callable[[Surface], Match]:
+    """Matches a surface with the sets of fixes over these recordings, which are read when that is first asked for."""
+    read: list[Columns] = []
+
+    def match(surface: Surface) -> Match:
+        from ...recorders import hdf5  # imported late: torch comes with the engine
+        from ..columns.shared import Columns
+        from .match import match as matched
+
+        if not read:
+            read.extend(Columns(hdf5.load(path)) for path in paths)
+        return matched(read, compiled(surface))
+
+    return match
 
 
 def explained(path: Lifted) -> Explained:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from ...recorders.recording import Recording
 from ...recorders.schema import Kind
+from .finishing import Finishing
 from .link import Books
 from .lives import Lives
+from .release import Releases
 from .rows import Rows
 from .stage import Stage
 from .sums import Batches
 from .tape import Tape
 from .tracks import Tracks
+from .turns import Turns
 
 
 def replay(books: Books, recording: Recording) -> Tracks:
     """Everything these books compute. Raises CannotRunError where they need what a recording does not hold."""
     stage, tape, tracks = Stage(books, recording), Tape.of(recording), Tracks()
     lives, batches = Lives(stage, tape, tracks), Batches(stage, tape, tracks)
-    rows = Rows(stage, tape, tracks)
+    rows, finishing = Rows(stage, tape, tracks), Finishing(stage, tape, tracks)
+    releases = Releases(stage, tape, tracks)
+    turns = Turns(stage, tape, tracks, releases)
     for kind, ref in tape:
         if kind is Kind.EXTEND:
             lives.extend(ref)
@@ -29,6 +34,7 @@ def replay(books: Books, recording: Recording) -> Tracks:
             batches.launch(ref)
         elif kind is Kind.RESULT:
             lives.result(ref)
+            finishing.result(ref)
         elif kind is Kind.FILTER:
             batches.filter(ref)
         elif kind is Kind.MERGE:
@@ -39,8 +45,13 @@ def replay(books: Books, recording: Recording) -> Tracks:
         elif kind is Kind.RETRACT:
             lives.retract(ref)
         elif kind is Kind.RELEASE:
-            stage.requests[tape.events[kind].qid[ref]].lets_kv_go()
+            releases.release(ref)
+        elif kind is Kind.SESSION_SAVE:
+            turns.save(ref)
+        elif kind is Kind.SESSION_RESTORE:
+            turns.restore(ref)
         elif kind is Kind.GAP:
             stage.forget()
             batches.forget()
+            turns.forget()
     return tracks

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from .batch import Batch, HiddenMode
 from .missing import Missing
-from .request import Request
+from .request import Kv, Request
 from .scheduler import Capturer
+from .session import Slot
 from .settings import Algorithm, Settings
 from .standin import Quiet, StandIn
 from .vector import Torch
@@ -29,6 +31,12 @@ class _Algorithms(StandIn):
         return Algorithm(name or "NONE")
 
 
+class _HybridPool(StandIn):
+    """`HybridReqToTokenPool`: of models with state besides KV, which no recording here is of."""
+
+    what = "HybridReqToTokenPool"
+
+
 class _ForDevice(StandIn):
     """`ALLOC_EXTEND_FUNCS`: allocates slots; how many is known before, which ones no book says."""
 
@@ -47,6 +55,8 @@ def stand_ins(settings: Settings, capturer: Capturer) -> dict[str, Any]:
         "logging": log,
         "Req": Request,
         "ScheduleBatch": Batch,
+        "ReqKvInfo": Kv,
+        "SessionSlot": Slot,
         "CaptureHiddenMode": _Modes(),
         "SpeculativeAlgorithm": _Algorithms(),
         "AbortReq": Quiet("AbortReq"),
@@ -58,6 +68,8 @@ def stand_ins(settings: Settings, capturer: Capturer) -> dict[str, Any]:
         "evict_from_tree_cache": _nothing,
         "strip_beam_tail": _nothing,  # no beams under speculative decoding
         "ALLOC_EXTEND_FUNCS": _ForDevice(),
+        "HybridReqToTokenPool": _HybridPool,
+        "_get_overlap_plan_stream": lambda _: (None, contextlib.nullcontext()),
         "_device_type": lambda _: "cpu",
         **dict.fromkeys(
             (
@@ -66,6 +78,7 @@ def stand_ins(settings: Settings, capturer: Capturer) -> dict[str, Any]:
                 "get_spec",
                 "get_schedule",
                 "get_parallel",
+                "get_serving",
             ),
             lambda: settings,
         ),
@@ -73,6 +86,9 @@ def stand_ins(settings: Settings, capturer: Capturer) -> dict[str, Any]:
         "get_global_experts_capturer": lambda: capturer,
         "get_global_indexer_capturer": lambda: capturer,
         "is_pin_memory_available": lambda *_: False,
+        "is_npu": lambda: False,
+        "MatchResult": Quiet("MatchResult"),  # what is in it, the extend that follows has recorded
+        "DecLockRefParams": Quiet("DecLockRefParams"),
         "get_batch_return_hidden_states_mode": lambda _: HiddenMode.NULL,
         **dict.fromkeys(("_is_cuda", "_is_hip", "_is_npu", "_is_musa", "_DEBUG_ASSERT"), False),
         **{name: _Refused(name) for name in ("ForwardMode", "get_exec")},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,13 +11,13 @@ from torch import Tensor
 from ...recorders.schema import Kind
 from ..cells import Cells, Moment
 from ..columns.shared import Columns
-from ..ledger import PARTS, Ledger, Series
+from ..ledger import Ledger, Series, nothing
 from ..quantity import Quantity
 from ..spec import Lifted
 from .engine import replay
 from .link import Books
 from .open import books_of
-from .tracks import Place, Tracks
+from .tracks import Place, Tracks, Value
 
 
 def lifted(columns: Columns, path: Lifted) -> Ledger:
@@ -40,13 +41,13 @@ def lengths(columns: Columns, path: Lifted) -> Lengths:
         {kind: tracks.values.get(Place(quantity, kind, True), {}) for kind in Kind}
         for quantity in (Quantity.KV_COMMITTED_LEN, Quantity.KV_COMMITTED_LEN_SETTLED)
     )
-    found = [
-        (raw[Kind(kind)].get(row), settled[Kind(kind)].get(row))
-        for kind, row in zip(touches.kind.tolist(), touches.row.tolist(), strict=True)
-    ]
-    known = torch.tensor([one is not None for one, _ in found], dtype=torch.bool)
-    raws = torch.tensor([0 if one is None else one[0] for one, _ in found], dtype=torch.int64)
-    bare = torch.tensor([0 if two is None else two[0] for _, two in found], dtype=torch.int64)
+    raws, bare = torch.zeros_like(touches.row), torch.zeros_like(touches.row)
+    known = torch.zeros_like(touches.row, dtype=torch.bool)
+    for kind in Kind:
+        mine = touches.kind == kind
+        values, has = _dense(raw[kind], touches.row[mine], 1)
+        raws[mine], known[mine] = values[:, 0], has
+        bare[mine] = _dense(settled[kind], touches.row[mine], 1)[0][:, 0]
     return Lengths(raws, raws - bare, known)
 
 
@@ -62,17 +63,22 @@ def _tracks(columns: Columns, books: Books) -> Tracks:
 
 
 def _series(quantity: Quantity, cells: Cells, tracks: Tracks) -> Series:
-    parts = len(PARTS.get(quantity, ("",)))
-    keys = zip(cells.kind.tolist(), cells.moment.tolist(), cells.row.tolist(), strict=True)
-    places = {
-        (kind, moment): tracks.values.get(Place(quantity, Kind(kind), moment == Moment.AFTER), {})
-        for kind in Kind
-        for moment in Moment
-    }
-    values = [places[Kind(kind), Moment(moment)].get(row) for kind, moment, row in keys]
-    absent = (0,) * parts
-    data = torch.tensor(
-        [absent if value is None else value for value in values] or [], dtype=torch.int64
-    )
-    captured = torch.tensor([value is not None for value in values], dtype=torch.bool)
-    return Series(quantity, cells, data.reshape(len(cells), parts), captured)
+    made = nothing(quantity, cells)
+    for place, track in tracks.values.items():
+        if place.quantity is quantity:
+            moment = Moment.AFTER if place.after else Moment.BEFORE
+            mine = (cells.kind == place.kind) & (cells.moment == moment)
+            values, captured = _dense(track, cells.row[mine], made.values.shape[1])
+            made.values[mine], made.captured[mine] = values, captured
+    return made
+
+
+def _dense(track: Mapping[int, Value], rows: Tensor, parts: int) -> tuple[Tensor, Tensor]:
+    """What was noted for each of these rows, (rows, parts), and whether anything was."""
+    size = max(max(track, default=0), int(rows.max()) if len(rows) else 0) + 1
+    values = torch.zeros(size, parts, dtype=torch.int64)
+    captured = torch.zeros(size, dtype=torch.bool)
+    at = torch.tensor(list(track), dtype=torch.int64)
+    noted = torch.tensor(list(track.values()), dtype=torch.int64)
+    values[at], captured[at] = noted.reshape(len(track), parts), True
+    return values[rows], captured[rows]

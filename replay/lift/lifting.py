@@ -12,7 +12,7 @@ from .missing import CannotRunError
 from .module import Module, Modules, Origin, imports_of, members
 from .names import ALLOWED_BUILTINS, ALLOWED_MODULES, STAND_INS
 from .reading import field_literals, free_names, init_literals, is_literal, reads, written
-from .roles import ESSENTIAL, PLACES, REQ, REQ_KV, Role
+from .roles import DFLASH_DRAFT, ESSENTIAL, PLACES, REQ, REQ_KV, SLOT, Role
 from .source import Source
 from .strip import inner_imports, is_property, is_static, stripped
 from .surface import Binding, Definition, Means, Surface
@@ -46,6 +46,7 @@ class _Lift:
         self._members: dict[str, list[str]] = {}
         self._written: set[str] = set()
         self._kv = next((place for place in REQ_KV if self._find(place)), None)
+        self._slot = next((place for place in SLOT if self._find(place)), None)
 
     def surface(self) -> Surface:
         roles = {role.value: place for role in Role if (place := self._place(role))}
@@ -80,9 +81,10 @@ class _Lift:
         path, _, qualified = key.partition(":")
         module, node = self._modules.at(path), self._find(key)
         assert module is not None and node is not None
-        local = dict(imports_of(inner_imports(node)))
+        local = dict(imports_of(inner_imports(ast.walk(node))))
         clean = stripped(node)
-        names = sorted(free_names(clean))
+        nodes = list(ast.walk(clean))
+        names = sorted(free_names(nodes))
         bindings = tuple(b for name in names if (b := self._binding(module, name, local)))
         self._made[key] = Definition(
             key,
@@ -90,15 +92,15 @@ class _Lift:
             node.lineno,
             _sort(node),
             bindings,
-            tuple(sorted(set(reads(clean)))),
+            tuple(sorted(set(reads(nodes)))),
         )
-        self._written |= set(written(clean))
+        self._written |= set(written(nodes))
         if owner := qualified.rpartition(".")[0]:
             self._members.setdefault(f"{path}:{owner}", []).append(key)
         for binding in bindings:
             if binding.means is Means.LIFTED:
                 self._add(binding.value)
-        for member in self._members_reached(f"{path}:{owner}" if owner else "", clean):
+        for member in self._members_reached(f"{path}:{owner}" if owner else "", nodes):
             self._add(member)
 
     def _binding(self, module: Module, name: str, local: dict[str, Origin]) -> Binding | None:
@@ -127,9 +129,9 @@ class _Lift:
                 return self._meaning(target, bound, origin.name, depth - 1)
         return Binding(bound, Means.UNKNOWN, name)
 
-    def _members_reached(self, owner: str, node: ast.stmt) -> Iterator[str]:
+    def _members_reached(self, owner: str, nodes: Iterable[ast.AST]) -> Iterator[str]:
         """Methods and properties of requests, of their KV info and of `self` that this definition mentions."""
-        for item in ast.walk(node):
+        for item in nodes:
             if not isinstance(item, ast.Attribute):
                 continue
             for holder in self._holders(owner, item.value):
@@ -147,13 +149,15 @@ class _Lift:
             return (owner,)
         if isinstance(value, ast.Name) and value.id in _REQUESTS:
             return (REQ,)
+        if isinstance(value, ast.Name) and value.id == "slot" and self._slot:
+            return (self._slot,)
         return (REQ,) if isinstance(value, ast.Subscript) else ()
 
     def _defaults(self) -> dict[str, dict[str, str]]:
         """sglang's own starting values of the attributes that the lifted code itself keeps."""
         found = {REQ: dict(init_literals(self._find(f"{REQ}.__init__")))}
-        if self._kv:
-            found[self._kv] = dict(field_literals(self._find(self._kv)))
+        for fielded in filter(None, (self._kv, self._slot, DFLASH_DRAFT)):
+            found[fielded] = dict(field_literals(self._find(fielded)))
         return {
             owner: {name: text for name, text in sorted(values.items()) if name in self._written}
             for owner, values in found.items()

@@ -14,9 +14,10 @@ from .bases import BASES
 from .batch import Batch
 from .globals import stand_ins
 from .names import BUILTINS
-from .request import Request
+from .request import Kv, Request
 from .roles import Role
 from .scheduler import Capturer
+from .session import Slot
 from .settings import Settings
 from .standin import StandIn, Unknown
 from .surface import Binding, Definition, Means, Surface
@@ -55,19 +56,43 @@ class Linked:
         self._known = stand_ins(settings, self._capturer)
         self._subclass()
         self._capturer.__class__ = self.types[Capturer]
+        self.request_defaults = self._defaults("Req")
+        self.kv_defaults = self._defaults("ReqKvInfo")
+        self.draft_defaults = self._defaults("DFlashDraftInputV2")
+        self._slot_defaults = self._defaults("SessionSlot")
         self._known |= {"Req": self.types[Request], "ScheduleBatch": self.types[Batch]}
+        self._known |= {"ReqKvInfo": self._record, "SessionSlot": self._slot}
         for definition in books.surface.definitions:
             self._make(definition.key)
         for base, members in self._members.items():
             for key in members:
                 setattr(self.types[base], self._definitions[key].name, self._member(key))
-        self.request_defaults = self._defaults("Req")
-        self.kv_defaults = self._defaults("ReqKvInfo")
 
     def role(self, role: Role) -> Any:
         """The function that plays a role, unbound; None where this sglang has none."""
         key = self._books.surface.roles.get(role.value)
         return None if key is None else self._made[key]
+
+    def named(self, name: str) -> Any:
+        """A class or function of this sglang that was lifted with the roles; None: none of them mentions it."""
+        return next((made for key, made in self._made.items() if key.endswith(f":{name}")), None)
+
+    def record(self, pool_idx: int | None) -> Kv:
+        """A `ReqKvInfo` of unknown lengths."""
+        kv: Kv = self.types[Kv](pool_idx)
+        for name, value in self.fresh(self.kv_defaults).items():
+            kv.__dict__.setdefault(name, value)
+        return kv
+
+    def _record(self) -> Kv:
+        """One as sglang makes it: empty."""
+        kv = self.record(None)
+        kv.kv_committed_len = kv.kv_allocated_len = 0
+        return kv
+
+    def _slot(self, **given: Any) -> Slot:
+        slot: Slot = self.types[Slot](self.fresh(self._slot_defaults), self._record, given)
+        return slot
 
     def fresh(self, defaults: dict[str, Any]) -> dict[str, Any]:
         return {

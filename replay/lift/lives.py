@@ -9,8 +9,11 @@ from .request import Grammar, Request
 from .result import Result
 from .roles import Role
 from .stage import Stage
+from .standin import known
 from .tape import Tape, present
 from .tracks import Place, Tracks
+
+_HISTOGRAM = Place(Quantity.SPEC_HISTOGRAM, Kind.FINISH, False)
 
 
 class Lives:
@@ -18,6 +21,21 @@ class Lives:
 
     def __init__(self, stage: Stage, tape: Tape, tracks: Tracks) -> None:
         self._stage, self._tape, self._tracks = stage, tape, tracks
+        self._books = {
+            (kind, after): (
+                tracks.track(Place(Quantity.KV_COMMITTED_LEN, kind, after)),
+                tracks.track(Place(Quantity.KV_COMMITTED_LEN_SETTLED, kind, after)),
+                tracks.track(Place(Quantity.KV_ALLOCATED_LEN, kind, after))
+                if kind in (Kind.PREPARE, Kind.FINISH)
+                else None,
+            )
+            for kind in (Kind.EXTEND, Kind.PREPARE, Kind.RESULT, Kind.RETRACT, Kind.FINISH)
+            for after in (False, True)
+        }
+        self._counts = [
+            (tracks.track(Place(quantity, Kind.RESULT, True)), name)
+            for quantity, name in stage.counters.items()
+        ]
         self._launched: dict[tuple[int, int], tuple[int, int] | None] = {}  # (launch, qid)
         self._tokens = tape.tokens()
         for quantity in (Quantity.SPEC_VERIFY_CT, Quantity.SPEC_ACCEPTED_DRAFTS):
@@ -33,6 +51,7 @@ class Lives:
             request.registers_kv()
             request.kv_committed_len = rows.seq_len[row]
             request.kv_allocated_len = rows.allocated[row]
+            self._stage.holds_kv_again(request)
             request.is_retracted = False
             if not request.seen and rows.output_len[row] == 0:
                 self._stage.set_counters(request, 0)
@@ -53,9 +72,8 @@ class Lives:
             for row, request in zip(rows, batch.reqs, strict=True)
         ]
         arguments = (batch.spec_info or self._stage.draft_input(()), batch)
-        self._stage.call(
-            Role.PREPARE, *arguments[0 if self._stage.is_method(Role.PREPARE) else 1 :]
-        )
+        role = self._stage.prepare
+        self._stage.call(role, *arguments[0 if self._stage.is_method(role) else 1 :])
         for row, request, was in zip(rows, batch.reqs, before, strict=True):
             claim = request.kv_committed_len - was
             request.claims += claim
@@ -107,19 +125,28 @@ class Lives:
         return Result(self._tokens[ref], accept, stride, present(table.num_non_draft[ref]))
 
     def _note(self, kind: Kind, row: int, request: Request, *, after: bool) -> int:
+        committed, settled, allocated = self._books[kind, after]
         raw = request.kv_committed_len
-        self._tracks.put(Place(Quantity.KV_COMMITTED_LEN, kind, after), row, raw)
-        settled = Place(Quantity.KV_COMMITTED_LEN_SETTLED, kind, after)
-        self._tracks.put(settled, row, raw - request.claims)
+        if known(raw):
+            committed[row], settled[row] = raw, raw - request.claims
+        if allocated is not None and known(request.kv_allocated_len):
+            allocated[row] = request.kv_allocated_len
         return raw
 
     def finish(self, ref: int) -> None:
         request = self._stage.requests[self._tape.events[Kind.FINISH].qid[ref]]
         self._note(Kind.FINISH, ref, request, after=False)
+        counted = self._stage.counters.get(Quantity.SPEC_VERIFY_CT)
+        if self._stage.histogram and counted and known(getattr(request, counted)):
+            steps: list[int] = getattr(request, self._stage.histogram)
+            drafts = sum(i * count for i, count in enumerate(steps))
+            self._tracks.put_rows(_HISTOGRAM, ref, (sum(steps), drafts))
 
     def _count(self, row: int, request: Request) -> None:
-        for quantity, name in self._stage.counters.items():
-            self._tracks.put(Place(quantity, Kind.RESULT, True), row, getattr(request, name))
+        for track, name in self._counts:
+            count = getattr(request, name)
+            if known(count):
+                track[row] = count
 
     @staticmethod
     def _begins_anew(request: Request) -> None:

@@ -3,34 +3,44 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 _BOOK_KEEPERS = ("req", "r", "batch", "result", "self", "other")  # as sglang's functions call them
 
 
-def free_names(node: ast.stmt) -> set[str]:
+def free_names(nodes: Iterable[ast.AST]) -> set[str]:
+    """Of a definition and all nodes in it."""
     read: set[str] = set()
-    bound = {getattr(node, "name", "")}
-    for item in ast.walk(node):
+    bound: set[str] = set()
+    for item in nodes:
         if isinstance(item, ast.Name):
             (read if isinstance(item.ctx, ast.Load) else bound).add(item.id)
         elif isinstance(item, ast.arg):
             bound.add(item.arg)
-        elif isinstance(item, ast.ExceptHandler) and item.name:
-            bound.add(item.name)
+        elif isinstance(item, (ast.FunctionDef, ast.ClassDef, ast.ExceptHandler)):
+            bound.add(item.name or "")
     return read - bound
 
 
-def reads(node: ast.stmt) -> Iterator[str]:
-    for item in ast.walk(node):
-        if isinstance(item, ast.Attribute) and isinstance(item.ctx, ast.Load):
+def reads(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    for item in nodes:
+        if not isinstance(item, ast.Attribute) or not isinstance(item.ctx, ast.Load):
+            continue
+        if _leftmost(item) in _BOOK_KEEPERS:  # first, as it takes long to unparse them all
             text = ast.unparse(item)
             if text.partition(".")[0] in _BOOK_KEEPERS:
                 yield text
 
 
-def written(node: ast.stmt) -> Iterator[str]:
-    for item in ast.walk(node):
+def _leftmost(node: ast.expr) -> str | None:
+    """The name that the expression begins with."""
+    while isinstance(node, (ast.Attribute, ast.Subscript, ast.Call)):
+        node = node.func if isinstance(node, ast.Call) else node.value
+    return node.id if isinstance(node, ast.Name) else None
+
+
+def written(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    for item in nodes:
         if isinstance(item, ast.Attribute) and isinstance(item.ctx, ast.Store):
             yield item.attr
         elif isinstance(item, ast.Call) and isinstance(item.func, ast.Attribute):
@@ -53,6 +63,16 @@ def field_literals(node: ast.stmt | None) -> Iterator[tuple[str, str]]:
             continue
         if item.value is not None and is_literal(item.value):
             yield item.target.id, ast.unparse(item.value)
+        elif made := _made_by(item.value):
+            yield item.target.id, made
+
+
+def _made_by(node: ast.expr | None) -> str | None:
+    """The empty container that `field(default_factory=...)` starts a field with."""
+    for keyword in node.keywords if isinstance(node, ast.Call) else ():
+        if keyword.arg == "default_factory" and isinstance(keyword.value, ast.Name):
+            return {"dict": "{}", "list": "[]"}.get(keyword.value.id)
+    return None
 
 
 def is_literal(node: ast.expr) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .standin import UNKNOWN_LEN, StandIn
+from .stops import ANY_SAMPLING, AnySampling, Outputs, Tokenizer
 
 
 class Kv(StandIn):
@@ -13,11 +14,17 @@ class Kv(StandIn):
 
     what = "req.kv"
     cache_protected_len = 0
+    mamba_pool_idx = None  # no recording here is of a model with state besides KV
 
-    def __init__(self, pool_idx: int) -> None:
+    def __init__(self, pool_idx: int | None) -> None:
         self.kv_committed_len = UNKNOWN_LEN
         self.kv_allocated_len = UNKNOWN_LEN
-        self.req_pool_idx: int | None = pool_idx
+        self.req_pool_idx = pool_idx
+
+    # Sliding windows are not told apart: nothing of them was ever evicted.
+    max_evicted_seqlen = swa_evicted_seqlen = 0
+
+    def clamp_evicted_seqlens(self, _: int) -> None: ...
 
 
 class Request(StandIn):
@@ -25,21 +32,33 @@ class Request(StandIn):
 
     what = "req"
     kv_is_optional = False  # 0.5.16 to 0.5.18: `req.kv` is None while the request holds no KV
+    committed_on_kv = False  # from 0.5.19: whoever takes over the record takes over the length
+    session: object | None = None  # whose turn it is
     # No book depends on these, and recordings do not hold them: read as absent.
     return_logprob = False
     stream = False
     cached_tokens = 0  # in a log line only
+    skip_radix_cache_insert = False
+    lock = lock_receipt = None
+    mamba_pool_idx = None
+    sampling_params: AnySampling = ANY_SAMPLING
+    # Set when they are decided on, from the recording; until then they are not known.
+    eos_token_ids: frozenset[int]
+    tokenizer: Tokenizer | None
+    vocab_size: int | None
+    to_finish: str | None
+    reasoning_tokens: int
 
     def __init__(self, qid: int, rid: str, kv: Kv, defaults: dict[str, Any]) -> None:
         self.__dict__.update(defaults)
         self.qid, self.rid, self._kv = qid, rid, kv
         self.holds_kv = True
         self.origin_input_ids: Sequence[int] = ()
-        self.output_ids: Sequence[int] = ()
+        self.output_ids: Sequence[int] | Outputs = ()
         self.finished_reason: object | None = None
         self.finished_len: int | None = None
         self.is_retracted = False
-        self.grammar: Grammar | None = None
+        self.grammar: Grammar | Decided | None = None
         self.return_routed_experts = False
         self.routed_experts_start_len = 0
         self.input_embeds: object | None = None
@@ -47,6 +66,14 @@ class Request(StandIn):
         self.life, self.claims = 0, 0
         self.prepared: tuple[int, int] | None = None  # (life, slots claimed) of its last prepare
         self.seen = False
+        self.released: int | None = None  # the committed length that a release asked for
+        # (allocated, committed asked for) of a release that its session had a part in
+        self.given: tuple[int, int | None] | None = None
+
+    def refresh_fill_ids(self) -> None:
+        """Tokens, not books."""
+
+    def release_mm_inputs_on_abort(self) -> None: ...
 
     @property
     def kv(self) -> Kv | None:
@@ -55,6 +82,10 @@ class Request(StandIn):
     @kv.setter
     def kv(self, value: Kv | None) -> None:
         self.holds_kv = value is not None
+        if value is not None:
+            committed, self._kv = self._kv.kv_committed_len, value
+            if not self.committed_on_kv:
+                self._kv.kv_committed_len = committed
 
     @property
     def kv_committed_len(self) -> int:
@@ -87,6 +118,18 @@ class Request(StandIn):
     def lets_kv_go(self) -> None:
         """Its KV was released."""
         self._kv.req_pool_idx, self.holds_kv = None, False
+
+
+class Decided(StandIn):
+    """`req.grammar` when the finish is decided: complete or not, as recorded."""
+
+    what = "req.grammar"
+
+    def __init__(self, terminated: bool) -> None:
+        self._terminated = terminated
+
+    def is_terminated(self) -> bool:
+        return self._terminated
 
 
 class Grammar(StandIn):

@@ -10,6 +10,7 @@ class Role(str, Enum):
 
     RESOLVE = "resolve"
     PREPARE = "prepare"
+    PREPARE_DFLASH = "prepare DFLASH"
     EXPERTS = "experts"
     INDEXER = "indexer"
     TOPK = "topk"
@@ -17,6 +18,13 @@ class Role(str, Enum):
     FILTER = "filter"
     MERGE = "merge"
     RETRACT = "retract"
+    FINISH = "finish"
+    COMMIT_LENGTH = "commit length"
+    RELEASE = "release"
+    STATISTICS = "statistics"
+    SESSION_TAKE = "session take"
+    SESSION_SAVE = "session save"
+    SESSION_RESTORE = "session restore"
 
 
 _BATCH = "srt/managers/schedule_batch.py"
@@ -26,8 +34,13 @@ _PROCESSOR = (
 _MIXIN = "srt/managers/scheduler_output_processor_mixin.py:SchedulerOutputProcessorMixin"
 
 REQ = f"{_BATCH}:Req"
+DFLASH_DRAFT = "srt/speculative/dflash_info_v2.py:DFlashDraftInputV2"
 # From 0.5.16 on the KV lengths move here, one after the other.
 REQ_KV = (f"{_BATCH}:ReqKvInfo",)
+
+_SESSION = "srt/session/streaming_session.py"
+_SESSION_0_5_10 = "srt/mem_cache/session_aware_cache.py"
+SLOT = (f"{_SESSION}:SessionSlot", f"{_SESSION_0_5_10}:SessionSlot")
 
 PLACES: dict[Role, tuple[str, ...]] = {
     Role.RESOLVE: (
@@ -39,6 +52,7 @@ PLACES: dict[Role, tuple[str, ...]] = {
         "srt/speculative/eagle_utils.py:eagle_prepare_for_decode",  # from 0.5.15
         "srt/speculative/eagle_info_v2.py:EagleDraftInputV2Mixin.prepare_for_decode",
     ),
+    Role.PREPARE_DFLASH: (f"{DFLASH_DRAFT}.prepare_for_decode",),  # from 0.5.14; before, spec v1
     Role.EXPERTS: (
         f"{_PROCESSOR}._maybe_collect_routed_experts",  # from 0.5.13
         f"{_MIXIN}.maybe_collect_routed_experts",
@@ -54,7 +68,30 @@ PLACES: dict[Role, tuple[str, ...]] = {
     Role.SEQ_LENS: ("srt/managers/overlap_utils.py:FutureMap.resolve_seq_lens_cpu",),  # from 0.5.13
     Role.FILTER: (f"{_BATCH}:ScheduleBatch.filter_batch",),
     Role.MERGE: (f"{_BATCH}:ScheduleBatch.merge_batch",),
-    Role.RETRACT: (f"{_BATCH}:Req.reset_for_retract",),
+    Role.RETRACT: (f"{REQ}.reset_for_retract",),
+    Role.FINISH: (
+        f"{REQ}.update_finish_state",  # from 0.5.13
+        f"{REQ}.check_finished",
+    ),
+    Role.COMMIT_LENGTH: (
+        f"{REQ}.owned_kv_len",  # from 0.5.21
+        f"{REQ}.effective_kv_committed_len",  # 0.5.16 to 0.5.20
+        f"{REQ}.pop_committed_kv_cache",
+    ),
+    Role.RELEASE: ("srt/mem_cache/common.py:release_kv_cache",),
+    Role.STATISTICS: (
+        f"{REQ}.update_spec_correct_drafts_histogram",  # from 0.5.12
+        f"{REQ}.update_spec_acceptance_histogram",
+    ),
+    Role.SESSION_TAKE: (f"{_SESSION}:StreamingSession.take",),  # from 0.5.22, at the first extend
+    Role.SESSION_SAVE: (
+        f"{_SESSION}:StreamingSession.try_cache_finished_req",  # from 0.5.11
+        f"{_SESSION_0_5_10}:SessionAwareCache.cache_finished_req",
+    ),
+    Role.SESSION_RESTORE: (
+        f"{_SESSION}:StreamingSession.try_match_prefix",  # from 0.5.11
+        f"{_SESSION_0_5_10}:SessionAwareCache.match_prefix",
+    ),
 }
 
 # A source without these is no sglang with spec v2. The others are absent in some releases.

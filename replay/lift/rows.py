@@ -42,6 +42,7 @@ class Rows:
         request.finished_len = present(table.finished_len[ref])
         request.origin_input_ids = range(table.origin_len[ref])
         request.output_ids = range(table.output_len[ref])
+        request.reasoning_tokens = present(table.reasoning_tokens[ref]) or 0
         request.return_routed_experts = table.return_routed_experts[ref] == 1
         request.routed_experts_start_len = present(table.start_len[ref]) or 0
         return request

@@ -70,6 +70,9 @@ class TokenPool(StandIn):
     def req_to_token(self) -> TokenPool:
         return self
 
+    def free(self, _: object) -> None:
+        """The row goes back; the engine lets go of it itself."""
+
     def __getitem__(self, at: Any) -> Any:
         return Span(0, UNKNOWN_LEN) if not isinstance(at, slice) else Span(0, UNKNOWN_LEN)[at]
 

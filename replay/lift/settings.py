@@ -42,6 +42,8 @@ class Settings(StandIn):
         self.algorithm = Algorithm(run.spec_algorithm)
         self.speculative_algorithm = run.spec_algorithm or None
         self.page_size = run.page_size
+        # An sglang without the setting never strips.
+        self.strip_thinking_cache = bool(run.server_args.get("strip_thinking_cache", False))
         self._sized = {
             "speculative_num_steps": run.num_steps,
             "speculative_eagle_topk": run.topk,

@@ -11,7 +11,7 @@ from ..quantity import Quantity
 from .batch import Batch, DraftInput
 from .link import Books, Linked
 from .missing import CannotRunError, Missing
-from .request import Kv, Request
+from .request import Request
 from .roles import Role
 from .scheduler import FutureMap, Scheduler
 from .settings import Settings
@@ -29,8 +29,16 @@ _COUNTERS = {
 }
 
 
+_HISTOGRAMS = ("spec_correct_drafts_histogram", "spec_acceptance_histogram")
+
 # The algorithms whose decode is prepared by the function that plays the prepare role.
-_PREPARED_AS_EAGLE = ("EAGLE", "EAGLE3", "NEXTN", "STANDALONE")
+_PREPARES = {
+    **dict.fromkeys(("EAGLE", "EAGLE3", "NEXTN", "STANDALONE"), Role.PREPARE),
+    "DFLASH": Role.PREPARE_DFLASH,
+}
+
+
+_RELEASED_MARKS = ("kv_committed_freed", "kv_overallocated_freed")
 
 
 class Stage:
@@ -38,14 +46,18 @@ class Stage:
 
     def __init__(self, books: Books, recording: Recording) -> None:
         algorithm = recording.run.spec_algorithm.upper()
-        if algorithm not in _PREPARED_AS_EAGLE:
+        prepare = _PREPARES.get(algorithm)
+        if prepare is None or prepare.value not in books.surface.roles:
+            known = (name for name, role in _PREPARES.items() if role.value in books.surface.roles)
             raise CannotRunError(
-                f"cannot run: {books.name} prepare for {algorithm or 'no speculation'} is not lifted, only for "
-                f"{', '.join(_PREPARED_AS_EAGLE)}"
+                f"cannot run: {books.name} has no prepare for {algorithm or 'no speculation'} that is known, "
+                f"only for {', '.join(known)}"
             )
+        self.prepare = prepare
         self.books, self.settings = books, Settings(recording.run)
         self.linked = linked = Linked(books, self.settings)
         linked.types[Request].kv_is_optional = _kv_is_optional(linked)
+        linked.types[Request].committed_on_kv = "kv_committed_len" in linked.kv_defaults
         self.scheduler: Scheduler = linked.types[Scheduler]()
         self.future_map: FutureMap = linked.types[FutureMap](
             recording.run.needs_cpu_seq_lens, self.settings.algorithm
@@ -56,12 +68,28 @@ class Stage:
             for name in names
             if name in linked.request_defaults
         }
+        self._note_released()
+        self.histogram = next((n for n in _HISTOGRAMS if n in linked.request_defaults), None)
         self.requests = [self._request(qid, rid) for qid, rid in enumerate(recording.rids)]
         self._methods = {
             role: "." in key.partition(":")[2]
             for role in Role
             if (key := books.surface.roles.get(role.value))
         }
+
+    def _note_released(self) -> None:
+        """Whoever asks a request how much it has committed leaves the answer on it: that is what is released."""
+        place = self.books.surface.roles.get(Role.COMMIT_LENGTH.value)
+        if place is None:
+            return
+        name, owner = place.rpartition(".")[2], self.linked.types[Request]
+        ask = getattr(owner, name)
+
+        def noted(request: Request) -> int:
+            request.released = length = ask(request)
+            return int(length)
+
+        setattr(owner, name, noted)
 
     def has(self, role: Role) -> bool:
         return role in self._methods
@@ -86,7 +114,8 @@ class Stage:
         return made
 
     def draft_input(self, qids: Sequence[int]) -> DraftInput:
-        made: DraftInput = self.linked.types[DraftInput](Vector(qids))
+        defaults = self.linked.fresh(self.linked.draft_defaults)
+        made: DraftInput = self.linked.types[DraftInput](Vector(qids), defaults)
         return made
 
     def stranger(self) -> Request:
@@ -96,21 +125,27 @@ class Stage:
     def forget(self) -> None:
         """Events were lost: nothing that was known before holds any more."""
         for request in self.requests:
+            request.registers_kv()  # what gave it KV may be among them
             request.kv_committed_len = request.kv_allocated_len = UNKNOWN_LEN
             self.set_counters(request, UNKNOWN_LEN)
         self.future_map.new_seq_lens_buf.published.clear()
 
+    def holds_kv_again(self, request: Request) -> None:
+        """An extend gave it KV: what marks that as released (up to 0.5.15) is undone, as the retract has done."""
+        for name in _RELEASED_MARKS:
+            if name in self.linked.request_defaults:
+                setattr(request, name, False)
+
     def set_counters(self, request: Request, value: int) -> None:
         for name in self.counters.values():
             setattr(request, name, value)
+        if self.histogram is not None:
+            setattr(request, self.histogram, [])
 
     def _request(self, qid: int, rid: str) -> Request:
         linked = self.linked
-        kv = linked.types[Kv](qid)
-        for name, value in linked.fresh(linked.kv_defaults).items():
-            kv.__dict__.setdefault(name, value)
         defaults = linked.fresh(linked.request_defaults)
-        request: Request = linked.types[Request](qid, rid, kv, defaults)
+        request: Request = linked.types[Request](qid, rid, linked.record(qid), defaults)
         self.set_counters(request, UNKNOWN_LEN)
         return request
 

@@ -58,6 +58,7 @@ class Batches:
         else:  # up to 0.5.12 the launch leaves the lengths of the step to come
             batch.seq_lens = lengths
         batch.spec_info = self._stage.draft_input([req.qid for req in batch.reqs])
+        batch.spec_info.new_seq_lens = lengths
 
     def filter(self, ref: int) -> None:
         """Who is left is the recording's word; what becomes of the sum is the lifted function's."""

@@ -30,7 +30,7 @@ class Tape:
     events: dict[Kind, Table]
     rows_of: dict[Kind, Table]
     rows: dict[Kind, list[range]]
-    _requests: Table
+    requests: Table
 
     @classmethod
     def of(cls, recording: Recording) -> Tape:
@@ -52,7 +52,7 @@ class Tape:
 
     @property
     def has_grammar(self) -> list[int]:
-        return self._requests.has_grammar
+        return self.requests.has_grammar
 
     def tokens(self) -> list[list[int]]:
         """Per result: its padded tokens."""

@@ -9,7 +9,7 @@ from ...recorders.schema import NONE64, Kind
 from ..quantity import Quantity
 from .standin import known
 
-Value = tuple[int, ...]  # one part, or (collected, start, end) for routed rows; None is NONE64
+Value = int | tuple[int, ...]  # one part, or the parts as in `ledger.PARTS`; None is NONE64
 
 
 class Place(NamedTuple):
@@ -27,10 +27,14 @@ class Tracks:
     values: dict[Place, dict[int, Value]] = field(default_factory=dict)
     reasons: dict[Quantity, str] = field(default_factory=dict)
 
+    def track(self, place: Place) -> dict[int, Value]:
+        """The values of one place, to be written by row."""
+        return self.values.setdefault(place, {})
+
     def put(self, place: Place, row: int, value: int | None) -> None:
         """A length that depends on something unknown is left out."""
         if known(value):
-            self.values.setdefault(place, {})[row] = (NONE64 if value is None else int(value),)
+            self.track(place)[row] = NONE64 if value is None else int(value)
 
     def put_rows(self, place: Place, row: int, value: Value) -> None:
-        self.values.setdefault(place, {})[row] = value
+        self.track(place)[row] = value

@@ -8,16 +8,17 @@ Source of truth: sglang 0.5.12, _resolve_spec_overlap_tokens.
 from __future__ import annotations
 
 import dataclasses
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from .rules import Rules, StaleRows
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 def refund(rows: StaleRows) -> Tensor:
-    nothing = torch.zeros_like(rows.accepted)
-    return torch.where(rows.retracted, nothing, nothing - rows.claim)
+    claimed = rows.accepted.new_full(rows.accepted.shape, rows.claim)
+    return -claimed.masked_fill(rows.retracted, 0)
 
 
 def apply(rules: Rules) -> Rules:

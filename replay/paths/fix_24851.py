@@ -8,22 +8,19 @@ Source of truth: sglang 0.5.12, maybe_collect_routed_experts and BaseTopkCapture
 from __future__ import annotations
 
 import dataclasses
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from .rules import FinishRows, RowRange, Rules
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 def requested_rows(rows: FinishRows, seqlen: Tensor) -> RowRange:
-    end = torch.clamp(seqlen - 1, min=0)
-    start = torch.minimum(rows.start_len, end)
-    nothing = torch.zeros_like(end)
-    return RowRange(
-        rows.requested,
-        torch.where(rows.requested, start, nothing),
-        torch.where(rows.requested, end, nothing),
-    )
+    end = (seqlen - 1).clamp(min=0)
+    start = rows.start_len.minimum(end)
+    nothing = ~rows.requested
+    return RowRange(rows.requested, start.masked_fill(nothing, 0), end.masked_fill(nothing, 0))
 
 
 def apply(rules: Rules) -> Rules:

@@ -8,15 +8,16 @@ Source of truth: sglang 0.5.13, _maybe_collect_routed_experts and _maybe_collect
 from __future__ import annotations
 
 import dataclasses
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from .rules import FinishRows, Rules
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 def stop_aware_seqlen(rows: FinishRows) -> Tensor:
-    return rows.origin_len + torch.minimum(rows.output_len, rows.finished_len)
+    return rows.origin_len + rows.output_len.minimum(rows.finished_len)
 
 
 def apply(rules: Rules) -> Rules:

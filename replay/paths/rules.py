@@ -1,15 +1,17 @@
 """The accounting rules as one value: its defaults are the old books (sglang 0.5.10), each fix replaces one slot.
 
-All callables work on columns: int64 or bool tensors with one entry per row.
+All callables work on columns: int64 or bool tensors with one entry per row. They use methods only: who names a path
+imports the fixes, and should not wait for torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +59,8 @@ def raw_seqlen(rows: FinishRows) -> Tensor:
 
 def all_rows(rows: FinishRows, seqlen: Tensor) -> RowRange:
     """Old: rows [0, seqlen - 1) for every request, asked for or not."""
-    start = torch.zeros_like(seqlen)
-    return RowRange(
-        torch.ones_like(seqlen, dtype=torch.bool), start, torch.maximum(seqlen - 1, start)
-    )
+    start = seqlen.new_zeros(seqlen.shape)
+    return RowRange(seqlen.new_ones(seqlen.shape).bool(), start, (seqlen - 1).clamp(min=0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,57 @@
+"""specdiff check: the laws that any correct books obey, on one path alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .inputs import each
+from .main import BROKEN, DIFFERS, NO_VERDICT, SAME
+
+
+@click.command()
+@click.argument("recording", nargs=-1, type=click.Path(readable=False))
+@click.option(
+    "--path",
+    "text",
+    default="observed",
+    show_default=True,
+    metavar="PATH",
+    help="Whose books: as for replay --old.",
+)
+@click.option(
+    "--repo", metavar="PATH", help="The git clone that a path sglang@REV names a commit of."
+)
+def check(recording: tuple[str, ...], text: str, repo: str | None) -> int:
+    """Hold the books of one path against the laws that any correct books obey.
+
+    RECORDING is a recording or a folder of them; without one, the bundled recordings are checked. Exit code 1 where a
+    law is broken, 125 where none was exercised.
+    """
+    # imported late: torch comes with the engine, and `--help` must not wait for it
+    from ..recorders import hdf5
+    from ..replay import spec
+    from ..replay.columns.shared import Columns
+    from ..replay.explain import Toggles
+    from ..replay.laws.check import check as check_laws
+    from ..replay.laws.law import Outcome, State
+    from ..replay.verdict import ledger_of
+    from .report_check import print_outcomes
+
+    path = spec.parse(text, repo)
+    found: list[tuple[Path, tuple[Outcome, ...]]] = []
+
+    def judge(file: Path) -> None:
+        columns = Columns(hdf5.load(file))
+        ledger = ledger_of(columns, Toggles(columns), path)
+        found.append((file, check_laws(columns, ledger)))
+
+    codes = each(recording, judge)
+    print_outcomes(found, str(path))
+    for _, outcomes in found:
+        if any(outcome.state is State.BROKEN for outcome in outcomes):
+            codes.add(DIFFERS)
+        elif not any(outcome.num_checked for outcome in outcomes):
+            codes.add(NO_VERDICT)
+    return next((code for code in (BROKEN, DIFFERS, NO_VERDICT) if code in codes), SAME)

@@ -1,0 +1,85 @@
+"""The probes of streaming sessions: a turn gives its KV to its session, the next one takes it over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..schema import NONE64, Kind
+from .probe import Probe
+from .reading import int64, reason_of
+from .recorder import Recorder
+
+
+def _save_before(recorder: Recorder, self: Any, req: Any, *_: Any, **__: Any) -> Any:
+    session = _streaming(req)
+    if session is None:
+        return None
+    access = recorder.access(req)
+    found = (
+        recorder.numbers.qid(req),
+        recorder.numbers.session(session),
+        len(req.origin_input_ids),
+        len(req.output_ids),
+        int64(getattr(req, "finished_len", None)),
+        reason_of(req),
+        access.committed.of(req),
+        access.allocated.of(req),
+    )
+    return self, session.session_id, found
+
+
+def _save_after(recorder: Recorder, note: Any, _: Any) -> None:
+    if note is not None:
+        cache, session_id, found = note
+        slot = cache.slots.get(session_id)
+        kept = (
+            (NONE64, NONE64)
+            if slot is None
+            else (_held(slot, "kv_committed_len"), _held(slot, "kv_allocated_len"))
+        )
+        recorder.emit(Kind.SESSION_SAVE, (*found, *kept))
+
+
+def _restore_before(recorder: Recorder, self: Any, params: Any, *_: Any, **__: Any) -> Any:
+    """Nothing, unless there is KV to take over: what an ordinary request matches is no event."""
+    session = _streaming(params.req)
+    slot = None if session is None else self.slots.get(session.session_id)
+    if slot is None or not _holds_kv(slot):
+        return None
+    return params.req, session, len(params.key)
+
+
+def _restore_after(recorder: Recorder, note: Any, returned: Any) -> None:
+    # From 0.5.11 on, None says that the request was turned down (it is to be aborted) and left its session.
+    if note is not None and returned is not None:
+        req, session, key_len = note
+        numbers, access = recorder.numbers, recorder.access(req)
+        lengths = access.committed.of(req), access.allocated.of(req)
+        recorder.emit(
+            Kind.SESSION_RESTORE,
+            (numbers.qid(req), numbers.session(session), key_len, *lengths),
+        )
+
+
+def _streaming(req: Any) -> Any:
+    """The streaming session whose turn it is, if any."""
+    session = getattr(req, "session", None)
+    return session if getattr(session, "streaming", False) else None
+
+
+def _held(slot: Any, name: str) -> int:
+    """Of the slot itself, else of the record it holds (allocated from 0.5.16, committed from 0.5.19)."""
+    found = getattr(slot, name, None)
+    return int64(getattr(getattr(slot, "kv", None), name, None) if found is None else found)
+
+
+def _holds_kv(slot: Any) -> bool:
+    """As every era says it: by the slot (up to 0.5.18), by its record since."""
+    said = getattr(slot, "is_holding_kv", None)
+    return bool(getattr(getattr(slot, "kv", None), "holds_kv", False) if said is None else said)
+
+
+PROBES = {
+    "session-save": Probe(_save_before, _save_after),
+    "session-restore": Probe(_restore_before, _restore_after),
+}

@@ -1,0 +1,1 @@
+"""Invariants that any correct books obey, checked on one ledger alone."""

@@ -1,0 +1,106 @@
+"""Laws A (commit), B (allocation) and J (stale results)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...recorders.recording import Recording
+from ...recorders.schema import Kind
+from ..cells import Cells, Moment
+from ..columns.shared import Columns
+from ..ledger import Ledger, Series
+from ..quantity import Quantity
+from ..tensors import column
+from .law import Places, exactly, nowhere, together
+
+
+def commit(columns: Columns, ledger: Ledger) -> Places:
+    """After each live result: settled = prompt + outputs - 1, outputs as they are then, overshoot included."""
+    recording, rows = columns.recording, columns.recording.result_rows
+    series = ledger[Quantity.KV_COMMITTED_LEN_SETTLED]
+    cells = series.cells
+    origin = column(recording.requests.origin_len)
+    at = torch.nonzero(_results(series, Moment.AFTER) & ~_stale(recording, cells)).flatten()
+    row, qid = cells.row[at], cells.qid[at]
+    outputs = column(rows.output_len)[row] + column(rows.num_emitted)[row]
+    return exactly(cells.event[at], qid, series.values[at, 0], origin[qid] + outputs - 1)
+
+
+def stale(columns: Columns, ledger: Ledger) -> Places:
+    """A stale result leaves the settled length and the counters as they were."""
+    parts = [_unchanged_length(columns, ledger)]
+    for quantity in (Quantity.SPEC_VERIFY_CT, Quantity.SPEC_ACCEPTED_DRAFTS):
+        parts.append(_unchanged_counter(columns, ledger[quantity]))
+    return together(parts)
+
+
+def allocation(columns: Columns, ledger: Ledger) -> Places:
+    """0 <= committed <= allocated, after a prepare and at a finish."""
+    committed, allocated = ledger[Quantity.KV_COMMITTED_LEN], ledger[Quantity.KV_ALLOCATED_LEN]
+    parts = []
+    for kind, moment in ((Kind.PREPARE, Moment.AFTER), (Kind.FINISH, Moment.BEFORE)):
+        low, high = _at(committed, kind, moment), _at(allocated, kind, moment)
+        known = committed.captured[low] & allocated.captured[high]
+        low, high = low[known], high[known]
+        cells, limit = committed.cells, allocated.values[high, 0]
+        found = committed.values[low, 0]
+        parts.append(
+            Places(cells.event[low], cells.qid[low], found, torch.zeros_like(found), limit)
+        )
+    return together(parts)
+
+
+def _unchanged_length(columns: Columns, ledger: Ledger) -> Places:
+    series = ledger[Quantity.KV_COMMITTED_LEN_SETTLED]
+    cells = series.cells
+    after = _at(series, Kind.RESULT, Moment.AFTER)
+    before = _at(series, Kind.RESULT, Moment.BEFORE)
+    is_stale = _stale(columns.recording, cells)[after]
+    known = series.captured[after] & series.captured[before] & is_stale
+    after, before = after[known], before[known]
+    found, expected = series.values[after, 0], series.values[before, 0]
+    return exactly(cells.event[after], cells.qid[after], found, expected)
+
+
+def _unchanged_counter(columns: Columns, series: Series) -> Places:
+    """Against the counter after the same request's result before; a first one has none."""
+    cells = series.cells
+    if not len(cells):
+        return nowhere()
+    order = torch.argsort(cells.qid, stable=True)  # cells are in event order
+    this, last = order[1:], order[:-1]
+    known = (cells.qid[this] == cells.qid[last]) & series.captured[this] & series.captured[last]
+    known &= _stale(columns.recording, cells)[this]
+    known &= _no_gap_between(columns.recording, cells.event[last], cells.event[this])
+    this, last = this[known], last[known]
+    return exactly(
+        cells.event[this], cells.qid[this], series.values[this, 0], series.values[last, 0]
+    )
+
+
+def _results(series: Series, moment: Moment) -> Tensor:
+    cells = series.cells
+    return series.captured & (cells.kind == Kind.RESULT) & (cells.moment == moment)
+
+
+def _stale(recording: Recording, cells: Cells) -> Tensor:
+    """Cells (bool) of results that found their request finished or retracted."""
+    rows = recording.result_rows
+    late = (column(rows.finished) == 1) | (column(rows.is_retracted) == 1)
+    mask = torch.zeros(len(cells), dtype=torch.bool)
+    mine = cells.kind == Kind.RESULT
+    mask[mine] = late[cells.row[mine]]
+    return mask
+
+
+def _at(series: Series, kind: Kind, moment: Moment) -> Tensor:
+    """Indices of the cells of one kind and moment, by row: the same rows for every quantity."""
+    cells = series.cells
+    found = torch.nonzero((cells.kind == kind) & (cells.moment == moment)).flatten()
+    return found[torch.argsort(cells.row[found])]
+
+
+def _no_gap_between(recording: Recording, first: Tensor, second: Tensor) -> Tensor:
+    gaps = column(recording.event_of(Kind.GAP))
+    return torch.searchsorted(gaps, first) == torch.searchsorted(gaps, second)

@@ -1,0 +1,100 @@
+"""What a law is, and what comes of checking it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+from ...recorders.schema import Kind
+from ..columns.shared import Columns
+from ..ledger import Ledger
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Places:
+    """Where a law was checked: int64 columns, one entry per place.
+
+    `qid`: -1 for a whole batch. The law holds where `found` lies in [`low`, `high`].
+    """
+
+    event: Tensor
+    qid: Tensor
+    found: Tensor
+    low: Tensor
+    high: Tensor
+
+    @property
+    def holds(self) -> Tensor:
+        return (self.low <= self.found) & (self.found <= self.high)
+
+
+def exactly(event: Tensor, qid: Tensor, found: Tensor, expected: Tensor) -> Places:
+    return Places(event, qid, found, expected, expected)
+
+
+def together(parts: list[Places]) -> Places:
+    """All places of several checks, in event order."""
+    columns = [
+        torch.cat([getattr(part, name) for part in parts])
+        for name in ("event", "qid", "found", "low", "high")
+    ]
+    order = torch.argsort(columns[0], stable=True)
+    return Places(*(values[order] for values in columns))
+
+
+def nowhere() -> Places:
+    return Places(*(torch.zeros(0, dtype=torch.int64) for _ in range(5)))
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """`name`: what configuration and reports call it. `fixed_by`: the pull requests that broke or repaired it.
+
+    `known`: an upstream violation that is known and not repaired, in words; such a breach is reported, not judged.
+    """
+
+    name: str
+    statement: str
+    fixed_by: tuple[int, ...]
+    check: Callable[[Columns, Ledger], Places]
+    known: str | None = None
+
+
+class State(str, Enum):
+    HOLDS = "holds"
+    BROKEN = "broken"
+    KNOWN = "known violation"
+    SILENCED = "silenced"
+    NOT_EXERCISED = "not exercised"
+
+
+@dataclass(frozen=True, slots=True)
+class Breach:
+    """One place where a law does not hold. `low`, `high`: what the law allows."""
+
+    event: int
+    kind: Kind
+    step: int
+    rid: str | None
+    found: int
+    low: int
+    high: int
+
+    @property
+    def expected(self) -> str:
+        if self.low == self.high:
+            return str(self.low)
+        return f"at most {self.high}" if self.found > self.high else f"at least {self.low}"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    law: Law
+    state: State
+    num_checked: int
+    num_broken: int
+    first: Breach | None

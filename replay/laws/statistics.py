@@ -1,0 +1,84 @@
+"""Laws I (stride) and M (statistics)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...recorders.schema import NONE32, NONE64, Kind
+from ..columns.shared import Columns
+from ..ledger import Ledger, Series
+from ..quantity import Quantity
+from ..tensors import column
+from .law import Places, exactly, nowhere, together
+
+
+def stride(columns: Columns, ledger: Ledger) -> Places:
+    """What a result is sliced with is the width of its rows: the stride recorded on it, up to 0.5.11 the worker's."""
+    if ledger.path != "observed":
+        return nowhere()
+    results = columns.recording.results
+    width, worker = column(results.num_tokens), column(results.worker_stride)
+    recorded, size = column(results.stride), column(results.num_rows)
+    decode = torch.zeros(len(size), dtype=torch.bool)
+    owner = column(columns.recording.owner(Kind.RESULT))
+    decode[owner[column(columns.recording.result_rows.accept_len) != NONE32]] = True
+    used = torch.where(recorded == NONE64, worker, recorded)
+    at = torch.nonzero(decode & (used != NONE64) & (width > 0)).flatten()
+    event = column(columns.recording.event_of(Kind.RESULT))[at]
+    return exactly(event, torch.full_like(at, -1), used[at], width[at] // size[at])
+
+
+def histogram(columns: Columns, ledger: Ledger) -> Places:
+    """At a finish the histogram of accepted drafts has as many steps and drafts as the counters say."""
+    series, parts = ledger[Quantity.SPEC_HISTOGRAM], []
+    at = torch.nonzero(series.captured).flatten()
+    for part, quantity in enumerate((Quantity.SPEC_VERIFY_CT, Quantity.SPEC_ACCEPTED_DRAFTS)):
+        counted, known = _counter_at_finish(columns, ledger, quantity, at)
+        found = series.values[at, part][known]
+        cells = series.cells
+        parts.append(exactly(cells.event[at][known], cells.qid[at][known], found, counted[known]))
+    return together(parts)
+
+
+def batch_accepted(columns: Columns, ledger: Ledger) -> Places:
+    """A batch's count of accepted drafts leaves stale results out."""
+    if ledger.path != "observed":
+        return nowhere()
+    rows, results = columns.recording.result_rows, columns.recording.results
+    owner = column(columns.recording.owner(Kind.RESULT))
+    live = (column(rows.finished) == 0) & (column(rows.is_retracted) == 0)
+    accept = column(rows.accept_len)
+    drafts = torch.where(live & (accept != NONE32), accept - 1, 0)
+    expected = torch.zeros(len(results.mode), dtype=torch.int64).index_add(0, owner, drafts)
+    found = column(results.batch_accepted_drafts)
+    at = torch.nonzero(found != NONE64).flatten()
+    event = column(columns.recording.event_of(Kind.RESULT))[at]
+    return exactly(event, torch.full_like(at, -1), found[at], expected[at])
+
+
+def _counter_at_finish(
+    columns: Columns, ledger: Ledger, quantity: Quantity, at: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The counter of the request at each finish: as recorded there, else after its last result before it."""
+    cells = ledger[Quantity.SPEC_HISTOGRAM].cells
+    if ledger.path == "observed":
+        counted = column(getattr(columns.recording.finishes, quantity.value))[cells.row[at]]
+        return counted, (counted != NONE64) & (counted != NONE32)
+    return _last_before(columns, ledger[quantity], cells.qid[at], cells.event[at])
+
+
+def _last_before(
+    columns: Columns, series: Series, qid: Tensor, event: Tensor
+) -> tuple[Tensor, Tensor]:
+    """A first token may end a request: then it has no counter yet, and nothing to hold the histogram against."""
+    size = len(columns.recording.events.kind) + 1
+    key = series.cells.qid * size + series.cells.event
+    order = torch.argsort(key)
+    if not len(order):
+        return torch.zeros_like(qid), torch.zeros_like(qid, dtype=torch.bool)
+    place = order[(torch.searchsorted(key[order], qid * size + event) - 1).clamp(min=0)]
+    known = (series.cells.qid[place] == qid) & (series.cells.event[place] < event)
+    gaps = column(columns.recording.event_of(Kind.GAP))
+    same = torch.searchsorted(gaps, series.cells.event[place]) == torch.searchsorted(gaps, event)
+    return series.values[place, 0], known & same & series.captured[place]

@@ -1,0 +1,102 @@
+"""The finish decision: what the lifted function says after each live result, from recorded tokens and stop conditions."""
+
+from __future__ import annotations
+
+from ...recorders.schema import NONE32, NONE64, Kind, Reason
+from ..decisions import decisions
+from ..quantity import Quantity
+from .missing import CannotRunError
+from .request import Decided, Request
+from .roles import Role
+from .stage import Stage
+from .stops import Outputs, Sampling, Stop, Tokenizer
+from .tape import Tape, present
+from .tracks import Place, Tracks
+
+_PLACE = Place(Quantity.FINISH, Kind.RESULT, True)
+_REASONS = {
+    "FINISH_MATCHED_TOKEN": Reason.STOP_TOKEN,
+    "FINISH_MATCHED_STR": Reason.STOP_STRING,
+    "FINISHED_MATCHED_REGEX": Reason.STOP_STRING,
+    "FINISH_LENGTH": Reason.LENGTH,
+    "FINISH_ABORT": Reason.ABORT,
+}
+_ABORTED = "recorded abort"
+
+
+class Finishing:
+    """Each decision stands alone: what happened before it is the recording's word, an abort too."""
+
+    def __init__(self, stage: Stage, tape: Tape, tracks: Tracks) -> None:
+        self._stage, self._tape, self._tracks = stage, tape, tracks
+        self._stops = [Stop.of(details) for details in tape.recording.details]
+        self._tokens = tape.tokens()
+        self._outputs: dict[int, Outputs] = {}
+        made = decisions(tape.recording)
+        self._decided = dict(zip(made.row.tolist(), made.finish.tolist(), strict=True))
+        if not stage.has(Role.FINISH):
+            tracks.reasons[Quantity.FINISH] = f"{stage.books.name} has no finish function known"
+        elif any(stop.tokenizer_token_ids is None for stop in self._stops):
+            tracks.reasons[Quantity.FINISH] = (
+                "format 1 does not hold the vocabulary size and the tokenizer's stop tokens"
+            )
+
+    def result(self, ref: int) -> None:
+        if Quantity.FINISH in self._tracks.reasons:
+            return
+        table, rows = self._tape.rows_of[Kind.RESULT], self._tape.rows[Kind.RESULT][ref]
+        tokens = self._tokens[ref]
+        width = len(tokens) // len(rows) if rows else 0
+        for place, row in enumerate(rows):
+            finish = self._decided.get(row)
+            if finish is None:
+                continue
+            emitted = table.num_emitted[row]
+            new = tokens[place * width :][: 1 if emitted == NONE32 else emitted]
+            request = self._stage.requests[table.qid[row]]
+            before = request.output_ids, request.grammar
+            self._arrange(request, row, new, aborted=self._is_abort(finish))
+            self._decide(request, row, len(new))
+            request.output_ids, request.grammar = before
+            request.finished_reason, request.finished_len = None, None
+
+    def _is_abort(self, finish: int) -> bool:
+        return finish >= 0 and self._tape.events[Kind.FINISH].reason[finish] == Reason.ABORT
+
+    def _arrange(self, request: Request, row: int, new: list[int], *, aborted: bool) -> None:
+        """The request as it is when the decision is taken: the new tokens are appended."""
+        table, asked = self._tape.rows_of[Kind.RESULT], self._tape.requests
+        stop, had = self._stops[request.qid], table.output_len[row]
+        outputs = self._outputs.get(request.qid)
+        if outputs is None or len(outputs) != had:  # first seen, or tokens were lost in a gap
+            outputs = self._outputs[request.qid] = Outputs(had)
+        outputs.extend(new)
+        request.output_ids = outputs
+        request.sampling_params = Sampling(
+            asked.max_new_tokens[request.qid], asked.ignore_eos[request.qid] == 1, stop
+        )
+        request.eos_token_ids = stop.eos_token_ids
+        request.tokenizer = (
+            Tokenizer(stop.tokenizer_token_ids) if stop.tokenizer_token_ids else None
+        )
+        request.vocab_size = present(asked.vocab_size[request.qid])
+        done = table.grammar_done[row]
+        request.grammar = None if done == NONE32 else Decided(done == 1)
+        request.finished_reason, request.finished_len = None, None
+        request.to_finish = _ABORTED if aborted else None
+
+    def _decide(self, request: Request, row: int, num_new: int) -> None:
+        try:
+            self._stage.call(Role.FINISH, request, num_new)
+        except CannotRunError:
+            if not self._stops[request.qid].num_texts and not self._outputs[request.qid].base:
+                raise
+            return  # it asked for stop strings or for tokens that were not recorded: not captured
+        why = request.finished_reason
+        if why is None:
+            self._tracks.put_rows(_PLACE, row, (0, NONE64, NONE64))
+            return
+        name = type(why).__name__
+        reason = Reason.ABORT if why is _ABORTED else _REASONS.get(name, Reason.OTHER)
+        length = NONE64 if request.finished_len is None else int(request.finished_len)
+        self._tracks.put_rows(_PLACE, row, (1, int(reason), length))

@@ -1,0 +1,80 @@
+"""Which sets of fixes equal a lifted sglang, kept in the cache: found once per surface, recordings and engine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from ..quantity import Quantity
+from ..spec import FixSet
+from .cache import cache_root, write
+from .surface import Surface
+
+_ROOT = Path(__file__).resolve().parents[2]
+_ENGINE = ("replay", "recorders")  # all that reads a recording or computes over it
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """`sets`: the sets of fixes that equal these books on every value of every recording.
+
+    Where there is none, `unmatched` says for which quantities no set does. `num_compared`: values, over all recordings.
+    """
+
+    sets: tuple[frozenset[int], ...]
+    unmatched: tuple[Quantity, ...]
+    num_compared: int
+
+    def __str__(self) -> str:
+        if not self.num_compared:
+            return "nothing compared"
+        if self.sets:
+            return " = ".join(str(FixSet(fixes)) for fixes in self.sets)
+        if self.unmatched:
+            return f"no set of fixes, in {', '.join(q.value for q in self.unmatched)}"
+        return "no one set of fixes"
+
+
+class Matches:
+    """The matches over one set of recordings."""
+
+    def __init__(self, recordings: Iterable[Path]) -> None:
+        """Raises OSError where a recording cannot be read."""
+        digests = sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in recordings)
+        parts = (_engine(), *digests)
+        self._key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+    def kept(self, surface: Surface) -> Path:
+        """Where the match of this surface is kept."""
+        return cache_root() / "matched" / f"{surface.digest}-{self._key}.json"
+
+    def load(self, surface: Surface) -> Match | None:
+        """None where it was never saved, or where what was saved cannot be read."""
+        try:
+            raw = json.loads(self.kept(surface).read_text(encoding="utf-8"))
+            sets = tuple(frozenset(map(int, fixes)) for fixes in raw["sets"])
+            return Match(sets, tuple(map(Quantity, raw["unmatched"])), int(raw["num_compared"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def save(self, surface: Surface, match: Match) -> None:
+        raw = {
+            "sets": [sorted(fixes) for fixes in match.sets],
+            "unmatched": [quantity.value for quantity in match.unmatched],
+            "num_compared": match.num_compared,
+        }
+        write(self.kept(surface), json.dumps(raw))
+
+
+@cache
+def _engine() -> str:
+    """Of our own code: what another specdiff found may be wrong."""
+    digest = hashlib.sha256()
+    for folder in _ENGINE:
+        for path in sorted((_ROOT / folder).rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()

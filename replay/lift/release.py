@@ -1,0 +1,75 @@
+"""What becomes of a request's KV when it is released: how much of it the lifted release hands to the cache."""
+
+from __future__ import annotations
+
+import inspect
+
+from ...recorders.schema import Kind
+from ..quantity import Quantity
+from .batch import TreeCache
+from .missing import CannotRunError
+from .request import Request
+from .roles import Role
+from .stage import Stage
+from .standin import UNKNOWN_LEN, known
+from .tape import Tape, present
+from .tracks import Place, Tracks
+
+_ALLOCATED = Place(Quantity.KV_ALLOCATED_LEN, Kind.RELEASE, False)
+_RELEASED = Place(Quantity.RELEASED_LEN, Kind.RELEASE, True)
+
+
+class Releases:
+    """The tree cache itself is not lifted: what it keeps and what it frees is not a book."""
+
+    def __init__(self, stage: Stage, tape: Tape, tracks: Tracks) -> None:
+        self._stage, self._tape, self._tracks = stage, tape, tracks
+        self._tree = TreeCache(stage.settings.page_size)
+        self._named: dict[str, bool] = {}
+        absent = [role for role in (Role.RELEASE, Role.COMMIT_LENGTH) if not stage.has(role)]
+        if absent:
+            tracks.reasons[Quantity.RELEASED_LEN] = (
+                f"{stage.books.name} has no {absent[0].value} function known"
+            )
+            return
+        named = inspect.signature(stage.linked.role(Role.RELEASE)).parameters
+        # Whether the tree keeps what is released (from 0.5.22 `checkpoint`) does not change how much it is.
+        self._named = {name: False for name in ("checkpoint", "is_insert") if name in named}
+
+    def release(self, ref: int) -> None:
+        table = self._tape.events[Kind.RELEASE]
+        request = self._stage.requests[table.qid[ref]]
+        if present(table.allocated[ref]) is None:  # it held none
+            self._tracks.put(_RELEASED, ref, None)
+            return
+        if request.given is None:
+            self.give(request, self._tree)
+        assert request.given is not None
+        allocated, released = request.given
+        self._tracks.put(_ALLOCATED, ref, allocated)
+        if Quantity.RELEASED_LEN not in self._tracks.reasons:
+            self._tracks.put(_RELEASED, ref, released)
+        request.given = None
+        request.lets_kv_go()
+
+    def give(self, request: Request, tree: TreeCache) -> None:
+        """Play the release of a request to this cache; what it said is on `request.given`."""
+        if not known(request.kv_allocated_len):  # the extend that gave it KV is not here
+            request.registers_kv()
+            self._stage.holds_kv_again(request)
+        allocated = request.kv_allocated_len
+        knows = known(request.kv_committed_len)  # else even a minimum with it would look known
+        request.given = allocated, self._released(request, tree) if knows else UNKNOWN_LEN
+
+    def _released(self, request: Request, tree: TreeCache) -> int | None:
+        """None where the release never asks for a length: its session keeps the KV."""
+        if not self._stage.has(Role.RELEASE):
+            return UNKNOWN_LEN
+        try:
+            self._stage.call(Role.RELEASE, request, tree, **self._named)
+        except CannotRunError:
+            if not self._stage.settings.strip_thinking_cache:
+                raise
+            return UNKNOWN_LEN  # how much of a retracted request was thinking is not recorded
+        released, request.released = request.released, None
+        return released

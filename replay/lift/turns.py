@@ -1,0 +1,98 @@
+"""Streaming sessions: what the lifted functions let a session keep of a turn, and the next turn inherit."""
+
+from __future__ import annotations
+
+from ...recorders.schema import Kind, Reason
+from ..quantity import Quantity
+from .release import Releases
+from .request import Request
+from .roles import Role
+from .session import Match, Session, Sessions, SessionTree, holds_known
+from .stage import Stage
+from .standin import UNKNOWN_LEN
+from .tape import Tape, present
+from .tracks import Place, Tracks
+
+_SAVED = Place(Quantity.SESSION_COMMITTED, Kind.SESSION_SAVE, True)
+_RESTORED = Place(Quantity.SESSION_COMMITTED, Kind.SESSION_RESTORE, True)
+_NEEDED = (Role.SESSION_SAVE, Role.SESSION_RESTORE, Role.RELEASE)
+
+
+class Turns:
+    """Whether a turn found KV of its session is scheduling, and the recording's word; how much is this path's."""
+
+    def __init__(self, stage: Stage, tape: Tape, tracks: Tracks, releases: Releases) -> None:
+        self._stage, self._tape, self._tracks, self._releases = stage, tape, tracks, releases
+        self._sessions: Sessions = stage.linked.types[Sessions](stage.settings.page_size)
+        self._tree = SessionTree(stage.settings.page_size, self._keeps)
+        self._abort = stage.linked.named("FINISH_ABORT") or object
+        self._borrowing: set[int] = set()  # requests that run on what their session had kept
+        self._known: set[int] = set()  # sessions of which this path knows what they keep
+        if absent := [role.value for role in _NEEDED if not stage.has(role)]:
+            tracks.reasons[Quantity.SESSION_COMMITTED] = (
+                f"{stage.books.name} has no {absent[0]} function known"
+            )
+
+    def save(self, ref: int) -> None:
+        """Here the release under way, of which the session is asked first, is played."""
+        if Quantity.SESSION_COMMITTED in self._tracks.reasons:
+            return
+        table = self._tape.events[Kind.SESSION_SAVE]
+        request, session = self._turn(Kind.SESSION_SAVE, ref), table.session[ref]
+        request.origin_input_ids = range(table.origin_len[ref])
+        request.output_ids = range(table.output_len[ref])
+        request.finished_len = present(table.finished_len[ref])
+        request.finished_reason = self._reason(present(table.reason[ref]))
+        borrowing = request.qid in self._borrowing
+        self._borrowing.discard(request.qid)
+        knows = holds_known(request)
+        if not borrowing or not knows:
+            self._sessions.slots.pop(session, None)
+        if not knows:
+            self._known.discard(session)
+            self._releases.give(request, self._tree)
+            return
+        if not borrowing and self._stage.has(Role.SESSION_TAKE):
+            self._stage.call(Role.SESSION_TAKE, self._sessions, request)
+        self._releases.give(request, self._tree)
+        self._known.add(session)
+        slot = self._sessions.slots.get(session)
+        self._tracks.put(_SAVED, ref, None if slot is None else slot.committed)
+
+    def restore(self, ref: int) -> None:
+        """None: this path's session has nothing to give where the server's had."""
+        if Quantity.SESSION_COMMITTED in self._tracks.reasons:
+            return
+        table = self._tape.events[Kind.SESSION_RESTORE]
+        request = self._turn(Kind.SESSION_RESTORE, ref)
+        if table.session[ref] not in self._known:
+            request.kv_committed_len = request.kv_allocated_len = UNKNOWN_LEN
+            return
+        asked = Match(request, table.key_len[ref])
+        if self._stage.call(Role.SESSION_RESTORE, self._sessions, asked) is None:
+            self._tracks.put(_RESTORED, ref, None)
+            return
+        self._borrowing.add(request.qid)
+        self._tracks.put(_RESTORED, ref, request.kv_committed_len)
+
+    def forget(self) -> None:
+        """Events were lost: a turn may have ended meanwhile."""
+        self._sessions.slots.clear()
+        self._borrowing.clear()
+        self._known.clear()
+
+    def _turn(self, kind: Kind, ref: int) -> Request:
+        table = self._tape.events[kind]
+        request = self._stage.requests[table.qid[ref]]
+        request.session, request.to_finish = Session(table.session[ref]), None
+        return request
+
+    def _reason(self, reason: int | None) -> object | None:
+        """Sessions tell an abort from all else; None: about to be retracted."""
+        if reason is None:
+            return None
+        return object.__new__(self._abort) if reason == Reason.ABORT else "recorded"
+
+    def _keeps(self, request: Request) -> bool:
+        """False: the release goes on as for any request. (0.5.10 keeps every turn, and does not say so.)"""
+        return self._stage.linked.role(Role.SESSION_SAVE)(self._sessions, request) is not False

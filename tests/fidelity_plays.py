@@ -1,0 +1,113 @@
+"""What `make fidelity` records of each release, and the recordings themselves: made once, then reused."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from specdiff.fixtures.rig.releases import RELEASES
+from specdiff.replay.quantity import Quantity
+
+ROOT = Path(__file__).parent.parent
+MOST_RUNS = 50
+"""In one recording. A process takes 6 s to import sglang and a run half a second, so the more the better."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """What each release from `since` on plays too, for a quantity that no plain random run holds."""
+
+    compares: Quantity
+    since: str
+    scenario: str
+    runs: int
+    flags: tuple[str, ...] = ()
+
+
+EXTRAS = (
+    Extra(Quantity.INDEXER_TOPK, "0.5.12", "random", 10, ("--indexer",)),
+    Extra(Quantity.SESSION_COMMITTED, "0.5.10", "sessions-random", 10),
+)
+"""One line each. The quantity of an extra is expected of its releases alone, the others of all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Play:
+    """One recording: seeds seed, seed + 1, ... of a scenario, played on one release."""
+
+    release: str
+    scenario: str
+    seed: int
+    runs: int
+    flags: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        flags = (flag.strip("-") for flag in self.flags)
+        return "-".join((self.scenario, f"{self.seed}x{self.runs}", *flags))
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        rig = (sys.executable, "-m", "specdiff.fixtures.rig", "--sglang", self.release)
+        seeds = ("--seed", str(self.seed), "--runs", str(self.runs))
+        return (*rig, "--scenario", self.scenario, *seeds, *self.flags)
+
+
+def plays(releases: Sequence[str], first: int, seeds: int) -> Iterator[Play]:
+    """All of one release before any of the next."""
+    for release in releases:
+        for seed in range(first, first + seeds, MOST_RUNS):
+            yield Play(release, "random", seed, min(MOST_RUNS, first + seeds - seed))
+        for extra in EXTRAS:
+            if has(release, extra):
+                yield Play(release, extra.scenario, 1, extra.runs, extra.flags)
+
+
+def has(release: str, extra: Extra) -> bool:
+    return RELEASES.index(release) >= RELEASES.index(extra.since)
+
+
+def expected(release: str) -> list[Quantity]:
+    """What must have been compared, or the release was not judged."""
+    absent = {extra.compares for extra in EXTRAS if not has(release, extra)}
+    return [quantity for quantity in Quantity if quantity not in absent]
+
+
+def recordings(wanted: Sequence[Play], folder: Path, jobs: int) -> Iterator[Path]:
+    """In the order wanted, while the next ones are being made; raises RuntimeError where one fails."""
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        yield from pool.map(lambda play: recorded(play, folder), wanted)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def recorded(play: Play, folder: Path) -> Path:
+    """The recording of this play, made when it is not there yet."""
+    home = folder / _recorder() / play.release / play.name
+    if found := next(iter(home.glob("*.h5")), None):
+        return found
+    command = [sys.executable, "-m", "specdiff.cli", "record", "-o", str(home), "--", *play.command]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        for path in home.glob("*.h5"):  # of a run that failed: not to be taken for a good one
+            path.unlink()
+        raise RuntimeError(f"{' '.join(command)}\n{done.stderr[-2000:]}")
+    print(f"recorded {play.release} {play.name}", file=sys.stderr, flush=True)
+    return next(home.glob("*.h5"))
+
+
+@cache
+def _recorder() -> str:
+    """Recordings made with another recorder or another rig are not reused."""
+    digest = hashlib.sha256()
+    for folder in ("recorders", "fixtures/rig"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:8]

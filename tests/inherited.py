@@ -1,0 +1,92 @@
+"""What each turn of a streaming session inherits, and how much of that had been written: law G, by counting launches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from specdiff.recorders.recording import Recording
+from specdiff.recorders.schema import Kind, Mode
+from specdiff.replay.lift.tape import Tape, present
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A turn that left KV to its session. Lengths in tokens, from the start of the sequence.
+
+    `committed`: what its session says it has; `said`: its prompt and the tokens that were returned; `written`: the
+    positions whose KV some launched forward wrote; `in_flight`: whether a verify of it was launched and unanswered.
+    """
+
+    qid: int
+    committed: int
+    said: int
+    written: int
+    in_flight: bool
+    retracted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """`length`: how many positions a turn takes over and does not compute anew."""
+
+    qid: int
+    length: int
+    kept: Kept
+
+
+@dataclass(slots=True)
+class _Written:
+    """An extend writes up to its end; a verify that accepts `a` tokens the last token before it and `a` - 1 drafts."""
+
+    positions: int
+    launched: set[int]
+
+
+def kept_and_inherited(recording: Recording) -> tuple[list[Kept], list[Inherited]]:
+    tape = Tape.of(recording)
+    accepted = tape.accepted()
+    written: dict[int, _Written] = {}
+    by_session: dict[int, Kept] = {}
+    kept: list[Kept] = []
+    inherited: list[Inherited] = []
+    for kind, ref in tape:
+        table = tape.events[kind]
+        if kind is Kind.EXTEND:
+            rows = tape.rows_of[kind]
+            for row in tape.rows[kind][ref]:
+                written[rows.qid[row]] = _Written(rows.seq_len[row], set())
+        elif kind is Kind.LAUNCH and table.mode[ref] == Mode.DECODE:
+            launch = table.launch[ref]
+            for qid in tape.qids(kind, ref):
+                written[qid].positions += accepted[launch, qid]
+                written[qid].launched.add(launch)
+        elif kind is Kind.RESULT:
+            for qid in tape.qids(kind, ref):
+                written[qid].launched.discard(table.launch[ref])
+        elif kind is Kind.SESSION_SAVE:
+            left = _left(tape, ref, written[table.qid[ref]])
+            by_session.pop(table.session[ref], None)
+            if left is not None:
+                by_session[table.session[ref]] = left
+                kept.append(left)
+        elif kind is Kind.SESSION_RESTORE:
+            length = min(table.key_len[ref], table.committed[ref])
+            inherited.append(Inherited(table.qid[ref], length, by_session[table.session[ref]]))
+    return kept, inherited
+
+
+def _left(tape: Tape, ref: int, written: _Written) -> Kept | None:
+    saves = tape.events[Kind.SESSION_SAVE]
+    committed = present(saves.committed[ref])
+    if committed is None:
+        return None
+    finished_len = present(saves.finished_len[ref])
+    returned = saves.output_len[ref] if finished_len is None else finished_len
+    return Kept(
+        qid=saves.qid[ref],
+        committed=committed,
+        said=saves.origin_len[ref] + returned,
+        written=written.positions,
+        in_flight=bool(written.launched),
+        retracted=present(saves.reason[ref]) is None,
+    )

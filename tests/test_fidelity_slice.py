@@ -1,0 +1,48 @@
+"""What `make fidelity` shows for every release and 50 seeds, on two releases and five seeds: others each day."""
+
+from __future__ import annotations
+
+import pytest
+
+from fidelity_plays import EXTRAS
+from lifting import against_observed, books, release
+from recorded import Recorder
+from slices import RUNS, Slice, todays
+from specdiff.fixtures.rig.releases import RELEASES
+from specdiff.replay.quantity import Quantity
+
+TODAY = todays()
+OTHERS = {extra.compares for extra in EXTRAS}  # no random run holds them
+
+
+@pytest.mark.parametrize("version", TODAY.releases)
+def test_todays_runs_equal_the_release_that_made_them(version: str, record: Recorder) -> None:
+    recording = record(version, "random", TODAY.seed, "--runs", str(RUNS))
+    assert len(recording.rids) == 200 * RUNS
+    with release(version) as source:
+        found = against_observed(recording, books(source))
+    for quantity, difference in found.items():
+        said = f"{version} {quantity.value}: %s. This slice again: {TODAY.again}"
+        assert not difference.differs.any(), said % f"{int(difference.differs.sum())} values differ"
+        if quantity not in OTHERS:
+            missed = int(difference.not_captured.sum())
+            assert not missed, said % f"{missed} values not captured"
+            assert difference.num_compared, said % "nothing compared"
+    assert found.keys() == set(Quantity)
+
+
+def test_every_release_has_its_days() -> None:
+    days = [Slice(TODAY.number + i) for i in range(len(RELEASES))]
+    taken = [version for day in days for version in day.releases]
+    assert sorted(taken) == sorted([*RELEASES, *RELEASES])
+    assert all(day.releases[0] != day.releases[1] for day in days)
+    assert len({day.seed + i for day in days for i in range(RUNS)}) == RUNS * len(days)
+
+
+def test_a_slice_is_what_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPECDIFF_SLICE", "739941")
+    assert todays() == Slice(739941)
+    assert "seeds 3699705 to 3699709; again: SPECDIFF_SLICE=739941 make test" in str(todays())
+    monkeypatch.setenv("SPECDIFF_SLICE", "tuesday")
+    with pytest.raises(pytest.UsageError, match="SPECDIFF_SLICE=tuesday"):
+        todays()

@@ -1,0 +1,75 @@
+"""What `make fidelity` calls good: everything compared on every release, and nothing different."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from fidelity_plays import MOST_RUNS, Play, expected, plays, recorded
+from fidelity_tally import Tally, print_branches, print_values, print_verdict
+from lifting import books, bundled_recording, release
+from specdiff.replay.quantity import Quantity
+
+
+def whole(version: str) -> Tally:
+    """As if everything expected had been compared."""
+    return Tally(version, compared=Counter(dict.fromkeys(expected(version), 5)))
+
+
+def test_everything_compared_and_nothing_different_is_good() -> None:
+    assert print_verdict({version: whole(version) for version in ("0.5.9", "0.5.23")})
+    assert not print_verdict({})
+
+
+@pytest.mark.parametrize("quantity", Quantity)
+def test_one_value_that_differs_is_not(quantity: Quantity) -> None:
+    tally = whole("0.5.23")
+    tally.differed[quantity] = 1
+    assert not print_verdict({"0.5.9": whole("0.5.9"), "0.5.23": tally})
+
+
+@pytest.mark.parametrize("quantity", Quantity)
+def test_a_quantity_never_compared_is_not(
+    quantity: Quantity, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tally = whole("0.5.23")
+    del tally.compared[quantity]
+    assert not print_verdict({"0.5.9": whole("0.5.9"), "0.5.23": tally})
+    assert f"never compared on 0.5.23: {quantity.value}\n" in capsys.readouterr().out
+
+
+def test_what_a_release_does_not_have_is_not_expected_of_it() -> None:
+    absent = {version: set(Quantity) - set(expected(version)) for version in ("0.5.9", "0.5.11")}
+    assert absent["0.5.9"] == {Quantity.INDEXER_TOPK, Quantity.SESSION_COMMITTED}
+    assert absent["0.5.11"] == {Quantity.INDEXER_TOPK}
+    assert expected("0.5.12") == list(Quantity)
+
+
+def test_a_release_is_told_from_another(capsys: pytest.CaptureFixture[str]) -> None:
+    """The recording of one against the books of two: its own differ nowhere, the other's do."""
+    recording = bundled_recording("0.5.10-random")
+    own, other = Tally("0.5.10"), Tally("0.5.23")
+    for tally in (own, other):
+        with release(tally.release) as source:
+            tally.add(recording, books(source))
+    assert own.differed.total() == 0 < own.compared.total()
+    assert other.differed[Quantity.KV_COMMITTED_LEN] > 0
+    assert (own.equals, other.equals) == ("old", "fixed-22651")
+    print_values({tally.release: tally for tally in (own, other)})
+    print_branches({"0.5.10": own})
+    said = capsys.readouterr().out
+    assert f"{own.compared[Quantity.FINISH]}/0" in said
+    assert ["chunked-prefill", "0", "0", "any"] in [line.split() for line in said.splitlines()]
+
+
+def test_every_seed_is_played_once() -> None:
+    played = [p for p in plays(["0.5.9"], 3, MOST_RUNS + 7) if p.scenario == "random"]
+    assert [(p.seed, p.runs) for p in played] == [(3, MOST_RUNS), (3 + MOST_RUNS, 7)]
+
+
+def test_a_run_that_fails_is_said_and_not_reused(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="no scenario 'nope'"):
+        recorded(Play("0.5.10", "nope", 1, 1), tmp_path)
+    assert not list(tmp_path.rglob("*.h5"))

@@ -1,0 +1,135 @@
+"""`specdiff paths` matches a release with the sets of fixes once, and again when anything that decides it has changed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from specdiff.cli.inputs import bundled
+from specdiff.recorders.errors import RecordingError
+from specdiff.replay.columns.shared import Columns
+from specdiff.replay.lift import catalog, match, matches, wheels
+from specdiff.replay.lift.link import Books
+from specdiff.replay.lift.matches import Match, Matches
+from specdiff.replay.lift.open import surface_of
+from specdiff.replay.quantity import Quantity
+from specdiff.replay.spec import Lifted, Origin
+
+RECORDINGS = [bundled() / f"{name}.h5" for name in ("0.5.12-stale-stop", "0.5.12-stale-retract")]
+VERSIONS = ("0.5.10", "0.5.12")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of its own, with two releases in it."""
+    found = [wheels.wheel_of(version) for version in VERSIONS]
+    folder = tmp_path / "sglang" / "wheels"
+    folder.mkdir(parents=True)
+    for wheel in found:
+        (folder / wheel.name).symlink_to(wheel)
+    monkeypatch.setenv("SPECDIFF_CACHE", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the books that were matched, one entry per time."""
+    names: list[str] = []
+    real: Callable[[Sequence[Columns], Books], Match] = match.match
+
+    def counted(recordings: Sequence[Columns], books: Books) -> Match:
+        names.append(books.name)
+        return real(recordings, books)
+
+    monkeypatch.setattr(match, "match", counted)
+    return names
+
+
+def listed(recordings: Sequence[Path]) -> dict[str, str]:
+    return {known.version: known.equals for known in catalog.releases(recordings)}
+
+
+def test_a_second_call_computes_nothing_and_says_the_same(cache: Path, computed: list[str]) -> None:
+    first = listed(RECORDINGS)
+    assert first.keys() == set(VERSIONS) and first["0.5.10"].startswith("old =")
+    assert computed == [f"sglang {version}" for version in VERSIONS]
+    assert listed(RECORDINGS) == first
+    assert len(computed) == len(VERSIONS)
+
+
+def test_other_recordings_are_matched_anew(
+    cache: Path, computed: list[str], tmp_path: Path
+) -> None:
+    listed(RECORDINGS)
+    one = listed(RECORDINGS[:1])
+    assert len(computed) == 4
+    other = tmp_path / "other.h5"  # its contents count, not its name
+    other.write_bytes(RECORDINGS[0].read_bytes())
+    assert listed([other]) == one
+    assert len(computed) == 4
+    other.write_bytes(RECORDINGS[1].read_bytes())
+    listed([other])
+    assert len(computed) == 6
+
+
+def test_another_engine_matches_anew(
+    cache: Path, computed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = listed(RECORDINGS)
+    monkeypatch.setattr(matches, "_engine", lambda: "another")
+    assert listed(RECORDINGS) == first
+    assert len(computed) == 4
+
+
+@pytest.mark.parametrize(
+    "damage", ["", "{}", "[1]", '{"sets": [[1]]', '{"sets": 1, "unmatched": [], "num_compared": 1}']
+)
+def test_a_damaged_entry_is_made_anew(cache: Path, computed: list[str], damage: str) -> None:
+    first = listed(RECORDINGS)
+    kept = sorted((cache / "matched").iterdir())
+    before = [path.read_bytes() for path in kept]
+    for path in kept:
+        path.write_text(damage)
+    assert listed(RECORDINGS) == first
+    assert len(computed) == 4
+    assert [path.read_bytes() for path in kept] == before
+
+
+def test_what_is_kept_is_what_was_found(cache: Path) -> None:
+    surface = surface_of(Lifted("sglang==0.5.10", Origin.RELEASE, "0.5.10"))
+    kept = Matches(RECORDINGS)
+    for found in (
+        Match((frozenset(), frozenset({22651, 26126})), (), 7),
+        Match((), (Quantity.KV_COMMITTED_LEN, Quantity.FINISH), 0),
+    ):
+        kept.save(surface, found)
+        assert kept.load(surface) == found
+
+
+def test_a_recording_that_cannot_be_read_is_no_fault_of_a_release(cache: Path) -> None:
+    broken = cache / "broken.h5"
+    broken.write_bytes(b"no recording")
+    with pytest.raises(RecordingError, match=r"broken\.h5"):
+        listed([broken])
+
+
+def test_what_is_kept_is_shown_without_torch(cache: Path) -> None:
+    """Importing it takes longer than all the rest."""
+    listed(RECORDINGS)
+    script = (
+        "import sys; from pathlib import Path; from specdiff.replay.lift import catalog\n"
+        "print(len(list(catalog.releases([Path(name) for name in sys.argv[1:]]))), 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, RECORDINGS)],
+        env={**os.environ, "SPECDIFF_CACHE": str(cache)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["2", "False"]

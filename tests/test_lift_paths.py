@@ -1,0 +1,98 @@
+"""Lifted paths on the command line: listed, explained, compared, and refused where they are no paths."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from lifting import bundled_recording
+from specdiff.cli.inputs import bundled
+from specdiff.cli.main import BROKEN, DIFFERS, NO_VERDICT, SAME, USAGE, run
+from specdiff.recorders import hdf5
+from specdiff.recorders.errors import NoVerdictError
+from specdiff.replay.lift.missing import CannotRunError
+from test_fidelity import ERAS
+
+RECORDING = str(bundled() / "0.5.23-random.h5")
+
+
+def test_a_difference_between_two_lifted_paths_is_explained(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run(
+        [
+            "replay",
+            RECORDING,
+            "--old",
+            "sglang==0.5.10",
+            "--fixed",
+            "sglang==0.5.23",
+            "--format",
+            "json",
+        ]
+    )
+    found = json.loads(capsys.readouterr().out)[0]["quantities"]
+    unexplained = {name for name, quantity in found.items() if quantity["unexplained"]}
+    assert unexplained == {
+        "finish",
+        "released_len",
+        "spec_histogram",
+    }  # none of the five is about them
+
+
+def test_paths_lists_and_explains(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["paths"]) == SAME
+    lines = {
+        line.split()[0]: line.split()[-1]
+        for line in capsys.readouterr().out.splitlines()
+        if line.strip()
+    }
+    for version, fixes in ERAS.items():
+        assert lines.get(f"sglang=={version}", fixes) == fixes
+    assert run(["paths", "--explain", "sglang==0.5.12"]) == SAME
+    said = capsys.readouterr().out
+    assert "SchedulerOutputProcessorMixin._resolve_spec_overlap_tokens" in said
+    assert "req.is_retracted" in said and "not in this sglang" in said
+    assert run(["paths", "--explain", "old"]) == USAGE
+
+
+BAD = [
+    ("sglang==", USAGE, "not a version"),
+    ("sglang==--index-url=http://x", USAGE, "not a version"),
+    ("sglang=0.5.11", USAGE, "sglang==VERSION"),
+    ("sglang@", USAGE, "sglang==VERSION"),
+    ("sglang@main", USAGE, "--repo"),
+    ("./no/such/folder", USAGE, "no sglang source tree"),
+]
+
+
+@pytest.mark.parametrize(("path", "code", "says"), BAD)
+def test_bad_paths(path: str, code: int, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["replay", RECORDING, "--old", path]) == code
+    assert says in capsys.readouterr().err
+
+
+def test_the_codes_differ() -> None:
+    assert len({SAME, DIFFERS, NO_VERDICT, BROKEN, USAGE}) == 5
+    assert issubclass(CannotRunError, NoVerdictError)
+
+
+def test_one_recording_that_cannot_be_replayed_leaves_the_others_their_verdict(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The worst wins: differs before no verdict, no verdict before same."""
+    recording = bundled_recording("0.5.23-random")
+    foreign = dataclasses.replace(
+        recording, run=dataclasses.replace(recording.run, spec_algorithm="UNO")
+    )
+    hdf5.save(foreign, tmp_path / "foreign.h5")
+    both = ["replay", str(tmp_path / "foreign.h5"), RECORDING, "--old", "sglang==0.5.23"]
+    assert run([*both, "--fixed", "observed"]) == NO_VERDICT
+    said = capsys.readouterr()
+    assert "foreign.h5: cannot run: sglang 0.5.23 has no prepare for UNO" in said.err
+    assert "0.5.23-random.h5  same" in said.out
+    assert run([*both, "--fixed", "old"]) == DIFFERS
+    assert run([*both[:2], *both[3:]]) == NO_VERDICT

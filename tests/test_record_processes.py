@@ -1,0 +1,137 @@
+"""Where the recorded scheduler lives, by which way the recorder comes in, and ends that are no ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from children import IMPORT_ONLY, SPECDIFF, python, rig, specdiff, wait_for
+from recorded import check_pairing, record
+from specdiff.fixtures.rig.releases import find_release
+from specdiff.recorders import hdf5
+
+pytestmark = pytest.mark.live
+
+
+SPAWNED = """
+import multiprocessing, os, signal, sys, time
+from specdiff.fixtures.rig.__main__ import main
+def serve(version):
+    try:
+        main(["--sglang", version, "--scenario", "stale-stop"], standalone_mode=False)
+    finally:
+        time.sleep(0.2)  # the writer wakes every 50 ms
+        os.kill(os.getpid(), signal.SIGKILL)  # as sglang ends its schedulers
+if __name__ == "__main__":
+    import time
+    process = multiprocessing.get_context(sys.argv[2]).Process(target=serve, args=(sys.argv[1],))
+    process.start()
+    process.join()
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_scheduler_in_a_process_of_its_own_that_is_killed(method: str, tmp_path: Path) -> None:
+    find_release("0.5.13")
+    script = tmp_path / "serve.py"
+    script.write_text(SPAWNED)
+    recording, _ = record(tmp_path / "out", [sys.executable, str(script), "0.5.13", method])
+    assert len(recording.rids) == 8
+    assert recording.run.command[-1] == method
+
+
+def test_launcher_that_ends_before_its_scheduler_has_begun(tmp_path: Path) -> None:
+    command = " ".join(rig("0.5.13", "stale-stop"))
+    recording, said = record(tmp_path / "out", ["sh", "-c", f"{command} & exit 0"])
+    assert "waiting for" in said
+    assert len(recording.rids) == 8
+
+
+BOTH = (
+    IMPORT_ONLY
+    + """
+from specdiff.recorders.capture.plugin import register
+import os
+register()
+import sglang.srt.managers.scheduler as module
+from sglang.srt.plugins import load_plugins
+load_plugins()
+register()
+depth, function = 0, module.Scheduler.run_batch
+while hasattr(function, "__wrapped__"):
+    depth, function = depth + 1, function.__wrapped__
+print("depth", depth)
+"""
+)
+
+
+def test_plugin_route_alone_attaches(tmp_path: Path) -> None:
+    find_release("0.5.13")
+    done = python(BOTH, "0.5.13", env={"SPECDIFF_RECORD_DIR": str(tmp_path)})
+    assert done.stdout.strip() == "depth 1", done.stderr
+    assert len(list(tmp_path.glob("*.attach.json"))) == 1
+
+
+def test_both_routes_attach_once(tmp_path: Path) -> None:
+    find_release("0.5.13")
+    done = specdiff("record", "-o", tmp_path, "--", sys.executable, "-c", BOTH, "0.5.13")
+    assert done.stdout.strip() == "depth 1", done.stderr
+
+
+def test_plugin_is_inert_without_a_recording() -> None:
+    find_release("0.5.13")
+    assert python(BOTH, "0.5.13").stdout.strip() == "depth 0"
+
+
+def test_killed_server_leaves_a_recording(tmp_path: Path) -> None:
+    command = rig("0.5.13", "random", "--requests", "3000")
+    with subprocess.Popen(
+        [*SPECDIFF, "record", "-o", str(tmp_path), "--", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as parent:
+        journal = wait_for_journal(tmp_path)
+        os.kill(int(journal.name.split("-")[-2]), signal.SIGKILL)
+        output, _ = parent.communicate(timeout=120)
+    assert parent.returncode == 128 + signal.SIGKILL
+    recording = hdf5.load(Path(output.strip()))
+    assert len(recording.results.launch) > 10
+    assert recording.stats is None or not recording.stats.closed
+
+
+def test_killed_parent_leaves_a_running_server_and_a_recoverable_journal(tmp_path: Path) -> None:
+    command = rig("0.5.13", "random", "--requests", "1500")
+    out, done = tmp_path / "out", tmp_path / "done"
+    with subprocess.Popen(
+        [*SPECDIFF, "record", "-o", str(out), "--", *command, "--events", str(done)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as parent:
+        wait_for_journal(out)
+        parent.kill()
+        parent.wait()
+    early = specdiff("recover", out)
+    assert (early.returncode, early.stdout) == (0, "")
+    assert "a process still writes to it" in early.stderr
+    wait_for(done.exists, "the server to go on to its end", 120)
+    wait_for(lambda: specdiff("recover", out).stdout, "the journal to be let go of")
+    (path,) = out.iterdir()
+    recording = hdf5.load(path)
+    assert len(recording.rids) == 1500
+    check_pairing(recording)
+
+
+def wait_for_journal(directory: Path) -> Path:
+    def grown() -> list[Path]:
+        if not directory.is_dir():
+            return []
+        return [path for path in directory.glob("*.journal") if path.stat().st_size > 50_000]
+
+    wait_for(grown, "the journal to grow")
+    return grown()[0]

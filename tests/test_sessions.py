@@ -1,0 +1,289 @@
+"""Streaming sessions, recorded from real schedulers: what a session keeps of a turn, and what the next one inherits."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gaps import without
+from inherited import Inherited, Kept, kept_and_inherited
+from lifting import Changed, against_observed, books, release
+from recorded import Recorder
+from specdiff.fixtures.rig.capture_rows import topk_rows
+from specdiff.fixtures.rig.errors import RigError
+from specdiff.fixtures.rig.scenarios import find_scenario
+from specdiff.fixtures.rig.script import RequestScript, Scenario, token
+from specdiff.recorders.capture.numbering import Numbering
+from specdiff.recorders.recording import Recording
+from specdiff.recorders.schema import NONE64, Kind, Reason
+from specdiff.replay.columns.shared import Columns
+from specdiff.replay.lift.ledger import ledger_of
+from specdiff.replay.observed import observed
+from specdiff.replay.quantity import Quantity as Q
+
+# Copies of the lengths, copies trimmed to what was returned, one record that is lent and taken back.
+ERAS = ("0.5.10", "0.5.13", "0.5.23")
+SCENARIOS = ("sessions", "sessions-random")
+SEED = 1
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("version", ERAS)
+def test_the_lifted_release_equals_what_its_server_did(
+    version: str, scenario: str, record: Recorder
+) -> None:
+    recording = record(version, scenario, SEED)
+    with release(version) as source:
+        found = against_observed(recording, books(source))
+    assert len(found[Q.SESSION_COMMITTED].old.cells) >= 28
+    for quantity, difference in found.items():
+        assert not difference.differs.any(), quantity
+        if quantity is not Q.INDEXER_TOPK:  # this server has no indexer
+            assert not difference.not_captured.any(), quantity
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("version", ERAS)
+def test_every_sort_of_turn_really_occurred(version: str, scenario: str, record: Recorder) -> None:
+    recording = record(version, scenario, SEED)
+    saves, restores = recording.saves, recording.restores
+    turns = {(s, q) for s, q in zip(saves.session.tolist(), saves.qid.tolist(), strict=True)}
+    assert max(sum(s == session for s, _ in turns) for session in set(saves.session)) >= 4
+    finished = saves.finished_len != NONE64
+    overshoot = finished & (saves.output_len > saves.finished_len)
+    assert {Reason.STOP_TOKEN, Reason.LENGTH} <= set(saves.reason[overshoot])
+    aborted, retracted = saves.reason == Reason.ABORT, saves.reason == NONE64
+    assert aborted.any() and retracted.any()
+    assert set(saves.qid[retracted]) == set(recording.retracts.qid) & set(saves.qid)
+    assert set(restores.qid) >= set(saves.qid[retracted])  # each came back to what was kept of it
+    keeps_none = saves.committed == NONE64
+    if version == "0.5.10":
+        assert not keeps_none.any()  # it keeps what an aborted turn leaves
+        assert (saves.committed == saves.committed_before).all()
+    else:
+        assert (keeps_none == aborted).all()
+        returned = saves.origin_len + saves.finished_len
+        assert (saves.committed[overshoot] <= returned[overshoot]).all()
+        assert (saves.committed[overshoot] < saves.committed_before[overshoot]).any()
+    assert _first_turns_that_hit_the_cache(recording) >= 1
+    assert len(set(recording.rids)) > len(set(saves.qid)) > 0  # ordinary requests ran beside them
+
+
+def _first_turns_that_hit_the_cache(recording: Recording) -> int:
+    first = set(recording.saves.qid) - set(recording.restores.qid)
+    rows = recording.extend_rows
+    return int(np.isin(rows.qid[rows.prefix_len > 0], list(first)).sum())
+
+
+@pytest.mark.parametrize("version", ERAS)
+def test_a_recording_says_whose_turn_it_is(version: str, record: Recorder) -> None:
+    recording = record(version, "sessions", SEED)
+    named = [json.loads(details)["session_id"] for details in recording.details]
+    scripts = {r.rid: r.session or None for r in find_scenario("sessions", SEED, None).requests}
+    assert named == [scripts[rid] for rid in recording.rids]
+    sites = {site.name: site.attached for site in recording.run.sites}
+    assert sites["session-save"] and sites["session-restore"]
+    pairs = {named[q]: s for q, s in zip(recording.saves.qid, recording.saves.session, strict=True)}
+    assert None not in pairs and len(set(pairs.values())) == len(pairs)
+
+
+@pytest.mark.parametrize("version", ERAS)
+def test_nothing_observed_is_read(version: str, record: Recorder) -> None:
+    recording = record(version, "sessions", SEED)
+    lied = dataclasses.replace(
+        recording,
+        saves=_shifted(recording.saves, "committed_before allocated_before committed allocated"),
+        restores=_shifted(recording.restores, "committed allocated"),
+        releases=_shifted(recording.releases, "committed committed_after released_len"),
+    )
+    with release(version) as source:
+        made = books(source)
+    told, true = (ledger_of(Columns(one), made, "lifted") for one in (lied, recording))
+    for one, other in zip(told.series, true.series, strict=True):
+        assert torch.equal(one.values, other.values), one.quantity
+        assert torch.equal(one.captured, other.captured), one.quantity
+    assert not torch.equal(
+        observed(Columns(lied))[Q.SESSION_COMMITTED].values,
+        observed(Columns(recording))[Q.SESSION_COMMITTED].values,
+    )
+
+
+def _shifted(table: Any, names: str) -> Any:
+    columns = {name: getattr(table, name) for name in names.split()}
+    moved = {n: np.where(column == NONE64, column, column + 7) for n, column in columns.items()}
+    return dataclasses.replace(table, **moved)
+
+
+@pytest.mark.parametrize("version", ERAS)
+def test_nothing_is_invented_behind_a_gap(version: str, record: Recorder) -> None:
+    recording = record(version, "sessions", SEED)
+    with release(version) as source:
+        made = books(source)
+    size = len(recording.events.kind)
+    lost = compared = 0
+    for start in range(0, size - 12, size // 37):
+        found = against_observed(without(recording, start, start + 12), made)
+        for quantity, difference in found.items():
+            assert not difference.differs.any(), (start, quantity)
+        lost += int(found[Q.SESSION_COMMITTED].not_captured.sum())
+        compared += found[Q.SESSION_COMMITTED].num_compared
+    assert lost > 20 and compared > 300
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One line of one function of a release, broken."""
+
+    version: str
+    function: str
+    old: str
+    new: str
+
+    @property
+    def path(self) -> str:
+        if self.version == "0.5.10":
+            return "srt/mem_cache/session_aware_cache.py"
+        return "srt/session/streaming_session.py"
+
+
+MUTATIONS = {
+    "a session of 0.5.10 keeps one less": Mutation(
+        "0.5.10", "save_from_req", "= req.kv_committed_len", "= req.kv_committed_len - 1"
+    ),
+    "a turn of 0.5.10 inherits what is allocated": Mutation(
+        "0.5.10",
+        "restore_to_req",
+        "req.kv_committed_len = self.kv_committed_len",
+        "req.kv_committed_len = self.kv_allocated_len",
+    ),
+    "the overshoot stays": Mutation(
+        "0.5.13",
+        "_trim_overshoot",
+        "req.kv_committed_len = min(req.kv_committed_len, target)",
+        "pass",
+    ),
+    "an aborted turn is kept": Mutation(
+        "0.5.13", "try_cache_finished_req", "isinstance(req.finished_reason, FINISH_ABORT)", "False"
+    ),
+    "a slot keeps more than there is to match": Mutation(
+        "0.5.13",
+        "_free_tail",
+        "req.kv_committed_len = min(req.kv_committed_len, prefix_len)",
+        "pass",
+    ),
+    "a session keeps one less": Mutation(
+        "0.5.23", "try_cache_finished_req", "= min(target,", "= min(target - 1,"
+    ),
+    "a session keeps what the request has committed": Mutation(
+        "0.5.23",
+        "try_cache_finished_req",
+        "slot.kv.kv_committed_len = min(target, slot.kv.kv_allocated_len)",
+        "pass",
+    ),
+    "an aborted turn stays behind": Mutation(
+        "0.5.23", "try_cache_finished_req", "del self.slots[req.session.session_id]", "pass"
+    ),
+    "a lent record keeps its tail": Mutation(
+        "0.5.23",
+        "_free_tail",
+        "kv.kv_committed_len = min(kv.kv_committed_len, prefix_len)",
+        "pass",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", MUTATIONS)
+def test_a_broken_release_shows(what: str, record: Recorder) -> None:
+    mutation = MUTATIONS[what]
+    recording = record(mutation.version, "sessions", SEED)
+    with release(mutation.version) as source:
+        changed = Changed(source, mutation.path, mutation.function, mutation.old, mutation.new)
+        found = against_observed(recording, books(changed))
+    assert found[Q.SESSION_COMMITTED].differs.any()
+    assert not found[Q.KV_COMMITTED_LEN_SETTLED].differs[_not_stale(found)].any()
+
+
+def _not_stale(found: dict[Q, Any]) -> Any:
+    """Extends seed what a turn begins with: only a result that comes after a save can show a wrong one."""
+    return found[Q.KV_COMMITTED_LEN_SETTLED].old.cells.kind != Kind.RESULT
+
+
+def test_0_5_10_lets_a_turn_inherit_what_the_turn_before_never_said(record: Recorder) -> None:
+    kept, inherited = kept_and_inherited(record("0.5.10", "sessions-random", SEED))
+    assert any(one.committed > one.said for one in kept)
+    assert any(one.length > one.kept.said for one in inherited)
+    assert all(one.committed <= one.written for one in kept)
+
+
+def test_0_5_13_lets_a_turn_inherit_only_what_was_said_and_written(record: Recorder) -> None:
+    kept, inherited = kept_and_inherited(record("0.5.13", "sessions-random", SEED))
+    assert all(one.committed <= min(one.said, one.written) for one in kept)
+    assert all(one.length <= min(one.kept.said, one.kept.written) for one in inherited)
+    assert len(inherited) > 40
+    assert any(not one.in_flight and not one.retracted for one in kept)  # 0.5.23 fails on these
+
+
+def test_0_5_23_lets_a_turn_inherit_a_position_that_no_forward_wrote(record: Recorder) -> None:
+    """Known, since 0.5.15: a session keeps all that was said, but the last token's KV is written by the verify after
+    it. Where a prefill came next, there was none."""
+    recording = record("0.5.23", "sessions-random", SEED)
+    kept, inherited = kept_and_inherited(recording)
+    assert all(one.committed <= one.said for one in kept)
+    holes = [one for one in inherited if one.length > one.kept.written]
+    assert holes
+    assert {one.length - one.kept.written for one in holes} == {1}
+    assert not any(one.kept.in_flight or one.kept.retracted for one in holes)
+    wrong = [_is_row_of_its_token(recording, one) for one in holes]
+    sound = [_is_row_of_its_token(recording, one) for one in inherited if _ends_sound(one, holes)]
+    assert wrong.count(False) >= 3 and True not in wrong
+    assert sound.count(True) >= 10 and False not in sound
+
+
+def _ends_sound(one: Inherited, holes: list[Inherited]) -> bool:
+    """Its last inherited position was the last token said, and that was written."""
+    return one not in holes and not one.kept.retracted and one.length == one.kept.said
+
+
+def _is_row_of_its_token(recording: Recording, one: Inherited) -> bool | None:
+    """Whether the routed experts captured for the last position that is inherited are those of the token there.
+
+    None: the turn did not ask for them. The rig's rows tell position and token.
+    """
+    finishes, position = recording.finishes, one.length - 1
+    (ref,) = np.flatnonzero(finishes.qid == one.qid) if one.qid in finishes.qid else (-1,)
+    start, rows = int(finishes.experts_start[ref]), int(finishes.experts_stored[ref])
+    if ref < 0 or not start <= position < start + rows:
+        return None
+    first = int(finishes.experts_stored[:ref].sum())
+    row = recording.experts[first + position - start]
+    before = _rid_and_length(recording, one.kept)
+    return bool((topk_rows([position], [token(before[0], before[1] - 1)])[0] == row).all())
+
+
+def _rid_and_length(recording: Recording, kept: Kept) -> tuple[str, int]:
+    """Whose last token it was, and how many it returned."""
+    ref = np.flatnonzero(recording.finishes.qid == kept.qid)[0]
+    return recording.rids[kept.qid], int(recording.finishes.finished_len[ref])
+
+
+def test_a_session_that_is_opened_anew_is_another() -> None:
+    class Opened:
+        session_id = "the same name"
+
+    numbers, first, second = Numbering(lambda *_: None), Opened(), Opened()
+    assert [numbers.session(one) for one in (first, second, first)] == [0, 1, 0]
+    assert Numbering(lambda *_: None).session(second) == 0  # another recorder counts for itself
+
+
+def test_a_scenario_whose_turns_do_not_follow_each_other_is_refused() -> None:
+    one = RequestScript("a", session="s")
+    with pytest.raises(RigError, match="'b' follows '', but the turn before it in session 's'"):
+        Scenario("turns", (one, RequestScript("b", session="s")))
+    with pytest.raises(RigError, match="only in a session"):
+        RequestScript("b", follows="a")
