@@ -7,7 +7,7 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 
-.PHONY: demo test fidelity bench lint types wheel clean
+.PHONY: demo test fidelity hunt bench lint types wheel clean
 
 # Replays the bundled recordings under the old and the fixed books. They differ: exit 1 is the success.
 demo: $(VENV)/demo
@@ -21,6 +21,12 @@ test: $(VENV)/test
 # Every release against itself, lifted and replayed, 50 runs each: make fidelity ARGS="--releases 0.5.23 --seeds 3"
 fidelity: $(VENV)/test
 	$(BIN)/python tests/fidelity.py $(ARGS)
+
+# Random scenarios through a release's real scheduler, against itself lifted and every law; shrinks what it finds.
+RELEASE ?= 0.5.23
+MINUTES ?= 10
+hunt: $(VENV)/test
+	$(BIN)/python tests/hunt.py --release $(RELEASE) --minutes $(MINUTES) $(ARGS)
 
 # How long it takes to load a release, beside a plain ast.parse of the same files.
 bench: $(VENV)/test

@@ -51,6 +51,6 @@ def _print(console: Output, outcomes: Sequence[Outcome]) -> None:
 def _breach(first: Breach) -> str:
     who = f"request {printable(first.rid)}" if first.rid is not None else "batch"
     return (
-        f"step {first.step}, {first.kind.name.lower()} (event {first.event}), {who}: "
+        f"step {first.step}, {first.kind.words} (event {first.event}), {who}: "
         f"{first.found}, expected {first.expected}"
     )

@@ -56,7 +56,7 @@ def _ranks(recording: Recording) -> str:
 def _what(recording: Recording, path: Path) -> Iterator[tuple[str, str]]:
     yield "requests", str(len(recording.rids))
     counts = ", ".join(
-        f"{kind.name.lower()} {count}" for kind in Kind if (count := len(recording.event_of(kind)))
+        f"{kind.words} {count}" for kind in Kind if (count := len(recording.event_of(kind)))
     )
     yield "events", f"{len(recording.events.kind)}: {counts or 'none'}"
     yield "rows", f"{len(recording.result_rows.qid)} result rows, {len(recording.tokens)} tokens"

@@ -35,13 +35,17 @@ def print_paths(releases: Iterable[Known], num_recordings: int) -> None:
         fixes.add_row(f"#{fix.number}", fix.title, fix.since)
     console.print(fixes)
     console.print()
-    made = console.table(
-        "release in the cache", "books", f"equal, over {num_recordings} recordings"
-    )
-    for known in releases:
-        made.add_row(f"sglang=={known.version}", known.digest or "-", known.equals)
+    cached = list(releases)
+    algorithms = dict.fromkeys(name for known in cached for name in known.equals)
+    titles = [f"{name}: equal" for name in algorithms] or ["equal"]
+    made = console.table("release in the cache", "books", *titles)
+    for known in cached:
+        equals = [known.equals.get(name, "-") for name in algorithms]
+        said = equals if known.error is None else [known.error]
+        made.add_row(f"sglang=={known.version}", known.digest or "-", *said)
     if made.row_count:
         console.print(made)
+        console.print(f"equal over {num_recordings} recordings, each algorithm's apart")
     else:
         console.print("no release in the cache: name one, as in --old sglang==0.5.12")
 

@@ -143,7 +143,7 @@ def _alone(first: Divergence, number: int) -> int:
 
 def where(first: Divergence) -> str:
     who = f"request {printable(first.rid)}" if first.rid is not None else "batch"
-    return f"step {first.step}, {first.kind.name.lower()} (event {first.event}), {who}: {first.old} -> {first.new}"
+    return f"step {first.step}, {first.kind.words} (event {first.event}), {who}: {first.old} -> {first.new}"
 
 
 def fixes(first: Divergence) -> str:

@@ -34,7 +34,7 @@ def _row(moment: Moment) -> list[str]:
     return [
         str(moment.step),
         str(moment.event),
-        moment.kind.name.lower(),
+        moment.kind.words,
         moment.detail,
         *values,
         mark,

@@ -48,6 +48,11 @@ class Kind(IntEnum):
     SESSION_SAVE = 13
     SESSION_RESTORE = 14
 
+    @property
+    def words(self) -> str:
+        """For people."""
+        return self.name.lower().replace("_", " ")
+
 
 class Mode(IntEnum):
     """What a launched batch did; sglang's ForwardMode, reduced to what the books tell apart."""

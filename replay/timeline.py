@@ -193,7 +193,33 @@ def _detail(recording: Recording, kind: Kind, ref: int, row: int) -> str:
         return "again, after a retract" if recording.arrives.requeued[row] else ""
     if kind in (Kind.FILTER, Kind.MERGE):
         return f"{recording.event_table(kind).num_rows[ref]} requests in the batch"
+    if kind is Kind.RELEASE:
+        return _released(recording, row)
+    if kind in (Kind.SESSION_SAVE, Kind.SESSION_RESTORE):
+        return _session_detail(recording, kind, row)
     return ""
+
+
+def _released(recording: Recording, row: int) -> str:
+    """Lengths as the server had them."""
+    releases = recording.releases
+    held, length = releases.allocated[row], releases.released_len[row]
+    if held in (NONE32, NONE64):
+        return "held no KV"
+    return "" if length == NONE64 else f"committed {length} of {held} slots"
+
+
+def _session_detail(recording: Recording, kind: Kind, row: int) -> str:
+    if kind is Kind.SESSION_RESTORE:
+        restores = recording.restores
+        taken = min(restores.committed[row], restores.key_len[row])
+        return f"inherits {taken} tokens of session {restores.session[row]}"
+    kept, session = recording.saves.committed[row], recording.saves.session[row]
+    return (
+        f"session {session} keeps nothing"
+        if kept == NONE64
+        else f"session {session} keeps {kept} tokens"
+    )
 
 
 def _result_detail(recording: Recording, row: int) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from fidelity_plays import plays, recordings
-from fidelity_tally import Tally, print_branches, print_values, print_verdict
+from fidelity_tally import Tally, print_branches, print_features, print_values, print_verdict
 from specdiff.fixtures.rig.releases import RELEASES
 from specdiff.recorders import hdf5
 from specdiff.replay import spec
@@ -41,6 +41,7 @@ def main() -> int:
         tallies.setdefault(version, Tally(version)).add(recording, books[version])
     tallies = {version: tallies[version] for version in sorted(tallies, key=RELEASES.index)}
     print_values(tallies)
+    print_features(tallies)
     print_branches(tallies)
     good = print_verdict(tallies)
     print(f"in {time.perf_counter() - started:.0f} s")

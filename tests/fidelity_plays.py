@@ -21,9 +21,9 @@ MOST_RUNS = 50
 
 @dataclass(frozen=True, slots=True)
 class Extra:
-    """What each release from `since` on plays too, for a quantity that no plain random run holds."""
+    """What each release from `since` on plays too: a quantity that no plain random run holds, or another server."""
 
-    compares: Quantity
+    compares: Quantity | None
     since: str
     scenario: str
     runs: int
@@ -33,6 +33,10 @@ class Extra:
 EXTRAS = (
     Extra(Quantity.INDEXER_TOPK, "0.5.12", "random", 10, ("--indexer",)),
     Extra(Quantity.SESSION_COMMITTED, "0.5.10", "sessions-random", 10),
+    Extra(None, "0.5.9", "random", 5, ("--algorithm", "STANDALONE", "--page-size", "16")),
+    Extra(None, "0.5.9", "random", 5, ("--page-size", "64")),
+    Extra(None, "0.5.14", "random", 5, ("--algorithm", "DFLASH")),
+    Extra(None, "0.5.14", "random", 5, ("--algorithm", "NGRAM", "--topk", "4")),
 )
 """One line each. The quantity of an extra is expected of its releases alone, the others of all."""
 

@@ -32,6 +32,8 @@ class Tally:
     differed: Counter[Quantity] = field(default_factory=Counter)
     missed: Counter[Quantity] = field(default_factory=Counter)  # not captured
     branches: Counter[str] = field(default_factory=Counter)
+    features: Counter[str] = field(default_factory=Counter)  # compared, by what the server ran
+    wrong: Counter[str] = field(default_factory=Counter)
     sets: set[frozenset[int]] | None = None  # None: no recording that says anything about them
 
     def add(self, recording: Recording, books: Books) -> None:
@@ -39,12 +41,18 @@ class Tally:
         lifted = ledger_of(columns, books, books.name)
         self.recordings += 1
         self.requests += len(recording.rids)
+        feature = _feature(recording)
         for found in diff(recording, observed(columns), lifted):
+            self.features[feature] += found.num_compared
+            self.wrong[feature] += int(found.differs.sum())
             self.compared[found.quantity] += found.num_compared
             self.differed[found.quantity] += int(found.differs.sum())
             self.missed[found.quantity] += int(found.not_captured.sum())
         self.branches.update(exercised(recording))
-        if not len(recording.event_of(Kind.SESSION_SAVE)):  # of which the rules know nothing
+        # Of sessions the rules know nothing, and of other algorithms no more than they share with EAGLE.
+        if recording.run.spec_algorithm == "EAGLE" and not len(
+            recording.event_of(Kind.SESSION_SAVE)
+        ):
             found_sets = set(match_ledgers([(columns, lifted)]).sets)
             self.sets = found_sets if self.sets is None else self.sets & found_sets
 
@@ -73,6 +81,26 @@ def print_values(tallies: Mapping[str, Tally]) -> None:
     for tally in tallies.values():
         rows.append([tally.release, str(tally.requests), *map(tally.cell, Quantity), tally.equals])
     _table(rows)
+
+
+def print_features(tallies: Mapping[str, Tally]) -> None:
+    """A line per algorithm, topk and page size: was each release compared under it?"""
+    print("\nvalues compared / mismatches, by what the server ran\n")
+    rows = [["algorithm", "fewest", "most", "mismatches", "never on"]]
+    for name in dict.fromkeys(name for tally in tallies.values() for name in tally.features):
+        counts = {release: tally.features[name] for release, tally in tallies.items()}
+        never = [release for release, count in counts.items() if not count]
+        some = [count for count in counts.values() if count] or [0]
+        wrong = sum(tally.wrong[name] for tally in tallies.values())
+        rows.append([name, str(min(some)), str(max(some)), str(wrong), _ranges(never)])
+    _table(rows)
+
+
+def _feature(recording: Recording) -> str:
+    run = recording.run
+    topk = f", topk {run.topk}" if run.topk != 1 else ""
+    pages = f", pages of {run.page_size}" if run.page_size != 1 else ""
+    return f"{run.spec_algorithm}{topk}{pages}"
 
 
 def print_branches(tallies: Mapping[str, Tally]) -> None:

@@ -24,6 +24,7 @@ from specdiff.replay.quantity import Quantity as Q
 from test_fidelity import ERAS, SEED, fixes_of
 
 BUNDLED = sorted(path.stem for path in bundled().glob("*.h5"))
+OTHERS = {"0.5.14-dflash"}  # of another algorithm than EAGLE: see test_lift_algorithms.py
 
 
 @pytest.mark.parametrize("version", ERAS)
@@ -53,8 +54,9 @@ def test_a_bundled_recording_equals_the_release_that_made_it(name: str) -> None:
 @pytest.mark.parametrize("version", ERAS)
 def test_the_fixes_that_equal_a_release_are_found(version: str) -> None:
     """Over every bundled recording, whoever made it: the two engines share no rule and agree on every value."""
+    names = [name for name in BUNDLED if name not in OTHERS]
     with release(version) as source:
-        found = match([Columns(bundled_recording(name)) for name in BUNDLED], books(source))
+        found = match([Columns(bundled_recording(name)) for name in names], books(source))
     assert found.sets == (fixes_of(version),)
     assert str(found) == str(spec.parse(ERAS[version]))
     assert found.num_compared > 20_000

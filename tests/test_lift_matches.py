@@ -50,13 +50,13 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def listed(recordings: Sequence[Path]) -> dict[str, str]:
+def listed(recordings: Sequence[Path]) -> dict[str, dict[str, str]]:
     return {known.version: known.equals for known in catalog.releases(recordings)}
 
 
 def test_a_second_call_computes_nothing_and_says_the_same(cache: Path, computed: list[str]) -> None:
     first = listed(RECORDINGS)
-    assert first.keys() == set(VERSIONS) and first["0.5.10"].startswith("old =")
+    assert first.keys() == set(VERSIONS) and first["0.5.10"]["EAGLE"].startswith("old =")
     assert computed == [f"sglang {version}" for version in VERSIONS]
     assert listed(RECORDINGS) == first
     assert len(computed) == len(VERSIONS)
@@ -87,7 +87,14 @@ def test_another_engine_matches_anew(
 
 
 @pytest.mark.parametrize(
-    "damage", ["", "{}", "[1]", '{"sets": [[1]]', '{"sets": 1, "unmatched": [], "num_compared": 1}']
+    "damage",
+    [
+        "",
+        "{}",
+        "[1]",
+        '{"EAGLE": {"sets": [[1]]',
+        '{"EAGLE": {"sets": 1, "unmatched": [], "num_compared": 1}}',
+    ],
 )
 def test_a_damaged_entry_is_made_anew(cache: Path, computed: list[str], damage: str) -> None:
     first = listed(RECORDINGS)
@@ -107,8 +114,8 @@ def test_what_is_kept_is_what_was_found(cache: Path) -> None:
         Match((frozenset(), frozenset({22651, 26126})), (), 7),
         Match((), (Quantity.KV_COMMITTED_LEN, Quantity.FINISH), 0),
     ):
-        kept.save(surface, found)
-        assert kept.load(surface) == found
+        kept.save(surface, {"EAGLE": found, "DFLASH": found})
+        assert kept.load(surface) == {"EAGLE": found, "DFLASH": found}
 
 
 def test_a_recording_that_cannot_be_read_is_no_fault_of_a_release(cache: Path) -> None:

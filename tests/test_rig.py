@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from specdiff.fixtures.rig.capture_rows import NUM_EXPERTS, topk_rows
 from specdiff.fixtures.rig.errors import RigError
 from specdiff.fixtures.rig.postimport import PostImportFinder
-from specdiff.fixtures.rig.releases import find_release
+from specdiff.fixtures.rig.releases import Release, find_release
 from specdiff.fixtures.rig.scenarios import SCENARIOS, find_scenario
 from specdiff.fixtures.rig.script import (
     FIRST_TOKEN,
@@ -30,6 +30,7 @@ from specdiff.fixtures.rig.script import (
     accepted,
     token,
 )
+from specdiff.fixtures.rig.speculation import Speculation
 from specdiff.fixtures.rig.truth import (
     Answer,
     check_answers,
@@ -103,15 +104,29 @@ def test_an_unknown_release_is_refused_by_name() -> None:
         find_release("0.5.99")
 
 
+@pytest.mark.parametrize(
+    ("version", "algorithm", "topk", "since"),
+    [
+        ("0.5.13.post1", "DFLASH", 1, "0.5.14"),
+        ("0.5.13", "NGRAM", 4, "0.5.14"),
+        ("0.5.12.post1", "EAGLE", 2, "0.5.13"),
+    ],
+)
+def test_what_a_release_runs_as_spec_v1_is_refused(
+    version: str, algorithm: str, topk: int, since: str
+) -> None:
+    Speculation(algorithm, topk).check(Release(since, Path()))
+    with pytest.raises(RigError, match=f"that came with {since}"):
+        Speculation(algorithm, topk).check(Release(version, Path()))
+
+
 @given(rids, st.integers(1, 40), st.integers(0, 40), st.booleans())
 def test_where_a_stop_ends_a_request(rid: str, limit: int, stop_at: int, deaf: bool) -> None:
     request = RequestScript(rid, max_new_tokens=limit, stop_at=stop_at, ignore_eos=deaf)
     stop = stop_position(request)
-    if deaf:
-        assert stop is None
-    else:
-        assert stop is not None and stop <= stop_at
-        assert token(rid, stop) == token(rid, stop_at)
+    asked = token(rid, stop_at)
+    first = next((p for p in range(limit) if token(rid, p) == asked), None)
+    assert stop == (None if deaf else first)
     assert all(1 <= length <= limit for length in lengths_allowed(request))
 
 

@@ -85,9 +85,11 @@ def _run(qid: Tensor, seed: Tensor, delta: Tensor) -> tuple[Tensor, Tensor, Tens
 
 
 def _decode_rows(recording: Recording) -> tuple[Tensor, Tensor]:
-    """Rows of decode launches, and what their result accepted (NONE64 where no result was recorded)."""
+    """Rows of decode launches, and what their result accepted (NONE64 where no result was recorded, or says nothing
+    of it: a chunk mixed with decodes)."""
     owner = column(recording.owner(Kind.LAUNCH))
-    rows = torch.nonzero(column(recording.launches.mode)[owner] == Mode.DECODE).flatten()
+    mode = column(recording.launches.mode)[owner]
+    rows = torch.nonzero((mode == Mode.DECODE) | (mode == Mode.MIXED)).flatten()
     num_requests = len(recording.rids) + 1
     launch = column(recording.launches.launch)[owner[rows]]
     wanted = launch * num_requests + column(recording.launch_rows.qid)[rows]

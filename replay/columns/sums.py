@@ -116,6 +116,8 @@ class _Step:
         return Sum(mine.value + other.value, mine.known and other.known)
 
     def _launch(self, ref: int, before: Sum, truth: Sum) -> Sum:
+        if self._recording.launches.mode[ref] == Mode.MIXED:
+            return UNKNOWN  # rebuilt from the requests themselves, by rules that are not these
         if not self._lazy or self._recording.launches.mode[ref] != Mode.DECODE:
             return before
         if (

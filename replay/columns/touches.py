@@ -1,8 +1,9 @@
 """Everything that touches one request's counters, sorted by request and then by event, cut into segments.
 
 A segment begins where the books of a request are set rather than changed: at an extend (to its seq_len), at a
-retract (to zero), and where a session takes its KV (to what no rule here knows). What comes before a request's first
-extend in the recording, or between a gap or a session's save and its next extend, has no known start and is not seeded.
+retract (to zero), where a session takes its KV, and where a chunk was mixed with decodes (to what no rule here knows).
+What comes before a request's first extend in the recording, or between a gap, a session's save or a mixed step and its
+next extend, has no known start and is not seeded.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ import torch
 from torch import Tensor
 
 from ...recorders.recording import Recording
-from ...recorders.schema import NONE32, NONE64, Kind
+from ...recorders.schema import NONE32, NONE64, Kind, Mode
 from ..tensors import column
+
+MIXED = Kind.LAUNCH
+"""The kind of a touch by a mixed step, which has no event of its own: it is where the step's result is."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,7 +28,7 @@ class Touches:
     qid: Tensor
     event: Tensor
     kind: Tensor
-    row: Tensor  # in the kind's row table; for RETRACT and SESSION_SAVE in its event table
+    row: Tensor  # in the kind's row table; for RETRACT and SESSION_SAVE in its event table; for MIXED of the results
     segment: Tensor
     seeded: Tensor  # bool
     epoch: Tensor  # how many gaps came before
@@ -62,6 +66,7 @@ class Touches:
 def touches_of(recording: Recording) -> Touches:
     parts = [_rows(recording, kind) for kind in (Kind.EXTEND, Kind.PREPARE, Kind.RESULT)]
     parts += [_singles(recording, kind) for kind in (Kind.RETRACT, Kind.SESSION_SAVE)]
+    parts.append(_mixed(recording))
     qid, event, kind, row = (torch.cat([part[i] for part in parts]) for i in range(4))
     num_events = len(recording.events.kind) + 1
     order = torch.argsort(qid * num_events + event, stable=True)
@@ -69,7 +74,7 @@ def touches_of(recording: Recording) -> Touches:
     seed = (kind == Kind.EXTEND) | (kind == Kind.RETRACT)
     first = torch.ones_like(seed)
     first[1:] = qid[1:] != qid[:-1]
-    starts = seed | first | (kind == Kind.SESSION_SAVE)
+    starts = seed | first | (kind == Kind.SESSION_SAVE) | (kind == MIXED)
     segment = torch.cumsum(starts, 0) - 1
     begins = torch.nonzero(starts).flatten()
     epoch = gaps_before(recording, event)
@@ -116,6 +121,23 @@ def _rows(recording: Recording, kind: Kind) -> list[Tensor]:
         rows = rows[column(table.accept_len) != NONE32]
     events = column(recording.event_of(kind))[column(recording.owner(kind))][rows]
     return [column(table.qid)[rows], events, torch.full_like(rows, kind), rows]
+
+
+def mixed_rows(recording: Recording) -> Tensor:
+    """Result rows of mixed steps whose request may have been decoded: sglang commits its token outside of resolve.
+
+    A prompt that is prefilled anew after a retract is among them: nothing in the row tells it apart.
+    """
+    rows = recording.result_rows
+    mode = column(recording.results.mode)[column(recording.owner(Kind.RESULT))]
+    live = (column(rows.finished) == 0) & (column(rows.is_retracted) == 0)
+    return torch.nonzero((mode == Mode.MIXED) & live & (column(rows.output_len) > 0)).flatten()
+
+
+def _mixed(recording: Recording) -> list[Tensor]:
+    rows = mixed_rows(recording)
+    events = column(recording.event_of(Kind.RESULT))[column(recording.owner(Kind.RESULT))][rows]
+    return [column(recording.result_rows.qid)[rows], events, torch.full_like(rows, MIXED), rows]
 
 
 def _singles(recording: Recording, kind: Kind) -> list[Tensor]:

@@ -10,7 +10,7 @@ from ...recorders.recording import Recording
 from ...recorders.schema import Kind
 from ..columns.shared import Columns
 from ..ledger import Ledger
-from . import commits, rows, statistics, sums
+from . import commits, rows, sessions, statistics, sums
 from .law import Breach, Law, Outcome, Places, State
 
 LAWS = (
@@ -33,6 +33,12 @@ LAWS = (
         "rows + start_len + 1 = prompt tokens + returned tokens",
         (24851, 26126),
         rows.trainer,
+    ),
+    Law(
+        "session",
+        "a turn inherits only KV that was written",
+        (22651, 22897, 28754),
+        sessions.inherited,
     ),
     Law("stride", "a result is sliced with the stride recorded on it", (23336,), statistics.stride),
     Law("stale", "a stale result leaves the request's books alone", (23456, 28754), commits.stale),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...recorders.schema import NONE64, Kind
+from ...recorders.schema import NONE64, Kind, Mode
 from ..columns.shared import Columns
 from ..ledger import Ledger, Series
 from ..quantity import Quantity
@@ -35,7 +35,9 @@ def _truth(
     true = columns.true_sums
     value, known = torch.from_numpy(true.value)[event], torch.from_numpy(true.known)[event]
     if kind is Kind.LAUNCH:
-        return value, known
+        # Beside a chunk a request that decodes is counted with the token that it is about to write.
+        mode = column(columns.recording.launches.mode)[row]
+        return value, known & (mode != Mode.MIXED)
     table = columns.recording.event_table(kind)
     device = column(table.device_sum)[row]
     left = column(table.num_rows)[row]

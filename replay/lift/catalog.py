@@ -22,11 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A release in the cache. `digest`: of its books, equal where they are the same code; `equals`: in words."""
+    """A release in the cache. `digest`: of its books, equal where they are the same code; `equals`: in words, by algorithm.
+
+    `error` says why a release cannot be matched.
+    """
 
     version: str
     digest: str | None
-    equals: str
+    equals: dict[str, str]
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,25 +64,25 @@ def releases(recordings: Sequence[Path]) -> Iterator[Known]:
             if (found := matches.load(surface)) is None:
                 found = match(surface)
                 matches.save(surface, found)
-            yield Known(version, surface.digest, str(found))
+            yield Known(version, surface.digest, {name: str(one) for name, one in found.items()})
         except RecordingError:  # not the release's fault
             raise
         except SpecdiffError as error:
-            yield Known(version, None, str(error))
+            yield Known(version, None, {}, str(error))
 
 
-def _over(paths: Sequence[Path]) -> Callable[[Surface], Match]:
+def _over(paths: Sequence[Path]) -> Callable[[Surface], dict[str, Match]]:
     """Matches a surface with the sets of fixes over these recordings, which are read when that is first asked for."""
     read: list[Columns] = []
 
-    def match(surface: Surface) -> Match:
+    def match(surface: Surface) -> dict[str, Match]:
         from ...recorders import hdf5  # imported late: torch comes with the engine
         from ..columns.shared import Columns
-        from .match import match as matched
+        from .match import match_apart
 
         if not read:
             read.extend(Columns(hdf5.load(path)) for path in paths)
-        return matched(read, compiled(surface))
+        return match_apart(read, compiled(surface))
 
     return match
 

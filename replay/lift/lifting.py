@@ -67,7 +67,23 @@ class _Lift:
         )
 
     def _place(self, role: Role) -> str | None:
-        return next((place for place in PLACES[role] if self._find(place)), None)
+        places = PLACES[role]
+        direct = next((place for place in places if self._find(place)), None)
+        return direct or next(filter(None, map(self._inherited, places)), None)
+
+    def _inherited(self, place: str) -> str | None:
+        """The place in a base class that was imported from elsewhere, one level up."""
+        path, _, qualified = place.partition(":")
+        owner, _, member = qualified.partition(".")
+        module, found = self._modules.at(path), self._find(f"{path}:{owner}")
+        if module is None or not member or not isinstance(found, ast.ClassDef):
+            return None
+        for base in found.bases:
+            origin = module.imports.get(base.id) if isinstance(base, ast.Name) else None
+            home = self._modules.named(origin.module) if origin else None
+            if home and self._find(there := f"{home.path}:{origin and origin.name}.{member}"):
+                return there
+        return None
 
     def _find(self, key: str) -> ast.stmt | None:
         path, _, qualified = key.partition(":")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ...recorders.schema import NONE32, Kind
+from ...recorders.schema import NONE32, Kind, Mode
 from ..quantity import Quantity
 from .batch import Batch
 from .request import Grammar, Request
 from .result import Result
 from .roles import Role
 from .stage import Stage
-from .standin import known
+from .standin import UNKNOWN_LEN, known
 from .tape import Tape, present
 from .tracks import Place, Tracks
 
@@ -89,6 +89,7 @@ class Lives:
         """A decode result; the first token of an extend resolves nothing."""
         table, rows = self._tape.rows_of[Kind.RESULT], self._tape.rows[Kind.RESULT][ref]
         if not rows or table.accept_len[rows.start] == NONE32:
+            self._mixed(ref)
             return
         reqs = [self._arrives(row) for row in rows]
         for row, request in zip(rows, reqs, strict=True):
@@ -104,6 +105,17 @@ class Lives:
             self._note(Kind.RESULT, row, request, after=True)
             self._count(row, request)
 
+    def _mixed(self, ref: int) -> None:
+        """Who was decoded beside a chunk: sglang commits the token in the midst of its processing, which is not lifted."""
+        if self._tape.events[Kind.RESULT].mode[ref] != Mode.MIXED:
+            return
+        table = self._tape.rows_of[Kind.RESULT]
+        for row in self._tape.rows[Kind.RESULT][ref]:
+            live = not table.finished[row] and not table.is_retracted[row]
+            if live and table.output_len[row] > 0:
+                request = self._stage.requests[table.qid[row]]
+                request.kv_committed_len = request.kv_allocated_len = UNKNOWN_LEN
+
     def _arrives(self, row: int) -> Request:
         """The request as it was when its result began to be processed: decisions are fed, books are not."""
         table = self._tape.rows_of[Kind.RESULT]
@@ -111,8 +123,10 @@ class Lives:
         request.seen = True
         request.is_retracted = table.is_retracted[row] == 1
         request.finished_reason = "recorded" if table.finished[row] == 1 else None
+        # 0 where it was not complete; recordings of format 1 do not say, and then it is what ended the run.
+        done = table.grammar_done[row] != 0
         grammar = self._tape.has_grammar[request.qid]
-        request.grammar = Grammar(table.num_emitted[row]) if grammar else None
+        request.grammar = Grammar(table.num_emitted[row], done=done) if grammar else None
         return request
 
     def _result(self, ref: int) -> Result:

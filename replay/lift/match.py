@@ -13,6 +13,21 @@ from ..quantity import Quantity
 from .ledger import ledger_of
 from .link import Books
 from .matches import Match
+from .stage import prepare_of
+
+
+def match_apart(recordings: Sequence[Columns], books: Books) -> dict[str, Match]:
+    """One match per algorithm, EAGLE's first: a release may keep the books of one in another way than those of another.
+
+    An algorithm that these books have no prepare for is left out.
+    """
+    groups: dict[str, list[Columns]] = {}
+    for columns in recordings:
+        algorithm = columns.recording.run.spec_algorithm.upper()
+        if prepare_of(books, algorithm):
+            groups.setdefault(algorithm, []).append(columns)
+    names = sorted(groups, key=lambda name: (name != "EAGLE", name))
+    return {name: match(groups[name], books) for name in names}
 
 
 def match(recordings: Sequence[Columns], books: Books) -> Match:

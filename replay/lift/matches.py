@@ -1,13 +1,14 @@
-"""Which sets of fixes equal a lifted sglang, kept in the cache: found once per surface, recordings and engine."""
+"""Which sets of fixes equal a lifted sglang, by algorithm, kept in the cache: found once per surface, recordings, engine."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from ..quantity import Quantity
 from ..spec import FixSet
@@ -52,22 +53,30 @@ class Matches:
         """Where the match of this surface is kept."""
         return cache_root() / "matched" / f"{surface.digest}-{self._key}.json"
 
-    def load(self, surface: Surface) -> Match | None:
-        """None where it was never saved, or where what was saved cannot be read."""
+    def load(self, surface: Surface) -> dict[str, Match] | None:
+        """None where nothing was ever saved, or where what was saved cannot be read."""
         try:
             raw = json.loads(self.kept(surface).read_text(encoding="utf-8"))
-            sets = tuple(frozenset(map(int, fixes)) for fixes in raw["sets"])
-            return Match(sets, tuple(map(Quantity, raw["unmatched"])), int(raw["num_compared"]))
-        except (OSError, ValueError, KeyError, TypeError):
+            return {algorithm: _read(match) for algorithm, match in raw.items()} or None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
-    def save(self, surface: Surface, match: Match) -> None:
-        raw = {
-            "sets": [sorted(fixes) for fixes in match.sets],
-            "unmatched": [quantity.value for quantity in match.unmatched],
-            "num_compared": match.num_compared,
-        }
+    def save(self, surface: Surface, found: Mapping[str, Match]) -> None:
+        raw = {algorithm: _plain(match) for algorithm, match in found.items()}
         write(self.kept(surface), json.dumps(raw))
+
+
+def _plain(match: Match) -> dict[str, object]:
+    return {
+        "sets": [sorted(fixes) for fixes in match.sets],
+        "unmatched": [quantity.value for quantity in match.unmatched],
+        "num_compared": match.num_compared,
+    }
+
+
+def _read(raw: dict[str, Any]) -> Match:
+    sets = tuple(frozenset(map(int, fixes)) for fixes in raw["sets"])
+    return Match(sets, tuple(map(Quantity, raw["unmatched"])), int(raw["num_compared"]))
 
 
 @cache

@@ -133,17 +133,17 @@ class Decided(StandIn):
 
 
 class Grammar(StandIn):
-    """`req.grammar`: cuts a run where the recording says the live grammar did."""
+    """`req.grammar`: complete, or at a loss, where the recording says the live grammar was."""
 
     what = "req.grammar"
 
-    def __init__(self, num_emitted: int) -> None:
-        self._left = num_emitted
+    def __init__(self, num_emitted: int, *, done: bool) -> None:
+        self._left, self._done = num_emitted, done
 
     def accept_token(self, token: int) -> None:
-        if self._left <= 0:  # what the live grammar does with a token it does not know
-            raise ValueError(token)
         self._left -= 1
+        if self._left < 0 and not self._done:  # a token it does not know; a complete one takes any
+            raise ValueError(token)
 
     def is_terminated(self) -> bool:
-        return self._left <= 0
+        return self._done and self._left <= 0

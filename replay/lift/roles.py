@@ -11,6 +11,7 @@ class Role(str, Enum):
     RESOLVE = "resolve"
     PREPARE = "prepare"
     PREPARE_DFLASH = "prepare DFLASH"
+    PREPARE_NGRAM = "prepare NGRAM"
     EXPERTS = "experts"
     INDEXER = "indexer"
     TOPK = "topk"
@@ -52,7 +53,12 @@ PLACES: dict[Role, tuple[str, ...]] = {
         "srt/speculative/eagle_utils.py:eagle_prepare_for_decode",  # from 0.5.15
         "srt/speculative/eagle_info_v2.py:EagleDraftInputV2Mixin.prepare_for_decode",
     ),
-    Role.PREPARE_DFLASH: (f"{DFLASH_DRAFT}.prepare_for_decode",),  # from 0.5.14; before, spec v1
+    # Both are spec v2 from 0.5.14 on, and spec v1 before.
+    Role.PREPARE_DFLASH: (f"{DFLASH_DRAFT}.prepare_for_decode",),
+    Role.PREPARE_NGRAM: (
+        "srt/speculative/eagle_utils.py:eagle_prepare_for_decode",  # from 0.5.15
+        "srt/speculative/ngram_info.py:NgramVerifyInput.prepare_for_decode",  # inherited
+    ),
     Role.EXPERTS: (
         f"{_PROCESSOR}._maybe_collect_routed_experts",  # from 0.5.13
         f"{_MIXIN}.maybe_collect_routed_experts",

@@ -35,10 +35,17 @@ _HISTOGRAMS = ("spec_correct_drafts_histogram", "spec_acceptance_histogram")
 _PREPARES = {
     **dict.fromkeys(("EAGLE", "EAGLE3", "NEXTN", "STANDALONE"), Role.PREPARE),
     "DFLASH": Role.PREPARE_DFLASH,
+    "NGRAM": Role.PREPARE_NGRAM,
 }
 
 
 _RELEASED_MARKS = ("kv_committed_freed", "kv_overallocated_freed")
+
+
+def prepare_of(books: Books, algorithm: str) -> Role | None:
+    """The role that prepares a decode under this algorithm; None where these books have none for it."""
+    role = _PREPARES.get(algorithm)
+    return role if role and role.value in books.surface.roles else None
 
 
 class Stage:
@@ -46,8 +53,8 @@ class Stage:
 
     def __init__(self, books: Books, recording: Recording) -> None:
         algorithm = recording.run.spec_algorithm.upper()
-        prepare = _PREPARES.get(algorithm)
-        if prepare is None or prepare.value not in books.surface.roles:
+        prepare = prepare_of(books, algorithm)
+        if prepare is None:
             known = (name for name, role in _PREPARES.items() if role.value in books.surface.roles)
             raise CannotRunError(
                 f"cannot run: {books.name} has no prepare for {algorithm or 'no speculation'} that is known, "

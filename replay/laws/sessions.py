@@ -1,0 +1,54 @@
+"""Law G (sessions): a turn inherits only KV that was written."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...recorders.recording import Recording
+from ...recorders.schema import NONE64, Kind
+from ..cells import Moment
+from ..columns.lengths import lengths_of
+from ..columns.shared import Columns
+from ..columns.touches import gaps_before
+from ..ledger import Ledger
+from ..quantity import Quantity
+from ..tensors import column
+from .law import Places
+
+
+def inherited(columns: Columns, ledger: Ledger) -> Places:
+    """What a turn takes over unread, against what forwards of the turn before had written when it was kept.
+
+    A prefill writes up to its end; a verify writes the last token before it and the drafts it accepts. So the last
+    token that a turn returns is written only by the verify after it, if there was one.
+    """
+    recording, series = columns.recording, ledger[Quantity.SESSION_COMMITTED]
+    cells = series.cells
+    at = torch.nonzero(
+        (cells.kind == Kind.SESSION_RESTORE)
+        & (cells.moment == Moment.AFTER)
+        & series.captured
+        & (series.values[:, 0] != NONE64)
+    ).flatten()
+    row, event = cells.row[at], cells.event[at]
+    key_len = column(recording.restores.key_len)[row]
+    found = torch.minimum(series.values[at, 0], key_len)
+    written, known = _written(recording, column(recording.restores.session)[row], event)
+    at, event, found, written = at[known], event[known], found[known], written[known]
+    return Places(event, cells.qid[at], found, torch.zeros_like(found), written)
+
+
+def _written(recording: Recording, session: Tensor, event: Tensor) -> tuple[Tensor, Tensor]:
+    """Positions written by the turn that last gave its KV to each of these sessions, and whether that is known."""
+    saves, size = recording.saves, len(recording.events.kind) + 1
+    key = column(saves.session) * size + column(recording.event_of(Kind.SESSION_SAVE))
+    order = torch.argsort(key)
+    if not len(order):
+        return torch.zeros_like(event), torch.zeros_like(event, dtype=torch.bool)
+    last = order[(torch.searchsorted(key[order], session * size + event) - 1).clamp(min=0)]
+    saved = column(recording.event_of(Kind.SESSION_SAVE))[last]
+    epoch = gaps_before(recording, saved)
+    length, known = lengths_of(recording).before(column(saves.qid)[last], saved, epoch)
+    known = known & (column(saves.session)[last] == session) & (saved < event)
+    return length, known & (epoch == gaps_before(recording, event))

@@ -1,0 +1,159 @@
+"""What requests do besides plain decoding, recorded live: chunks, every sort of end, grammars; lifted and observed agree."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lifting import Changed, against_observed, books, release
+from recorded import Recorder
+from specdiff.recorders.recording import Recording
+from specdiff.recorders.schema import NONE32, Kind, Mode, Reason
+from specdiff.replay.columns.shared import Columns
+from specdiff.replay.diff import diff
+from specdiff.replay.exercised import exercised
+from specdiff.replay.explain import Toggles
+from specdiff.replay.laws.check import check
+from specdiff.replay.laws.law import State
+from specdiff.replay.observed import observed
+from specdiff.replay.quantity import Quantity as Q
+from test_fidelity import fixes_of
+
+REACHED = {
+    "chunked": ("chunked-prefill", "retract", "re-prefill", "rows-overshoot"),
+    "finish-order": ("stop-mid-run", "length-overshoot", "finish-stop-token", "rows-overshoot"),
+    "stop-strings": ("finish-stop-string", "finish-stop-token", "finish-length"),
+    "grammar": ("grammar-done", "finish-stop-token", "finish-length"),
+}
+"""Scenario -> branches without which it would prove nothing."""
+
+
+@pytest.mark.parametrize("version", ["0.5.12", "0.5.23"])
+@pytest.mark.parametrize("scenario", REACHED)
+def test_the_release_and_its_fixes_equal_what_its_server_did(
+    version: str, scenario: str, record: Recorder
+) -> None:
+    recording = record(version, scenario, 1)
+    reached = exercised(recording)
+    assert all(reached[branch] for branch in REACHED[scenario])
+    with release(version) as source:
+        found = against_observed(recording, books(source))
+    for quantity, difference in found.items():
+        assert not difference.differs.any(), quantity
+        if quantity not in (Q.INDEXER_TOPK, Q.SESSION_COMMITTED, Q.FINISH):  # neither is here
+            assert difference.num_compared == len(difference.old.cells) > 0, quantity
+    columns = Columns(recording)
+    rules = Toggles(columns)(fixes_of(version))
+    assert not any(one.differs.any() for one in diff(recording, observed(columns), rules))
+
+
+@pytest.mark.parametrize("scenario", REACHED)
+def test_a_current_release_breaks_no_law(scenario: str, record: Recorder) -> None:
+    columns = Columns(record("0.5.23", scenario, 1))
+    states = {one.law.name: one.state for one in check(columns, observed(columns))}
+    assert State.BROKEN not in states.values()
+    assert states["commit"] is states["rows"] is states["trainer"] is State.HOLDS
+
+
+@pytest.mark.parametrize(
+    ("version", "wins"), [("0.5.12", Reason.LENGTH), ("0.5.23", Reason.STOP_TOKEN)]
+)
+def test_who_wins_where_the_run_that_reaches_the_limit_holds_a_stop(
+    version: str, wins: Reason, record: Recorder
+) -> None:
+    """Output positions 5 to 8 are one run, the limit is 8, and position 6 is the stop."""
+    recording = record(version, "finish-order", 1)
+    rids = recording.rids
+    (finish,) = np.flatnonzero([rids[qid] == "order-1-1" for qid in recording.finishes.qid])
+    assert recording.finishes.reason[finish] == wins
+    assert recording.finishes.output_len[finish] == 9
+    assert recording.finishes.finished_len[finish] == (8 if wins is Reason.LENGTH else 7)
+
+
+def test_only_what_a_stop_text_may_decide_is_not_captured(record: Recorder) -> None:
+    recording = record("0.5.23", "stop-strings", 1)
+    with release("0.5.23") as source:
+        finish = against_observed(recording, books(source))[Q.FINISH]
+    lost = finish.old.cells.qid[finish.not_captured]
+    assert len(lost) and all(
+        '"num_strings": 0, "num_regexes": 0' not in recording.details[q] for q in lost
+    )
+
+
+@pytest.mark.parametrize(("version", "cut"), [("0.5.12", False), ("0.5.23", True)])
+def test_a_grammar_cuts_the_run_from_0_5_14_on(version: str, cut: bool, record: Recorder) -> None:
+    recording = record(version, "grammar", 1)
+    rows = recording.result_rows
+    ran_on = (rows.accept_len != NONE32) & (rows.num_emitted < rows.accept_len)
+    assert ran_on.any() == cut
+    assert (rows.grammar_done[ran_on] == 1).all()
+    assert recording.requests.has_grammar.any() and not recording.requests.has_grammar.all()
+
+
+BROKEN = {
+    "a grammar that is complete ends nothing": (
+        "grammar",
+        "srt/managers/scheduler_components/batch_result_processor.py",
+        "_accept_grammar_tokens",
+        "break",
+        "pass",
+        {Q.KV_COMMITTED_LEN, Q.KV_COMMITTED_LEN_SETTLED},
+    ),
+    "a complete grammar does not finish": (
+        "grammar",
+        "srt/managers/schedule_batch.py",
+        "update_finish_state",
+        "self.grammar is not None and",
+        "False and",
+        {Q.FINISH},
+    ),
+    "eos is not a stop": (
+        "finish-order",
+        "srt/managers/schedule_batch.py",
+        "_check_token_based_finish",
+        "token_id in self.eos_token_ids",
+        "False",
+        {Q.FINISH},
+    ),
+    "a limit of 8 is asked before the stop": (
+        "finish-order",
+        "srt/managers/schedule_batch.py",
+        "update_finish_state",
+        "if self._check_token_based_finish(new_accepted_tokens):",
+        "if not self.output_ids[8:] and self._check_token_based_finish(new_accepted_tokens):",
+        {Q.FINISH},
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_release_shows(what: str, record: Recorder) -> None:
+    scenario, path, function, old, new, shows = BROKEN[what]
+    with release("0.5.23") as source:
+        broken = books(Changed(source, path, function, old, new))
+    found = against_observed(record("0.5.23", scenario, 1), broken)
+    assert {q for q, difference in found.items() if difference.differs.any()} >= shows
+
+
+def test_what_was_decoded_beside_a_chunk_is_not_captured_rather_than_wrong(
+    record: Recorder,
+) -> None:
+    """A mixed step commits in the midst of a function that is not lifted, by a rule that is none of the five."""
+    recording = record("0.5.23", "mixed", 1)
+    assert (recording.launches.mode == Mode.MIXED).sum() > 10
+    with release("0.5.23") as source:
+        lifted = against_observed(recording, books(source))
+    columns = Columns(recording)
+    rules = {d.quantity: d for d in _against_rules(recording, columns)}
+    for found in (lifted, rules):
+        assert not any(difference.differs.any() for difference in found.values())
+        committed = found[Q.KV_COMMITTED_LEN]
+        assert committed.not_captured.any() and committed.num_compared > 50
+        kinds = committed.old.cells.kind[committed.not_captured]
+        assert int(Kind.PREPARE) in kinds.tolist()
+    states = {one.law.name: one.state for one in check(columns, observed(columns))}
+    assert State.BROKEN not in states.values()
+
+
+def _against_rules(recording: Recording, columns: Columns) -> list:  # type: ignore[type-arg]
+    return list(diff(recording, observed(columns), Toggles(columns)(fixes_of("0.5.23"))))

@@ -1,0 +1,62 @@
+"""The law of sessions: a turn inherits only KV that was written. 0.5.15 broke it (docs/findings)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from gaps import without
+from lifting import bundled_recording
+from specdiff.recorders.recording import Recording
+from specdiff.recorders.schema import Kind
+from specdiff.replay import spec
+from specdiff.replay.columns.shared import Columns
+from specdiff.replay.explain import Toggles
+from specdiff.replay.laws.check import check
+from specdiff.replay.laws.law import Outcome, State
+from specdiff.replay.verdict import ledger_of
+
+BEFORE, AFTER = "0.5.14-session-hole", "0.5.15-session-hole"
+
+
+def session_law(recording: Recording, path: str = "observed") -> Outcome:
+    columns = Columns(recording)
+    found = check(columns, ledger_of(columns, Toggles(columns), spec.parse(path)))
+    assert {o.law.name for o in found if o.state is State.BROKEN} <= {"session"}
+    return next(outcome for outcome in found if outcome.law.name == "session")
+
+
+def test_0_5_14_keeps_what_was_written() -> None:
+    found = session_law(bundled_recording(BEFORE))
+    assert (found.state, found.num_checked) == (State.HOLDS, 1)
+
+
+def test_0_5_15_keeps_one_position_more() -> None:
+    found = session_law(bundled_recording(AFTER))
+    assert (found.state, found.num_broken) == (State.BROKEN, 1)
+    breach = found.first
+    assert breach is not None and breach.kind is Kind.SESSION_RESTORE
+    assert (breach.rid, breach.found, breach.high) == ("turn-1-0-1", 30, 29)
+
+
+def test_lifted_paths_keep_it_or_break_it_on_either_recording() -> None:
+    for name in (BEFORE, AFTER):
+        recording = bundled_recording(name)
+        assert session_law(recording, "sglang==0.5.14").state is State.HOLDS
+        assert session_law(recording, "sglang==0.5.15").state is State.BROKEN
+
+
+def test_one_position_more_is_seen() -> None:
+    recording = bundled_recording(BEFORE)
+    restores = dataclasses.replace(recording.restores, committed=recording.restores.committed + 1)
+    falsified = dataclasses.replace(recording, restores=restores)
+    assert session_law(falsified).state is State.BROKEN
+
+
+def test_behind_a_gap_nothing_is_claimed() -> None:
+    recording = bundled_recording(AFTER)
+    (save,) = recording.event_of(Kind.SESSION_SAVE)[:1]
+    launches = recording.event_of(Kind.LAUNCH)
+    for lost in (save, launches[np.searchsorted(launches, save) - 2]):
+        assert session_law(without(recording, int(lost), int(lost) + 1)).num_checked == 0

@@ -1,0 +1,103 @@
+"""Other algorithms than EAGLE, and pages: lifted equals what the server computed, and each algorithm is matched apart."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from lifting import Changed, against_observed, books, bundled_recording, release
+from recorded import Recorder
+from specdiff.replay import spec
+from specdiff.replay.columns.shared import Columns
+from specdiff.replay.lift.ledger import ledger_of
+from specdiff.replay.lift.link import Books
+from specdiff.replay.lift.match import match_apart
+from specdiff.replay.lift.missing import CannotRunError
+from specdiff.replay.lift.roles import Role
+from specdiff.replay.quantity import Quantity as Q
+
+DFLASH = "0.5.14-dflash"
+SEED = 5
+ABSENT = {Q.INDEXER_TOPK, Q.SESSION_COMMITTED}  # on a plain server
+
+
+def lifted(version: str) -> Books:
+    with release(version) as source:
+        return books(source)
+
+
+@pytest.mark.parametrize(
+    ("version", "eagle", "dflash"),
+    [
+        ("0.5.13", "fixed", None),
+        ("0.5.14", "fixed", "no set of fixes, in seq_lens_sum"),
+        ("0.5.15", "fixed-22651", "fixed-22651"),
+    ],
+)
+def test_each_algorithm_is_matched_apart(version: str, eagle: str, dflash: str | None) -> None:
+    """0.5.14 alone keeps DFLASH's books in another way: its host lengths lag behind the device's."""
+    recordings = [Columns(bundled_recording(name)) for name in (DFLASH, "0.5.12-merge-filter")]
+    recordings += [Columns(bundled_recording("0.5.23-random"))]
+    found = {name: str(one) for name, one in match_apart(recordings, lifted(version)).items()}
+    said = {"EAGLE": str(spec.parse(eagle))}
+    if dflash is not None:
+        said["DFLASH"] = dflash
+    assert found == said
+    assert next(iter(found)) == "EAGLE"
+
+
+def test_a_release_without_the_algorithm_cannot_run_its_recording() -> None:
+    with pytest.raises(CannotRunError, match=r"0\.5\.13 has no prepare for DFLASH"):
+        ledger_of(Columns(bundled_recording(DFLASH)), lifted("0.5.13"), "lifted")
+
+
+def test_the_sums_that_lag_are_dflash_s_own() -> None:
+    """Take the branch away, and lifted no longer equals what that server computed."""
+    path = "srt/managers/overlap_utils.py"
+    old, new = "if self.spec_algo.is_dflash():", "if False:"
+    with release("0.5.14") as source:
+        changed = books(Changed(source, path, "resolve_seq_lens_cpu", old, new))
+    found = against_observed(bundled_recording(DFLASH), changed)
+    assert {quantity for quantity, one in found.items() if one.differs.any()} == {Q.SEQ_LENS_SUM}
+
+
+@pytest.mark.parametrize(
+    ("version", "place"),
+    [
+        ("0.5.13", None),  # spec v1
+        ("0.5.14", "eagle_info_v2.py:EagleDraftInputV2Mixin.prepare_for_decode"),  # inherited
+        ("0.5.23", "eagle_utils.py:eagle_prepare_for_decode"),
+    ],
+)
+def test_where_ngram_prepares(version: str, place: str | None) -> None:
+    found = lifted(version).surface.roles.get(Role.PREPARE_NGRAM.value)
+    assert found == (place and f"srt/speculative/{place}")
+
+
+def equal(recording: Columns, made: Books) -> None:
+    for quantity, found in against_observed(recording.recording, made).items():
+        assert not found.differs.any(), quantity
+        if quantity not in ABSENT:
+            assert found.num_compared == len(found.old.cells) > 0, quantity
+
+
+def test_dflash_equals_the_release_that_recorded_it(record: Recorder) -> None:
+    recording = record("0.5.23", "random", SEED, "--algorithm", "DFLASH", "--requests", "60")
+    assert recording.run.spec_algorithm == "DFLASH"
+    equal(Columns(recording), lifted("0.5.23"))
+    path, old = "srt/speculative/dflash_info_v2.py", "reserve = 2 * block_size"
+    with release("0.5.23") as source:
+        changed = books(Changed(source, path, "prepare_for_decode", old, "reserve = block_size"))
+    assert against_observed(recording, changed)[Q.KV_ALLOCATED_LEN].differs.any()
+
+
+@pytest.mark.parametrize("version", ["0.5.11", "0.5.23"])
+def test_pages_of_16_equal_the_release_that_recorded_them(version: str, record: Recorder) -> None:
+    recording = record(version, "random", SEED, "--page-size", "16", "--requests", "60")
+    assert recording.run.page_size == 16
+    equal(Columns(recording), lifted(version))
+    # From 0.5.16 on a prepare allocates whole pages.
+    one = dataclasses.replace(recording, run=dataclasses.replace(recording.run, page_size=1))
+    found = against_observed(one, lifted(version))[Q.KV_ALLOCATED_LEN]
+    assert bool(found.differs.any()) == (version == "0.5.23")
