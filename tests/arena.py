@@ -62,7 +62,8 @@ class Arena:
         self._scripts.clear()
         self._scripts.update({request.rid: request for request in scenario.requests})
         self._driver = driver = Driver(scenario, self._force_retract)
-        self._scheduler.flush_cache()
+        if self._played > 1:  # a scheduler that has never run has nothing to flush, and cannot
+            self._scheduler.flush_cache()
         recorder = self._fresh_recorder()
         outcome = run_loop(driver, self._scheduler)
         recorder.close()

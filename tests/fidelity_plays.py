@@ -37,6 +37,9 @@ EXTRAS = (
     Extra(None, "0.5.9", "random", 5, ("--page-size", "64")),
     Extra(None, "0.5.14", "random", 5, ("--algorithm", "DFLASH")),
     Extra(None, "0.5.14", "random", 5, ("--algorithm", "NGRAM", "--topk", "4")),
+    Extra(None, "0.5.9", "chunked-random", 3),
+    Extra(None, "0.5.9", "stop-random", 3),
+    Extra(None, "0.5.9", "grammar-random", 3),
 )
 """One line each. The quantity of an extra is expected of its releases alone, the others of all."""
 

@@ -27,17 +27,18 @@ _SLOTS: dict[Quantity, tuple[str, ...]] = {
 }
 
 
+RULED = frozenset(_SLOTS)  # what the rules compute at all
 _NO_RULE = "none of the five fixes bears on it: compare with a lifted path"
 
 
 def ledger(columns: Columns, rules: Rules, path: str) -> Ledger:
     """The books these rules compute over this recording; what no rule is about is not captured."""
-    reasons = {quantity: _NO_RULE for quantity in Quantity if quantity not in _SLOTS}
+    reasons = {quantity: _NO_RULE for quantity in Quantity if quantity not in RULED}
     return Ledger(path, tuple(_series(columns, quantity, rules) for quantity in Quantity), reasons)
 
 
 def _series(columns: Columns, quantity: Quantity, rules: Rules) -> Series:
-    if quantity not in _SLOTS:
+    if quantity not in RULED:
         return nothing(quantity, columns.cells[quantity])
     part = Rules(**{slot: getattr(rules, slot) for slot in _SLOTS[quantity]})
     return columns.once((quantity, part), lambda: _compute(columns, quantity, part))
