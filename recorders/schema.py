@@ -259,8 +259,10 @@ class Finishes:
     histogram_weighted: I64  # sum(i * hist[i])
     reasoning_tokens: I64
     retractions: I64  # req.retraction_count
-    num_logprobs: I64  # len(req.output_token_logprobs_val); absent: not asked for
-    num_hidden_states: I64  # likewise
+    # Entries of req.output_token_logprobs_val and req.hidden_states when the finish is decided: those of the last run
+    # are not among them yet. Absent: not asked for, or kept elsewhere (log probabilities from 0.5.13 on).
+    num_logprobs: I64
+    num_hidden_states: I64
     experts_state: I64  # 0 nothing collected, 1 collected, absent: the server has no capturer
     experts_start: I64  # rows [start, start + rows), as asked of the capturer
     experts_rows: I64

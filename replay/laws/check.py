@@ -21,12 +21,6 @@ LAWS = (
         commits.commit,
     ),
     Law("allocation", "allocated >= committed >= 0", (23336, 27731), commits.allocation),
-    Law(
-        "per-token",
-        "every per-token list a client sees is no longer than its output",
-        (20799, 22897, 28496),
-        rows.per_token,
-    ),
     Law("rows", "rows = max(0, stop-aware seqlen - 1 - start_len)", (24851, 26126), rows.rows),
     Law(
         "trainer",

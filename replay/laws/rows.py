@@ -1,30 +1,14 @@
-"""Laws D (per-token lists), E (routed rows) and R (what an RL trainer relies on): what a client is sent fits together."""
+"""Laws E (routed rows) and R (what an RL trainer relies on): the rows that a client is sent fit its tokens."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from ...recorders.schema import NONE64, Kind
 from ..columns.shared import Columns
 from ..ledger import Ledger, Series
 from ..quantity import Quantity
-from ..tensors import column
-from .law import Places, exactly, nowhere, together
-
-
-def per_token(columns: Columns, ledger: Ledger) -> Places:
-    """No list with an entry per token is longer than what is returned; only the server itself has such lists."""
-    if ledger.path != "observed":
-        return nowhere()
-    finishes = columns.recording.finishes
-    event, qid = column(columns.recording.event_of(Kind.FINISH)), column(finishes.qid)
-    limit, parts = columns.finish_rows.finished_len, []
-    for lengths in (column(finishes.num_logprobs), column(finishes.num_hidden_states)):
-        at = torch.nonzero(lengths != NONE64).flatten()
-        low = torch.zeros_like(at)
-        parts.append(Places(event[at], qid[at], lengths[at], low, limit[at]))
-    return together(parts)
+from .law import Places, exactly, together
 
 
 def rows(columns: Columns, ledger: Ledger) -> Places:
