@@ -28,7 +28,7 @@ class Recorder:
         return hdf5.load(self.path(release, scenario, seed, *flags))
 
     def _record(self, release: str, scenario: str, seed: int, flags: tuple[str, ...]) -> Path:
-        folder = self.folder / "-".join((release, scenario, str(seed), *flags))
+        folder = self.folder / "-".join((release, Path(scenario).stem, str(seed), *flags))
         command = rig(release, scenario, "--seed", str(seed), *flags)
         done = specdiff("record", "-o", folder, "--", *command)
         assert done.returncode == 0, f"{release} {scenario} {seed}: {done.stderr[-2000:]}"

@@ -30,7 +30,7 @@ LAWS = (
     ),
     Law(
         "session",
-        "a turn inherits only KV that was written",
+        "a turn inherits only KV that was written, of tokens that were said",
         (22651, 22897, 28754),
         sessions.inherited,
     ),

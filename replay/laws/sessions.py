@@ -1,4 +1,4 @@
-"""Law G (sessions): a turn inherits only KV that was written."""
+"""Law G (sessions): a turn inherits only KV that was written, and of tokens that were said."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from .law import Places
 
 
 def inherited(columns: Columns, ledger: Ledger) -> Places:
-    """What a turn takes over unread, against what forwards of the turn before had written when it was kept.
+    """What a turn takes over unread, against what forwards of the turn before had written when it was kept, and against
+    what that turn was asked and returned: the KV of its overshoot is of tokens that the next prompt does not have.
 
     A prefill writes up to its end; a verify writes the last token before it and the drafts it accepts. So the last
     token that a turn returns is written only by the verify after it, if there was one.
@@ -34,13 +35,14 @@ def inherited(columns: Columns, ledger: Ledger) -> Places:
     row, event = cells.row[at], cells.event[at]
     key_len = column(recording.restores.key_len)[row]
     found = torch.minimum(series.values[at, 0], key_len)
-    written, known = _written(recording, column(recording.restores.session)[row], event)
-    at, event, found, written = at[known], event[known], found[known], written[known]
-    return Places(event, cells.qid[at], found, torch.zeros_like(found), written)
+    sound, known = _sound(recording, column(recording.restores.session)[row], event)
+    at, event, found, sound = at[known], event[known], found[known], sound[known]
+    return Places(event, cells.qid[at], found, torch.zeros_like(found), sound)
 
 
-def _written(recording: Recording, session: Tensor, event: Tensor) -> tuple[Tensor, Tensor]:
-    """Positions written by the turn that last gave its KV to each of these sessions, and whether that is known."""
+def _sound(recording: Recording, session: Tensor, event: Tensor) -> tuple[Tensor, Tensor]:
+    """Positions both written and said by the turn that last gave its KV to each of these sessions, and whether that is
+    known."""
     saves, size = recording.saves, len(recording.events.kind) + 1
     key = column(saves.session) * size + column(recording.event_of(Kind.SESSION_SAVE))
     order = torch.argsort(key)
@@ -51,4 +53,7 @@ def _written(recording: Recording, session: Tensor, event: Tensor) -> tuple[Tens
     epoch = gaps_before(recording, saved)
     length, known = lengths_of(recording).before(column(saves.qid)[last], saved, epoch)
     known = known & (column(saves.session)[last] == session) & (saved < event)
+    finished, outputs = column(saves.finished_len)[last], column(saves.output_len)[last]
+    returned = torch.where(finished == NONE64, outputs, torch.minimum(finished, outputs))
+    length = torch.minimum(length, column(saves.origin_len)[last] + returned)
     return length, known & (epoch == gaps_before(recording, event))
