@@ -36,10 +36,13 @@ def check(recording: tuple[str, ...], text: str, repo: str | None) -> int:
     from ..replay.explain import Toggles
     from ..replay.laws.check import check as check_laws
     from ..replay.laws.law import Outcome, State
+    from ..replay.lift.open import books_of
     from ..replay.verdict import ledger_of
     from .report_check import print_outcomes
 
     path = spec.parse(text, repo)
+    if isinstance(path, spec.Lifted):
+        books_of(path)  # a source that cannot be had is said once, not for every recording
     found: list[tuple[Path, tuple[Outcome, ...]]] = []
 
     def judge(file: Path) -> None:

@@ -23,7 +23,9 @@ def print_outcomes(found: Sequence[tuple[Path, tuple[Outcome, ...]]], path: str)
     console = Output()
     for file, outcomes in found:
         broken = sum(outcome.state is State.BROKEN for outcome in outcomes)
-        verdict = f"{broken} of {len(outcomes)} laws broken"
+        holds = sum(outcome.state is State.HOLDS for outcome in outcomes)
+        idle = sum(outcome.state is State.NOT_EXERCISED for outcome in outcomes)
+        verdict = f"{broken} of {len(outcomes)} laws broken, {holds} hold, {idle} not exercised"
         style = "bold red" if broken else "green"
         console.print(Text.assemble((str(file), "bold"), f"  {path}: ", (verdict, style)))
         _print(console, outcomes)
@@ -31,7 +33,9 @@ def print_outcomes(found: Sequence[tuple[Path, tuple[Outcome, ...]]], path: str)
 
 
 def _print(console: Output, outcomes: Sequence[Outcome]) -> None:
-    made = console.table("law", "", "checked", "broken", "first breach", "upstream", right=(2, 3))
+    made = console.table(
+        "law", "", "checked", "broken", "first breach", "related PRs", right=(2, 3)
+    )
     for outcome in outcomes:
         made.add_row(
             outcome.law.name,

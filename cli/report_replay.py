@@ -148,7 +148,7 @@ def where(first: Divergence) -> str:
 
 def fixes(first: Divergence) -> str:
     if not first.fixes:
-        return "unexplained"
+        return "none of the five"
     return " or ".join(
         "+".join(f"#{number}" for number in sorted(minimal)) for minimal in first.fixes
     )

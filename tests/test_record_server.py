@@ -19,6 +19,7 @@ from children import SPECDIFF, rig
 from specdiff.recorders import hdf5
 from specdiff.recorders.recording import Recording
 from specdiff.replay import spec
+from specdiff.replay.columns.engine import RULED
 from specdiff.replay.exercised import exercised
 from specdiff.replay.quantity import Quantity
 from specdiff.replay.verdict import Verdict, replay
@@ -118,9 +119,13 @@ def test_a_real_server_from_first_request_to_verdict(
     assert reached["stale-finished-1"] + reached["stale-finished-many"] > 10
     result = replay(recording, spec.parse("observed"), spec.parse(books))
     assert result.verdict is Verdict.SAME
-    for quantity in result.quantities:
-        if quantity.quantity is not Quantity.INDEXER_TOPK:  # this server has no indexer
-            assert quantity.num_compared > 0 == quantity.num_not_captured, quantity.quantity
+    lifted = replay(recording, spec.parse("observed"), spec.parse(f"sglang=={version}"))
+    assert lifted.verdict is Verdict.SAME
+    absent = {Quantity.INDEXER_TOPK, Quantity.SESSION_COMMITTED}  # of this server and these clients
+    for found, compared in ((result, RULED - absent), (lifted, set(Quantity) - absent)):
+        for quantity in found.quantities:
+            if quantity.quantity in compared:
+                assert quantity.num_compared > 0 == quantity.num_not_captured, quantity.quantity
     assert replay(recording, spec.OLD, spec.FIXED).verdict is Verdict.DIFFERS
 
 

@@ -44,7 +44,8 @@ def test_the_lifted_release_equals_what_its_server_did(
     assert len(found[Q.SESSION_COMMITTED].old.cells) >= 28
     for quantity, difference in found.items():
         assert not difference.differs.any(), quantity
-        if quantity is not Q.INDEXER_TOPK:  # this server has no indexer
+        # This server has no indexer; and whose slots were claimed is not told of a turn that its session has taken.
+        if quantity not in (Q.INDEXER_TOPK, Q.KV_COMMITTED_LEN_SETTLED):
             assert not difference.not_captured.any(), quantity
 
 
