@@ -102,15 +102,22 @@ class Hunt:
     compared: int = 0
     branches: Counter[str] = field(default_factory=Counter)
     found: tuple[Scenario, Recording | None, str] | None = None
+    dead: bool = False  # the scheduler raised, and cannot be played on
 
     def play(self, scenario: Scenario) -> None:
         """Raises AssertionError naming what is wrong."""
+        if self.dead:  # nothing can be shrunk any more: only the scenario that did it fails again
+            assert self.found is not None and self.found[0] != scenario, self.found
+            return
         recording = None
         try:
             recording = self.arena.play(scenario)
             wrong = self._wrong(recording)
         except RigError as error:
             wrong = f"the clients: {error}"
+        except Exception as error:  # noqa: BLE001 (whatever it is, it stopped the scheduler)
+            self.dead = True
+            wrong = f"the scheduler stopped: {type(error).__name__}: {error}"
         if wrong:
             self.found = scenario, recording, wrong
             raise AssertionError(wrong)
