@@ -109,15 +109,16 @@ class Hunt:
         if self.dead:  # nothing can be shrunk any more: only the scenario that did it fails again
             assert self.found is not None and self.found[0] != scenario, self.found
             return
-        recording = None
+        recording, wrong = None, None
         try:
             recording = self.arena.play(scenario)
-            wrong = self._wrong(recording)
         except RigError as error:
             wrong = f"the clients: {error}"
         except Exception as error:  # noqa: BLE001 (whatever it is, it stopped the scheduler)
             self.dead = True
             wrong = f"the scheduler stopped: {type(error).__name__}: {error}"
+        if recording is not None:
+            wrong = self._wrong(recording)
         if wrong:
             self.found = scenario, recording, wrong
             raise AssertionError(wrong)
