@@ -14,7 +14,7 @@ demo: $(VENV)/demo
 	@$(BIN)/specdiff replay; code=$$?; \
 	if [ $$code -ne 1 ]; then echo "demo: expected exit 1 (differs), got $$code" >&2; exit 1; fi
 
-# Records sglang's real scheduler on this CPU: the first run fetches its releases (about 100 MB) into the cache.
+# Records sglang's real scheduler on this CPU: the first run fetches its releases (up to 140 MB) into the cache.
 test: $(VENV)/test
 	$(BIN)/python -m pytest $(ARGS)
 

@@ -43,7 +43,7 @@ def _print(console: Output, outcomes: Sequence[Outcome]) -> None:
             str(outcome.num_checked),
             str(outcome.num_broken),
             _breach(outcome.first) if outcome.first else "",
-            ", ".join(f"#{number}" for number in outcome.law.fixed_by) if outcome.first else "",
+            ", ".join(f"#{number}" for number in outcome.law.related) if outcome.first else "",
         )
     console.print(made)
     for outcome in outcomes:

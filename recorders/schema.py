@@ -74,6 +74,16 @@ class Reason(IntEnum):
     OTHER = 5
 
 
+# By the name of sglang's class; any other is OTHER.
+REASONS = {
+    "FINISH_MATCHED_TOKEN": Reason.STOP_TOKEN,
+    "FINISH_MATCHED_STR": Reason.STOP_STRING,
+    "FINISHED_MATCHED_REGEX": Reason.STOP_STRING,
+    "FINISH_LENGTH": Reason.LENGTH,
+    "FINISH_ABORT": Reason.ABORT,
+}
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Events:
     """The spine: event `i` is row `ref[i]` of the table of `kind[i]`."""

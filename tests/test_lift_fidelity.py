@@ -213,3 +213,18 @@ def test_a_counter_that_was_renamed_is_not_captured_rather_than_zero() -> None:
     found = against_observed(bundled_recording("0.5.23-random"), made)
     assert found[Q.SPEC_VERIFY_CT].not_captured.all()
     assert not found[Q.SPEC_ACCEPTED_DRAFTS].not_captured.any()
+
+
+def test_where_tokens_were_not_captured_only_the_finish_is_not_told() -> None:
+    recording = bundled_recording("0.5.23-random")
+    results = dataclasses.replace(
+        recording.results, num_tokens=np.zeros_like(recording.results.num_tokens)
+    )
+    blind = dataclasses.replace(recording, results=results, tokens=recording.tokens[:0])
+    with release("0.5.23") as source:
+        found = against_observed(blind, books(source))
+    assert found[Q.FINISH].not_captured.all()
+    for quantity, difference in found.items():
+        assert not difference.differs.any(), quantity
+        if quantity not in (Q.FINISH, Q.INDEXER_TOPK):
+            assert not difference.not_captured.any(), quantity

@@ -45,7 +45,11 @@ def test_the_lifted_release_equals_what_its_server_did(
     for quantity, difference in found.items():
         assert not difference.differs.any(), quantity
         # This server has no indexer; and whose slots were claimed is not told of a turn that its session has taken.
-        if quantity not in (Q.INDEXER_TOPK, Q.KV_COMMITTED_LEN_SETTLED):
+        if quantity is Q.KV_COMMITTED_LEN_SETTLED:
+            lost = difference.not_captured
+            taken = torch.isin(difference.old.cells.qid[lost], torch.tensor(recording.saves.qid))
+            assert taken.all() and (difference.old.cells.kind[lost] == Kind.RESULT).all()
+        elif quantity is not Q.INDEXER_TOPK:
             assert not difference.not_captured.any(), quantity
 
 

@@ -8,7 +8,7 @@ from itertools import chain
 from operator import attrgetter
 from typing import Any
 
-from ..schema import NONE32, NONE64, Mode, Reason
+from ..schema import NONE32, NONE64, REASONS, Mode, Reason
 
 _ACCEPTED = (
     "spec_num_correct_drafts",  # from 0.5.12
@@ -21,13 +21,6 @@ _HISTOGRAMS = (
 )
 _BATCH_ACCEPTED = ("num_correct_drafts", "num_accepted_drafts", "num_accepted_tokens")
 
-_REASONS = {
-    "FINISH_MATCHED_TOKEN": Reason.STOP_TOKEN,
-    "FINISH_MATCHED_STR": Reason.STOP_STRING,
-    "FINISHED_MATCHED_REGEX": Reason.STOP_STRING,
-    "FINISH_LENGTH": Reason.LENGTH,
-    "FINISH_ABORT": Reason.ABORT,
-}
 _MODES = {"EXTEND": Mode.EXTEND, "DECODE": Mode.DECODE, "MIXED": Mode.MIXED, "IDLE": Mode.IDLE}
 
 
@@ -121,7 +114,7 @@ def mode_of(batch: Any) -> Mode:
 
 def reason_of(req: Any) -> int:
     reason = getattr(req, "finished_reason", None)
-    return NONE64 if reason is None else _REASONS.get(type(reason).__name__, Reason.OTHER)
+    return NONE64 if reason is None else REASONS.get(type(reason).__name__, Reason.OTHER)
 
 
 def is_spec_v2(batch: Any) -> bool:

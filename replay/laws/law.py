@@ -52,14 +52,14 @@ def nowhere() -> Places:
 
 @dataclass(frozen=True, slots=True)
 class Law:
-    """`name`: what configuration and reports call it. `fixed_by`: the pull requests that broke or repaired it.
+    """`name`: what configuration and reports call it. `related`: the pull requests that broke, repaired or bear on it.
 
     `known`: an upstream violation that is known and not repaired, in words; such a breach is reported, not judged.
     """
 
     name: str
     statement: str
-    fixed_by: tuple[int, ...]
+    related: tuple[int, ...]
     check: Callable[[Columns, Ledger], Places]
     known: str | None = None
 

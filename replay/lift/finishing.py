@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...recorders.schema import NONE32, NONE64, Kind, Reason
+from ...recorders.schema import NONE32, NONE64, REASONS, Kind, Reason
 from ..decisions import decisions
 from ..quantity import Quantity
 from .missing import CannotRunError
@@ -14,13 +14,8 @@ from .tape import Tape, present
 from .tracks import Place, Tracks
 
 _PLACE = Place(Quantity.FINISH, Kind.RESULT, True)
-_REASONS = {
-    "FINISH_MATCHED_TOKEN": Reason.STOP_TOKEN,
-    "FINISH_MATCHED_STR": Reason.STOP_STRING,
-    "FINISHED_MATCHED_REGEX": Reason.STOP_STRING,
-    "FINISH_LENGTH": Reason.LENGTH,
-    "FINISH_ABORT": Reason.ABORT,
-}
+# What a finish may ask for that no recording, or not this one, holds: then that decision alone is not captured.
+_NOT_RECORDED = ("req.sampling_params.stop_", "req.output_ids[")
 _ABORTED = "recorded abort"
 
 
@@ -52,7 +47,12 @@ class Finishing:
             if finish is None:
                 continue
             emitted = table.num_emitted[row]
-            new = tokens[place * width :][: 1 if emitted == NONE32 else emitted]
+            count = 1 if emitted == NONE32 else emitted
+            new = tokens[place * width :][:count]
+            if (
+                len(new) < count
+            ):  # the tokens were not captured, so nothing can be said of their stops
+                continue
             request = self._stage.requests[table.qid[row]]
             before = request.output_ids, request.grammar
             self._arrange(request, row, new, aborted=self._is_abort(finish))
@@ -88,15 +88,15 @@ class Finishing:
     def _decide(self, request: Request, row: int, num_new: int) -> None:
         try:
             self._stage.call(Role.FINISH, request, num_new)
-        except CannotRunError:
-            if not self._stops[request.qid].num_texts and not self._outputs[request.qid].base:
+        except CannotRunError as error:
+            if not any(what in str(error) for what in _NOT_RECORDED):
                 raise
-            return  # it asked for stop strings or for tokens that were not recorded: not captured
+            return
         why = request.finished_reason
         if why is None:
             self._tracks.put_rows(_PLACE, row, (0, NONE64, NONE64))
             return
         name = type(why).__name__
-        reason = Reason.ABORT if why is _ABORTED else _REASONS.get(name, Reason.OTHER)
+        reason = Reason.ABORT if why is _ABORTED else REASONS.get(name, Reason.OTHER)
         length = NONE64 if request.finished_len is None else int(request.finished_len)
         self._tracks.put_rows(_PLACE, row, (1, int(reason), length))

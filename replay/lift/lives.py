@@ -133,10 +133,12 @@ class Lives:
         table, rows = self._tape.events[Kind.RESULT], self._tape.rows[Kind.RESULT][ref]
         recorded, workers = present(table.stride[ref]), present(table.worker_stride[ref])
         width = table.num_tokens[ref] // len(rows)
-        stride = recorded or workers or width
-        self._stage.scheduler.draft_worker.speculative_num_draft_tokens = workers or stride
         accept = self._tape.rows_of[Kind.RESULT].accept_len[rows.start : rows.stop]
-        return Result(self._tokens[ref], accept, stride, present(table.num_non_draft[ref]))
+        stride = recorded or workers or width or max(accept)
+        # Lengths go by how many tokens there are; which ones, where they were not captured, bears on none.
+        tokens = self._tokens[ref] or [0] * (stride * len(rows))
+        self._stage.scheduler.draft_worker.speculative_num_draft_tokens = workers or stride
+        return Result(tokens, accept, stride, present(table.num_non_draft[ref]))
 
     def _note(self, kind: Kind, row: int, request: Request, *, after: bool) -> int:
         committed, settled, allocated = self._books[kind, after]
