@@ -32,6 +32,8 @@ def _who(recording: Recording) -> Iterator[tuple[str, str]]:
         "recorded",
         f"{run.started}, by specdiff {run.specdiff_version}, pid {run.pid}, run {run.run_id}",
     )
+    for step in recording.derived:
+        yield "derived", f"by specdiff {step.how}: {step.says}; from sha256 {step.source[:16]}"
     yield "command", printable(shlex.join(run.command))
     steps = f"{run.num_steps} steps, topk {run.topk}, {run.num_draft_tokens} draft tokens"
     yield (

@@ -96,6 +96,7 @@ class _Parts:
             run=run,
             stats=self.stats,
             damage=damage,
+            derived=(),
             rids=tuple(str(request["rid"]) for request in self.requests),
             details=tuple(json.dumps(request, sort_keys=True) for request in self.requests),
             tokens=np.frombuffer(bytes(self.tokens), dtype=np.int32),

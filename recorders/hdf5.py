@@ -20,6 +20,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from .derived import derived_from_json, derived_to_json
 from .errors import RecordingError
 from .recording import TABLE_NAMES, Recording, columns, dtype_of
 from .run import run_from_json, stats_from_json, to_json
@@ -93,6 +94,7 @@ def _write(file: h5py.File, recording: Recording) -> None:
         "run": json.loads(to_json(recording.run)),
         "stats": recording.stats and json.loads(to_json(recording.stats)),
         "damage": recording.damage,
+        "derived": derived_to_json(recording.derived),
         "rids": recording.rids,
         "details": recording.details,
         "tables": {
@@ -146,6 +148,9 @@ def _read(file: h5py.File) -> Recording:
         run=run_from_json(json.dumps(manifest["run"])),
         stats=stats_from_json(json.dumps(stats)) if stats is not None else None,
         damage=manifest["damage"],
+        derived=derived_from_json(
+            manifest.get("derived", [])
+        ),  # absent: written before there was any
         rids=tuple(manifest["rids"]),
         details=tuple(manifest["details"]),
         **tables,

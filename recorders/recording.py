@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import schema
+from .derived import Derived
 from .errors import RecordingError
 from .run import Run, Stats
 from .schema import EVENT_TABLES, NONE64, ROW_TABLES, Kind
@@ -26,6 +27,7 @@ class Recording:
     run: Run
     stats: Stats | None  # None: the process died before it wrote any
     damage: str | None  # what the journal lost at its end, in a sentence
+    derived: tuple[Derived, ...]  # empty: as it was recorded
     rids: tuple[str, ...]  # by qid
     details: tuple[str, ...]  # by qid: stop conditions and the rest, as JSON
     events: schema.Events
@@ -58,6 +60,11 @@ class Recording:
 
     def __post_init__(self) -> None:
         check(self)
+
+    @property
+    def has_every_request(self) -> bool:
+        """Whether the batches are whole: else sums over a batch, as the server computed them, are of others too."""
+        return not any(step.requests_left_out for step in self.derived)
 
     def event_table(self, kind: Kind) -> Any:
         """The event table of a kind (`Kind.PREPARE` -> `prepares`)."""

@@ -19,6 +19,8 @@ from .ledger import Ledger, Series
 from .quantity import Quantity
 from .tensors import column, nullable
 
+_LEFT_OUT = "requests were left out of this recording, so that the server's sums are not those of its batches"
+
 
 def observed(columns: Columns) -> Ledger:
     series = [
@@ -35,7 +37,8 @@ def observed(columns: Columns) -> Ledger:
         _released(columns),
         _inherited(columns),
     ]
-    return Ledger("observed", tuple(series))
+    reasons = {} if columns.recording.has_every_request else {Quantity.SEQ_LENS_SUM: _LEFT_OUT}
+    return Ledger("observed", tuple(series), reasons)
 
 
 def _committed(columns: Columns) -> Series:
@@ -154,7 +157,8 @@ def _sums(columns: Columns) -> Series:
     for kind, source in sources.items():
         mine = cells.kind == kind
         values[mine] = source(recording)[cells.row[mine]]
-    captured = torch.ones_like(values, dtype=torch.bool)  # None is a state that was seen
+    # None is a state that was seen; of batches that lost requests since, nothing was.
+    captured = torch.full_like(values, recording.has_every_request, dtype=torch.bool)
     return Series(Quantity.SEQ_LENS_SUM, cells, values[:, None], captured)
 
 

@@ -1,0 +1,36 @@
+"""What was done to a recording since it was recorded: a recording made from another says from which and how."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import RecordingError
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """One step from one recording to the next, as `specdiff shrink` or `specdiff redact` takes it."""
+
+    how: str  # the command: shrink, redact
+    source: str  # sha256 of the file it was made from
+    says: str  # what was left out or replaced, in a sentence
+    requests_left_out: int  # what the server computed of whole batches is not captured then
+
+
+def derived_to_json(steps: tuple[Derived, ...]) -> list[dict[str, Any]]:
+    return [dataclasses.asdict(step) for step in steps]
+
+
+def derived_from_json(raw: Any) -> tuple[Derived, ...]:
+    """Raises RecordingError where it is not what `derived_to_json` makes."""
+    names = {field.name for field in dataclasses.fields(Derived)}
+    if not isinstance(raw, list) or any(
+        not isinstance(item, dict) or item.keys() != names for item in raw
+    ):
+        raise RecordingError(
+            f"/manifest derived: a list of {', '.join(sorted(names))} was expected. "
+            "Copy the file again from where it was made."
+        )
+    return tuple(Derived(**item) for item in raw)
