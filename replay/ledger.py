@@ -9,15 +9,7 @@ import torch
 from torch import Tensor
 
 from .cells import Cells
-from .quantity import Quantity
-
-# The parts of a value, where it has more than one.
-PARTS: dict[Quantity, tuple[str, ...]] = {
-    Quantity.ROUTED_EXPERTS: ("collected", "start", "end"),
-    Quantity.INDEXER_TOPK: ("collected", "start", "end"),
-    Quantity.SPEC_HISTOGRAM: ("steps", "drafts"),  # sum(hist), sum(i * hist[i])
-    Quantity.FINISH: ("finished", "reason", "finished_len"),
-}
+from .quantity import PARTS, Quantity
 
 
 @dataclass(frozen=True, slots=True, eq=False)

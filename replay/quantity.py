@@ -20,3 +20,12 @@ class Quantity(str, Enum):
     FINISH = "finish"
     RELEASED_LEN = "released_len"
     SESSION_COMMITTED = "session_committed"
+
+
+# The parts of a value, where it has more than one.
+PARTS: dict[Quantity, tuple[str, ...]] = {
+    Quantity.ROUTED_EXPERTS: ("collected", "start", "end"),
+    Quantity.INDEXER_TOPK: ("collected", "start", "end"),
+    Quantity.SPEC_HISTOGRAM: ("steps", "drafts"),  # sum(hist), sum(i * hist[i])
+    Quantity.FINISH: ("finished", "reason", "finished_len"),
+}

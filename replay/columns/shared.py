@@ -36,6 +36,9 @@ class Columns:
         made: T = self._made[key]
         return made
 
+    def has(self, key: Hashable) -> bool:
+        return key in self._made
+
     @cached_property
     def cells(self) -> dict[Quantity, Cells]:
         return {quantity: cells_of(self.recording, quantity) for quantity in Quantity}

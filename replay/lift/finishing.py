@@ -94,9 +94,9 @@ class Finishing:
             return
         why = request.finished_reason
         if why is None:
-            self._tracks.put_rows(_PLACE, row, (0, NONE64, NONE64))
+            self._tracks.put_parts(_PLACE, row, 0, NONE64, NONE64)
             return
         name = type(why).__name__
         reason = Reason.ABORT if why is _ABORTED else REASONS.get(name, Reason.OTHER)
         length = NONE64 if request.finished_len is None else int(request.finished_len)
-        self._tracks.put_rows(_PLACE, row, (1, int(reason), length))
+        self._tracks.put_parts(_PLACE, row, 1, int(reason), length)

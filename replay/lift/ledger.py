@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from array import array
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,15 +15,30 @@ from ..columns.shared import Columns
 from ..ledger import Ledger, Series, nothing
 from ..quantity import Quantity
 from ..spec import Lifted
-from .engine import replay
+from .departure import Departure
+from .engine import optional, replay
 from .link import Books
 from .open import books_of
-from .tracks import Place, Tracks, Value
+from .tracks import UNSET, Place, Tracks
 
 
 def lifted(columns: Columns, path: Lifted) -> Ledger:
     """Raises UsageError or NoVerdictError where the source cannot be had, or its books cannot run here."""
     return ledger_of(columns, books_of(path), str(path))
+
+
+def departs(columns: Columns, books: Books, ledger: Ledger, wanted: Sequence[Quantity]) -> bool:
+    """Whether these books depart from a ledger, replayed no further than the first value that shows it.
+
+    False only says that nothing has been seen: `diff` has the last word, over a ledger that costs nothing any more.
+    """
+    seen = Departure([ledger[quantity] for quantity in wanted])
+    key = _key(books, wanted)
+    if not columns.has(key):
+        tracks = replay(books, columns.recording, wanted, seen)
+        if not seen.found:
+            columns.once(key, lambda: tracks)
+    return seen.found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,7 +54,7 @@ def lengths(columns: Columns, path: Lifted) -> Lengths:
     """The committed lengths of a lifted path where a request's life is told, extends and retracts included."""
     tracks, touches = _tracks(columns, books_of(path)), columns.touches
     raw, settled = (
-        {kind: tracks.values.get(Place(quantity, kind, True), {}) for kind in Kind}
+        {kind: tracks.values.get(Place(quantity, kind, True), array("q")) for kind in Kind}
         for quantity in (Quantity.KV_COMMITTED_LEN, Quantity.KV_COMMITTED_LEN_SETTLED)
     )
     raws, bare = torch.zeros_like(touches.row), torch.zeros_like(touches.row)
@@ -51,15 +67,22 @@ def lengths(columns: Columns, path: Lifted) -> Lengths:
     return Lengths(raws, raws - bare, known)
 
 
-def ledger_of(columns: Columns, books: Books, path: str) -> Ledger:
-    tracks = _tracks(columns, books)
+def ledger_of(
+    columns: Columns, books: Books, path: str, wanted: Sequence[Quantity] = tuple(Quantity)
+) -> Ledger:
+    """`wanted`: what else is computed on the way is in the ledger too."""
+    tracks = _tracks(columns, books, wanted)
     series = tuple(_series(quantity, columns.cells[quantity], tracks) for quantity in Quantity)
     return Ledger(path, series, tracks.reasons, books.surface.unknown)
 
 
-def _tracks(columns: Columns, books: Books) -> Tracks:
+def _tracks(columns: Columns, books: Books, wanted: Sequence[Quantity] = tuple(Quantity)) -> Tracks:
     """Books that are the same code are replayed once, whatever they are called."""
-    return columns.once(("lifted", books.surface.digest), lambda: replay(books, columns.recording))
+    return columns.once(_key(books, wanted), lambda: replay(books, columns.recording, wanted))
+
+
+def _key(books: Books, wanted: Sequence[Quantity]) -> Hashable:
+    return ("lifted", books.surface.digest, optional(wanted))
 
 
 def _series(quantity: Quantity, cells: Cells, tracks: Tracks) -> Series:
@@ -73,12 +96,13 @@ def _series(quantity: Quantity, cells: Cells, tracks: Tracks) -> Series:
     return made
 
 
-def _dense(track: Mapping[int, Value], rows: Tensor, parts: int) -> tuple[Tensor, Tensor]:
+def _dense(track: array[int], rows: Tensor, parts: int) -> tuple[Tensor, Tensor]:
     """What was noted for each of these rows, (rows, parts), and whether anything was."""
-    size = max(max(track, default=0), int(rows.max()) if len(rows) else 0) + 1
-    values = torch.zeros(size, parts, dtype=torch.int64)
-    captured = torch.zeros(size, dtype=torch.bool)
-    at = torch.tensor(list(track), dtype=torch.int64)
-    noted = torch.tensor(list(track.values()), dtype=torch.int64)
-    values[at], captured[at] = noted.reshape(len(track), parts), True
-    return values[rows], captured[rows]
+    if not track:
+        return torch.zeros(len(rows), parts, dtype=torch.int64), torch.zeros(
+            len(rows), dtype=torch.bool
+        )
+    noted = torch.frombuffer(track, dtype=torch.int64).reshape(-1, parts)[rows]
+    captured = noted[:, 0] != UNSET
+    noted[~captured] = 0
+    return noted, captured

@@ -156,7 +156,7 @@ class Lives:
         if self._stage.histogram and counted and known(getattr(request, counted)):
             steps: list[int] = getattr(request, self._stage.histogram)
             drafts = sum(i * count for i, count in enumerate(steps))
-            self._tracks.put_rows(_HISTOGRAM, ref, (sum(steps), drafts))
+            self._tracks.put_parts(_HISTOGRAM, ref, sum(steps), drafts)
 
     def _count(self, row: int, request: Request) -> None:
         for track, name in self._counts:

@@ -50,6 +50,6 @@ class Rows:
     def _put(self, quantity: Quantity, ref: int, rows: Span | None) -> None:
         place = Place(quantity, Kind.FINISH, False)
         if rows is None:
-            self._tracks.put_rows(place, ref, (0, 0, 0))
+            self._tracks.put_parts(place, ref, 0, 0, 0)
         elif rows.known:
-            self._tracks.put_rows(place, ref, (1, rows.start, rows.stop))
+            self._tracks.put_parts(place, ref, 1, rows.start, rows.stop)

@@ -46,6 +46,12 @@ class Tape:
         kinds, refs = self.recording.events.kind.tolist(), self.recording.events.ref.tolist()
         return zip(map(Kind, kinds), refs, strict=True)
 
+    def size(self, kind: Kind, *, per_batch: bool) -> int:
+        """Rows of the kind's row table; of its event table where it has none, or where one value is the whole batch's."""
+        if kind in self.rows_of and not per_batch:
+            return len(self.rows_of[kind].qid)
+        return int((self.recording.events.kind == kind).sum())
+
     def qids(self, kind: Kind, ref: int) -> list[int]:
         rows = self.rows[kind][ref]
         return self.rows_of[kind].qid[rows.start : rows.stop]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ...recorders.schema import NONE64, Kind
-from ..quantity import Quantity
+from ..quantity import PARTS, Quantity
 from .standin import known
+from .tape import Tape
 
-Value = int | tuple[int, ...]  # one part, or the parts as in `ledger.PARTS`; None is NONE64
+UNSET = NONE64 + 1  # nothing was noted here
 
 
 class Place(NamedTuple):
@@ -19,22 +21,33 @@ class Place(NamedTuple):
     kind: Kind
     after: bool
 
+    @property
+    def parts(self) -> int:
+        return len(PARTS.get(self.quantity, ("",)))
+
 
 @dataclass(slots=True)
 class Tracks:
-    """Rows that are not there were not captured. `reasons`: why a quantity never was, in a sentence."""
+    """Rows where nothing was noted were not captured. `reasons`: why a quantity never was, in a sentence.
 
-    values: dict[Place, dict[int, Value]] = field(default_factory=dict)
+    `values`: int64, the parts of one row (as in `PARTS`) after those of the row before; None is NONE64.
+    """
+
+    tape: Tape
+    values: dict[Place, array[int]] = field(default_factory=dict)
     reasons: dict[Quantity, str] = field(default_factory=dict)
 
-    def track(self, place: Place) -> dict[int, Value]:
+    def track(self, place: Place) -> array[int]:
         """The values of one place, to be written by row."""
-        return self.values.setdefault(place, {})
+        if place not in self.values:
+            rows = self.tape.size(place.kind, per_batch=place.quantity is Quantity.SEQ_LENS_SUM)
+            self.values[place] = array("q", [UNSET]) * (rows * place.parts)
+        return self.values[place]
 
     def put(self, place: Place, row: int, value: int | None) -> None:
         """A length that depends on something unknown is left out."""
         if known(value):
             self.track(place)[row] = NONE64 if value is None else int(value)
 
-    def put_rows(self, place: Place, row: int, value: Value) -> None:
-        self.track(place)[row] = value
+    def put_parts(self, place: Place, row: int, *parts: int) -> None:
+        self.track(place)[row * len(parts) : (row + 1) * len(parts)] = array("q", parts)

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from packaging.version import Version
+
 from ...recorders.errors import NoVerdictError, UsageError
 from .cache import cache_root
 
@@ -35,7 +37,7 @@ def wheel_of(version: str) -> Path:
 def in_cache() -> list[str]:
     """Versions whose wheel is in the cache."""
     wheels = (cache_root() / "sglang" / "wheels").glob("sglang-*.whl")
-    return sorted({wheel.name.split("-")[1] for wheel in wheels}, key=_order)
+    return sorted({wheel.name.split("-")[1] for wheel in wheels}, key=Version)
 
 
 def recorded_hash(wheel: Path) -> str | None:
@@ -94,7 +96,3 @@ def _fetch(version: str, folder: Path) -> None:
         f"sglang=={version}: the wheel is not in {folder} and could not be fetched. pip said: {said}\n"
         "A wheel fetched elsewhere may be put there by hand."
     )
-
-
-def _order(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version))
