@@ -44,14 +44,14 @@ def _result(path: Path, result: Result) -> dict[str, Any]:
         "fixed": str(result.new),
         "verdict": result.verdict.value,
         "quantities": {
-            quantity.quantity.value: _quantity(quantity) for quantity in result.quantities
+            quantity.quantity.value: quantity_to_json(quantity) for quantity in result.quantities
         },
         "exercised": result.exercised,
         "unknown_globals": list(result.unknown),
     }
 
 
-def _quantity(result: QuantityResult) -> dict[str, Any]:
+def quantity_to_json(result: QuantityResult) -> dict[str, Any]:
     return {
         "compared": result.num_compared,
         "differed": result.num_differed,
@@ -69,8 +69,10 @@ def _by_fix(fix: ByFix) -> dict[str, Any]:
 
 
 def _divergence(first: Divergence | None) -> dict[str, Any] | None:
-    if first is None:
-        return None
+    return None if first is None else divergence_to_json(first)
+
+
+def divergence_to_json(first: Divergence) -> dict[str, Any]:
     return {
         "step": first.step,
         "event": first.event,

@@ -136,9 +136,20 @@ def replay(
 
     `Verdict.NO_VERDICT` when nothing was compared at all, or not one value of a quantity that was asked for by name.
     """
-    columns = Columns(recording)
-    toggles = Toggles(columns)
-    ledgers = ledger_of(columns, toggles, old), ledger_of(columns, toggles, new)
+    return compare(Columns(recording), old, new, quantities)
+
+
+def compare(
+    columns: Columns, old: Path, new: Path, quantities: Sequence[Quantity] | None = None
+) -> Result:
+    """`replay`, of a recording that other paths are replayed over too: what they share is computed once."""
+    recording = columns.recording
+    toggles = columns.once("toggles", lambda: Toggles(columns))
+    wanted = tuple(quantities or Quantity)
+    ledgers = (
+        ledger_of(columns, toggles, old, wanted),
+        ledger_of(columns, toggles, new, wanted),
+    )
     judge = _Judge(columns, toggles, (old, new), ledgers)
     results = tuple(
         judge(difference)
@@ -169,11 +180,13 @@ def _warnings(recording: Recording) -> Iterator[str]:
         yield f"the end of the recording is lost: {recording.damage}"
 
 
-def ledger_of(columns: Columns, toggles: Toggles, path: Path) -> Ledger:
-    """Raises UsageError or NoVerdictError where a lifted path cannot be had or cannot run."""
+def ledger_of(
+    columns: Columns, toggles: Toggles, path: Path, wanted: Sequence[Quantity] = tuple(Quantity)
+) -> Ledger:
+    """`wanted`: a lifted path leaves out what nobody wants. Raises UsageError or NoVerdictError where a lifted path cannot be had or cannot run."""
     if isinstance(path, FixSet):
         return toggles(path.fixes)
-    return lifted(columns, path) if isinstance(path, Lifted) else observed(columns)
+    return lifted(columns, path, wanted) if isinstance(path, Lifted) else observed(columns)
 
 
 def _verdict(results: Sequence[QuantityResult], *, named: bool) -> Verdict:

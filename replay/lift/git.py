@@ -9,14 +9,14 @@ from typing import IO
 from ...recorders.errors import UsageError
 from .source import PROBE, ROOTS
 
-_GIT = ("git", "--no-pager", "-c", "core.quotePath=false")
+GIT = ("git", "--no-pager", "-c", "core.quotePath=false")
 
 
 def commit_of(repo: Path, revision: str) -> str:
     """The full hash of a commit, tag or branch. Raises UsageError where there is none."""
     if not repo.is_dir():
         raise UsageError(f"--repo {str(repo)!r}: no such folder.")
-    command = [*_GIT, "-C", str(repo), "rev-parse", "--verify", "--quiet", "--end-of-options"]
+    command = [*GIT, "-C", str(repo), "rev-parse", "--verify", "--quiet", "--end-of-options"]
     try:
         done = subprocess.run(
             [*command, f"{revision}^{{commit}}"], capture_output=True, text=True, check=False
@@ -25,7 +25,7 @@ def commit_of(repo: Path, revision: str) -> str:
         raise UsageError("sglang@REV needs git, which is not installed.") from None
     if done.returncode:
         inside = subprocess.run(
-            [*_GIT, "-C", str(repo), "rev-parse", "--git-dir"], capture_output=True, check=False
+            [*GIT, "-C", str(repo), "rev-parse", "--git-dir"], capture_output=True, check=False
         )
         if inside.returncode:
             raise UsageError(f"--repo {str(repo)!r}: not a git repository.")
@@ -41,7 +41,7 @@ class CatFile:
 
     def __init__(self, repo: Path) -> None:
         self._process = subprocess.Popen(
-            [*_GIT, "-C", str(repo), "cat-file", "--batch"],
+            [*GIT, "-C", str(repo), "cat-file", "--batch"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -22,9 +22,9 @@ from .open import books_of
 from .tracks import UNSET, Place, Tracks
 
 
-def lifted(columns: Columns, path: Lifted) -> Ledger:
+def lifted(columns: Columns, path: Lifted, wanted: Sequence[Quantity] = tuple(Quantity)) -> Ledger:
     """Raises UsageError or NoVerdictError where the source cannot be had, or its books cannot run here."""
-    return ledger_of(columns, books_of(path), str(path))
+    return ledger_of(columns, books_of(path), str(path), wanted)
 
 
 def departs(columns: Columns, books: Books, ledger: Ledger, wanted: Sequence[Quantity]) -> bool:

@@ -1,0 +1,91 @@
+"""specdiff bisect: which release or commit changed the books."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..replay.quantity import Quantity
+from .main import DIFFERS, SAME
+
+
+@click.command()
+@click.argument("recording", type=click.Path(readable=False))
+@click.option("--good", required=True, metavar="PATH", help="sglang==VERSION or sglang@REV.")
+@click.option("--bad", required=True, metavar="PATH", help="The other end; older or newer.")
+@click.option(
+    "--quantity",
+    "quantities",
+    multiple=True,
+    type=click.Choice([quantity.value for quantity in Quantity]),
+    help="Only this quantity counts. May be repeated.",
+)
+@click.option(
+    "--against",
+    metavar="PATH",
+    help="Good is what equals this path (observed, fixed, ...), instead of the good end's own books.",
+)
+@click.option(
+    "--repo", metavar="PATH", help="The git clone that a path sglang@REV names a commit of."
+)
+@click.option("--skip", multiple=True, metavar="REV", help="A commit not to judge.")
+@click.option(
+    "--log",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write down each finding here; of commits as `git bisect replay` reads it.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="Output form.",
+)
+def bisect(
+    recording: str,
+    good: str,
+    bad: str,
+    quantities: tuple[str, ...],
+    against: str | None,
+    repo: str | None,
+    skip: tuple[str, ...],
+    log: Path | None,
+    form: str,
+) -> int:
+    """Find the release or commit whose books first differ from the good end's, over one RECORDING.
+
+    Between two releases every one is replayed, so that changes back are seen too; between two commits git halves the
+    history, which assumes one change. Exit code 1 where a change was found, 0 where the ends say the same.
+    """
+    # imported late: torch comes with the engine, and `--help` must not wait for it
+    from ..recorders import hdf5
+    from ..replay import spec
+    from ..replay.bisect.bisection import bisect as find
+    from ..replay.columns.shared import Columns
+    from . import report_bisect
+    from .progress_bisect import Narrowing
+
+    ends = [spec.parse(text, repo) for text in (good, bad)]
+    first, last = (report_bisect.end(path) for path in ends)
+    narrowing = Narrowing(recording, first, last, repo, log)
+    stopped: BaseException | None = None
+    try:
+        found = find(
+            Columns(hdf5.load(Path(recording))),
+            first,
+            last,
+            quantities=[Quantity(name) for name in quantities] or list(Quantity),
+            reference=None if against is None else spec.parse(against, repo),
+            skip=skip,
+            report=narrowing,
+        )
+    except BaseException as error:
+        stopped = error
+        raise
+    finally:
+        narrowing.close(stopped)
+    report = report_bisect.print_json if form == "json" else report_bisect.print_table
+    report(recording, found)
+    return SAME if found.inside is None else DIFFERS

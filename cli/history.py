@@ -1,0 +1,72 @@
+"""specdiff history: every version at which the books for one recording changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..replay.quantity import Quantity
+from .main import DIFFERS, NO_VERDICT, SAME
+
+
+@click.command()
+@click.argument("recording", type=click.Path(readable=False))
+@click.option("--from", "oldest", default="sglang==0.5.9", show_default=True, metavar="PATH")
+@click.option("--to", "newest", default="sglang==0.5.23", show_default=True, metavar="PATH")
+@click.option(
+    "--quantity",
+    "quantities",
+    multiple=True,
+    type=click.Choice([quantity.value for quantity in Quantity]),
+    help="Only this quantity. May be repeated.",
+)
+@click.option(
+    "--repo", metavar="PATH", help="The git clone that a path sglang@REV names a commit of."
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="Output form.",
+)
+def history(
+    recording: str,
+    oldest: str,
+    newest: str,
+    quantities: tuple[str, ...],
+    repo: str | None,
+    form: str,
+) -> int:
+    """Tell how the books for one RECORDING changed from version to version, oldest first.
+
+    The ends are two releases, or two commits of a clone (then along first parents, those that touch the runtime).
+    Exit code 1 where the books changed at all, 125 where nothing could be compared.
+    """
+    # imported late: torch comes with the engine, and `--help` must not wait for it
+    from ..recorders import hdf5
+    from ..replay import spec
+    from ..replay.columns.shared import Columns
+    from ..replay.history import Chapter, versions
+    from ..replay.history import history as tell
+    from . import report_history
+    from .report_bisect import end
+
+    paths = versions(end(spec.parse(oldest, repo)), end(spec.parse(newest, repo)))
+    wanted = [Quantity(name) for name in quantities] or list(Quantity)
+    told = 0
+
+    def report(chapter: Chapter) -> None:
+        nonlocal told
+        told += 1
+        says = "changed" if chapter.changed else "skipped" if chapter.why else "same"
+        click.echo(f"{told} of {len(paths)}  {chapter.path} {says}", err=True)
+
+    chapters = tell(Columns(hdf5.load(Path(recording))), paths, wanted, report)
+    show = report_history.print_json if form == "json" else report_history.print_table
+    show(recording, chapters)
+    if any(chapter.changed for chapter in chapters):
+        return DIFFERS
+    return SAME if sum(chapter.why is None for chapter in chapters) > 1 else NO_VERDICT

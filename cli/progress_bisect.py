@@ -1,0 +1,95 @@
+"""How a bisection narrows: drawn on stderr, written to a log, and said again where it is stopped."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TextIO
+
+import click
+
+from ..replay.bisect.judge import Finding
+from ..replay.bisect.search import Progress
+from ..replay.spec import Lifted, Origin
+
+_WIDTH = 40  # characters of the bracket
+
+
+class Narrowing:
+    """A `Report` of a search. On Ctrl-C it says how to go on from there."""
+
+    def __init__(
+        self, recording: str, good: Lifted, bad: Lifted, repo: str | None, log: Path | None
+    ) -> None:
+        self._recording, self._repo = recording, repo
+        self._commits = good.origin is Origin.REVISION
+        self._last: Progress | None = None
+        self._log: TextIO | None = log.open("w", encoding="utf-8") if log else None
+        self._write(f"# specdiff bisect {shlex.quote(recording)} --good {good} --bad {bad}")
+
+    def __call__(self, progress: Progress) -> None:
+        if self._last is None and self._commits:
+            self._start(progress)
+        self._last = progress
+        if progress.tested is not None:
+            self._found(progress.tested.path, progress.tested.finding, progress.tested.why)
+        click.echo(self._line(progress), err=True)
+
+    def close(self, stopped: BaseException | None) -> None:
+        """`stopped`: what ended the search before it was done."""
+        if self._log is not None:
+            self._log.close()
+        if isinstance(stopped, KeyboardInterrupt) and self._last and self._commits:
+            click.echo(f"\nGo on with: {self.resume(self._last)}", err=True)
+
+    def resume(self, progress: Progress) -> str:
+        good, bad = progress.ends
+        words = ["specdiff", "bisect", self._recording]
+        words += ["--good", f"sglang@{good.where}", "--bad", f"sglang@{bad.where}"]
+        words += ["--repo", self._repo or "."]
+        for commit in progress.skipped:
+            words += ["--skip", commit]
+        return shlex.join(words)
+
+    def _start(self, progress: Progress) -> None:
+        """git's good is the older end; where the fix is looked for, the terms are others."""
+        good, bad = progress.ends
+        ends = ((Finding.BAD, bad), (Finding.GOOD, good))
+        self._write(
+            "git bisect start" + ("" if progress.forward else " --term-old=broken --term-new=fixed")
+        )
+        for finding, path in ends:
+            self._found(path, finding, None, forward=progress.forward)
+
+    def _found(
+        self, path: Lifted, finding: Finding, why: str | None, *, forward: bool | None = None
+    ) -> None:
+        forward = (self._last is None or self._last.forward) if forward is None else forward
+        if not self._commits:
+            self._write(f"{finding.value} {path}" + (f"  # {why}" if why else ""))
+            return
+        words = {Finding.GOOD: "good", Finding.BAD: "bad", Finding.SKIPPED: "skip"}
+        if not forward:
+            words |= {Finding.GOOD: "fixed", Finding.BAD: "broken"}
+        self._write(f"# {path}" + (f": {why}" if why else ""))
+        self._write(f"git bisect {words[finding]} {path.where}")
+
+    def _write(self, line: str) -> None:
+        if self._log is not None:
+            self._log.write(line + "\n")
+            self._log.flush()
+
+    def _line(self, progress: Progress) -> str:
+        says = ""
+        if progress.tested is not None:
+            says = f"  {progress.tested.path} {progress.tested.finding.value}"
+        if not self._commits:
+            return f"{progress.of - progress.left} of {progress.of}{says}"
+        return f"{bracket(progress.span, progress.of)} {progress.left} left{says}"
+
+
+def bracket(span: tuple[int, int], of: int) -> str:
+    """The candidates as a line, oldest on the left: `.` settled, `#` may still be the answer."""
+    width = min(of, _WIDTH)
+    first, last = (place * width // of for place in span)
+    return "[" + "." * first + "#" * (last - first + 1) + "." * (width - last - 1) + "]"

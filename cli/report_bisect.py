@@ -1,0 +1,172 @@
+"""The result of a bisection, for a person and as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.text import Text
+
+from ..recorders.errors import UsageError
+from ..replay.bisect.bisection import Bisection, Inside
+from ..replay.bisect.commits import subject
+from ..replay.bisect.inside import RoleChange
+from ..replay.bisect.judge import Finding, Tested
+from ..replay.bisect.line import Change
+from ..replay.spec import Lifted, Origin
+from ..replay.spec import Path as Spec
+from ..replay.verdict import Result
+from . import report_json
+from .console import Output
+from .report_replay import fixes, where
+
+SCHEMA_VERSION = 1
+_STYLE = {Finding.GOOD: "green", Finding.BAD: "bold red", Finding.SKIPPED: "yellow"}
+
+
+def end(path: Spec) -> Lifted:
+    """Raises UsageError for a path that lies on no line of versions."""
+    if isinstance(path, Lifted) and path.origin in (Origin.RELEASE, Origin.REVISION):
+        return path
+    raise UsageError(
+        f"{path} is neither a release nor a commit: expected sglang==VERSION, or sglang@REV with --repo PATH."
+    )
+
+
+def print_table(recording: str, found: Bisection) -> None:
+    console = Output()
+    console.print(Text.assemble((recording, "bold"), f"  {found.good} (good) to {found.bad} (bad)"))
+    console.print()
+    change = found.search.change
+    if change is None or found.inside is None:
+        console.print(Text(f"same: {found.num_compared} values compared, none differs", "green"))
+        between = f"--from {found.good} --to {found.bad}"
+        console.print(
+            f"Whether they changed in between and back: specdiff history {recording} {between}"
+        )
+        return
+    _print_tested(console, found)
+    _print_change(console, found, change)
+    _print_inside(console, found.inside)
+
+
+def _print_tested(console: Output, found: Bisection) -> None:
+    table = console.table("tested", "books", "found", "")
+    digest: str | None = None
+    for one in found.search.tested:
+        same = one.digest is not None and one.digest == digest
+        books = "the same code" if same else (one.digest or "-")[:8]
+        table.add_row(
+            str(one.path), books, Text(one.finding.value, _STYLE[one.finding]), one.why or ""
+        )
+        digest = one.digest
+    console.print(table)
+    console.print()
+
+
+def _print_change(console: Output, found: Bisection, change: Change) -> None:
+    if len(change.suspects) == 1:
+        console.print(Text.assemble("first changed: ", (_title(change.shown), "bold")))
+    else:
+        console.print(Text(f"first changed: one of {len(change.suspects)}", "bold"))
+        for one in change.suspects:
+            console.print(f"  {_title(one)}" + (f": {one.why}" if one.why else ""))
+    for other in found.search.others:
+        back = "back to good" if other.shown.finding is Finding.GOOD else "changed again"
+        console.print(f"{back}: {_title(other.shown)}")
+    if found.search.one_change:
+        console.print("This assumes that there is one change between the ends.", style="dim")
+    console.print()
+
+
+def _title(one: Tested) -> str:
+    path = one.path
+    if path.origin is not Origin.REVISION:
+        return str(path)
+    return f"{path.where} {subject(Path(path.repo or '.'), path.where)}"
+
+
+def _print_inside(console: Output, inside: Inside) -> None:
+    result = inside.result
+    console.print(f"{result.old} against {result.new}:")
+    print_changed(console, result)
+    quantity, first = inside.first
+    console.print(f"first: {quantity.value}, {where(first)}: {first.cause}")
+    console.print()
+    alone = [role for role in inside.roles if role.alone]
+    rest = ", ".join(role.role.value for role in inside.roles if not role.alone)
+    if alone:
+        names = ", ".join(role.role.value for role in alone)
+        console.print(f"By itself this brings it about: {names}")
+        console.print(f"Changed too, but not by itself: {rest or 'nothing'}")
+    else:
+        console.print(f"No one function brings it about by itself; changed: {rest}")
+    for role in alone:
+        console.print()
+        for line in role.diff.rstrip("\n").split("\n"):
+            console.print(Text(line, _line_style(line)))
+
+
+def print_changed(console: Output, result: Result) -> None:
+    """The quantities that differ, each at its first divergence."""
+    table = console.table(
+        "quantity", "compared", "differed", "first divergence", "fixes", right=(1, 2)
+    )
+    for one in result.quantities:
+        if one.first is not None:
+            counts = str(one.num_compared), str(one.num_differed)
+            table.add_row(one.quantity.value, *counts, where(one.first), fixes(one.first))
+    console.print(table)
+
+
+def _line_style(line: str) -> str:
+    if line.startswith(("---", "+++")):
+        return "bold"
+    return {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")
+
+
+def print_json(recording: str, found: Bisection) -> None:
+    change, inside = found.search.change, found.inside
+    exact = change is not None and len(change.suspects) == 1
+    alone = [one.role.value for one in inside.roles if one.alone] if inside else []
+    first: dict[str, Any] | None = None
+    if inside is not None:
+        quantity, divergence = inside.first
+        first = {"quantity": quantity.value, **report_json.divergence_to_json(divergence)}
+    told = {
+        "schema_version": SCHEMA_VERSION,
+        "recording": recording,
+        "good": str(found.good),
+        "bad": str(found.bad),
+        "quantities": [quantity.value for quantity in found.quantities],
+        "compared": found.num_compared,
+        "first_changed": _name(change.shown) if change and exact else None,
+        "last_before": _name(change.last) if change else None,
+        "range": [_name(one) for one in change.suspects] if change else [],
+        "others": [
+            {"path": _name(other.shown), "verdict": other.shown.finding.value}
+            for other in found.search.others
+        ],
+        "assumes_one_change": found.search.one_change,
+        "tested": [
+            {"path": _name(one), "verdict": one.finding.value, "books": one.digest, "why": one.why}
+            for one in found.search.tested
+        ],
+        "role": alone[0] if alone else None,
+        "roles": [_role(one) for one in inside.roles] if inside else [],
+        "first": first,
+    }
+    json.dump(told, sys.stdout, indent=2)
+    sys.stdout.write("\n")
+
+
+def _name(one: Tested) -> str:
+    """As a path spec that names it for good."""
+    path = one.path
+    return f"sglang@{path.where}" if path.origin is Origin.REVISION else str(path)
+
+
+def _role(change: RoleChange) -> dict[str, Any]:
+    return {"role": change.role.value, "alone": change.alone, "diff": change.diff}

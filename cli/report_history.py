@@ -1,0 +1,82 @@
+"""The history of the books over one recording, for a person and as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rich.text import Text
+
+from ..replay.history import Chapter
+from ..replay.verdict import QuantityResult
+from . import report_json
+from .console import Output
+from .report_replay import fixes, where
+
+SCHEMA_VERSION = 1
+
+
+def print_table(recording: str, chapters: Sequence[Chapter]) -> None:
+    console = Output()
+    console.print(
+        Text.assemble((recording, "bold"), f"  {chapters[0].path} to {chapters[-1].path}")
+    )
+    console.print()
+    table = console.table(
+        "version", "books", "quantity", "differed", "of", "first", "fixes", right=(3, 4)
+    )
+    for place, chapter in enumerate(chapters):
+        _add(table, chapter, first=not place)
+    console.print(table)
+    console.print()
+    changed = sum(chapter.changed for chapter in chapters)
+    console.print(
+        f"{len(chapters)} versions, {changed} of them changed what the books say of this recording."
+    )
+
+
+def _add(table: Any, chapter: Chapter, *, first: bool) -> None:
+    """One row for each quantity that changed, or one that says that none did, and why."""
+    books = (chapter.digest or "-")[:8]
+    if chapter.why is not None:
+        table.add_row(str(chapter.path), books, Text(chapter.why, "yellow"))
+    elif chapter.result is None:
+        table.add_row(str(chapter.path), books, Text("-" if first else "the same code", "dim"))
+    elif not chapter.changed:
+        compared = sum(one.num_compared for one in chapter.result.quantities)
+        says = "other code, the same books" if compared else "nothing could be compared"
+        table.add_row(str(chapter.path), books, Text(says, "dim"), "0", str(compared))
+    else:
+        for place, one in enumerate(_changed(chapter)):
+            lead = (str(chapter.path), books) if not place else ("", "")
+            assert one.first is not None
+            counts = str(one.num_differed), str(one.num_compared)
+            table.add_row(*lead, one.quantity.value, *counts, where(one.first), fixes(one.first))
+
+
+def _changed(chapter: Chapter) -> list[QuantityResult]:
+    return [one for one in chapter.result.quantities if one.first] if chapter.result else []
+
+
+def print_json(recording: str, chapters: Sequence[Chapter]) -> None:
+    told = {
+        "schema_version": SCHEMA_VERSION,
+        "recording": recording,
+        "versions": [
+            {
+                "path": str(chapter.path),
+                "books": chapter.digest,
+                "changed": chapter.changed,
+                "why_skipped": chapter.why,
+                "quantities": {
+                    one.quantity.value: report_json.quantity_to_json(one)
+                    for one in _changed(chapter)
+                },
+            }
+            for chapter in chapters
+        ],
+    }
+    json.dump(told, sys.stdout, indent=2)
+    sys.stdout.write("\n")

@@ -1,0 +1,63 @@
+"""`specdiff bisect`: the first change between two ends, and what is inside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..columns.shared import Columns
+from ..quantity import Quantity
+from ..spec import Lifted, Path
+from ..verdict import Divergence, Result, compare
+from .inside import RoleChange, role_changes
+from .judge import Judge
+from .search import Report, Search, search
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """The change itself, between the last candidate before it and the first that shows it."""
+
+    result: Result
+    roles: tuple[RoleChange, ...]  # whose code differs; those that bring it about alone come first
+
+    @property
+    def first(self) -> tuple[Quantity, Divergence]:
+        """The earliest divergence."""
+        found = [(one.quantity, one.first) for one in self.result.quantities if one.first]
+        return min(found, key=lambda item: item[1].event)
+
+
+@dataclass(frozen=True, slots=True)
+class Bisection:
+    good: Lifted
+    bad: Lifted
+    quantities: tuple[Quantity, ...]
+    num_compared: int  # between the ends
+    search: Search
+    inside: Inside | None  # None: the ends say the same
+
+
+def bisect(
+    columns: Columns,
+    good: Lifted,
+    bad: Lifted,
+    *,
+    quantities: Sequence[Quantity],
+    reference: Path | None,
+    skip: Sequence[str],
+    report: Report,
+) -> Bisection:
+    """`reference`: whose books are the good ones; the good end's own where it is None.
+
+    Raises NoVerdictError where an end is not what it is said to be or cannot run, UsageError where there is nothing
+    to search.
+    """
+    judge = Judge(columns, reference or good, quantities)
+    found = search(judge, good, bad, report, skip)
+    inside = None
+    if found.change is not None:
+        last, shown = found.change.last.path, found.change.shown.path
+        result = compare(columns, last, shown, tuple(quantities))
+        inside = Inside(result, role_changes(columns, last, shown, tuple(quantities)))
+    return Bisection(good, bad, tuple(quantities), judge.num_compared(bad), found, inside)

@@ -1,0 +1,80 @@
+"""Which commit to judge next: git's own choice, so that merges and odd histories go as in `git bisect`."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...recorders.errors import UsageError
+from ..lift.git import GIT, commit_of
+
+
+@dataclass(slots=True)
+class Commits:
+    """The commits that may have made a change: what `bad` reaches and no good one does."""
+
+    repo: Path
+    good: set[str]
+    bad: str
+    skipped: set[str] = field(default_factory=set)
+
+    def middle(self) -> str | None:
+        """The commit that halves what is left; None where nothing is left but `bad` and skipped ones."""
+        told = self._git("rev-list", "--bisect-all", self.bad, "--not", *sorted(self.good))
+        ranked = (line.split()[0] for line in told.splitlines())
+        usable = (commit for commit in ranked if commit != self.bad)
+        return next((commit for commit in usable if commit not in self.skipped), None)
+
+    def left(self) -> list[str]:
+        """Oldest first, `bad` the last of them."""
+        told = self._git(
+            "rev-list", "--topo-order", "--reverse", self.bad, "--not", *sorted(self.good)
+        )
+        return told.split()
+
+    def _git(self, *arguments: str) -> str:
+        return run_git(self.repo, *arguments)
+
+
+def is_ancestor(repo: Path, older: str, newer: str) -> bool:
+    command = [*GIT, "-C", str(repo), "merge-base", "--is-ancestor", older, newer]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def merge_base(repo: Path, one: str, other: str) -> str:
+    """Raises UsageError where they have no common history."""
+    try:
+        return run_git(repo, "merge-base", one, other).strip()
+    except UsageError:
+        raise UsageError(
+            f"{one[:12]} and {other[:12]} have no common history in {repo}: nothing lies between them."
+        ) from None
+
+
+def parent(repo: Path, commit: str) -> str:
+    return run_git(repo, "rev-parse", f"{commit}^").strip()
+
+
+def first_parents(repo: Path, oldest: str, newest: str, under: Collection[str]) -> list[str]:
+    """Both ends, and what lies between them along first parents and touches these folders; oldest first."""
+    told = run_git(
+        repo, "rev-list", "--first-parent", "--reverse", f"{oldest}..{newest}", "--", *under
+    )
+    ends = [commit_of(repo, oldest), *told.split(), commit_of(repo, newest)]
+    return list(dict.fromkeys(ends))
+
+
+def subject(repo: Path, commit: str) -> str:
+    """Date and subject of a commit, on one line."""
+    return run_git(repo, "show", "--no-patch", "--format=%cs %s", commit).strip()
+
+
+def run_git(repo: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [*GIT, "-C", str(repo), *arguments], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise UsageError(f"git {arguments[0]} in {repo}: {done.stderr.strip() or 'failed'}")
+    return done.stdout

@@ -1,0 +1,89 @@
+"""Inside a change: which lifted function made it, shown by putting that one function alone into the books before."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from ..columns.shared import Columns
+from ..lift.link import compiled
+from ..lift.open import surface_of
+from ..lift.reach import reached
+from ..lift.roles import Role
+from ..lift.surface import Definition, Surface
+from ..quantity import Quantity
+from ..spec import Lifted
+from .judge import Finding, Judge
+
+
+@dataclass(frozen=True, slots=True)
+class RoleChange:
+    """A role whose code changed. `alone`: put into the books before, it changes what they say, all by itself."""
+
+    role: Role
+    alone: bool
+    diff: str  # unified, of the normalised source
+
+
+def role_changes(
+    columns: Columns, before: Lifted, after: Lifted, quantities: tuple[Quantity, ...]
+) -> tuple[RoleChange, ...]:
+    """Every role whose code differs, those that matter alone first."""
+    old, new = surface_of(before), surface_of(after)
+    judge = Judge(columns, before, quantities)
+    found = []
+    for role in Role:
+        was, now = reached(old, role), reached(new, role)
+        if text := "".join(_diff(old, new, was, now)):
+            finding, _ = judge.of_books(compiled(grafted(old, new, role)))
+            found.append(RoleChange(role, finding is Finding.BAD, text))
+    return tuple(sorted(found, key=lambda change: not change.alone))
+
+
+def grafted(base: Surface, other: Surface, role: Role) -> Surface:
+    """`base` with one role, and all that it reaches, from `other`. It may not run: the two may not fit together."""
+    taken = reached(other, role)
+    definitions = {item.key: item for item in base.definitions} | taken
+    members: dict[str, set[str]] = {}
+    for surface in (base, other):
+        for owner, keys in surface.members.items():
+            members.setdefault(owner, set()).update(key for key in keys if key in definitions)
+    roles = {name: key for name, key in base.roles.items() if name != role.value}
+    if role.value in other.roles:
+        roles[role.value] = other.roles[role.value]
+    owners = base.defaults.keys() | other.defaults.keys()
+    return replace(
+        base,
+        name=f"{base.name} with the {role.value} of {other.name}",
+        roles=roles,
+        definitions=tuple(definitions[key] for key in sorted(definitions)),
+        defaults={o: {**other.defaults.get(o, {}), **base.defaults.get(o, {})} for o in owners},
+        members={owner: tuple(sorted(keys)) for owner, keys in sorted(members.items())},
+    )
+
+
+def _diff(
+    old: Surface, new: Surface, was: Mapping[str, Definition], now: Mapping[str, Definition]
+) -> Iterator[str]:
+    """Definitions are paired by name: a function that only moved to another file did not change."""
+    before, after = ({item.name: item for item in found.values()} for found in (was, now))
+    for name in dict.fromkeys([*before, *after]):
+        one, other = before.get(name), after.get(name)
+        yield from difflib.unified_diff(
+            _lines(one),
+            _lines(other),
+            _place(old, one),
+            _place(new, other),
+        )
+
+
+def _lines(item: Definition | None) -> list[str]:
+    return [] if item is None else [f"{line}\n" for line in item.text.split("\n")]
+
+
+def _place(surface: Surface, item: Definition | None) -> str:
+    if item is None:
+        return f"{surface.name} (not there)"
+    path, _, name = item.key.partition(":")
+    return f"{surface.name} {path}:{item.line} {name}"

@@ -1,0 +1,82 @@
+"""Holds one candidate after the other against a reference, over one recording."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from ...recorders.errors import NoVerdictError
+from ..columns.shared import Columns
+from ..diff import SeriesDiff, diff
+from ..explain import Toggles
+from ..lift.ledger import departs
+from ..lift.ledger import ledger_of as ledger_of_books
+from ..lift.link import Books
+from ..lift.open import books_of
+from ..quantity import Quantity
+from ..spec import Lifted, Path
+from ..verdict import ledger_of
+
+
+class Finding(str, Enum):
+    GOOD = "good"  # what the reference says, wherever both say anything
+    BAD = "bad"  # something else
+    SKIPPED = "skipped"  # it cannot run this recording, or nothing could be compared
+
+
+@dataclass(frozen=True, slots=True)
+class Tested:
+    """One candidate and what was found. `why`: of one that was skipped."""
+
+    path: Lifted
+    finding: Finding
+    digest: str | None  # of its books: candidates with the same are the same code
+    why: str | None = None
+
+
+class Judge:
+    """Books that are the same code are judged once."""
+
+    def __init__(self, columns: Columns, reference: Path, quantities: Sequence[Quantity]) -> None:
+        """Raises UsageError or NoVerdictError where the reference itself cannot be had or run."""
+        self.columns, self.reference, self.quantities = columns, reference, tuple(quantities)
+        self._ledger = ledger_of(columns, Toggles(columns), reference, self.quantities)
+        self._found: dict[str, tuple[Finding, str | None]] = {}
+
+    def __call__(self, path: Lifted) -> Tested:
+        """Raises UsageError where there is no such release or commit."""
+        try:
+            books = books_of(path)
+        except NoVerdictError as error:
+            return Tested(path, Finding.SKIPPED, None, str(error))
+        finding, why = self.of_books(books)
+        return Tested(path, finding, books.surface.digest, why)
+
+    def of_books(self, books: Books) -> tuple[Finding, str | None]:
+        digest = books.surface.digest
+        if digest not in self._found:
+            self._found[digest] = self._judge(books)
+        return self._found[digest]
+
+    def num_compared(self, path: Lifted) -> int:
+        """Values of the wanted quantities that both the reference and this path have."""
+        return sum(one.num_compared for one in self._against(books_of(path)))
+
+    def _judge(self, books: Books) -> tuple[Finding, str | None]:
+        try:
+            if departs(self.columns, books, self._ledger, self.quantities):
+                return Finding.BAD, None
+            found = self._against(books)
+        except NoVerdictError as error:
+            return Finding.SKIPPED, str(error)
+        if any(one.differs.any() for one in found):
+            return Finding.BAD, None
+        if not any(one.num_compared for one in found):
+            return Finding.SKIPPED, "nothing could be compared"
+        return Finding.GOOD, None
+
+    def _against(self, books: Books) -> list[SeriesDiff]:
+        ledger = ledger_of_books(self.columns, books, books.name, self.quantities)
+        found = diff(self.columns.recording, self._ledger, ledger)
+        return [one for one in found if one.quantity in self.quantities]

@@ -1,0 +1,94 @@
+"""Every version at which the books for one recording changed: the story of the accounting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path as Folder
+
+from ..recorders.errors import NoVerdictError, UsageError
+from .bisect.commits import first_parents
+from .columns.shared import Columns
+from .lift.git import commit_of
+from .lift.ledger import lifted
+from .lift.open import surface_of
+from .lift.releases import between, version_of
+from .quantity import Quantity
+from .spec import Lifted, Origin
+from .verdict import Result, compare
+
+_SOURCES = ("python/sglang/srt", "sglang/srt", "srt")  # where a commit must touch the tree
+
+
+@dataclass(frozen=True, slots=True)
+class Chapter:
+    """One version. `result`: against the version before it that could run; None for the first, and where it is the same code.
+
+    `why`: it cannot run this recording.
+    """
+
+    path: Lifted
+    digest: str | None
+    result: Result | None
+    why: str | None = None
+
+    @property
+    def changed(self) -> bool:
+        return self.result is not None and any(q.num_differed for q in self.result.quantities)
+
+
+def versions(oldest: Lifted, newest: Lifted) -> list[Lifted]:
+    """Both ends and what lies between: every release, or every commit along first parents that touches the runtime.
+
+    Raises UsageError where the ends are of two sorts, or the older one is not the first.
+    """
+    if oldest.origin is newest.origin is Origin.RELEASE:
+        if version_of(oldest.where) >= version_of(newest.where):
+            raise UsageError(f"{newest} is not newer than {oldest}: --from is the older one.")
+        names = between(oldest.where, newest.where)
+        return [Lifted(f"sglang=={name}", Origin.RELEASE, name) for name in names]
+    if oldest.origin is newest.origin is Origin.REVISION:
+        repo = Folder(oldest.repo or ".")
+        first, last = (commit_of(repo, end.where) for end in (oldest, newest))
+        found = first_parents(repo, first, last, _SOURCES)
+        return [
+            Lifted(f"sglang@{commit[:12]}", Origin.REVISION, commit, oldest.repo)
+            for commit in found
+        ]
+    raise UsageError(
+        f"history needs two releases (sglang==A and sglang==B) or two commits (sglang@A and sglang@B with --repo), "
+        f"not {oldest} and {newest}."
+    )
+
+
+def history(
+    columns: Columns,
+    paths: Sequence[Lifted],
+    quantities: Sequence[Quantity],
+    told: Callable[[Chapter], None],
+) -> tuple[Chapter, ...]:
+    """One chapter for each path. `told` hears of each as it is written."""
+    chapters = []
+    for chapter in _chapters(columns, paths, quantities):
+        told(chapter)
+        chapters.append(chapter)
+    return tuple(chapters)
+
+
+def _chapters(
+    columns: Columns, paths: Sequence[Lifted], quantities: Sequence[Quantity]
+) -> Iterator[Chapter]:
+    before: Lifted | None = None
+    code: str | None = None
+    for path in paths:
+        try:
+            digest = surface_of(path).digest
+            lifted(columns, path, quantities)  # it runs, or says why not
+            if before is None or digest == code:
+                yield Chapter(path, digest, None)
+            else:
+                yield Chapter(path, digest, compare(columns, before, path, quantities))
+        except NoVerdictError as error:
+            yield Chapter(path, None, None, str(error))
+            continue
+        before, code = path, digest
