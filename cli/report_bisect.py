@@ -13,7 +13,7 @@ from ..recorders.errors import UsageError
 from ..replay.bisect.bisection import Bisection, Inside
 from ..replay.bisect.commits import subject
 from ..replay.bisect.inside import RoleChange
-from ..replay.bisect.judge import Finding, Tested
+from ..replay.bisect.judge import Finding, Judged
 from ..replay.bisect.line import Change
 from ..replay.spec import Lifted, Origin
 from ..replay.spec import Path as Spec
@@ -81,7 +81,7 @@ def _print_change(console: Output, found: Bisection, change: Change) -> None:
     console.print()
 
 
-def _title(one: Tested) -> str:
+def _title(one: Judged) -> str:
     path = one.path
     if path.origin is not Origin.REVISION:
         return str(path)
@@ -162,7 +162,7 @@ def print_json(recording: str, found: Bisection) -> None:
     sys.stdout.write("\n")
 
 
-def _name(one: Tested) -> str:
+def _name(one: Judged) -> str:
     """As a path spec that names it for good."""
     path = one.path
     return f"sglang@{path.where}" if path.origin is Origin.REVISION else str(path)

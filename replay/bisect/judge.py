@@ -26,7 +26,7 @@ class Finding(str, Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Tested:
+class Judged:
     """One candidate and what was found. `why`: of one that was skipped."""
 
     path: Lifted
@@ -40,18 +40,19 @@ class Judge:
 
     def __init__(self, columns: Columns, reference: Path, quantities: Sequence[Quantity]) -> None:
         """Raises UsageError or NoVerdictError where the reference itself cannot be had or run."""
-        self.columns, self.reference, self.quantities = columns, reference, tuple(quantities)
+        self.columns, self.quantities = columns, tuple(quantities)
+        self.reference: Path = reference
         self._ledger = ledger_of(columns, Toggles(columns), reference, self.quantities)
         self._found: dict[str, tuple[Finding, str | None]] = {}
 
-    def __call__(self, path: Lifted) -> Tested:
+    def __call__(self, path: Lifted) -> Judged:
         """Raises UsageError where there is no such release or commit."""
         try:
             books = books_of(path)
         except NoVerdictError as error:
-            return Tested(path, Finding.SKIPPED, None, str(error))
+            return Judged(path, Finding.SKIPPED, None, str(error))
         finding, why = self.of_books(books)
-        return Tested(path, finding, books.surface.digest, why)
+        return Judged(path, finding, books.surface.digest, why)
 
     def of_books(self, books: Books) -> tuple[Finding, str | None]:
         digest = books.surface.digest

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .judge import Finding, Tested
+from .judge import Finding, Judged
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,15 +15,15 @@ class Change:
     One suspect unless some between `last` and it were skipped.
     """
 
-    last: Tested
-    suspects: tuple[Tested, ...]
+    last: Judged
+    suspects: tuple[Judged, ...]
 
     @property
-    def shown(self) -> Tested:
+    def shown(self) -> Judged:
         return self.suspects[-1]
 
 
-def changes(tested: Sequence[Tested]) -> list[Change]:
+def changes(tested: Sequence[Judged]) -> list[Change]:
     """Every change from good to bad and back, in order. The skipped are neither."""
     found: list[Change] = []
     last: int | None = None

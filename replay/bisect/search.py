@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path as Folder
+from typing import Protocol
 
 from ...recorders.errors import NoVerdictError, UsageError
 from ..lift.git import commit_of
 from ..lift.releases import between, version_of
-from ..spec import Lifted, Origin
+from ..spec import Lifted, Origin, Path
 from .commits import Commits, is_ancestor, merge_base, parent
-from .judge import Finding, Judge, Tested
+from .judge import Finding, Judged
 from .line import Change, changes
 
 
@@ -22,7 +23,7 @@ class Progress:
     `ends`: good and bad, as near as they are known by now: with them a search that was stopped goes on.
     """
 
-    tested: Tested | None
+    tested: Judged | None
     of: int
     span: tuple[int, int]
     ends: tuple[Lifted, Lifted]
@@ -37,6 +38,15 @@ class Progress:
 Report = Callable[[Progress], None]
 
 
+class Court(Protocol):
+    """Who says what a candidate is, good or bad by the reference: a `Judge`."""
+
+    @property
+    def reference(self) -> Path: ...
+
+    def __call__(self, path: Lifted) -> Judged: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Search:
     """`change`: the one nearest to the good end; None where the ends say the same. `others`: all further ones.
@@ -44,14 +54,14 @@ class Search:
     `one_change`: true where the answer assumes that there is but one.
     """
 
-    tested: tuple[Tested, ...]
+    tested: tuple[Judged, ...]
     change: Change | None
     others: tuple[Change, ...]
     one_change: bool
 
 
 def search(
-    judge: Judge, good: Lifted, bad: Lifted, report: Report, skip: Sequence[str] = ()
+    judge: Court, good: Lifted, bad: Lifted, report: Report, skip: Sequence[str] = ()
 ) -> Search:
     """`skip`: commits that are not to be judged. Raises NoVerdictError where an end is not what it is said to be, UsageError where nothing lies between them."""
     ends = {good.origin, bad.origin}
@@ -73,10 +83,10 @@ def search(
     return _commits(judge, good, bad, report, skip)
 
 
-def _releases(judge: Judge, good: Lifted, bad: Lifted, report: Report) -> Search:
+def _releases(judge: Court, good: Lifted, bad: Lifted, report: Report) -> Search:
     forward = version_of(good.where) <= version_of(bad.where)
     versions = between(*((good.where, bad.where) if forward else (bad.where, good.where)))
-    tested: list[Tested] = []
+    tested: list[Judged] = []
     for version in versions:
         tested.append(judge(Lifted(f"sglang=={version}", Origin.RELEASE, version)))
         span = len(tested), len(versions) - 1
@@ -88,7 +98,7 @@ def _releases(judge: Judge, good: Lifted, bad: Lifted, report: Report) -> Search
 
 
 def _commits(
-    judge: Judge, good: Lifted, bad: Lifted, report: Report, skip: Sequence[str]
+    judge: Court, good: Lifted, bad: Lifted, report: Report, skip: Sequence[str]
 ) -> Search:
     """The older end, good or bad, is departed from; the first commit that is as the newer end is looked for."""
     repo = Folder(good.repo or ".")
@@ -108,7 +118,7 @@ def _commits(
     order = {commit: place for place, commit in enumerate(commits.left())}
     newest_start = start
 
-    def progress(one: Tested | None) -> Progress:
+    def progress(one: Judged | None) -> Progress:
         places = [order[commit] for commit in commits.left()]
         old, new = candidate(newest_start), candidate(commits.bad)
         return Progress(
@@ -138,7 +148,7 @@ def _commits(
     return Search(tuple(tested.values()), Change(last, suspects), (), one_change=True)
 
 
-def _check_base(judge: Judge, base: Lifted, good: Lifted) -> None:
+def _check_base(judge: Court, base: Lifted, good: Lifted) -> None:
     """As in git: an end that is no ancestor of the other vouches for their merge base only if that is good too."""
     one = judge(base)
     if one.finding is Finding.BAD:
