@@ -48,7 +48,7 @@ def _print(console: Output, outcomes: Sequence[Outcome]) -> None:
     console.print(made)
     for outcome in outcomes:
         if outcome.first:
-            known = f" (known: {outcome.law.known})" if outcome.law.known else ""
+            known = f" (known: {outcome.known})" if outcome.known else ""
             console.print(f"{outcome.law.name}: {outcome.law.statement}{known}")
 
 
