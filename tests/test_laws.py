@@ -184,7 +184,7 @@ def test_dflash_of_0_5_14_lags_on_purpose_and_nothing_else_is_excused() -> None:
         found = _law("sums", dataclasses.replace(recording, launches=changed_))
         assert found.state is State.BROKEN and found.first is not None
         assert (
-            found.first.found == values[last]
+            found.first.found == values[behind]
         )  # the breach that is judged, not the first known one
 
 
