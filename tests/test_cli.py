@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -181,6 +182,33 @@ def test_show_marks_the_finish_whose_rows_differ(capsys: pytest.CaptureFixture[s
     assert run(["show", str(path), "--request", "overshoot-1-1"]) == SAME
     (finish,) = [line for line in capsys.readouterr().out.splitlines() if " finish " in line]
     assert "rows [0, 23)" in finish and "rows [0, 20)" in finish and "differs" in finish
+
+
+def test_show_says_what_each_path_lets_a_session_keep(capsys: pytest.CaptureFixture[str]) -> None:
+    """0.5.15 lets the second turn inherit a position that nobody wrote (docs/findings); 0.5.14 does not."""
+    paths = [part for name in ("observed", "sglang==0.5.14", "old") for part in ("--path", name)]
+    said = {}
+    for rid in ("turn-1-0-0", "turn-1-0-1"):
+        assert (
+            run(["show", str(bundled() / "0.5.15-session-hole.h5"), "--request", rid, *paths])
+            == SAME
+        )
+        lines = capsys.readouterr().out.splitlines()
+        said[rid] = [re.split(r"  +", line) for line in lines if "  session " in line]
+    assert said["turn-1-0-0"][0][4:] == [
+        "session 0 keeps 30 tokens",
+        "session 30",
+        "session 29",
+        "<- differs",
+    ]
+    restore, save = said["turn-1-0-1"]
+    assert restore[4:] == [
+        "inherits 30 tokens of session 0",
+        "session 30",
+        "session 29",
+        "<- differs",
+    ]
+    assert save[4:] == ["session 0 keeps 39 tokens", "session 39", "session 39"]
 
 
 def test_show_tells_a_request_s_life(capsys: pytest.CaptureFixture[str]) -> None:
