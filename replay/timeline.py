@@ -96,7 +96,7 @@ def lives(recording: Recording, rid: str, paths: Sequence[Path]) -> tuple[Life, 
         known = (
             f"The nearest are {', '.join(near)}."
             if near
-            else f"It holds {len(recording.rids)} requests."
+            else f"It holds {len(recording.rids)} requests, such as {', '.join(recording.rids[:3]) or 'none'}."
         )
         raise UsageError(f"--request {rid!r}: no such request in this recording. {known}")
     columns = Columns(recording)

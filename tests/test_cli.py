@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import subprocess
 import sys
@@ -114,6 +115,7 @@ def test_explanations_are_found_by_toggling(
         (["replay", "{empty}"], BROKEN, "a folder without recordings"),
         (["replay", "{text}"], BROKEN, "not an HDF5 file"),
         (["replay", "--old", "fxied"], USAGE, "Did you mean 'fixed'?"),
+        (["replay", "--old", "0.5.11"], USAGE, "Did you mean 'sglang==0.5.11'?"),
         (["replay", "--old", "old+23465"], USAGE, "Did you mean 23456?"),
         (["replay", "--old", "old+"], USAGE, "not one of the five fixes"),
         (["replay", "--old", "sglang=0.5.11"], USAGE, "sglang==VERSION"),
@@ -232,6 +234,25 @@ def test_info_says_who_made_it(capsys: pytest.CaptureFixture[str], real_recordin
     assert run(["info", str(real_recording)]) == SAME
     out = capsys.readouterr().out
     assert run_.sglang_version in out and "specdiff.fixtures.rig" in out and "whole" in out
+
+
+def test_a_reader_that_leaves_early_is_no_verdict(real_recording: Path) -> None:
+    """`specdiff replay | head -1`: 1 would read as "differs"."""
+    script = (
+        "import os, sys; os.dup2(int(sys.argv[1]), 1); from specdiff.cli.main import run; "
+        "code = run(['replay', sys.argv[2], '--old', 'fixed']); print(code, file=sys.stderr)"
+    )
+    reads, writes = os.pipe()
+    os.close(reads)
+    done = subprocess.run(
+        [sys.executable, "-u", "-c", script, str(writes), str(real_recording)],
+        capture_output=True,
+        text=True,
+        pass_fds=(writes,),
+        check=False,
+    )
+    os.close(writes)
+    assert done.stderr == "141\n" and done.returncode == 0
 
 
 def test_piped_output_is_plain(real_recording: Path) -> None:
