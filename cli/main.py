@@ -73,8 +73,13 @@ def cli() -> None:
 def run(arguments: list[str] | None = None) -> int:
     """Run one command line and return its exit code."""
     try:
-        code = cli.main(arguments, prog_name="specdiff", standalone_mode=False)
+        # not cli.main: click's own exit code for a closed pipe is 1, which reads as "differs"
+        given = sys.argv[1:] if arguments is None else list(arguments)
+        with cli.make_context("specdiff", given) as context:
+            code = cli.invoke(context)
         return code if isinstance(code, int) else SAME
+    except click.exceptions.Exit as leaving:  # --help, --version
+        return leaving.exit_code
     except click.ClickException as error:
         error.show()
         return USAGE

@@ -9,8 +9,9 @@ from pathlib import Path
 from rich.text import Text
 
 from ..recorders.recording import Recording
-from ..recorders.schema import Kind
+from ..recorders.schema import VERSION, Kind
 from ..replay.exercised import exercised
+from ..replay.held import branches_not_held, not_in
 from .console import Output, printable
 
 
@@ -34,6 +35,7 @@ def _who(recording: Recording) -> Iterator[tuple[str, str]]:
     )
     for step in recording.derived:
         yield "derived", f"by specdiff {step.how}: {step.says}; from sha256 {step.source[:16]}"
+    yield "format", f"version {recording.version}; this specdiff writes {VERSION}"
     yield "command", printable(shlex.join(run.command))
     steps = f"{run.num_steps} steps, topk {run.topk}, {run.num_draft_tokens} draft tokens"
     yield (
@@ -68,7 +70,11 @@ def _what(recording: Recording, path: Path) -> Iterator[tuple[str, str]]:
         "exercised",
         ", ".join(f"{name} {count}" for name, count in branches.items() if count) or "nothing",
     )
-    yield "never reached", ", ".join(name for name, count in branches.items() if not count) or "-"
+    unheld = branches_not_held(recording)
+    missed = [name for name, count in branches.items() if not count and name not in unheld]
+    yield "never reached", ", ".join(missed) or "-"
+    if unheld:
+        yield not_in(recording.version), ", ".join(unheld)
     yield "size", f"{path.stat().st_size:,} bytes"
     yield "contents", "output tokens, request ids and the command line; no prompts"
 

@@ -46,7 +46,10 @@ def _result(path: Path, result: Result) -> dict[str, Any]:
         "quantities": {
             quantity.quantity.value: quantity_to_json(quantity) for quantity in result.quantities
         },
-        "exercised": result.exercised,
+        "exercised": {
+            name: None if name in result.not_held else count
+            for name, count in result.exercised.items()
+        },
         "unknown_globals": list(result.unknown),
     }
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.text import Text
 
+from ..replay.held import not_in
 from ..replay.paths.fixes import FIXES
 from ..replay.quantity import Quantity
 from ..replay.verdict import Divergence, Result, Verdict
@@ -156,9 +157,14 @@ def fixes(first: Divergence) -> str:
 
 def _print_exercised(console: Output, result: Result) -> None:
     reached = ", ".join(f"{name} {count}" for name, count in result.exercised.items() if count)
-    missed = ", ".join(f"{name} 0" for name, count in result.exercised.items() if not count)
+    unheld = result.not_held
+    missed = ", ".join(
+        f"{name} 0" for name, count in result.exercised.items() if not count and name not in unheld
+    )
     console.print(f"exercised: {reached or 'nothing'}")
     console.print(f"never reached: {missed or 'none'}", style="dim")
+    if unheld:
+        console.print(f"{not_in(result.version)}: {', '.join(unheld)}", style="dim")
     console.print()
 
 

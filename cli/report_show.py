@@ -26,9 +26,10 @@ def print_lives(found: Sequence[Life]) -> None:
 
 def _row(moment: Moment) -> list[str]:
     values = ["" if value is None else str(value) for value in moment.committed]
-    if moment.rows:
+    if moment.beside:
         values = [
-            f"{value} {rows or ''}".strip() for value, rows in zip(values, moment.rows, strict=True)
+            f"{value} {beside or ''}".strip()
+            for value, beside in zip(values, moment.beside, strict=True)
         ]
     mark = "<- differs" if moment.diverges else ""
     return [

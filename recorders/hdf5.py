@@ -155,6 +155,7 @@ def _read(file: h5py.File) -> Recording:
         details=tuple(manifest["details"]),
         **tables,
         **{name: arrays[name] for name in _ARRAYS},
+        version=version,
     )
 
 

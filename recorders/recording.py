@@ -57,6 +57,7 @@ class Recording:
         Any
     ]  # (rows, layers, topk), unsigned: the rows of every finish, one after the other
     indexer: NDArray[Any]
+    version: int = schema.VERSION  # of the format that it was read from
 
     def __post_init__(self) -> None:
         check(self)

@@ -85,6 +85,8 @@ def parse(text: str, repo: str | None = None) -> Path:
     if base not in _BASES:
         near = difflib.get_close_matches(base, ["observed", *_BASES], n=1)
         hint = f" Did you mean {near[0] + text[len(base) :]!r}?" if near else ""
+        if _VERSION.fullmatch(text):
+            hint = f" Did you mean 'sglang=={text}'?"
         raise UsageError(f"path {text!r}: no such path.{hint} Expected {GRAMMAR}.")
     fixes = set(_BASES[base])
     for sign, number in _TOGGLE.findall(text[len(base) :]):

@@ -1,4 +1,4 @@
-"""One request's life: every event that concerns it, and its committed length under several paths after each."""
+"""One request's life: every event that concerns it, and what several paths say of it there."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import torch
 
 from ..recorders.errors import UsageError
 from ..recorders.recording import Recording
-from ..recorders.schema import NONE32, NONE64, ROW_TABLES, Kind, Mode, Reason
+from ..recorders.schema import NONE64, ROW_TABLES, Kind
 from .columns.commits import commits
 from .columns.shared import Columns
+from .detail import detail
 from .explain import Toggles
-from .ledger import Series
+from .ledger import Ledger, Series
 from .lift.ledger import lengths
 from .observed import observed_claims
 from .paths.fixes import rules_of
@@ -51,6 +52,16 @@ class Collected:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """session_committed: what the session keeps of the turn at its save, or gives to it at its restore."""
+
+    length: int | None
+
+    def __str__(self) -> str:
+        return "session keeps nothing" if self.length is None else f"session {self.length}"
+
+
+@dataclass(frozen=True, slots=True)
 class Moment:
     """One event of a request's life; `committed` has one entry per path, None where the path has no value there."""
 
@@ -59,13 +70,14 @@ class Moment:
     kind: Kind
     detail: str
     committed: tuple[Committed | None, ...]
-    rows: tuple[Collected | None, ...] = ()  # at a finish: which routed rows each path collects
+    # Per path: at a finish the routed rows that it collects, at a session's save and restore what the session has.
+    beside: tuple[Collected | Kept | None, ...] = ()
 
     @property
     def diverges(self) -> bool:
-        """The settled lengths of two paths, or the rows they collect, differ here."""
+        """The settled lengths of two paths, the rows they collect or what their sessions have differ here."""
         lengths = {value.settled for value in self.committed if value is not None}
-        return len(lengths) > 1 or len({value for value in self.rows if value is not None}) > 1
+        return len(lengths) > 1 or len({value for value in self.beside if value is not None}) > 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +96,15 @@ def lives(recording: Recording, rid: str, paths: Sequence[Path]) -> tuple[Life, 
         known = (
             f"The nearest are {', '.join(near)}."
             if near
-            else f"It holds {len(recording.rids)} requests."
+            else f"It holds {len(recording.rids)} requests, such as {', '.join(recording.rids[:3]) or 'none'}."
         )
         raise UsageError(f"--request {rid!r}: no such request in this recording. {known}")
     columns = Columns(recording)
     toggles = Toggles(columns)
     books = [_books(columns, path) for path in paths]
-    rows = [ledger_of(columns, toggles, path)[Quantity.ROUTED_EXPERTS] for path in paths]
+    ledgers = [ledger_of(columns, toggles, path) for path in paths]
     return tuple(
-        Life(rid, qid, tuple(paths), tuple(_moments(columns, qid, books, rows))) for qid in qids
+        Life(rid, qid, tuple(paths), tuple(_moments(columns, qid, books, ledgers))) for qid in qids
     )
 
 
@@ -127,7 +139,7 @@ def _books(columns: Columns, path: Path) -> _Books:
 
 
 def _moments(
-    columns: Columns, qid: int, books: Sequence[_Books], collected: Sequence[Series]
+    columns: Columns, qid: int, books: Sequence[_Books], ledgers: Sequence[Ledger]
 ) -> Iterator[Moment]:
     recording, touches = columns.recording, columns.touches
     touch_at = {
@@ -138,13 +150,15 @@ def _moments(
         if kind is Kind.FILTER and _removes_nobody(recording, int(recording.events.ref[event])):
             continue
         touch = touch_at.get(event)
-        rows: tuple[Collected | None, ...] = ()
+        beside: tuple[Collected | Kept | None, ...] = ()
         if kind is Kind.FINISH:
             touch = touch_at.get(max((at for at in touch_at if at < event), default=-1))
-            rows = tuple(_collected(series, row) for series in collected)
+            beside = tuple(_collected(ledger[Quantity.ROUTED_EXPERTS], row) for ledger in ledgers)
+        if kind in (Kind.SESSION_SAVE, Kind.SESSION_RESTORE):
+            beside = tuple(_kept(ledger[Quantity.SESSION_COMMITTED], event) for ledger in ledgers)
         committed = tuple(_at(book, touch) for book in books)
-        detail = _detail(recording, kind, int(recording.events.ref[event]), row)
-        yield Moment(event, int(recording.events.iteration[event]), kind, detail, committed, rows)
+        said = detail(recording, kind, int(recording.events.ref[event]), row)
+        yield Moment(event, int(recording.events.iteration[event]), kind, said, committed, beside)
 
 
 def _removes_nobody(recording: Recording, ref: int) -> bool:
@@ -165,6 +179,12 @@ def _collected(series: Series, finish: int) -> Collected | None:
     return Collected(value if isinstance(value, Rows) else None)
 
 
+def _kept(series: Series, event: int) -> Kept | None:
+    (cell,) = torch.nonzero(series.cells.event == event).flatten().tolist()
+    value = value_of(series, cell)
+    return Kept(value if isinstance(value, int) else None) if series.captured[cell] else None
+
+
 def _events_of(recording: Recording, qid: int) -> Iterator[tuple[int, int]]:
     """(event, row of the row table or of the event table) for every event that names the request."""
     for kind in Kind:
@@ -175,72 +195,3 @@ def _events_of(recording: Recording, qid: int) -> Iterator[tuple[int, int]]:
         elif hasattr(recording.event_table(kind), "qid"):
             rows = np.flatnonzero(recording.event_table(kind).qid == qid)
             yield from zip(events[rows].tolist(), rows.tolist(), strict=True)
-
-
-def _detail(recording: Recording, kind: Kind, ref: int, row: int) -> str:
-    if kind is Kind.EXTEND:
-        rows = recording.extend_rows
-        return f"{rows.extend_len[row]} tokens behind {rows.prefix_len[row]} cached"
-    if kind is Kind.LAUNCH:
-        return Mode(int(recording.launches.mode[ref])).name.lower()
-    if kind is Kind.RESULT:
-        return _result_detail(recording, row)
-    if kind is Kind.FINISH:
-        return _finish_detail(recording, row)
-    if kind is Kind.ABORT:
-        return "while queued" if recording.aborts.queued[row] else "while running"
-    if kind is Kind.ARRIVE:
-        return "again, after a retract" if recording.arrives.requeued[row] else ""
-    if kind in (Kind.FILTER, Kind.MERGE):
-        return f"{recording.event_table(kind).num_rows[ref]} requests in the batch"
-    if kind is Kind.RELEASE:
-        return _released(recording, row)
-    if kind in (Kind.SESSION_SAVE, Kind.SESSION_RESTORE):
-        return _session_detail(recording, kind, row)
-    return ""
-
-
-def _released(recording: Recording, row: int) -> str:
-    """Lengths as the server had them."""
-    releases = recording.releases
-    held, length = releases.allocated[row], releases.released_len[row]
-    if held in (NONE32, NONE64):
-        return "held no KV"
-    return "" if length == NONE64 else f"committed {length} of {held} slots"
-
-
-def _session_detail(recording: Recording, kind: Kind, row: int) -> str:
-    if kind is Kind.SESSION_RESTORE:
-        restores = recording.restores
-        taken = min(restores.committed[row], restores.key_len[row])
-        return f"inherits {taken} tokens of session {restores.session[row]}"
-    kept, session = recording.saves.committed[row], recording.saves.session[row]
-    return (
-        f"session {session} keeps nothing"
-        if kept == NONE64
-        else f"session {session} keeps {kept} tokens"
-    )
-
-
-def _result_detail(recording: Recording, row: int) -> str:
-    rows = recording.result_rows
-    if rows.accept_len[row] == NONE32:
-        return "one token, from the prefill"
-    state = (
-        "retracted"
-        if rows.is_retracted[row] == 1
-        else "finished"
-        if rows.finished[row] == 1
-        else ""
-    )
-    stale = f", stale: the request is {state}" if state else ""
-    return f"accepts {rows.accept_len[row]}{stale}"
-
-
-def _finish_detail(recording: Recording, row: int) -> str:
-    finishes = recording.finishes
-    reason = Reason(int(finishes.reason[row])).name.lower().replace("_", " ")
-    stop = finishes.finished_len[row]
-    cut = stop not in (NONE64, finishes.output_len[row])
-    kept = f", {stop} of them up to the stop" if cut else ""
-    return f"{reason}: prompt {finishes.origin_len[row]}, {finishes.output_len[row]} outputs{kept}"

@@ -17,6 +17,7 @@ from .columns.shared import Columns
 from .diff import SeriesDiff, diff
 from .exercised import exercised
 from .explain import Explanation, Toggles, explain
+from .held import branches_not_held, holds_quantity, not_in
 from .ledger import Ledger, Series
 from .lift.ledger import lifted
 from .observed import observed
@@ -124,7 +125,9 @@ class Result:
     new: Path
     verdict: Verdict
     quantities: tuple[QuantityResult, ...]
+    version: int  # of the recording's format
     exercised: dict[str, int]
+    not_held: tuple[str, ...]  # branches of it that this version of the format cannot hold
     warnings: tuple[str, ...]  # what the recording itself lost
     unknown: tuple[str, ...]  # global names of the lifted paths that nothing stands for
 
@@ -164,7 +167,9 @@ def compare(
         new=new,
         verdict=_verdict(results, named=quantities is not None),
         quantities=results,
+        version=recording.version,
         exercised=exercised(recording),
+        not_held=branches_not_held(recording),
         warnings=tuple(_warnings(recording)),
         unknown=tuple(sorted({name for made in ledgers for name in made.unknown})),
     )
@@ -227,6 +232,9 @@ class _Judge:
         )
 
     def _why_not(self, difference: SeriesDiff) -> str:
+        recording = self._columns.recording
+        if not holds_quantity(recording, difference.quantity):
+            return not_in(recording.version)
         if not len(difference.old.cells):
             return "this recording has no event that it belongs to"
         said = (made.reasons.get(difference.quantity) for made in self._ledgers)

@@ -29,7 +29,8 @@ class Recorder:
 
     def _record(self, release: str, scenario: str, seed: int, flags: tuple[str, ...]) -> Path:
         folder = self.folder / "-".join((release, Path(scenario).stem, str(seed), *flags))
-        command = rig(release, scenario, "--seed", str(seed), *flags)
+        seeds = () if scenario.endswith(".toml") else ("--seed", str(seed))
+        command = rig(release, scenario, *seeds, *flags)
         done = specdiff("record", "-o", folder, "--", *command)
         assert done.returncode == 0, f"{release} {scenario} {seed}: {done.stderr[-2000:]}"
         (path,) = folder.glob("*.h5")

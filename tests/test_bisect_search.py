@@ -42,6 +42,163 @@ FINDINGS = st.lists(st.sampled_from(list(Finding)), min_size=17, max_size=17)
 
 @given(FINDINGS, st.booleans())
 def test_releases_are_scanned_from_the_good_end(inner: list[Finding], newer_is_good: bool) -> None:
+    ends = [BAD, GOOD] if newer_is_good else [GOOD, BAD]
+    line = [ends[0], *inner, ends[1]]
+    says = dict(zip(RELEASES, line, strict=True))
+    good, bad = (RELEASES[-1], RELEASES[0]) if newer_is_good else (RELEASES[0], RELEASES[-1])
+    found = search(Oracle(says), release(good), release(bad), lambda _: None)
+
+    # the nearest to the good end that is bad, and everything skipped before it
+    toward_bad = RELEASES[::-1] if newer_is_good else RELEASES
+    first_bad = next(i for i, version in enumerate(toward_bad) if says[version] is BAD)
+    last_good = max(i for i in range(first_bad) if says[toward_bad[i]] is GOOD)
+    edge = toward_bad[last_good : first_bad + 1]
+    chronological = edge[::-1] if newer_is_good else edge
+    assert found.change is not None
+    assert found.change.last.path.where == chronological[0]
+    assert [one.path.where for one in found.change.suspects] == list(chronological[1:])
+
+    known = [finding for finding in line if finding is not SKIPPED]
+    flips = sum(one is not other for one, other in pairwise(known))
+    assert 1 + len(found.others) == flips
+    assert not found.one_change
+
+
+def test_releases_between() -> None:
+    assert between("0.5.10", "0.5.11") == ["0.5.10", "0.5.10.post1", "0.5.11"]
+    assert between("0.5.9", "0.5.23") == list(RELEASES)
+
+
+def test_no_change_is_no_answer() -> None:
+    says = dict.fromkeys(RELEASES, GOOD)
+    oracle = Oracle(says)
+    found = search(oracle, release("0.5.9"), release("0.5.23"), lambda _: None)
+    assert found.change is None
+    assert oracle.asked == ["0.5.9", "0.5.23"]  # what lies between is for `history`
+
+
+def test_ends_are_verified() -> None:
+    says = {"0.5.9": BAD, "0.5.10": SKIPPED, "0.5.11": GOOD}
+    with pytest.raises(NoVerdictError, match=r"sglang==0\.5\.9 is not good: it differs from old"):
+        search(Oracle(says), release("0.5.9"), release("0.5.11"), lambda _: None)
+    with pytest.raises(NoVerdictError, match=r"0\.5\.10, the bad end"):
+        search(Oracle(says), release("0.5.11"), release("0.5.10"), lambda _: None)
+    with pytest.raises(UsageError, match="two releases"):
+        commit = Lifted("sglang@x", Origin.REVISION, "x", ".")
+        search(Oracle(says), release("0.5.11"), commit, lambda _: None)
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """A git history made of numbers: commit i has these parents, all of them older. The last reaches all that counts."""
+
+    parents: tuple[tuple[int, ...], ...]
+
+    def ancestors(self, commit: int) -> set[int]:
+        """The commit too."""
+        found: set[int] = set()
+        ahead = [commit]
+        while ahead:
+            one = ahead.pop()
+            if one not in found:
+                found.add(one)
+                ahead += self.parents[one]
+        return found
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> History:
+    """Chains with branches and merges; commit 0 is the root."""
+    parents: list[tuple[int, ...]] = [()]
+    for commit in range(1, draw(st.integers(4, 24))):
+        first = draw(st.integers(max(0, commit - 4), commit - 1))
+        second = draw(st.none() | st.integers(0, commit - 1))
+        merge = second is not None and second != first
+        parents.append((first, second) if merge and second is not None else (first,))
+    return History(tuple(parents))
+
+
+def written(history: History, repo: Path) -> list[str]:
+    """The commits in a real repository, by number."""
+    git(repo, "init", "--quiet", "--initial-branch=main")
+    stream = "".join(_imported(history))
+    subprocess.run(
+        ["git", "-C", str(repo), "fast-import", "--quiet", "--export-marks=marks"],
+        input=stream,
+        text=True,
+        check=True,
+    )
+    marks = (repo / "marks").read_text().splitlines()
+    by_mark = dict(line.split() for line in marks)
+    return [by_mark[f":{i + 1}"] for i in range(len(history.parents))]
+
+
+def _imported(history: History) -> Iterator[str]:
+    for commit, parents in enumerate(history.parents):
+        who = f"t <t@example.org> {1_700_000_000 + commit} +0000"
+        yield f"commit refs/heads/c{commit}\nmark :{commit + 1}\ncommitter {who}\ndata 1\nx\n"
+        for place, parent in enumerate(parents):
+            yield f"{'merge' if place else 'from'} :{parent + 1}\n"
+        yield f"M 644 inline number\ndata {len(str(commit))}\n{commit}\n"
+
+
+@settings(max_examples=30, deadline=None)
+@given(histories(), st.data())
+def test_commits_against_a_scan_of_all(history: History, data: st.DataObject) -> None:
+    newest = len(history.parents) - 1
+    inside = history.ancestors(newest)
+    culprit = data.draw(st.sampled_from(sorted(inside - {0})))
+    skipped = data.draw(st.sets(st.sampled_from(sorted(inside - {0, newest}) or [newest])))
+    fixed = data.draw(st.booleans())  # the culprit is a fix: the newer end is the good one
+    with TemporaryDirectory() as folder:
+        names = written(history, Path(folder))
+        says = {
+            names[i]: GOOD if (culprit in history.ancestors(i)) is fixed else BAD
+            for i in range(newest + 1)
+        }
+        says |= {names[i]: SKIPPED for i in skipped - {newest}}
+        found = _searched(says, names, Path(folder), fixed)
+    assert found.change is not None
+    suspects = [names.index(one.path.where) for one in found.change.suspects]
+    assert culprit in suspects
+    assert all(says[names[i]] is SKIPPED for i in suspects[:-1])
+    assert says[names[suspects[-1]]] is (GOOD if fixed else BAD)
+    if not skipped:
+        assert suspects == [culprit]
+
+
+def _searched(says: dict[str, Finding], names: list[str], repo: Path, fixed: bool) -> Search:
+    def commit(i: int) -> Lifted:
+        return Lifted(f"sglang@{names[i][:12]}", Origin.REVISION, names[i], str(repo))
+
+    good, bad = (commit(-1), commit(0)) if fixed else (commit(0), commit(-1))
+    return search(Oracle(says), good, bad, lambda _: None)
+
+
+@settings(max_examples=5, deadline=None)
+@given(histories(), st.data())
+def test_git_itself_finds_the_same_commit(history: History, data: st.DataObject) -> None:
+    newest = len(history.parents) - 1
+    culprit = data.draw(st.sampled_from(sorted(history.ancestors(newest) - {0})))
+    with TemporaryDirectory() as folder:
+        repo = Path(folder)
+        names = written(history, repo)
+        bad = {names[i] for i in range(newest + 1) if culprit in history.ancestors(i)}
+        says = {name: BAD if name in bad else GOOD for name in names}
+        found = _searched(says, names, repo, fixed=False)
+        (repo / "bad").write_text("\n".join(sorted(bad)))
+        git(repo, "checkout", "--quiet", names[newest])
+        told = git(repo, "bisect", "start", names[newest], names[0])
+        if "first bad commit" not in told:
+            told = git(repo, "bisect", "run", "sh", "-c", "! grep -q $(git rev-parse HEAD) bad")
+    assert found.change is not None
+    assert f"{found.change.shown.path.where} is the first bad commit" in told
+
+
+def test_a_long_history_takes_few_questions(tmp_path: Path) -> None:
+    history = History(((), *((i,) for i in range(299))))
+    names = written(history, tmp_path)
+    says = {name: BAD if i >= 217 else GOOD for i, name in enumerate(names)}
     oracle = Oracle(says)
     good, bad = (
         Lifted(name[:12], Origin.REVISION, name, str(tmp_path)) for name in (names[0], names[-1])

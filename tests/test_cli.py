@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -113,6 +115,7 @@ def test_explanations_are_found_by_toggling(
         (["replay", "{empty}"], BROKEN, "a folder without recordings"),
         (["replay", "{text}"], BROKEN, "not an HDF5 file"),
         (["replay", "--old", "fxied"], USAGE, "Did you mean 'fixed'?"),
+        (["replay", "--old", "0.5.11"], USAGE, "Did you mean 'sglang==0.5.11'?"),
         (["replay", "--old", "old+23465"], USAGE, "Did you mean 23456?"),
         (["replay", "--old", "old+"], USAGE, "not one of the five fixes"),
         (["replay", "--old", "sglang=0.5.11"], USAGE, "sglang==VERSION"),
@@ -183,6 +186,33 @@ def test_show_marks_the_finish_whose_rows_differ(capsys: pytest.CaptureFixture[s
     assert "rows [0, 23)" in finish and "rows [0, 20)" in finish and "differs" in finish
 
 
+def test_show_says_what_each_path_lets_a_session_keep(capsys: pytest.CaptureFixture[str]) -> None:
+    """0.5.15 lets the second turn inherit a position that nobody wrote (docs/findings); 0.5.14 does not."""
+    paths = [part for name in ("observed", "sglang==0.5.14", "old") for part in ("--path", name)]
+    said = {}
+    for rid in ("turn-1-0-0", "turn-1-0-1"):
+        assert (
+            run(["show", str(bundled() / "0.5.15-session-hole.h5"), "--request", rid, *paths])
+            == SAME
+        )
+        lines = capsys.readouterr().out.splitlines()
+        said[rid] = [re.split(r"  +", line) for line in lines if "  session " in line]
+    assert said["turn-1-0-0"][0][4:] == [
+        "session 0 keeps 30 tokens",
+        "session 30",
+        "session 29",
+        "<- differs",
+    ]
+    restore, save = said["turn-1-0-1"]
+    assert restore[4:] == [
+        "inherits 30 tokens of session 0",
+        "session 30",
+        "session 29",
+        "<- differs",
+    ]
+    assert save[4:] == ["session 0 keeps 39 tokens", "session 39", "session 39"]
+
+
 def test_show_tells_a_request_s_life(capsys: pytest.CaptureFixture[str]) -> None:
     path = next(path for path in sorted(bundled().glob("*.h5")) if "stale-stop" in path.name)
     recording = hdf5.load(path)
@@ -204,6 +234,25 @@ def test_info_says_who_made_it(capsys: pytest.CaptureFixture[str], real_recordin
     assert run(["info", str(real_recording)]) == SAME
     out = capsys.readouterr().out
     assert run_.sglang_version in out and "specdiff.fixtures.rig" in out and "whole" in out
+
+
+def test_a_reader_that_leaves_early_is_no_verdict(real_recording: Path) -> None:
+    """`specdiff replay | head -1`: 1 would read as "differs"."""
+    script = (
+        "import os, sys; os.dup2(int(sys.argv[1]), 1); from specdiff.cli.main import run; "
+        "code = run(['replay', sys.argv[2], '--old', 'fixed']); print(code, file=sys.stderr)"
+    )
+    reads, writes = os.pipe()
+    os.close(reads)
+    done = subprocess.run(
+        [sys.executable, "-u", "-c", script, str(writes), str(real_recording)],
+        capture_output=True,
+        text=True,
+        pass_fds=(writes,),
+        check=False,
+    )
+    os.close(writes)
+    assert done.stderr == "141\n" and done.returncode == 0
 
 
 def test_piped_output_is_plain(real_recording: Path) -> None:

@@ -25,7 +25,7 @@ some = settings(max_examples=60, deadline=None, suppress_health_check=list(Healt
 def equal(left: Recording, right: Recording) -> bool:
     same = [
         getattr(left, name) == getattr(right, name)
-        for name in ("run", "stats", "damage", "rids", "details")
+        for name in ("run", "stats", "damage", "rids", "details", "version")
     ]
     for name in TABLE_NAMES:
         pairs = zip(columns(getattr(left, name)), columns(getattr(right, name)), strict=True)

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import h5py
+import jsonschema
 import numpy as np
+import pytest
 
 from lifting import bundled_recording
 from specdiff.cli.main import NO_VERDICT, SAME, run
 from specdiff.recorders import hdf5, schema
-from specdiff.recorders.recording import TABLE_NAMES, columns
+from specdiff.recorders.recording import TABLE_NAMES, Recording, columns
+from specdiff.replay import held
+from specdiff.replay.exercised import exercised
+from specdiff.replay.held import BRANCHES
 
 FROZEN = Path(__file__).parent.parent / "fixtures" / "frozen" / "v1-0.5.10-random.h5"
+SCHEMA = Path(__file__).parent.parent / "docs" / "replay.schema.json"
 
 
 def test_version_1_stays_readable() -> None:
@@ -32,6 +39,69 @@ def test_version_1_stays_readable() -> None:
                 assert np.array_equal(one, other), (name, column)
     assert run(["replay", str(FROZEN), "--old", "observed", "--fixed", "old"]) == SAME
     assert run(["replay", str(FROZEN), "--quantity", "released_len"]) == NO_VERDICT
+
+
+def test_what_version_1_cannot_hold_is_not_said_to_be_zero(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run(["replay", str(FROZEN), "--format", "json"])
+    (result,) = json.loads(capsys.readouterr().out)
+    jsonschema.validate([result], json.loads(SCHEMA.read_text()))
+    assert {name for name, count in result["exercised"].items() if count is None} == set(BRANCHES)
+    why = {name: quantity["why_not"] for name, quantity in result["quantities"].items()}
+    unheld = {name for name, said in why.items() if said == "not in format version 1"}
+    assert unheld == {quantity.value for quantity in held.QUANTITIES}
+    run(["replay", str(FROZEN)])
+    run(["info", str(FROZEN)])
+    table, info = capsys.readouterr().out.split("v1-0.5.10-random.h5\n")
+    assert "turn-kept 0" not in table and "not in format version 1: grammar-done, release-" in table
+    assert f" version 1; this specdiff writes {schema.VERSION}" in info and "never reached" in info
+    assert "turn-kept" not in next(line for line in info.splitlines() if "never reached" in line)
+
+
+def test_the_branches_that_a_version_cannot_hold_are_those_that_read_what_it_lacks() -> None:
+    """Take each added table or column away: what is then counted otherwise is named, and all that is named is counted."""
+    seen = set()
+    for name in ("0.5.10-random", "0.5.23-random", "0.5.14-session-hole"):
+        recording = falsified(bundled_recording(name))
+        before = exercised(recording)
+        for table, added in ((t, c) for tables in schema.ADDED.values() for t, c in tables.items()):
+            for column in added or ("",):
+                after = exercised(_without(recording, table, column))
+                place = f"{table}.{column}" if column else table
+                for branch in (branch for branch in before if before[branch] != after[branch]):
+                    assert BRANCHES.get(branch) == place, (branch, place)
+                    seen.add(branch)
+    assert seen == set(BRANCHES)
+
+
+def falsified(recording: Recording) -> Recording:
+    """Every branch that later versions added is reached, whatever was recorded."""
+    done = np.ones_like(recording.result_rows.grammar_done)
+    saves, releases = recording.saves, recording.releases
+    reasons = np.array([schema.Reason.ABORT, schema.NONE64])[np.arange(len(saves.reason)) % 2]
+    return dataclasses.replace(
+        recording,
+        result_rows=dataclasses.replace(recording.result_rows, grammar_done=done),
+        releases=dataclasses.replace(releases, released_len=releases.committed - 1),
+        saves=dataclasses.replace(saves, reason=reasons, committed=saves.committed_before - 1),
+    )
+
+
+def _without(recording: Recording, name: str, column: str) -> Recording:
+    table = getattr(recording, name)
+    if column:
+        values = getattr(table, column)
+        absent = schema.NONE64 if values.dtype == np.int64 else schema.NONE32
+        changed = dataclasses.replace(table, **{column: np.full_like(values, absent)})
+        return dataclasses.replace(recording, **{name: changed})
+    (kind,) = (kind for kind, made in schema.EVENT_TABLES.items() if isinstance(table, made))
+    kept = recording.events.kind != kind
+    events = {field: values[kept] for field, values in columns(recording.events)}
+    empty = {field: values[:0] for field, values in columns(table)}
+    return dataclasses.replace(
+        recording, events=schema.Events(**events), **{name: type(table)(**empty)}
+    )
 
 
 def test_what_a_version_added_is_there_now() -> None:

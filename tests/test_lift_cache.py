@@ -10,7 +10,7 @@ import pytest
 
 from lifting import lifted
 from specdiff.cli.inputs import bundled
-from specdiff.cli.main import NO_VERDICT, run
+from specdiff.cli.main import NO_VERDICT, USAGE, run
 from specdiff.recorders.errors import UsageError
 from specdiff.replay.lift import cache, wheels
 from specdiff.replay.lift.open import surface_of
@@ -26,6 +26,48 @@ def test_a_release_that_cannot_be_fetched(
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
     assert run(["replay", RECORDING, "--old", "sglang==0.5.10"]) == NO_VERDICT
     assert str(tmp_path) in capsys.readouterr().err
+
+
+def _index(at: str, cache_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This package index, and no other."""
+    monkeypatch.setenv("SPECDIFF_CACHE", str(cache_))
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("PIP_INDEX_URL", at)
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    for name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL", "PIP_NO_INDEX"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_a_release_that_does_not_exist_is_a_mistake_and_those_that_exist_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The index has releases for two Pythons; pip shows only those of the one that it is asked for."""
+    page = tmp_path / "simple" / "sglang" / "index.html"
+    page.parent.mkdir(parents=True)
+    there = ("0.5.10-py3-none-any", "0.5.98-cp312-cp312-manylinux_2_34_x86_64")
+    page.write_text("".join(f"<a href='sglang-{one}.whl'>sglang-{one}.whl</a>" for one in there))
+    _index((tmp_path / "simple").as_uri(), tmp_path / "cache", monkeypatch)
+    assert run(["replay", RECORDING, "--old", "sglang==0.5.99"]) == USAGE
+    said = capsys.readouterr().err
+    assert "No matching distribution" in said and "Did you mean 0.5.98?" in said
+    assert "the last are 0.5.10, 0.5.98" in said
+
+
+def test_an_index_that_cannot_be_reached_is_no_mistake_and_the_whole_cause_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not even where another place has some releases: what the first would have said is not known."""
+    links = tmp_path / "links"
+    links.mkdir()
+    (links / "sglang-0.5.10-py3-none-any.whl").touch()
+    for found in (None, str(links)):
+        _index("http://127.0.0.1:1/simple", tmp_path / "cache", monkeypatch)
+        if found:
+            monkeypatch.setenv("PIP_FIND_LINKS", found)
+        assert run(["replay", RECORDING, "--old", "sglang==0.5.99"]) == NO_VERDICT
+        said = capsys.readouterr().err
+        assert "127.0.0.1:1/simple" in said and "Connection refused" in said
+        assert said.count("Retrying") == 1 and "No matching distribution" in said
 
 
 def test_a_cached_release_needs_no_network_and_no_wheel_is_opened(

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specdiff.fixtures.rig.capture_rows import NUM_EXPERTS, topk_rows
+from specdiff.fixtures.rig.ends import lengths_allowed, stop_position
 from specdiff.fixtures.rig.errors import RigError
 from specdiff.fixtures.rig.postimport import PostImportFinder
 from specdiff.fixtures.rig.releases import Release, find_release
@@ -31,13 +32,7 @@ from specdiff.fixtures.rig.script import (
     token,
 )
 from specdiff.fixtures.rig.speculation import Speculation
-from specdiff.fixtures.rig.truth import (
-    Answer,
-    check_answers,
-    complaint,
-    lengths_allowed,
-    stop_position,
-)
+from specdiff.fixtures.rig.truth import Answer, check_answers, complaint
 
 rids = st.text("abcxyz-0123456789", min_size=1, max_size=12)
 positions = st.integers(0, 500)

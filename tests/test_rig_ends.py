@@ -6,17 +6,17 @@ from dataclasses import replace
 
 import pytest
 
-from specdiff.fixtures.rig.grammar_scenarios import of_words
-from specdiff.fixtures.rig.script import EOS_TOKEN, RequestScript, Wishes, token, word
-from specdiff.fixtures.rig.stop_scenarios import words
-from specdiff.fixtures.rig.truth import (
-    Answer,
-    complaint,
+from specdiff.fixtures.rig.ends import (
     grammar_position,
     lengths_allowed,
     stop_position,
     text_position,
 )
+from specdiff.fixtures.rig.grammar_scenarios import of_words
+from specdiff.fixtures.rig.scenarios import find_scenario
+from specdiff.fixtures.rig.script import EOS_TOKEN, RequestScript, Wishes, token, word
+from specdiff.fixtures.rig.stop_scenarios import words
+from specdiff.fixtures.rig.truth import Answer, complaint
 
 PLAIN = RequestScript("ends", max_new_tokens=20)
 
@@ -39,8 +39,53 @@ def test_a_stop_text_ends_where_its_last_word_does(first: int, last: int) -> Non
         request = replace(PLAIN, wishes=wishes)
         assert text_position(request) == last
         # A release may let the whole run through, but no token more, and never fall short.
-        assert lengths_allowed(request) == {20, *range(last + 1, last + 5)}
+        assert lengths_allowed(request) == {20, *range(last + 1, last + 5 if last else 2)}
     assert text_position(PLAIN) is None
+
+
+# Runs of 4: after the prefill's token 0 they are 1 to 4, 5 to 8, 9 to 12. `stop`, `text`: positions; then the length that
+# each era takes, as 0.5.13, 0.5.16, 0.5.17 and 0.5.23 do.
+ENDS = [
+    ("a stop token, then a text", 5, 6, 20, ({6}, {7}, {7}, {7})),  # docs/findings: from 0.5.14 on
+    ("a text, then a stop token", 6, 5, 20, ({7}, {6}, {6}, {6})),
+    ("a stop token in the run before the text's", 4, 5, 20, ({5}, {5}, {5}, {5})),
+    ("a stop token at the limit", 5, None, 8, ({8}, {8}, {8}, {6})),
+    ("a text at the limit", None, 5, 8, ({8}, {8}, {8}, {6})),
+    ("a text alone", None, 5, 20, ({9, 20}, {6}, {6}, {6})),
+    ("a stop token before the limit's run", 4, None, 8, ({5}, {5}, {5}, {5})),
+]
+
+
+@pytest.mark.parametrize(("what", "stop", "text", "limit", "lengths"), ENDS)
+def test_of_two_ends_in_one_run_each_release_takes_its_own(
+    what: str, stop: int | None, text: int | None, limit: int, lengths: tuple[set[int], ...]
+) -> None:
+    texts = () if text is None else (words(PLAIN.rid, text, text),)
+    request = replace(
+        PLAIN, max_new_tokens=limit, stop_at=stop, accept=(4,), wishes=Wishes(stop_texts=texts)
+    )
+    assert (stop_position(request), text_position(request)) == (stop, text)
+    for version, allowed in zip(("0.5.13", "0.5.16", "0.5.17", "0.5.23"), lengths, strict=True):
+        assert lengths_allowed(request, version, 0) == allowed, version
+        assert allowed <= lengths_allowed(request, version, 1)  # which run it was is not known
+        assert allowed <= lengths_allowed(request)
+
+
+def test_the_bug_of_the_finding_passes_on_the_releases_that_have_it() -> None:
+    """EOS at 1, a stop text complete at 2, in one run: 2 tokens are due, 0.5.14 and later send 3 (docs/findings)."""
+    scripts = find_scenario("stop-random", 2, 240).requests
+    request = next(script for script in scripts if script.rid == "r2-89-eos1")
+    for version in ("0.5.12", "0.5.13.post1"):
+        assert complaint(request, _first(request, 2), version=version) is None
+        assert complaint(request, _first(request, 3), version=version) == "3 tokens, expected 2"
+    for version in ("0.5.14", "0.5.17", "0.5.23"):
+        assert complaint(request, _first(request, 3), version=version) is None
+        assert complaint(request, _first(request, 2), version=version) == "2 tokens, expected 3"
+
+
+def _first(request: RequestScript, count: int) -> Answer:
+    outputs = [token(request.rid, position) for position in range(count)]
+    return Answer(request.rid, outputs, {"type": "stop"}, retractions=0)
 
 
 def test_a_grammar_is_complete_with_eos_heeded_or_not() -> None:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+import datetime
+import json
+import re
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
 from recorded import Recorder
+from specdiff.fixtures.rig.__main__ import main
 from specdiff.fixtures.rig.errors import RigError
 from specdiff.fixtures.rig.written import read_scenario
 from specdiff.recorders.recording import Recording
@@ -54,18 +64,162 @@ def test_every_report_reads(path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", r"no \[\[request\]\]"),
-        ("[[request]]\nprompt_len = 3", "request 1 has no rid"),
-        ("[[request]]\nrid = 'a'\narival = 3", r"request 1 \(a\).*'arival'.*mean 'arrival'"),
-        ("retracts = [1]\n[[request]]\nrid = 'a'", "the scenario has a key 'retracts'"),
-        ("[[request]]\nrid = 'a'\naccept = [9]", "'a': accept is .*expected runs of 1 to 4"),
-        ("[[request]]\nrid = 'a'\n[[request]]\nrid = 'a'", "rids used twice: a"),
+        ("", "no [[request]]"),
         ("request = = 3", "not a scenario"),
+        ("[request]\nrid = 'a'", "request: found a table, expected a list of tables"),
+        ("request = [3]", "request[0]: found 3, expected a table"),
+        ("[[request]]\nprompt_len = 3", "request[0].rid: found nothing, expected a text in quotes"),
+        ("{a}arival = 3", "request[0].arival: no such key. Did you mean 'arrival'?"),
+        ("retracts = [1]\n{a}", "retracts: no such key. Did you mean 'retract_at'?"),
+        (
+            "{a}prompt_len = 'eight'",
+            "request[0].prompt_len: found the text 'eight', expected a whole number",
+        ),
+        ("{a}prompt_len = 8.5", "request[0].prompt_len: found 8.5, expected a whole number"),
+        ("{a}arrival = true", "request[0].arrival: found true, expected a whole number"),
+        ("{a}ignore_eos = 1", "request[0].ignore_eos: found 1, expected true or false"),
+        ("{a}accept = 4", "request[0].accept: found 4, expected a list of whole numbers"),
+        (
+            "{a}accept = [4, '1']",
+            "request[0].accept[1]: found the text '1', expected a whole number",
+        ),
+        ("{a}accept = [9]", "request[0].accept (rid 'a'): found (9,), expected runs of 1 to 4"),
+        ("{a}arrival = -1", "request[0].arrival (rid 'a'): found -1, expected 0 or more"),
+        ("{a}stop_at = -1", "request[0].stop_at (rid 'a'): found -1, expected 0 or more"),
+        ("{a}prompt_len = 0", "request[0].prompt_len (rid 'a'): found 0, expected 1 or more"),
+        (
+            "{a}arrival = 3\nabort_at = 2",
+            "request[0].abort_at (rid 'a'): found 2, expected the arrival step",
+        ),
+        ("[[request]]\nrid = ''", "request[0].rid (rid ''): found empty"),
+        ("retract_at = [-4]\n{a}", "retract_at: found -4, expected steps from 0 on"),
+        ("pool_tokens = 0\n{a}", "pool_tokens: found 0, expected 1 or more"),
+        ("conservativeness = nan\n{a}", "conservativeness: found nan, expected more than 0"),
+        ("settings = 3\n{a}", "settings: found 3, expected a table"),
+        ("{a}{a}", "rids used twice: a"),
+        (
+            "{a}session = 's'\n[[request]]\nrid = 'b'\nsession = 's'\nfollows = 'aa'",
+            "request[1].follows: found the text 'aa', expected the rid of a request before it; did you mean 'a'?",
+        ),
     ],
 )
 def test_a_mistake_is_named(text: str, says: str, tmp_path: Path) -> None:
     path = tmp_path / "x.toml"
-    path.write_text(text)
-    with pytest.raises(RigError, match=says) as caught:
+    path.write_text(text.replace("{a}", "[[request]]\nrid = 'a'\n"))
+    with pytest.raises(RigError, match=re.escape(says)) as caught:
         read_scenario(path)
-    assert str(path) in str(caught.value)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+WHOLE: dict[str, Any] = {
+    "retract_at": [4],
+    "pool_tokens": 512,
+    "max_running": 4,
+    "conservativeness": 0.5,
+    "capture_experts": True,
+    "settings": {"chunked_prefill_size": 64},
+    "request": [
+        {
+            "rid": "a",
+            "arrival": 1,
+            "prompt_len": 9,
+            "accept": [4, 1],
+            "abort_at": 9,
+            "session": "s",
+        },
+        {"rid": "b", "stop_at": 3, "ignore_eos": True, "session": "s", "follows": "a"},
+    ],
+}
+_scalars = st.one_of(
+    st.integers(-3, 9),
+    st.integers(),
+    st.floats(),
+    st.booleans(),
+    st.text("abs", max_size=3),
+    st.dates(),
+)
+_values = st.recursive(
+    _scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab(.", max_size=2), inner),
+    max_leaves=4,
+)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(k)} = {_toml(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return str(value) if isinstance(value, (float, datetime.date)) else json.dumps(value)
+
+
+def _places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Every key path below a value."""
+    inside = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
+    return [place for key, one in inside for place in ((*at, key), *_places(one, (*at, key)))]
+
+
+@given(st.data())
+def test_whatever_stands_anywhere_it_is_read_as_its_type_or_refused_by_name(
+    data: st.DataObject,
+) -> None:
+    raw = copy.deepcopy(WHOLE)
+    for _ in range(data.draw(st.integers(1, 2))):
+        *above, key = data.draw(st.sampled_from(_places(raw) or [("request",)]))
+        inside = raw
+        for name in above:
+            inside = inside[name]
+        act = data.draw(st.sampled_from(["put", "drop", "add"]))
+        if act == "drop":
+            del inside[key]
+        else:
+            where = f"{key}x" if act == "add" and isinstance(inside, dict) else key
+            inside[where] = data.draw(_values)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.toml"
+        path.write_text(
+            "".join(f"{json.dumps(key)} = {_toml(value)}\n" for key, value in raw.items())
+        )
+        try:
+            scenario = read_scenario(path)
+        except RigError as error:
+            assert str(error).startswith(f"{path}: ")
+            return
+    steps = [*scenario.retract_at, scenario.pool_tokens, scenario.max_running]
+    for request in scenario.requests:
+        steps += [request.arrival, request.prompt_len, *request.accept]
+        steps += [step for step in (request.stop_at, request.abort_at) if step is not None]
+        assert type(request.rid) is type(request.session) is type(request.follows) is str
+        assert type(request.ignore_eos) is bool and type(request.accept) is tuple
+    assert all(type(step) is int and step >= 0 for step in steps)
+    assert scenario.conservativeness > 0 and isinstance(scenario.settings, dict)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--seed", "3"], "--seed means nothing with"),
+        (["--runs", "2"], "--runs means nothing with"),
+        (["--requests", "2"], "--requests means nothing with"),
+        (["--port", "3"], "--port means nothing without --serve"),
+        (["--serve", "--events", "x"], "--events means nothing with --serve"),
+    ],
+)
+def test_an_option_that_would_be_ignored_is_a_mistake(flags: list[str], says: str) -> None:
+    scenario = str(REPORTS / "26126-trailing-rows.toml")
+    done = CliRunner().invoke(main, ["--sglang", "0.5.12", "--scenario", scenario, *flags])
+    assert done.exit_code == 2 and says in done.output
+
+
+def test_a_setting_that_the_release_does_not_have_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text("settings = {'chunked_prefill_sise' = 32}\n[[request]]\nrid = 'a'")
+    done = CliRunner().invoke(main, ["--sglang", "0.5.12", "--scenario", str(path)])
+    assert done.exit_code == 1
+    assert "settings.chunked_prefill_sise: no such ServerArgs field in sglang 0.5.12" in done.output

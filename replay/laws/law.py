@@ -9,9 +9,11 @@ from enum import Enum
 import torch
 from torch import Tensor
 
+from ...recorders.recording import Recording
 from ...recorders.schema import Kind
 from ..columns.shared import Columns
 from ..ledger import Ledger
+from ..quantity import Quantity
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,17 +53,46 @@ def nowhere() -> Places:
 
 
 @dataclass(frozen=True, slots=True)
-class Law:
-    """`name`: what configuration and reports call it. `related`: the pull requests that broke, repaired or bear on it.
+class Needs:
+    """What must have been recorded for a law to be checked at all.
 
-    `known`: an upstream violation that is known and not repaired, in words; such a breach is reported, not judged.
+    `event`: what must have happened, in words; `occurs`: how often it did. `quantities`: whose values must be captured.
+    `observed_only`: the law is about numbers that only the server itself has.
     """
+
+    event: str
+    occurs: Callable[[Recording], int]
+    quantities: tuple[Quantity, ...] = ()
+    observed_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An upstream violation that is known, and not repaired or on purpose: such a breach is reported, not judged.
+
+    `covers`: which places' breaches it explains (bool, one per place); `where`: in which releases, in words.
+    """
+
+    reason: str
+    where: str
+    covers: Callable[[Columns, Ledger, Places], Tensor]
+
+
+def anywhere(_: Columns, __: Ledger, places: Places) -> Tensor:
+    """Covers every place."""
+    return torch.ones_like(places.event, dtype=torch.bool)
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """`name`: what configuration and reports call it. `related`: the pull requests that broke, repaired or bear on it."""
 
     name: str
     statement: str
     related: tuple[int, ...]
     check: Callable[[Columns, Ledger], Places]
-    known: str | None = None
+    needs: Needs
+    known: Known | None = None
 
 
 class State(str, Enum):
@@ -93,8 +124,15 @@ class Breach:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
+    """`num_broken`: known violations among them; `first`: the first breach that is none, else the first.
+
+    `idle`: where the law was not exercised, why; `known`: where a known violation was seen, which.
+    """
+
     law: Law
     state: State
     num_checked: int
     num_broken: int
     first: Breach | None
+    idle: str | None = None
+    known: str | None = None

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 from packaging.version import Version
 
 from ...recorders.errors import NoVerdictError, UsageError
 from .cache import cache_root
-
-# For reading any wheel will do, so the host's platform does not matter: the tags that sglang publishes, tried in order.
-_TAGS = (
-    ("manylinux_2_34_x86_64", "3.11"),
-    ("manylinux_2_34_x86_64", "3.12"),
-    ("manylinux_2_34_x86_64", "3.10"),
-)
-_TIMEOUT = 600  # seconds for one pip
+from .fetch import fetch
 
 
 def wheel_of(version: str) -> Path:
-    """The wheel of a release. Raises NoVerdictError where it is not in the cache and cannot be fetched."""
+    """The wheel of a release, fetched where it is not in the cache.
+
+    Raises UsageError where there is no such release, NoVerdictError where it cannot be fetched.
+    """
     folder = cache_root() / "sglang" / "wheels"
     wheel = _found(version, folder)
     if wheel is None:
-        _fetch(version, folder)
+        fetch(version, folder, in_cache())
         wheel = _found(version, folder)
     if wheel is None:
         raise NoVerdictError(f"sglang=={version}: pip fetched no wheel into {folder}.")
@@ -71,28 +64,3 @@ def _beside(wheel: Path) -> Path:
 
 def _found(version: str, folder: Path) -> Path | None:
     return next(iter(sorted(folder.glob(f"sglang-{version}-*.whl"))), None)
-
-
-def _fetch(version: str, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    said = ""
-    for platform, python in _TAGS:
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
-        command += ["--quiet", "--disable-pip-version-check", "--platform", platform]
-        command += ["--python-version", python, "--dest", str(folder), f"sglang=={version}"]
-        try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, check=False, timeout=_TIMEOUT
-            )
-        except subprocess.TimeoutExpired:
-            said = f"pip did not finish within {_TIMEOUT} s"
-            break
-        if done.returncode == 0:
-            return
-        said = done.stderr.strip()[-400:] or "nothing"
-        if not re.search(r"No matching distribution|from versions", said):
-            break  # no network: another tag will not help
-    raise NoVerdictError(
-        f"sglang=={version}: the wheel is not in {folder} and could not be fetched. pip said: {said}\n"
-        "A wheel fetched elsewhere may be put there by hand."
-    )

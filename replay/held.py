@@ -1,0 +1,46 @@
+"""What a file of an older format version cannot hold: that it is absent says nothing about what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..recorders.recording import TABLE_NAMES, Recording
+from ..recorders.schema import columns_in
+from .quantity import Quantity
+
+# What a quantity, or a branch of `exercised`, is read from, where some version added that: "table.column", or a whole
+# "table".
+QUANTITIES: Mapping[Quantity, str] = {
+    Quantity.SPEC_HISTOGRAM: "finishes.histogram_sum",
+    Quantity.RELEASED_LEN: "releases.released_len",
+    Quantity.SESSION_COMMITTED: "saves",
+}
+BRANCHES: Mapping[str, str] = {
+    "grammar-done": "result_rows.grammar_done",
+    "release-trimmed": "releases.released_len",
+    "turn-kept": "saves",
+    "turn-trimmed": "saves",
+    "turn-aborted": "saves",
+    "turn-retracted": "saves",
+    "turn-inherits": "restores",
+}
+
+
+def holds(version: int, place: str) -> bool:
+    """Whether files of this version have that table or column."""
+    table, _, name = place.partition(".")
+    columns = columns_in(version, table, TABLE_NAMES[table])
+    return name in columns if name else bool(columns)
+
+
+def holds_quantity(recording: Recording, quantity: Quantity) -> bool:
+    return quantity not in QUANTITIES or holds(recording.version, QUANTITIES[quantity])
+
+
+def branches_not_held(recording: Recording) -> tuple[str, ...]:
+    return tuple(name for name, place in BRANCHES.items() if not holds(recording.version, place))
+
+
+def not_in(version: int) -> str:
+    """For people."""
+    return f"not in format version {version}"

@@ -1,0 +1,84 @@
+"""What each law needs, and why it could not be checked where that was missing."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...recorders.recording import Recording
+from ...recorders.schema import NONE32, NONE64
+from ..columns.shared import Columns
+from ..held import holds_quantity, not_in
+from ..ledger import Ledger
+from ..quantity import Quantity
+from .law import Needs
+
+_LENGTH, _SETTLED = Quantity.KV_COMMITTED_LEN, Quantity.KV_COMMITTED_LEN_SETTLED
+_COUNTERS = (Quantity.SPEC_VERIFY_CT, Quantity.SPEC_ACCEPTED_DRAFTS)
+
+
+def idle(needs: Needs, columns: Columns, ledger: Ledger) -> str:
+    """Why a law was checked nowhere, in words."""
+    recording = columns.recording
+    if needs.observed_only and ledger.path != "observed":
+        return "only what the server itself computed (--path observed) is held against it"
+    if not all(holds_quantity(recording, quantity) for quantity in needs.quantities):
+        return not_in(recording.version)
+    if not needs.occurs(recording):
+        return f"{needs.event}: none in this recording"
+    silent = [q for q in needs.quantities if not ledger[q].captured.any()]
+    if silent:
+        said = next((ledger.reasons[q] for q in silent if q in ledger.reasons), None)
+        names = ", ".join(quantity.value for quantity in silent)
+        return f"{names} not captured" + (f": {said}" if said else "")
+    return f"{needs.event}: nowhere with values that can be held against it"
+
+
+def _decode(recording: Recording) -> NDArray[np.bool_]:
+    decode: NDArray[np.bool_] = recording.result_rows.accept_len != NONE32
+    return decode
+
+
+def _late(recording: Recording) -> NDArray[np.bool_]:
+    rows = recording.result_rows
+    late: NDArray[np.bool_] = (rows.finished == 1) | (rows.is_retracted == 1)
+    return late
+
+
+LIVE = Needs(
+    "verify result of a running request",
+    lambda r: int(np.sum(_decode(r) & ~_late(r))),
+    (_SETTLED,),
+)
+STALE = Needs(
+    "stale verify result",
+    lambda r: int(np.sum(_decode(r) & _late(r))),
+    (_SETTLED, *_COUNTERS),
+)
+ALLOCATED = Needs(
+    "prepare or finish",
+    lambda r: len(r.prepare_rows.qid) + len(r.finishes.qid),
+    (_LENGTH, Quantity.KV_ALLOCATED_LEN),
+)
+FINISHED = Needs(
+    "finish",
+    lambda r: len(r.finishes.qid),
+    (Quantity.ROUTED_EXPERTS, Quantity.INDEXER_TOPK),
+)
+ASKED = Needs(
+    "finish of a request that asked for routed experts",
+    lambda r: int(np.sum(r.finishes.return_routed_experts == 1)),
+    (Quantity.ROUTED_EXPERTS,),
+)
+INHERITS = Needs(
+    "turn of a streaming session that inherits KV",
+    lambda r: int(np.sum(r.restores.committed != NONE64)),
+    (Quantity.SESSION_COMMITTED,),
+)
+SLICED = Needs("verify result", lambda r: int(np.sum(_decode(r))), observed_only=True)
+SUMMED = Needs(
+    "filter, merge or launch",
+    lambda r: len(r.filters.num_rows) + len(r.merges.num_rows) + len(r.launches.num_rows),
+    (Quantity.SEQ_LENS_SUM,),
+)
+COUNTED = Needs("finish", lambda r: len(r.finishes.qid), (Quantity.SPEC_HISTOGRAM, *_COUNTERS))

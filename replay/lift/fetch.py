@@ -1,0 +1,110 @@
+"""One wheel from the package index, by pip: fetched, or why not in the words that pip had for it."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...recorders.errors import NoVerdictError, UsageError
+
+# For reading any wheel will do, so the host's platform does not matter: the tags that sglang publishes, tried in order.
+_TAGS = (
+    ("manylinux_2_34_x86_64", "3.11"),
+    ("manylinux_2_34_x86_64", "3.12"),
+    ("manylinux_2_34_x86_64", "3.10"),
+)
+_TIMEOUT = 600  # seconds for one pip
+_SHOWN = 20  # releases in a message, the newest
+
+_LISTED = re.compile(r"\(from versions: ([^)]*)\)")
+_UNREACHED = re.compile(r"^WARNING: Retrying|Could not fetch URL", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What pip wrote where it fetched nothing."""
+
+    text: str
+
+    @property
+    def versions(self) -> list[str]:
+        """What the index has for these tags, oldest first; empty where it was not reached."""
+        listed = _LISTED.search(self.text)
+        return listed[1].split(", ") if listed and listed[1] != "none" else []
+
+    @property
+    def answered(self) -> bool:
+        """Whether every index was reached: only then a release that is not listed does not exist."""
+        return bool(self.versions) and not _UNREACHED.search(self.text)
+
+    @property
+    def cause(self) -> str:
+        """All of it, but of retries the last, and no list of releases."""
+        lines = self.text.splitlines()
+        kept = [
+            line
+            for line, after in zip(lines, [*lines[1:], ""], strict=True)
+            if not (_is_retry(line) and _is_retry(after))
+        ]
+        return "\n".join(_LISTED.sub("", line) for line in kept) or "nothing"
+
+
+def fetch(version: str, folder: Path, cached: list[str]) -> None:
+    """Put the wheel of a release into the folder.
+
+    `cached`: releases that are there, for the message. Raises UsageError where the index has no such release,
+    NoVerdictError where it could not be asked.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    known: list[str] = []
+    for said in _attempts(version, folder):
+        if said is None:
+            return
+        if not said.answered:
+            raise NoVerdictError(
+                f"sglang=={version}: the wheel is not in {folder} and could not be fetched.{_in_cache(cached)} "
+                f"A wheel fetched elsewhere may be put there by hand.\npip said:\n{said.cause}"
+            )
+        known += (one for one in said.versions if one not in known)
+    near = difflib.get_close_matches(version, known, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise UsageError(
+        f"path 'sglang=={version}': the package index has no wheel of such a release (No matching distribution).{hint} "
+        f"It has {len(known)}, the last are {', '.join(known[-_SHOWN:])}."
+    )
+
+
+def _attempts(version: str, folder: Path) -> Iterator[_Said | None]:
+    """What pip said under each tag, None where it fetched the wheel."""
+    for platform, python in _TAGS:
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+        command += ["--no-color", "--progress-bar", "off", "--disable-pip-version-check"]
+        command += ["--retries", "3"]  # without a retry, pip keeps to itself what was in its way
+        command += ["--platform", platform, "--python-version", python]
+        command += ["--dest", str(folder), f"sglang=={version}"]
+        try:
+            done = subprocess.run(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                check=False,
+                timeout=_TIMEOUT,
+            )
+        except subprocess.TimeoutExpired:
+            yield _Said(f"it did not finish within {_TIMEOUT} s")
+            continue
+        yield None if done.returncode == 0 else _Said(done.stdout.strip())
+
+
+def _is_retry(line: str) -> bool:
+    return line.startswith("WARNING: Retrying")
+
+
+def _in_cache(cached: list[str]) -> str:
+    return f" In the cache: {', '.join(cached)}." if cached else ""

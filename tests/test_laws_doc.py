@@ -1,0 +1,110 @@
+"""docs/laws.md and `specdiff check` say what the laws are; the releases that break them are measured here."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from children import SOME
+from lifting import bundled_recording
+from specdiff.cli.inputs import bundled
+from specdiff.cli.main import DIFFERS, run
+from specdiff.fixtures.rig.releases import RELEASES
+from specdiff.replay import spec
+from specdiff.replay.columns.shared import Columns
+from specdiff.replay.explain import Toggles
+from specdiff.replay.laws.check import LAWS, check
+from specdiff.replay.laws.law import Law, State
+from specdiff.replay.verdict import ledger_of
+
+PAGE = (Path(__file__).parent.parent / "docs" / "laws.md").read_text(encoding="utf-8")
+ROWS = [
+    [cell.strip() for cell in line.strip("|").split("|")]
+    for line in PAGE.splitlines()
+    if line.startswith("| `")
+]
+NAMES = ("0.5.23-random", "0.5.14-session-hole", "0.5.12-merge-filter")
+SHOWN_ELSEWHERE = {("session", "0.5.10"), ("session", "0.5.10.post1")}  # test_rig_written: #22651
+
+
+def test_the_page_lists_the_laws_as_they_are() -> None:
+    assert [
+        [
+            f"`{law.name}`",
+            law.statement,
+            law.needs.event,
+            row[3],
+            ", ".join(f"#{number}" for number in law.related),
+        ]
+        for law, row in zip(LAWS, ROWS, strict=True)
+    ] == ROWS
+    for law in LAWS:
+        known = re.search(
+            rf"^- `{law.name}`: (.*?)(?=^- |\Z|^$)",
+            PAGE.split("## Known")[1],
+            re.MULTILINE | re.DOTALL,
+        )
+        assert (known is None) == (law.known is None)
+        if law.known and known:
+            assert law.known.reason in " ".join(known[1].split())
+            assert f"known: {law.known.where}" in _said(law)
+
+
+@pytest.mark.parametrize("release", sorted({*SOME, "0.5.14", "0.5.15"}, key=RELEASES.index))
+def test_the_page_says_which_releases_break_which_law(release: str) -> None:
+    broken = set()
+    for name in NAMES:
+        columns = _columns(name)
+        ledger = ledger_of(columns, Toggles(columns), spec.parse(f"sglang=={release}"))
+        broken |= {o.law.name for o in check(columns, ledger) if o.state is State.BROKEN}
+    said = {law.name for law in LAWS if release in _releases(_said(law).partition("known:")[0])}
+    assert broken == {name for name in said if (name, release) not in SHOWN_ELSEWHERE}
+
+
+@cache
+def _columns(name: str) -> Columns:
+    return Columns(bundled_recording(name))
+
+
+def _said(law: Law) -> str:
+    return next(row[3] for row in ROWS if row[0] == f"`{law.name}`")
+
+
+def _releases(text: str) -> set[str]:
+    """The releases of ranges such as 0.5.9 - 0.5.11, both ends included."""
+    ranges = re.findall(r"(0\.5\.[\w.]+) - (0\.5\.[\w.]*\w)", text)
+    return {
+        release
+        for first, last in ranges
+        for release in RELEASES[RELEASES.index(first) : RELEASES.index(last) + 1]
+    }
+
+
+def test_check_says_what_every_law_states(capsys: pytest.CaptureFixture[str]) -> None:
+    run(["check", str(bundled() / "0.5.23-random.h5")])
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    assert [line for line in lines if len(line) == 2][-len(LAWS) :] == [
+        [law.name, law.statement] for law in LAWS
+    ]
+
+
+def test_check_of_several_sums_up(capsys: pytest.CaptureFixture[str]) -> None:
+    """Law by law: in how many recordings it was what, and where it was broken first."""
+    names = ("0.5.23-random", "0.5.14-dflash", "0.5.10-random", "0.5.12-experts-overshoot")
+    assert run(["check", *(str(bundled() / f"{name}.h5") for name in names)]) == DIFFERS
+    out = capsys.readouterr().out
+    tables = out[: out.index("Numbers: of 4 recordings.")].rstrip().splitlines()
+    summary = {line.split()[0]: line.split() for line in tables[-len(LAWS) :]}
+    assert list(summary) == [law.name for law in LAWS]
+    assert summary["commit"][1:] == ["4", "0", "0", "0"]
+    assert summary["rows"][1:6] == ["2", "2", "0", "0", "0.5.10-random.h5"]
+    assert summary["sums"][1:6] == ["1", "2", "1", "0", "0.5.10-random.h5"]
+    assert summary["session"][1:] == ["0", "0", "0", "4"]
+    for name, row in summary.items():
+        broken = [line for line in tables[: -len(LAWS)] if re.match(rf"{name} +broken ", line)]
+        assert int(row[2]) == len(broken)
+        if broken:
+            assert " ".join(row[6:]) in " ".join(broken[0].split())
