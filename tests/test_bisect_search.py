@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import subprocess
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specdiff.recorders.errors import NoVerdictError
+from clones import git
+from specdiff.recorders.errors import NoVerdictError, UsageError
 from specdiff.replay.bisect.judge import Finding, Judged
 from specdiff.replay.bisect.line import changes
-from specdiff.replay.bisect.search import search
+from specdiff.replay.bisect.search import Search, search
+from specdiff.replay.lift.releases import RELEASES, between
 from specdiff.replay.spec import OLD, Lifted, Origin
 from specdiff.replay.spec import Path as Spec
 
