@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from ..columns.shared import Columns
 from ..quantity import Quantity
 from ..spec import Lifted, Path
-from ..verdict import Divergence, Result, compare
+from ..verdict import Divergence, Result, Verdict, compare
 from .inside import RoleChange, role_changes
 from .judge import Judge
+from .line import Change
 from .search import Report, Search, search
 
 
@@ -23,9 +24,13 @@ class Inside:
 
     @property
     def first(self) -> tuple[Quantity, Divergence]:
-        """The earliest divergence."""
-        found = [(one.quantity, one.first) for one in self.result.quantities if one.first]
-        return min(found, key=lambda item: item[1].event)
+        return earliest(self.result)
+
+
+def earliest(result: Result) -> tuple[Quantity, Divergence]:
+    """The earliest divergence of a result that has some."""
+    found = [(one.quantity, one.first) for one in result.quantities if one.first]
+    return min(found, key=lambda item: item[1].event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,14 @@ def bisect(
     found = search(judge, good, bad, report, skip)
     inside = None
     if found.change is not None:
-        last, shown = found.change.last.path, found.change.shown.path
-        result = compare(columns, last, shown, tuple(quantities))
-        inside = Inside(result, role_changes(columns, last, shown, tuple(quantities)))
+        inside = _inside(columns, found.change, judge)
     return Bisection(good, bad, tuple(quantities), judge.num_compared(bad), found, inside)
+
+
+def _inside(columns: Columns, change: Change, judge: Judge) -> Inside:
+    last, shown = change.last.path, change.shown.path
+    result = compare(columns, last, shown, judge.quantities)
+    if result.verdict is not Verdict.DIFFERS:  # `last` has no value at all where it shows
+        result = compare(columns, judge.reference, shown, judge.quantities)
+    event = earliest(result)[1].event
+    return Inside(result, role_changes(columns, last, shown, judge.quantities, event))

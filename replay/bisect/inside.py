@@ -6,7 +6,9 @@ import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from ...recorders.errors import NoVerdictError
 from ..columns.shared import Columns
+from ..lift.ledger import departs_by, lifted
 from ..lift.link import compiled
 from ..lift.open import surface_of
 from ..lift.reach import reached
@@ -14,12 +16,11 @@ from ..lift.roles import Role
 from ..lift.surface import Definition, Surface
 from ..quantity import Quantity
 from ..spec import Lifted
-from .judge import Finding, Judge
 
 
 @dataclass(frozen=True, slots=True)
 class RoleChange:
-    """A role whose code changed. `alone`: put into the books before, it changes what they say, all by itself."""
+    """A role whose code changed. `alone`: put into the books before, it makes them depart by the first divergence."""
 
     role: Role
     alone: bool
@@ -27,17 +28,28 @@ class RoleChange:
 
 
 def role_changes(
-    columns: Columns, before: Lifted, after: Lifted, quantities: tuple[Quantity, ...]
+    columns: Columns,
+    before: Lifted,
+    after: Lifted,
+    quantities: tuple[Quantity, ...],
+    first: int,
 ) -> tuple[RoleChange, ...]:
-    """Every role whose code differs, those that matter alone first."""
+    """Every role whose code differs, those that matter alone first. `first`: the event of the first divergence."""
     old, new = surface_of(before), surface_of(after)
-    judge = Judge(columns, before, quantities)
+    ledger = lifted(columns, before, quantities)
+
+    def matters(role: Role) -> bool:
+        try:
+            books = compiled(grafted(old, new, role))
+            return departs_by(columns, books, ledger, quantities, first)
+        except NoVerdictError:  # the two do not fit together
+            return False
+
     found = []
     for role in Role:
         was, now = reached(old, role), reached(new, role)
         if text := "".join(_diff(old, new, was, now)):
-            finding, _ = judge.of_books(compiled(grafted(old, new, role)))
-            found.append(RoleChange(role, finding is Finding.BAD, text))
+            found.append(RoleChange(role, matters(role), text))
     return tuple(sorted(found, key=lambda change: not change.alone))
 
 

@@ -13,24 +13,33 @@ from ..ledger import Series
 from ..quantity import Quantity
 from .tracks import UNSET, Place, Tracks
 
-_SAYS_NOTHING = (UNSET, NONE64)  # None against a number may be excused: that is for `diff` to say
-
 
 class Departure:
-    """A `Watch`. `found`: a value differed. seq_lens_sum is not watched: sums already written may be given up later."""
+    """A `Watch`. `found`: a value differed.
 
-    def __init__(self, series: Sequence[Series]) -> None:
-        watched = [one for one in series if one.quantity is not Quantity.SEQ_LENS_SUM]
+    Unless it is `exact`, it leaves to `diff` what may not count in the end: None against a number, which may be
+    excused, and sums, which may be given up later.
+    """
+
+    def __init__(self, series: Sequence[Series], *, exact: bool = False) -> None:
+        self._silent = (UNSET,) if exact else (UNSET, NONE64)
+        watched = [one for one in series if exact or one.quantity is not Quantity.SEQ_LENS_SUM]
         self._expected = {place: values for one in watched for place, values in _by_row(one)}
         self.found = False
 
     def __call__(self, tracks: Tracks) -> bool:
         self.found = self.found or any(
-            _differs(expected, np.frombuffer(tracks.values[place], dtype=np.int64))
+            self._differs(expected, np.frombuffer(tracks.values[place], dtype=np.int64))
             for place, expected in self._expected.items()
             if tracks.values.get(place)
         )
         return self.found
+
+    def _differs(self, expected: NDArray[np.int64], now: NDArray[np.int64]) -> bool:
+        size = min(len(expected), len(now))
+        one, other = expected[:size], now[:size]
+        said = ~np.isin(one, self._silent) & ~np.isin(other, self._silent)
+        return bool(((one != other) & said).any())
 
 
 def _by_row(series: Series) -> Iterator[tuple[Place, NDArray[np.int64]]]:
@@ -44,10 +53,3 @@ def _by_row(series: Series) -> Iterator[tuple[Place, NDArray[np.int64]]]:
                 by_row = np.full((int(rows.max()) + 1, parts), UNSET, dtype=np.int64)
                 by_row[rows] = series.values[mine].numpy()
                 yield Place(series.quantity, kind, moment is Moment.AFTER), by_row.reshape(-1)
-
-
-def _differs(expected: NDArray[np.int64], now: NDArray[np.int64]) -> bool:
-    size = min(len(expected), len(now))
-    one, other = expected[:size], now[:size]
-    said = ~np.isin(one, _SAYS_NOTHING) & ~np.isin(other, _SAYS_NOTHING)
-    return bool(((one != other) & said).any())

@@ -40,10 +40,11 @@ def replay(
     recording: Recording,
     wanted: Collection[Quantity] = tuple(Quantity),
     watch: Watch | None = None,
+    until: int | None = None,
 ) -> Tracks:
     """Everything these books compute. Raises CannotRunError where they need what a recording does not hold.
 
-    `wanted`: what is `optional` is left out where nobody wants it.
+    `wanted`: what is `optional` is left out where nobody wants it. `until`: the last event that counts.
     """
     tape = Tape.of(recording)
     tracks = Tracks(tape)
@@ -52,7 +53,7 @@ def replay(
     for place, (kind, ref) in enumerate(tape):
         for handle in handlers.get(kind, nothing):
             handle(ref)
-        if watch is not None and place % _WATCHED == _WATCHED - 1 and watch(tracks):
+        if place == until or (watch and place % _WATCHED == _WATCHED - 1 and watch(tracks)):
             break
     return tracks
 

@@ -27,6 +27,14 @@ def lifted(columns: Columns, path: Lifted, wanted: Sequence[Quantity] = tuple(Qu
     return ledger_of(columns, books_of(path), str(path), wanted)
 
 
+def departs_by(
+    columns: Columns, books: Books, ledger: Ledger, wanted: Sequence[Quantity], event: int
+) -> bool:
+    """Whether these books depart from a ledger up to and with this event; None against a number counts."""
+    seen = Departure([ledger[quantity] for quantity in wanted], exact=True)
+    return seen(replay(books, columns.recording, wanted, until=event))
+
+
 def departs(columns: Columns, books: Books, ledger: Ledger, wanted: Sequence[Quantity]) -> bool:
     """Whether these books depart from a ledger, replayed no further than the first value that shows it.
 

@@ -1,0 +1,179 @@
+"""bisect and history over real recordings, real releases and a real clone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clones import clone, commit, git
+from specdiff.cli.inputs import bundled
+from specdiff.cli.main import DIFFERS, NO_VERDICT, SAME, USAGE, run
+from specdiff.cli.progress_bisect import bracket
+
+MIX = str(bundled() / "0.5.10-random.h5")
+RELEASES = ["0.5.10", "0.5.11", "0.5.12", "0.5.13"]
+
+
+def bisected(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any]]:
+    code = run(["bisect", MIX, *arguments, "--format", "json"])
+    out = capsys.readouterr()
+    assert out.out, out.err
+    return code, json.loads(out.out)
+
+
+@pytest.mark.parametrize(
+    ("fix", "quantity", "good", "release", "role"),
+    [
+        (22651, "kv_committed_len", "0.5.10", "0.5.11", "prepare"),
+        (23456, "spec_verify_ct", "0.5.10", "0.5.12", "resolve"),
+        (24851, "routed_experts", "0.5.10", "0.5.12", "experts"),
+        (25818, "seq_lens_sum", "0.5.11", "0.5.13", "filter"),
+        (26126, "routed_experts", "0.5.12", "0.5.13", "experts"),
+    ],
+)
+def test_each_fix_is_found_in_its_release(
+    fix: int,
+    quantity: str,
+    good: str,
+    release: str,
+    role: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Over one random mix: which release, which function, and which of the five explains it."""
+    ends = ["--good", f"sglang=={good}", "--bad", "sglang==0.5.13", "--quantity", quantity]
+    code, told = bisected(capsys, *ends)
+    assert code == DIFFERS
+    assert told["first_changed"] == f"sglang=={release}"
+    assert [fix] in told["first"]["fixes"]
+    assert role in [one["role"] for one in told["roles"] if one["alone"]]
+    assert told["first"]["quantity"] == quantity
+    assert told["compared"] > 0 and not told["assumes_one_change"]
+    by_path = {one["path"]: one["verdict"] for one in told["tested"]}
+    assert by_path[f"sglang=={good}"] == "good"
+    assert by_path[f"sglang=={release}"] == "bad"
+
+
+def test_the_release_that_mended_it_is_found_from_the_other_end(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ends = ["--good", "sglang==0.5.13", "--bad", "sglang==0.5.10"]
+    _, told = bisected(capsys, *ends, "--quantity", "spec_verify_ct", "--against", "fixed")
+    assert told["first_changed"] == "sglang==0.5.12"
+    assert told["last_before"] == "sglang==0.5.11"
+
+
+def test_an_end_that_is_not_good_is_not_taken_for_it(capsys: pytest.CaptureFixture[str]) -> None:
+    ends = ["--good", "sglang==0.5.10", "--bad", "sglang==0.5.13", "--against", "fixed"]
+    assert run(["bisect", MIX, *ends]) == NO_VERDICT
+    assert "sglang==0.5.10 is not good: it differs from fixed" in capsys.readouterr().err
+
+
+def test_where_nothing_differs_nothing_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    ends = ["--good", "sglang==0.5.10", "--bad", "sglang==0.5.10.post1"]
+    assert run(["bisect", MIX, *ends]) == SAME
+    said = capsys.readouterr().out
+    assert "values compared, none differs" in said and "specdiff history" in said
+    assert "first changed" not in said
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "says"),
+    [
+        ("observed", "sglang==0.5.11", "neither a release nor a commit"),
+        ("sglang==0.5.11", "old+23456", "neither a release nor a commit"),
+        ("sglang==0.5.11", "sglang@HEAD", "--repo"),
+    ],
+)
+def test_ends_that_lie_on_no_line_are_refused(
+    good: str, bad: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["bisect", MIX, "--good", good, "--bad", bad]) == USAGE
+    assert says in capsys.readouterr().err
+
+
+def test_a_clone_is_bisected_and_the_log_replayed_by_git(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Releases as commits, others between; one that cannot be lifted is skipped, and the answer stays exact."""
+    repo = clone(tmp_path / "repo", RELEASES)
+    log = tmp_path / "log"
+    ends = ["--good", "sglang@v0.5.10", "--bad", "sglang@v0.5.13", "--repo", str(repo)]
+    quantity = ["--quantity", "spec_verify_ct"]
+    code, told = bisected(capsys, *ends, *quantity, "--log", str(log))
+    assert code == DIFFERS
+    mended = git(repo, "rev-parse", "v0.5.12")
+    assert told["first_changed"] == f"sglang@{mended}"
+    assert told["assumes_one_change"]
+    assert len(told["tested"]) < 7 + 1
+    replayed = git(repo, "bisect", "replay", str(log))
+    assert f"{mended} is the first bad commit" in replayed
+
+
+def test_what_cannot_be_judged_leaves_a_range(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    repo = clone(tmp_path / "repo", ["0.5.11"])
+    resolve = repo / "python/sglang/srt/managers/scheduler_output_processor_mixin.py"
+    text = resolve.read_text()
+    resolve.write_text("def broken(:\n")
+    commit(repo, "does not parse")
+    resolve.write_text(text.replace("req.spec_verify_ct += 1", "req.spec_verify_ct += 2"))
+    commit(repo, "counts twice")
+    ends = ["--good", "sglang@v0.5.11", "--bad", "sglang@main", "--repo", str(repo)]
+    _, told = bisected(capsys, *ends)
+    names = git(repo, "rev-list", "--reverse", "behind-0.5.11..main").split()
+    assert told["first_changed"] is None
+    assert told["range"] == [f"sglang@{name}" for name in names]
+    assert [one["verdict"] for one in told["tested"] if one["path"] == f"sglang@{names[0]}"] == [
+        "skipped"
+    ]
+
+
+def test_history_tells_every_change(capsys: pytest.CaptureFixture[str]) -> None:
+    ends = ["--from", "sglang==0.5.10", "--to", "sglang==0.5.13"]
+    assert run(["history", MIX, *ends, "--format", "json"]) == DIFFERS
+    told = json.loads(capsys.readouterr().out)["versions"]
+    changed = {one["path"]: set(one["quantities"]) for one in told if one["changed"]}
+    assert changed.keys() == {f"sglang=={version}" for version in RELEASES[1:]}
+    assert changed["sglang==0.5.13"] == {"seq_lens_sum", "routed_experts"}
+    assert run(["history", MIX, *reversed_ends(ends)]) == USAGE
+
+
+def reversed_ends(ends: list[str]) -> list[str]:
+    return ["--from", ends[3], "--to", ends[1]]
+
+
+def test_replay_is_a_script_for_git_bisect_run(tmp_path: Path) -> None:
+    """0, 1 and 125 mean to git what they mean here."""
+    repo = clone(tmp_path / "repo", RELEASES)
+    git(repo, "bisect", "start", "v0.5.13", "v0.5.10")
+    script = ["specdiff", "replay", MIX, "--old", "sglang==0.5.10", "--fixed", "./python"]
+    from children import SPECDIFF
+
+    done = subprocess.run(
+        [
+            "git",
+            "-C",
+            str(repo),
+            "bisect",
+            "run",
+            *SPECDIFF,
+            *script[1:],
+            "--quantity",
+            "spec_verify_ct",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert f"{git(repo, 'rev-parse', 'v0.5.12')} is the first bad commit" in done.stdout
+
+
+def test_the_bracket_narrows() -> None:
+    assert bracket((0, 9), 10) == "[##########]"
+    assert bracket((3, 5), 10) == "[...###....]"
+    assert bracket((150, 150), 300) == "[" + "." * 20 + "#" + "." * 19 + "]"
