@@ -21,6 +21,7 @@ from .observed import observed_claims
 from .paths.fixes import rules_of
 from .quantity import Quantity
 from .spec import FixSet, Lifted, Path
+from .tails import tails
 from .tensors import column, nullable
 from .verdict import Rows, ledger_of, value_of
 
@@ -224,7 +225,7 @@ def _session_detail(recording: Recording, kind: Kind, row: int) -> str:
 
 def _result_detail(recording: Recording, row: int) -> str:
     rows = recording.result_rows
-    if rows.accept_len[row] == NONE32:
+    if rows.accept_len[row] == NONE32 and not tails(recording).answered[row]:
         return "one token, from the prefill"
     state = (
         "retracted"
@@ -234,6 +235,8 @@ def _result_detail(recording: Recording, row: int) -> str:
         else ""
     )
     stale = f", stale: the request is {state}" if state else ""
+    if rows.accept_len[row] == NONE32:
+        return f"one token, beside a prefill{stale}"
     return f"accepts {rows.accept_len[row]}{stale}"
 
 
