@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from ..recorders.recording import Recording
 from ..recorders.schema import NONE32, ROW_TABLES, Kind
 from .decisions import decisions
 from .quantity import Quantity
+from .tails import tails
 from .tensors import column, empty
 
 
@@ -107,7 +109,7 @@ def _request_rows(recording: Recording, kind: Kind, quantity: Quantity) -> tuple
         return rows, qid[rows]
     if kind is not Kind.RESULT:
         return torch.arange(len(qid)), qid
-    rows = torch.nonzero(
-        column(table.accept_len) != NONE32
-    ).flatten()  # extend results resolve nothing
+    # An extend's result resolves nothing, but for who was decoded beside it.
+    resolved = (table.accept_len != NONE32) | tails(recording).answered
+    rows = torch.from_numpy(np.flatnonzero(resolved))
     return rows, qid[rows]

@@ -38,7 +38,7 @@ def decisions(recording: Recording) -> Decisions:
     last[qid] = np.arange(len(row))  # of several assignments numpy keeps the last
     finish = np.full(len(row), GOES_ON, dtype=np.int64)
     # An extend result is written when it has been processed: its finish stands between launch and result.
-    begins = np.where(rows.accept_len[row] == NONE32, _launch_events(recording)[row], event)
+    begins = np.where(rows.accept_len[row] == NONE32, launch_events(recording)[row], event)
     at = last[last >= 0]
     num_gaps = len(recording.gaps.dropped)
     whole = _whole(recording) & (_gaps_before(recording, begins[at]) == num_gaps)
@@ -75,7 +75,7 @@ def _inside_prompt(recording: Recording) -> NDArray[np.bool_]:
     key = extends.qid * size + recording.event_of(Kind.EXTEND)[recording.owner(Kind.EXTEND)]
     order = np.argsort(key)
     mine = np.flatnonzero(rows.accept_len == NONE32)  # of an extend
-    launched = _launch_events(recording)[mine]
+    launched = launch_events(recording)[mine]
     wanted = rows.qid[mine] * size + np.where(
         launched < 0, _event_of_rows(recording)[mine], launched
     )
@@ -85,7 +85,7 @@ def _inside_prompt(recording: Recording) -> NDArray[np.bool_]:
     return inside
 
 
-def _launch_events(recording: Recording) -> I64:
+def launch_events(recording: Recording) -> I64:
     """Per result row, the event of the launch it answers; where that is not known, -1: before everything."""
     answered = recording.results.launch[recording.owner(Kind.RESULT)]
     if not len(recording.launches.launch):

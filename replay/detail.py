@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..recorders.recording import Recording
 from ..recorders.schema import NONE32, NONE64, Kind, Mode, Reason
+from .tails import tails
 
 
 def detail(recording: Recording, kind: Kind, ref: int, row: int) -> str:
@@ -54,7 +55,7 @@ def _session_detail(recording: Recording, kind: Kind, row: int) -> str:
 
 def _result_detail(recording: Recording, row: int) -> str:
     rows = recording.result_rows
-    if rows.accept_len[row] == NONE32:
+    if rows.accept_len[row] == NONE32 and not tails(recording).answered[row]:
         return "one token, from the prefill"
     state = (
         "retracted"
@@ -64,6 +65,8 @@ def _result_detail(recording: Recording, row: int) -> str:
         else ""
     )
     stale = f", stale: the request is {state}" if state else ""
+    if rows.accept_len[row] == NONE32:
+        return f"one token, beside a prefill{stale}"
     return f"accepts {rows.accept_len[row]}{stale}"
 
 

@@ -7,12 +7,15 @@ from numpy.typing import NDArray
 
 from ..recorders.recording import Recording
 from ..recorders.schema import NONE32, NONE64, Kind, Mode, Reason
+from .decisions import decisions
+from .tails import tails
 
 
 def exercised(recording: Recording) -> dict[str, int]:
     """Branch name -> how often, always with the same names in the same order."""
     masks = {
         **_results(recording),
+        **_tails(recording),
         **_finishes(recording),
         **_releases(recording),
         **_batches(recording),
@@ -36,6 +39,19 @@ def _results(recording: Recording) -> dict[str, NDArray[np.bool_]]:
         "grammar-done": rows.grammar_done == 1,
         "grammar-cut": decode & (rows.num_emitted < rows.accept_len),
         "result-unpaired": recording.results.launch == NONE64,
+    }
+
+
+def _tails(recording: Recording) -> dict[str, NDArray[np.bool_]]:
+    """Of requests decoded beside a prefill chunk."""
+    rows, tail = recording.result_rows, tails(recording).answered
+    made, ends = decisions(recording), np.zeros(len(rows.qid), dtype=bool)
+    ends[made.row[made.finish >= 0]] = True
+    stale = (rows.is_retracted == 1) | (rows.finished == 1)
+    return {
+        "tail": tail & ~stale & ~ends,
+        "tail-ends": tail & ends,
+        "tail-stale": tail & stale,
     }
 
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from specdiff.recorders.recording import Recording, row_starts
-from specdiff.recorders.schema import NONE32, NONE64, Kind
+from specdiff.recorders.schema import NONE32, NONE64, Kind, Mode
+from specdiff.replay.decisions import GOES_ON, LOST, decisions
 
 Key = tuple[int, int, str]  # event, qid, "before" or "after"
 
@@ -19,6 +20,7 @@ class _Request:
     committed: int | None = None  # None: not seen from its extend on
     incarnation: int = 0
     prepared: tuple[int, int] | None = None  # (incarnation, claim) of the last prepare
+    last: Kind | None = None  # of an extend and a prepare, which came last
     claims: int = 0
     fresh: bool = False
     seen: bool = False
@@ -39,6 +41,11 @@ def books(recording: Recording, fixes: frozenset[int]) -> Books:
     requests = [_Request() for _ in recording.rids]
     claim = 1 if 22651 in fixes else 0
     launched: dict[tuple[int, int], tuple[int, int] | None] = {}  # (launch, qid) -> its prepare
+    tails: set[tuple[int, int]] = (
+        set()
+    )  # (launch, qid): in an extend's launch, and prepared for a decode
+    decided = decisions(recording)
+    finishes = dict(zip(decided.row.tolist(), decided.finish.tolist(), strict=True))
     for event, kind, ref in _spine(recording):
         if kind is Kind.EXTEND:
             for row in _rows(recording, kind, ref):
@@ -47,7 +54,7 @@ def books(recording: Recording, fixes: frozenset[int]) -> Books:
                 request.incarnation += 1
                 if not request.seen:
                     request.fresh = bool(recording.extend_rows.output_len[row] == 0)
-                request.prepared, request.seen = None, True
+                request.prepared, request.seen, request.last = None, True, kind
         elif kind is Kind.RETRACT:
             request = requests[recording.retracts.qid[ref]]
             request.committed = 0
@@ -59,24 +66,40 @@ def books(recording: Recording, fixes: frozenset[int]) -> Books:
             request.committed, request.seen = None, True
         elif kind is Kind.GAP:
             for request in requests:
-                request.committed, request.fresh = None, False
+                request.committed, request.fresh, request.last = None, False, None
         elif kind is Kind.PREPARE:
             for row in _rows(recording, kind, ref):
                 qid = int(recording.prepare_rows.qid[row])
                 _note(made, event, qid, "before", requests[qid])
                 _prepare(requests[qid], claim)
+                requests[qid].last = kind
                 _note(made, event, qid, "after", requests[qid])
         elif kind is Kind.LAUNCH:
             for row in _rows(recording, kind, ref):
                 qid = int(recording.launch_rows.qid[row])
-                launched[int(recording.launches.launch[ref]), qid] = requests[qid].prepared
+                key = int(recording.launches.launch[ref]), qid
+                launched[key] = requests[qid].prepared
+                if (
+                    recording.launches.mode[ref] != Mode.DECODE
+                    and requests[qid].last is Kind.PREPARE
+                ):
+                    tails.add(key)
         elif kind is Kind.RESULT:
             for row in _rows(recording, kind, ref):
-                if recording.result_rows.accept_len[row] == NONE32:
-                    continue
                 qid = int(recording.result_rows.qid[row])
+                tail = (int(recording.results.launch[ref]), qid) in tails
+                prefill = recording.result_rows.accept_len[row] == NONE32
+                if prefill and not tail:
+                    continue
+                if prefill and finishes.get(row) == LOST:
+                    requests[qid].committed, requests[qid].seen = None, True
+                    continue
                 _note(made, event, qid, "before", requests[qid])
-                _result(recording, ref, row, requests[qid], fixes, launched)
+                if prefill:
+                    goes_on = finishes.get(row) == GOES_ON
+                    _tail(recording, ref, row, requests[qid], goes_on, claim, launched)
+                else:
+                    _result(recording, ref, row, requests[qid], fixes, launched)
                 _note(made, event, qid, "after", requests[qid])
                 if requests[qid].fresh:
                     made.verify_ct[event, qid, "after"] = requests[qid].verify_ct
@@ -123,6 +146,24 @@ def _result(
         change = -1 if pre_claim and finished and not retracted else 0
     if request.committed is not None:
         request.committed += change
+    prepared = launched.get((int(recording.results.launch[ref]), int(rows.qid[row])))
+    if prepared is not None and prepared[0] == request.incarnation:
+        request.claims -= prepared[1]
+
+
+def _tail(
+    recording: Recording,
+    ref: int,
+    row: int,
+    request: _Request,
+    goes_on: bool,
+    claim: int,
+    launched: dict[tuple[int, int], tuple[int, int] | None],
+) -> None:
+    rows = recording.result_rows
+    request.seen = True
+    if request.committed is not None and rows.is_retracted[row] != 1:
+        request.committed += int(goes_on) - claim
     prepared = launched.get((int(recording.results.launch[ref]), int(rows.qid[row])))
     if prepared is not None and prepared[0] == request.incarnation:
         request.claims -= prepared[1]

@@ -114,6 +114,8 @@ _ACTS = (
     "retract",
     "gap",
     "no-overlap",
+    "mixed",
+    "mixed",
     "session_save",
     "noise",
 )
@@ -137,6 +139,7 @@ class _World:
         self.draw, self.num_requests = draw, num_requests
         self.launches = self.events = 0
         self.unanswered: list[tuple[int, list[int]]] = []
+        self.mixed: set[int] = set()
 
     def act(self, name: str) -> Iterator[tuple[Kind, bytes]]:
         everyone = list(range(self.num_requests))
@@ -147,6 +150,11 @@ class _World:
             yield self.event(Kind.PREPARE, everyone)
             yield self.event(Kind.RESULT, everyone)
             yield self.event(Kind.LAUNCH, everyone, Mode.DECODE)
+        elif name == "mixed":
+            extended = self.some()
+            yield self.event(Kind.EXTEND, extended)
+            yield self.event(Kind.PREPARE, [qid for qid in everyone if qid not in extended])
+            yield self.event(Kind.LAUNCH, everyone, Mode.MIXED)
         elif name == "result":
             yield self.event(Kind.RESULT, everyone)
         elif name == "extend":
@@ -200,8 +208,10 @@ class _World:
             self.launches += 1
             values[1:3] = (
                 self.launches,
-                mode or self.draw(st.sampled_from([Mode.EXTEND, Mode.DECODE])),
+                mode or self.draw(st.sampled_from([Mode.EXTEND, Mode.DECODE, Mode.MIXED])),
             )
+            if values[2] == Mode.MIXED:
+                self.mixed.add(self.launches)
             self.unanswered.append((self.launches, qids))
         if kind is Kind.RESULT:
             return self.result(values, rows, len(qids), answers)
@@ -212,7 +222,7 @@ class _World:
         return b""
 
     def result(self, values: list[int], rows: list[int], count: int, answers: int) -> bytes:
-        decode = self.draw(st.sampled_from([True, True, False]))
+        decode = answers not in self.mixed and self.draw(st.sampled_from([True, True, False]))
         values[:2] = answers, Mode.DECODE if decode else Mode.EXTEND
         values[4] = self.draw(st.sampled_from([1, NONE64]))
         values[6] = count

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from children import SPECDIFF
 from clones import clone, commit, git
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import DIFFERS, NO_VERDICT, SAME, USAGE, run
@@ -16,6 +17,11 @@ from specdiff.cli.progress_bisect import bracket
 
 MIX = str(bundled() / "0.5.10-random.h5")
 RELEASES = ["0.5.10", "0.5.11", "0.5.12", "0.5.13"]
+
+
+def made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
 
 
 def bisected(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any]]:
@@ -99,7 +105,7 @@ def test_a_clone_is_bisected_and_the_log_replayed_by_git(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Releases as commits, others between; one that cannot be lifted is skipped, and the answer stays exact."""
-    repo = clone(tmp_path / "repo", RELEASES)
+    repo = clone(made(tmp_path / "repo"), RELEASES)
     log = tmp_path / "log"
     ends = ["--good", "sglang@v0.5.10", "--bad", "sglang@v0.5.13", "--repo", str(repo)]
     quantity = ["--quantity", "spec_verify_ct"]
@@ -116,7 +122,7 @@ def test_a_clone_is_bisected_and_the_log_replayed_by_git(
 def test_what_cannot_be_judged_leaves_a_range(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    repo = clone(tmp_path / "repo", ["0.5.11"])
+    repo = clone(made(tmp_path / "repo"), ["0.5.11"])
     resolve = repo / "python/sglang/srt/managers/scheduler_output_processor_mixin.py"
     text = resolve.read_text()
     resolve.write_text("def broken(:\n")
@@ -149,23 +155,11 @@ def reversed_ends(ends: list[str]) -> list[str]:
 
 def test_replay_is_a_script_for_git_bisect_run(tmp_path: Path) -> None:
     """0, 1 and 125 mean to git what they mean here."""
-    repo = clone(tmp_path / "repo", RELEASES)
+    repo = clone(made(tmp_path / "repo"), RELEASES)
     git(repo, "bisect", "start", "v0.5.13", "v0.5.10")
-    script = ["specdiff", "replay", MIX, "--old", "sglang==0.5.10", "--fixed", "./python"]
-    from children import SPECDIFF
-
+    script = [*SPECDIFF, "replay", MIX, "--old", "sglang==0.5.10", "--fixed", "./python"]
     done = subprocess.run(
-        [
-            "git",
-            "-C",
-            str(repo),
-            "bisect",
-            "run",
-            *SPECDIFF,
-            *script[1:],
-            "--quantity",
-            "spec_verify_ct",
-        ],
+        ["git", "-C", str(repo), "bisect", "run", *script, "--quantity", "spec_verify_ct"],
         capture_output=True,
         text=True,
         check=False,

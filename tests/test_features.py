@@ -7,8 +7,7 @@ import pytest
 
 from lifting import Changed, against_observed, books, release
 from recorded import Recorder
-from specdiff.recorders.recording import Recording
-from specdiff.recorders.schema import NONE32, Kind, Mode, Reason
+from specdiff.recorders.schema import NONE32, Reason
 from specdiff.replay.columns.shared import Columns
 from specdiff.replay.diff import diff
 from specdiff.replay.exercised import exercised
@@ -133,27 +132,3 @@ def test_a_broken_release_shows(what: str, record: Recorder) -> None:
         broken = books(Changed(source, path, function, old, new))
     found = against_observed(record("0.5.23", scenario, 1), broken)
     assert {q for q, difference in found.items() if difference.differs.any()} >= shows
-
-
-def test_what_was_decoded_beside_a_chunk_is_not_captured_rather_than_wrong(
-    record: Recorder,
-) -> None:
-    """A mixed step commits in the midst of a function that is not lifted, by a rule that is none of the five."""
-    recording = record("0.5.23", "mixed", 1)
-    assert (recording.launches.mode == Mode.MIXED).sum() > 10
-    with release("0.5.23") as source:
-        lifted = against_observed(recording, books(source))
-    columns = Columns(recording)
-    rules = {d.quantity: d for d in _against_rules(recording, columns)}
-    for found in (lifted, rules):
-        assert not any(difference.differs.any() for difference in found.values())
-        committed = found[Q.KV_COMMITTED_LEN]
-        assert committed.not_captured.any() and committed.num_compared > 50
-        kinds = committed.old.cells.kind[committed.not_captured]
-        assert int(Kind.PREPARE) in kinds.tolist()
-    states = {one.law.name: one.state for one in check(columns, observed(columns))}
-    assert State.BROKEN not in states.values()
-
-
-def _against_rules(recording: Recording, columns: Columns) -> list:  # type: ignore[type-arg]
-    return list(diff(recording, observed(columns), Toggles(columns)(fixes_of("0.5.23"))))

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from ...recorders.recording import Recording
 from ...recorders.schema import NONE64, Kind
+from ..decisions import GOES_ON, decisions
 from ..paths.rules import Rules, StaleRows
+from ..tails import tails
 from ..tensors import column
 from .touches import Touches, launch_events, running
 
@@ -74,6 +76,7 @@ def counters(recording: Recording, touches: Touches, rules: Rules) -> Counters:
     row = touches.row[results]
     stale = _stale(recording)[row]
     counts = torch.ones_like(row) if rules.stale_counts else (~stale).to(torch.int64)
+    counts[torch.from_numpy(tails(recording).answered)[row]] = 0  # nothing was drafted for them
     drafts = column(rows.accept_len)[row] - _non_draft(recording)[row]
     verify, accepted = torch.zeros_like(touches.row), torch.zeros_like(touches.row)
     verify[results], accepted[results] = counts, drafts * counts
@@ -99,7 +102,21 @@ def _result_delta(recording: Recording, row: Tensor, rules: Rules) -> Tensor:
     live = column(rows.num_emitted)[row] - rules.claim
     retracted = column(rows.is_retracted)[row] == 1
     stale = StaleRows(column(rows.accept_len)[row], retracted, rules.claim)
-    return torch.where(_stale(recording)[row], rules.stale_delta(stale), live)
+    delta = torch.where(_stale(recording)[row], rules.stale_delta(stale), live)
+    tail = torch.from_numpy(tails(recording).answered)[row]
+    return torch.where(tail, _tail_delta(recording, rules)[row], delta)
+
+
+def _tail_delta(recording: Recording, rules: Rules) -> Tensor:
+    """Per result row, were it a tail's: its one token is committed where the request goes on.
+
+    The same for every set of fixes, the claim apart: no release with other books than 0.5.19's has tails.
+    """
+    made = decisions(recording)
+    goes_on = torch.zeros(len(recording.result_rows.qid), dtype=torch.int64)
+    goes_on[column(made.row[made.finish == GOES_ON])] = 1
+    void = column(recording.result_rows.is_retracted) == 1
+    return torch.where(void, 0, goes_on - rules.claim)
 
 
 def _stale(recording: Recording) -> Tensor:

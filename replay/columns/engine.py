@@ -80,7 +80,10 @@ def _counted(columns: Columns, quantity: Quantity, counted: Counters) -> Series:
     values = counted.verify_ct if verify else counted.accepted_drafts
     cells = columns.cells[quantity]
     touch = columns.touch_of(quantity)
-    return Series(quantity, cells, values[touch][:, None], counted.known[touch])
+    if not len(values):
+        return nothing(quantity, cells)
+    at = touch.clamp(min=0)
+    return Series(quantity, cells, values[at][:, None], counted.known[at] & (touch >= 0))
 
 
 def _sums(columns: Columns, held: Sums) -> Series:

@@ -1,4 +1,5 @@
-"""The true sequence length of every request at any event: seq_len of its extend plus what was accepted since.
+"""The true sequence length of every request at any event: seq_len of its extend plus what was accepted since, and one
+for every step in which it was decoded beside a prefill chunk.
 
 This is what batch.seq_lens holds on the device. It follows from the accepted lengths alone; no observed sum is read.
 """
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from ...recorders.recording import Recording
 from ...recorders.schema import NONE32, NONE64, Kind, Mode
+from ..tails import tails
 from ..tensors import column
 from .touches import gaps_before
 
@@ -85,11 +87,17 @@ def _run(qid: Tensor, seed: Tensor, delta: Tensor) -> tuple[Tensor, Tensor, Tens
 
 
 def _decode_rows(recording: Recording) -> tuple[Tensor, Tensor]:
-    """Rows of decode launches, and what their result accepted (NONE64 where no result was recorded, or says nothing
-    of it: a chunk mixed with decodes)."""
+    """Rows that a launch lengthens, and by how much: what its result accepted (NONE64 where none was recorded), a tail
+    by one."""
     owner = column(recording.owner(Kind.LAUNCH))
-    mode = column(recording.launches.mode)[owner]
-    rows = torch.nonzero((mode == Mode.DECODE) | (mode == Mode.MIXED)).flatten()
+    decodes = column(recording.launches.mode)[owner] == Mode.DECODE
+    tail = torch.from_numpy(tails(recording).launched)
+    rows = torch.nonzero(decodes | tail).flatten()
+    return rows, torch.where(tail[rows], 1, _accepted(recording, owner, rows))
+
+
+def _accepted(recording: Recording, owner: Tensor, rows: Tensor) -> Tensor:
+    """Of launch rows: what their result accepted, NONE64 where it was not recorded."""
     num_requests = len(recording.rids) + 1
     launch = column(recording.launches.launch)[owner[rows]]
     wanted = launch * num_requests + column(recording.launch_rows.qid)[rows]
@@ -98,8 +106,8 @@ def _decode_rows(recording: Recording) -> tuple[Tensor, Tensor]:
     answered = torch.nonzero((result_launch != NONE64) & (accept != NONE32)).flatten()
     key = result_launch[answered] * num_requests + column(recording.result_rows.qid)[answered]
     if not len(key):
-        return rows, torch.full_like(rows, NONE64)
+        return torch.full_like(rows, NONE64)
     order = torch.argsort(key)
     key, accept = key[order], accept[answered][order]
     place = torch.searchsorted(key, wanted).clamp(max=len(key) - 1)
-    return rows, torch.where(key[place] == wanted, accept[place], NONE64)
+    return torch.where(key[place] == wanted, accept[place], NONE64)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ...recorders.recording import Recording
 from ...recorders.schema import NONE64, Kind, Mode
 from ..paths.rules import Rules
+from ..tails import tails
 from ..tensors import column
 from .lengths import Lengths
 from .touches import gaps_before
@@ -75,12 +76,19 @@ def sums(recording: Recording, true: Sums, rules: Rules) -> Sums:
     return Sums(value, known)
 
 
+def tails_of_launches(recording: Recording) -> NDArray[np.int64]:
+    """Per launch: how many were decoded beside its prefill."""
+    owner = recording.owner(Kind.LAUNCH)[tails(recording).launched]
+    return np.bincount(owner, minlength=len(recording.launches.mode))
+
+
 class _Step:
     """The rule of one event: which sum its batch holds afterwards."""
 
     def __init__(self, recording: Recording, true: Sums, rules: Rules) -> None:
         self._recording, self._true, self._lazy = recording, true, rules.lazy_sums
         self._kind, self._ref = recording.events.kind.tolist(), recording.events.ref.tolist()
+        self._tails = tails_of_launches(recording)
 
     def __call__(self, event: int, held: dict[int, Sum]) -> tuple[int, Sum]:
         kind, ref = Kind(self._kind[event]), self._ref[event]
@@ -117,7 +125,8 @@ class _Step:
 
     def _launch(self, ref: int, before: Sum, truth: Sum) -> Sum:
         if self._recording.launches.mode[ref] == Mode.MIXED:
-            return UNKNOWN  # rebuilt from the requests themselves, by rules that are not these
+            # Rebuilt whatever the rules: tails are counted with the token that they are about to write.
+            return Sum((truth.value or 0) + int(self._tails[ref]), truth.known)
         if not self._lazy or self._recording.launches.mode[ref] != Mode.DECODE:
             return before
         if (

@@ -1,8 +1,8 @@
 """Everything that touches one request's counters, sorted by request and then by event, cut into segments.
 
 A segment begins where the books of a request are set rather than changed: at an extend (to its seq_len), at a
-retract (to zero), where a session takes its KV, and where a chunk was mixed with decodes (to what no rule here knows).
-What comes before a request's first extend in the recording, or between a gap, a session's save or a mixed step and its
+retract (to zero), where a session takes its KV, and where a tail may have finished or not (the recording ends there).
+What comes before a request's first extend in the recording, or between a gap, a session's save or such a tail and its
 next extend, has no known start and is not seeded.
 """
 
@@ -10,15 +10,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ...recorders.recording import Recording
-from ...recorders.schema import NONE32, NONE64, Kind, Mode
+from ...recorders.schema import NONE32, NONE64, Kind
+from ..decisions import LOST, decisions
+from ..tails import tails
 from ..tensors import column
 
-MIXED = Kind.LAUNCH
-"""The kind of a touch by a mixed step, which has no event of its own: it is where the step's result is."""
+LOST_TAIL = Kind.LAUNCH
+"""The kind of a touch by a tail's result of which nobody knows whether it ended the request, and so whether it committed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,7 +32,7 @@ class Touches:
     qid: Tensor
     event: Tensor
     kind: Tensor
-    row: Tensor  # in the kind's row table; for RETRACT and SESSION_SAVE in its event table; for MIXED of the results
+    row: Tensor  # in the kind's row table; for RETRACT and SESSION_SAVE in its event table; for LOST_TAIL of the results
     segment: Tensor
     seeded: Tensor  # bool
     epoch: Tensor  # how many gaps came before
@@ -66,7 +70,7 @@ class Touches:
 def touches_of(recording: Recording) -> Touches:
     parts = [_rows(recording, kind) for kind in (Kind.EXTEND, Kind.PREPARE, Kind.RESULT)]
     parts += [_singles(recording, kind) for kind in (Kind.RETRACT, Kind.SESSION_SAVE)]
-    parts.append(_mixed(recording))
+    parts.append(_lost_tails(recording))
     qid, event, kind, row = (torch.cat([part[i] for part in parts]) for i in range(4))
     num_events = len(recording.events.kind) + 1
     order = torch.argsort(qid * num_events + event, stable=True)
@@ -74,7 +78,7 @@ def touches_of(recording: Recording) -> Touches:
     seed = (kind == Kind.EXTEND) | (kind == Kind.RETRACT)
     first = torch.ones_like(seed)
     first[1:] = qid[1:] != qid[:-1]
-    starts = seed | first | (kind == Kind.SESSION_SAVE) | (kind == MIXED)
+    starts = seed | first | (kind == Kind.SESSION_SAVE) | (kind == LOST_TAIL)
     segment = torch.cumsum(starts, 0) - 1
     begins = torch.nonzero(starts).flatten()
     epoch = gaps_before(recording, event)
@@ -118,26 +122,24 @@ def _rows(recording: Recording, kind: Kind) -> list[Tensor]:
     table = recording.row_table(kind)
     rows = torch.arange(len(table.qid))
     if kind is Kind.RESULT:
-        rows = rows[column(table.accept_len) != NONE32]
+        known = tails(recording).answered & ~_lost(recording)
+        rows = rows[torch.from_numpy((table.accept_len != NONE32) | known)]
     events = column(recording.event_of(kind))[column(recording.owner(kind))][rows]
     return [column(table.qid)[rows], events, torch.full_like(rows, kind), rows]
 
 
-def mixed_rows(recording: Recording) -> Tensor:
-    """Result rows of mixed steps whose request may have been decoded: sglang commits its token outside of resolve.
-
-    A prompt that is prefilled anew after a retract is among them: nothing in the row tells it apart.
-    """
-    rows = recording.result_rows
-    mode = column(recording.results.mode)[column(recording.owner(Kind.RESULT))]
-    live = (column(rows.finished) == 0) & (column(rows.is_retracted) == 0)
-    return torch.nonzero((mode == Mode.MIXED) & live & (column(rows.output_len) > 0)).flatten()
-
-
-def _mixed(recording: Recording) -> list[Tensor]:
-    rows = mixed_rows(recording)
+def _lost_tails(recording: Recording) -> list[Tensor]:
+    rows = torch.from_numpy(np.flatnonzero(tails(recording).answered & _lost(recording)))
     events = column(recording.event_of(Kind.RESULT))[column(recording.owner(Kind.RESULT))][rows]
-    return [column(recording.result_rows.qid)[rows], events, torch.full_like(rows, MIXED), rows]
+    return [column(recording.result_rows.qid)[rows], events, torch.full_like(rows, LOST_TAIL), rows]
+
+
+def _lost(recording: Recording) -> NDArray[np.bool_]:
+    """Result rows (bool) of which events are missing that could tell whether they ended their request."""
+    made = decisions(recording)
+    mask = np.zeros(len(recording.result_rows.qid), dtype=bool)
+    mask[made.row[made.finish == LOST]] = True
+    return mask
 
 
 def _singles(recording: Recording, kind: Kind) -> list[Tensor]:

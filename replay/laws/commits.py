@@ -9,22 +9,37 @@ from ...recorders.recording import Recording
 from ...recorders.schema import Kind
 from ..cells import Cells, Moment
 from ..columns.shared import Columns
+from ..decisions import GOES_ON, decisions
 from ..ledger import Ledger, Series
 from ..quantity import Quantity
+from ..tails import tails
 from ..tensors import column
 from .law import Places, exactly, nowhere, together
 
 
 def commit(columns: Columns, ledger: Ledger) -> Places:
-    """After each live result: settled = prompt + outputs - 1, outputs as they are then, overshoot included."""
+    """After each live result: settled = prompt + outputs - 1, outputs as they are then, overshoot included.
+
+    A tail that ends its request may leave one token less committed than was written: its slot is freed, not cached.
+    """
     recording, rows = columns.recording, columns.recording.result_rows
     series = ledger[Quantity.KV_COMMITTED_LEN_SETTLED]
     cells = series.cells
     origin = column(recording.requests.origin_len)
     at = torch.nonzero(_results(series, Moment.AFTER) & ~_stale(recording, cells)).flatten()
     row, qid = cells.row[at], cells.qid[at]
-    outputs = column(rows.output_len)[row] + column(rows.num_emitted)[row]
-    return exactly(cells.event[at], qid, series.values[at, 0], origin[qid] + outputs - 1)
+    tail = torch.from_numpy(tails(recording).answered)
+    emitted = torch.where(tail, 1, column(rows.num_emitted))
+    expected = origin[qid] + column(rows.output_len)[row] + emitted[row] - 1
+    slack = (tail & _ends(recording))[row].to(torch.int64)
+    return Places(cells.event[at], qid, series.values[at, 0], expected - slack, expected)
+
+
+def _ends(recording: Recording) -> Tensor:
+    """Result rows (bool) that may have ended their request."""
+    made, mask = decisions(recording), torch.zeros(len(recording.result_rows.qid)).bool()
+    mask[column(made.row[made.finish != GOES_ON])] = True
+    return mask
 
 
 def stale(columns: Columns, ledger: Ledger) -> Places:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ...recorders.schema import NONE64, Kind, Mode
 from ..columns.shared import Columns
+from ..columns.sums import tails_of_launches
 from ..ledger import Ledger, Series
 from ..quantity import Quantity
 from ..tensors import column
@@ -36,8 +37,11 @@ def _truth(
     value, known = torch.from_numpy(true.value)[event], torch.from_numpy(true.known)[event]
     if kind is Kind.LAUNCH:
         # Beside a chunk a request that decodes is counted with the token that it is about to write.
-        mode = column(columns.recording.launches.mode)[row]
-        return value, known & (mode != Mode.MIXED)
+        mixed = column(columns.recording.launches.mode)[row] == Mode.MIXED
+        about = torch.from_numpy(tails_of_launches(columns.recording))[row]
+        # Without overlap run_batch itself moves the lengths, before the sum is seen.
+        seen = known & columns.recording.run.overlap
+        return value + torch.where(mixed, about, 0), seen
     table = columns.recording.event_table(kind)
     device = column(table.device_sum)[row]
     left = column(table.num_rows)[row]

@@ -130,11 +130,14 @@ class Batch(StandIn):
     model_config = _Model()
     sampling_info = _Sampling()
     req_to_token_pool = Quiet("batch.req_to_token_pool")
+    out_cache_loc = Quiet("batch.out_cache_loc")
+    mix_running_indices: Vector | None = None
     # No book depends on these, and recordings do not hold them: read as absent.
     multimodal_inputs = None
     hisparse_coordinator = None
     output_ids = None
     input_ids = None
+    mamba_track_indices = None
     return_logprob = False
     has_stream = False
     return_hidden_states = False
@@ -145,6 +148,12 @@ class Batch(StandIn):
 
     def __init__(self, reqs: list[Request], seq_lens: list[int], settings: Settings) -> None:
         self.reqs = reqs
+        self.decoding_reqs: list[Request] | None = None
+        # Of an extend; its log probabilities are not recorded.
+        self.prefix_lens: list[int] = []
+        self.extend_lens: list[int] = []
+        self.extend_logprob_start_lens: list[int] = []
+        self.extend_num_tokens = 0
         self.seq_lens = Vector(seq_lens)
         self.seq_lens_cpu: Vector | None = Vector(seq_lens)
         self.orig_seq_lens = Vector(seq_lens)

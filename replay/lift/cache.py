@@ -12,6 +12,7 @@ from .surface import Surface, from_json, to_json
 
 # What decides how a source is lifted: a surface made by another specdiff is made anew.
 _LIFTER = (
+    "excerpt.py",
     "lifting.py",
     "module.py",
     "names.py",

@@ -22,6 +22,13 @@ class _Modes(StandIn):
     NULL = HiddenMode.NULL
 
 
+class _ForwardModes(StandIn):
+    """`ForwardMode`: who is launched how is the recording's word."""
+
+    what = "ForwardMode"
+    MIXED = Quiet("ForwardMode.MIXED")
+
+
 class _Algorithms(StandIn):
     """`SpeculativeAlgorithm`, the class."""
 
@@ -58,6 +65,7 @@ def stand_ins(settings: Settings, capturer: Capturer) -> dict[str, Any]:
         "ReqKvInfo": Kv,
         "SessionSlot": Slot,
         "CaptureHiddenMode": _Modes(),
+        "ForwardMode": _ForwardModes(),
         "SpeculativeAlgorithm": _Algorithms(),
         "AbortReq": Quiet("AbortReq"),
         "alloc_token_slots": _slots,
@@ -91,7 +99,7 @@ def stand_ins(settings: Settings, capturer: Capturer) -> dict[str, Any]:
         "DecLockRefParams": Quiet("DecLockRefParams"),
         "get_batch_return_hidden_states_mode": lambda _: HiddenMode.NULL,
         **dict.fromkeys(("_is_cuda", "_is_hip", "_is_npu", "_is_musa", "_DEBUG_ASSERT"), False),
-        **{name: _Refused(name) for name in ("ForwardMode", "get_exec")},
+        **{name: _Refused(name) for name in ("get_exec",)},
     }
 
 

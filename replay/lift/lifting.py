@@ -8,11 +8,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from .bases import answers
+from .excerpt import commit_of_tails
 from .missing import CannotRunError
 from .module import Module, Modules, Origin, imports_of, members
 from .names import ALLOWED_BUILTINS, ALLOWED_MODULES, STAND_INS
 from .reading import field_literals, free_names, init_literals, is_literal, reads, written
-from .roles import DFLASH_DRAFT, ESSENTIAL, PLACES, REQ, REQ_KV, SLOT, Role
+from .roles import DFLASH_DRAFT, ESSENTIAL, EXCERPTS, PLACES, REQ, REQ_KV, SLOT, Role
 from .source import Source
 from .strip import inner_imports, is_property, is_static, stripped
 from .surface import Binding, Definition, Means, Surface
@@ -88,7 +89,8 @@ class _Lift:
     def _find(self, key: str) -> ast.stmt | None:
         path, _, qualified = key.partition(":")
         module = self._modules.at(path)
-        return module.find(qualified) if module else None
+        found = module.find(qualified) if module else None
+        return commit_of_tails(found, self._source.name) if key in EXCERPTS else found
 
     def _add(self, key: str) -> None:
         """Lift one definition, and whatever it leads to."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from ...recorders.schema import NONE32, Kind, Mode
+from ...recorders.schema import NONE32, Kind
+from ..decisions import GOES_ON, LOST
 from ..quantity import Quantity
 from .batch import Batch
+from .missing import CannotRunError
 from .request import Grammar, Request
 from .result import Result
 from .roles import Role
 from .stage import Stage
 from .standin import UNKNOWN_LEN, known
+from .tailing import TailRows
 from .tape import Tape, present
 from .tracks import Place, Tracks
 
@@ -37,7 +40,13 @@ class Lives:
             for quantity, name in stage.counters.items()
         ]
         self._launched: dict[tuple[int, int], tuple[int, int] | None] = {}  # (launch, qid)
-        self._tokens = tape.tokens()
+        self._tokens, self._tails = tape.tokens(), TailRows(tape.recording)
+        if self._tails.left and not stage.has(Role.TAIL):
+            raise CannotRunError(
+                f"cannot run: {stage.books.name} commits nothing of a request that is decoded beside a prefill chunk, at "
+                "any place known; under speculation sglang does that from 0.5.19 on, and this recording has "
+                f"{len(self._tails.left)} such results"
+            )
         for quantity in (Quantity.SPEC_VERIFY_CT, Quantity.SPEC_ACCEPTED_DRAFTS):
             if quantity not in stage.counters:
                 tracks.reasons[quantity] = (
@@ -89,7 +98,8 @@ class Lives:
         """A decode result; the first token of an extend resolves nothing."""
         table, rows = self._tape.rows_of[Kind.RESULT], self._tape.rows[Kind.RESULT][ref]
         if not rows or table.accept_len[rows.start] == NONE32:
-            self._mixed(ref)
+            for row in rows:
+                self._tail(row)
             return
         reqs = [self._arrives(row) for row in rows]
         for row, request in zip(rows, reqs, strict=True):
@@ -99,22 +109,33 @@ class Lives:
         self._stage.call(Role.RESOLVE, self._stage.scheduler, self._result(ref), batch)
         launch = self._tape.events[Kind.RESULT].launch[ref]
         for row, request in zip(rows, reqs, strict=True):
-            prepared = self._launched.get((launch, request.qid))
-            if prepared is not None and prepared[0] == request.life:
-                request.claims -= prepared[1]
-            self._note(Kind.RESULT, row, request, after=True)
-            self._count(row, request)
+            self._close(row, launch, request)
 
-    def _mixed(self, ref: int) -> None:
-        """Who was decoded beside a chunk: sglang commits the token in the midst of its processing, which is not lifted."""
-        if self._tape.events[Kind.RESULT].mode[ref] != Mode.MIXED:
+    def _tail(self, row: int) -> None:
+        """If it was decoded beside a prefill chunk. Whether its token ends it is the recording's word."""
+        if row not in self._tails.left:
             return
-        table = self._tape.rows_of[Kind.RESULT]
-        for row in self._tape.rows[Kind.RESULT][ref]:
-            live = not table.finished[row] and not table.is_retracted[row]
-            if live and table.output_len[row] > 0:
-                request = self._stage.requests[table.qid[row]]
-                request.kv_committed_len = request.kv_allocated_len = UNKNOWN_LEN
+        self._tails.left.remove(row)
+        request, finish = self._arrives(row), self._tails.finish.get(row, GOES_ON)
+
+        def decide() -> None:
+            request.finished_reason = "recorded" if finish >= 0 else None
+
+        self._note(Kind.RESULT, row, request, after=False)
+        batch = self._stage.batch([request], ())
+        batch.decoding_reqs = [request]
+        self._stage.call(Role.TAIL, self._stage.scheduler, batch, request, decide)
+        if finish == LOST:
+            request.kv_committed_len = UNKNOWN_LEN
+        self._close(row, self._tails.launch[row], request)
+
+    def _close(self, row: int, launch: int, request: Request) -> None:
+        """Its result has answered what was claimed for it."""
+        prepared = self._launched.get((launch, request.qid))
+        if prepared is not None and prepared[0] == request.life:
+            request.claims -= prepared[1]
+        self._note(Kind.RESULT, row, request, after=True)
+        self._count(row, request)
 
     def _arrives(self, row: int) -> Request:
         """The request as it was when its result began to be processed: decisions are fed, books are not."""
@@ -151,6 +172,8 @@ class Lives:
 
     def finish(self, ref: int) -> None:
         request = self._stage.requests[self._tape.events[Kind.FINISH].qid[ref]]
+        if ref in self._tails.ended:
+            self._tail(self._tails.ended[ref])
         self._note(Kind.FINISH, ref, request, after=False)
         counted = self._stage.counters.get(Quantity.SPEC_VERIFY_CT)
         if self._stage.histogram and counted and known(getattr(request, counted)):

@@ -41,6 +41,7 @@ class Request(StandIn):
     skip_radix_cache_insert = False
     lock = lock_receipt = None
     mamba_pool_idx = None
+    inflight_middle_chunks = 0  # nothing is asked of one whose prompt goes on
     sampling_params: AnySampling = ANY_SAMPLING
     # Set when they are decided on, from the recording; until then they are not known.
     eos_token_ids: frozenset[int]
@@ -72,6 +73,11 @@ class Request(StandIn):
 
     def refresh_fill_ids(self) -> None:
         """Tokens, not books."""
+
+    _refresh_fill_ids = refresh_fill_ids
+
+    def set_extend_range(self, *_: int) -> None:
+        """What of it an extend takes: the recording's word."""
 
     def release_mm_inputs_on_abort(self) -> None: ...
 

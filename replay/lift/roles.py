@@ -19,6 +19,9 @@ class Role(str, Enum):
     FILTER = "filter"
     MERGE = "merge"
     RETRACT = "retract"
+    TAIL = "tail"
+    MIX = "mix"
+    TAIL_LENS = "tail seq_lens"
     FINISH = "finish"
     COMMIT_LENGTH = "commit length"
     RELEASE = "release"
@@ -75,6 +78,10 @@ PLACES: dict[Role, tuple[str, ...]] = {
     Role.FILTER: (f"{_BATCH}:ScheduleBatch.filter_batch",),
     Role.MERGE: (f"{_BATCH}:ScheduleBatch.merge_batch",),
     Role.RETRACT: (f"{REQ}.reset_for_retract",),
+    # Requests decoded beside a prefill chunk, under speculation from 0.5.19 on. The first is in no function of its own.
+    Role.TAIL: (f"{_PROCESSOR}.process_batch_result_prefill",),
+    Role.MIX: (f"{_BATCH}:ScheduleBatch.mix_with_running",),
+    Role.TAIL_LENS: ("srt/managers/overlap_utils.py:FutureMap.resolve_mixed_spec_tails",),
     Role.FINISH: (
         f"{REQ}.update_finish_state",  # from 0.5.13
         f"{REQ}.check_finished",
@@ -102,3 +109,6 @@ PLACES: dict[Role, tuple[str, ...]] = {
 
 # A source without these is no sglang with spec v2. The others are absent in some releases.
 ESSENTIAL = (Role.RESOLVE, Role.PREPARE, Role.EXPERTS, Role.TOPK, Role.RETRACT)
+
+# Of these functions only an excerpt is lifted: see `excerpt.py`.
+EXCERPTS = frozenset(PLACES[Role.TAIL])

@@ -42,6 +42,7 @@ class FutureMap(StandIn):
     what = "future_map"
     publish_ready = None
     fwd_prepare_d2h_stream = None  # the path of a machine without CUDA: same sums
+    req_to_token = Quiet("future_map.req_to_token")
 
     def __init__(self, needs_cpu_seq_lens: bool | None, spec_algo: Algorithm) -> None:
         self.spec_algo = spec_algo

@@ -24,7 +24,7 @@ class Algorithm(StandIn):
         if name == "is_some":
             return lambda: self.name not in ("", "NONE")
         if name == "is_eagle":
-            return lambda: self.name in ("EAGLE", "EAGLE3")
+            return lambda: self.name in ("EAGLE", "EAGLE3", "FROZEN_KV_MTP")
         if name.startswith("is_"):
             return lambda: self.name == name[3:].upper()
         if name == "has_draft_kv":

@@ -33,7 +33,7 @@ _HISTOGRAMS = ("spec_correct_drafts_histogram", "spec_acceptance_histogram")
 
 # The algorithms whose decode is prepared by the function that plays the prepare role.
 _PREPARES = {
-    **dict.fromkeys(("EAGLE", "EAGLE3", "NEXTN", "STANDALONE"), Role.PREPARE),
+    **dict.fromkeys(("EAGLE", "EAGLE3", "NEXTN", "STANDALONE", "FROZEN_KV_MTP"), Role.PREPARE),
     "DFLASH": Role.PREPARE_DFLASH,
     "NGRAM": Role.PREPARE_NGRAM,
 }

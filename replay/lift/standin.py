@@ -44,6 +44,11 @@ class Quiet(StandIn):
     def __getitem__(self, _: object) -> Any:
         return Quiet(f"{self.what}[...]")
 
+    def __setitem__(self, *_: object) -> None: ...
+
+    def __iter__(self) -> Any:
+        raise Missing(self.what, "depends on")
+
     def __bool__(self) -> bool:
         raise Missing(self.what, "depends on")
 

@@ -23,15 +23,17 @@ class Batches:
     def __init__(self, stage: Stage, tape: Tape, tracks: Tracks) -> None:
         self._stage, self._tape, self._tracks = stage, tape, tracks
         self._held: dict[int, Batch] = {}
-        self._accepted = tape.accepted()
+        self._accepted, self._mixes = tape.accepted(), _mixes(tape)
         if not tape.recording.run.overlap:
             self._give_up("without the overlap schedule the sums are kept inside run_batch")
 
     def extend(self, ref: int) -> None:
         rows = self._tape.rows[Kind.EXTEND][ref]
-        seq_lens = self._tape.rows_of[Kind.EXTEND].seq_len[rows.start : rows.stop]
-        batch = self._tape.events[Kind.EXTEND].batch[ref]
-        self._held[batch] = self._stage.batch(self._requests(Kind.EXTEND, ref), seq_lens)
+        table, of = self._tape.rows_of[Kind.EXTEND], slice(rows.start, rows.stop)
+        batch = self._stage.batch(self._requests(Kind.EXTEND, ref), table.seq_len[of])
+        batch.prefix_lens, batch.extend_lens = table.prefix_len[of], table.extend_len[of]
+        batch.extend_num_tokens = sum(batch.extend_lens)
+        self._held[self._tape.events[Kind.EXTEND].batch[ref]] = batch
 
     def prepare(self, ref: int) -> Batch:
         return self._whole(Kind.PREPARE, ref)
@@ -39,11 +41,14 @@ class Batches:
     def launch(self, ref: int) -> None:
         """The lengths are refreshed where this sglang does so; then every accepted run lengthens its request."""
         table = self._tape.events[Kind.LAUNCH]
-        if table.mode[ref] not in (Mode.DECODE, Mode.EXTEND):
+        if table.mode[ref] not in (Mode.DECODE, Mode.EXTEND, Mode.MIXED):
             self._held.pop(table.batch[ref], None)
         batch = self._whole(Kind.LAUNCH, ref)
         if self._stage.has(Role.SEQ_LENS):
             self._try(Role.SEQ_LENS, self._stage.future_map, batch)
+        if batch.mix_running_indices is not None:
+            self._try(Role.TAIL_LENS, self._stage.future_map, batch)
+            batch.mix_running_indices = None
         self._put(Kind.LAUNCH, ref, batch)
         lengths = batch.seq_lens
         if table.mode[ref] == Mode.DECODE:
@@ -81,8 +86,20 @@ class Batches:
         if mine is None:
             mine = self._unknown(together[: len(together) - len(other.reqs)], 0)
         self._held[table.batch[ref]] = mine
-        self._try(Role.MERGE, mine, other)
+        if ref in self._mixes:
+            self._mix(mine, other)
+        else:
+            self._try(Role.MERGE, mine, other)
         self._settle(Kind.MERGE, ref)
+
+    def _mix(self, batch: Batch, running: Batch) -> None:
+        """What merges them. Outputs still to come are no part of any length then: it is set at the launch."""
+        had = [(request, request.output_ids) for request in running.reqs]
+        for request, _ in had:
+            request.output_ids = range(UNKNOWN_LEN)
+        self._try(Role.MIX, batch, running)
+        for request, outputs in had:
+            request.output_ids = outputs
 
     def forget(self) -> None:
         self._held.clear()
@@ -127,3 +144,17 @@ class Batches:
     def _put(self, kind: Kind, ref: int, batch: Batch) -> None:
         if Quantity.SEQ_LENS_SUM not in self._tracks.reasons:
             self._tracks.put(Place(Quantity.SEQ_LENS_SUM, kind, True), ref, batch.seq_lens_sum)
+
+
+def _mixes(tape: Tape) -> set[int]:
+    """The merges in which a running batch joined an extend: no launch came between them and the mixed one."""
+    found, last = set(), {}
+    merges, launches = tape.events[Kind.MERGE], tape.events[Kind.LAUNCH]
+    for kind, ref in tape:
+        if kind is Kind.MERGE:
+            last[merges.batch[ref]] = ref
+        elif kind is Kind.LAUNCH:
+            merge = last.pop(launches.batch[ref], None)
+            if merge is not None and launches.mode[ref] == Mode.MIXED:
+                found.add(merge)
+    return found

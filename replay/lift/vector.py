@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from .missing import Missing
-from .standin import UNKNOWN_LEN, StandIn
+from .standin import UNKNOWN_LEN, Quiet, StandIn
 
 
 class Scalar(int):
@@ -21,7 +21,7 @@ class Vector(StandIn):
 
     what = "tensor"
     is_cpu = True
-    device = "cpu"
+    device, dtype = "cpu", "int64"
 
     def __init__(self, values: Iterable[int]) -> None:
         self.values = list(values)
@@ -39,8 +39,11 @@ class Vector(StandIn):
             return Vector(self.values[at])
         return Scalar(self.values[int(at)])
 
-    def __setitem__(self, at: int, value: int) -> None:
-        self.values[at] = int(value)
+    def __setitem__(self, at: int | slice, value: Any) -> None:
+        if isinstance(at, slice):
+            self.values[at] = Vector(value).values
+        else:
+            self.values[at] = int(value)
 
     def copy_(self, other: Vector, **_: object) -> None:
         self.values[:] = other.values
@@ -78,6 +81,9 @@ class Vector(StandIn):
     def to(self, *_: object, **__: object) -> Vector:
         return Vector(self.values)
 
+    def long(self) -> Vector:
+        return self
+
 
 class Torch(StandIn):
     """The module `torch`, as far as lengths and indices need it."""
@@ -93,5 +99,7 @@ class Torch(StandIn):
             raise Missing("torch.empty of more dimensions than one", "calls")
         return Vector([UNKNOWN_LEN] * shape[0])  # whatever the memory holds
 
-    def cat(self, parts: Iterable[Vector], **_: object) -> Vector:
+    def cat(self, parts: Sequence[Vector], **_: object) -> Any:
+        if any(isinstance(part, Quiet) for part in parts):
+            return Quiet("torch.cat()")
         return Vector(value for part in parts for value in part.values)

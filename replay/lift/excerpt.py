@@ -1,0 +1,109 @@
+"""The few statements of a long function that keep a book, cut out of it where they are in no function of their own.
+
+A tail's token is committed in the midst of `process_batch_result_prefill`:
+
+    for i, (req, ...) in enumerate(...):
+        if (req.finished() and ...) or req.is_retracted:
+            continue
+        if req.inflight_middle_chunks <= 0:
+            ... (the token is appended, the finish is decided)
+            if not req.finished() and batch.decoding_reqs and req in batch.decoding_reqs and ...:
+                req.kv.kv_committed_len += 1
+
+What is lifted is that last `if`, under the conditions that it stands under, behind the guards that leave the loop before
+it. `decide()` stands for what happens in between, and says whether the request is finished.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+from collections.abc import Iterator
+
+from .missing import CannotRunError
+from .names import ALLOWED_BUILTINS
+from .reading import free_names
+
+_BOOK = "kv_committed_len"
+_ARGUMENTS = ("self", "batch", "req", "decide")
+_LEAVES = (ast.Continue, ast.Break, ast.Return)
+
+
+class _StrangeError(Exception):
+    """How the book is kept in a way that is not known, as the end of a sentence."""
+
+
+def commit_of_tails(function: ast.stmt | None, source: str) -> ast.stmt | None:
+    """The excerpt as a function of (self, batch, req, decide); None where this function changes no committed length.
+
+    Raises CannotRunError, naming the source and the line, where it changes one in another way than is known.
+    """
+    if not isinstance(function, ast.FunctionDef):
+        return None
+    changes = list(_changes(function, ()))
+    if not changes:
+        return None
+    try:
+        if len(changes) > 1:
+            raise _StrangeError(f"and in {len(changes) - 1} more")
+        return _excerpt(function, changes[0])
+    except _StrangeError as strange:
+        raise CannotRunError(
+            f"cannot run: {source} {function.name} changes {_BOOK} in line {changes[0][-1].lineno} {strange}. specdiff "
+            "knows one such change, of a request that was decoded beside a prefill chunk: read what this one does, and "
+            "teach replay/lift/excerpt.py."
+        ) from None
+
+
+def _changes(node: ast.AST, above: tuple[ast.stmt, ...]) -> Iterator[tuple[ast.stmt, ...]]:
+    """Every change of the book, behind the statements that it stands in, outermost first."""
+    here = (*above, node) if isinstance(node, ast.stmt) else above
+    if isinstance(node, ast.Attribute) and node.attr == _BOOK and isinstance(node.ctx, ast.Store):
+        yield here
+    for child in ast.iter_child_nodes(node):
+        yield from _changes(child, here)
+
+
+def _excerpt(function: ast.FunctionDef, change: tuple[ast.stmt, ...]) -> ast.stmt:
+    loops = [place for place, node in enumerate(change) if isinstance(node, ast.For)]
+    if not loops:
+        raise _StrangeError("in no loop over requests")
+    loop, *conditions, write = change[loops[-1] :]
+    if not conditions:
+        raise _StrangeError("under no condition")
+    if write not in getattr(conditions[-1], "body", ()):
+        raise _StrangeError(f"but no such branch of line {conditions[-1].lineno} is known")
+    made = copy.copy(function)
+    made.args = ast.arguments([], [ast.arg(name) for name in _ARGUMENTS], None, [], [], None, [])
+    made.body = _nested(loop, conditions)
+    made.decorator_list, made.returns = [], None
+    if strange := sorted(free_names(ast.walk(made)) - ALLOWED_BUILTINS):
+        raise _StrangeError(
+            f"by {' and '.join(strange)}, which is neither the request nor the batch"
+        )
+    return ast.fix_missing_locations(ast.copy_location(made, conditions[-1]))
+
+
+def _nested(holder: ast.stmt, conditions: list[ast.stmt]) -> list[ast.stmt]:
+    """What is left of the body of `holder`: the guards, then the first condition with what is left of its own."""
+    first, *inner = conditions
+    body: list[ast.stmt] = getattr(holder, "body", [])
+    if first not in body or not isinstance(first, ast.If):
+        raise _StrangeError(f"but no such branch is known as line {first.lineno} begins")
+    guards = [guard for node in body[: body.index(first)] for guard in _guard(node)]
+    if not inner:
+        return [*guards, ast.Expr(ast.Call(ast.Name("decide", ast.Load()), [], [])), first]
+    return [*guards, ast.If(test=first.test, body=_nested(first, inner), orelse=[])]
+
+
+def _guard(node: ast.stmt) -> list[ast.stmt]:
+    """The statement, if it leaves this turn of the loop: leaving it is returning here."""
+    if not any(isinstance(item, _LEAVES) for item in ast.walk(node)):
+        return []
+    if isinstance(node, ast.If) and not node.orelse and isinstance(node.body[-1], ast.Continue):
+        before = (item for part in node.body[:-1] for item in ast.walk(part))
+        if not any(isinstance(item, _LEAVES) for item in before):
+            return [ast.If(test=node.test, body=[ast.Return(value=None)], orelse=[])]
+    raise _StrangeError(
+        f"behind line {node.lineno}, which may leave the loop otherwise than is known"
+    )
