@@ -11,9 +11,10 @@ import torch
 
 from ..recorders.errors import UsageError
 from ..recorders.recording import Recording
-from ..recorders.schema import NONE32, NONE64, ROW_TABLES, Kind, Mode, Reason
+from ..recorders.schema import NONE64, ROW_TABLES, Kind
 from .columns.commits import commits
 from .columns.shared import Columns
+from .details import detail_of
 from .explain import Toggles
 from .ledger import Series
 from .lift.ledger import lengths
@@ -143,7 +144,7 @@ def _moments(
             touch = touch_at.get(max((at for at in touch_at if at < event), default=-1))
             rows = tuple(_collected(series, row) for series in collected)
         committed = tuple(_at(book, touch) for book in books)
-        detail = _detail(recording, kind, int(recording.events.ref[event]), row)
+        detail = detail_of(recording, kind, int(recording.events.ref[event]), row)
         yield Moment(event, int(recording.events.iteration[event]), kind, detail, committed, rows)
 
 
@@ -175,72 +176,3 @@ def _events_of(recording: Recording, qid: int) -> Iterator[tuple[int, int]]:
         elif hasattr(recording.event_table(kind), "qid"):
             rows = np.flatnonzero(recording.event_table(kind).qid == qid)
             yield from zip(events[rows].tolist(), rows.tolist(), strict=True)
-
-
-def _detail(recording: Recording, kind: Kind, ref: int, row: int) -> str:
-    if kind is Kind.EXTEND:
-        rows = recording.extend_rows
-        return f"{rows.extend_len[row]} tokens behind {rows.prefix_len[row]} cached"
-    if kind is Kind.LAUNCH:
-        return Mode(int(recording.launches.mode[ref])).name.lower()
-    if kind is Kind.RESULT:
-        return _result_detail(recording, row)
-    if kind is Kind.FINISH:
-        return _finish_detail(recording, row)
-    if kind is Kind.ABORT:
-        return "while queued" if recording.aborts.queued[row] else "while running"
-    if kind is Kind.ARRIVE:
-        return "again, after a retract" if recording.arrives.requeued[row] else ""
-    if kind in (Kind.FILTER, Kind.MERGE):
-        return f"{recording.event_table(kind).num_rows[ref]} requests in the batch"
-    if kind is Kind.RELEASE:
-        return _released(recording, row)
-    if kind in (Kind.SESSION_SAVE, Kind.SESSION_RESTORE):
-        return _session_detail(recording, kind, row)
-    return ""
-
-
-def _released(recording: Recording, row: int) -> str:
-    """Lengths as the server had them."""
-    releases = recording.releases
-    held, length = releases.allocated[row], releases.released_len[row]
-    if held in (NONE32, NONE64):
-        return "held no KV"
-    return "" if length == NONE64 else f"committed {length} of {held} slots"
-
-
-def _session_detail(recording: Recording, kind: Kind, row: int) -> str:
-    if kind is Kind.SESSION_RESTORE:
-        restores = recording.restores
-        taken = min(restores.committed[row], restores.key_len[row])
-        return f"inherits {taken} tokens of session {restores.session[row]}"
-    kept, session = recording.saves.committed[row], recording.saves.session[row]
-    return (
-        f"session {session} keeps nothing"
-        if kept == NONE64
-        else f"session {session} keeps {kept} tokens"
-    )
-
-
-def _result_detail(recording: Recording, row: int) -> str:
-    rows = recording.result_rows
-    if rows.accept_len[row] == NONE32:
-        return "one token, from the prefill"
-    state = (
-        "retracted"
-        if rows.is_retracted[row] == 1
-        else "finished"
-        if rows.finished[row] == 1
-        else ""
-    )
-    stale = f", stale: the request is {state}" if state else ""
-    return f"accepts {rows.accept_len[row]}{stale}"
-
-
-def _finish_detail(recording: Recording, row: int) -> str:
-    finishes = recording.finishes
-    reason = Reason(int(finishes.reason[row])).name.lower().replace("_", " ")
-    stop = finishes.finished_len[row]
-    cut = stop not in (NONE64, finishes.output_len[row])
-    kept = f", {stop} of them up to the stop" if cut else ""
-    return f"{reason}: prompt {finishes.origin_len[row]}, {finishes.output_len[row]} outputs{kept}"

@@ -10,7 +10,7 @@ from ...recorders.recording import Recording
 from ...recorders.schema import Kind
 from ..columns.shared import Columns
 from ..ledger import Ledger
-from . import commits, rows, sessions, statistics, sums
+from . import commits, rows, sent, sessions, statistics, sums
 from .law import Breach, Law, Outcome, Places, State
 
 LAWS = (
@@ -24,10 +24,24 @@ LAWS = (
     Law("rows", "rows = max(0, stop-aware seqlen - 1 - start_len)", (24851, 26126), rows.rows),
     Law(
         "trainer",
-        "rows + start_len + 1 = prompt tokens + returned tokens",
+        "rows + start_len + 1 = prompt tokens + returned tokens, as the client gets them",
         (24851, 26126),
-        rows.trainer,
+        sent.trainer,
     ),
+    Law(
+        "tokens",
+        "a client is sent its outputs through the stop, each once, in order",
+        (),
+        sent.tokens,
+    ),
+    Law(
+        "returned",
+        "no per-token list that a client is sent is longer than its tokens",
+        (20799, 22897, 26126, 28496),
+        sent.returned,
+    ),
+    Law("logprobs", "a client is sent one log probability a token", (19801, 26510), sent.logprobs),
+    Law("hidden-states", "a client is sent one hidden state a token", (28496,), sent.hidden_states),
     Law(
         "session",
         "a turn inherits only KV that was written, of tokens that were said",

@@ -1,0 +1,93 @@
+"""What an event was to a request, in a few words."""
+
+from __future__ import annotations
+
+from ..recorders.recording import Recording
+from ..recorders.schema import NONE32, NONE64, Kind, Mode, Reason
+
+
+def detail_of(recording: Recording, kind: Kind, ref: int, row: int) -> str:
+    """Of row `ref` of the kind's event table, and row `row` of its row table (of one request: of its event table)."""
+    if kind is Kind.EXTEND:
+        rows = recording.extend_rows
+        return f"{rows.extend_len[row]} tokens behind {rows.prefix_len[row]} cached"
+    if kind is Kind.LAUNCH:
+        return Mode(int(recording.launches.mode[ref])).name.lower()
+    if kind is Kind.RESULT:
+        return _result_detail(recording, row)
+    if kind is Kind.FINISH:
+        return _finish_detail(recording, row)
+    if kind is Kind.ABORT:
+        return "while queued" if recording.aborts.queued[row] else "while running"
+    if kind is Kind.ARRIVE:
+        return "again, after a retract" if recording.arrives.requeued[row] else ""
+    if kind in (Kind.FILTER, Kind.MERGE):
+        return f"{recording.event_table(kind).num_rows[ref]} requests in the batch"
+    if kind is Kind.RELEASE:
+        return _released(recording, row)
+    if kind in (Kind.SESSION_SAVE, Kind.SESSION_RESTORE):
+        return _session_detail(recording, kind, row)
+    if kind is Kind.SENT:
+        return _sent_detail(recording, row)
+    return ""
+
+
+def _released(recording: Recording, row: int) -> str:
+    """Lengths as the server had them."""
+    releases = recording.releases
+    held, length = releases.allocated[row], releases.released_len[row]
+    if held in (NONE32, NONE64):
+        return "held no KV"
+    return "" if length == NONE64 else f"committed {length} of {held} slots"
+
+
+def _session_detail(recording: Recording, kind: Kind, row: int) -> str:
+    if kind is Kind.SESSION_RESTORE:
+        restores = recording.restores
+        taken = min(restores.committed[row], restores.key_len[row])
+        return f"inherits {taken} tokens of session {restores.session[row]}"
+    kept, session = recording.saves.committed[row], recording.saves.session[row]
+    return (
+        f"session {session} keeps nothing"
+        if kept == NONE64
+        else f"session {session} keeps {kept} tokens"
+    )
+
+
+def _result_detail(recording: Recording, row: int) -> str:
+    rows = recording.result_rows
+    if rows.accept_len[row] == NONE32:
+        return "one token, from the prefill"
+    state = (
+        "retracted"
+        if rows.is_retracted[row] == 1
+        else "finished"
+        if rows.finished[row] == 1
+        else ""
+    )
+    stale = f", stale: the request is {state}" if state else ""
+    return f"accepts {rows.accept_len[row]}{stale}"
+
+
+def _finish_detail(recording: Recording, row: int) -> str:
+    finishes = recording.finishes
+    reason = Reason(int(finishes.reason[row])).name.lower().replace("_", " ")
+    stop = finishes.finished_len[row]
+    cut = stop not in (NONE64, finishes.output_len[row])
+    kept = f", {stop} of them up to the stop" if cut else ""
+    return f"{reason}: prompt {finishes.origin_len[row]}, {finishes.output_len[row]} outputs{kept}"
+
+
+def _sent_detail(recording: Recording, row: int) -> str:
+    """What the client got in all; lists that it did not ask for are left out."""
+    sents = recording.sents
+    lists = (
+        ("log probabilities", sents.num_logprobs[row]),
+        ("hidden states", sents.num_hidden_states[row]),
+        ("rows", sents.experts_rows[row]),
+        ("indexer rows", sents.indexer_rows[row]),
+    )
+    asked = ", ".join(f"{name}: {count}" for name, count in lists if count != NONE64)
+    messages = sents.num_messages[row]
+    times = f" in {messages} messages" if messages > 1 else ""
+    return f"{sents.num_output_ids[row]} tokens{times}{asked and f' ({asked})'}"
