@@ -189,9 +189,9 @@ def test_behind_a_gap_nothing_is_claimed(play: Play) -> None:
 
 def test_show_says_what_was_sent(play: Play) -> None:
     recording, answers = play("0.5.23")
-    (life,) = lives(recording, "r1-0", [spec.parse("observed")])
+    (life,) = lives(recording, "r1-9", [spec.parse("observed")])
     (sent,) = (moment for moment in life.moments if moment.kind is Kind.SENT)
-    got = answers["r1-0"]
+    got = answers["r1-9"]
     tokens, rows = len(got["output_ids"]), len(got["indexer_topk"])
     assert sent.detail.startswith(f"{tokens} tokens in ")
     assert (
