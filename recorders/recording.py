@@ -51,6 +51,7 @@ class Recording:
     releases: schema.Releases
     saves: schema.Saves
     restores: schema.Restores
+    sents: schema.Sents
     gaps: schema.Gaps
     tokens: I32  # next_token_ids of every result, one after the other, padded to the stride
     experts: NDArray[

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     U8 = NDArray[np.uint8]
 
 FORMAT = "specdiff-recording"
-VERSION = 2
+VERSION = 3
 
 NONE32 = -(2**31)
 NONE64 = -(2**63)
@@ -47,6 +47,7 @@ class Kind(IntEnum):
     GAP = 12
     SESSION_SAVE = 13
     SESSION_RESTORE = 14
+    SENT = 15
 
     @property
     def words(self) -> str:
@@ -331,6 +332,29 @@ class Restores:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Sents:
+    """The message that tells a client of its request's end has left the scheduler (`SenderWrapper.send_output`).
+
+    Output ids and log probabilities go out in slices: those here are the sums over all messages. Everything else goes
+    out whole each time: what the last message held. Absent: not asked for; asked for and not sent is 0.
+    """
+
+    qid: I64
+    reason: I64  # as the client was told: a grammar's end is told as a stop token
+    prompt_tokens: I64  # as told
+    completion_tokens: I64  # as told
+    num_messages: I64
+    num_output_ids: I64
+    num_in_order: I64  # of these: up to the first slice that was not the request's next output ids
+    num_logprobs: I64  # entries of output_token_logprobs_val
+    num_hidden_states: (
+        I64  # entries; the first one of a prefill holds a row for every token of the prompt
+    )
+    experts_rows: I64
+    indexer_rows: I64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Gaps:
     """The recorder had to drop events here."""
 
@@ -365,6 +389,7 @@ EVENT_TABLES: dict[Kind, type] = {
     Kind.GAP: Gaps,
     Kind.SESSION_SAVE: Saves,
     Kind.SESSION_RESTORE: Restores,
+    Kind.SENT: Sents,
 }
 
 ROW_TABLES: dict[Kind, type] = {
@@ -395,6 +420,7 @@ ADDED: dict[int, dict[str, tuple[str, ...]]] = {
         "saves": (),  # empty: the whole table
         "restores": (),
     },
+    3: {"sents": ()},
 }
 
 

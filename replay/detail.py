@@ -28,6 +28,8 @@ def detail(recording: Recording, kind: Kind, ref: int, row: int) -> str:
         return _released(recording, row)
     if kind in (Kind.SESSION_SAVE, Kind.SESSION_RESTORE):
         return _session_detail(recording, kind, row)
+    if kind is Kind.SENT:
+        return _sent_detail(recording, row)
     return ""
 
 
@@ -77,3 +79,18 @@ def _finish_detail(recording: Recording, row: int) -> str:
     cut = stop not in (NONE64, finishes.output_len[row])
     kept = f", {stop} of them up to the stop" if cut else ""
     return f"{reason}: prompt {finishes.origin_len[row]}, {finishes.output_len[row]} outputs{kept}"
+
+
+def _sent_detail(recording: Recording, row: int) -> str:
+    """What the client got in all; lists that it did not ask for are left out."""
+    sents = recording.sents
+    lists = (
+        ("log probabilities", sents.num_logprobs[row]),
+        ("hidden states", sents.num_hidden_states[row]),
+        ("rows", sents.experts_rows[row]),
+        ("indexer rows", sents.indexer_rows[row]),
+    )
+    asked = ", ".join(f"{name}: {count}" for name, count in lists if count != NONE64)
+    messages = sents.num_messages[row]
+    times = f" in {messages} messages" if messages > 1 else ""
+    return f"{sents.num_output_ids[row]} tokens{times}{asked and f' ({asked})'}"

@@ -128,6 +128,7 @@ _OF_ONE_REQUEST = (
     Kind.RELEASE,
     Kind.SESSION_SAVE,
     Kind.SESSION_RESTORE,
+    Kind.SENT,
 )
 _FINISH_FIELDS = [field.name for field in fields(Finishes)]
 

@@ -62,7 +62,7 @@ def test_runs_of_every_length_are_equally_likely() -> None:
     [
         ({"prefix_len": 8}, "0 <= prefix_len < prompt_len"),
         ({"routed_experts_start_len": 9}, "0 <= start <= prompt_len"),
-        ({"max_new_tokens": 0}, "1 or more"),
+        ({"max_new_tokens": -1}, "0 or more"),
         ({"accept": (5,)}, "runs of 1 to 4"),
         ({"arrival": 3, "abort_at": 2}, "the arrival step or later"),
     ],

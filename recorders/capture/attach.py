@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..run import Site
-from . import batch_probes, finish_probes, request_probes, session_probes, step_probes
+from . import (
+    batch_probes,
+    finish_probes,
+    request_probes,
+    sent_probes,
+    session_probes,
+    step_probes,
+)
 from .config import Config
 from .fingerprint import function_hash
 from .probe import MARK, wrap
@@ -20,6 +27,7 @@ PROBES = {
     **batch_probes.PROBES,
     **finish_probes.PROBES,
     **request_probes.PROBES,
+    **sent_probes.PROBES,
     **session_probes.PROBES,
     **step_probes.PROBES,
 }

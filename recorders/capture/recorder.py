@@ -32,6 +32,7 @@ class Recorder:
         self._before_next: Callable[[], object] | None = None
         self._gap = 0
         self.numbers = Numbering(self._announce)
+        self.named: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
         self.asked: tuple[int, int] | None = None  # the last (start, rows) asked of a capturer
         self.released = NONE64  # the committed length that the release under way asked for
         self.resolved = False  # the resolve function ran for the result being processed
@@ -105,6 +106,7 @@ class Recorder:
 
     def _announce(self, number: int, req: Any) -> None:
         try:
+            self.named[req.rid] = req  # an id that is used again names the newer request
             record = json.dumps({"qid": number, **describe(req)}, sort_keys=True).encode()
         except Exception as error:  # noqa: BLE001 (without a record, all later numbers would be off)
             self.lost(error)

@@ -104,6 +104,15 @@ SITES = (
         "KV lengths of a turn that took over its session's KV, after",
         essential=False,
     ),
+    HookSite(
+        "send",
+        (
+            "sglang.srt.managers.scheduler:SenderWrapper.send_output",  # up to 0.5.12
+            "sglang.srt.managers.scheduler_components.output_sender:SenderWrapper.send_output",  # from 0.5.13
+        ),
+        "how much of each list a message to the detokenizer holds, after",
+        essential=False,
+    ),
 )
 
 # Not hooked, only hashed: together with the resolve function it tells whose books these are.

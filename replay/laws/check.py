@@ -10,7 +10,7 @@ from ...recorders.recording import Recording
 from ...recorders.schema import Kind
 from ..columns.shared import Columns
 from ..ledger import Ledger
-from . import commits, needs, rows, sessions, statistics, sums
+from . import commits, needs, rows, sent, sessions, statistics, sums
 from .lagging import lags_on_purpose
 from .law import Breach, Known, Law, Outcome, Places, State, anywhere
 
@@ -38,10 +38,38 @@ LAWS = (
     ),
     Law(
         "trainer",
-        "rows + start_len + 1 = prompt tokens + returned tokens",
+        "rows + start_len + 1 = prompt tokens + returned tokens, as the client gets them",
         (24851, 26126),
-        rows.trainer,
-        needs.ASKED,
+        sent.trainer,
+        needs.SENT_ROWS,
+    ),
+    Law(
+        "tokens",
+        "a client is sent its outputs through the stop, each once, in order",
+        (),
+        sent.tokens,
+        needs.SENT,
+    ),
+    Law(
+        "returned",
+        "no per-token list that a client is sent is longer than its tokens",
+        (20799, 22897, 26126, 28496),
+        sent.returned,
+        needs.SENT_LISTS,
+    ),
+    Law(
+        "logprobs",
+        "a client is sent one log probability a token",
+        (19801, 26510),
+        sent.logprobs,
+        needs.SENT_LOGPROBS,
+    ),
+    Law(
+        "hidden-states",
+        "a client is sent one hidden state a token",
+        (28496,),
+        sent.hidden_states,
+        needs.SENT_HIDDEN_STATES,
     ),
     Law(
         "session",

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from ...recorders.recording import Recording
 from ...recorders.schema import NONE32, NONE64
 from ..columns.shared import Columns
-from ..held import holds_quantity, not_in
+from ..held import holds, holds_quantity, not_in
 from ..ledger import Ledger
 from ..quantity import Quantity
 from .law import Needs
@@ -22,7 +22,8 @@ def idle(needs: Needs, columns: Columns, ledger: Ledger) -> str:
     recording = columns.recording
     if needs.observed_only and ledger.path != "observed":
         return "only what the server itself computed (--path observed) is held against it"
-    if not all(holds_quantity(recording, quantity) for quantity in needs.quantities):
+    held = all(holds_quantity(recording, quantity) for quantity in needs.quantities)
+    if not held or not all(holds(recording.version, table) for table in needs.tables):
         return not_in(recording.version)
     if not needs.occurs(recording):
         return f"{needs.event}: none in this recording"
@@ -37,6 +38,13 @@ def idle(needs: Needs, columns: Columns, ledger: Ledger) -> str:
 def _decode(recording: Recording) -> NDArray[np.bool_]:
     decode: NDArray[np.bool_] = recording.result_rows.accept_len != NONE32
     return decode
+
+
+def _asked(recording: Recording, *names: str) -> NDArray[np.bool_]:
+    """Per end sent, whether one of these lists was asked for."""
+    lists = [getattr(recording.sents, name) != NONE64 for name in names]
+    asked: NDArray[np.bool_] = np.any(lists, axis=0)
+    return asked
 
 
 def _late(recording: Recording) -> NDArray[np.bool_]:
@@ -65,10 +73,34 @@ FINISHED = Needs(
     lambda r: len(r.finishes.qid),
     (Quantity.ROUTED_EXPERTS, Quantity.INDEXER_TOPK),
 )
-ASKED = Needs(
-    "finish of a request that asked for routed experts",
-    lambda r: int(np.sum(r.finishes.return_routed_experts == 1)),
+SENT = Needs(
+    "end sent to a client", lambda r: len(r.sents.qid), observed_only=True, tables=("sents",)
+)
+SENT_LISTS = Needs(
+    "end sent to a client that asked for a per-token list",
+    lambda r: int(
+        np.sum(_asked(r, "num_logprobs", "num_hidden_states", "experts_rows", "indexer_rows"))
+    ),
+    observed_only=True,
+    tables=("sents",),
+)
+SENT_ROWS = Needs(
+    "end sent to a client that asked for routed experts",
+    lambda r: int(np.sum(_asked(r, "experts_rows"))),
     (Quantity.ROUTED_EXPERTS,),
+    tables=("sents",),
+)
+SENT_LOGPROBS = Needs(
+    "end sent to a client that asked for log probabilities",
+    lambda r: int(np.sum(_asked(r, "num_logprobs"))),
+    observed_only=True,
+    tables=("sents",),
+)
+SENT_HIDDEN_STATES = Needs(
+    "end sent to a client that asked for hidden states",
+    lambda r: int(np.sum(_asked(r, "num_hidden_states"))),
+    observed_only=True,
+    tables=("sents",),
 )
 INHERITS = Needs(
     "turn of a streaming session that inherits KV",

@@ -1,4 +1,4 @@
-"""Laws E (routed rows) and R (what an RL trainer relies on): the rows that a client is sent fit its tokens."""
+"""Law E (routed rows): the rows that are collected at a finish fit the tokens through the stop."""
 
 from __future__ import annotations
 
@@ -27,29 +27,17 @@ def rows(columns: Columns, ledger: Ledger) -> Places:
     )
 
 
-def trainer(columns: Columns, ledger: Ledger) -> Places:
-    """rows + start_len + 1 == prompt tokens + returned tokens, for every request that asked and got rows."""
-    finish, series = columns.finish_rows, ledger[Quantity.ROUTED_EXPERTS]
-    collected, row = _collected(series)
-    asked = finish.requested[row] & (series.values[collected, 0] == 1)
-    # A start at the end of the sequence leaves no row to align.
-    asked &= finish.origin_len[row] + finish.finished_len[row] - 1 > finish.start_len[row]
-    at, row = collected[asked], row[asked]
-    found = _num_rows(series, at) + finish.start_len[row] + 1
-    expected = finish.origin_len[row] + finish.finished_len[row]
-    return exactly(series.cells.event[at], series.cells.qid[at], found, expected)
-
-
 def _collected(series: Series) -> tuple[Tensor, Tensor]:
     """Captured cells, and the rows of `finishes` that they belong to."""
     at = torch.nonzero(series.captured).flatten()
     return at, series.cells.row[at]
 
 
-def _num_rows(series: Series, at: Tensor) -> Tensor:
+def num_rows(series: Series, at: Tensor) -> Tensor:
+    """Of each of these cells; 0 where none were collected."""
     return (series.values[at, 2] - series.values[at, 1]) * series.values[at, 0]
 
 
 def _places(series: Series, at: Tensor, expected: Tensor) -> Places:
     cells = series.cells
-    return exactly(cells.event[at], cells.qid[at], _num_rows(series, at), expected)
+    return exactly(cells.event[at], cells.qid[at], num_rows(series, at), expected)

@@ -1,0 +1,119 @@
+"""What is recorded when outputs leave for the client: how much of every list a finished request was sent in all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..schema import NONE64, Kind, Reason
+from .probe import Probe
+from .reading import int64
+from .recorder import Recorder
+
+_TALLY = "_specdiff_sent"  # on requests
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one request was sent so far; it lives and dies with the request."""
+
+    qid: int  # a copy of a request brings the tally of the other along
+    messages: int = 0
+    output_ids: int = 0
+    in_order: int = 0  # ids before the first slice that was not the next ids
+    logprobs: int = 0
+
+    def add(self, output: Any, i: int, req: Any) -> None:
+        """Entry `i` of one message."""
+        ids, held = output.output_ids[i], req.output_ids
+        start, end = self.output_ids, self.output_ids + len(ids)
+        if self.in_order == start and _same(ids, held[start:end]):
+            self.in_order = end
+        self.messages, self.output_ids = self.messages + 1, end
+        if req.return_logprob and output.output_token_logprobs_val is not None:
+            self.logprobs += len(output.output_token_logprobs_val[i])
+
+
+def _same(ids: Any, held: Any) -> bool:
+    return bool(ids == held) if type(ids) is type(held) else list(ids) == list(held)
+
+
+def _send_before(recorder: Recorder, self: Any, output: Any, *_: Any, **__: Any) -> Any:
+    """Only generated tokens, and only where they go anywhere: most ranks have no socket."""
+    leaves = self.socket is not None and type(output).__name__.startswith("BatchTokenID")
+    return output if leaves and output.output_ids is not None else None
+
+
+def _send_after(recorder: Recorder, output: Any, _: None) -> None:
+    if output is None:
+        return
+    for i, rid in enumerate(output.rids):
+        req = recorder.named.get(rid)
+        if req is None:  # turned down before it was queued: it is in no book
+            continue
+        tally = _tally(recorder, req)
+        tally.add(output, i, req)
+        if output.finished_reasons[i] is not None:
+            recorder.emit(Kind.SENT, _row(recorder, output, i, req, tally))
+
+
+def _tally(recorder: Recorder, req: Any) -> Tally:
+    tally, qid = getattr(req, _TALLY, None), recorder.numbers.qid(req)
+    if tally is None or tally.qid != qid:
+        tally = Tally(qid)
+        setattr(req, _TALLY, tally)
+    return tally
+
+
+def _row(recorder: Recorder, output: Any, i: int, req: Any, tally: Tally) -> tuple[int, ...]:
+    """As `schema.Sents`."""
+
+    def length(column: str, flag: str) -> int:
+        return _length(recorder, output, i, req, column, flag)
+
+    return (
+        tally.qid,
+        told(output.finished_reasons[i]),
+        _told_length(output.prompt_tokens, i),
+        _told_length(output.completion_tokens, i),
+        tally.messages,
+        tally.output_ids,
+        tally.in_order,
+        tally.logprobs if req.return_logprob else NONE64,
+        length("output_hidden_states", "return_hidden_states"),
+        length("routed_experts", "return_routed_experts"),
+        length("indexer_topk", "return_indexer_topk"),
+    )
+
+
+def told(reason: Any) -> Reason:
+    """The reason of a finish in the words that a client gets (`BaseFinishReason.to_json`)."""
+    kind, matched = reason.get("type"), reason.get("matched")
+    if kind == "stop":
+        return Reason.STOP_STRING if isinstance(matched, str) else Reason.STOP_TOKEN
+    return {"length": Reason.LENGTH, "abort": Reason.ABORT}.get(kind, Reason.OTHER)
+
+
+def _told_length(column: Any, i: int) -> int:
+    return int64(column[i]) if column else NONE64
+
+
+def _length(recorder: Recorder, output: Any, i: int, req: Any, column: str, flag: str) -> int:
+    """Entries that request `i` was sent of a list that goes out whole; absent unless it asked for all of it.
+
+    Up to 0.5.12.post1 the column has entries only for those who asked.
+    """
+    if getattr(req, flag, False) is not True:  # from 0.5.17 on "last" asks for one hidden state
+        return NONE64
+    values = getattr(output, column, None)
+    if values is None:
+        return 0
+    if len(values) != len(output.rids):
+        asked = [getattr(recorder.named.get(rid), flag, False) for rid in output.rids]
+        if len(values) != sum(asked):
+            return NONE64  # whose is whose cannot be told
+        i = sum(asked[:i])
+    return 0 if values[i] is None else len(values[i])
+
+
+PROBES = {"send": Probe(_send_before, _send_after)}
