@@ -1,6 +1,6 @@
 """The journal: an append-only file of checksummed records that survives a SIGKILL (standard library only).
 
-    b"specdiff-journal 2\\n"  then, any number of times:  magic, type, length, crc32(type, length, payload), payload
+    b"specdiff-journal 3\\n"  then, any number of times:  magic, type, length, crc32(type, length, payload), payload
 
 A reader keeps every record up to the first one that is cut or damaged, and says where that was.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 from .errors import RecordingError
 from .schema import Kind
 
-HEADER = b"specdiff-journal 2\n"
+HEADER = b"specdiff-journal 3\n"
 _MAGIC = b"\xa5SD\n"
 _RECORD = struct.Struct("<4sBxxxII")
 

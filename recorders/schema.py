@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     U8 = NDArray[np.uint8]
 
 FORMAT = "specdiff-recording"
-VERSION = 2
+VERSION = 3
 
 NONE32 = -(2**31)
 NONE64 = -(2**63)
@@ -133,6 +133,8 @@ class Prepares:
     device_sum: (
         I64  # sum(batch.seq_lens) where that is a CPU tensor, else absent (no sync on a GPU)
     )
+    num_steps: I64  # draft_worker.speculative_num_steps at that moment: what sizes the allocation
+    num_draft_tokens: I64  # likewise speculative_num_draft_tokens
     num_rows: I64
 
 
@@ -395,6 +397,7 @@ ADDED: dict[int, dict[str, tuple[str, ...]]] = {
         "saves": (),  # empty: the whole table
         "restores": (),
     },
+    3: {"prepares": ("num_steps", "num_draft_tokens")},
 }
 
 

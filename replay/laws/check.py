@@ -20,7 +20,12 @@ LAWS = (
         (22651, 23456, 28754),
         commits.commit,
     ),
-    Law("allocation", "allocated >= committed >= 0", (23336, 27731), commits.allocation),
+    Law(
+        "allocation",
+        "allocated >= committed >= 0, and a prepare takes none back",
+        (23336, 27731),
+        commits.allocation,
+    ),
     Law("rows", "rows = max(0, stop-aware seqlen - 1 - start_len)", (24851, 26126), rows.rows),
     Law(
         "trainer",
