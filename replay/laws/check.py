@@ -10,7 +10,7 @@ from ...recorders.recording import Recording
 from ...recorders.schema import Kind
 from ..columns.shared import Columns
 from ..ledger import Ledger
-from . import commits, rows, sessions, statistics, sums
+from . import commits, room, rows, sessions, statistics, sums
 from .law import Breach, Law, Outcome, Places, State
 
 LAWS = (
@@ -26,6 +26,7 @@ LAWS = (
         (23336, 27731),
         commits.allocation,
     ),
+    Law("room", "a verify writes only into slots that were allocated", (23336,), room.room),
     Law("rows", "rows = max(0, stop-aware seqlen - 1 - start_len)", (24851, 26126), rows.rows),
     Law(
         "trainer",
