@@ -55,7 +55,7 @@ def _emit_launch(recorder: Recorder, launch: int, note: Any) -> bool:
 
 def _resolve_before(recorder: Recorder, self: Any, result: Any, batch: Any, **_: Any) -> Any:
     recorder.resolved = True
-    _, worker_stride = drafts_of(recorder.scheduler)
+    worker_stride = drafts_of(recorder.scheduler)[1]
     reqs = list(batch.reqs)
     return result, batch, reqs, worker_stride, State.of(recorder, reqs)
 
