@@ -134,6 +134,8 @@ class Prepares:
     device_sum: (
         I64  # sum(batch.seq_lens) where that is a CPU tensor, else absent (no sync on a GPU)
     )
+    num_steps: I64  # draft_worker.speculative_num_steps at that moment: what sizes the allocation
+    num_draft_tokens: I64  # likewise speculative_num_draft_tokens
     num_rows: I64
 
 
@@ -420,7 +422,7 @@ ADDED: dict[int, dict[str, tuple[str, ...]]] = {
         "saves": (),  # empty: the whole table
         "restores": (),
     },
-    3: {"sents": ()},
+    3: {"sents": (), "prepares": ("num_steps", "num_draft_tokens")},
 }
 
 

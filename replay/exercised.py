@@ -39,6 +39,7 @@ def _results(recording: Recording) -> dict[str, NDArray[np.bool_]]:
         "grammar-done": rows.grammar_done == 1,
         "grammar-cut": decode & (rows.num_emitted < rows.accept_len),
         "result-unpaired": recording.results.launch == NONE64,
+        "draft-length-changed": _draft_length_changed(recording),
     }
 
 
@@ -86,8 +87,45 @@ def _batches(recording: Recording) -> dict[str, NDArray[np.bool_]]:
         "launch-decode": launches.mode == Mode.DECODE,
         "launch-extend": launches.mode == Mode.EXTEND,
         "launch-mixed": launches.mode == Mode.MIXED,
+        "prefill-between-decodes": _between_decodes(launches.mode),
+        "overlap-skipped": _overlap_skipped(recording),
+        "batch-emptied": (filters.num_rows == 0) & (filters.size_before > 0),
         "gap": recording.gaps.dropped > 0,
     }
+
+
+def _draft_length_changed(recording: Recording) -> NDArray[np.bool_]:
+    """Decode results that are not as wide as what the worker drafts by the time they are processed."""
+    results = recording.results
+    decode = np.zeros(len(results.mode), dtype=bool)
+    decode[recording.owner(Kind.RESULT)[recording.result_rows.accept_len != NONE32]] = True
+    width = results.num_tokens // np.maximum(results.num_rows, 1)
+    changed: NDArray[np.bool_] = (results.worker_stride != NONE64) & (
+        width != results.worker_stride
+    )
+    return decode & (width > 0) & changed
+
+
+def _between_decodes(mode: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Launches of a prefill right behind a decode and right before one."""
+    between = np.zeros(len(mode), dtype=bool)
+    decode = mode == Mode.DECODE
+    between[1:-1] = (mode[1:-1] == Mode.EXTEND) & decode[:-2] & decode[2:]
+    return between
+
+
+def _overlap_skipped(recording: Recording) -> NDArray[np.bool_]:
+    """Launches before which sglang waited for the result of the step before, although their batch was made ready."""
+    ready = np.sort(
+        np.concatenate([recording.event_of(Kind.EXTEND), recording.event_of(Kind.PREPARE)])
+    )
+    launched, results = recording.event_of(Kind.LAUNCH), recording.event_of(Kind.RESULT)
+    place = np.searchsorted(ready, launched) - 1
+    if not len(ready):
+        return np.zeros(len(launched), dtype=bool)
+    since = np.searchsorted(results, ready[np.maximum(place, 0)])
+    skipped: NDArray[np.bool_] = (place >= 0) & (np.searchsorted(results, launched) > since)
+    return skipped
 
 
 def _releases(recording: Recording) -> dict[str, NDArray[np.bool_]]:

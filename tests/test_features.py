@@ -19,7 +19,14 @@ from specdiff.replay.quantity import Quantity as Q
 from test_fidelity import fixes_of
 
 REACHED = {
-    "chunked": ("chunked-prefill", "retract", "re-prefill", "rows-overshoot"),
+    "chunked": (
+        "chunked-prefill",
+        "prefill-between-decodes",
+        "batch-emptied",
+        "retract",
+        "re-prefill",
+        "rows-overshoot",
+    ),
     "finish-order": ("stop-mid-run", "length-overshoot", "finish-stop-token", "rows-overshoot"),
     "stop-strings": ("finish-stop-string", "finish-stop-token", "finish-length"),
     "grammar": ("grammar-done", "finish-stop-token", "finish-length"),
@@ -87,6 +94,23 @@ def test_a_grammar_cuts_the_run_from_0_5_14_on(version: str, cut: bool, record: 
     assert ran_on.any() == cut
     assert (rows.grammar_done[ran_on] == 1).all()
     assert recording.requests.has_grammar.any() and not recording.requests.has_grammar.all()
+
+
+@pytest.mark.parametrize(("version", "scenario"), [("0.5.12", "grammar"), ("0.5.23", "chunked")])
+def test_a_batch_may_wait_for_the_result_before_it(
+    version: str, scenario: str, record: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Overlap is off for it: with a grammar, or behind another prefill where that is asked for."""
+    monkeypatch.setenv("SGLANG_DISABLE_CONSECUTIVE_PREFILL_OVERLAP", "1")
+    recording = record(version, scenario, 7)
+    assert recording.run.overlap and exercised(recording)["overlap-skipped"] > 5
+    with release(version) as source:
+        found = against_observed(recording, books(source))
+    columns = Columns(recording)
+    rules = diff(recording, observed(columns), Toggles(columns)(fixes_of(version)))
+    for difference in (*found.values(), *rules):
+        assert not difference.differs.any(), difference.quantity
+    assert found[Q.SEQ_LENS_SUM].num_compared == len(found[Q.SEQ_LENS_SUM].old.cells) > 50
 
 
 BROKEN = {

@@ -106,7 +106,7 @@ FALSIFIED = {
         "allocated_after",
         lambda r: _all(r, "prepare_rows"),
         lambda v: 0,
-        frozenset({"allocation"}),
+        frozenset({"allocation", "room"}),
     ),
     "rows": Falsified("finishes", "experts_rows", _asked, lambda v: v + 1, frozenset({"rows"})),
     "stride": Falsified(

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..schema import Kind
 from .probe import Probe
-from .reading import by_row, device_sum, int64, is_spec_v2
+from .reading import by_row, device_sum, drafts_of, int64, is_spec_v2
 from .recorder import Recorder
 
 
@@ -69,6 +69,7 @@ def _prepare_after(recorder: Recorder, note: Any, _: None) -> None:
         sum_before,
         int64(batch.seq_lens_sum),
         device_sum(batch),
+        *drafts_of(recorder.scheduler),
         len(reqs),
     )
     recorder.emit(Kind.PREPARE, values, by_row(columns))

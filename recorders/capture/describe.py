@@ -46,6 +46,7 @@ _SERVER_ARGS = (
     "strip_thinking_cache",
     "tp_size",
 )
+_MOST_DRAFT_TOKENS = "max_speculative_num_draft_tokens"
 
 
 def describe_run(scheduler: Any, config: Config, sites: Iterable[Site]) -> Run:
@@ -171,8 +172,20 @@ def _runtime_parallel() -> Any:
 
 
 def _server_args(args: Any) -> dict[str, Scalar]:
-    found = ((name, getattr(args, name, None)) for name in _SERVER_ARGS)
-    return {name: value for name, value in found if isinstance(value, str | int | float | bool)}
+    found = {name: getattr(args, name, None) for name in _SERVER_ARGS}
+    found[_MOST_DRAFT_TOKENS] = _most_draft_tokens(args)
+    return {k: value for k, value in found.items() if isinstance(value, str | int | float | bool)}
+
+
+def _most_draft_tokens(args: Any) -> int | None:
+    """What an adaptive draft length may come to: of the arguments from 0.5.13 on, of the process from 0.5.18 on."""
+    context = sys.modules.get("sglang.srt.runtime_context")
+    try:
+        return _int(
+            getattr(context, _MOST_DRAFT_TOKENS, lambda: getattr(args, _MOST_DRAFT_TOKENS, None))()
+        )
+    except Exception:  # noqa: BLE001 (sglang raises what it likes where the context is not set up)
+        return None
 
 
 def _int(value: Any) -> int | None:

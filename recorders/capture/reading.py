@@ -101,6 +101,15 @@ def int64(value: Any) -> int:
     return int(value) if isinstance(value, int) else NONE64
 
 
+def drafts_of(scheduler: Any) -> tuple[int, int]:
+    """The draft steps and tokens of the worker as it is now: an adaptive one changes them while it runs."""
+    worker = getattr(scheduler, "draft_worker", None)
+    return (
+        int64(getattr(worker, "speculative_num_steps", None)),
+        int64(getattr(worker, "speculative_num_draft_tokens", None)),
+    )
+
+
 def batch_accepted(result: Any) -> int:
     for name in _BATCH_ACCEPTED:
         if hasattr(result, name):

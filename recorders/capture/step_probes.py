@@ -9,7 +9,7 @@ from typing import Any
 from ..schema import NONE32, NONE64, Kind, Mode
 from .describe import with_capturers
 from .probe import Probe
-from .reading import batch_accepted, by_row, int64, mode_of, on_cpu
+from .reading import batch_accepted, by_row, drafts_of, int64, mode_of, on_cpu
 from .recorder import Recorder
 
 _ANSWERED = (Mode.EXTEND, Mode.DECODE, Mode.MIXED)
@@ -55,8 +55,7 @@ def _emit_launch(recorder: Recorder, launch: int, note: Any) -> bool:
 
 def _resolve_before(recorder: Recorder, self: Any, result: Any, batch: Any, **_: Any) -> Any:
     recorder.resolved = True
-    worker = getattr(recorder.scheduler, "draft_worker", None)
-    worker_stride = int64(getattr(worker, "speculative_num_draft_tokens", None))
+    worker_stride = drafts_of(recorder.scheduler)[1]
     reqs = list(batch.reqs)
     return result, batch, reqs, worker_stride, State.of(recorder, reqs)
 

@@ -39,7 +39,10 @@ class Sums:
 
 
 def true_sums(recording: Recording, lengths: Lengths) -> Sums:
-    """Per event with a batch: the sum of the true lengths of who is in it then."""
+    """Per event with a batch: the sum of the true lengths of who is in it then.
+
+    At a launch, without the overlap schedule: with what it accepted, as `run_batch` has written that down by its end.
+    """
     size = len(recording.events.kind)
     value, known = torch.zeros(size, dtype=torch.int64), torch.ones(size, dtype=torch.int64)
     for kind in _KINDS:
@@ -49,7 +52,8 @@ def true_sums(recording: Recording, lengths: Lengths) -> Sums:
         if kind is Kind.EXTEND:
             length, sure = column(recording.extend_rows.seq_len), torch.ones_like(qid).bool()
         else:
-            length, sure = lengths.before(qid, event, gaps_before(recording, event))
+            late = 1 if kind is Kind.LAUNCH and not recording.run.overlap else 0
+            length, sure = lengths.before(qid, event + late, gaps_before(recording, event))
         value.index_add_(0, event, length)
         known.index_put_((event[~sure],), torch.tensor(0))
     return Sums(value.numpy(), known.numpy().astype(bool))
@@ -69,10 +73,8 @@ def sums(recording: Recording, true: Sums, rules: Rules) -> Sums:
         held[batch] = now
         value[event] = NONE64 if now.value is None else now.value
         known[event] = now.known
-    if (
-        not recording.run.overlap
-    ):  # then run_batch itself moves the lengths, between the moments recorded here
-        known[:] = False
+    if not recording.run.overlap and not rules.lazy_sums:
+        known[:] = False  # before #25879 that was spec v1, which kept other sums
     return Sums(value, known)
 
 
@@ -129,8 +131,7 @@ class _Step:
             return Sum((truth.value or 0) + int(self._tails[ref]), truth.known)
         if not self._lazy or self._recording.launches.mode[ref] != Mode.DECODE:
             return before
-        if (
-            self._recording.run.needs_cpu_seq_lens is False
-        ):  # no backend reads it: #25879 leaves it None
-            return Sum(None, True)
+        run = self._recording.run
+        if run.overlap and run.needs_cpu_seq_lens is False:
+            return Sum(None, True)  # no backend reads it: #25879 leaves it None
         return truth

@@ -10,7 +10,7 @@ from ...recorders.recording import Recording
 from ...recorders.schema import Kind
 from ..columns.shared import Columns
 from ..ledger import Ledger
-from . import commits, needs, rows, sent, sessions, statistics, sums
+from . import commits, needs, room, rows, sent, sessions, statistics, sums
 from .lagging import lags_on_purpose
 from .law import Breach, Known, Law, Outcome, Places, State, anywhere
 
@@ -24,10 +24,17 @@ LAWS = (
     ),
     Law(
         "allocation",
-        "allocated >= committed >= 0",
+        "allocated >= committed >= 0, and a prepare takes none back",
         (23336, 27731),
         commits.allocation,
         needs.ALLOCATED,
+    ),
+    Law(
+        "room",
+        "a verify writes only into slots that were allocated",
+        (23336,),
+        room.room,
+        needs.ROOM,
     ),
     Law(
         "rows",

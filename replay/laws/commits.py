@@ -51,9 +51,9 @@ def stale(columns: Columns, ledger: Ledger) -> Places:
 
 
 def allocation(columns: Columns, ledger: Ledger) -> Places:
-    """0 <= committed <= allocated, after a prepare and at a finish."""
+    """0 <= committed <= allocated, after a prepare and at a finish; and a prepare takes no slot back."""
     committed, allocated = ledger[Quantity.KV_COMMITTED_LEN], ledger[Quantity.KV_ALLOCATED_LEN]
-    parts = []
+    parts = [_only_grows(allocated)]
     for kind, moment in ((Kind.PREPARE, Moment.AFTER), (Kind.FINISH, Moment.BEFORE)):
         low, high = _at(committed, kind, moment), _at(allocated, kind, moment)
         known = committed.captured[low] & allocated.captured[high]
@@ -64,6 +64,17 @@ def allocation(columns: Columns, ledger: Ledger) -> Places:
             Places(cells.event[low], cells.qid[low], found, torch.zeros_like(found), limit)
         )
     return together(parts)
+
+
+def _only_grows(allocated: Series) -> Places:
+    """A prepare that wanted fewer slots than before would ask the allocator for less than none (#23336)."""
+    before = _at(allocated, Kind.PREPARE, Moment.BEFORE)
+    after = _at(allocated, Kind.PREPARE, Moment.AFTER)
+    known = allocated.captured[before] & allocated.captured[after]
+    before, after = before[known], after[known]
+    cells, found = allocated.cells, allocated.values[after, 0]
+    high = torch.full_like(found, torch.iinfo(torch.int64).max)
+    return Places(cells.event[after], cells.qid[after], found, allocated.values[before, 0], high)
 
 
 def _unchanged_length(columns: Columns, ledger: Ledger) -> Places:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...recorders.recording import Recording
-from ...recorders.schema import NONE32, NONE64
+from ...recorders.schema import NONE32, NONE64, Mode
 from ..columns.shared import Columns
 from ..held import holds, holds_quantity, not_in
 from ..ledger import Ledger
@@ -67,6 +67,11 @@ ALLOCATED = Needs(
     "prepare or finish",
     lambda r: len(r.prepare_rows.qid) + len(r.finishes.qid),
     (_LENGTH, Quantity.KV_ALLOCATED_LEN),
+)
+ROOM = Needs(
+    "decode launch",
+    lambda r: int(np.sum(r.launches.mode == Mode.DECODE)),
+    (Quantity.KV_ALLOCATED_LEN,),
 )
 FINISHED = Needs(
     "finish",

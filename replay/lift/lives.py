@@ -80,6 +80,10 @@ class Lives:
             self._note(Kind.PREPARE, row, request, after=False)
             for row, request in zip(rows, batch.reqs, strict=True)
         ]
+        table = self._tape.events[Kind.PREPARE]
+        self._stage.settings.drafts(
+            present(table.num_steps[ref]), present(table.num_draft_tokens[ref])
+        )
         arguments = (batch.spec_info or self._stage.draft_input(()), batch)
         role = self._stage.prepare
         self._stage.call(role, *arguments[0 if self._stage.is_method(role) else 1 :])

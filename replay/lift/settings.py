@@ -6,7 +6,7 @@ from typing import Any
 
 from ...recorders.run import Run
 from .missing import Missing
-from .standin import StandIn
+from .standin import UNKNOWN_LEN, StandIn
 
 
 class Algorithm(StandIn):
@@ -44,12 +44,24 @@ class Settings(StandIn):
         self.page_size = run.page_size
         # An sglang without the setting never strips.
         self.strip_thinking_cache = bool(run.server_args.get("strip_thinking_cache", False))
-        self._sized = {
+        self._adaptive = bool(run.server_args.get("speculative_adaptive", False))
+        most = run.server_args.get("max_speculative_num_draft_tokens", run.num_draft_tokens)
+        self._sized: dict[str, Any] = {
             "speculative_num_steps": run.num_steps,
             "speculative_eagle_topk": run.topk,
             "speculative_num_draft_tokens": run.num_draft_tokens,
-            "max_speculative_num_draft_tokens": run.num_draft_tokens,
+            "max_speculative_num_draft_tokens": most,
         }
+
+    def drafts(self, num_steps: int | None, num_draft_tokens: int | None) -> None:
+        """What an adaptive server drafts from now on; None: not recorded, and then nobody knows."""
+        if self._adaptive:
+            steps = UNKNOWN_LEN if num_steps is None else num_steps
+            tokens = UNKNOWN_LEN if num_draft_tokens is None else num_draft_tokens
+            self._sized |= {
+                "speculative_num_steps": steps,
+                "speculative_num_draft_tokens": tokens,
+            }
 
     def __getattr__(self, name: str) -> Any:
         sized = self.__dict__.get("_sized", {})

@@ -24,8 +24,9 @@ class Batches:
         self._stage, self._tape, self._tracks = stage, tape, tracks
         self._held: dict[int, Batch] = {}
         self._accepted, self._mixes = tape.accepted(), _mixes(tape)
-        if not tape.recording.run.overlap:
-            self._give_up("without the overlap schedule the sums are kept inside run_batch")
+        self._overlap = tape.recording.run.overlap
+        if not self._overlap and not stage.has(Role.SEQ_LENS):
+            self._give_up(f"{stage.books.name} runs no spec v2 without the overlap schedule")
 
     def extend(self, ref: int) -> None:
         rows = self._tape.rows[Kind.EXTEND][ref]
@@ -44,24 +45,44 @@ class Batches:
         if table.mode[ref] not in (Mode.DECODE, Mode.EXTEND, Mode.MIXED):
             self._held.pop(table.batch[ref], None)
         batch = self._whole(Kind.LAUNCH, ref)
-        if self._stage.has(Role.SEQ_LENS):
+        if not self._overlap:
+            self._run_alone(ref, batch)
+            return
+        refreshed = self._stage.has(Role.SEQ_LENS)
+        if refreshed:
             self._try(Role.SEQ_LENS, self._stage.future_map, batch)
         if batch.mix_running_indices is not None:
             self._try(Role.TAIL_LENS, self._stage.future_map, batch)
             batch.mix_running_indices = None
         self._put(Kind.LAUNCH, ref, batch)
-        lengths = batch.seq_lens
-        if table.mode[ref] == Mode.DECODE:
-            launch = table.launch[ref]
-            lengths = Vector(
-                length + self._accepted.get((launch, req.qid), UNKNOWN_LEN)
-                for length, req in zip(batch.seq_lens, batch.reqs, strict=True)
-            )
-        if self._stage.has(Role.SEQ_LENS):
+        lengths = self._grown(ref, batch)
+        if refreshed:
             published = zip((req.qid for req in batch.reqs), lengths.values, strict=True)
             self._stage.future_map.new_seq_lens_buf.published.update(published)
         else:  # up to 0.5.12 the launch leaves the lengths of the step to come
             batch.seq_lens = lengths
+        self._carry(batch, lengths)
+
+    def _run_alone(self, ref: int, batch: Batch) -> None:
+        """Without overlap, from 0.5.13 on: `run_batch` has the result at once, and writes the new lengths down."""
+        lengths = self._grown(ref, batch)
+        batch.seq_lens = batch.seq_lens_cpu = lengths
+        batch.seq_lens_sum = sum(lengths)
+        self._put(Kind.LAUNCH, ref, batch)
+        self._carry(batch, lengths)
+
+    def _grown(self, ref: int, batch: Batch) -> Vector:
+        """The lengths behind this launch, by what its result accepted."""
+        table = self._tape.events[Kind.LAUNCH]
+        if table.mode[ref] != Mode.DECODE:
+            return batch.seq_lens
+        launch = table.launch[ref]
+        return Vector(
+            length + self._accepted.get((launch, req.qid), UNKNOWN_LEN)
+            for length, req in zip(batch.seq_lens, batch.reqs, strict=True)
+        )
+
+    def _carry(self, batch: Batch, lengths: Vector) -> None:
         batch.spec_info = self._stage.draft_input([req.qid for req in batch.reqs])
         batch.spec_info.new_seq_lens = lengths
 

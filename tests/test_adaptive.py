@@ -1,0 +1,130 @@
+"""The draft length changes between a launch and its result: recorded from sglang's own switch, replayed, and #23336."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from children import rig, specdiff
+from lifting import Changed, against_observed, books, release
+from recorded import Recorder
+from specdiff.recorders import hdf5
+from specdiff.recorders.recording import Recording
+from specdiff.recorders.schema import NONE64
+from specdiff.replay.columns.shared import Columns
+from specdiff.replay.diff import diff
+from specdiff.replay.exercised import exercised
+from specdiff.replay.explain import Toggles
+from specdiff.replay.laws.check import check
+from specdiff.replay.laws.law import Outcome
+from specdiff.replay.observed import observed
+from specdiff.replay.quantity import Quantity as Q
+from test_fidelity import fixes_of
+
+SEED = 2
+DOWNSWITCH = Path(__file__).parent.parent / "fixtures" / "scenarios" / "23336-downswitch.toml"
+
+
+@pytest.mark.parametrize(
+    ("version", "scenario", "strides"),
+    [
+        ("0.5.12", "adaptive-random", {2, 3, 4, 6}),
+        ("0.5.23", "adaptive-random", {2, 3, 4, 6}),
+        ("0.5.23", "adaptive-zero", {1, 2, 3, 4}),
+    ],
+)
+def test_the_release_and_its_fixes_equal_what_its_server_did(
+    version: str, scenario: str, strides: set[int], record: Recorder
+) -> None:
+    recording = record(version, scenario, SEED)
+    assert set(recording.results.stride.tolist()) - {NONE64} == strides
+    reached = exercised(recording)
+    assert reached["draft-length-changed"] > 10 and reached["stale-finished-many"]
+    with release(version) as source:
+        found = against_observed(recording, books(source))
+    for quantity, difference in found.items():
+        assert not difference.differs.any(), quantity
+        if quantity not in (Q.INDEXER_TOPK, Q.SESSION_COMMITTED):  # neither is here
+            assert difference.num_compared == len(difference.old.cells) > 0, quantity
+    columns = Columns(recording)
+    rules = Toggles(columns)(fixes_of(version))
+    assert not any(one.differs.any() for one in diff(recording, observed(columns), rules))
+    laws = _laws(recording)
+    assert not laws["stride"].num_broken and not laws["allocation"].num_broken
+    assert laws["stride"].num_checked > 100 and laws["allocation"].num_checked > 500
+
+
+def test_the_downswitch_of_23336(tmp_path: Path, record: Recorder) -> None:
+    """0.5.11 refuses to switch under overlap, with reason: what its books would have made of it, and 0.5.12's make."""
+    done = specdiff("record", "-o", tmp_path, "--", *rig("0.5.11", str(DOWNSWITCH)))
+    assert done.returncode != 0 and "pool is too small" in done.stderr
+    (path,) = tmp_path.glob("*.h5")
+    broken, mended = _laws(hdf5.load(path)), _laws(record("0.5.12", str(DOWNSWITCH), 0))
+    sliced, shrunk = broken["stride"].first, broken["allocation"].first
+    assert sliced is not None and (sliced.found, sliced.low) == (2, 4)
+    assert shrunk is not None and shrunk.found < shrunk.low
+    for law in ("stride", "allocation", "commit"):
+        assert broken[law].num_broken, law
+        assert mended[law].num_checked and not mended[law].num_broken, law
+
+
+PROCESSOR = "srt/managers/scheduler_components/batch_result_processor.py"
+BROKEN = {
+    "a prepare may take slots back": (
+        "0.5.12",
+        "srt/speculative/eagle_info_v2.py",
+        "prepare_for_decode",
+        "max(cur, r.kv_committed_len + double_alloc)",
+        "r.kv_committed_len + double_alloc",
+        Q.KV_ALLOCATED_LEN,
+    ),
+    "a result is sliced with the worker's stride": (
+        "0.5.23",
+        PROCESSOR,
+        "_resolve_spec_v2_tokens",
+        "stride = _get_speculative_output_stride(result)",
+        "stride = self.model_worker.speculative_num_draft_tokens",
+        Q.KV_COMMITTED_LEN,
+    ),
+    "slots for what is drafted now, not for the most that may be": (
+        "0.5.23",
+        "srt/mem_cache/allocation_sizing.py",
+        "get_alloc_len_per_decode",
+        "spec_tokens = max_speculative_num_draft_tokens()",
+        "spec_tokens = spec.speculative_num_draft_tokens",
+        Q.KV_ALLOCATED_LEN,
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_release_shows(what: str, record: Recorder) -> None:
+    version, path, function, old, new, shows = BROKEN[what]
+    with release(version) as source:
+        broken = books(Changed(source, path, function, old, new))
+    found = against_observed(record(version, "adaptive-random", SEED), broken)
+    assert found[shows].differs.any()
+
+
+def test_what_sized_a_prepare_is_used_and_where_it_is_absent_nothing_is_claimed(
+    record: Recorder,
+) -> None:
+    """Up to 0.5.12.post1 a prepare goes by what the worker drafts at that moment."""
+    recording = record("0.5.12", "adaptive-random", SEED)
+    prepares, lengths = recording.prepares, []
+    for column in (prepares.num_draft_tokens - 1, np.full_like(prepares.num_steps, NONE64)):
+        told = {"num_steps": column, "num_draft_tokens": column}
+        changed = dataclasses.replace(recording, prepares=dataclasses.replace(prepares, **told))
+        with release("0.5.12") as source:
+            lengths.append(against_observed(changed, books(source))[Q.KV_ALLOCATED_LEN])
+    wrong, untold = lengths
+    assert wrong.differs.any()
+    assert not untold.differs.any() and untold.not_captured.any()
+
+
+def _laws(recording: Recording) -> dict[str, Outcome]:
+    columns = Columns(recording)
+    return {one.law.name: one for one in check(columns, observed(columns))}
