@@ -70,8 +70,18 @@ def _batches(recording: Recording) -> dict[str, NDArray[np.bool_]]:
         "launch-decode": launches.mode == Mode.DECODE,
         "launch-extend": launches.mode == Mode.EXTEND,
         "launch-mixed": launches.mode == Mode.MIXED,
+        "launch-idle": launches.mode == Mode.IDLE,
+        "launch-idle-amid-decodes": _amid_decodes(launches.mode),
         "gap": recording.gaps.dropped > 0,
     }
+
+
+def _amid_decodes(mode: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Idle launches while there is somebody to decode: a decode is launched next, without a prefill."""
+    idle = mode == Mode.IDLE
+    others = np.flatnonzero(~idle)
+    following = np.append(mode[others], NONE64)[np.searchsorted(others, np.arange(len(mode)))]
+    return np.asarray(idle & (following == Mode.DECODE))
 
 
 def _releases(recording: Recording) -> dict[str, NDArray[np.bool_]]:

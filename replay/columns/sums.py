@@ -116,9 +116,14 @@ class _Step:
         return Sum(mine.value + other.value, mine.known and other.known)
 
     def _launch(self, ref: int, before: Sum, truth: Sum) -> Sum:
-        if self._recording.launches.mode[ref] == Mode.MIXED:
+        mode = self._recording.launches.mode[ref]
+        if mode == Mode.IDLE:
+            return Sum(
+                0, True
+            )  # nobody is in it, and nothing of before: each is made for its launch
+        if mode == Mode.MIXED:
             return UNKNOWN  # rebuilt from the requests themselves, by rules that are not these
-        if not self._lazy or self._recording.launches.mode[ref] != Mode.DECODE:
+        if not self._lazy or mode != Mode.DECODE:
             return before
         if (
             self._recording.run.needs_cpu_seq_lens is False

@@ -39,7 +39,9 @@ class Batches:
     def launch(self, ref: int) -> None:
         """The lengths are refreshed where this sglang does so; then every accepted run lengthens its request."""
         table = self._tape.events[Kind.LAUNCH]
-        if table.mode[ref] not in (Mode.DECODE, Mode.EXTEND):
+        if table.mode[ref] == Mode.IDLE:  # made for this launch, with nobody in it
+            self._held[table.batch[ref]] = self._stage.batch([], [])
+        elif table.mode[ref] not in (Mode.DECODE, Mode.EXTEND):
             self._held.pop(table.batch[ref], None)
         batch = self._whole(Kind.LAUNCH, ref)
         if self._stage.has(Role.SEQ_LENS):
