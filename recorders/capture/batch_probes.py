@@ -115,6 +115,7 @@ def _merge_after(recorder: Recorder, note: Any, _: None) -> None:
 
 PROBES = {
     "extend": Probe(_batch_before, _extend_after),
+    "prebuilt": Probe(_batch_before, _extend_after),
     "prepare": Probe(_prepare_before, _prepare_after),
     "filter": Probe(_filter_before, _filter_after),
     "merge": Probe(_merge_before, _merge_after),

@@ -13,6 +13,7 @@ from ..cells import Cells, Moment
 from ..columns.shared import Columns
 from ..ledger import Ledger, Series, nothing
 from ..quantity import Quantity
+from ..seeds import require_seeds
 from ..spec import Lifted
 from .engine import replay
 from .link import Books
@@ -52,6 +53,7 @@ def lengths(columns: Columns, path: Lifted) -> Lengths:
 
 
 def ledger_of(columns: Columns, books: Books, path: str) -> Ledger:
+    require_seeds(columns.recording)
     tracks = _tracks(columns, books)
     series = tuple(_series(quantity, columns.cells[quantity], tracks) for quantity in Quantity)
     return Ledger(path, series, tracks.reasons, books.surface.unknown)

@@ -31,7 +31,9 @@ class Batches:
         rows = self._tape.rows[Kind.EXTEND][ref]
         seq_lens = self._tape.rows_of[Kind.EXTEND].seq_len[rows.start : rows.stop]
         batch = self._tape.events[Kind.EXTEND].batch[ref]
-        self._held[batch] = self._stage.batch(self._requests(Kind.EXTEND, ref), seq_lens)
+        made = self._held[batch] = self._stage.batch(self._requests(Kind.EXTEND, ref), seq_lens)
+        if self._tape.recording.run.decode_side:  # no launch follows: another server computed this
+            self._relay(made, made.seq_lens)
 
     def prepare(self, ref: int) -> Batch:
         return self._whole(Kind.PREPARE, ref)
@@ -54,6 +56,10 @@ class Batches:
                 length + self._accepted.get((launch, req.qid), UNKNOWN_LEN)
                 for length, req in zip(batch.seq_lens, batch.reqs, strict=True)
             )
+        self._relay(batch, lengths)
+
+    def _relay(self, batch: Batch, lengths: Vector) -> None:
+        """What a forward leaves for the step to come."""
         if self._stage.has(Role.SEQ_LENS):
             published = zip((req.qid for req in batch.reqs), lengths.values, strict=True)
             self._stage.future_map.new_seq_lens_buf.published.update(published)
