@@ -118,9 +118,7 @@ class _Step:
     def _launch(self, ref: int, before: Sum, truth: Sum) -> Sum:
         mode = self._recording.launches.mode[ref]
         if mode == Mode.IDLE:
-            return Sum(
-                0, True
-            )  # nobody is in it, and nothing of before: each is made for its launch
+            return Sum(0, True)  # each is made for its launch, with nobody in it
         if mode == Mode.MIXED:
             return UNKNOWN  # rebuilt from the requests themselves, by rules that are not these
         if not self._lazy or mode != Mode.DECODE:
