@@ -80,6 +80,14 @@ class Recording:
         """For every row of the kind's event table, its place in the event order."""
         return np.flatnonzero(self.events.kind == kind)
 
+    @property
+    def outputs_before_verify(self) -> int:
+        """At an extend, a request with no more outputs than these has seen no verify.
+
+        Where another server gave the first token, that is one; behind a gap it might come from before.
+        """
+        return 1 if self.run.decode_side and not len(self.gaps.dropped) else 0
+
     def owner(self, kind: Kind) -> I64:
         """For every row of the kind's row table, the row of the event table that owns it."""
         counts = self.event_table(kind).num_rows

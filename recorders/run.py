@@ -74,6 +74,16 @@ class Run:
     pp_size: int
     server_args: dict[str, Scalar]  # those that bear on the books
 
+    @property
+    def decode_side(self) -> bool:
+        """Of a disaggregated server: prompts, and the first token of each, come from another."""
+        return self.server_args.get("disaggregation_mode") == "decode"
+
+    @property
+    def prefill_side(self) -> bool:
+        """Of a disaggregated server: a request ends when its KV has been sent."""
+        return self.server_args.get("disaggregation_mode") == "prefill"
+
 
 def to_json(value: Run | Stats) -> str:
     return json.dumps(dataclasses.asdict(value), sort_keys=True, separators=(",", ":"))

@@ -105,7 +105,8 @@ class Arrives:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Extends:
-    """`ScheduleBatch.prepare_for_extend`, when it returned: a prefill, a chunk of one, or a re-prefill."""
+    """`ScheduleBatch.prepare_for_extend`, when it returned: a prefill, a chunk of one, or a re-prefill. On the decode side
+    of a disaggregated server `prepare_for_prebuilt`: a prompt that another server computed, and no launch follows."""
 
     batch: I64  # which ScheduleBatch object, numbered as first seen
     seq_lens_sum: I64

@@ -29,9 +29,13 @@ class Decisions:
 
 
 def decisions(recording: Recording) -> Decisions:
-    """A request finishes at its last live result, if it does: later ones are stale."""
+    """A request finishes at its last live result, if it does: later ones are stale.
+
+    A prefill side decides nothing at a result: it ends every request once its KV has been sent.
+    """
     rows = recording.result_rows
     live = (rows.finished == 0) & (rows.is_retracted == 0) & ~_inside_prompt(recording)
+    live &= not recording.run.prefill_side
     row = np.flatnonzero(live)
     qid, event = rows.qid[row].astype(np.int64), _event_of_rows(recording)[row]
     last = np.full(len(recording.rids), -1, dtype=np.int64)

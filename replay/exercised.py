@@ -90,6 +90,8 @@ def _batches(recording: Recording) -> dict[str, NDArray[np.bool_]]:
         "prefill-between-decodes": _between_decodes(launches.mode),
         "overlap-skipped": _overlap_skipped(recording),
         "batch-emptied": (filters.num_rows == 0) & (filters.size_before > 0),
+        "launch-idle": launches.mode == Mode.IDLE,
+        "launch-idle-amid-decodes": _amid_decodes(launches.mode),
         "gap": recording.gaps.dropped > 0,
     }
 
@@ -126,6 +128,14 @@ def _overlap_skipped(recording: Recording) -> NDArray[np.bool_]:
     since = np.searchsorted(results, ready[np.maximum(place, 0)])
     skipped: NDArray[np.bool_] = (place >= 0) & (np.searchsorted(results, launched) > since)
     return skipped
+
+
+def _amid_decodes(mode: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Idle launches while there is somebody to decode: a decode is launched next, without a prefill."""
+    idle = mode == Mode.IDLE
+    others = np.flatnonzero(~idle)
+    following = np.append(mode[others], NONE64)[np.searchsorted(others, np.arange(len(mode)))]
+    return np.asarray(idle & (following == Mode.DECODE))
 
 
 def _releases(recording: Recording) -> dict[str, NDArray[np.bool_]]:

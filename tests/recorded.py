@@ -16,26 +16,36 @@ class Recorder:
     """Runs `specdiff record -- rig`, once per (release, scenario, seed) and session."""
 
     folder: Path
-    made: dict[tuple[str, str, int, tuple[str, ...]], Path] = field(default_factory=dict)
+    made: dict[tuple[str, str, int, tuple[str, ...]], list[Path]] = field(default_factory=dict)
 
     def path(self, release: str, scenario: str, seed: int, *flags: str) -> Path:
+        (path,) = self.paths(release, scenario, seed, *flags)
+        return path
+
+    def paths(self, release: str, scenario: str, seed: int, *flags: str) -> list[Path]:
+        """One for each scheduler."""
         key = (release, scenario, seed, flags)
         if key not in self.made:
             self.made[key] = self._record(*key)
         return self.made[key]
 
+    def ranks(self, release: str, scenario: str, seed: int, *flags: str) -> list[Recording]:
+        """Of schedulers that stepped together, by rank."""
+        recordings = map(hdf5.load, self.paths(release, scenario, seed, *flags))
+        return sorted(recordings, key=lambda recording: recording.run.tp_rank)
+
     def __call__(self, release: str, scenario: str, seed: int, *flags: str) -> Recording:
         return hdf5.load(self.path(release, scenario, seed, *flags))
 
-    def _record(self, release: str, scenario: str, seed: int, flags: tuple[str, ...]) -> Path:
+    def _record(self, release: str, scenario: str, seed: int, flags: tuple[str, ...]) -> list[Path]:
         folder = self.folder / "-".join((release, Path(scenario).stem, str(seed), *flags))
         seeds = () if scenario.endswith(".toml") else ("--seed", str(seed))
         command = rig(release, scenario, *seeds, *flags)
         done = specdiff("record", "-o", folder, "--", *command)
         assert done.returncode == 0, f"{release} {scenario} {seed}: {done.stderr[-2000:]}"
-        (path,) = folder.glob("*.h5")
-        assert done.stdout.strip() == str(path)
-        return path
+        paths = sorted(folder.glob("*.h5"))
+        assert sorted(done.stdout.split()) == list(map(str, paths))
+        return paths
 
 
 def record(directory: Path, command: list[str]) -> tuple[Recording, str]:

@@ -15,6 +15,17 @@ def _batch_before(recorder: Recorder, self: Any, *_: Any, **__: Any) -> Any:
 
 
 def _extend_after(recorder: Recorder, batch: Any, _: None) -> None:
+    seq_lens = [a + b for a, b in zip(batch.prefix_lens, batch.extend_lens, strict=True)]
+    follows = [_more_follows(batch, *pair) for pair in zip(batch.reqs, seq_lens, strict=True)]
+    _emit_extend(recorder, batch, seq_lens, follows)
+
+
+def _prebuilt_after(recorder: Recorder, batch: Any, _: None) -> None:
+    """The first token is not in the KV yet; up to 0.5.11 `extend_lens` counts it all the same."""
+    _emit_extend(recorder, batch, batch.seq_lens_cpu.tolist(), [False] * len(batch.reqs))
+
+
+def _emit_extend(recorder: Recorder, batch: Any, seq_lens: list[int], follows: list[bool]) -> None:
     reqs = batch.reqs
     for req in reqs:
         if not recorder.numbers.knows(req):
@@ -22,13 +33,12 @@ def _extend_after(recorder: Recorder, batch: Any, _: None) -> None:
     read = recorder.access(reqs[0]) if reqs else None
     if read is None:
         return
-    seq_lens = [a + b for a, b in zip(batch.prefix_lens, batch.extend_lens, strict=True)]
     columns = (
         recorder.numbers.qids(reqs),
         batch.prefix_lens,
         seq_lens,
-        batch.extend_lens,
-        [_more_follows(batch, *pair) for pair in zip(reqs, seq_lens, strict=True)],
+        [a - b for a, b in zip(seq_lens, batch.prefix_lens, strict=True)],
+        follows,
         read.committed.of_all(reqs),
         read.allocated.of_all(reqs),
         [len(req.output_ids) for req in reqs],
@@ -116,6 +126,7 @@ def _merge_after(recorder: Recorder, note: Any, _: None) -> None:
 
 PROBES = {
     "extend": Probe(_batch_before, _extend_after),
+    "prebuilt": Probe(_batch_before, _prebuilt_after),
     "prepare": Probe(_prepare_before, _prepare_after),
     "filter": Probe(_filter_before, _filter_after),
     "merge": Probe(_merge_before, _merge_after),

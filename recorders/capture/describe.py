@@ -82,7 +82,8 @@ def describe_run(scheduler: Any, config: Config, sites: Iterable[Site]) -> Run:
         tp_rank=_parallel(scheduler, "tp_rank") or 0,
         tp_size=_parallel(scheduler, "tp_size") or 1,
         dp_rank=_parallel(scheduler, "dp_rank"),
-        dp_size=_parallel(scheduler, "dp_size") or 1,
+        # From 0.5.22 on `dp_size` counts replicas alone, and not the ranks of DP attention.
+        dp_size=_parallel(scheduler, "num_dp_ranks") or _parallel(scheduler, "dp_size") or 1,
         pp_rank=_parallel(scheduler, "pp_rank") or 0,
         pp_size=_parallel(scheduler, "pp_size") or 1,
         server_args=_server_args(args),

@@ -29,6 +29,12 @@ SITES = (
     HookSite("init", (f"{_SCHEDULER}.__init__",), "the run's attributes, when it returned"),
     HookSite("arrive", (f"{_SCHEDULER}._add_request_to_queue",), "the request, on entry"),
     HookSite("extend", (f"{_BATCH}.prepare_for_extend",), "prefix, extend and KV lengths, after"),
+    HookSite(
+        "prebuilt",
+        (f"{_BATCH}.prepare_for_prebuilt",),
+        "as extend: on the decode side of a disaggregated server, where another server computed the prompt",
+        essential=False,
+    ),
     HookSite("prepare", (f"{_BATCH}.prepare_for_decode",), "KV lengths and sums, around it"),
     HookSite("launch", (f"{_SCHEDULER}.run_batch",), "mode, sums and requests, around it"),
     HookSite("process", (f"{_SCHEDULER}.process_batch_result",), "request state, around it"),

@@ -91,9 +91,10 @@ def _since(delta: Tensor, first: Tensor) -> Tensor:
 
 
 def _fresh(recording: Recording, touches: Touches) -> Tensor:
-    """Touches at which a request's counters are surely 0: an extend before any output."""
+    """Touches at which a request's counters are surely 0: an extend before any verify."""
     fresh = touches.kind == Kind.EXTEND
-    fresh[fresh.clone()] = column(recording.extend_rows.output_len)[touches.row[fresh]] == 0
+    outputs = column(recording.extend_rows.output_len)[touches.row[fresh]]
+    fresh[fresh.clone()] = outputs <= recording.outputs_before_verify
     return fresh
 
 

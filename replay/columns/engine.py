@@ -10,6 +10,7 @@ from ..cells import Moment
 from ..ledger import Ledger, Series, nothing
 from ..paths.rules import RowRange, Rules
 from ..quantity import Quantity
+from ..seeds import require_seeds
 from ..tensors import column
 from .commits import Commits, Counters, commits, counters
 from .shared import Columns
@@ -32,7 +33,11 @@ _NO_RULE = "none of the five fixes bears on it: compare with a lifted path"
 
 
 def ledger(columns: Columns, rules: Rules, path: str) -> Ledger:
-    """The books these rules compute over this recording; what no rule is about is not captured."""
+    """The books these rules compute over this recording; what no rule is about is not captured.
+
+    Raises NoVerdictError where it does not say where its requests begin.
+    """
+    require_seeds(columns.recording)
     reasons = {quantity: _NO_RULE for quantity in Quantity if quantity not in RULED}
     return Ledger(path, tuple(_series(columns, quantity, rules) for quantity in Quantity), reasons)
 

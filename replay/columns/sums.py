@@ -126,10 +126,13 @@ class _Step:
         return Sum(mine.value + other.value, mine.known and other.known)
 
     def _launch(self, ref: int, before: Sum, truth: Sum) -> Sum:
-        if self._recording.launches.mode[ref] == Mode.MIXED:
+        mode = self._recording.launches.mode[ref]
+        if mode == Mode.IDLE:
+            return Sum(0, True)  # each is made for its launch, with nobody in it
+        if mode == Mode.MIXED:
             # Rebuilt whatever the rules: tails are counted with the token that they are about to write.
             return Sum((truth.value or 0) + int(self._tails[ref]), truth.known)
-        if not self._lazy or self._recording.launches.mode[ref] != Mode.DECODE:
+        if not self._lazy or mode != Mode.DECODE:
             return before
         run = self._recording.run
         if run.overlap and run.needs_cpu_seq_lens is False:

@@ -14,6 +14,7 @@ from ..cells import Cells, Moment
 from ..columns.shared import Columns
 from ..ledger import Ledger, Series, nothing
 from ..quantity import Quantity
+from ..seeds import require_seeds
 from ..spec import Lifted
 from .departure import Departure
 from .engine import optional, replay
@@ -79,6 +80,7 @@ def ledger_of(
     columns: Columns, books: Books, path: str, wanted: Sequence[Quantity] = tuple(Quantity)
 ) -> Ledger:
     """`wanted`: what else is computed on the way is in the ledger too."""
+    require_seeds(columns.recording)
     tracks = _tracks(columns, books, wanted)
     series = tuple(_series(quantity, columns.cells[quantity], tracks) for quantity in Quantity)
     return Ledger(path, series, tracks.reasons, books.surface.unknown)

@@ -62,7 +62,8 @@ class Lives:
             request.kv_allocated_len = rows.allocated[row]
             self._stage.holds_kv_again(request)
             request.is_retracted = False
-            if not request.seen and rows.output_len[row] == 0:
+            fresh = rows.output_len[row] <= self._tape.recording.outputs_before_verify
+            if not request.seen and fresh:
                 self._stage.set_counters(request, 0)
             self._begins_anew(request)
             self._note(Kind.EXTEND, row, request, after=True)

@@ -35,6 +35,8 @@ class Batches:
         batch.prefix_lens, batch.extend_lens = table.prefix_len[of], table.extend_len[of]
         batch.extend_num_tokens = sum(batch.extend_lens)
         self._held[self._tape.events[Kind.EXTEND].batch[ref]] = batch
+        if self._tape.recording.run.decode_side:  # no launch follows: another server computed this
+            self._relay(batch, batch.seq_lens)
 
     def prepare(self, ref: int) -> Batch:
         return self._whole(Kind.PREPARE, ref)
@@ -42,7 +44,9 @@ class Batches:
     def launch(self, ref: int) -> None:
         """The lengths are refreshed where this sglang does so; then every accepted run lengthens its request."""
         table = self._tape.events[Kind.LAUNCH]
-        if table.mode[ref] not in (Mode.DECODE, Mode.EXTEND, Mode.MIXED):
+        if table.mode[ref] == Mode.IDLE:  # made for this launch, with nobody in it
+            self._held[table.batch[ref]] = self._stage.batch([], [])
+        elif table.mode[ref] not in (Mode.DECODE, Mode.EXTEND, Mode.MIXED):
             self._held.pop(table.batch[ref], None)
         batch = self._whole(Kind.LAUNCH, ref)
         if not self._overlap:
@@ -55,8 +59,11 @@ class Batches:
             self._try(Role.TAIL_LENS, self._stage.future_map, batch)
             batch.mix_running_indices = None
         self._put(Kind.LAUNCH, ref, batch)
-        lengths = self._grown(ref, batch)
-        if refreshed:
+        self._relay(batch, self._grown(ref, batch))
+
+    def _relay(self, batch: Batch, lengths: Vector) -> None:
+        """What a forward leaves for the step to come."""
+        if self._stage.has(Role.SEQ_LENS):
             published = zip((req.qid for req in batch.reqs), lengths.values, strict=True)
             self._stage.future_map.new_seq_lens_buf.published.update(published)
         else:  # up to 0.5.12 the launch leaves the lengths of the step to come
