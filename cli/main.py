@@ -17,7 +17,7 @@ from ..recorders.errors import NoVerdictError, RecordingError, SpecdiffError, Us
 SAME, DIFFERS, NO_VERDICT, BROKEN, USAGE = 0, 1, 125, 128, 129
 _INTERRUPTED, _PIPE_CLOSED = 130, 141
 
-_COMMANDS = ("record", "recover", "replay", "check", "info", "show", "paths")
+_COMMANDS = ("record", "recover", "replay", "check", "redact", "export", "info", "show", "paths")
 _CODES: tuple[tuple[type[SpecdiffError], int], ...] = (
     (RecordingError, BROKEN),
     (UsageError, USAGE),
@@ -53,8 +53,9 @@ def cli() -> None:
     """Flight recorder and court for the books of SGLang's speculative decoding v2.
 
     \b
-    record and recover make recordings; replay compares two paths, check holds one against the laws; info and show
-    read them; paths lists what they can be replayed under.
+    record and recover make recordings; replay compares two paths, check holds one against the laws; redact makes
+    one that may be passed on, export writes its books as a table; info and show read them; paths lists what they
+    can be replayed under.
     Exit codes: 0 same, 1 differs, 125 no verdict, 128 broken input, 129 usage.
     """
 
