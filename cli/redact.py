@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from ..recorders.errors import UsageError
+from .inputs import check_output
 
 
 @click.command()
@@ -34,6 +35,7 @@ def redact(recording: Path, output: Path, force: bool) -> None:
 
     if recording.is_dir():
         raise UsageError(f"{recording} is a folder; redact wants one recording of it (*.h5).")
+    check_output(output, force=force)
     loaded = hdf5.load(recording)
     source = hashlib.sha256(recording.read_bytes()).hexdigest()
     hdf5.save(redacted(loaded, source), output, force=force)

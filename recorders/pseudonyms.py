@@ -112,7 +112,9 @@ def _replaced(tokens: I32, mapped: dict[int, int]) -> I32:
 
 def _details(raw: dict[str, Any], rids: _Names, sessions: _Names, tokens: dict[int, int]) -> str:
     """Numbers, flags and what is known to be none of the client's; a text that is not known is left out."""
-    kept = {name: value for name, value in raw.items() if value is None or isinstance(value, int)}
+    kept: dict[str, Any] = {
+        name: value for name, value in raw.items() if value is None or isinstance(value, int)
+    }
     if "rid" in raw:
         kept["rid"] = rids(str(raw["rid"]))
     if raw.get("session_id") is not None:

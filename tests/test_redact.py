@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from lifting import bundled_recording
 from recorded import Recorder
@@ -49,9 +50,10 @@ def assert_same_books(recording: Recording, paths: Sequence[str]) -> None:
             assert one.captured.equal(other.captured), (path, one.quantity)
             assert one.values[one.captured].equal(other.values[one.captured]), (path, one.quantity)
         assert _renamed(repr(check(before, old)), named) == repr(check(after, new))
-        results = (replay(r, spec.parse(paths[0]), spec.parse(path)) for r in (recording, redacted))
-        one_said, other_said = (dataclasses.replace(r, run=recording.run) for r in results)
-        assert _renamed(repr(one_said), named) == repr(other_said)
+    first, last = spec.parse(paths[0]), spec.parse(paths[-1])
+    results = (replay(r, first, last) for r in (recording, redacted))
+    one_said, other_said = (dataclasses.replace(r, run=recording.run) for r in results)
+    assert _renamed(repr(one_said), named) == repr(other_said)
 
 
 def _renamed(text: str, named: dict[str, str]) -> str:
@@ -69,10 +71,10 @@ def test_the_books_of_a_bundled_recording_stay(name: str) -> None:
         assert all(a is b for (_, a), (_, b) in zip(columns(old), columns(new), strict=True))
 
 
-@pytest.mark.parametrize("scenario", ["finish-order", "grammar", "stop-strings"])
+@pytest.mark.parametrize("scenario", ["finish-order", "grammar"])
 def test_who_ends_and_why_is_decided_as_before(scenario: str, record: Recorder) -> None:
     recording = record("0.5.23", scenario, 1)
-    assert_same_books(recording, ["observed", "sglang==0.5.23", "sglang==0.5.12"])
+    assert_same_books(recording, ["observed", "sglang==0.5.23"])
     _, ledger = books(pseudonymous(recording), "sglang==0.5.23")
     assert (ledger[Quantity.FINISH].values[:, 0] == 1).any()
 
@@ -81,7 +83,7 @@ VOCABULARY = 4096  # of the rig's model
 IDS = (-1, 0, 1, 2, 3, 273, VOCABULARY - 1, VOCABULARY, VOCABULARY + 1, VOCABULARY + 2, 2**31 - 1)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 10_000), st.sampled_from(IDS)), max_size=30))
 def test_ids_at_the_edges_are_decided_as_before(put: list[tuple[int, int]]) -> None:
     """0.5.10 ends a request above the vocabulary's size, 0.5.23 at it."""
@@ -95,16 +97,20 @@ def test_ids_at_the_edges_are_decided_as_before(put: list[tuple[int, int]]) -> N
         (_, old), (_, new) = books(changed, path), books(redacted, path)
         assert old[Quantity.FINISH].values.equal(new[Quantity.FINISH].values)
     assert _unequal(tokens, redacted.tokens) == 0
-    sides = [np.sign(ids - VOCABULARY) for ids in (tokens.astype(np.int64), redacted.tokens)]
-    assert np.array_equal(*sides) and np.array_equal(tokens < 0, redacted.tokens < 0)
+    assert np.array_equal(_side(tokens), _side(redacted.tokens))
 
 
-def _unequal(before: np.ndarray, after: np.ndarray) -> int:  # type: ignore[type-arg]
+def _side(tokens: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Negative, in the vocabulary, at its size, above it."""
+    return np.searchsorted([-0.5, VOCABULARY - 0.5, VOCABULARY + 0.5], tokens)
+
+
+def _unequal(before: NDArray[np.int32], after: NDArray[np.int32]) -> int:
     """How many ids stand for more than one pseudonym."""
     return len(np.unique(np.stack([before, after]), axis=1).T) - len(np.unique(before))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(recordings())
 def test_any_recording_keeps_its_books_and_is_redacted_once(recording: Recording) -> None:
     assert_same_books(recording, RULES)
