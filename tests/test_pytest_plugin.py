@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from lifting import write_tree
+from specdiff.cli import report_replay
 from specdiff.cli.inputs import bundled
 
 pytest_plugins = ["pytester"]
@@ -22,6 +23,9 @@ NAMES = ("0.5.11-stale-retract", "0.5.12-stale-retract")
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     """A project with two recordings and a test of its own; no plugin but ours, whether it is installed or not."""
+    assert (
+        report_replay
+    )  # loaded: what an inner run loads pytester unloads, and rich cannot be loaded twice
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     folder = pytester.mkdir("runs")
     for name in NAMES:
