@@ -24,6 +24,8 @@ _COMMANDS = (
     "check",
     "bisect",
     "history",
+    "redact",
+    "export",
     "info",
     "show",
     "paths",
@@ -64,7 +66,8 @@ def cli() -> None:
 
     \b
     record and recover make recordings; replay compares two paths, check holds one against the laws; bisect and
-    history find the release or commit that changed the books; info and show read recordings; paths lists what they
+    history find the release or commit that changed the books; redact makes a recording that may be passed on, export
+    writes its books as a table; info and show read recordings; paths lists what they
     can be replayed under.
     Exit codes: 0 same, 1 differs, 125 no verdict, 128 broken input, 129 usage.
     """
