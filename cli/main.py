@@ -15,9 +15,9 @@ from ..recorders.errors import NoVerdictError, RecordingError, SpecdiffError, Us
 
 # git's own codes, so that no mistake ever reads as "bad" under `git bisect run`
 SAME, DIFFERS, NO_VERDICT, BROKEN, USAGE = 0, 1, 125, 128, 129
-_INTERRUPTED, _PIPE_CLOSED = 130, 141
+INTERRUPTED, _PIPE_CLOSED = 130, 141
 
-_COMMANDS = ("record", "recover", "replay", "check", "info", "show", "paths")
+_COMMANDS = ("record", "recover", "replay", "check", "shrink", "info", "show", "paths")
 _CODES: tuple[tuple[type[SpecdiffError], int], ...] = (
     (RecordingError, BROKEN),
     (UsageError, USAGE),
@@ -53,8 +53,9 @@ def cli() -> None:
     """Flight recorder and court for the books of SGLang's speculative decoding v2.
 
     \b
-    record and recover make recordings; replay compares two paths, check holds one against the laws; info and show
-    read them; paths lists what they can be replayed under.
+    record and recover make recordings; replay compares two paths, check holds one against the laws; shrink keeps what
+    shows a divergence, export makes a test of it; info and show read recordings; paths lists what they can be
+    replayed under.
     Exit codes: 0 same, 1 differs, 125 no verdict, 128 broken input, 129 usage.
     """
 
@@ -71,7 +72,7 @@ def run(arguments: list[str] | None = None) -> int:
         click.echo(f"specdiff: {error}", err=True)
         return next((code for kind, code in _CODES if isinstance(error, kind)), BROKEN)
     except (KeyboardInterrupt, click.Abort):
-        return _INTERRUPTED
+        return INTERRUPTED
     except BrokenPipeError:
         os.dup2(
             os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()

@@ -61,10 +61,10 @@ class Cutter:
         concerned = np.ones(len(recording.events.kind), dtype=bool)
         if requests.all():
             return concerned
-        for kind, table in EVENT_TABLES.items():
+        for kind in EVENT_TABLES:
             if kind in ROW_TABLES:
                 concerned[recording.event_of(kind)] = self._rows[kind].count(requests) > 0
-            elif "qid" in table.__dataclass_fields__:
+            elif hasattr(recording.event_table(kind), "qid"):
                 mine = requests[recording.event_table(kind).qid]
                 concerned[recording.event_of(kind)] = mine
         concerned[recording.event_of(Kind.FILTER)] |= self._before(Kind.FILTER, requests) > 0
@@ -154,7 +154,7 @@ class Cutter:
             event = recording.event_of(kind)
             name, event = cls.__name__.lower(), event[kept[event]]
             for column, parting in (("batch", batches), ("other", batches), ("session", sessions)):
-                if column in cls.__dataclass_fields__:
+                if hasattr(tables[name], column):
                     numbers = parting(getattr(tables[name], column), event)
                     tables[name] = replace(tables[name], **{column: numbers})
 
@@ -169,7 +169,8 @@ class _Parting:
     def __call__(self, numbers: I64, event: I64) -> I64:
         mine = self.number[:, None] == numbers
         times = np.count_nonzero(mine & (self.since[:, None] <= event), axis=0)
-        return numbers + times * _APART
+        parted: I64 = numbers + times * _APART
+        return parted
 
 
 class _Rows:

@@ -1,0 +1,161 @@
+"""A recording without what its clients and its machine are recognised by: pseudonyms for texts, fillers for contents.
+
+Nothing that a book goes by is touched. Tokens bear on one decision, whether a request ends: by which ids can stop it and
+by whether an id is in the vocabulary. So only those keep a number of their own; all others become one filler, because a
+substitution of every id by another would still be legible (the commonest id is the commonest word).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .recording import Recording
+from .run import Run, Scalar, Stats
+from .schema import NONE64
+
+if TYPE_CHECKING:
+    from .schema import I32
+
+_STOPS = ("token_ids", "eos_token_ids", "tokenizer_token_ids")
+_TRACE = re.compile(
+    r"""(?<![\w.])(?:[A-Za-z][\w+.-]*://|~?/|[A-Za-z]:\\)\S+  # a URL, an absolute path
+    | \S+@\S+\.\w+ | \b\d{1,3}(?:\.\d{1,3}){3}\b  # an address""",
+    re.VERBOSE,
+)
+_PLAIN = re.compile(r"[\w+-]*")  # a choice such as `torch_native`: no path, no host, no sentence
+_NAMES_SOMETHING = re.compile(r"path|dir|file|host|addr|url|model|name|key|token")
+
+
+def pseudonymous(recording: Recording) -> Recording:
+    """The recording with pseudonyms. Done twice, nothing changes any more; every path's books stay as they were."""
+    rids, sessions, texts = _Names("request"), _Names("session"), _Names("redacted")
+    details = tuple(json.loads(text) for text in recording.details)
+    tokens = _token_map(recording, {token for one in details for token in _stop_ids(one)})
+    return replace(
+        recording,
+        run=_run(recording.run, texts),
+        stats=recording.stats and _stats(recording.stats),
+        damage=recording.damage and _without_traces(recording.damage, texts),
+        rids=tuple(map(rids, recording.rids)),
+        details=tuple(_details(one, rids, sessions, tokens) for one in details),
+        tokens=_replaced(recording.tokens, tokens),
+        experts=np.zeros_like(recording.experts),
+        indexer=np.zeros_like(recording.indexer),
+    )
+
+
+def contents(recording: Recording) -> tuple[str, ...]:
+    """What `pseudonymous` would take out, in words; empty where it has been taken out."""
+    without = pseudonymous(recording)
+    run = replace(without.run, command=recording.run.command)
+    parts = {
+        "output tokens": not np.array_equal(recording.tokens, without.tokens),
+        "ids and stop tokens of requests": recording.details != without.details,
+        "routed rows": bool(recording.experts.any() or recording.indexer.any()),
+        "the command line": recording.run.command != without.run.command,
+        "paths or hosts": recording.run != run or recording.damage != without.damage,
+        "an exception's message": recording.stats != without.stats,
+    }
+    return tuple(name for name, held in parts.items() if held)
+
+
+@dataclass(slots=True)
+class _Names:
+    """Pseudonyms of one sort, numbered as first seen: equal texts stay equal."""
+
+    sort: str
+    known: dict[str, str] = field(default_factory=dict)
+
+    def __call__(self, text: str) -> str:
+        return self.known.setdefault(text, f"{self.sort}-{len(self.known)}")
+
+
+def _stop_ids(details: dict[str, Any]) -> Iterator[int]:
+    stop = details.get("stop", {})
+    for name in _STOPS:
+        yield from stop.get(name) or ()
+
+
+def _token_map(recording: Recording, stops: Collection[int]) -> dict[int, int]:
+    """Token id -> what stands for it.
+
+    Negative ids and the vocabulary's size itself stay: releases disagree on which side of the boundary it is. Of the
+    others, an id stays in its range (below that size, or above it): the lowest of a range stands for every ordinary
+    one, those that can stop a request follow.
+    """
+    sizes = recording.requests.vocab_size
+    vocabularies = sorted({int(size) for size in sizes[sizes != NONE64] if size >= 0})
+    seen = {*map(int, np.unique(recording.tokens)), *stops}
+    mapped = {token: token for token in seen if token < 0 or token in vocabularies}
+    starts = (0, *(size + 1 for size in vocabularies))
+    for low, high in zip(starts, (*vocabularies, None), strict=True):
+        inside = {token for token in seen if low <= token and (high is None or token < high)}
+        can_stop = sorted(inside.intersection(stops))
+        mapped |= dict.fromkeys(inside, low)
+        # A range that is full of stop tokens has no ordinary one, and no place to spare.
+        first = low + 1 if high is None else min(low + 1, high - len(can_stop))
+        mapped |= {token: first + number for number, token in enumerate(can_stop)}
+    return mapped
+
+
+def _replaced(tokens: I32, mapped: dict[int, int]) -> I32:
+    found, where = np.unique(tokens, return_inverse=True)
+    stands = np.array([mapped[int(token)] for token in found], dtype=tokens.dtype)
+    return stands[where] if len(found) else tokens
+
+
+def _details(raw: dict[str, Any], rids: _Names, sessions: _Names, tokens: dict[int, int]) -> str:
+    """Numbers, flags and what is known to be none of the client's; a text that is not known is left out."""
+    kept: dict[str, Any] = {
+        name: value for name, value in raw.items() if value is None or isinstance(value, int)
+    }
+    if "rid" in raw:
+        kept["rid"] = rids(str(raw["rid"]))
+    if raw.get("session_id") is not None:
+        kept["session_id"] = sessions(str(raw["session_id"]))
+    if isinstance(stop := raw.get("stop"), dict):
+        counts = {name: value for name, value in stop.items() if isinstance(value, int)}
+        ids = {name: _stands(stop[name], tokens) for name in _STOPS if name in stop}
+        kept["stop"] = counts | ids
+    return json.dumps(kept, sort_keys=True)
+
+
+def _stands(ids: Iterable[int] | None, tokens: dict[int, int]) -> list[int] | None:
+    return None if ids is None else sorted({tokens[token] for token in ids})
+
+
+def _run(run: Run, texts: _Names) -> Run:
+    """Without the command line; what a book goes by (versions, sizes, switches) stays, and so do dates."""
+    clean = {
+        name: _without_traces(value, texts)
+        for name in run.__slots__
+        if isinstance(value := getattr(run, name), str)
+    }
+    sites = tuple(replace(site, target=_without_traces(site.target, texts)) for site in run.sites)
+    args = {name: _argument(name, value, texts) for name, value in run.server_args.items()}
+    return replace(run, command=(), sites=sites, server_args=args, **clean)  # type: ignore[arg-type]
+
+
+def _argument(name: str, value: Scalar, texts: _Names) -> Scalar:
+    if not isinstance(value, str) or value.startswith("redacted-"):
+        return value
+    telling = _NAMES_SOMETHING.search(name) or not _PLAIN.fullmatch(value)
+    return texts(value) if telling else value
+
+
+def _without_traces(text: str, texts: _Names) -> str:
+    return _TRACE.sub(lambda found: texts(found[0]), text)
+
+
+def _stats(stats: Stats) -> Stats:
+    """The message of an exception may say anything; its type stays."""
+    if stats.first_exception is None:
+        return stats
+    kind = stats.first_exception.partition(":")[0]
+    return replace(stats, first_exception=f"{kind if kind.isidentifier() else 'it'}: redacted")
