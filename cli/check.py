@@ -27,7 +27,8 @@ def check(recording: tuple[str, ...], text: str, repo: str | None) -> int:
     """Hold the books of one path against the laws that any correct books obey.
 
     RECORDING is a recording or a folder of them; without one, the bundled recordings are checked. Exit code 1 where a
-    law is broken, 125 where none was exercised.
+    law is broken, 125 where none was exercised. Laws named in pyproject.toml ([tool.specdiff] silence) are shown and
+    not judged.
     """
     # imported late: torch comes with the engine, and `--help` must not wait for it
     from ..recorders import hdf5
@@ -38,8 +39,10 @@ def check(recording: tuple[str, ...], text: str, repo: str | None) -> int:
     from ..replay.laws.law import Outcome, State
     from ..replay.lift.open import books_of
     from ..replay.verdict import ledger_of
+    from . import settings
     from .report_check import print_outcomes
 
+    silenced = settings.load().silence
     path = spec.parse(text, repo)
     if isinstance(path, spec.Lifted):
         books_of(path)  # a source that cannot be had is said once, not for every recording
@@ -48,7 +51,7 @@ def check(recording: tuple[str, ...], text: str, repo: str | None) -> int:
     def judge(file: Path) -> None:
         columns = Columns(hdf5.load(file))
         ledger = ledger_of(columns, Toggles(columns), path)
-        found.append((file, check_laws(columns, ledger)))
+        found.append((file, check_laws(columns, ledger, silenced)))
 
     codes = each(recording, judge)
     print_outcomes(found, str(path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import TextIO
 
 from rich import box
 from rich.console import Console, RenderableType
@@ -12,12 +13,13 @@ _PIPED_WIDTH = 10_000  # columns: nothing that a program reads may be wrapped or
 
 
 class Output:
-    """Standard output. When piped: no colour, no wrapping, no padding behind the last word of a line."""
+    """Standard output, or `stream`. When piped: no colour, no wrapping, no padding behind the last word of a line."""
 
-    def __init__(self) -> None:
-        self.terminal = sys.stdout.isatty()
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stdout
+        self.terminal = self._stream.isatty()
         self._console = (
-            Console(highlight=False, markup=False, emoji=False)
+            Console(file=stream, highlight=False, markup=False, emoji=False)
             if self.terminal
             else Console(
                 highlight=False, markup=False, emoji=False, width=_PIPED_WIDTH, color_system=None
@@ -30,7 +32,9 @@ class Output:
             return
         with self._console.capture() as captured:
             self._console.print(*things)
-        sys.stdout.writelines(f"{line.rstrip()}\n" for line in captured.get().splitlines() or [""])
+        self._stream.writelines(
+            f"{line.rstrip()}\n" for line in captured.get().splitlines() or [""]
+        )
 
     def table(self, *headers: str, right: tuple[int, ...] = ()) -> Table:
         """A table without a frame; `right`: indices of the columns that hold numbers."""

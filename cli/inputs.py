@@ -47,6 +47,14 @@ def one(path: Path) -> tuple[Recording, str]:
     return recording, hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def check_output(path: Path, *, force: bool) -> None:
+    """Raises RecordingError where a file cannot be written to `path`, before any work is done for it."""
+    if not path.parent.is_dir():
+        raise RecordingError(f"{path}: there is no folder {path.parent}. Make it, or name another.")
+    if path.exists() and not force:
+        raise RecordingError(f"{path} exists. Use --force, or another name.")
+
+
 def _one(path: Path, work: Callable[[Path], None], codes: set[int]) -> None:
     try:
         work(path)

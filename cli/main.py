@@ -17,7 +17,18 @@ from ..recorders.errors import NoVerdictError, RecordingError, SpecdiffError, Us
 SAME, DIFFERS, NO_VERDICT, BROKEN, USAGE = 0, 1, 125, 128, 129
 INTERRUPTED, _PIPE_CLOSED = 130, 141
 
-_COMMANDS = ("record", "recover", "replay", "check", "shrink", "info", "show", "paths")
+_COMMANDS = (
+    "record",
+    "recover",
+    "replay",
+    "check",
+    "shrink",
+    "redact",
+    "export",
+    "info",
+    "show",
+    "paths",
+)
 _CODES: tuple[tuple[type[SpecdiffError], int], ...] = (
     (RecordingError, BROKEN),
     (UsageError, USAGE),
@@ -54,8 +65,8 @@ def cli() -> None:
 
     \b
     record and recover make recordings; replay compares two paths, check holds one against the laws; shrink keeps what
-    shows a divergence, export makes a test of it; info and show read recordings; paths lists what they can be
-    replayed under.
+    shows a divergence, redact makes a recording that may be passed on, export writes a test or a table; info and show
+    read recordings; paths lists what they can be replayed under.
     Exit codes: 0 same, 1 differs, 125 no verdict, 128 broken input, 129 usage.
     """
 

@@ -8,7 +8,7 @@ import click
 
 from ..replay.quantity import Quantity
 from .inputs import each
-from .main import BROKEN, DIFFERS, NO_VERDICT, SAME
+from .main import BROKEN, DIFFERS, NO_VERDICT, SAME, USAGE
 
 
 @click.command()
@@ -50,28 +50,35 @@ def replay(
     RECORDING is a recording or a folder of them; without one, the bundled recordings are replayed.
     PATH is observed, old, fixed, or old/fixed with fixes added and removed: old+23456, fixed-26126; or the
     functions of an sglang itself: sglang==0.5.11, sglang@REV with --repo, sglang@installed, or a source tree.
+    Known mismatches in pyproject.toml ([tool.specdiff] known) are reported and not judged.
     """
     # imported late: torch comes with the engine, and `--help` must not wait for it
     from ..recorders import hdf5
     from ..replay import spec
     from ..replay.lift.open import books_of
-    from ..replay.verdict import Result, Verdict
+    from ..replay.verdict import Verdict
     from ..replay.verdict import replay as replay_recording
-    from . import report_json, report_replay
+    from . import known, report_json, report_replay, settings
 
+    entries = settings.load().known
     left, right = spec.parse(old, repo), spec.parse(fixed, repo)
     wanted = [Quantity(name) for name in quantities] or None
     for lifted in (left, right):
         if isinstance(lifted, spec.Lifted):
             books_of(lifted)  # a source that cannot be had is said once, not for every recording
-    results: list[tuple[Path, Result]] = []
+    results: list[known.Judged] = []
 
     def judge(path: Path) -> None:
-        results.append((path, replay_recording(hdf5.load(path), left, right, wanted)))
+        result = replay_recording(hdf5.load(path), left, right, wanted)
+        results.append(known.judge(entries, path, result))
 
     codes = each(recording, judge)
     report = report_json.print_results if form == "json" else report_replay.print_results
     report(results)
     code_of = {Verdict.DIFFERS: DIFFERS, Verdict.NO_VERDICT: NO_VERDICT, Verdict.SAME: SAME}
-    codes |= {code_of[result.verdict] for _, result in results}
-    return next(code for code in (BROKEN, DIFFERS, NO_VERDICT, SAME) if code in codes)
+    codes |= {code_of[one.verdict(named=wanted is not None)] for one in results}
+    complaints = [complaint for one in results for complaint in one.complaints]
+    for complaint in complaints:
+        click.echo(f"specdiff: {complaint}.", err=True)
+    codes |= {USAGE} if complaints else set()
+    return next(code for code in (BROKEN, USAGE, DIFFERS, NO_VERDICT, SAME) if code in codes)

@@ -25,7 +25,9 @@ def print_outcomes(found: Sequence[tuple[Path, tuple[Outcome, ...]]], path: str)
         broken = sum(outcome.state is State.BROKEN for outcome in outcomes)
         holds = sum(outcome.state is State.HOLDS for outcome in outcomes)
         idle = sum(outcome.state is State.NOT_EXERCISED for outcome in outcomes)
+        silenced = sum(outcome.state is State.SILENCED for outcome in outcomes)
         verdict = f"{broken} of {len(outcomes)} laws broken, {holds} hold, {idle} not exercised"
+        verdict += f", {silenced} broken and silenced" if silenced else ""
         style = "bold red" if broken else "green"
         console.print(Text.assemble((str(file), "bold"), f"  {path}: ", (verdict, style)))
         _print(console, outcomes)

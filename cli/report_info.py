@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.text import Text
 
+from ..recorders.pseudonyms import contents
 from ..recorders.recording import Recording
 from ..recorders.schema import Kind
 from ..replay.exercised import exercised
@@ -34,7 +35,7 @@ def _who(recording: Recording) -> Iterator[tuple[str, str]]:
     )
     for step in recording.derived:
         yield "derived", f"by specdiff {step.how}: {step.says}; from sha256 {step.source[:16]}"
-    yield "command", printable(shlex.join(run.command))
+    yield "command", printable(shlex.join(run.command)) or "left out"
     steps = f"{run.num_steps} steps, topk {run.topk}, {run.num_draft_tokens} draft tokens"
     yield (
         "speculation",
@@ -70,7 +71,13 @@ def _what(recording: Recording, path: Path) -> Iterator[tuple[str, str]]:
     )
     yield "never reached", ", ".join(name for name, count in branches.items() if not count) or "-"
     yield "size", f"{path.stat().st_size:,} bytes"
-    yield "contents", "output tokens, request ids and the command line; no prompts"
+    yield "contents", _contents(recording)
+
+
+def _contents(recording: Recording) -> str:
+    if held := contents(recording):
+        return f"warning: {', '.join(held)}; `specdiff redact` takes them out. No prompts"
+    return "redacted: no tokens but fillers, no ids, no command line; no prompts"
 
 
 def _whole(recording: Recording) -> Iterator[tuple[str, str]]:

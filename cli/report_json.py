@@ -5,29 +5,22 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from ..replay.verdict import (
-    ByFix,
-    Divergence,
-    Finish,
-    Histogram,
-    QuantityResult,
-    Result,
-    Rows,
-    Value,
-)
+from ..replay.verdict import ByFix, Divergence, Finish, Histogram, QuantityResult, Rows, Value
+from .known import Judged
+from .settings import Known
 
 SCHEMA_VERSION = 1
 
 
-def print_results(results: Sequence[tuple[Path, Result]]) -> None:
-    json.dump([_result(path, result) for path, result in results], sys.stdout, indent=2)
+def print_results(results: Sequence[Judged]) -> None:
+    json.dump([_result(one) for one in results], sys.stdout, indent=2)
     sys.stdout.write("\n")
 
 
-def _result(path: Path, result: Result) -> dict[str, Any]:
+def _result(judged: Judged) -> dict[str, Any]:
+    path, result = judged.path, judged.result
     run = result.run
     return {
         "schema_version": SCHEMA_VERSION,
@@ -44,14 +37,15 @@ def _result(path: Path, result: Result) -> dict[str, Any]:
         "fixed": str(result.new),
         "verdict": result.verdict.value,
         "quantities": {
-            quantity.quantity.value: _quantity(quantity) for quantity in result.quantities
+            quantity.quantity.value: _quantity(quantity, judged.excused.get(quantity.quantity))
+            for quantity in result.quantities
         },
         "exercised": result.exercised,
         "unknown_globals": list(result.unknown),
     }
 
 
-def _quantity(result: QuantityResult) -> dict[str, Any]:
+def _quantity(result: QuantityResult, known: Known | None) -> dict[str, Any]:
     return {
         "compared": result.num_compared,
         "differed": result.num_differed,
@@ -60,6 +54,7 @@ def _quantity(result: QuantityResult) -> dict[str, Any]:
         "unexplained": result.num_unexplained,
         "first": _divergence(result.first),
         "why_not": result.why_not,
+        "known": known and {"reason": known.reason, "until": known.until},
         "by_fix": {str(fix.number): _by_fix(fix) for fix in result.by_fix},
     }
 

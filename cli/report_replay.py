@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,22 +12,33 @@ from ..replay.paths.fixes import FIXES
 from ..replay.quantity import Quantity
 from ..replay.verdict import Divergence, Result, Verdict
 from .console import Output, printable
+from .known import Judged
 
 _STYLE = {Verdict.SAME: "green", Verdict.DIFFERS: "bold red", Verdict.NO_VERDICT: "yellow"}
 _NO_VERDICT = "nothing was compared"
 
 
-def print_results(results: Sequence[tuple[Path, Result]]) -> None:
+def print_results(results: Sequence[Judged]) -> None:
     console = Output()
-    for path, result in results:
-        _print_result(console, path, result)
+    for one in results:
+        _print_result(console, one)
     if len(results) > 1:
-        _print_summary(console, results)
+        _print_summary(console, [(one.path, one.result) for one in results])
 
 
-def _print_result(console: Output, path: Path, result: Result) -> None:
+def as_text(judged: Judged) -> str:
+    """One result as it is printed when piped."""
+    stream = io.StringIO()
+    _print_result(Output(stream), judged)
+    return stream.getvalue()
+
+
+def _print_result(console: Output, judged: Judged) -> None:
+    result = judged.result
     run = result.run
-    console.print(Text.assemble((str(path), "bold"), "  ", _verdict(result)))
+    known = sum(q.num_differed for q in result.quantities if q.quantity in judged.excused)
+    note = f", {known} of them known" if known else ""
+    console.print(Text.assemble((str(judged.path), "bold"), "  ", _verdict(result), note))
     for warning in result.warnings:
         console.print(Text(f"warning: {warning}", style="yellow"))
     console.print(
@@ -35,6 +47,7 @@ def _print_result(console: Output, path: Path, result: Result) -> None:
     )
     console.print()
     _print_quantities(console, result)
+    _print_known(console, judged)
     _print_fixes(console, result)
     _print_exercised(console, result)
 
@@ -87,6 +100,14 @@ def _print_quantities(console: Output, result: Result) -> None:
     for name in result.unknown:
         console.print(Text(f"note: nothing stands for the global {name}", style="yellow"))
     console.print()
+
+
+def _print_known(console: Output, judged: Judged) -> None:
+    for quantity, entry in judged.excused.items():
+        until = f" (until {entry.until})" if entry.until else ""
+        console.print(Text(f"known: {quantity.value}: {entry.reason}{until}", style="yellow"))
+    if judged.excused:
+        console.print()
 
 
 def _not_compared(result: Result) -> dict[str, list[str]]:

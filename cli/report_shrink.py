@@ -17,7 +17,6 @@ from ..replay.shrink.shrinking import Progress
 from .console import Output
 from .report_replay import fixes, where
 
-
 if TYPE_CHECKING:
     from typing_extensions import Self
 

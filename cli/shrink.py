@@ -60,10 +60,10 @@ def shrink(
     from ..recorders import hdf5
     from ..replay import spec
     from ..replay.shrink.shrink import shrink as shrink_recording
-    from .inputs import one
+    from .inputs import check_output, one
     from .report_shrink import Telling, print_shrunk
 
-    hdf5.refuse_to_overwrite(output, force=force)
+    check_output(output, force=force)
     paths = spec.parse(old, repo), spec.parse(fixed, repo)
     wanted = None if quantity is None else Quantity(quantity)
     source, digest = one(recording)

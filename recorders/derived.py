@@ -15,7 +15,7 @@ class Derived:
 
     how: str  # the command: shrink, redact
     source: str  # sha256 of the file it was made from
-    says: str  # what was left out or replaced, in a sentence
+    says: str  # what was left out or replaced, in a sentence that names no request: it outlives `redact`
     requests_left_out: int  # what the server computed of whole batches is not captured then
 
 

@@ -40,7 +40,10 @@ def save(recording: Recording, path: Path, *, force: bool = False) -> None:
 
     Raises RecordingError when `path` exists and `force` is not set, or where it cannot be written.
     """
-    refuse_to_overwrite(path, force=force)
+    if path.exists() and not force:
+        raise RecordingError(
+            f"{path} exists; specdiff does not overwrite recordings. Use --force, or another name."
+        )
     temporary = path.with_name(path.name + ".tmp")
     try:
         with h5py.File(temporary, "w", libver=("v110", "v110"), fs_strategy="none") as file:
@@ -59,14 +62,6 @@ def save(recording: Recording, path: Path, *, force: bool = False) -> None:
     finally:
         with contextlib.suppress(OSError):  # gone, unless something failed above
             temporary.unlink()
-
-
-def refuse_to_overwrite(path: Path, *, force: bool) -> None:
-    """Raises RecordingError when `path` exists and `force` is not set; also of use before long work."""
-    if path.exists() and not force:
-        raise RecordingError(
-            f"{path} exists; specdiff does not overwrite recordings. Use --force, or another name."
-        )
 
 
 def load(path: Path) -> Recording:

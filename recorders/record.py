@@ -13,10 +13,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 from .capture.config import RUN_ID, Config
+from .command import without_secrets
 from .errors import RecordingError, UsageError
 from .notes import read_notes, why_nothing
 from .recover import Outcome, Recovered, is_locked, journals, notes, recover
-from .redact import redacted
 from .supervise import supervise
 
 _INJECT = Path(__file__).parent / "capture" / "inject"
@@ -48,7 +48,7 @@ def record(
     config = Config(
         directory=_writable(directory),
         run_id=_new_run_id(),
-        command=redacted(command),
+        command=without_secrets(command),
         specdiff_version=version("specdiff"),
         buffer_mb=buffer_mb,
     )

@@ -123,6 +123,11 @@ def test_explanations_are_found_by_toggling(
         (["show", "{real}", "--request", "nobody"], USAGE, "no such request"),
         (["info"], USAGE, "RECORDING"),
         (["recover", "{empty}/nowhere"], BROKEN, "{empty}/nowhere: no such folder"),
+        (["redact", "{empty}", "-o", "x.h5"], USAGE, "is a folder"),
+        (["redact", "{real}", "-o", "{real}"], BROKEN, "{real} exists"),
+        (["redact", "{real}", "-o", "{empty}/no/x.h5"], BROKEN, "there is no folder {empty}/no"),
+        (["export", "{real}", "-o", "x.csv", "--format", "csv"], USAGE, "'jsonl'"),
+        (["export", "{real}", "-o", "{text}", "--format", "jsonl"], BROKEN, "{text} exists"),
     ],
 )
 def test_bad_input_says_what_where_and_what_to_do(
@@ -215,13 +220,23 @@ def test_piped_output_is_plain(real_recording: Path) -> None:
     assert all(line == line.rstrip() for line in done.stdout.splitlines())
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["info", "{real}"], ["record", "--help"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["info", "{real}"],
+        ["record", "--help"],
+        ["redact", "{real}", "-o", "{out}"],
+        ["export", "--help"],
+    ],
+)
 def test_quick_commands_import_neither_torch_nor_sglang(
-    arguments: list[str], real_recording: Path
+    arguments: list[str], real_recording: Path, tmp_path: Path
 ) -> None:
+    names = {"real": real_recording, "out": tmp_path / "out.h5"}
     script = (
         "import sys; from specdiff.cli.main import run; "
-        f"code = run({[a.format(real=real_recording) for a in arguments]!r}); "
+        f"code = run({[a.format(**names) for a in arguments]!r}); "
         "print(code, sorted({'torch', 'sglang'} & sys.modules.keys()), file=sys.stderr)"
     )
     done = subprocess.run(

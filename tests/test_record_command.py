@@ -10,7 +10,7 @@ import pytest
 
 from children import SPECDIFF, rig, specdiff, wait_for
 from recorded import record
-from specdiff.recorders.redact import redacted
+from specdiff.recorders.command import without_secrets
 
 pytestmark = pytest.mark.live
 
@@ -84,4 +84,4 @@ def test_secrets_reach_the_command_but_not_the_disk(tmp_path: Path) -> None:
 def test_secrets_are_hidden_in_the_recorded_command(
     command: list[str], recorded: list[str]
 ) -> None:
-    assert redacted(command) == tuple(recorded)
+    assert without_secrets(command) == tuple(recorded)

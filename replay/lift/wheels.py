@@ -35,7 +35,7 @@ def wheel_of(version: str) -> Path:
 def in_cache() -> list[str]:
     """Versions whose wheel is in the cache."""
     wheels = (cache_root() / "sglang" / "wheels").glob("sglang-*.whl")
-    return sorted({wheel.name.split("-")[1] for wheel in wheels}, key=_order)
+    return sorted({wheel.name.split("-")[1] for wheel in wheels}, key=order)
 
 
 def recorded_hash(wheel: Path) -> str | None:
@@ -96,5 +96,6 @@ def _fetch(version: str, folder: Path) -> None:
     )
 
 
-def _order(version: str) -> tuple[int, ...]:
+def order(version: str) -> tuple[int, ...]:
+    """By which releases sort: 0.5.9, 0.5.10, 0.5.10.post1."""
     return tuple(int(part) for part in re.findall(r"\d+", version))

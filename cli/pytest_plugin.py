@@ -1,0 +1,202 @@
+"""A pytest plugin: a folder of recordings as tests, one for each recording and path.
+
+Installed with specdiff. Until it is asked for recordings it does nothing, and imports nothing that takes time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+
+from ..recorders.errors import NoVerdictError, SpecdiffError, UsageError
+
+if TYPE_CHECKING:
+    from ..recorders.recording import Recording
+    from ..replay import spec
+    from ..replay.quantity import Quantity
+    from .known import Judged
+    from .settings import Known
+
+_OPTIONS = {  # name -> (help, is a list, default)
+    "recordings": ("Recordings to test: a folder of them, or one (*.h5).", True, []),
+    "old": ("The path on the left, as for `specdiff replay --old`.", False, "observed"),
+    "path": ("A path on the right; each is a test of its own.", True, ["fixed"]),
+    "quantity": ("Compare only this quantity; skip where none of it was captured.", True, []),
+    "repo": ("The git clone that a path sglang@REV names a commit of.", False, None),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What was asked for: recordings, the path on the left, those on the right."""
+
+    recordings: tuple[Path, ...]
+    old: spec.Path
+    paths: tuple[spec.Path, ...]
+    quantities: tuple[Quantity, ...]
+    known: tuple[Known, ...]
+
+    def holds(self, file: Path) -> bool:
+        return any(file == one or one in file.parents for one in self.recordings)
+
+
+_WANTED = pytest.StashKey[Wanted]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("specdiff", "recordings of sglang's scheduler as tests")
+    for name, (says, many, default) in _OPTIONS.items():
+        more = " May be repeated." if many else ""
+        action = "append" if many else "store"
+        group.addoption(f"--specdiff-{name}", action=action, metavar=name.upper(), help=says + more)
+        sort = "paths" if name == "recordings" else "linelist" if many else "string"
+        parser.addini(f"specdiff_{name}", says, type=sort, default=default)  # type: ignore[arg-type]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    named = config.getoption("--specdiff-recordings")
+    found = [config.invocation_params.dir / name for name in named or ()]
+    recordings = [path.resolve() for path in found or config.getini("specdiff_recordings")]
+    if not recordings:
+        return
+    try:
+        wanted = config.stash[_WANTED] = _wanted(config, recordings)
+    except UsageError as error:
+        raise pytest.UsageError(f"specdiff: {error}") from error
+    chosen = config.args_source is pytest.Config.ArgsSource.ARGS
+    paths = [config.invocation_params.dir / arg.partition("::")[0] for arg in config.args]
+    # Who names tests, and not the recordings, does not want those that the configuration names; and who names one
+    # recording does not want the others.
+    if not any(wanted.holds(path.resolve()) for path in paths) and (named or not chosen):
+        config.args += map(str, recordings)
+
+
+def _wanted(config: pytest.Config, recordings: list[Path]) -> Wanted:
+    from ..replay import spec
+    from ..replay.quantity import Quantity
+    from . import settings
+
+    for path in recordings:
+        if not path.is_file() and not any(path.rglob("*.h5")):
+            raise UsageError(f"--specdiff-recordings {path}: there is no recording (*.h5).")
+    repo = _option(config, "repo")
+    names = [quantity.value for quantity in Quantity]
+    for name in _option(config, "quantity"):
+        if name not in names:
+            raise UsageError(f"no such quantity: {name!r}. There are {', '.join(names)}.")
+    return Wanted(
+        tuple(recordings),
+        spec.parse(_option(config, "old"), repo),
+        tuple(spec.parse(path, repo) for path in _option(config, "path")),
+        tuple(map(Quantity, _option(config, "quantity"))),
+        settings.load(config.rootpath).known,
+    )
+
+
+def _option(config: pytest.Config, name: str) -> Any:
+    return config.getoption(f"--specdiff-{name}") or config.getini(f"specdiff_{name}")
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    wanted = parent.config.stash.get(_WANTED, None)
+    if wanted is None or file_path.suffix != ".h5" or not wanted.holds(file_path):
+        return None
+    return RecordingFile.from_parent(parent, path=file_path)
+
+
+class RecordingFile(pytest.File):
+    """One recording; it is read when its first test is set up, so that a broken one is an error of its tests."""
+
+    _recording: Recording | None = None
+
+    def collect(self) -> Iterator[pytest.Item]:
+        for path in self.config.stash[_WANTED].paths:
+            yield ReplayItem.from_parent(self, name=str(path), right=path)
+
+    def load(self) -> Recording:
+        from ..recorders import hdf5
+
+        if self._recording is None:
+            self._recording = hdf5.load(self.path)
+        return self._recording
+
+    def teardown(self) -> None:
+        self._recording = None
+
+
+class DifferError(Exception):
+    """The paths differ, or what is known of them is out of date; the text is for people."""
+
+
+class ReplayItem(pytest.Item):
+    """One recording under two paths. Skipped where one of them cannot run it, or nothing was compared."""
+
+    parent: RecordingFile
+
+    def __init__(self, *, right: spec.Path, **rest: Any) -> None:
+        super().__init__(**rest)
+        self._right, self._wanted = right, self.config.stash[_WANTED]
+
+    def setup(self) -> None:
+        if error := self._broken():
+            pytest.fail(str(error), pytrace=False)  # in a setup: an error of the test
+
+    def _broken(self) -> SpecdiffError | None:
+        from ..replay.lift.open import books_of
+        from ..replay.spec import Lifted
+
+        try:
+            self.parent.load()
+            for path in (self._wanted.old, self._right):
+                if isinstance(path, Lifted):
+                    books_of(path)
+        except NoVerdictError as error:
+            self._skip(error)
+        except SpecdiffError as error:
+            return error
+        return None
+
+    def runtest(self) -> None:
+        from ..replay.verdict import Verdict
+        from .report_replay import as_text
+
+        try:
+            judged = self._judged()
+        except NoVerdictError as error:
+            self._skip(error)
+        if judged.complaints:
+            raise DifferError("\n".join(judged.complaints))
+        verdict = judged.verdict(named=bool(self._wanted.quantities))
+        if verdict is Verdict.NO_VERDICT:
+            why = {one.why_not for one in judged.result.quantities if one.why_not}
+            self._skip(f"nothing was compared: {'; '.join(sorted(why))}")
+        if verdict is Verdict.DIFFERS:
+            raise DifferError(as_text(judged))
+        if judged.excused:
+            reasons = (f"{q.value}: {entry.reason}" for q, entry in judged.excused.items())
+            pytest.xfail("; ".join(reasons))
+            raise DifferError(as_text(judged))  # under --runxfail, `xfail` returns
+
+    def _judged(self) -> Judged:
+        from ..replay.verdict import replay
+        from . import known
+
+        wanted = self._wanted
+        quantities = wanted.quantities or None
+        result = replay(self.parent.load(), wanted.old, self._right, quantities)
+        return known.judge(wanted.known, self.path, result)
+
+    def _skip(self, why: object) -> NoReturn:
+        pytest.skip(f"{self.path.name}, {self.name}: {why}")
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        if isinstance(excinfo.value, DifferError):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        return self.path, None, f"{self.path.name}: {self._wanted.old} against {self._right}"

@@ -1,0 +1,42 @@
+"""specdiff redact: a recording that may be passed on."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import click
+
+from ..recorders.errors import UsageError
+from .inputs import check_output
+
+
+@click.command()
+@click.argument("recording", type=click.Path(path_type=Path, readable=False))
+@click.option(
+    "-o",
+    "--output",
+    "output",
+    required=True,
+    metavar="OUT",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The recording to write (*.h5).",
+)
+@click.option("--force", is_flag=True, help="Overwrite OUT if it exists.")
+def redact(recording: Path, output: Path, force: bool) -> None:
+    """Write RECORDING again without tokens, ids and paths.
+
+    Every path replays it as before, value for value: lengths, counts, times and who stops when stay. Output tokens
+    become a filler, but for those that can stop a request; request and session ids are numbered anew, rows of top-k
+    are zeros, the command line is left out.
+    """
+    from ..recorders import hdf5
+    from ..recorders.redact import redacted
+
+    if recording.is_dir():
+        raise UsageError(f"{recording} is a folder; redact wants one recording of it (*.h5).")
+    check_output(output, force=force)
+    loaded = hdf5.load(recording)
+    source = hashlib.sha256(recording.read_bytes()).hexdigest()
+    hdf5.save(redacted(loaded, source), output, force=force)
+    click.echo(str(output))

@@ -1,0 +1,150 @@
+"""What a project says about specdiff: the table [tool.specdiff] of its pyproject.toml."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from ..recorders.errors import UsageError
+from ..replay import spec
+from ..replay.quantity import Quantity
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A mismatch that is known: it is reported with its reason and not judged, until it is gone or has expired."""
+
+    where: str  # the entry itself, for messages: file and number
+    recording: tuple[str, ...]  # globs, matched from the right: x.h5, recordings/0.5.12-*.h5
+    quantity: Quantity
+    reason: str
+    path: str | None = None  # on either side
+    old: str | None = None
+    fixed: str | None = None
+    until: str | None = None  # an sglang version: from it on, the entry is an error
+
+    def __str__(self) -> str:
+        return f"{self.where} ({self.quantity.value} of {', '.join(self.recording)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`silence`: laws that `specdiff check` shows and does not judge."""
+
+    silence: frozenset[str] = frozenset()
+    known: tuple[Known, ...] = field(default=())
+
+
+def load(start: Path | None = None) -> Settings:
+    """The settings of the nearest pyproject.toml with a [tool.specdiff], from `start` (the current folder) upward.
+
+    Raises UsageError naming file, key and the nearest name that exists.
+    """
+    folder = (start or Path.cwd()).resolve()
+    for file in (parent / "pyproject.toml" for parent in (folder, *folder.parents)):
+        if file.is_file() and (table := _table(file)) is not None:
+            return _settings(file, table)
+    return Settings()
+
+
+def _table(file: Path) -> Any:
+    try:
+        raw = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{file}: cannot be read as TOML: {error}.") from error
+    return raw.get("tool", {}).get("specdiff")
+
+
+def _settings(file: Path, table: Any) -> Settings:
+    where = f"{file}: [tool.specdiff]"
+    _check_keys(where, table, [item.name for item in fields(Settings)])
+    silence, known = table.get("silence", []), table.get("known", [])
+    if not _is_texts(silence):
+        raise UsageError(f"{where} silence: {silence!r}, a list of names of laws was expected.")
+    if silence:
+        _check_laws(where, silence)
+    if not isinstance(known, list):
+        raise UsageError(f"{where} known: {known!r}, a list of tables was expected.")
+    entries = (_known(f"{where} known[{number}]", raw) for number, raw in enumerate(known))
+    return Settings(frozenset(silence), tuple(entries))
+
+
+def _check_laws(where: str, names: Collection[str]) -> None:
+    from ..replay.laws.check import LAWS  # imported late: it brings torch
+
+    laws = [law.name for law in LAWS]
+    for name in names:
+        if name not in laws:
+            raise UsageError(f"{where} silence: {_unknown('law', name, laws)}")
+
+
+_TEXTS = ("quantity", "reason", "path", "old", "fixed", "until")
+_NEEDED = ("recording", "quantity", "reason")
+
+
+def _known(where: str, raw: Any) -> Known:
+    _check_keys(where, raw, ["recording", *_TEXTS])
+    if missing := [name for name in _NEEDED if not raw.get(name)]:
+        raise UsageError(f"{where}: lacks {' and '.join(missing)}; each entry needs them.")
+    for name in _TEXTS:
+        if name in raw and not isinstance(raw[name], str):
+            raise UsageError(f"{where} {name}: {raw[name]!r}, a text was expected.")
+    if ("path" in raw) == ("old" in raw or "fixed" in raw):
+        raise UsageError(
+            f"{where}: whose mismatch? Say path (on either side), or old and fixed, or one of them."
+        )
+    globs = [raw["recording"]] if isinstance(raw["recording"], str) else raw["recording"]
+    if not _is_texts(globs):
+        raise UsageError(f"{where} recording: {globs!r}, a glob or a list of them was expected.")
+    if "until" in raw and not raw["until"][:1].isdecimal():
+        raise UsageError(f"{where} until: {raw['until']!r} is not a version such as 0.5.25.")
+    return Known(
+        where,
+        tuple(globs),
+        _quantity(where, raw["quantity"]),
+        raw["reason"],
+        until=raw.get("until"),
+        **{name: _path(where, name, raw[name]) for name in ("path", "old", "fixed") if name in raw},
+    )
+
+
+def _quantity(where: str, name: str) -> Quantity:
+    names = [quantity.value for quantity in Quantity]
+    if name not in names:
+        raise UsageError(f"{where} quantity: {_unknown('quantity', name, names)}")
+    return Quantity(name)
+
+
+def _path(where: str, key: str, text: str) -> str:
+    """As reports write it. Of a commit any clone will do: it is only compared."""
+    try:
+        return str(spec.parse(text, repo="."))
+    except UsageError as error:
+        raise UsageError(f"{where} {key}: {error}") from error
+
+
+def _check_keys(where: str, table: Any, names: Collection[str]) -> None:
+    if not isinstance(table, Mapping):
+        raise UsageError(f"{where}: {table!r}, a table was expected.")
+    for key in table:
+        if key not in names:
+            raise UsageError(f"{where}: {_unknown('key', key, names)}")
+
+
+def _unknown(what: str, name: str, names: Collection[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"no such {what}: {name!r}.{hint} There are {', '.join(names)}."
+
+
+def _is_texts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)

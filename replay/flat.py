@@ -1,0 +1,89 @@
+"""Ledgers as one flat table: a row for each cell (and part of its value), a value and a flag for each path."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from ..recorders.recording import Recording
+from .columns.shared import Columns
+from .explain import Toggles
+from .ledger import PARTS, Ledger
+from .quantity import Quantity
+from .spec import Path
+from .verdict import ledger_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ..recorders.schema import I64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Column:
+    """What one path says. `values`: `NONE64` for sglang's None; nothing is said where not `captured` (bool)."""
+
+    path: str
+    values: I64
+    captured: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Flat:
+    """One quantity over a recording. The columns have one entry per row: cells in event order, a cell's parts together.
+
+    `kind` and `moment` are numbers of `schema.Kind` and `cells.Moment`; `qid` is -1 for a whole batch; `part` counts
+    `parts`, which are () where a value has but one.
+    """
+
+    quantity: Quantity
+    parts: tuple[str, ...]
+    event: I64
+    step: I64
+    kind: I64
+    moment: I64
+    qid: I64
+    part: I64
+    paths: tuple[Column, ...]
+
+
+def flat(recording: Recording, paths: Sequence[Path], wanted: Sequence[Quantity]) -> list[Flat]:
+    """The ledgers of these paths. Raises UsageError or NoVerdictError where a lifted path cannot be had or cannot run."""
+    columns = Columns(recording)
+    toggles = Toggles(columns)
+    ledgers = [(str(path), ledger_of(columns, toggles, path)) for path in paths]
+    return [_flat(recording, columns, ledgers, quantity) for quantity in wanted]
+
+
+def _flat(
+    recording: Recording,
+    columns: Columns,
+    ledgers: Sequence[tuple[str, Ledger]],
+    quantity: Quantity,
+) -> Flat:
+    cells, parts = columns.cells[quantity], PARTS.get(quantity, ())
+    width = len(parts) or 1
+
+    def repeated(values: torch.Tensor) -> I64:
+        return np.repeat(values.numpy(), width)
+
+    event = repeated(cells.event)
+    return Flat(
+        quantity=quantity,
+        parts=parts,
+        event=event,
+        step=recording.events.iteration[event],
+        kind=repeated(cells.kind),
+        moment=repeated(cells.moment),
+        qid=repeated(cells.qid),
+        part=np.tile(np.arange(width), len(cells)),
+        paths=tuple(
+            Column(name, series.values.numpy().reshape(-1), repeated(series.captured).astype(bool))
+            for name, ledger in ledgers
+            for series in (ledger[quantity],)
+        ),
+    )

@@ -1,0 +1,164 @@
+"""The pytest plugin as those who run it see it: what passes, fails, is skipped, is an error, and what it leaves alone."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lifting import write_tree
+from specdiff.cli.inputs import bundled
+
+pytest_plugins = ["pytester"]
+PLUGIN = "specdiff.cli.pytest_plugin"
+NAMES = ("0.5.11-stale-retract", "0.5.12-stale-retract")
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """A project with two recordings and a test of its own; no plugin but ours, whether it is installed or not."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    folder = pytester.mkdir("runs")
+    for name in NAMES:
+        shutil.copy(bundled() / f"{name}.h5", folder)
+    pytester.makepyfile("def test_mine(): pass")
+    return pytester
+
+
+def play(project: pytest.Pytester, *arguments: str) -> pytest.RunResult:
+    return project.runpytest_inprocess("-p", PLUGIN, "-rsxf", *arguments)
+
+
+def test_each_recording_and_path_is_a_test(project: pytest.Pytester) -> None:
+    paths = ["--specdiff-path", "sglang==0.5.11", "--specdiff-path", "sglang==0.5.12"]
+    result = play(project, "--specdiff-recordings", "runs", *paths, "-v")
+    result.assert_outcomes(passed=3, failed=2)
+    result.stdout.fnmatch_lines(
+        [
+            "*0.5.11-stale-retract.h5::sglang==0.5.11 PASSED*",
+            "*0.5.11-stale-retract.h5::sglang==0.5.12 FAILED*",
+            "*0.5.12-stale-retract.h5::sglang==0.5.11 FAILED*",
+            "*0.5.12-stale-retract.h5::sglang==0.5.12 PASSED*",
+        ]
+    )
+
+
+def test_a_failure_is_the_table_that_replay_prints(project: pytest.Pytester) -> None:
+    result = play(project, "--specdiff-recordings", "runs/0.5.11-stale-retract.h5")
+    result.assert_outcomes(passed=1, failed=1)
+    replayed = subprocess.run(
+        [sys.executable, "-m", "specdiff.cli", "replay", "--old", "observed", "runs"],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
+    table = replayed.partition("\n")[2].partition("\n\nruns/")[0]
+    assert table.count("\n") > 10 and table in result.stdout.str()
+    assert "Traceback" not in result.stdout.str()
+
+
+def test_nothing_happens_unasked(project: pytest.Pytester) -> None:
+    play(project).assert_outcomes(passed=1)
+    script = (
+        "import sys, pytest; "
+        f"code = pytest.main(['-p', {PLUGIN!r}, '-q']); "
+        "print(code, {'torch', 'h5py', 'numpy', 'click'} & sys.modules.keys(), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == "0 set()\n"
+
+
+def test_what_cannot_run_is_skipped_and_what_is_broken_is_an_error(
+    project: pytest.Pytester,
+) -> None:
+    broken = project.path / "runs" / "0.5.12-stale-retract.h5"
+    broken.write_bytes(broken.read_bytes()[:-100])
+    old = write_tree(project.path / "old", {"srt/managers/schedule_batch.py": "x = 1\n"})
+    result = play(
+        project,
+        *("--specdiff-recordings", "runs", "--specdiff-quantity", "indexer_topk"),
+        *("--specdiff-path", "fixed", "--specdiff-path", str(old)),
+    )
+    result.assert_outcomes(passed=1, skipped=2, errors=2)
+    result.stdout.fnmatch_lines_random(
+        [
+            "*SKIPPED*0.5.11-stale-retract.h5, fixed: nothing was compared: this recording does not hold*",
+            "*SKIPPED*0.5.11-stale-retract.h5, */old: cannot run: *",
+            "*0.5.12-stale-retract.h5: HDF5 cannot read it*",
+        ]
+    )
+    assert "def load" not in result.stdout.str()
+
+
+KNOWN = """
+[[tool.specdiff.known]]
+recording = "{recording}"
+quantity = "kv_committed_len_settled"
+path = "fixed"
+reason = "stale results count, #23456"
+"""
+
+
+def test_a_known_mismatch_is_an_xfail_and_a_stale_one_fails(project: pytest.Pytester) -> None:
+    asked = ["--specdiff-recordings", "runs", "--specdiff-quantity", "kv_committed_len_settled"]
+    config = project.path / "pyproject.toml"
+    config.write_text(KNOWN.format(recording="0.5.11-*.h5"))
+    result = play(project, *asked)
+    result.assert_outcomes(passed=2, xfailed=1)
+    result.stdout.fnmatch_lines(["*XFAIL*stale results count, #23456*"])
+    play(project, *asked, "--runxfail").assert_outcomes(passed=2, failed=1)
+    config.write_text(KNOWN.format(recording="runs/*.h5"))
+    result = play(project, *asked)
+    result.assert_outcomes(passed=1, xfailed=1, failed=1)
+    result.stdout.fnmatch_lines(["*pyproject.toml: [[]tool.specdiff] known[[]0]*is stale*"])
+
+
+def test_the_configuration_may_ask_for_it(project: pytest.Pytester) -> None:
+    project.makeini(
+        "[pytest]\nspecdiff_recordings = runs\nspecdiff_old = fixed\nspecdiff_path =\n  fixed\n  old\n"
+    )
+    play(project).assert_outcomes(passed=3, failed=2)
+    play(project, "test_the_configuration_may_ask_for_it.py").assert_outcomes(passed=1)
+    one = "runs/0.5.12-stale-retract.h5::fixed"
+    play(project, one).assert_outcomes(passed=1)
+    play(project, "--specdiff-path", "fixed").assert_outcomes(passed=3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--specdiff-recordings", "nowhere"], "nowhere: there is no recording"),
+        (["--specdiff-recordings", "runs", "--specdiff-old", "fxied"], "Did you mean 'fixed'?"),
+        (["--specdiff-recordings", "runs", "--specdiff-quantity", "x"], "no such quantity: 'x'"),
+    ],
+)
+def test_a_mistake_is_a_usage_error(
+    project: pytest.Pytester, arguments: list[str], says: str
+) -> None:
+    result = play(project, *arguments)
+    assert result.ret is pytest.ExitCode.USAGE_ERROR
+    assert says in result.stderr.str()
+
+
+def test_it_works_under_xdist(project: pytest.Pytester) -> None:
+    if importlib.util.find_spec("xdist") is None:
+        pytest.skip("pytest-xdist is not installed")
+    config = project.path / "pyproject.toml"
+    config.write_text(KNOWN.format(recording="0.5.11-*.h5"))
+    asked = ["--specdiff-recordings", "runs", "--specdiff-quantity", "kv_committed_len_settled"]
+    command = [sys.executable, "-m", "pytest", "-p", "xdist", "-p", PLUGIN, "-n", "2", *asked]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
+    assert "2 passed, 1 xfailed" in done.stdout, done.stdout + done.stderr
+
+
+def test_it_is_installed_with_the_package() -> None:
+    project = (Path(__file__).parent.parent / "pyproject.toml").read_text()
+    assert f'[project.entry-points.pytest11]\nspecdiff = "{PLUGIN}"\n' in project
+    assert importlib.util.find_spec(PLUGIN)

@@ -1,0 +1,192 @@
+"""Redaction: every path keeps its books value for value, and nothing of the clients or the machine is left."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from lifting import bundled_recording
+from recorded import Recorder
+from specdiff.cli.inputs import bundled
+from specdiff.cli.main import BROKEN, SAME, USAGE, run
+from specdiff.recorders import hdf5
+from specdiff.recorders.pseudonyms import contents, pseudonymous
+from specdiff.recorders.recording import TABLE_NAMES, Recording, columns
+from specdiff.replay import spec
+from specdiff.replay.columns.shared import Columns
+from specdiff.replay.explain import Toggles
+from specdiff.replay.laws.check import check
+from specdiff.replay.ledger import Ledger
+from specdiff.replay.quantity import Quantity
+from specdiff.replay.verdict import ledger_of, replay
+from strategies import recordings
+
+RULES = ("observed", "old", "fixed", "old+23456")
+
+
+def books(recording: Recording, path: str) -> tuple[Columns, Ledger]:
+    columns = Columns(recording)
+    return columns, ledger_of(columns, Toggles(columns), spec.parse(path))
+
+
+def assert_same_books(recording: Recording, paths: Sequence[str]) -> None:
+    """Every ledger, every law and the verdict of the first path against the others; request ids apart."""
+    redacted = pseudonymous(recording)
+    named = dict(zip(recording.rids, redacted.rids, strict=True))
+    for path in paths:
+        (before, old), (after, new) = books(recording, path), books(redacted, path)
+        assert (old.reasons, old.unknown) == (new.reasons, new.unknown)
+        for one, other in zip(old.series, new.series, strict=True):
+            assert one.quantity is other.quantity
+            assert one.captured.equal(other.captured), (path, one.quantity)
+            assert one.values[one.captured].equal(other.values[one.captured]), (path, one.quantity)
+        assert _renamed(repr(check(before, old)), named) == repr(check(after, new))
+    first, last = spec.parse(paths[0]), spec.parse(paths[-1])
+    results = (replay(r, first, last) for r in (recording, redacted))
+    one_said, other_said = (dataclasses.replace(r, run=recording.run) for r in results)
+    assert _renamed(repr(one_said), named) == repr(other_said)
+
+
+def _renamed(text: str, named: dict[str, str]) -> str:
+    return re.sub(r"rid='([^']*)'", lambda found: f"rid='{named[found[1]]}'", text)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in bundled().glob("*.h5")))
+def test_the_books_of_a_bundled_recording_stay(name: str) -> None:
+    recording = bundled_recording(name)
+    recorded = f"sglang=={recording.run.sglang_version}"
+    assert_same_books(recording, [*RULES, recorded])
+    assert contents(pseudonymous(recording)) == ()
+    for table in TABLE_NAMES:
+        old, new = getattr(recording, table), getattr(pseudonymous(recording), table)
+        assert all(a is b for (_, a), (_, b) in zip(columns(old), columns(new), strict=True))
+
+
+@pytest.mark.parametrize("scenario", ["finish-order", "grammar"])
+def test_who_ends_and_why_is_decided_as_before(scenario: str, record: Recorder) -> None:
+    recording = record("0.5.23", scenario, 1)
+    assert_same_books(recording, ["observed", "sglang==0.5.23"])
+    _, ledger = books(pseudonymous(recording), "sglang==0.5.23")
+    assert (ledger[Quantity.FINISH].values[:, 0] == 1).any()
+
+
+VOCABULARY = 4096  # of the rig's model
+IDS = (-1, 0, 1, 2, 3, 273, VOCABULARY - 1, VOCABULARY, VOCABULARY + 1, VOCABULARY + 2, 2**31 - 1)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 10_000), st.sampled_from(IDS)), max_size=30))
+def test_ids_at_the_edges_are_decided_as_before(put: list[tuple[int, int]]) -> None:
+    """0.5.10 ends a request above the vocabulary's size, 0.5.23 at it."""
+    recording = bundled_recording("0.5.12-stale-stop")
+    tokens = recording.tokens.copy()
+    for place, token in put:
+        tokens[place % len(tokens)] = token
+    changed = dataclasses.replace(recording, tokens=tokens)
+    redacted = pseudonymous(changed)
+    for path in ("sglang==0.5.10", "sglang==0.5.23"):
+        (_, old), (_, new) = books(changed, path), books(redacted, path)
+        assert old[Quantity.FINISH].values.equal(new[Quantity.FINISH].values)
+    assert _unequal(tokens, redacted.tokens) == 0
+    assert np.array_equal(_side(tokens), _side(redacted.tokens))
+
+
+def _side(tokens: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Negative, in the vocabulary, at its size, above it."""
+    return np.searchsorted([-0.5, VOCABULARY - 0.5, VOCABULARY + 0.5], tokens)
+
+
+def _unequal(before: NDArray[np.int32], after: NDArray[np.int32]) -> int:
+    """How many ids stand for more than one pseudonym."""
+    return len(np.unique(np.stack([before, after]), axis=1).T) - len(np.unique(before))
+
+
+@settings(max_examples=25, deadline=None)
+@given(recordings())
+def test_any_recording_keeps_its_books_and_is_redacted_once(recording: Recording) -> None:
+    assert_same_books(recording, RULES)
+    once = pseudonymous(recording)
+    twice = pseudonymous(once)
+    assert contents(once) == () and once.details == twice.details and once.rids == twice.rids
+
+
+def test_a_vocabulary_full_of_stop_tokens_has_room_for_them() -> None:
+    recording = bundled_recording("0.5.12-stale-stop")
+    raw = json.loads(recording.details[0])
+    raw["stop"]["token_ids"] = [0, 1, 2]
+    requests = dataclasses.replace(
+        recording.requests, vocab_size=np.full_like(recording.requests.vocab_size, 3)
+    )
+    small = dataclasses.replace(
+        recording,
+        requests=requests,
+        details=(json.dumps(raw),) * len(recording.details),
+        tokens=recording.tokens % 3,
+    )
+    assert np.array_equal(pseudonymous(small).tokens, small.tokens)
+
+
+SECRETS = ("alice", "/srv/secret", "10.11.12.13", "gpu7.corp.example", "weights-of-bob", "31337")
+
+
+def test_nothing_of_the_clients_or_the_machine_is_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recording = bundled_recording("0.5.15-session-hole")
+    assert recording.stats is not None
+    details = [json.loads(text) for text in recording.details]
+    rids = [f"alice-{qid}" for qid in range(len(details))]
+    for rid, raw in zip(rids, details, strict=True):
+        raw |= {"rid": rid, "session_id": "alice's", "later": ["alice"], "note": "alice"}
+        raw["stop"] |= {"token_ids": [31337], "words": ["alice"]}
+    args = {**recording.run.server_args, "model_path": "weights-of-bob", "x": "gpu7.corp.example"}
+    site = dataclasses.replace(recording.run.sites[0], target="/srv/secret/scheduler.py:X")
+    planted = dataclasses.replace(
+        recording,
+        rids=tuple(rids),
+        details=tuple(map(json.dumps, details)),
+        damage="the file ends: see https://10.11.12.13/x and /srv/secret/y",
+        stats=dataclasses.replace(recording.stats, first_exception="KeyError: 'alice'"),
+        run=dataclasses.replace(
+            recording.run, command=("x", "/srv/secret"), server_args=args, sites=(site,)
+        ),
+        tokens=np.where(recording.tokens == recording.tokens[0], 31337, recording.tokens),
+    )
+    source, target = tmp_path / "x.h5", tmp_path / "y.h5"
+    hdf5.save(planted, source)
+    assert run(["redact", str(source), "-o", str(target)]) == SAME
+    redacted = hdf5.load(target)
+    held = repr([getattr(redacted, name) for name in ("run", "stats", "damage", "rids", "details")])
+    assert [secret for secret in SECRETS if secret in held] == []
+    assert "KeyError" in held and not redacted.experts.any()
+    assert len(redacted.experts) == len(recording.experts) > 0
+    filler, *stops = np.unique(redacted.tokens)
+    assert filler == 0 and len(stops) <= 2  # 31337 and the end of a text
+    assert json.loads(redacted.details[0])["session_id"] == "session-0"
+    (step,) = redacted.derived
+    assert step.how == "redact" and len(step.source) == 64
+
+    capsys.readouterr()
+    run(["info", str(source)])
+    run(["info", str(target)])
+    warned, said = re.findall(r"^contents +(.*)$", capsys.readouterr().out, re.MULTILINE)
+    assert warned.startswith("warning: output tokens, ids and stop tokens") and "routed" in warned
+    assert said.startswith("redacted")
+
+
+def test_redact_does_not_overwrite_unasked(real_recording: Path, tmp_path: Path) -> None:
+    target = tmp_path / "x.h5"
+    arguments = ["redact", str(real_recording), "-o", str(target)]
+    assert run(arguments) == SAME
+    assert run(arguments) == BROKEN
+    assert run([*arguments, "--force"]) == SAME
+    assert run(["redact", str(tmp_path), "-o", str(target)]) == USAGE

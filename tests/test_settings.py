@@ -1,0 +1,165 @@
+"""[tool.specdiff]: what is known or silenced is said and not judged; what is stale or misspelt is an error."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from lifting import bundled_recording
+from specdiff.cli import settings
+from specdiff.cli.inputs import bundled
+from specdiff.cli.known import judge
+from specdiff.cli.main import DIFFERS, NO_VERDICT, SAME, USAGE, run
+from specdiff.recorders.errors import UsageError
+from specdiff.replay import spec
+from specdiff.replay.quantity import Quantity
+from specdiff.replay.verdict import Verdict, replay
+
+RETRACT, STOP = (str(bundled() / f"0.5.11-stale-{what}.h5") for what in ("retract", "stop"))
+KNOWN = """
+[[tool.specdiff.known]]
+recording = "0.5.11-stale-*.h5"
+quantity = "kv_committed_len_settled"
+old = "sglang==0.5.11"
+fixed = "fixed"
+reason = "stale results count, #23456"
+"""
+PATHS = ["--old", "sglang==0.5.11", "--fixed", "fixed"]
+SETTLED = ["--quantity", "kv_committed_len_settled"]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The pyproject.toml of a project, in one of whose folders we are."""
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "deep" / "pyproject.toml").write_text("[tool.other]\n")
+    monkeypatch.chdir(tmp_path / "deep" / "er")
+    return tmp_path / "pyproject.toml"
+
+
+def test_a_known_mismatch_is_said_and_not_judged(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["replay", RETRACT, *PATHS, *SETTLED]) == DIFFERS
+    project.write_text(KNOWN)
+    capsys.readouterr()
+    assert run(["replay", RETRACT, *PATHS, *SETTLED]) == SAME
+    out = capsys.readouterr().out
+    assert "known: kv_committed_len_settled: stale results count, #23456" in out
+    assert "of them known" in out
+    assert run(["replay", RETRACT, *PATHS, *SETTLED, "--format", "json"]) == SAME
+    (result,) = json.loads(capsys.readouterr().out)
+    known = result["quantities"]["kv_committed_len_settled"]["known"]
+    assert known == {"reason": "stale results count, #23456", "until": None}
+
+
+def test_what_an_entry_does_not_cover_is_judged_as_before(project: Path) -> None:
+    project.write_text(KNOWN)
+    assert run(["replay", RETRACT, *PATHS]) == DIFFERS  # other quantities differ too
+    assert run(["replay", RETRACT, "--old", "old", *SETTLED]) == DIFFERS
+    other = str(bundled() / "0.5.10-stale-stop.h5")
+    assert run(["replay", other, "--old", "sglang==0.5.11", *SETTLED]) == DIFFERS
+    missing = [*SETTLED, "--quantity", "indexer_topk"]
+    assert run(["replay", RETRACT, *PATHS, *missing]) == NO_VERDICT
+
+
+def test_a_stale_entry_is_an_error_that_names_it(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.write_text(KNOWN.replace("sglang==0.5.11", "sglang==0.5.23"))
+    assert run(["replay", RETRACT, "--old", "sglang==0.5.23", *SETTLED]) == USAGE
+    err = capsys.readouterr().err
+    assert f"{project}: [tool.specdiff] known[0]" in err and "is stale" in err and RETRACT in err
+    assert run(["replay", RETRACT, "--old", "fixed", *SETTLED]) == SAME  # not its paths
+
+
+@pytest.mark.parametrize(
+    ("until", "old", "version"),
+    [
+        ("0.5.9", "observed", "0.5.11"),
+        ("0.5.11", "observed", "0.5.11"),
+        ("0.5.12", "sglang==0.5.23", "0.5.23"),
+        ("0.5.11.post1", "observed", None),
+        ("0.5.100", "sglang==0.5.23", None),
+    ],
+)
+def test_an_entry_expires_with_the_recording_or_the_lifted_release(
+    until: str, old: str, version: str | None
+) -> None:
+    recording, left = bundled_recording("0.5.11-stale-retract"), spec.parse(old)
+    entry = settings.Known("x", ("*.h5",), Quantity.KV_COMMITTED_LEN, "why", path=old, until=until)
+    judged = judge([entry], Path(RETRACT), replay(recording, left, spec.FIXED))
+    assert bool(judged.complaints) == (version is not None)
+    assert bool(judged.excused) == (version is None)
+    assert all(f"until {until}, and this is {version}" in one for one in judged.complaints)
+
+
+def test_an_entry_is_matched_by_glob_path_and_side() -> None:
+    recording = bundled_recording("0.5.11-stale-retract")
+    result = replay(recording, spec.parse("observed"), spec.FIXED)
+
+    def excuses(**changes: object) -> bool:
+        entry = settings.Known("x", ("*.h5",), Quantity.KV_COMMITTED_LEN, "why")
+        judged = judge([dataclasses.replace(entry, **changes)], Path(RETRACT), result)  # type: ignore[arg-type]
+        assert not judged.complaints
+        assert judged.verdict(named=False) is Verdict.DIFFERS  # the sums do, too
+        return bool(judged.excused)
+
+    assert excuses(path="observed") and excuses(path="fixed") and not excuses(path="old")
+    assert excuses(old="observed") and not excuses(old="fixed")
+    assert excuses(fixed="fixed") and not excuses(fixed="observed")
+    assert excuses(recording=("none.h5", "recordings/0.5.11-*.h5"))
+    assert not excuses(recording=("0.5.11",)) and not excuses(recording=("elsewhere/*.h5",))
+    assert not excuses(quantity=Quantity.FINISH)  # not compared: nothing is said of the entry
+
+
+def test_a_silenced_law_is_shown_and_not_judged(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(bundled() / "0.5.12-merge-filter.h5")
+    assert run(["check", path]) == DIFFERS
+    project.write_text('[tool.specdiff]\nsilence = ["sums"]\n')
+    capsys.readouterr()
+    assert run(["check", path]) == SAME
+    assert "1 broken and silenced" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[tool.specdiff]\nsilent = []", "no such key: 'silent'. Did you mean 'silence'?"),
+        ('[tool.specdiff]\nsilence = ["sum"]', "no such law: 'sum'. Did you mean 'sums'?"),
+        ('[tool.specdiff]\nsilence = "sums"', "a list of names of laws was expected"),
+        ("[tool.specdiff]\nknown = 3", "a list of tables was expected"),
+        ("[tool]\nspecdiff = 3", "a table was expected"),
+        (KNOWN.replace("reason", "raeson"), "no such key: 'raeson'. Did you mean 'reason'?"),
+        (KNOWN.replace("stale results count, #23456", ""), "known[0]: lacks reason"),
+        (KNOWN + "path = 'old'", "known[0]: whose mismatch?"),
+        (KNOWN.replace("_settled", "_setled"), "Did you mean 'kv_committed_len_settled'?"),
+        (KNOWN.replace('"fixed"', '"fxied"'), "Did you mean 'fixed'?"),
+        (KNOWN + "until = 'soon'", "'soon' is not a version"),
+        (KNOWN + "until = 3", "known[0] until: 3, a text was expected"),
+        (KNOWN.replace('"0.5.11-stale-*.h5"', "[3]"), "a glob or a list of them was expected"),
+        ("[tool.specdiff", "cannot be read as TOML"),
+    ],
+)
+def test_a_mistake_is_named_by_file_and_key(
+    project: Path, text: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.write_text(text)
+    with pytest.raises(UsageError, match=r"pyproject\.toml") as raised:
+        settings.load()
+    assert says in str(raised.value)
+    assert run(["replay", RETRACT]) == run(["check", RETRACT]) == USAGE
+    assert says in capsys.readouterr().err
+
+
+def test_the_nearest_table_counts(project: Path) -> None:
+    project.write_text(KNOWN)
+    assert [entry.quantity.value for entry in settings.load().known] == [SETTLED[1]]
+    near = project.parent / "deep" / "pyproject.toml"
+    near.write_text("[tool.specdiff]\n")
+    assert settings.load() == settings.Settings()
