@@ -48,7 +48,7 @@ class Shrinking:
     ) -> None:
         """`found`: the question's answer for the whole recording; `source`: sha256 of its file."""
         self._cutter = Cutter(recording, source)
-        self._question, self._found, self._tell = question, found, tell
+        self._question, self.found, self._tell = question, found, tell
         self._steps = recording.events.iteration
         self._trials = 0
         self.best = Part(
@@ -58,8 +58,8 @@ class Shrinking:
     def run(self) -> None:
         """1-minimal when it returns: not one request and not one step more can be left out."""
         self._cut_tail()
-        if self._found.qid is not None:
-            self._shows(Part(self._of((self._found.qid,)), self.best.events))
+        if self.found.qid is not None:
+            self._shows(Part(self._of((self.found.qid,)), self.best.events))
         while True:
             before = self.progress()
             requests = tuple(np.flatnonzero(self.best.requests).tolist())
@@ -83,7 +83,7 @@ class Shrinking:
         """Whether this part shows the same divergence, first of all, and for the same reason."""
         self._trials += 1
         answer = self._question(self._cutter(part.requests, part.events))
-        return answer is not None and answer.symptom == self._found.symptom
+        return answer is not None and answer.symptom == self.found.symptom
 
     def steps(self, part: Part) -> tuple[int, ...]:
         """Iterations of the scheduler that something is left of."""
@@ -99,9 +99,9 @@ class Shrinking:
 
     def _cut_tail(self) -> None:
         """Little bears on a value from behind it: how its step ended, and what the results of launches under way were."""
-        places, here = np.arange(len(self._steps)), int(self._steps[self._found.event])
+        places, here = np.arange(len(self._steps)), int(self._steps[self.found.event])
         ends = (self._steps <= here + late for late in range(_MAX_LATE + 1))
-        for left in (places <= self._found.event, *ends):
+        for left in (places <= self.found.event, *ends):
             if self._shows(Part(self.best.requests, self.best.events & left)):
                 return
 
