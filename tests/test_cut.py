@@ -22,6 +22,7 @@ from specdiff.replay.laws.law import State
 from specdiff.replay.ledger import Ledger
 from specdiff.replay.lift.ledger import ledger_of as lifted_ledger
 from specdiff.replay.lift.open import books_of
+from specdiff.replay.observed import observed
 from specdiff.replay.quantity import Quantity
 from specdiff.replay.verdict import ledger_of
 
@@ -114,10 +115,10 @@ def test_behind_a_turn_that_is_left_out_nothing_is_inherited_from_the_turn_befor
     record: Recorder,
 ) -> None:
     """No later turn takes over what an older one had left: of that session nothing is known there any more."""
-    recording, chance = record("0.5.15", "sessions-random", 3), random.Random(3)
-    cutter, columns, books = Cutter(recording, SOURCE), Columns(recording), Books("0.5.15")
+    recording, chance = record("0.5.23", "sessions-random", 1), random.Random(3)
+    cutter, columns, books = Cutter(recording, SOURCE), Columns(recording), Books("0.5.23")
     whole, law = everything(recording), "session"
-    before = {path: said(whole, books(columns, path)) for path in ("observed", "sglang==0.5.15")}
+    before = {path: said(whole, books(columns, path)) for path in ("observed", "sglang==0.5.23")}
     broken = _broken(columns, books(columns, "observed"), law)
     for _ in range(6):
         requests = np.array([chance.random() < 0.7 for _ in recording.rids])
@@ -127,6 +128,17 @@ def test_behind_a_turn_that_is_left_out_nothing_is_inherited_from_the_turn_befor
             computed = said(made, books(now, path))
             assert computed.items() <= values.items(), path
         assert _broken(now, books(now, "observed"), law) <= broken
+
+
+def test_a_chunk_whose_extend_is_left_out_decides_nothing(record: Recorder) -> None:
+    """Inside a prompt no finish is decided; without the extend nobody can tell."""
+    recording, chance = record("0.5.23", "chunked", 1), random.Random(1)
+    cutter, whole = Cutter(recording, SOURCE), everything(recording)
+    values = said(whole, observed(Columns(recording)))
+    for number in range(60):
+        made = cut(cutter, whole.requests, some_events(recording, chance))
+        computed = said(made, observed(Columns(made.recording)))
+        assert computed.items() <= values.items(), f"cut {number}"
 
 
 def _broken(columns: Columns, ledger: Ledger, name: str) -> int:
