@@ -50,6 +50,8 @@ def shrinking(name: str, old: str, new: str, quantity: str) -> tuple[Shrinking, 
         (MIX, "old", "fixed", "kv_committed_len", 1),
         (MIX, "old", "fixed", "seq_lens_sum", 2),
         (MIX, "observed", "sglang==0.5.23", "spec_histogram", 1),
+        # What a server summed up is of all its requests: not one can go, and steps only while the truth can be told.
+        ("0.5.10-stale-stop", "observed", "fixed-22651", "seq_lens_sum", 8),
         ("0.5.15-session-hole", "observed", "sglang==0.5.14", "session_committed", 1),
     ],
 )
