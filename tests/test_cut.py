@@ -111,6 +111,20 @@ def test_each_request_alone_says_what_it_said_among_the_others() -> None:
         assert computed == {at: value for at, value in values.items() if at[2] == qid}  # type: ignore[index]
 
 
+def test_a_path_begins_anew_at_any_prepare_behind_a_gap() -> None:
+    """DFLASH of 0.5.14 goes by lengths that the launch before has left, and there is none."""
+    recording, books = bundled_recording("0.5.14-dflash"), Books("0.5.14")
+    cutter, whole = Cutter(recording, SOURCE), everything(recording)
+    values = said(whole, books(Columns(recording), "sglang==0.5.14"))
+    for start in recording.event_of(Kind.PREPARE)[5::40].tolist():
+        events = (whole.event >= start) & (whole.event < start + 40)
+        for behind in (start, start - 1):  # what stands before it is in most steps a filter
+            events[behind] = True
+            made = cut(cutter, whole.requests, events)
+            computed = said(made, books(Columns(made.recording), "sglang==0.5.14"))
+            assert computed.items() <= values.items(), f"from {behind}"
+
+
 def test_behind_a_turn_that_is_left_out_nothing_is_inherited_from_the_turn_before_it(
     record: Recorder,
 ) -> None:
