@@ -1,4 +1,4 @@
-"""specdiff export: a recording's books in a form that other tools read."""
+"""specdiff export: a divergence as a test, or a recording's books in a form that other tools read."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _PATHS = ("observed", "old", "fixed")
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["jsonl", "parquet"]),
+    type=click.Choice(["pytest", "jsonl", "parquet"]),
     required=True,
-    help="jsonl: a JSON object a line; parquet: needs pyarrow.",
+    help="pytest: a test of a divergence; jsonl: a JSON object a line; parquet: needs pyarrow.",
 )
 @click.option(
     "-o",
@@ -36,14 +36,28 @@ _PATHS = ("observed", "old", "fixed")
     "paths",
     multiple=True,
     metavar="PATH",
-    help=f"A path whose books to write; default: {', '.join(_PATHS)}. May be repeated.",
+    help=f"Tables: a path whose books to write; default: {', '.join(_PATHS)}. May be repeated.",
+)
+@click.option(
+    "--old",
+    default="old",
+    show_default=True,
+    metavar="PATH",
+    help="pytest: the path that is wrong.",
+)
+@click.option(
+    "--fixed",
+    default="fixed",
+    show_default=True,
+    metavar="PATH",
+    help="pytest: the path that is right.",
 )
 @click.option(
     "--quantity",
     "quantities",
     multiple=True,
     type=click.Choice([quantity.value for quantity in Quantity]),
-    help="Write only this quantity. May be repeated.",
+    help="Write only this quantity. May be repeated, for tables; pytest: default is the first that differs.",
 )
 @click.option(
     "--repo", metavar="PATH", help="The git clone that a path sglang@REV names a commit of."
@@ -54,18 +68,24 @@ def export(
     form: str,
     output: Path,
     paths: tuple[str, ...],
+    old: str,
+    fixed: str,
     quantities: tuple[str, ...],
     repo: str | None,
     force: bool,
 ) -> None:
-    """Write the books of a recording as a table.
+    """Write a divergence of a recording as a test, or its books as a table.
 
-    One row for each place where a quantity has a value: event, step, kind, moment, rid, quantity, part, and for each
+    A test (pytest) fails where the books are those of --old and passes where they are those of --fixed; it wants a
+    recording that `specdiff shrink` made, and lies beside it. A table has one row for each place where a quantity has a value: event, step, kind, moment, rid, quantity, part, and for each
     path its value and whether it was captured. Null and captured is sglang's None; null and not captured is nothing.
     """
     if recording.is_dir():
         raise UsageError(f"{recording} is a folder; export wants one recording of it (*.h5).")
     check_output(output, force=force)
+    if form == "pytest":
+        _export_test(recording, output, (old, fixed), quantities, repo)
+        return
     # imported late: torch comes with the engine, and `--help` must not wait for it
     from ..recorders import hdf5
     from ..replay import spec
@@ -81,6 +101,30 @@ def export(
     tables = flat(loaded, chosen, [Quantity(name) for name in quantities] or list(Quantity))
     try:
         write(loaded, tables, output)
+    except OSError as error:
+        raise RecordingError(f"{output}: cannot be written ({error}).") from error
+    click.echo(str(output))
+
+
+def _export_test(
+    recording: Path,
+    output: Path,
+    paths: tuple[str, str],
+    quantities: tuple[str, ...],
+    repo: str | None,
+) -> None:
+    from ..replay import spec
+    from ..replay.regression import regression
+    from .inputs import one
+    from .report_pytest import test_file
+
+    if len(quantities) > 1:
+        raise UsageError("--format pytest: one --quantity at most; a test is of one divergence.")
+    old, new = (spec.parse(text, repo) for text in paths)
+    wanted = Quantity(quantities[0]) if quantities else None
+    found = regression(one(recording)[0], old, new, wanted)
+    try:
+        output.write_text(test_file(found, recording, output), encoding="utf-8")
     except OSError as error:
         raise RecordingError(f"{output}: cannot be written ({error}).") from error
     click.echo(str(output))

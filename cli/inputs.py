@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from ..recorders.errors import NoVerdictError, RecordingError
+from ..recorders.errors import NoVerdictError, RecordingError, UsageError
 from .main import BROKEN, NO_VERDICT
+
+if TYPE_CHECKING:
+    from ..recorders.recording import Recording
 
 
 def bundled() -> Path:
@@ -30,6 +35,16 @@ def each(names: Sequence[str], work: Callable[[Path], None]) -> set[int]:
         for path in paths:
             _one(path, work, codes)
     return codes
+
+
+def one(path: Path) -> tuple[Recording, str]:
+    """A single recording and the sha256 of its file. Raises UsageError for a folder."""
+    from ..recorders import hdf5
+
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name one recording of it (*.h5).")
+    recording = hdf5.load(path)
+    return recording, hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def check_output(path: Path, *, force: bool) -> None:

@@ -15,7 +15,7 @@ from ..recorders.errors import NoVerdictError, RecordingError, SpecdiffError, Us
 
 # git's own codes, so that no mistake ever reads as "bad" under `git bisect run`
 SAME, DIFFERS, NO_VERDICT, BROKEN, USAGE = 0, 1, 125, 128, 129
-_INTERRUPTED, _PIPE_CLOSED = 130, 141
+INTERRUPTED, _PIPE_CLOSED = 130, 141
 
 _COMMANDS = (
     "record",
@@ -24,6 +24,7 @@ _COMMANDS = (
     "check",
     "bisect",
     "history",
+    "shrink",
     "redact",
     "export",
     "info",
@@ -66,9 +67,9 @@ def cli() -> None:
 
     \b
     record and recover make recordings; replay compares two paths, check holds one against the laws; bisect and
-    history find the release or commit that changed the books; redact makes a recording that may be passed on, export
-    writes its books as a table; info and show read recordings; paths lists what they
-    can be replayed under.
+    history find the release or commit that changed the books; shrink keeps what shows a divergence, redact makes a
+    recording that may be passed on, export writes a test or a table; info and show read recordings; paths lists what
+    they can be replayed under.
     Exit codes: 0 same, 1 differs, 125 no verdict, 128 broken input, 129 usage.
     """
 
@@ -90,7 +91,7 @@ def run(arguments: list[str] | None = None) -> int:
         click.echo(f"specdiff: {error}", err=True)
         return next((code for kind, code in _CODES if isinstance(error, kind)), BROKEN)
     except (KeyboardInterrupt, click.Abort):
-        return _INTERRUPTED
+        return INTERRUPTED
     except BrokenPipeError:
         os.dup2(
             os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()

@@ -1,6 +1,6 @@
 """Recordings on disk: save and load. The only place that touches h5py.
 
-One 2-D dataset per table, (columns, rows), each column in chunks of its own; the run attributes, the counts and a
+One 2-D dataset per table, (columns, rows), each column in chunks of its own unless all are few; the run attributes, the counts and a
 digest of every dataset stand in `/manifest`, whose own digest is a root attribute. Reading executes nothing, and
 believes no size before it has been held against the file.
 """
@@ -27,6 +27,9 @@ from .run import run_from_json, stats_from_json, to_json
 from .schema import FORMAT, NONE32, NONE64, VERSION, columns_in
 
 _CHUNK_ROWS = 65536
+_SMALL = (
+    65536  # bytes: a smaller table is one chunk, since every chunk costs about as much as a request
+)
 _MAX_DEFLATE = 1040  # deflate never shrinks by more than 1032 to 1
 _ARRAYS = ("tokens", "experts", "indexer")
 _MANIFEST_LIMIT = 64 << 20  # bytes
@@ -43,7 +46,7 @@ def save(recording: Recording, path: Path, *, force: bool = False) -> None:
         )
     temporary = path.with_name(path.name + ".tmp")
     try:
-        with h5py.File(temporary, "w", libver=("v110", "v110")) as file:
+        with h5py.File(temporary, "w", libver=("v110", "v110"), fs_strategy="none") as file:
             _write(file, recording)
         load(temporary)  # what cannot be read back is no recording
         with open(temporary, "rb+") as handle:
@@ -104,24 +107,25 @@ def _write(file: h5py.File, recording: Recording) -> None:
     }
     text = json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
     _create(file, "manifest", np.frombuffer(text, dtype=np.uint8))
-    file.attrs["format"] = FORMAT
+    # As bytes: one str among the attributes makes the file 4 KiB longer.
+    file.attrs["format"] = np.bytes_(FORMAT)
     file.attrs["version"] = VERSION
-    file.attrs["manifest_sha256"] = hashlib.sha256(text).hexdigest()
+    file.attrs["manifest_sha256"] = np.bytes_(hashlib.sha256(text).hexdigest())
     file.attrs["complete"] = True
 
 
 def _create(file: h5py.File, name: str, array: NDArray[Any]) -> None:
+    """What is empty has no dataset: an empty one takes 270 bytes."""
     if array.size == 0:
-        file.create_dataset(name, data=array)  # HDF5 cannot chunk what is empty
         return
-    table = name in TABLE_NAMES
-    chunk = (
-        (1, min(array.shape[1], _CHUNK_ROWS))
-        if table
-        else (min(len(array), _CHUNK_ROWS), *array.shape[1:])
-    )
+    if array.nbytes <= _SMALL:
+        chunk, level = array.shape, 9
+    elif name in TABLE_NAMES:
+        chunk, level = (1, min(array.shape[1], _CHUNK_ROWS)), 1
+    else:
+        chunk, level = (min(len(array), _CHUNK_ROWS), *array.shape[1:]), 1
     file.create_dataset(
-        name, data=array, chunks=chunk, compression="gzip", compression_opts=1, shuffle=True
+        name, data=array, chunks=chunk, compression="gzip", compression_opts=level, shuffle=True
     )
 
 
@@ -131,8 +135,10 @@ def _read(file: h5py.File) -> Recording:
     declared: Mapping[str, Mapping[str, Any]] = manifest["tables"]
     names = {name: columns_in(version, name, cls) for name, cls in TABLE_NAMES.items()}
     expected = {*(name for name, held in names.items() if held), *_ARRAYS}
-    if declared.keys() != expected or set(file) != expected | {"manifest"}:
-        different = (set(file) - {"manifest"}) ^ expected or declared.keys() ^ expected
+    found = set(file) - {"manifest"}
+    empty = {name for name, table in declared.items() if 0 in table["shape"]}
+    if declared.keys() != expected or not expected - empty <= found <= expected:
+        different = (found | empty) ^ expected or declared.keys() ^ expected
         raise RecordingError(
             f"tables missing or unknown in version {version}: {', '.join(sorted(different))}"
         )
@@ -160,7 +166,7 @@ def _read(file: h5py.File) -> Recording:
 
 
 def _checked_version(file: h5py.File) -> int:
-    if (found := file.attrs.get("format")) != FORMAT:
+    if (found := _attribute(file, "format")) != FORMAT:
         inside = ", ".join(sorted(file)[:5]) or "nothing"
         raise RecordingError(
             f"an HDF5 file, but not a specdiff recording (format {found!r}, {FORMAT!r} was expected; it holds {inside})"
@@ -184,6 +190,12 @@ def _checked_version(file: h5py.File) -> int:
     return int(version)
 
 
+def _attribute(file: h5py.File, name: str) -> Any:
+    """Texts were stored as str at first, and are bytes since."""
+    value = file.attrs.get(name)
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
 def _manifest(file: h5py.File) -> dict[str, Any]:
     if "manifest" not in file:
         raise RecordingError(
@@ -196,7 +208,7 @@ def _manifest(file: h5py.File) -> dict[str, Any]:
         )
     _check_size("manifest", dataset)
     text = dataset[()].tobytes()
-    if hashlib.sha256(text).hexdigest() != file.attrs.get("manifest_sha256"):
+    if hashlib.sha256(text).hexdigest() != _attribute(file, "manifest_sha256"):
         raise RecordingError(_corrupt("manifest"))
     return _checked_manifest(json.loads(text))
 
@@ -241,6 +253,8 @@ def _as_dataset(file: h5py.File, name: str) -> h5py.Dataset:
 
 
 def _dataset(file: h5py.File, name: str, declared: Mapping[str, Any]) -> NDArray[Any]:
+    if name not in file:  # only what is empty may be absent
+        return _checked(name, np.zeros(declared["shape"], declared["dtype"]), declared)
     dataset = _as_dataset(file, name)
     found = (dataset.dtype.str, tuple(dataset.shape))
     expected = (declared["dtype"], tuple(declared["shape"]))
@@ -249,7 +263,10 @@ def _dataset(file: h5py.File, name: str, declared: Mapping[str, Any]) -> NDArray
             f"/{name} is {found[0]} {found[1]}, {expected[0]} {expected[1]} was announced"
         )
     _check_size(name, dataset)
-    array: NDArray[Any] = dataset[()]
+    return _checked(name, dataset[()], declared)
+
+
+def _checked(name: str, array: NDArray[Any], declared: Mapping[str, Any]) -> NDArray[Any]:
     if _digest(array) != declared["sha256"]:
         raise RecordingError(_corrupt(name))
     return array

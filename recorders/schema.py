@@ -203,7 +203,7 @@ class Filters:
     """`ScheduleBatch.filter_batch`, around it; the rows are who is left."""
 
     batch: I64
-    size_before: I64
+    size_before: I64  # absent: requests were left out of the recording, and who was in the batch is not known
     seq_lens_sum_before: I64
     seq_lens_sum_after: I64
     device_sum: I64
@@ -359,7 +359,7 @@ class Sents:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Gaps:
-    """The recorder had to drop events here."""
+    """Events are missing here: the recorder had to drop them, or a cut left them out."""
 
     dropped: I64
 

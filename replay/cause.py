@@ -54,10 +54,10 @@ def _counter_cause(
     if kind is Kind.PREPARE:
         what = "allocated" if difference.quantity is Quantity.KV_ALLOCATED_LEN else "claimed"
         return f"slots {what} at prepare: {change}"
-    return f"{_result(recording, int(cells.row[cell]))}: {change}"
+    return f"{state_of_result(recording, int(cells.row[cell]))}: {change}"
 
 
-def _result(recording: Recording, row: int) -> str:
+def state_of_result(recording: Recording, row: int) -> str:
     rows = recording.result_rows
     if rows.is_retracted[row] == 1:
         return "stale result applied to a retracted request"
@@ -94,7 +94,7 @@ def _sum_cause(columns: Columns, difference: SeriesDiff, cell: int, names: tuple
     says = []
     for name, series in zip(names, (difference.old, difference.new), strict=True):
         value = int(series.values[cell, 0])
-        stale = _stale_sums(columns, series)
+        stale = stale_sums(columns, series)
         state = "" if not true.known[event] else "stale " if stale[cell] else "true "
         says.append(f"{name} holds {'None' if value == NONE64 else f'{state}{value}'}")
     return f"after {kind} {', '.join(says)} ({truth}){_how_many_stale(columns, difference, names)}"
@@ -104,14 +104,14 @@ def _how_many_stale(columns: Columns, difference: SeriesDiff, names: tuple[str, 
     """Of all differing sums, not of this one."""
     said = []
     for name, series in zip(names, (difference.old, difference.new), strict=True):
-        if number := int((_stale_sums(columns, series) & difference.differs).sum()):
+        if number := int((stale_sums(columns, series) & difference.differs).sum()):
             said.append(
                 f"; {number} of the {int(difference.differs.sum())} differing sums are stale under {name}"
             )
     return "".join(said)
 
 
-def _stale_sums(columns: Columns, series: Series) -> torch.Tensor:
+def stale_sums(columns: Columns, series: Series) -> torch.Tensor:
     """Cells whose number contradicts the true lengths (bool)."""
     event = series.cells.event
     true, known = (

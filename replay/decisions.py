@@ -34,7 +34,8 @@ def decisions(recording: Recording) -> Decisions:
     A prefill side decides nothing at a result: it ends every request once its KV has been sent.
     """
     rows = recording.result_rows
-    live = (rows.finished == 0) & (rows.is_retracted == 0) & ~_inside_prompt(recording)
+    inside_prompt, unsure = _inside_prompt(recording)
+    live = (rows.finished == 0) & (rows.is_retracted == 0) & ~inside_prompt
     live &= not recording.run.prefill_side
     row = np.flatnonzero(live)
     qid, event = rows.qid[row].astype(np.int64), _event_of_rows(recording)[row]
@@ -53,6 +54,7 @@ def decisions(recording: Recording) -> Decisions:
     inside = (begins[ends] < finished) & (finished < event[ends])
     behind = _gaps_before(recording, event[ends]) == _gaps_before(recording, finished)
     finish[ends] = np.where(inside | behind, seen, LOST)
+    finish[unsure[row] & (finish == GOES_ON)] = LOST
     return Decisions(row, finish)
 
 
@@ -69,24 +71,32 @@ def _event_of_rows(recording: Recording) -> I64:
     return recording.event_of(Kind.RESULT)[recording.owner(Kind.RESULT)]
 
 
-def _inside_prompt(recording: Recording) -> NDArray[np.bool_]:
-    """Result rows (bool) of a chunk that the prompt goes on behind: its token is thrown away, nothing is decided."""
+def _inside_prompt(recording: Recording) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Result rows (bool) of a chunk that the prompt goes on behind: its token is thrown away, nothing is decided; and
+    rows of which that is not known, since a gap has their extend or their launch."""
     rows, extends = recording.result_rows, recording.extend_rows
     inside = np.zeros(len(rows.qid), dtype=bool)
-    if not (extends.chunked == 1).any():
-        return inside
+    unsure = inside.copy()
+    gaps = len(recording.gaps.dropped)
+    if not gaps and not (extends.chunked == 1).any():
+        return inside, unsure
     size = len(recording.events.kind) + 1
-    key = extends.qid * size + recording.event_of(Kind.EXTEND)[recording.owner(Kind.EXTEND)]
+    extended = recording.event_of(Kind.EXTEND)[recording.owner(Kind.EXTEND)]
+    key = extends.qid * size + extended
     order = np.argsort(key)
     mine = np.flatnonzero(rows.accept_len == NONE32)  # of an extend
     launched = launch_events(recording)[mine]
-    wanted = rows.qid[mine] * size + np.where(
-        launched < 0, _event_of_rows(recording)[mine], launched
+    begins = np.where(launched < 0, _event_of_rows(recording)[mine], launched)
+    at = np.searchsorted(key[order], rows.qid[mine] * size + begins) - 1
+    found = order[at.clip(0)] if len(order) else np.zeros(len(mine), dtype=np.int64)
+    there = at >= 0
+    there[there] = extends.qid[found[there]] == rows.qid[mine[there]]
+    there[there] = _gaps_before(recording, extended[found[there]]) == _gaps_before(
+        recording, begins[there]
     )
-    at = np.searchsorted(key[order], wanted) - 1
-    there = (at >= 0) & (extends.qid[order[at.clip(0)]] == rows.qid[mine])
-    inside[mine[there]] = extends.chunked[order[at[there]]] == 1
-    return inside
+    inside[mine[there]] = extends.chunked[found[there]] == 1
+    unsure[mine] = (gaps > 0) & (~there | (launched < 0))
+    return inside, unsure
 
 
 def launch_events(recording: Recording) -> I64:

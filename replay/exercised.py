@@ -81,7 +81,7 @@ def _batches(recording: Recording) -> dict[str, NDArray[np.bool_]]:
     filters, launches = recording.filters, recording.launches
     early = (filters.num_rows == 0) | (filters.num_rows == filters.size_before)
     return {
-        "filter": ~early,
+        "filter": ~early & (filters.size_before != NONE64),
         "filter-early-return": early,
         "merge": recording.merges.num_rows >= 0,
         "launch-decode": launches.mode == Mode.DECODE,

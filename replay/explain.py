@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,7 @@ from .columns.shared import Columns
 from .diff import SeriesDiff
 from .ledger import Ledger, Series
 from .paths.fixes import ALL, rules_of, subsets
+from .quantity import Quantity
 from .spec import FixSet, Path
 
 
@@ -47,15 +48,17 @@ class Explanation:
 
 
 class Toggles:
-    """The ledgers of every set of fixes near a base, computed when first asked for."""
+    """The ledgers of every set of fixes near a base, computed when first asked for; `quantities`: of these only."""
 
-    def __init__(self, columns: Columns) -> None:
-        self._columns = columns
+    def __init__(self, columns: Columns, quantities: Iterable[Quantity] = Quantity) -> None:
+        self._columns, self._quantities = columns, quantities
         self._ledgers: dict[frozenset[int], Ledger] = {}
 
     def __call__(self, fixes: frozenset[int]) -> Ledger:
         if fixes not in self._ledgers:
-            self._ledgers[fixes] = ledger(self._columns, rules_of(fixes), str(FixSet(fixes)))
+            self._ledgers[fixes] = ledger(
+                self._columns, rules_of(fixes), str(FixSet(fixes)), self._quantities
+            )
         return self._ledgers[fixes]
 
 

@@ -130,6 +130,19 @@ def _claims_the_moon(path: Path) -> None:
         )
 
 
+def test_a_table_without_rows_takes_no_room(real_recording: Path, tmp_path: Path) -> None:
+    """Files written before had a dataset for each of them."""
+    recording, path = hdf5.load(real_recording), tmp_path / "x.h5"
+    hdf5.save(recording, path)
+    with h5py.File(path) as file, h5py.File(real_recording) as old:
+        empty = {name for name in old if 0 in old[name].shape}
+        assert empty and set(file) == set(old) - empty
+    assert path.stat().st_size < 0.7 * real_recording.stat().st_size
+    again = hdf5.load(path)
+    assert again.experts.shape == recording.experts.shape
+    assert len(again.saves.qid) == 0 and again.tokens.tolist() == recording.tokens.tolist()
+
+
 _EMPTY: dict[str, object] = {
     "run": {},
     "tables": {},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -32,14 +34,17 @@ RULED = frozenset(_SLOTS)  # what the rules compute at all
 _NO_RULE = "none of the five fixes bears on it: compare with a lifted path"
 
 
-def ledger(columns: Columns, rules: Rules, path: str) -> Ledger:
+def ledger(
+    columns: Columns, rules: Rules, path: str, quantities: Iterable[Quantity] = Quantity
+) -> Ledger:
     """The books these rules compute over this recording; what no rule is about is not captured.
 
     Raises NoVerdictError where it does not say where its requests begin.
     """
     require_seeds(columns.recording)
     reasons = {quantity: _NO_RULE for quantity in Quantity if quantity not in RULED}
-    return Ledger(path, tuple(_series(columns, quantity, rules) for quantity in Quantity), reasons)
+    series = tuple(_series(columns, quantity, rules) for quantity in quantities)
+    return Ledger(path, series, reasons)
 
 
 def _series(columns: Columns, quantity: Quantity, rules: Rules) -> Series:

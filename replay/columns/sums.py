@@ -116,6 +116,8 @@ class _Step:
         )
         if left in (0, size):
             return before
+        if size == NONE64:  # who left is not known
+            return UNKNOWN
         return Sum(None, True) if self._lazy else truth
 
     def _merge(self, mine: Sum, other: Sum) -> Sum:

@@ -150,6 +150,7 @@ class Batches:
         batch = self._stage.batch(reqs, [UNKNOWN_LEN] * len(reqs))
         batch.seq_lens_sum = UNKNOWN_LEN
         batch.spec_info = self._stage.draft_input([request.qid for request in reqs])
+        batch.spec_info.new_seq_lens = batch.seq_lens  # what a prepare of DFLASH goes by
         return batch
 
     def _requests(self, kind: Kind, ref: int) -> list[Request]:

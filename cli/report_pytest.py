@@ -1,0 +1,123 @@
+"""A regression as a small test file that pytest runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..replay.paths.fixes import FIXES
+from ..replay.quantity import Quantity
+from ..replay.regression import Regression
+from ..replay.spec import Lifted, Origin
+from .console import printable
+from .report_replay import where
+
+_PULL = "https://github.com/sgl-project/sglang/pull"
+_ERA = (
+    "Raw lengths hold slots that a prepare claims ahead of the result, or not, by release: only books that claim as "
+    "{path} does compute these."
+)
+
+
+def test_file(found: Regression, recording: Path, output: Path) -> str:
+    """The text of a test in `output` over the recording in that file."""
+    name, quantity = output.name, found.quantity.value
+    place, right = _literal(found.key)[1:-1], _literal(found.expected[found.key])
+    repo = _needs_repo(found)
+    call = f'values(RECORDING, SGLANG, "{quantity}"{", REPO" if repo else ""})'
+    lines = [
+        f'"""{_headline(found)}',
+        "",
+        *_paragraphs(found, recording, name),
+        '"""',
+        "",
+        "import os",
+        "from pathlib import Path",
+        "",
+        "from specdiff.replay.values import values",
+        "",
+        f"RECORDING = {_located(recording, output)}",
+        "# Whose books: a release, a folder with an sglang source tree, or specdiff's own old and fixed.",
+        f'SGLANG = os.environ.get("SGLANG", {_quoted(str(found.new))})',
+    ]
+    if repo:
+        lines.append('REPO = os.environ.get("SGLANG_REPO")  # the clone that sglang@REV is of')
+    lines += [
+        "",
+        f"# {quantity} as {found.new} computes it: (event, request, when) -> value.",
+        "EXPECTED = {",
+        *(f"    {_literal(key)}: {_literal(value)}," for key, value in found.expected.items()),
+        "}",
+        "",
+        "",
+        "def test_where_it_went_wrong():",
+        f"    computed = {call}",
+        f"    assert computed[{place}] == {right}  # {found.old}: {_literal(found.was)}",
+        "",
+        "",
+        "def test_every_value():",
+        f"    computed = {call}",
+        "    assert {at: computed[at] for at in EXPECTED} == EXPECTED",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _headline(found: Regression) -> str:
+    if not found.first.fixes:
+        return f"{found.quantity.value}: {found.old} against {found.new}."
+    titles = {fix.number: fix.title for fix in FIXES}
+    smallest = min(found.first.fixes, key=len)
+    return "; ".join(f"sglang #{number}: {titles[number]}" for number in sorted(smallest)) + "."
+
+
+def _paragraphs(found: Regression, recording: Path, name: str) -> Iterator[str]:
+    run, first = found.recording.run, found.first
+    smallest = min(first.fixes, key=len, default=frozenset[int]())
+    wrong = "1 value is" if found.num_wrong == 1 else f"{found.num_wrong} values are"
+    yield from (f"{_PULL}/{number}" for number in sorted(smallest))
+    yield from _wrapped(
+        f"What the scheduler of sglang {run.sglang_version} did is in {recording.name}, "
+        f"and {found.quantity.value} is computed from it. "
+        f"First wrong, {found.old} -> {found.new}: {where(first)}. "
+        f"{first.cause[0].upper()}{first.cause[1:]}. {wrong} wrong in all."
+    )
+    if found.quantity is Quantity.KV_COMMITTED_LEN:
+        yield from _wrapped(_ERA.format(path=found.new))
+    yield ""
+    yield f"    SGLANG=sglang==0.5.12 pytest {name}    a release"
+    yield f"    SGLANG=path/to/sglang pytest {name}    a source tree"
+    if _needs_repo(found):
+        yield f"    SGLANG=sglang@main SGLANG_REPO=path/to/sglang pytest {name}    a commit"
+
+
+def _wrapped(text: str) -> Iterator[str]:
+    yield ""
+    safe = printable(text).replace("\\", "\\\\").replace('"""', "'''")
+    yield from textwrap.wrap(safe, 100, break_long_words=False, break_on_hyphens=False)
+
+
+def _needs_repo(found: Regression) -> bool:
+    return any(
+        isinstance(path, Lifted) and path.origin is Origin.REVISION
+        for path in (found.old, found.new)
+    )
+
+
+def _located(recording: Path, output: Path) -> str:
+    if recording.resolve().parent == output.resolve().parent:
+        return f"Path(__file__).with_name({_quoted(recording.name)})"
+    relative = os.path.relpath(recording.resolve(), output.resolve().parent)
+    return f"Path(__file__).parent / {_quoted(relative)}"
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_literal, value))})"
+    return _quoted(value) if isinstance(value, str) else repr(value)
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,83 @@
+"""What shrinking says: how far it has come on stderr, what is left on stdout."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.status import Status
+from rich.text import Text
+
+from ..replay.shrink.shrink import Shrunk
+from ..replay.shrink.shrinking import Progress
+from .console import Output
+from .report_replay import fixes, where
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Telling:
+    """One line that changes on a terminal; elsewhere a line each time that fewer requests or steps are left."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False, markup=False)
+        self._status: Status | None = None
+        self._last: tuple[int, int] | None = None
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._status = self._console.status("shrinking")
+            self._status.start()
+        return self
+
+    def __call__(self, progress: Progress) -> None:
+        says = (
+            f"left: {_count(progress.num_requests, 'request')}, {_count(progress.num_steps, 'step')}, "
+            f"{_count(progress.num_events, 'event')} ({_count(progress.trials, 'trial')})"
+        )
+        if self._status is not None:
+            self._status.update(f"shrinking; {says}")
+        elif (now := (progress.num_requests, progress.num_steps)) != self._last:
+            self._last = now
+            click.echo(f"specdiff: {says}", err=True)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+
+def print_shrunk(made: Shrunk, path: Path) -> None:
+    console, result = Output(), made.shows
+    if made.interrupted:
+        click.echo("specdiff: interrupted; this is the best so far, not the smallest.", err=True)
+    size = f"{path.stat().st_size:,} bytes"
+    console.print(Text.assemble((str(path), "bold"), f"  {size}"))
+    console.print(
+        f"{made.left.num_requests} of {_count(made.before.num_requests, 'request')}, "
+        f"{made.left.num_steps} of {_count(made.before.num_steps, 'step')}, "
+        f"{made.left.num_events} of {_count(made.before.num_events, 'event')}"
+    )
+    (quantity,) = result.quantities
+    assert quantity.first is not None
+    console.print(f"{result.old} against {result.new}: {quantity.quantity.value}")
+    console.print(f"  {where(quantity.first)}; fixes: {fixes(quantity.first)}")
+    console.print(f"  {quantity.first.cause}")
+    paths = f"--old {shlex.quote(str(result.old))} --fixed {shlex.quote(str(result.new))}"
+    test = f"test_{path.stem.replace('-', '_').replace('.', '_')}.py"
+    console.print(
+        f"a test of it: specdiff export {shlex.quote(str(path))} --format pytest {paths} -o {test}"
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,234 @@
+"""A recording with fewer requests and fewer events, in which every value that is left is what was recorded.
+
+Nothing is computed anew: what concerns whole batches and is no longer true of them becomes absent (the server's sums, its
+batch-level count), only counts of rows and the numbers of requests follow what is left. Wherever events of a request that
+is kept were left out, at the head and the tail too, a GAP stands, as where the recorder drops some.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import schema
+from .composition import members_before
+from .derived import Derived
+from .recording import Recording, columns
+from .schema import EVENT_TABLES, NONE64, ROW_TABLES, Kind
+from .slices import kept_tokens
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from .schema import I64
+
+    Mask = NDArray[np.bool_]
+
+# What the server computed of a whole batch, by table.
+_OF_BATCHES = {
+    "extends": ("seq_lens_sum",),
+    "prepares": ("seq_lens_sum_before", "seq_lens_sum_after", "device_sum"),
+    "launches": ("seq_lens_sum_entry", "seq_lens_sum"),
+    "results": ("batch_accepted_drafts",),
+    "filters": ("seq_lens_sum_before", "seq_lens_sum_after", "device_sum"),
+    "merges": (
+        "seq_lens_sum_before",
+        "other_seq_lens_sum",
+        "seq_lens_sum_after",
+        "device_sum",
+    ),
+}
+
+
+_APART = 1 << 32  # far more batches or sessions than any recording has
+
+
+class Cutter:
+    """Cuts one recording, any number of times. `source`: sha256 of the file that it was read from."""
+
+    def __init__(self, recording: Recording, source: str) -> None:
+        self.recording, self._source = recording, source
+        self._members = members_before(recording)
+        self._occupied = self._members[Kind.MERGE].count(_everybody(recording)) > 0
+        self._rows = {kind: _Rows(recording, kind) for kind in ROW_TABLES}
+
+    def concerned(self, requests: Mask) -> Mask:
+        """Events (bool) that concern one of these requests (bool, by qid). A GAP concerns everybody."""
+        recording = self.recording
+        concerned = np.ones(len(recording.events.kind), dtype=bool)
+        if requests.all():
+            return concerned
+        for kind in EVENT_TABLES:
+            if kind in ROW_TABLES:
+                concerned[recording.event_of(kind)] = self._rows[kind].count(requests) > 0
+            elif hasattr(recording.event_table(kind), "qid"):
+                mine = requests[recording.event_table(kind).qid]
+                concerned[recording.event_of(kind)] = mine
+        concerned[recording.event_of(Kind.FILTER)] |= self._before(Kind.FILTER, requests) > 0
+        concerned[recording.event_of(Kind.MERGE)] &= self._joined(requests)
+        concerned[recording.event_of(Kind.LAUNCH)] |= self._answered(requests)
+        return concerned
+
+    def __call__(self, requests: Mask, events: Mask) -> Recording:
+        """`requests` (bool, by qid) and `events` (bool, by place) are kept. `derived` says so."""
+        recording, whole = self.recording, bool(requests.all())
+        concerned = self.concerned(requests)
+        kept = concerned & events & (recording.events.kind != Kind.GAP)
+        spine, gaps = _spine(recording, np.flatnonzero(concerned), kept)
+        tables = {**self._tables(requests, kept), "events": spine, "gaps": gaps}
+        if not whole:
+            _without_sums(tables)
+            left = kept[recording.event_of(Kind.FILTER)]
+            size = np.where(
+                self._members[Kind.FILTER].known, self._before(Kind.FILTER, requests), NONE64
+            )
+            tables["filters"] = replace(tables["filters"], size_before=size[left])
+            self._parted(tables, requests, kept)
+        return self._recording(tables, requests, kept)
+
+    def _recording(self, tables: dict[str, Any], requests: Mask, kept: Mask) -> Recording:
+        recording = self.recording
+        finishes = kept[recording.event_of(Kind.FINISH)]
+        tokens, counts = kept_tokens(recording, requests, kept[recording.event_of(Kind.RESULT)])
+        tables["results"] = replace(_paired(tables), num_tokens=counts)
+        left_out = len(requests) - int(requests.sum())
+        says = f"{requests.sum()} of {len(requests)} requests and {kept.sum()} of {len(kept)} events kept"
+        return replace(
+            recording,
+            derived=(*recording.derived, Derived("cut", self._source, says, left_out)),
+            rids=tuple(np.array(recording.rids, dtype=object)[requests]),
+            details=tuple(np.array(recording.details, dtype=object)[requests]),
+            requests=_masked(recording.requests, requests),
+            tokens=recording.tokens[tokens],
+            experts=recording.experts[np.repeat(finishes, recording.finishes.experts_stored)],
+            indexer=recording.indexer[np.repeat(finishes, recording.finishes.indexer_stored)],
+            **tables,
+        )
+
+    def _tables(self, requests: Mask, kept: Mask) -> dict[str, Any]:
+        """Every event and row table, less what is left out, with requests and rows counted anew."""
+        number = np.cumsum(requests) - 1
+        made: dict[str, Any] = {}
+        for kind, cls in EVENT_TABLES.items():
+            mine = kept[self.recording.event_of(kind)]
+            table = _masked(self.recording.event_table(kind), mine)
+            if kind in ROW_TABLES:
+                rows = self._rows[kind]
+                table = replace(table, num_rows=rows.count(requests)[mine])
+                left = _masked(rows.table, mine[rows.owner] & requests[rows.table.qid])
+                made[f"{kind.name.lower()}_rows"] = _renumbered(left, number)
+            made[cls.__name__.lower()] = _renumbered(table, number)
+        return made
+
+    def _before(self, kind: Kind, requests: Mask) -> I64:
+        return self._members[kind].count(requests)
+
+    def _joined(self, requests: Mask) -> Mask:
+        """Merges (bool) by which one of these requests came into a batch; to who was in it already, nothing happened."""
+        before = self._before(Kind.MERGE, requests)
+        joined: Mask = self._rows[Kind.MERGE].count(requests) > before
+        return joined | ~self._members[Kind.MERGE].known
+
+    def _answered(self, requests: Mask) -> Mask:
+        """Launches (bool) whose result one of these requests is in."""
+        recording = self.recording
+        mine = self._rows[Kind.RESULT].count(requests) > 0
+        return np.isin(recording.launches.launch, recording.results.launch[mine])
+
+    def _parted(self, tables: dict[str, Any], requests: Mask, kept: Mask) -> None:
+        """Numbers of batches and sessions are of others from where what happened to them is not here any more.
+
+        A batch that only lost its kept requests never emptied: what is merged into it then meets nobody known. Behind
+        a turn that is left out, what the next turn of its session inherits is not here.
+        """
+        recording = self.recording
+        merges, saves = recording.merges, recording.saves
+        left = (self._members[Kind.MERGE].count(requests) == 0) & self._occupied
+        batches = _Parting(merges.batch[left], recording.event_of(Kind.MERGE)[left])
+        lost = ~requests[saves.qid]
+        sessions = _Parting(saves.session[lost], recording.event_of(Kind.SESSION_SAVE)[lost])
+        for kind, cls in EVENT_TABLES.items():
+            event = recording.event_of(kind)
+            name, event = cls.__name__.lower(), event[kept[event]]
+            for column, parting in (("batch", batches), ("other", batches), ("session", sessions)):
+                if hasattr(tables[name], column):
+                    numbers = parting(getattr(tables[name], column), event)
+                    tables[name] = replace(tables[name], **{column: numbers})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Parting:
+    """Number `number[i]` is of something else since event `since[i]`."""
+
+    number: I64
+    since: I64
+
+    def __call__(self, numbers: I64, event: I64) -> I64:
+        mine = self.number[:, None] == numbers
+        times = np.count_nonzero(mine & (self.since[:, None] <= event), axis=0)
+        parted: I64 = numbers + times * _APART
+        return parted
+
+
+class _Rows:
+    """The row table of a kind, and which event owns each row."""
+
+    def __init__(self, recording: Recording, kind: Kind) -> None:
+        self.table, self.owner = recording.row_table(kind), recording.owner(kind)
+        self._size = len(recording.event_table(kind).num_rows)
+
+    def count(self, requests: Mask) -> I64:
+        """Per event: how many of its rows are of these requests."""
+        mine = self.owner[requests[self.table.qid]]
+        return np.bincount(mine, minlength=self._size).astype(np.int64)
+
+
+def _spine(recording: Recording, concerned: I64, kept: Mask) -> tuple[schema.Events, schema.Gaps]:
+    """One GAP for each run of events that are left out; a GAP that was there is part of its run."""
+    stays = kept[concerned]
+    begins = ~stays
+    begins[1:] &= stays[:-1]
+    at = concerned[stays | begins]
+    left = stays[stays | begins]
+    kind = np.where(left, recording.events.kind[at], int(Kind.GAP))
+    ref = np.zeros_like(kind)
+    for value in np.unique(kind):
+        ref[kind == value] = np.arange(np.count_nonzero(kind == value))
+    events = schema.Events(kind, ref, recording.events.iteration[at], recording.events.time_ns[at])
+    lost = np.ones(len(recording.events.kind), dtype=np.int64)
+    lost[recording.event_of(Kind.GAP)] = recording.gaps.dropped
+    run = (np.cumsum(begins) - 1)[~stays]
+    dropped = np.zeros(int(begins.sum()), dtype=np.int64)
+    np.add.at(dropped, run, lost[concerned[~stays]])
+    return events, schema.Gaps(dropped)
+
+
+def _everybody(recording: Recording) -> Mask:
+    return np.ones(len(recording.rids), dtype=bool)
+
+
+def _without_sums(tables: dict[str, Any]) -> None:
+    for name, absent in _OF_BATCHES.items():
+        table = tables[name]
+        nothing = np.full(len(table.num_rows), NONE64, dtype=np.int64)
+        tables[name] = replace(table, **dict.fromkeys(absent, nothing))
+
+
+def _paired(tables: dict[str, Any]) -> schema.Results:
+    """A result whose launch is left out answers none."""
+    results: schema.Results = tables["results"]
+    there = np.isin(results.launch, tables["launches"].launch)
+    return replace(results, launch=np.where(there, results.launch, NONE64))
+
+
+def _masked(table: Any, mask: Mask) -> Any:
+    return type(table)(*(values[mask] for _, values in columns(table)))
+
+
+def _renumbered(table: Any, number: I64) -> Any:
+    if not any(field.name == "qid" for field in dataclasses.fields(table)):
+        return table
+    return replace(table, qid=number[table.qid].astype(table.qid.dtype))

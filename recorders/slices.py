@@ -1,0 +1,41 @@
+"""Which tokens of `Recording.tokens` belong to which request."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .recording import Recording, row_starts
+from .schema import Kind
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from .schema import I64
+
+
+def kept_tokens(
+    recording: Recording, requests: NDArray[np.bool_], results: NDArray[np.bool_]
+) -> tuple[NDArray[np.bool_], I64]:
+    """The tokens (bool) of these requests (by qid) in these results (by row), and how many each kept result has.
+
+    Every row of a result has as many, padded to the stride. Where they cannot be shared out evenly, nobody knows whose
+    they are: they stay where all rows do, and are left out elsewhere.
+    """
+    table, rows = recording.results, requests[recording.result_rows.qid]
+    counts, sizes = table.num_tokens, table.num_rows
+    width = np.where(
+        (sizes > 0) & (counts % np.maximum(sizes, 1) == 0), counts // np.maximum(sizes, 1), 0
+    )
+    kept_rows = np.bincount(recording.owner(Kind.RESULT)[rows], minlength=len(sizes))
+    result = np.repeat(np.arange(len(counts)), counts)
+    place = np.arange(len(result)) - row_starts(counts)[result]
+    row = row_starts(sizes)[result] + place // np.maximum(width[result], 1)
+    even = width[result] > 0
+    mine = np.where(
+        even, np.append(rows, False)[np.where(even, row, -1)], (kept_rows == sizes)[result]
+    )
+    mask = mine & results[result]
+    left = np.bincount(result[mask], minlength=len(counts)).astype(np.int64)
+    return mask, left[results]

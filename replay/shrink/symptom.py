@@ -1,0 +1,81 @@
+"""The question that shrinking asks over and over: do these two paths still part here, and for the same reason?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from ...recorders.errors import NoVerdictError
+from ...recorders.recording import Recording
+from ..branch import branch
+from ..columns.shared import Columns
+from ..diff import SeriesDiff, diff
+from ..explain import Toggles, explain
+from ..ledger import Ledger
+from ..lift.ledger import ledger_of
+from ..lift.open import books_of
+from ..observed import observed
+from ..quantity import Quantity
+from ..spec import FixSet, Lifted, Path
+
+_Ledgers = Callable[[Columns, Toggles], Ledger]
+
+
+@dataclass(frozen=True, slots=True)
+class Symptom:
+    """What two divergences of one sort have in common: no request, no step, no number."""
+
+    quantity: Quantity
+    branch: tuple[str, ...]
+    fixes: frozenset[frozenset[int]]  # the minimal sets that explain it; empty: unexplained
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    event: int
+    qid: int | None  # None: the value is of a whole batch
+    symptom: Symptom
+
+
+class Question:
+    """Where do two paths first part over one quantity? Lifted books are opened and compiled once."""
+
+    def __init__(self, old: Path, new: Path, quantity: Quantity) -> None:
+        self.old, self.new, self.quantity = old, new, quantity
+        self._ledgers = _ledgers(old), _ledgers(new)
+
+    def __call__(self, recording: Recording) -> Found | None:
+        """None: they do not, or a path cannot run here."""
+        columns = Columns(recording)
+        toggles = Toggles(columns, (self.quantity,))
+        try:
+            old, new = (made(columns, toggles) for made in self._ledgers)
+        except NoVerdictError:
+            return None
+        old = replace(old, series=(old[self.quantity],))
+        (difference,) = diff(recording, old, new)
+        places = torch.nonzero(difference.differs).flatten()
+        return self._found(columns, toggles, difference, int(places[0])) if len(places) else None
+
+    def _found(
+        self, columns: Columns, toggles: Toggles, difference: SeriesDiff, cell: int
+    ) -> Found:
+        fixes = explain(toggles, difference, self.old, self.new).of_cell(cell)
+        cells = difference.old.cells
+        qid = int(cells.qid[cell])
+        return Found(
+            event=int(cells.event[cell]),
+            qid=None if qid < 0 else qid,
+            symptom=Symptom(self.quantity, branch(columns, difference, cell), frozenset(fixes)),
+        )
+
+
+def _ledgers(path: Path) -> _Ledgers:
+    if isinstance(path, FixSet):
+        return lambda _, toggles: toggles(path.fixes)
+    if isinstance(path, Lifted):
+        books = books_of(path)
+        return lambda columns, _: ledger_of(columns, books, str(path))
+    return lambda columns, _: observed(columns)

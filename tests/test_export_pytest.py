@@ -1,0 +1,89 @@
+"""An exported test, run as a maintainer would: it fails on the release before the fix and passes on the one that holds it."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lifting import files_of, write_tree
+from specdiff.cli.inputs import bundled
+from specdiff.cli.main import BROKEN, NO_VERDICT, SAME, USAGE, run
+from specdiff.recorders.errors import NoVerdictError
+from specdiff.replay.values import values
+
+RECORDING = bundled() / "0.5.12-experts-overshoot.h5"
+PATHS = ("--old", "old+24851", "--fixed", "fixed", "--quantity", "routed_experts")
+
+
+def export(recording: Path, test: Path, *arguments: str) -> int:
+    return run(["export", str(recording), "--format", "pytest", "-o", str(test), *arguments])
+
+
+def played(test: Path, sglang: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test.name],
+        cwd=test.parent,
+        env={**os.environ, "SGLANG": sglang},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_pytest_fails_before_the_fix_and_passes_with_it(tmp_path: Path) -> None:
+    """The release before by its number, the one that holds the fix as a maintainer has it: a source tree."""
+    recording, test = tmp_path / "small.h5", tmp_path / "test_26126.py"
+    shutil.copy(RECORDING, recording)
+    assert export(recording, test, *PATHS) == SAME
+    before = played(test, "sglang==0.5.12")
+    assert before.returncode == 1 and "2 failed" in before.stdout, before.stdout + before.stderr
+    assert "assert (0, 23) == (0, 20)" in before.stdout
+    after = played(test, str(write_tree(tmp_path / "sglang", files_of("0.5.13"))))
+    assert after.returncode == 0 and "2 passed" in after.stdout, after.stdout + after.stderr
+
+
+def test_the_file_is_small_plain_python_that_needs_only_specdiff(tmp_path: Path) -> None:
+    test = tmp_path / "test_26126.py"
+    assert export(RECORDING, test, *PATHS) == SAME
+    text = test.read_text()
+    tree = ast.parse(text)
+    imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert imported == {"pathlib", "specdiff.replay.values"}
+    assert len(text.splitlines()) < 70 and max(map(len, text.splitlines())) <= 110
+    docstring = ast.get_docstring(tree)
+    assert docstring is not None
+    for said in ("#26126", "pull/26126", "sglang 0.5.12", "behind the stop", "finish (event"):
+        assert said in docstring, said
+    assert str(tmp_path) not in text and '"0.5.12-experts-overshoot.h5"' not in text
+    relative = os.path.relpath(RECORDING, tmp_path)
+    assert f'Path(__file__).parent / "{relative}"' in text
+
+
+def test_what_cannot_be_a_test_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    test, mix = tmp_path / "test_x.py", bundled() / "0.5.10-random.h5"
+    assert export(mix, test) == USAGE
+    assert "specdiff shrink" in capsys.readouterr().err
+    assert export(RECORDING, test, "--old", "fixed") == NO_VERDICT
+    assert export(RECORDING, test, *PATHS, "--quantity", "finish") == USAGE
+    assert export(tmp_path / "no.h5", test, *PATHS) == BROKEN
+    assert not test.exists()
+    test.write_text("mine")
+    assert export(RECORDING, test, *PATHS) == BROKEN and test.read_text() == "mine"
+
+
+def test_a_value_that_is_not_computed_is_no_pass() -> None:
+    computed = values(RECORDING, "fixed", "routed_experts")
+    with pytest.raises(
+        NoVerdictError, match="fixed computes no routed_experts before event 7 of x"
+    ):
+        computed[7, "x", "before"]
+    assert not values(RECORDING, "fixed", "finish")  # the five fixes say nothing of it

@@ -1,0 +1,150 @@
+"""Shrinking random mixes: the smallest part that still shows the same divergence, and says what it was made from."""
+
+from __future__ import annotations
+
+import hashlib
+import runpy
+import signal
+from pathlib import Path
+
+import pytest
+
+from cuts import SOURCE
+from lifting import bundled_recording
+from specdiff.cli import report_shrink
+from specdiff.cli.inputs import bundled
+from specdiff.cli.main import BROKEN, INTERRUPTED, NO_VERDICT, SAME, USAGE, run
+from specdiff.recorders import hdf5
+from specdiff.replay import spec
+from specdiff.replay.quantity import Quantity
+from specdiff.replay.shrink.shrinking import Progress, Shrinking
+from specdiff.replay.shrink.symptom import Question
+from specdiff.replay.verdict import replay
+
+MIX = "0.5.10-random"
+SETTLED, ROWS = "kv_committed_len_settled", "routed_experts"
+# The release before each fix, and the release that holds it: 23456 and 24851 came with the same one.
+FIXES = {
+    22651: ("sglang==0.5.10", "sglang==0.5.11", SETTLED),
+    23456: ("sglang==0.5.11", "sglang==0.5.12", SETTLED),
+    24851: ("sglang==0.5.11", "sglang==0.5.12", ROWS),
+    26126: ("sglang==0.5.12", "sglang==0.5.13", ROWS),
+}
+
+
+def shrinking(name: str, old: str, new: str, quantity: str) -> tuple[Shrinking, Question]:
+    question = Question(spec.parse(old), spec.parse(new), Quantity(quantity))
+    recording = bundled_recording(name)
+    found = question(recording)
+    assert found is not None
+    made = Shrinking(recording, SOURCE, question, found, lambda _: None)
+    made.run()
+    return made, question
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "quantity", "requests"),
+    [
+        (MIX, "old", "fixed", SETTLED, 1),
+        (MIX, "old", "old+22651", SETTLED, 1),
+        (MIX, "old", "fixed", "kv_committed_len", 1),
+        (MIX, "old", "fixed", "seq_lens_sum", 2),
+        (MIX, "observed", "sglang==0.5.23", "spec_histogram", 1),
+        # What a server summed up is of all its requests: not one can go, and steps only while the truth can be told.
+        ("0.5.10-stale-stop", "observed", "fixed-22651", "seq_lens_sum", 8),
+        ("0.5.15-session-hole", "observed", "sglang==0.5.14", "session_committed", 1),
+    ],
+)
+def test_not_one_request_or_step_more_can_be_left_out(
+    name: str, old: str, new: str, quantity: str, requests: int
+) -> None:
+    made, question = shrinking(name, old, new, quantity)
+    left = made.progress()
+    assert left.num_requests == requests and left.num_steps <= 13
+    found = question(made.recording())
+    assert found is not None and found.symptom == made.found.symptom
+    for qid in made.best.requests.nonzero()[0].tolist():
+        assert not made.shows(made.without_request(qid))
+    for step in made.steps(made.best):
+        assert not made.shows(made.without_step(step))
+
+
+@pytest.mark.parametrize("fix", FIXES)
+def test_from_a_random_mix_to_a_test_that_the_fix_passes(
+    fix: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new, quantity = FIXES[fix]
+    source, small, test = bundled() / f"{MIX}.h5", tmp_path / "small.h5", tmp_path / "test_small.py"
+    paths = ["--old", old, "--fixed", new, "--quantity", quantity]
+    assert run(["shrink", str(source), "-o", str(small), *paths]) == SAME
+    assert run(["export", str(small), "--format", "pytest", "-o", str(test), *paths]) == SAME
+    whole, shrunk = hdf5.load(source), hdf5.load(small)
+    assert small.stat().st_size < 11_000 and len(shrunk.rids) == 1
+    (step,) = shrunk.derived
+    assert step.source == hashlib.sha256(source.read_bytes()).hexdigest()
+    assert step.requests_left_out == 79 and step.says.startswith("1 of 80 requests, ")
+    assert not set(shrunk.rids) & set(whole.rids) and shrunk.run.command == ()
+    before, after = (
+        replay(r, spec.parse(old), spec.parse(new), [Quantity(quantity)]).quantities[0].first
+        for r in (whole, shrunk)
+    )
+    assert before is not None and after is not None and (frozenset({fix}),) == after.fixes
+    assert (before.kind, before.step, before.old, before.new, before.cause, before.fixes) == (
+        (after.kind, after.step, after.old, after.new, after.cause, after.fixes)
+    )
+    text = test.read_text()
+    assert f"pull/{fix}" in text and "sglang 0.5.10" in text and f"step {after.step}" in text
+    for path, passes in ((old, False), (new, True)):
+        monkeypatch.setenv("SGLANG", path)
+        tests = runpy.run_path(str(test))
+        for name in ("test_where_it_went_wrong", "test_every_value"):
+            if passes:
+                tests[name]()
+            else:
+                with pytest.raises(AssertionError):
+                    tests[name]()
+
+
+def test_tokens_and_ids_are_kept_where_asked(tmp_path: Path) -> None:
+    out = tmp_path / "x.h5"
+    assert run(["shrink", str(bundled() / f"{MIX}.h5"), "-o", str(out), "--keep-tokens"]) == SAME
+    whole, shrunk = bundled_recording(MIX), hdf5.load(out)
+    assert shrunk.rids == ("r1-3",) and shrunk.run.command == whole.run.command
+    qid = whole.rids.index("r1-3")
+    assert shrunk.details == (whole.details[qid],)
+    assert len(set(shrunk.tokens.tolist()) - {0}) > 2
+
+
+def test_ctrl_c_leaves_the_best_so_far(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Interrupted at the second success: then the tail is gone, and some requests, but not all that could."""
+    told: list[Progress] = []
+
+    def tell(_: report_shrink.Telling, progress: Progress) -> None:
+        told.append(progress)
+        if len(told) == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(report_shrink.Telling, "__call__", tell)
+    out = tmp_path / "x.h5"
+    arguments = ["shrink", str(bundled() / f"{MIX}.h5"), "-o", str(out)]
+    assert run([*arguments, "--quantity", "seq_lens_sum"]) == INTERRUPTED
+    said, left = capsys.readouterr(), hdf5.load(out)
+    assert 2 < len(left.rids) < 80 and len(told) == 2
+    assert "interrupted" in said.err and f"{told[-1].num_requests} of 80 requests" in said.out
+    assert replay(left, spec.OLD, spec.FIXED, [Quantity.SEQ_LENS_SUM]).quantities[0].num_differed
+
+
+def test_what_does_not_differ_is_not_shrunk(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], real_recording: Path
+) -> None:
+    out = tmp_path / "x.h5"
+    arguments = ["shrink", str(real_recording), "-o", str(out)]
+    assert run([*arguments, "--old", "fixed"]) == NO_VERDICT
+    assert "same, " in capsys.readouterr().err and not out.exists()
+    assert run([*arguments, "--quantity", "indexer_topk"]) == NO_VERDICT
+    assert run(["shrink", str(tmp_path), "-o", str(out)]) == USAGE
+    out.write_text("mine")
+    assert run(arguments) == BROKEN and out.read_text() == "mine"
+    assert "--force" in capsys.readouterr().err
