@@ -20,8 +20,9 @@ import time
 from pathlib import Path
 
 import torch
-from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
 from hypothesis.errors import Flaky
+from hypothesis.internal.conjecture import engine
 from hypothesis.stateful import get_state_machine_test
 
 from hunt_leave import leave
@@ -38,6 +39,9 @@ from specdiff.replay.lift.open import books_of
 def main() -> int:
     options = _options()
     torch.set_num_threads(1)  # thousands of tiny tensors
+    engine.MAX_SHRINKING_SECONDS = round(
+        60 * options.shrink_minutes
+    )  # five are few for real schedulers
     with tempfile.TemporaryDirectory() as folder:
         pack = _pack(options, Path(folder))
         began, root = time.monotonic(), options.seed
@@ -60,9 +64,7 @@ def _pack(options: argparse.Namespace, folder: Path) -> Pack:
         if server.runs_on(release) and (not options.servers or server.name in options.servers)
     )
     judge = Judge(_books(options), frozenset(options.silence))
-    return Pack(
-        options.release, folder, servers, judge, (*KNOWN_STOPS, *options.known_stop)
-    )
+    return Pack(options.release, folder, servers, judge, (*KNOWN_STOPS, *options.known_stop))
 
 
 def _books(options: argparse.Namespace) -> Books:
@@ -79,6 +81,7 @@ def _round(pack: Pack, root: int, options: argparse.Namespace) -> None:
             deadline=None,
             database=None,
             print_blob=False,
+            verbosity=Verbosity.quiet,
             report_multiple_bugs=False,
             suppress_health_check=list(HealthCheck),
             phases=(Phase.generate,) if options.no_shrink else (Phase.generate, Phase.shrink),
@@ -114,6 +117,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--known-stop", nargs="*", default=[], metavar="TEXT", help="of an error to pass over"
     )
+    parser.add_argument("--shrink-minutes", type=float, default=15.0)
     parser.add_argument("--examples", type=int, default=150, help="scenarios of one seed")
     parser.add_argument("--rules", type=int, default=40, help="rules of one scenario")
     parser.add_argument("--no-shrink", action="store_true", help="leave what is found as it is")

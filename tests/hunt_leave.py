@@ -5,10 +5,11 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from arena import STRICT
+from arena import switches
 from children import rig, specdiff
 from hunt_pack import Found
 from judge import Judge, Wrong
+from specdiff.fixtures.rig.releases import find_release
 from specdiff.fixtures.rig.written import write_scenario
 from specdiff.recorders import hdf5
 from specdiff.recorders.recording import Recording
@@ -28,12 +29,12 @@ def leave(found: Found, judge: Judge, release: str, name: str, out: Path) -> str
     recording = recording if same else found.recording
     if recording is not None:
         hdf5.save(recording, path.with_suffix(".h5"), force=True)
-    switches = " ".join(f"{name}={value}" for name, value in STRICT.items())
+    checks = " ".join(f"{name}={value}" for name, value in switches(find_release(release)).items())
     text = (
         f"{found.wrong}\n"
         f"{len(found.scenario.requests)} requests; a fresh process that plays it shows "
         f"{'the same' if same else again or 'nothing wrong'}:\n"
-        f"{switches} python -m specdiff.fixtures.rig --sglang {release} --scenario {path}"
+        f"{checks} python -m specdiff.fixtures.rig --sglang {release} --scenario {path}"
     )
     path.with_suffix(".txt").write_text(text + "\n")
     return f"{text}\nleft in {path}, .txt{' and .h5' if recording else ''}"
@@ -42,7 +43,8 @@ def leave(found: Found, judge: Judge, release: str, name: str, out: Path) -> str
 def _play_again(path: Path, release: str, judge: Judge) -> tuple[Recording | None, Wrong | None]:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "again"
-        done = specdiff("record", "-o", out, "--", *rig(release, str(path)), env=STRICT)
+        checks = switches(find_release(release))
+        done = specdiff("record", "-o", out, "--", *rig(release, str(path)), env=checks)
         made = list(out.glob("*.h5"))
         recording = hdf5.load(made[0]) if made else None
     if recording and (wrong := judge.judge(recording)):
