@@ -37,6 +37,7 @@ class Pack:
     steps: int = 0
     requests: int = 0
     passed_over: int = 0
+    unsteady: int = 0  # seeds
     found: Found | None = None
     _arenas: dict[str, Arena] = field(default_factory=dict)
     _errors: dict[str, type[AssertionError]] = field(default_factory=dict)
