@@ -122,7 +122,7 @@ def _options() -> argparse.Namespace:
         "--known-stop", nargs="*", default=[], metavar="TEXT", help="of an error to pass over"
     )
     parser.add_argument("--shrink-minutes", type=float, default=15.0)
-    parser.add_argument("--examples", type=int, default=150, help="scenarios of one seed")
+    parser.add_argument("--examples", type=int, default=40, help="scenarios of one seed")
     parser.add_argument("--rules", type=int, default=40, help="rules of one scenario")
     parser.add_argument("--no-shrink", action="store_true", help="leave what is found as it is")
     parser.add_argument("--out", type=Path, default=Path("build/hunt"))
