@@ -12,6 +12,7 @@ Seeds are printed: a hunt can be repeated.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import random
 import sys
 import tempfile
@@ -26,7 +27,7 @@ from hypothesis.stateful import get_state_machine_test
 
 from hunt_leave import leave
 from hunt_machine import Machine
-from hunt_pack import KNOWN_STOPS, Pack
+from hunt_pack import KNOWN_STOPS, Pack, TimeIsUp
 from judge import Judge
 from lifting import lifted
 from play import SERVERS
@@ -38,20 +39,21 @@ from specdiff.replay.lift.open import books_of
 def main() -> int:
     options = _options()
     torch.set_num_threads(1)  # thousands of tiny tensors
-    engine.MAX_SHRINKING_SECONDS = round(
-        60 * options.shrink_minutes
-    )  # five are few for real schedulers
+    # Five minutes, its own limit, are few where every try is a scheduler's run.
+    engine.MAX_SHRINKING_SECONDS = round(60 * options.shrink_minutes)
     with tempfile.TemporaryDirectory() as folder:
         pack = _pack(options, Path(folder))
         began, root = time.monotonic(), options.seed
-        while pack.found is None and time.monotonic() - began < 60 * options.minutes:
-            _round(pack, root, options)
-            root += 1
-        print(_summary(pack, options, root - 1, time.monotonic() - began))
+        with contextlib.suppress(TimeIsUp):
+            while pack.found is None and root - options.seed < options.seeds:
+                _round(pack, root, options)
+                root += 1
+        last = root - 1 if pack.found or root - options.seed == options.seeds else root
+        print(_summary(pack, options, last, time.monotonic() - began))
     if pack.found is None:
         print("nothing found")
         return 0
-    print(leave(pack.found, pack.judge, options.release, f"seed{root - 1}", options.out))
+    print(leave(pack.found, pack.judge, options.release, f"seed{last}", options.out))
     return 1
 
 
@@ -63,7 +65,9 @@ def _pack(options: argparse.Namespace, folder: Path) -> Pack:
         if server.runs_on(release) and (not options.servers or server.name in options.servers)
     )
     judge = Judge(_books(options), frozenset(options.silence))
-    return Pack(options.release, folder, servers, judge, (*KNOWN_STOPS, *options.known_stop))
+    deadline = time.monotonic() + 60 * options.minutes
+    stops = (*KNOWN_STOPS, *options.known_stop)
+    return Pack(options.release, folder, servers, judge, deadline, stops)
 
 
 def _books(options: argparse.Namespace) -> Books:
@@ -117,6 +121,7 @@ def _options() -> argparse.Namespace:
     names = [server.name for server in SERVERS]
     parser.add_argument("--servers", nargs="*", choices=names, metavar="NAME", help=str(names))
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
+    parser.add_argument("--seeds", type=int, default=1 << 30, help="how many at most")
     parser.add_argument("--silence", nargs="*", default=[], metavar="LAW")
     parser.add_argument(
         "--known-stop", nargs="*", default=[], metavar="TEXT", help="of an error to pass over"

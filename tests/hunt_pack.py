@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,12 +27,17 @@ class Found:
     wrong: Wrong
 
 
+class TimeIsUp(KeyboardInterrupt):
+    """Hypothesis lets this one through."""
+
+
 @dataclass
 class Pack:
     release: str
     folder: Path
     servers: tuple[Server, ...]
     judge: Judge
+    deadline: float  # of time.monotonic(); what is found before is shrunk after it
     known_stops: tuple[str, ...] = KNOWN_STOPS
     plays: Counter[str] = field(default_factory=Counter)  # by server
     steps: int = 0
@@ -43,6 +49,9 @@ class Pack:
     _errors: dict[str, type[AssertionError]] = field(default_factory=dict)
 
     def play(self, which: int) -> Play:
+        """Raises TimeIsUp."""
+        if self.found is None and time.monotonic() > self.deadline:
+            raise TimeIsUp
         server = self.servers[which % len(self.servers)]
         if server.name not in self._arenas:
             folder = self.folder / server.name.replace(" ", "-")

@@ -29,9 +29,8 @@ NEWEST = "0.5.23"
 
 def hunt(out: Path, release: str, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(HUNT), "--release", release, "--out", str(out), "--seed", "7"]
-    return subprocess.run(
-        [*command, "--minutes", "0.001", *options], capture_output=True, text=True, check=False
-    )
+    command += ["--seeds", "1", "--minutes", "30", *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.live
@@ -108,8 +107,9 @@ def _act(play: Play) -> None:
     play.abort("c")
     while play.waiting:
         play.step(5)
-    play.ask(RequestScript("e", prompt_len=5, session="t", return_routed_experts=True))
-    play.ask(RequestScript("f", prompt_len=4, session="s", max_new_tokens=9))
+    # b was answered before a: the rig enters its next turn first.
+    play.ask(RequestScript("e", prompt_len=4, session="s", max_new_tokens=9))
+    play.ask(RequestScript("f", prompt_len=5, session="t", return_routed_experts=True))
     play.ask(RequestScript("g", prompt_len=4, max_new_tokens=2))
     play.step(2)
     play.close("t")
