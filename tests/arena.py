@@ -1,114 +1,100 @@
-"""One real scheduler in this process that plays scenario after scenario, each into a recording of its own."""
+"""A release's real scheduler in a process of its own, forked for each play: every play finds it as it was built."""
 
 from __future__ import annotations
 
-import importlib
-import logging
 import os
-import sys
-import warnings
-from dataclasses import replace
+import signal
+from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from specdiff.fixtures.rig.drive import Driver, run_loop
-from specdiff.fixtures.rig.postimport import install_patches
-from specdiff.fixtures.rig.releases import find_release
-from specdiff.fixtures.rig.scheduler import build_scheduler
-from specdiff.fixtures.rig.script import RequestScript, Scenario, WorkerScript
-from specdiff.fixtures.rig.settings import server_settings
-from specdiff.fixtures.rig.speculation import Speculation
-from specdiff.fixtures.rig.stubs import install_stubs
-from specdiff.fixtures.rig.truth import check_answers
-from specdiff.fixtures.rig.wire import connect
-from specdiff.fixtures.rig.workarounds import workarounds
-from specdiff.recorders.build import build
-from specdiff.recorders.capture.attach import attach
-from specdiff.recorders.capture.config import Config
-from specdiff.recorders.recording import Recording
+from specdiff.fixtures.rig.releases import Release
+from specdiff.fixtures.rig.script import RequestScript
+from specdiff.fixtures.rig.truth import Answer
+
+PATIENCE_S = 60
+"""For a block of steps, which takes milliseconds."""
+NOBODY = -1
+
+
+def switches(release: Release) -> dict[str, str]:
+    """sglang's own checks of its pools, at every step and when it is idle: no slot lost, none owned twice.
+
+    It has them in its environment. Where turns are known to lose slots there is nothing to find with them.
+    """
+    idle, busy = (f"SGLANG_ENABLE_STRICT_MEM_CHECK_DURING_{when}" for when in ("IDLE", "BUSY"))
+    if release.leaks_between_turns:
+        return {idle: "0"}
+    return {idle: "1", busy: "1", "SGLANG_CHECK_KV_PAGE_INVARIANTS": "1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What arrives in the next step, in this order, and how many steps to play. None at all ends the play."""
+
+    turns: int
+    opens: tuple[str, ...] = ()
+    asks: tuple[RequestScript, ...] = ()
+    aborts: tuple[str, ...] = ()
+    closes: tuple[str, ...] = ()
+    flush: bool = False
+    retract: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """`answered`: rid and step of every request so far, in the order of their answers. `journal`: all of it is there."""
+
+    journal: Path
+    answered: tuple[tuple[str, int], ...]
+    answers: dict[str, Answer] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The scheduler raised, or never came back."""
+
+    why: str
+    journal: Path | None = None
 
 
 class Arena:
-    """Once per process: sglang keeps its parallel groups and its arguments in module globals."""
+    """The parent's end. One play at a time: `begin`, `play` as often as wanted, the last time without a block."""
 
-    def __init__(
-        self, version: str, folder: Path, pool_tokens: int, speculation: Speculation
-    ) -> None:
-        release = find_release(version)
-        _quiet(release)
-        self._folder, self._played = folder, 0
-        self._driver: Driver | None = None
-        self._scripts: dict[str, RequestScript] = {}
-        script = WorkerScript(requests=self._scripts, capture_experts=True)
-        install_stubs()
-        install_patches(workarounds(lambda: script))
-        self._module = importlib.import_module("sglang.srt.managers.scheduler")
-        session = attach(Config(folder, "hunt", ("hunt",), "hunt", 256))
-        assert session is not None
-        self._session = session
-        connect(self._next_step, self._deliver)
-        settings = server_settings(
-            pool_tokens=pool_tokens,
-            max_running=64,
-            conservativeness=0.05,
-            sessions=release.has_setting("enable_streaming_session"),
-            speculation=speculation,
-        )
-        self._scheduler = build_scheduler(settings)
+    def __init__(self, version: str, folder: Path, settings: dict[str, Any]) -> None:
+        folder.mkdir()
+        self._folder, self._fork = folder, NOBODY
+        self._pipe, theirs = get_context("spawn").Pipe()
+        from arena_child import serve  # which needs what is defined here
 
-    def play(self, scenario: Scenario) -> Recording:
-        """Raises RigError where a client got what the script does not say."""
-        scenario = self._with_fresh_sessions(scenario)
-        self._scripts.clear()
-        self._scripts.update({request.rid: request for request in scenario.requests})
-        self._driver = driver = Driver(scenario, self._force_retract)
-        if self._played > 1:  # a scheduler that has never run has nothing to flush, and cannot
-            self._scheduler.flush_cache()
-        recorder = self._fresh_recorder()
-        outcome = run_loop(driver, self._scheduler)
-        recorder.close()
-        (journal,) = self._folder.glob("*.journal")
-        recording = build(journal)
-        journal.unlink()
-        check_answers(scenario.requests, outcome.answers)
-        return recording
+        arguments = (theirs, version, folder, settings)
+        process = get_context("spawn").Process(target=serve, args=arguments, daemon=True)
+        process.start()
+        theirs.close()
+        self._pipe.recv()  # EOFError where it cannot be built; the child has said why
 
-    def _with_fresh_sessions(self, scenario: Scenario) -> Scenario:
-        """A session may still be closing when the next scenario begins: no name is used twice."""
-        self._played += 1
-        requests = (
-            replace(r, session=f"{r.session}.{self._played}") if r.session else r
-            for r in scenario.requests
-        )
-        return replace(scenario, requests=tuple(requests))
+    def begin(self) -> None:
+        """Leave whatever is being played, and start anew."""
+        self._kill()
+        for left in self._folder.iterdir():
+            left.unlink()
+        self._pipe.send(None)
+        self._fork = self._pipe.recv()
 
-    def _fresh_recorder(self) -> Any:
-        """A journal for each scenario, so that what is found is small."""
-        old = self._session.of_scheduler((self._scheduler,))
-        if old is not None:
-            old.close()
-        for journal in self._folder.glob("*.journal"):
-            journal.unlink()
-        self._session._constructed(self._scheduler)
-        return self._session.of_scheduler((self._scheduler,))
+    def play(self, block: Block | None) -> Played | Stopped:
+        self._pipe.send(block)
+        if not self._pipe.poll(PATIENCE_S):
+            self._kill()
+            return Stopped(f"no end of a block of steps within {PATIENCE_S} s")
+        told: Played | Stopped = self._pipe.recv()
+        if block is None or isinstance(told, Stopped):
+            self._fork = NOBODY
+        return told
 
-    def _next_step(self) -> list[Any]:
-        return [] if self._driver is None else self._driver.next_step()
-
-    def _deliver(self, message: Any) -> None:
-        if self._driver is not None:
-            self._driver.deliver(message)
-
-    def _force_retract(self, forced: bool) -> None:
-        self._module.TEST_RETRACT = forced  # type: ignore[attr-defined]
-        self._module.TEST_RETRACT_INTERVAL = 1  # type: ignore[attr-defined]
-
-
-def _quiet(release: Any) -> None:
-    warnings.simplefilter("ignore")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ["SGLANG_ENABLE_STRICT_MEM_CHECK_DURING_IDLE"] = "0"
-    if release.needs_spec_v2_switch:
-        os.environ["SGLANG_ENABLE_SPEC_V2"] = "1"
-    logging.getLogger("sglang").setLevel(logging.ERROR)
-    sys.path.insert(0, str(release.root))
+    def _kill(self) -> None:
+        if self._fork != NOBODY:
+            os.kill(self._fork, signal.SIGKILL)
+            while not isinstance(self._pipe.recv(), Stopped):  # it may have answered just then
+                pass
+        self._fork = NOBODY

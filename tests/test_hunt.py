@@ -1,4 +1,4 @@
-"""The hunt itself: it finds what is there, and nothing where nothing is."""
+"""The hunt itself: it finds what is there and nothing where nothing is, and what it leaves can be played again."""
 
 from __future__ import annotations
 
@@ -8,33 +8,138 @@ from pathlib import Path
 
 import pytest
 
+from arena import Arena, Played, Stopped
+from children import rig
+from lifting import files_of, write_tree
+from play import SERVERS, Play
+from recorded import record
+from specdiff.fixtures.rig.releases import find_release
+from specdiff.fixtures.rig.script import RequestScript
+from specdiff.fixtures.rig.written import read_scenario, write_scenario
 from specdiff.recorders import hdf5
-from specdiff.recorders.schema import Kind
+from specdiff.recorders.build import build
+from specdiff.replay.columns.shared import Columns
+from specdiff.replay.laws.check import check
+from specdiff.replay.laws.law import State
+from specdiff.replay.observed import observed
 
 HUNT = Path(__file__).parent / "hunt.py"
+NEWEST = "0.5.23"
 
 
 def hunt(out: Path, release: str, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(HUNT), "--release", release, "--out", str(out), "--seed", "7"]
-    return subprocess.run(
-        [*command, "--minutes", "0.001", *options], capture_output=True, text=True, check=False
-    )
+    command += ["--seeds", "1", "--minutes", "30", *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.live
 def test_nothing_is_found_where_nothing_is_wrong(tmp_path: Path) -> None:
-    done = hunt(tmp_path, "0.5.13", "--examples", "25")
+    done = hunt(tmp_path, "0.5.13", "--examples", "20", "--servers", "tight", "pages of 64")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "25 scenarios" in done.stdout and "nothing found" in done.stdout
-    assert "turn-inherits" in done.stdout and "stale-finished" in done.stdout
+    assert "nothing found" in done.stdout and "stale-finished" in done.stdout
+    assert "tight " in done.stdout and "pages of 64 " in done.stdout
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.live
-def test_a_broken_law_is_found_and_left_with_its_recording(tmp_path: Path) -> None:
-    done = hunt(tmp_path, "0.5.11", "--examples", "60", "--no-shrink", "--silence", "rows")
+def test_a_known_hole_is_found_shrunk_and_left_as_a_scenario_that_shows_it(tmp_path: Path) -> None:
+    """docs/findings/session-inherits-unwritten-kv.md: three requests show it by hand."""
+    options = ("--examples", "400", "--servers", "roomy", "--shrink-minutes", "3")
+    done = hunt(tmp_path, NEWEST, *options)
     assert done.returncode == 1, done.stdout + done.stderr
-    (text,) = tmp_path.glob("*.txt")
-    assert text.read_text().startswith("# law ") and "RequestScript(rid=" in text.read_text()
-    recording = hdf5.load(tmp_path / f"{text.stem}.h5")
-    assert recording.run.sglang_version == "0.5.11" and len(recording.event_of(Kind.RESULT))
+    (path,) = tmp_path.glob("*.toml")
+    assert len(read_scenario(path).requests) <= 4
+    text = path.with_suffix(".txt").read_text()
+    assert text.startswith("law session") and "shows the same" in text
+    columns = Columns(hdf5.load(path.with_suffix(".h5")))
+    broken = [law for law in check(columns, observed(columns)) if law.state is State.BROKEN]
+    assert [outcome.law.name for outcome in broken] == ["session"]
+
+
+@pytest.mark.live
+def test_a_broken_copy_of_the_release_is_found(tmp_path: Path) -> None:
+    """A stale result of a retracted request is rare: a hunt that never retracts would find nothing."""
+    place = "srt/managers/scheduler_components/batch_result_processor.py"
+    files = files_of(NEWEST)
+    guard = "if req.is_retracted or req.finished():"
+    assert files[place].count(guard) == 1
+    files[place] = files[place].replace(guard, "if req.finished():")
+    tree = write_tree(tmp_path / "tree", files)
+    options = ("--servers", "roomy", "--silence", "session", "--no-shrink", "--examples", "400")
+    done = hunt(tmp_path / "out", NEWEST, "--against", str(tree), *options)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "lifted and observed differ in kv_committed_len" in done.stdout
+    (recording,) = map(hdf5.load, (tmp_path / "out").glob("*.h5"))
+    assert (recording.result_rows.is_retracted == 1).any()
+
+
+@pytest.mark.live
+def test_a_play_and_the_scenario_it_is_written_as_are_one_run(tmp_path: Path) -> None:
+    play = Play(PRIORITY, Arena(NEWEST, tmp_path / "arena", PRIORITY.server_args()))
+    _act(play)
+    told = play.end()
+    assert isinstance(told, Played), told
+    played = build(told.journal)
+    path = tmp_path / "play.toml"
+    path.write_text(write_scenario(play.scenario()))
+    again, _ = record(tmp_path / "again", rig(NEWEST, str(path)))
+    assert played.rids == again.rids and played.events.kind.tolist() == again.events.kind.tolist()
+    assert played.events.iteration.tolist() == again.events.iteration.tolist()
+    assert played.result_rows.accept_len.tolist() == again.result_rows.accept_len.tolist()
+    assert played.finishes.finished_len.tolist() == again.finishes.finished_len.tolist()
+    assert played.saves.committed.tolist() == again.saves.committed.tolist()
+    assert len(played.retracts.qid) and len(played.aborts.qid) and len(played.restores.qid)
+
+
+PRIORITY = next(server for server in SERVERS if server.name == "priority")
+
+
+def _act(play: Play) -> None:
+    """Two sessions whose turns come together, a queue, a forced retract, an abort, a preemption, a flush."""
+    play.ask(RequestScript("a", prompt_len=20, max_new_tokens=20, session="s"))
+    play.ask(RequestScript("b", prompt_len=9, max_new_tokens=6, session="t", accept=(3,)))
+    play.ask(RequestScript("c", prompt_len=12, max_new_tokens=30, priority=1))
+    play.step(4)
+    play.retract()
+    play.step(6)
+    play.ask(RequestScript("d", prompt_len=40, max_new_tokens=60, priority=2))
+    play.abort("c")
+    while play.waiting:
+        play.step(5)
+    # b was answered before a: the rig enters its next turn first.
+    play.ask(RequestScript("e", prompt_len=4, session="s", max_new_tokens=9))
+    play.ask(RequestScript("f", prompt_len=5, session="t", return_routed_experts=True))
+    play.ask(RequestScript("g", prompt_len=4, max_new_tokens=2))
+    play.step(2)
+    play.close("t")
+    while play.waiting:
+        play.step(5)
+    play.close("s")
+    play.step(3)
+    play.flush()
+    play.step(6)
+
+
+@pytest.mark.live
+def test_a_scheduler_that_stops_says_why_and_the_next_play_finds_a_whole_one(
+    tmp_path: Path,
+) -> None:
+    """docs/findings/retracted-turn-of-one-token.md"""
+    arena = Arena(NEWEST, tmp_path / "arena", SERVERS[0].server_args())
+    for prompt, expected in ((1, Stopped), (2, Played)):
+        play = Play(SERVERS[0], arena)
+        play.ask(RequestScript("a", prompt_len=prompt, max_new_tokens=3))
+        play.ask(RequestScript("b", prompt_len=prompt, max_new_tokens=2, session="s"))
+        play.step(1)
+        play.retract()
+        told = play.step(8)
+        assert isinstance(told, expected), told
+        if isinstance(told, Stopped):
+            assert "a reused row must carry allocated KV" in told.why
+            assert told.journal is not None and len(build(told.journal).retracts.qid) == 1
+
+
+def test_a_server_is_offered_where_its_release_has_it() -> None:
+    names = {server.name for server in SERVERS if not server.runs_on(find_release("0.5.12"))}
+    assert names == {"topk 4"}

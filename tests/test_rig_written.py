@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from recorded import Recorder
 from specdiff.fixtures.rig.__main__ import main
 from specdiff.fixtures.rig.errors import RigError
-from specdiff.fixtures.rig.written import read_scenario
+from specdiff.fixtures.rig.script import RequestScript, Scenario, Wishes
+from specdiff.fixtures.rig.written import read_scenario, write_scenario
 from specdiff.recorders.recording import Recording
 from specdiff.replay.columns.shared import Columns
 from specdiff.replay.explain import Toggles
@@ -224,3 +225,52 @@ def test_a_setting_that_the_release_does_not_have_is_refused(tmp_path: Path) -> 
     done = CliRunner().invoke(main, ["--sglang", "0.5.12", "--scenario", str(path)])
     assert done.exit_code == 1
     assert "settings.chunked_prefill_sise: no such ServerArgs field in sglang 0.5.12" in done.output
+
+
+_rids = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=5)
+_maybe = st.none() | st.integers(5, 9)
+
+
+@st.composite
+def _scenarios(draw: st.DrawFn) -> Scenario:
+    rids = draw(st.lists(_rids, min_size=1, max_size=3, unique=True))
+    return Scenario(
+        "x",
+        tuple(_request(draw, rid) for rid in rids),
+        retract_at=draw(st.frozensets(st.integers(0, 9))),
+        flush_at=draw(st.frozensets(st.integers(0, 9))),
+        pool_tokens=draw(st.integers(100, 5000)),
+        conservativeness=draw(st.sampled_from([0.05, 1.0])),
+        capture_experts=True,
+        settings=draw(st.dictionaries(st.sampled_from("ab"), st.integers() | st.booleans())),
+    )
+
+
+def _request(draw: st.DrawFn, rid: str) -> RequestScript:
+    return RequestScript(
+        rid,
+        draw(st.integers(0, 5)),
+        draw(st.integers(1, 9)),
+        stop_at=draw(_maybe),
+        ignore_eos=draw(st.booleans()),
+        accept=tuple(draw(st.lists(st.integers(1, 4)))),
+        abort_at=draw(_maybe),
+        session=(session := draw(st.sampled_from(["", f"of {rid}"]))),
+        close_at=draw(_maybe) if session else None,
+        priority=draw(_maybe),
+        return_routed_experts=draw(st.booleans()),
+    )
+
+
+@given(_scenarios())
+def test_what_is_written_reads_as_it_was(scenario: Scenario) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.toml"
+        path.write_text(write_scenario(scenario), encoding="utf-8")
+        assert read_scenario(path) == scenario
+
+
+def test_wishes_have_no_key() -> None:
+    scenario = Scenario("x", (RequestScript("a", wishes=Wishes(regex=".")),))
+    with pytest.raises(RigError, match="wishes of 'a'"):
+        write_scenario(scenario)

@@ -1,0 +1,161 @@
+"""One play of the hunt: what is asked of a live scheduler, step by step, kept as the scenario that replays it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from arena import Arena, Block, Played, Stopped
+from specdiff.fixtures.rig.releases import Release
+from specdiff.fixtures.rig.script import RequestScript, Scenario
+from specdiff.fixtures.rig.settings import server_settings
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What a scheduler is started with: sglang keeps it for as long as the process lives."""
+
+    name: str
+    pool_tokens: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    conservativeness: float = 0.05
+    since: str = "0.5.9"
+
+    def server_args(self) -> dict[str, Any]:
+        return {
+            **server_settings(
+                pool_tokens=self.pool_tokens, conservativeness=self.conservativeness, sessions=True
+            ),
+            **self.settings,
+        }
+
+    def scenario(self, requests: tuple[RequestScript, ...], **told: Any) -> Scenario:
+        settings = {"enable_streaming_session": True, **self.settings}
+        return Scenario(
+            "hunt",
+            requests,
+            pool_tokens=self.pool_tokens,
+            conservativeness=self.conservativeness,
+            capture_experts=True,
+            settings=settings,
+            **told,
+        )
+
+    def runs_on(self, release: Release) -> bool:
+        return release.is_at_least(self.since)
+
+
+_PRIORITY = {"enable_priority_scheduling": True, "schedule_policy": "fcfs"}
+
+SERVERS = (
+    Server("roomy", 2600),
+    Server("tight", 200),
+    Server("pages of 16, chunks", 512, {"page_size": 16, "chunked_prefill_size": 32}),
+    Server("pages of 64", 1024, {"page_size": 64}),
+    Server("topk 4", 320, {"speculative_eagle_topk": 4}, since="0.5.13"),
+    Server("priority", 200, _PRIORITY),
+)
+"""Page sizes, and pools so small that sglang retracts of its own accord; the simplest first."""
+
+
+class Play:
+    """Steps are counted as the rig's scenarios count them: a later turn's from its turn before's answer on."""
+
+    def __init__(self, server: Server, arena: Arena) -> None:
+        self.server, self._arena = server, arena
+        self.now = 0
+        self.scripts: dict[str, RequestScript] = {}
+        self.answered: dict[str, int] = {}
+        self.last_turn: dict[str, str] = {}  # of every open session
+        self.retract_at: set[int] = set()
+        self.flush_at: set[int] = set()
+        self._new: list[str] = []
+        self._aborts: list[str] = []
+        self._closes: list[str] = []
+        arena.begin()
+
+    # -- what arrives in the step to come
+
+    def ask(self, script: RequestScript) -> None:
+        """Its arrival is now; in a session, as the next turn of it."""
+        if script.session:
+            before = self.last_turn.get(script.session, "")
+            script = replace(script, follows=before)
+            self.last_turn[script.session] = script.rid
+        self.scripts[script.rid] = script
+        self._note(script.rid, arrival=self._count(script.rid))
+        self._new.append(script.rid)
+
+    def abort(self, rid: str) -> None:
+        self._note(rid, abort_at=self._count(rid))
+        self._aborts.append(rid)
+
+    def close(self, session: str) -> None:
+        rid = self.last_turn.pop(session)
+        self._note(rid, close_at=self._count(rid))
+        self._closes.append(session)
+
+    def retract(self) -> None:
+        self.retract_at.add(self.now)
+
+    def flush(self) -> None:
+        self.flush_at.add(self.now)
+
+    # -- what is so
+
+    @property
+    def waiting(self) -> list[str]:
+        return [rid for rid in self.scripts if rid not in self.answered]
+
+    @property
+    def abortable(self) -> list[str]:
+        return [rid for rid in self.waiting if self.scripts[rid].abort_at is None]
+
+    @property
+    def ready(self) -> list[str]:
+        """Open sessions whose last turn is answered: the next one may come."""
+        return [name for name, rid in self.last_turn.items() if rid in self.answered]
+
+    def scenario(self) -> Scenario:
+        """Raises RigError where nothing was asked."""
+        return self.server.scenario(
+            tuple(self.scripts.values()),
+            retract_at=frozenset(self.retract_at),
+            flush_at=frozenset(self.flush_at),
+        )
+
+    # -- playing
+
+    def step(self, turns: int) -> Played | Stopped:
+        asks = [self.scripts[rid] for rid in self._new]
+        order = list(self.answered)
+        # As the rig has them: first who follows nobody, then turns in the order in which the ones before were answered.
+        asks.sort(key=lambda script: order.index(script.follows) if script.follows else -1)
+        block = Block(
+            turns,
+            tuple(script.session for script in asks if script.session and not script.follows),
+            tuple(asks),
+            tuple(self._aborts),
+            tuple(self._closes),
+            self.now in self.flush_at,
+            self.now in self.retract_at,
+        )
+        self._new, self._aborts, self._closes = [], [], []
+        self.now += turns
+        return self._told(self._arena.play(block))
+
+    def end(self) -> Played | Stopped:
+        return self._told(self._arena.play(None))
+
+    def _told(self, told: Played | Stopped) -> Played | Stopped:
+        if isinstance(told, Played):
+            self.answered = dict(told.answered)
+        return told
+
+    def _note(self, rid: str, **what: Any) -> None:
+        self.scripts[rid] = replace(self.scripts[rid], **what)
+
+    def _count(self, rid: str) -> int:
+        before = self.scripts[rid].follows
+        return self.now - (self.answered[before] + 1 if before else 0)
