@@ -12,8 +12,22 @@ from .main import DIFFERS, NO_VERDICT, SAME
 
 @click.command()
 @click.argument("recording", type=click.Path(readable=False))
-@click.option("--from", "oldest", default="sglang==0.5.9", show_default=True, metavar="PATH")
-@click.option("--to", "newest", default="sglang==0.5.23", show_default=True, metavar="PATH")
+@click.option(
+    "--from",
+    "oldest",
+    default="sglang==0.5.9",
+    show_default=True,
+    metavar="PATH",
+    help="The oldest version: sglang==VERSION or sglang@REV.",
+)
+@click.option(
+    "--to",
+    "newest",
+    default="sglang==0.5.23",
+    show_default=True,
+    metavar="PATH",
+    help="The newest version.",
+)
 @click.option(
     "--quantity",
     "quantities",

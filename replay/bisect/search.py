@@ -108,8 +108,8 @@ def _commits(
     made = Finding.GOOD if backward else Finding.BAD
 
     def candidate(commit: str) -> Lifted:
-        named = {good_commit: good, bad_commit: bad}
-        return named.get(commit) or replace(good, text=f"sglang@{commit[:12]}", where=commit)
+        named = {good_commit: str(good), bad_commit: str(bad)}
+        return replace(good, text=named.get(commit, f"sglang@{commit[:12]}"), where=commit)
 
     if not backward and not is_ancestor(repo, start, target):
         _check_base(judge, candidate(merge_base(repo, start, target)), good)
