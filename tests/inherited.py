@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from specdiff.recorders.recording import Recording
 from specdiff.recorders.schema import Kind, Mode
 from specdiff.replay.lift.tape import Tape, present
+from specdiff.replay.lift.tape import accepted as accepted_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class _Written:
 
 def kept_and_inherited(recording: Recording) -> tuple[list[Kept], list[Inherited]]:
     tape = Tape.of(recording)
-    accepted = tape.accepted()
+    accepted = accepted_of(tape)
     written: dict[int, _Written] = {}
     by_session: dict[int, Kept] = {}
     kept: list[Kept] = []

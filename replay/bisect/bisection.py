@@ -38,7 +38,9 @@ class Bisection:
     good: Lifted
     bad: Lifted
     quantities: tuple[Quantity, ...]
-    num_compared: int  # between the ends
+    num_compared: (
+        int  # between the ends where they say the same, else between the two sides of the change
+    )
     search: Search
     inside: Inside | None  # None: the ends say the same
 
@@ -60,10 +62,11 @@ def bisect(
     """
     judge = Judge(columns, reference or good, quantities)
     found = search(judge, good, bad, report, skip)
-    inside = None
-    if found.change is not None:
-        inside = _inside(columns, found.change, judge)
-    return Bisection(good, bad, tuple(quantities), judge.num_compared(bad), found, inside)
+    if found.change is None:
+        return Bisection(good, bad, judge.quantities, judge.num_compared(bad), found, None)
+    inside = _inside(columns, found.change, judge)
+    compared = sum(one.num_compared for one in inside.result.quantities)
+    return Bisection(good, bad, judge.quantities, compared, found, inside)
 
 
 def _inside(columns: Columns, change: Change, judge: Judge) -> Inside:

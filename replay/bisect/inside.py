@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from ..columns.shared import Columns
+from ..lift.departure import expected
 from ..lift.ledger import departs_by, lifted
 from ..lift.link import compiled
 from ..lift.open import surface_of
@@ -35,12 +36,12 @@ def role_changes(
 ) -> tuple[RoleChange, ...]:
     """Every role whose code differs, those that matter alone first. `first`: the event of the first divergence."""
     old, new = surface_of(before), surface_of(after)
-    ledger = lifted(columns, before, quantities)
+    values = expected(lifted(columns, before, quantities), quantities)
 
     def matters(role: Role) -> bool:
         try:
             books = compiled(grafted(old, new, role))
-            return departs_by(columns, books, ledger, quantities, first)
+            return departs_by(columns, books, values, first)
         except Exception:  # noqa: BLE001 - nobody's code: parts that do not fit together may fail anywhere
             return False
 

@@ -10,6 +10,7 @@ from ...recorders.errors import NoVerdictError
 from ..columns.shared import Columns
 from ..diff import SeriesDiff, diff
 from ..explain import Toggles
+from ..lift.departure import expected
 from ..lift.ledger import departs
 from ..lift.ledger import ledger_of as ledger_of_books
 from ..lift.link import Books
@@ -43,6 +44,7 @@ class Judge:
         self.columns, self.quantities = columns, tuple(quantities)
         self.reference: Path = reference
         self._ledger = ledger_of(columns, Toggles(columns), reference, self.quantities)
+        self._expected = expected(self._ledger, self.quantities)
         self._found: dict[str, tuple[Finding, str | None]] = {}
 
     def __call__(self, path: Lifted) -> Judged:
@@ -61,12 +63,12 @@ class Judge:
         return self._found[digest]
 
     def num_compared(self, path: Lifted) -> int:
-        """Values of the wanted quantities that both the reference and this path have."""
+        """Values of the wanted quantities that both the reference and this path have: the whole path is replayed."""
         return sum(one.num_compared for one in self._against(books_of(path)))
 
     def _judge(self, books: Books) -> tuple[Finding, str | None]:
         try:
-            if departs(self.columns, books, self._ledger, self.quantities):
+            if departs(self.columns, books, self._expected, self.quantities):
                 return Finding.BAD, None
             found = self._against(books)
         except NoVerdictError as error:

@@ -9,9 +9,16 @@ from numpy.typing import NDArray
 
 from ...recorders.schema import NONE64, Kind
 from ..cells import Moment
-from ..ledger import Series
+from ..ledger import Ledger, Series
 from ..quantity import Quantity
 from .tracks import UNSET, Place, Tracks
+
+Expected = dict[Place, NDArray[np.int64]]
+
+
+def expected(ledger: Ledger, quantities: Sequence[Quantity]) -> Expected:
+    """A ledger's values where a replay writes its own: by place and row, parts side by side, UNSET where it has none."""
+    return {place: values for quantity in quantities for place, values in _by_row(ledger[quantity])}
 
 
 class Departure:
@@ -21,16 +28,19 @@ class Departure:
     excused, and sums, which may be given up later.
     """
 
-    def __init__(self, series: Sequence[Series], *, exact: bool = False) -> None:
+    def __init__(self, expected: Expected, *, exact: bool = False) -> None:
         self._silent = (UNSET,) if exact else (UNSET, NONE64)
-        watched = [one for one in series if exact or one.quantity is not Quantity.SEQ_LENS_SUM]
-        self._expected = {place: values for one in watched for place, values in _by_row(one)}
+        self._expected = {
+            place: values
+            for place, values in expected.items()
+            if exact or place.quantity is not Quantity.SEQ_LENS_SUM
+        }
         self.found = False
 
     def __call__(self, tracks: Tracks) -> bool:
         self.found = self.found or any(
-            self._differs(expected, np.frombuffer(tracks.values[place], dtype=np.int64))
-            for place, expected in self._expected.items()
+            self._differs(values, np.frombuffer(tracks.values[place], dtype=np.int64))
+            for place, values in self._expected.items()
             if tracks.values.get(place)
         )
         return self.found
@@ -38,12 +48,12 @@ class Departure:
     def _differs(self, expected: NDArray[np.int64], now: NDArray[np.int64]) -> bool:
         size = min(len(expected), len(now))
         one, other = expected[:size], now[:size]
-        said = ~np.isin(one, self._silent) & ~np.isin(other, self._silent)
-        return bool(((one != other) & said).any())
+        places = np.flatnonzero(one != other)
+        said = ~np.isin(one[places], self._silent) & ~np.isin(other[places], self._silent)
+        return bool(said.any())
 
 
 def _by_row(series: Series) -> Iterator[tuple[Place, NDArray[np.int64]]]:
-    """The values of each kind and moment, by row of the kind's table, parts side by side."""
     cells, parts = series.cells, series.values.shape[1]
     for kind in Kind:
         for moment in Moment:

@@ -41,12 +41,14 @@ def replay(
     wanted: Collection[Quantity] = tuple(Quantity),
     watch: Watch | None = None,
     until: int | None = None,
+    tape: Tape | None = None,
 ) -> Tracks:
     """Everything these books compute. Raises CannotRunError where they need what a recording does not hold.
 
     `wanted`: what is `optional` is left out where nobody wants it. `until`: the last event that counts.
+    `tape`: of this recording, where several replays share it.
     """
-    tape = Tape.of(recording)
+    tape = tape or Tape.of(recording)
     tracks = Tracks(tape)
     handlers = _handlers(Stage(books, recording), tape, tracks, optional(wanted))
     nothing: tuple[Handler, ...] = ()

@@ -10,7 +10,7 @@ from .request import Decided, Request
 from .roles import Role
 from .stage import Stage
 from .stops import Outputs, Sampling, Stop, Tokenizer
-from .tape import Tape, present
+from .tape import Tape, present, tokens
 from .tracks import Place, Tracks
 
 _PLACE = Place(Quantity.FINISH, Kind.RESULT, True)
@@ -24,11 +24,9 @@ class Finishing:
 
     def __init__(self, stage: Stage, tape: Tape, tracks: Tracks) -> None:
         self._stage, self._tape, self._tracks = stage, tape, tracks
-        self._stops = [Stop.of(details) for details in tape.recording.details]
-        self._tokens = tape.tokens()
+        self._stops = tape.once(_stops)
+        self._tokens, self._decided = tape.once(tokens), tape.once(_decided)
         self._outputs: dict[int, Outputs] = {}
-        made = decisions(tape.recording)
-        self._decided = dict(zip(made.row.tolist(), made.finish.tolist(), strict=True))
         if not stage.has(Role.FINISH):
             tracks.reasons[Quantity.FINISH] = f"{stage.books.name} has no finish function known"
         elif any(stop.tokenizer_token_ids is None for stop in self._stops):
@@ -100,3 +98,14 @@ class Finishing:
         reason = Reason.ABORT if why is _ABORTED else REASONS.get(name, Reason.OTHER)
         length = NONE64 if request.finished_len is None else int(request.finished_len)
         self._tracks.put_parts(_PLACE, row, 1, int(reason), length)
+
+
+def _stops(tape: Tape) -> list[Stop]:
+    """By qid."""
+    return [Stop.of(details) for details in tape.recording.details]
+
+
+def _decided(tape: Tape) -> dict[int, int]:
+    """Result row -> row of `finishes`, or as in `decisions`."""
+    made = decisions(tape.recording)
+    return dict(zip(made.row.tolist(), made.finish.tolist(), strict=True))

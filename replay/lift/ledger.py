@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,10 +16,11 @@ from ..ledger import Ledger, Series, nothing
 from ..quantity import Quantity
 from ..seeds import require_seeds
 from ..spec import Lifted
-from .departure import Departure
-from .engine import optional, replay
+from .departure import Departure, Expected
+from .engine import Watch, optional, replay
 from .link import Books
 from .open import books_of
+from .tape import Tape
 from .tracks import UNSET, Place, Tracks
 
 
@@ -28,23 +29,22 @@ def lifted(columns: Columns, path: Lifted, wanted: Sequence[Quantity] = tuple(Qu
     return ledger_of(columns, books_of(path), str(path), wanted)
 
 
-def departs_by(
-    columns: Columns, books: Books, ledger: Ledger, wanted: Sequence[Quantity], event: int
-) -> bool:
-    """Whether these books depart from a ledger up to and with this event; None against a number counts."""
-    seen = Departure([ledger[quantity] for quantity in wanted], exact=True)
-    return seen(replay(books, columns.recording, wanted, until=event))
+def departs_by(columns: Columns, books: Books, expected: Expected, event: int) -> bool:
+    """Whether these books depart from what is expected, up to and with this event; None against a number counts."""
+    seen = Departure(expected, exact=True)
+    wanted = {place.quantity for place in expected}
+    return seen(_replay(columns, books, wanted, until=event))
 
 
-def departs(columns: Columns, books: Books, ledger: Ledger, wanted: Sequence[Quantity]) -> bool:
-    """Whether these books depart from a ledger, replayed no further than the first value that shows it.
+def departs(columns: Columns, books: Books, expected: Expected, wanted: Sequence[Quantity]) -> bool:
+    """Whether these books depart from what is expected, replayed no further than the first value that shows it.
 
     False only says that nothing has been seen: `diff` has the last word, over a ledger that costs nothing any more.
     """
-    seen = Departure([ledger[quantity] for quantity in wanted])
+    seen = Departure(expected)
     key = _key(books, wanted)
     if not columns.has(key):
-        tracks = replay(books, columns.recording, wanted, seen)
+        tracks = _replay(columns, books, wanted, seen)
         if not seen.found:
             columns.once(key, lambda: tracks)
     return seen.found
@@ -88,7 +88,18 @@ def ledger_of(
 
 def _tracks(columns: Columns, books: Books, wanted: Sequence[Quantity] = tuple(Quantity)) -> Tracks:
     """Books that are the same code are replayed once, whatever they are called."""
-    return columns.once(_key(books, wanted), lambda: replay(books, columns.recording, wanted))
+    return columns.once(_key(books, wanted), lambda: _replay(columns, books, wanted))
+
+
+def _replay(
+    columns: Columns,
+    books: Books,
+    wanted: Collection[Quantity],
+    watch: Watch | None = None,
+    until: int | None = None,
+) -> Tracks:
+    tape = columns.once("tape", lambda: Tape.of(columns.recording))
+    return replay(books, columns.recording, wanted, watch, until, tape)
 
 
 def _key(books: Books, wanted: Sequence[Quantity]) -> Hashable:

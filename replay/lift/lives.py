@@ -13,7 +13,7 @@ from .roles import Role
 from .stage import Stage
 from .standin import UNKNOWN_LEN, known
 from .tailing import TailRows
-from .tape import Tape, present
+from .tape import Tape, present, tokens
 from .tracks import Place, Tracks
 
 _HISTOGRAM = Place(Quantity.SPEC_HISTOGRAM, Kind.FINISH, False)
@@ -40,7 +40,7 @@ class Lives:
             for quantity, name in stage.counters.items()
         ]
         self._launched: dict[tuple[int, int], tuple[int, int] | None] = {}  # (launch, qid)
-        self._tokens, self._tails = tape.tokens(), TailRows(tape.recording)
+        self._tokens, self._tails = tape.once(tokens), TailRows(tape.recording)
         if self._tails.left and not stage.has(Role.TAIL):
             raise CannotRunError(
                 f"cannot run: {stage.books.name} commits nothing of a request that is decoded beside a prefill chunk, at "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...recorders.recording import Recording
@@ -77,7 +77,7 @@ class Stage:
         }
         self._note_released()
         self.histogram = next((n for n in _HISTOGRAMS if n in linked.request_defaults), None)
-        self.requests = [self._request(qid, rid) for qid, rid in enumerate(recording.rids)]
+        self.requests = _Requests(self._request, recording.rids)
         self._methods = {
             role: "." in key.partition(":")[2]
             for role in Role
@@ -127,11 +127,11 @@ class Stage:
 
     def stranger(self) -> Request:
         """Somebody in a batch whose members were not recorded."""
-        return self._request(len(self.requests), "?")
+        return self._request(len(self.requests.rids), "?")
 
     def forget(self) -> None:
         """Events were lost: nothing that was known before holds any more."""
-        for request in self.requests:
+        for request in self.requests.values():
             request.registers_kv()  # what gave it KV may be among them
             request.kv_committed_len = request.kv_allocated_len = UNKNOWN_LEN
             self.set_counters(request, UNKNOWN_LEN)
@@ -161,6 +161,17 @@ class Stage:
         if missing.what.startswith("the global "):
             return f"{says}, which specdiff has no stand-in for"
         return f"{says}, which recordings of format {VERSION} do not hold"
+
+
+class _Requests(dict[int, Request]):
+    """By number, each made when first asked for: a replay that stops early never meets most of them."""
+
+    def __init__(self, make: Callable[[int, str], Request], rids: Sequence[str]) -> None:
+        self._make, self.rids = make, rids
+
+    def __missing__(self, qid: int) -> Request:
+        self[qid] = request = self._make(qid, self.rids[qid])
+        return request
 
 
 def _kv_is_optional(linked: Linked) -> bool:

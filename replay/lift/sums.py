@@ -12,7 +12,7 @@ from .request import Request
 from .roles import Role
 from .stage import Stage
 from .standin import UNKNOWN_LEN
-from .tape import Tape
+from .tape import Tape, accepted
 from .tracks import Place, Tracks
 from .vector import Vector
 
@@ -23,7 +23,7 @@ class Batches:
     def __init__(self, stage: Stage, tape: Tape, tracks: Tracks) -> None:
         self._stage, self._tape, self._tracks = stage, tape, tracks
         self._held: dict[int, Batch] = {}
-        self._accepted, self._mixes = tape.accepted(), _mixes(tape)
+        self._accepted, self._mixes = tape.once(accepted), tape.once(_mixes)
         self._overlap = tape.recording.run.overlap
         if not self._overlap and not stage.has(Role.SEQ_LENS):
             self._give_up(f"{stage.books.name} runs no spec v2 without the overlap schedule")

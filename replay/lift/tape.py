@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeVar
 
 from ...recorders.recording import Recording, row_starts
 from ...recorders.schema import EVENT_TABLES, NONE32, NONE64, ROW_TABLES, Kind
+
+T = TypeVar("T")
 
 
 class Table:
@@ -24,13 +26,15 @@ class Table:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tape:
-    """`rows[kind][ref]`: the rows that an event owns."""
+    """`rows[kind][ref]`: the rows that an event owns. Many replays may read one tape; none writes to it."""
 
     recording: Recording
     events: dict[Kind, Table]
     rows_of: dict[Kind, Table]
     rows: dict[Kind, list[range]]
     requests: Table
+    order: list[tuple[Kind, int]]  # the events: kind, and row of the kind's table
+    _made: dict[Any, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, recording: Recording) -> Tape:
@@ -40,11 +44,24 @@ class Tape:
             {kind: Table(recording.row_table(kind)) for kind in ROW_TABLES},
             {kind: _ranges(recording, kind) for kind in ROW_TABLES},
             Table(recording.requests),
+            list(
+                zip(
+                    map(Kind, recording.events.kind.tolist()),
+                    recording.events.ref.tolist(),
+                    strict=True,
+                )
+            ),
         )
 
     def __iter__(self) -> Iterator[tuple[Kind, int]]:
-        kinds, refs = self.recording.events.kind.tolist(), self.recording.events.ref.tolist()
-        return zip(map(Kind, kinds), refs, strict=True)
+        return iter(self.order)
+
+    def once(self, make: Callable[[Tape], T]) -> T:
+        """What this function makes of the tape; made when first asked for, by whichever replay."""
+        if make not in self._made:
+            self._made[make] = make(self)
+        made: T = self._made[make]
+        return made
 
     def size(self, kind: Kind, *, per_batch: bool) -> int:
         """Rows of the kind's row table; of its event table where it has none, or where one value is the whole batch's."""
@@ -60,21 +77,23 @@ class Tape:
     def has_grammar(self) -> list[int]:
         return self.requests.has_grammar
 
-    def tokens(self) -> list[list[int]]:
-        """Per result: its padded tokens."""
-        counts, flat = self.events[Kind.RESULT].num_tokens, self.recording.tokens.tolist()
-        ends = list(accumulate(counts))
-        return [flat[end - n : end] for end, n in zip(ends, counts, strict=True)]
 
-    def accepted(self) -> dict[tuple[int, int], int]:
-        """(launch, qid) -> tokens that its result accepted."""
-        table, answered = self.rows_of[Kind.RESULT], self.events[Kind.RESULT].launch
-        return {
-            (launch, table.qid[row]): table.accept_len[row]
-            for launch, rows in zip(answered, self.rows[Kind.RESULT], strict=True)
-            for row in rows
-            if table.accept_len[row] != NONE32
-        }
+def tokens(tape: Tape) -> list[list[int]]:
+    """Per result: its padded tokens."""
+    counts, flat = tape.events[Kind.RESULT].num_tokens, tape.recording.tokens.tolist()
+    ends = list(accumulate(counts))
+    return [flat[end - n : end] for end, n in zip(ends, counts, strict=True)]
+
+
+def accepted(tape: Tape) -> dict[tuple[int, int], int]:
+    """(launch, qid) -> tokens that its result accepted."""
+    table, answered = tape.rows_of[Kind.RESULT], tape.events[Kind.RESULT].launch
+    return {
+        (launch, table.qid[row]): table.accept_len[row]
+        for launch, rows in zip(answered, tape.rows[Kind.RESULT], strict=True)
+        for row in rows
+        if table.accept_len[row] != NONE32
+    }
 
 
 def present(value: int) -> int | None:
