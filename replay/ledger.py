@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -38,6 +38,10 @@ class Ledger:
     series: tuple[Series, ...]
     reasons: Mapping[Quantity, str] = field(default_factory=dict)  # why a quantity was not captured
     unknown: tuple[str, ...] = ()  # global names that a lifted path mentions and nothing stands for
+
+    def only(self, quantities: Collection[Quantity]) -> Ledger:
+        kept = tuple(series for series in self.series if series.quantity in quantities)
+        return replace(self, series=kept)
 
     def __getitem__(self, quantity: Quantity) -> Series:
         return next(series for series in self.series if series.quantity is quantity)

@@ -146,19 +146,14 @@ def compare(
     columns: Columns, old: Path, new: Path, quantities: Sequence[Quantity] | None = None
 ) -> Result:
     """`replay`, of a recording that other paths are replayed over too: what they share is computed once."""
-    recording = columns.recording
-    toggles = columns.once("toggles", lambda: Toggles(columns))
-    wanted = tuple(quantities or Quantity)
+    recording, wanted = columns.recording, tuple(quantities or Quantity)
+    toggles = columns.once(("toggles", wanted), lambda: Toggles(columns, wanted))
     ledgers = (
-        ledger_of(columns, toggles, old, wanted),
-        ledger_of(columns, toggles, new, wanted),
+        ledger_of(columns, toggles, old, wanted).only(wanted),
+        ledger_of(columns, toggles, new, wanted).only(wanted),
     )
     judge = _Judge(columns, toggles, (old, new), ledgers)
-    results = tuple(
-        judge(difference)
-        for difference in diff(recording, *ledgers)
-        if quantities is None or difference.quantity in quantities
-    )
+    results = tuple(judge(difference) for difference in diff(recording, *ledgers))
     return Result(
         run=recording.run,
         num_events=len(recording.events.kind),

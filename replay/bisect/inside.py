@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ..columns.shared import Columns
@@ -47,8 +47,7 @@ def role_changes(
 
     found = []
     for role in Role:
-        was, now = reached(old, role), reached(new, role)
-        if text := "".join(_diff(old, new, was, now)):
+        if text := "".join(_diff(old, new, role)):
             found.append(RoleChange(role, matters(role), text))
     return tuple(sorted(found, key=lambda change: not change.alone))
 
@@ -75,19 +74,33 @@ def grafted(base: Surface, other: Surface, role: Role) -> Surface:
     )
 
 
-def _diff(
-    old: Surface, new: Surface, was: Mapping[str, Definition], now: Mapping[str, Definition]
-) -> Iterator[str]:
-    """Definitions are paired by name: a function that only moved to another file did not change."""
-    before, after = ({item.name: item for item in found.values()} for found in (was, now))
-    for name in dict.fromkeys([*before, *after]):
-        one, other = before.get(name), after.get(name)
+def _diff(old: Surface, new: Surface, role: Role) -> Iterator[str]:
+    """A function that only moved to another file did not change."""
+    for one, other in _pairs(old, new, role):
         yield from difflib.unified_diff(
-            _lines(one),
-            _lines(other),
-            _place(old, one),
-            _place(new, other),
+            _lines(one), _lines(other), _place(old, one), _place(new, other)
         )
+
+
+def _pairs(
+    old: Surface, new: Surface, role: Role
+) -> Iterator[tuple[Definition | None, Definition | None]]:
+    """Which definition became which: the role's own first, then those of one name, then the renamed, by likeness."""
+    before, after = (
+        {item.name: item for item in reached(surface, role).values()} for surface in (old, new)
+    )
+    own, then = (
+        surface.roles.get(role.value, "").rpartition(":")[2].rpartition(".")[2]
+        for surface in (old, new)
+    )
+    if own in before and then in after:
+        yield before.pop(own), after.pop(then)
+    for name in [name for name in before if name in after]:
+        yield before.pop(name), after.pop(name)
+    for name in list(before):
+        near = difflib.get_close_matches(name, after, n=1)
+        yield before.pop(name), after.pop(near[0]) if near else None
+    yield from ((None, item) for item in after.values())
 
 
 def _lines(item: Definition | None) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
+
 from ...recorders.schema import NONE32, Kind
 from ..decisions import GOES_ON, LOST
 from ..quantity import Quantity
@@ -11,11 +13,13 @@ from .request import Grammar, Request
 from .result import Result
 from .roles import Role
 from .stage import Stage
-from .standin import UNKNOWN_LEN, known
+from .standin import LIMIT, UNKNOWN_LEN, known
 from .tailing import TailRows
 from .tape import Tape, present, tokens
 from .tracks import Place, Tracks
 
+# Tracks of the committed length, of the settled one and, where slots are counted, of the allocated one.
+_Books = tuple["array[int]", "array[int]", "array[int] | None"]
 _HISTOGRAM = Place(Quantity.SPEC_HISTOGRAM, Kind.FINISH, False)
 
 
@@ -24,17 +28,10 @@ class Lives:
 
     def __init__(self, stage: Stage, tape: Tape, tracks: Tracks) -> None:
         self._stage, self._tape, self._tracks = stage, tape, tracks
-        self._books = {
-            (kind, after): (
-                tracks.track(Place(Quantity.KV_COMMITTED_LEN, kind, after)),
-                tracks.track(Place(Quantity.KV_COMMITTED_LEN_SETTLED, kind, after)),
-                tracks.track(Place(Quantity.KV_ALLOCATED_LEN, kind, after))
-                if kind in (Kind.PREPARE, Kind.FINISH)
-                else None,
-            )
-            for kind in (Kind.EXTEND, Kind.PREPARE, Kind.RESULT, Kind.RETRACT, Kind.FINISH)
-            for after in (False, True)
-        }
+        self._extended, self._retracted = self._after(Kind.EXTEND), self._after(Kind.RETRACT)
+        self._preparing, self._prepared = self._before(Kind.PREPARE), self._after(Kind.PREPARE)
+        self._resolving, self._resolved = self._before(Kind.RESULT), self._after(Kind.RESULT)
+        self._finishing = self._before(Kind.FINISH)
         self._counts = [
             (tracks.track(Place(quantity, Kind.RESULT, True)), name)
             for quantity, name in stage.counters.items()
@@ -53,6 +50,24 @@ class Lives:
                     f"{stage.books.name} resolve keeps no counter known for it"
                 )
 
+    def _before(self, kind: Kind) -> _Books:
+        return self._books(kind, after=False)
+
+    def _after(self, kind: Kind) -> _Books:
+        return self._books(kind, after=True)
+
+    def _books(self, kind: Kind, *, after: bool) -> _Books:
+        raw, settled, allocated = (
+            Place(quantity, kind, after)
+            for quantity in (
+                Quantity.KV_COMMITTED_LEN,
+                Quantity.KV_COMMITTED_LEN_SETTLED,
+                Quantity.KV_ALLOCATED_LEN,
+            )
+        )
+        track, has_slots = self._tracks.track, kind in (Kind.PREPARE, Kind.FINISH)
+        return track(raw), track(settled), track(allocated) if has_slots else None
+
     def extend(self, ref: int) -> None:
         rows = self._tape.rows_of[Kind.EXTEND]
         for row in self._tape.rows[Kind.EXTEND][ref]:
@@ -66,19 +81,19 @@ class Lives:
             if not request.seen and fresh:
                 self._stage.set_counters(request, 0)
             self._begins_anew(request)
-            self._note(Kind.EXTEND, row, request, after=True)
+            self._note(self._extended, row, request)
 
     def retract(self, ref: int) -> None:
         request = self._stage.requests[self._tape.events[Kind.RETRACT].qid[ref]]
         request.lets_kv_go()
         self._stage.call(Role.RETRACT, request)
         self._begins_anew(request)
-        self._note(Kind.RETRACT, ref, request, after=True)
+        self._note(self._retracted, ref, request)
 
     def prepare(self, ref: int, batch: Batch) -> None:
         rows = self._tape.rows[Kind.PREPARE][ref]
         before = [
-            self._note(Kind.PREPARE, row, request, after=False)
+            self._note(self._preparing, row, request)
             for row, request in zip(rows, batch.reqs, strict=True)
         ]
         table = self._tape.events[Kind.PREPARE]
@@ -92,7 +107,7 @@ class Lives:
             claim = request.kv_committed_len - was
             request.claims += claim
             request.prepared, request.seen = (request.life, claim), True
-            self._note(Kind.PREPARE, row, request, after=True)
+            self._note(self._prepared, row, request)
 
     def launch(self, ref: int) -> None:
         launch = self._tape.events[Kind.LAUNCH].launch[ref]
@@ -108,7 +123,7 @@ class Lives:
             return
         reqs = [self._arrives(row) for row in rows]
         for row, request in zip(rows, reqs, strict=True):
-            self._note(Kind.RESULT, row, request, after=False)
+            self._note(self._resolving, row, request)
         batch = self._stage.batch(reqs, ())
         batch.has_grammar = any(request.grammar is not None for request in reqs)
         self._stage.call(Role.RESOLVE, self._stage.scheduler, self._result(ref), batch)
@@ -126,7 +141,7 @@ class Lives:
         def decide() -> None:
             request.finished_reason = "recorded" if finish >= 0 else None
 
-        self._note(Kind.RESULT, row, request, after=False)
+        self._note(self._resolving, row, request)
         batch = self._stage.batch([request], ())
         batch.decoding_reqs = [request]
         self._stage.call(Role.TAIL, self._stage.scheduler, batch, request, decide)
@@ -139,7 +154,7 @@ class Lives:
         prepared = self._launched.get((launch, request.qid))
         if prepared is not None and prepared[0] == request.life:
             request.claims -= prepared[1]
-        self._note(Kind.RESULT, row, request, after=True)
+        self._note(self._resolved, row, request)
         self._count(row, request)
 
     def _arrives(self, row: int) -> Request:
@@ -166,20 +181,23 @@ class Lives:
         self._stage.scheduler.draft_worker.speculative_num_draft_tokens = workers or stride
         return Result(tokens, accept, stride, present(table.num_non_draft[ref]))
 
-    def _note(self, kind: Kind, row: int, request: Request, *, after: bool) -> int:
-        committed, settled, allocated = self._books[kind, after]
-        raw = request.kv_committed_len
-        if known(raw):
-            committed[row], settled[row] = raw, raw - request.claims
-        if allocated is not None and known(request.kv_allocated_len):
-            allocated[row] = request.kv_allocated_len
+    @staticmethod
+    def _note(books: _Books, row: int, request: Request) -> int:
+        """Returns the committed length. Four times for every accepted run: the busiest lines there are."""
+        committed, settled, allocated = books
+        raw, slots = request.kv_committed_len, request.kv_allocated_len
+        if -LIMIT < raw < LIMIT:
+            committed[row] = raw
+            settled[row] = raw - request.claims
+        if allocated is not None and -LIMIT < slots < LIMIT:
+            allocated[row] = slots
         return raw
 
     def finish(self, ref: int) -> None:
         request = self._stage.requests[self._tape.events[Kind.FINISH].qid[ref]]
         if ref in self._tails.ended:
             self._tail(self._tails.ended[ref])
-        self._note(Kind.FINISH, ref, request, after=False)
+        self._note(self._finishing, ref, request)
         counted = self._stage.counters.get(Quantity.SPEC_VERIFY_CT)
         if self._stage.histogram and counted and known(getattr(request, counted)):
             steps: list[int] = getattr(request, self._stage.histogram)

@@ -9,11 +9,11 @@ from .missing import Missing
 # A request whose start was not recorded has this length. It survives every sum, difference and rounding, so
 # whatever depends on it shows, and is reported as not captured.
 UNKNOWN_LEN = 1 << 60
-_LIMIT = 1 << 50
+LIMIT = 1 << 50
 
 
 def known(value: int | None) -> bool:
-    return value is None or -_LIMIT < value < _LIMIT
+    return value is None or -LIMIT < value < LIMIT
 
 
 class StandIn:
