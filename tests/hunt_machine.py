@@ -32,7 +32,7 @@ def requests(draw: st.DrawFn, in_session: bool = False, first: bool = False) -> 
     grouped = (first or not in_session) and prompt > 4 and draw(st.booleans())
     asked = draw(st.booleans())
     return RequestScript(
-        "",
+        "unnamed",
         0,
         prompt,
         draw(st.sampled_from(["g0", "g1"])) if grouped else "",
