@@ -54,6 +54,21 @@ def test_lifted_and_rules_equal_what_the_server_computed(recording: Recording) -
             assert found.num_compared == len(found.old.cells), found.quantity
 
 
+def test_without_overlap_too(record: Recorder) -> None:
+    """There a launch leaves its results' tokens in the sum: a tail's is counted once."""
+    recording = record("0.5.19", "mixed-random", 1, "--disable-overlap")
+    columns, rules = Columns(recording), fixes_of("0.5.23")
+    with release("0.5.19") as source:
+        lifted = against_observed(recording, books(source))
+    assert not any(found.differs.any() for found in lifted.values())
+    (sums,) = [
+        found
+        for found in diff(recording, observed(columns), Toggles(columns)(rules))
+        if found.quantity is Q.SEQ_LENS_SUM
+    ]
+    assert not sums.differs.any() and sums.num_compared == len(sums.old.cells) > 1000
+
+
 def test_who_is_a_tail_is_told_from_the_events_alone(recording: Recording) -> None:
     """The server commits one token of a tail that goes on, and none of whoever else an extend's result answers."""
     rows, found = recording.result_rows, tails(recording).answered

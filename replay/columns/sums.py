@@ -133,7 +133,8 @@ class _Step:
             return Sum(0, True)  # each is made for its launch, with nobody in it
         if mode == Mode.MIXED:
             # Rebuilt whatever the rules: tails are counted with the token that they are about to write.
-            return Sum((truth.value or 0) + int(self._tails[ref]), truth.known)
+            written = int(self._tails[ref]) if self._recording.run.overlap else 0
+            return Sum((truth.value or 0) + written, truth.known)
         if not self._lazy or mode != Mode.DECODE:
             return before
         run = self._recording.run
