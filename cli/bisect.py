@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ..replay.quantity import Quantity
+from . import options
 from .main import DIFFERS, SAME
 
 
@@ -14,35 +15,20 @@ from .main import DIFFERS, SAME
 @click.argument("recording", type=click.Path(readable=False))
 @click.option("--good", required=True, metavar="PATH", help="sglang==VERSION or sglang@REV.")
 @click.option("--bad", required=True, metavar="PATH", help="The other end; older or newer.")
-@click.option(
-    "--quantity",
-    "quantities",
-    multiple=True,
-    type=click.Choice([quantity.value for quantity in Quantity]),
-    help="Only this quantity counts. May be repeated.",
-)
+@options.quantities("Only this quantity counts.")
 @click.option(
     "--against",
     metavar="PATH",
     help="Good is what equals this path (observed, fixed, ...), instead of the good end's own books.",
 )
-@click.option(
-    "--repo", metavar="PATH", help="The git clone that a path sglang@REV names a commit of."
-)
+@options.repo
 @click.option("--skip", multiple=True, metavar="REV", help="A commit not to judge.")
 @click.option(
     "--log",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write down each finding here; of commits as `git bisect replay` reads it.",
 )
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="Output form.",
-)
+@options.form
 def bisect(
     recording: str,
     good: str,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from . import options
 from .inputs import each
 from .main import BROKEN, DIFFERS, NO_VERDICT, SAME
 
@@ -20,9 +21,7 @@ from .main import BROKEN, DIFFERS, NO_VERDICT, SAME
     metavar="PATH",
     help="Whose books: as for replay --old.",
 )
-@click.option(
-    "--repo", metavar="PATH", help="The git clone that a path sglang@REV names a commit of."
-)
+@options.repo
 def check(recording: tuple[str, ...], text: str, repo: str | None) -> int:
     """Hold the books of one path against the laws that any correct books obey.
 

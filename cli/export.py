@@ -8,6 +8,7 @@ import click
 
 from ..recorders.errors import RecordingError, UsageError
 from ..replay.quantity import Quantity
+from . import options
 from .inputs import check_output
 
 _PATHS = ("observed", "old", "fixed")
@@ -22,15 +23,7 @@ _PATHS = ("observed", "old", "fixed")
     required=True,
     help="pytest: a test of a divergence; jsonl: a JSON object a line; parquet: needs pyarrow.",
 )
-@click.option(
-    "-o",
-    "--output",
-    "output",
-    required=True,
-    metavar="OUT",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The file to write.",
-)
+@options.output("The file to write.")
 @click.option(
     "--path",
     "paths",
@@ -38,31 +31,11 @@ _PATHS = ("observed", "old", "fixed")
     metavar="PATH",
     help=f"Tables: a path whose books to write; default: {', '.join(_PATHS)}. May be repeated.",
 )
-@click.option(
-    "--old",
-    default="old",
-    show_default=True,
-    metavar="PATH",
-    help="pytest: the path that is wrong.",
-)
-@click.option(
-    "--fixed",
-    default="fixed",
-    show_default=True,
-    metavar="PATH",
-    help="pytest: the path that is right.",
-)
-@click.option(
-    "--quantity",
-    "quantities",
-    multiple=True,
-    type=click.Choice([quantity.value for quantity in Quantity]),
-    help="Write only this quantity. May be repeated, for tables; pytest: default is the first that differs.",
-)
-@click.option(
-    "--repo", metavar="PATH", help="The git clone that a path sglang@REV names a commit of."
-)
-@click.option("--force", is_flag=True, help="Overwrite OUT if it exists.")
+@options.old("pytest: the path that is wrong.")
+@options.fixed("pytest: the path that is right.")
+@options.quantities("Write only this quantity; pytest: one, by default the first that differs.")
+@options.repo
+@options.force
 def export(
     recording: Path,
     form: str,

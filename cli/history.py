@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ..replay.quantity import Quantity
+from . import options
 from .main import DIFFERS, NO_VERDICT, SAME
 
 
@@ -28,24 +29,9 @@ from .main import DIFFERS, NO_VERDICT, SAME
     metavar="PATH",
     help="The newest version.",
 )
-@click.option(
-    "--quantity",
-    "quantities",
-    multiple=True,
-    type=click.Choice([quantity.value for quantity in Quantity]),
-    help="Only this quantity. May be repeated.",
-)
-@click.option(
-    "--repo", metavar="PATH", help="The git clone that a path sglang@REV names a commit of."
-)
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="Output form.",
-)
+@options.quantities("Only this quantity.")
+@options.repo
+@options.form
 def history(
     recording: str,
     oldest: str,

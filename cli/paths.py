@@ -5,13 +5,12 @@ from __future__ import annotations
 import click
 
 from ..recorders.errors import UsageError
+from . import options
 
 
 @click.command()
 @click.option("--explain", metavar="PATH", help="Show where each role of this path was found.")
-@click.option(
-    "--repo", metavar="PATH", help="The git clone that a path sglang@REV names a commit of."
-)
+@options.repo
 def paths(explain: str | None, repo: str | None) -> None:
     """List the accounting paths and what each release's books are.
 

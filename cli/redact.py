@@ -8,21 +8,14 @@ from pathlib import Path
 import click
 
 from ..recorders.errors import UsageError
+from . import options
 from .inputs import check_output
 
 
 @click.command()
 @click.argument("recording", type=click.Path(path_type=Path, readable=False))
-@click.option(
-    "-o",
-    "--output",
-    "output",
-    required=True,
-    metavar="OUT",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The recording to write (*.h5).",
-)
-@click.option("--force", is_flag=True, help="Overwrite OUT if it exists.")
+@options.output("The recording to write (*.h5).")
+@options.force
 def redact(recording: Path, output: Path, force: bool) -> None:
     """Write RECORDING again without tokens, ids and paths.
 

@@ -7,36 +7,18 @@ from pathlib import Path
 import click
 
 from ..replay.quantity import Quantity
+from . import options
 from .inputs import each
 from .main import BROKEN, DIFFERS, NO_VERDICT, SAME, USAGE
 
 
 @click.command()
 @click.argument("recording", nargs=-1, type=click.Path(readable=False))
-@click.option(
-    "--old", default="old", show_default=True, metavar="PATH", help="The path on the left."
-)
-@click.option(
-    "--fixed", default="fixed", show_default=True, metavar="PATH", help="The path on the right."
-)
-@click.option(
-    "--quantity",
-    "quantities",
-    multiple=True,
-    type=click.Choice([quantity.value for quantity in Quantity]),
-    help="Compare only this quantity, and have no verdict if none of it was captured. May be repeated.",
-)
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="Output form.",
-)
-@click.option(
-    "--repo", metavar="PATH", help="The git clone that a path sglang@REV names a commit of."
-)
+@options.old("The path on the left.")
+@options.fixed("The path on the right.")
+@options.quantities("Compare only this quantity, and have no verdict if none of it was captured.")
+@options.form
+@options.repo
 def replay(
     recording: tuple[str, ...],
     old: str,

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ..recorders.errors import UsageError
+from . import options
 
 
 @click.command()
@@ -19,9 +20,7 @@ from ..recorders.errors import UsageError
     metavar="PATH",
     help="A path to show; default: old, fixed and observed.",
 )
-@click.option(
-    "--repo", metavar="PATH", help="The git clone that a path sglang@REV names a commit of."
-)
+@options.repo
 def show(recording: Path, rid: str, paths: tuple[str, ...], repo: str | None) -> None:
     """Show one request's life under several paths.
 

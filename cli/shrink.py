@@ -7,39 +7,27 @@ from pathlib import Path
 import click
 
 from ..replay.quantity import Quantity
+from . import options
 from .main import INTERRUPTED, SAME
 
 
 @click.command()
 @click.argument("recording", type=click.Path(path_type=Path, readable=False))
-@click.option(
-    "-o",
-    "--output",
-    required=True,
-    metavar="FILE",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The recording to write (*.h5).",
-)
-@click.option(
-    "--old", default="old", show_default=True, metavar="PATH", help="The path on the left."
-)
-@click.option(
-    "--fixed", default="fixed", show_default=True, metavar="PATH", help="The path on the right."
-)
+@options.output("The recording to write (*.h5).")
+@options.old("The path on the left.")
+@options.fixed("The path on the right.")
 @click.option(
     "--quantity",
     type=click.Choice([quantity.value for quantity in Quantity]),
     help="Whose first divergence to keep; default: the first quantity that differs.",
 )
-@click.option(
-    "--repo", metavar="PATH", help="The git clone that a path sglang@REV names a commit of."
-)
+@options.repo
 @click.option(
     "--keep-tokens",
     is_flag=True,
     help="Keep output tokens, request ids and the command line; else they are replaced.",
 )
-@click.option("--force", is_flag=True, help="Overwrite FILE.")
+@options.force
 def shrink(
     recording: Path,
     output: Path,
