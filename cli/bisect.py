@@ -8,6 +8,7 @@ import click
 
 from ..replay.quantity import Quantity
 from . import options
+from .inputs import check_output, one
 from .main import DIFFERS, SAME
 
 
@@ -22,7 +23,12 @@ from .main import DIFFERS, SAME
     help="Good is what equals this path (observed, fixed, ...), instead of the good end's own books.",
 )
 @options.repo
-@click.option("--skip", multiple=True, metavar="REV", help="A commit not to judge.")
+@click.option(
+    "--skip",
+    multiple=True,
+    metavar="REV",
+    help="A commit or release not to judge. May be repeated.",
+)
 @click.option(
     "--log",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -46,7 +52,6 @@ def bisect(
     history, which assumes one change. Exit code 1 where a change was found, 0 where the ends say the same.
     """
     # imported late: torch comes with the engine, and `--help` must not wait for it
-    from ..recorders import hdf5
     from ..replay import spec
     from ..replay.bisect.bisection import bisect as find
     from ..replay.columns.shared import Columns
@@ -55,11 +60,14 @@ def bisect(
 
     ends = [spec.parse(text, repo) for text in (good, bad)]
     first, last = (report_bisect.end(path) for path in ends)
+    if log is not None:
+        check_output(log, force=False)
+    held, _ = one(Path(recording))
     narrowing = Narrowing(recording, first, last, repo, log)
     stopped: BaseException | None = None
     try:
         found = find(
-            Columns(hdf5.load(Path(recording))),
+            Columns(held),
             first,
             last,
             quantities=[Quantity(name) for name in quantities] or list(Quantity),

@@ -55,7 +55,7 @@ def export(
     """
     if recording.is_dir():
         raise UsageError(f"{recording} is a folder; export wants one recording of it (*.h5).")
-    check_output(output, force=force)
+    check_output(output, force=force, source=recording)
     if form == "pytest":
         _export_test(recording, output, (old, fixed), quantities, repo)
         return

@@ -8,6 +8,7 @@ import click
 
 from ..replay.quantity import Quantity
 from . import options
+from .inputs import one
 from .main import DIFFERS, NO_VERDICT, SAME
 
 
@@ -46,7 +47,6 @@ def history(
     Exit code 1 where the books changed at all, 125 where nothing could be compared.
     """
     # imported late: torch comes with the engine, and `--help` must not wait for it
-    from ..recorders import hdf5
     from ..replay import spec
     from ..replay.columns.shared import Columns
     from ..replay.history import Chapter, versions
@@ -55,18 +55,18 @@ def history(
     from .report_bisect import end
 
     paths = versions(end(spec.parse(oldest, repo)), end(spec.parse(newest, repo)))
+    held, _ = one(Path(recording))
     wanted = [Quantity(name) for name in quantities] or list(Quantity)
     told = 0
 
     def report(chapter: Chapter) -> None:
         nonlocal told
         told += 1
-        says = "changed" if chapter.changed else "skipped" if chapter.why else "same"
-        click.echo(f"{told} of {len(paths)}  {chapter.path} {says}", err=True)
+        click.echo(f"{told} of {len(paths)}  {chapter.path} {chapter.says}", err=True)
 
-    chapters = tell(Columns(hdf5.load(Path(recording))), paths, wanted, report)
+    chapters = tell(Columns(held), paths, wanted, report)
     show = report_history.print_json if form == "json" else report_history.print_table
     show(recording, chapters)
     if any(chapter.changed for chapter in chapters):
         return DIFFERS
-    return SAME if sum(chapter.why is None for chapter in chapters) > 1 else NO_VERDICT
+    return SAME if any(chapter.num_compared for chapter in chapters) else NO_VERDICT

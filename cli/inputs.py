@@ -47,10 +47,15 @@ def one(path: Path) -> tuple[Recording, str]:
     return recording, hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def check_output(path: Path, *, force: bool) -> None:
-    """Raises RecordingError where a file cannot be written to `path`, before any work is done for it."""
+def check_output(path: Path, *, force: bool, source: Path | None = None) -> None:
+    """Raises RecordingError where a file cannot be written to `path`, before any work is done for it.
+
+    `source`: what it is made from, which nothing ever overwrites.
+    """
     if not path.parent.is_dir():
         raise RecordingError(f"{path}: there is no folder {path.parent}. Make it, or name another.")
+    if source is not None and path.exists() and source.exists() and path.samefile(source):
+        raise RecordingError(f"{path} is the recording itself: name another file.")
     if path.exists() and not force:
         raise RecordingError(f"{path} exists. Use --force, or another name.")
 

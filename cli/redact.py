@@ -28,7 +28,7 @@ def redact(recording: Path, output: Path, force: bool) -> None:
 
     if recording.is_dir():
         raise UsageError(f"{recording} is a folder; redact wants one recording of it (*.h5).")
-    check_output(output, force=force)
+    check_output(output, force=force, source=recording)
     loaded = hdf5.load(recording)
     source = hashlib.sha256(recording.read_bytes()).hexdigest()
     hdf5.save(redacted(loaded, source), output, force=force)

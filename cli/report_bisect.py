@@ -67,10 +67,11 @@ def _print_tested(console: Output, found: Bisection) -> None:
 
 
 def _print_change(console: Output, found: Bisection, change: Change) -> None:
+    what = "mended in: " if change.shown.finding is Finding.GOOD else "first changed: "
     if len(change.suspects) == 1:
-        console.print(Text.assemble("first changed: ", (_title(change.shown), "bold")))
+        console.print(Text.assemble(what, (_title(change.shown), "bold")))
     else:
-        console.print(Text(f"first changed: one of {len(change.suspects)}", "bold"))
+        console.print(Text(f"{what}one of {len(change.suspects)}", "bold"))
         for one in change.suspects:
             console.print(f"  {_title(one)}" + (f": {one.why}" if one.why else ""))
     for other in found.search.others:

@@ -27,8 +27,8 @@ def print_table(recording: str, chapters: Sequence[Chapter]) -> None:
     table = console.table(
         "version", "books", "quantity", "differed", "of", "first", "fixes", right=(3, 4)
     )
-    for place, chapter in enumerate(chapters):
-        _add(table, chapter, first=not place)
+    for chapter in chapters:
+        _add(table, chapter)
     console.print(table)
     console.print()
     changed = sum(chapter.changed for chapter in chapters)
@@ -37,17 +37,14 @@ def print_table(recording: str, chapters: Sequence[Chapter]) -> None:
     )
 
 
-def _add(table: Any, chapter: Chapter, *, first: bool) -> None:
+def _add(table: Any, chapter: Chapter) -> None:
     """One row for each quantity that changed, or one that says that none did, and why."""
     books = (chapter.digest or "-")[:8]
     if chapter.why is not None:
         table.add_row(str(chapter.path), books, Text(chapter.why, "yellow"))
-    elif chapter.result is None:
-        table.add_row(str(chapter.path), books, Text("-" if first else "the same code", "dim"))
     elif not chapter.changed:
-        compared = sum(one.num_compared for one in chapter.result.quantities)
-        says = "other code, the same books" if compared else "nothing could be compared"
-        table.add_row(str(chapter.path), books, Text(says, "dim"), "0", str(compared))
+        counts = ("0", str(chapter.num_compared)) if chapter.num_compared else ()
+        table.add_row(str(chapter.path), books, Text(chapter.says, "dim"), *counts)
     else:
         for place, one in enumerate(_changed(chapter)):
             lead = (str(chapter.path), books) if not place else ("", "")

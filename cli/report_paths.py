@@ -45,7 +45,9 @@ def print_paths(releases: Iterable[Known], num_recordings: int) -> None:
         made.add_row(f"sglang=={known.version}", known.digest or "-", *said)
     if made.row_count:
         console.print(made)
-        console.print(f"equal over {num_recordings} recordings, each algorithm's apart")
+        console.print(
+            f"equal over {num_recordings} recordings, each algorithm's apart; those that a release cannot run left out"
+        )
     else:
         console.print("no release in the cache: name one, as in --old sglang==0.5.12")
 

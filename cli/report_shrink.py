@@ -73,6 +73,7 @@ def print_shrunk(made: Shrunk, path: Path) -> None:
     console.print(f"  {where(quantity.first)}; fixes: {fixes(quantity.first)}")
     console.print(f"  {quantity.first.cause}")
     paths = f"--old {shlex.quote(str(result.old))} --fixed {shlex.quote(str(result.new))}"
+    paths += f" --quantity {quantity.quantity.value}"
     test = f"test_{path.stem.replace('-', '_').replace('.', '_')}.py"
     console.print(
         f"a test of it: specdiff export {shlex.quote(str(path))} --format pytest {paths} -o {test}"

@@ -51,7 +51,7 @@ def shrink(
     from .inputs import check_output, one
     from .report_shrink import Telling, print_shrunk
 
-    check_output(output, force=force)
+    check_output(output, force=force, source=recording)
     paths = spec.parse(old, repo), spec.parse(fixed, repo)
     wanted = None if quantity is None else Quantity(quantity)
     source, digest = one(recording)

@@ -22,15 +22,33 @@ _SOURCES = ("python/sglang/srt", "sglang/srt", "srt")  # where a commit must tou
 
 @dataclass(frozen=True, slots=True)
 class Chapter:
-    """One version. `result`: against the version before it that could run; None for the first, and where it is the same code.
+    """One version. `result`: against the version before it that could run; None for the first of them.
 
-    `why`: it cannot run this recording.
+    `same_code`: as that version's, so that nothing was replayed. `why`: it cannot run this recording.
     """
 
     path: Lifted
     digest: str | None
     result: Result | None
     why: str | None = None
+    same_code: bool = False
+
+    @property
+    def num_compared(self) -> int:
+        return sum(one.num_compared for one in self.result.quantities) if self.result else 0
+
+    @property
+    def says(self) -> str:
+        """In a few words."""
+        if self.why is not None:
+            return "skipped"
+        if self.same_code:
+            return "the same code"
+        if self.result is None:
+            return "the first"
+        if self.changed:
+            return "changed"
+        return "other code, the same books" if self.num_compared else "nothing could be compared"
 
     @property
     def changed(self) -> bool:
@@ -85,7 +103,7 @@ def _chapters(
             digest = surface_of(path).digest
             lifted(columns, path, quantities)  # it runs, or says why not
             if before is None or digest == code:
-                yield Chapter(path, digest, None)
+                yield Chapter(path, digest, None, same_code=before is not None)
             else:
                 yield Chapter(path, digest, compare(columns, before, path, quantities))
         except NoVerdictError as error:

@@ -12,7 +12,7 @@ import pytest
 from children import SPECDIFF
 from clones import clone, commit, git
 from specdiff.cli.inputs import bundled
-from specdiff.cli.main import DIFFERS, NO_VERDICT, SAME, USAGE, run
+from specdiff.cli.main import BROKEN, DIFFERS, NO_VERDICT, SAME, USAGE, run
 from specdiff.cli.progress_bisect import bracket
 
 MIX = str(bundled() / "0.5.10-random.h5")
@@ -137,6 +137,43 @@ def test_what_cannot_be_judged_leaves_a_range(
     assert [one["verdict"] for one in told["tested"] if one["path"] == f"sglang@{names[0]}"] == [
         "skipped"
     ]
+
+
+def test_only_the_first_divergences_own_quantity_names_the_function(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """0.5.13 changed prepare, too, by which other sums depart at the same event."""
+    _, told = bisected(capsys, "--good", "sglang==0.5.12", "--bad", "sglang==0.5.13")
+    assert told["first"]["quantity"] == "routed_experts"
+    assert [one["role"] for one in told["roles"] if one["alone"]] == ["experts"]
+
+
+def test_a_release_may_be_skipped(capsys: pytest.CaptureFixture[str]) -> None:
+    ends = ["--good", "sglang==0.5.10", "--bad", "sglang==0.5.12", "--skip", "sglang==0.5.11"]
+    _, told = bisected(capsys, *ends)
+    assert told["first_changed"] is None
+    assert told["range"] == ["sglang==0.5.11", "sglang==0.5.12"]
+
+
+def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recording, log = tmp_path / "x.h5", tmp_path / "log"
+    recording.write_bytes(Path(MIX).read_bytes())
+    ends = ["--good", "sglang==0.5.10", "--bad", "sglang==0.5.11"]
+    for target in (recording, log):
+        log.write_text("mine")
+        assert run(["bisect", str(recording), *ends, "--log", str(target)]) == BROKEN
+    assert log.read_text() == "mine" and recording.read_bytes() == Path(MIX).read_bytes()
+    assert run(["bisect", str(recording), *ends, "--log", str(tmp_path / "no" / "log")]) == BROKEN
+    for made in (["redact"], ["shrink"], ["export", "--format", "jsonl"]):
+        assert run([*made, str(recording), "-o", str(recording), "--force"]) == BROKEN
+    assert recording.read_bytes() == Path(MIX).read_bytes()
+    assert run(["history", str(tmp_path)]) == USAGE
+    assert "is a folder" in capsys.readouterr().err
+
+
+def test_history_of_what_is_not_captured_has_no_verdict() -> None:
+    ends = ["--from", "sglang==0.5.10", "--to", "sglang==0.5.12"]
+    assert run(["history", MIX, *ends, "--quantity", "session_committed"]) == NO_VERDICT
 
 
 def test_history_tells_every_change(capsys: pytest.CaptureFixture[str]) -> None:

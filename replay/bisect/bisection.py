@@ -74,5 +74,5 @@ def _inside(columns: Columns, change: Change, judge: Judge) -> Inside:
     result = compare(columns, last, shown, judge.quantities)
     if result.verdict is not Verdict.DIFFERS:  # `last` has no value at all where it shows
         result = compare(columns, judge.reference, shown, judge.quantities)
-    event = earliest(result)[1].event
-    return Inside(result, role_changes(columns, last, shown, judge.quantities, event))
+    quantity, first = earliest(result)
+    return Inside(result, role_changes(columns, last, shown, quantity, first.event))

@@ -20,7 +20,8 @@ from ..spec import Lifted
 
 @dataclass(frozen=True, slots=True)
 class RoleChange:
-    """A role whose code changed. `alone`: put into the books before, it makes them depart by the first divergence."""
+    """A role whose code changed. `alone`: put into the books before, it makes them depart in the quantity of the first
+    divergence, by its event."""
 
     role: Role
     alone: bool
@@ -31,17 +32,17 @@ def role_changes(
     columns: Columns,
     before: Lifted,
     after: Lifted,
-    quantities: tuple[Quantity, ...],
-    first: int,
+    quantity: Quantity,
+    event: int,
 ) -> tuple[RoleChange, ...]:
-    """Every role whose code differs, those that matter alone first. `first`: the event of the first divergence."""
+    """Every role whose code differs, those that matter alone first. `quantity`, `event`: of the first divergence."""
     old, new = surface_of(before), surface_of(after)
-    values = expected(lifted(columns, before, quantities), quantities)
+    values = expected(lifted(columns, before, (quantity,)), (quantity,))
 
     def matters(role: Role) -> bool:
         try:
             books = compiled(grafted(old, new, role))
-            return departs_by(columns, books, values, first)
+            return departs_by(columns, books, values, event)
         except Exception:  # noqa: BLE001 - nobody's code: parts that do not fit together may fail anywhere
             return False
 

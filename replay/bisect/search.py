@@ -63,7 +63,7 @@ class Search:
 def search(
     judge: Court, good: Lifted, bad: Lifted, report: Report, skip: Sequence[str] = ()
 ) -> Search:
-    """`skip`: commits that are not to be judged. Raises NoVerdictError where an end is not what it is said to be, UsageError where nothing lies between them."""
+    """`skip`: commits or releases that are not to be judged. Raises NoVerdictError where an end is not what it is said to be, UsageError where nothing lies between them."""
     ends = {good.origin, bad.origin}
     if ends not in ({Origin.RELEASE}, {Origin.REVISION}):
         raise UsageError(
@@ -79,16 +79,21 @@ def search(
     if last.finding is Finding.GOOD:
         return Search((first, last), None, (), False)
     if ends == {Origin.RELEASE}:
-        return _releases(judge, good, bad, report)
+        return _releases(judge, good, bad, report, skip)
     return _commits(judge, good, bad, report, skip)
 
 
-def _releases(judge: Court, good: Lifted, bad: Lifted, report: Report) -> Search:
+def _releases(
+    judge: Court, good: Lifted, bad: Lifted, report: Report, skip: Sequence[str]
+) -> Search:
     forward = version_of(good.where) <= version_of(bad.where)
     versions = between(*((good.where, bad.where) if forward else (bad.where, good.where)))
     tested: list[Judged] = []
     for version in versions:
-        tested.append(judge(Lifted(f"sglang=={version}", Origin.RELEASE, version)))
+        path = Lifted(f"sglang=={version}", Origin.RELEASE, version)
+        left_out = {version, str(path)} & set(skip)
+        why = "left out by --skip"
+        tested.append(Judged(path, Finding.SKIPPED, None, why) if left_out else judge(path))
         span = len(tested), len(versions) - 1
         report(Progress(tested[-1], len(versions), span, (good, bad), forward))
     found = changes(tested)

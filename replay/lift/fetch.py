@@ -75,7 +75,7 @@ def fetch(version: str, folder: Path, cached: list[str]) -> None:
     hint = f" Did you mean {near[0]}?" if near else ""
     raise UsageError(
         f"path 'sglang=={version}': the package index has no wheel of such a release (No matching distribution).{hint} "
-        f"It has {len(known)}, the last are {', '.join(known[-_SHOWN:])}."
+        f"The index has {len(known)}, the last are {', '.join(known[-_SHOWN:])}."
     )
 
 

@@ -13,13 +13,15 @@ from ..quantity import Quantity
 from .ledger import ledger_of
 from .link import Books
 from .matches import Match
+from .missing import CannotRunError
 from .stage import prepare_of
 
 
 def match_apart(recordings: Sequence[Columns], books: Books) -> dict[str, Match]:
     """One match per algorithm, EAGLE's first: a release may keep the books of one in another way than those of another.
 
-    An algorithm that these books have no prepare for is left out.
+    An algorithm that these books have no prepare for is left out, and so is a recording that they cannot run, unless
+    they can run none: then CannotRunError says why.
     """
     groups: dict[str, list[Columns]] = {}
     for columns in recordings:
@@ -27,7 +29,20 @@ def match_apart(recordings: Sequence[Columns], books: Books) -> dict[str, Match]
         if prepare_of(books, algorithm):
             groups.setdefault(algorithm, []).append(columns)
     names = sorted(groups, key=lambda name: (name != "EAGLE", name))
-    return {name: match(groups[name], books) for name in names}
+    return {name: match(_runnable(groups[name], books), books) for name in names}
+
+
+def _runnable(recordings: Sequence[Columns], books: Books) -> Sequence[Columns]:
+    """All of them, where these books can run none."""
+
+    def runs(columns: Columns) -> bool:
+        try:
+            ledger_of(columns, books, books.name)
+        except CannotRunError:
+            return False
+        return True
+
+    return [columns for columns in recordings if runs(columns)] or recordings
 
 
 def match(recordings: Sequence[Columns], books: Books) -> Match:
