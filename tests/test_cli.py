@@ -127,7 +127,7 @@ def test_explanations_are_found_by_toggling(
         (["info"], USAGE, "RECORDING"),
         (["recover", "{empty}/nowhere"], BROKEN, "{empty}/nowhere: no such folder"),
         (["redact", "{empty}", "-o", "x.h5"], USAGE, "is a folder"),
-        (["redact", "{real}", "-o", "{real}"], BROKEN, "{real} exists"),
+        (["redact", "{real}", "-o", "{real}"], BROKEN, "{real} is the recording itself"),
         (["redact", "{real}", "-o", "{empty}/no/x.h5"], BROKEN, "there is no folder {empty}/no"),
         (["export", "{real}", "-o", "x.csv", "--format", "csv"], USAGE, "'jsonl'"),
         (["export", "{real}", "-o", "{text}", "--format", "jsonl"], BROKEN, "{text} exists"),

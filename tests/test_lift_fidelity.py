@@ -18,7 +18,7 @@ from specdiff.replay import spec
 from specdiff.replay.columns.shared import Columns
 from specdiff.replay.explain import Toggles
 from specdiff.replay.lift.ledger import ledger_of
-from specdiff.replay.lift.match import match
+from specdiff.replay.lift.match import match, match_apart
 from specdiff.replay.lift.missing import CannotRunError
 from specdiff.replay.quantity import Quantity as Q
 from test_fidelity import ERAS, SEED, fixes_of
@@ -53,10 +53,12 @@ def test_a_bundled_recording_equals_the_release_that_made_it(name: str) -> None:
 
 @pytest.mark.parametrize("version", ERAS)
 def test_the_fixes_that_equal_a_release_are_found(version: str) -> None:
-    """Over every bundled recording, whoever made it: the two engines share no rule and agree on every value."""
+    """Over every bundled recording that it can run, whoever made it: the two engines share no rule and agree on every value."""
     names = [name for name in BUNDLED if name not in OTHERS]
     with release(version) as source:
-        found = match([Columns(bundled_recording(name)) for name in names], books(source))
+        found = match_apart([Columns(bundled_recording(name)) for name in names], books(source))[
+            "EAGLE"
+        ]
     assert found.sets == (fixes_of(version),)
     assert str(found) == str(spec.parse(ERAS[version]))
     assert found.num_compared > 20_000
