@@ -63,14 +63,17 @@ def bisect(
     if log is not None:
         check_output(log, force=False)
     held, _ = one(Path(recording))
-    narrowing = Narrowing(recording, first, last, repo, log)
+    # A search that goes on from nearer ends still holds everything against the first good one.
+    asked: tuple[str, ...] = ("--against", against or good, "--repo", repo or ".")
+    asked += tuple(word for name in quantities for word in ("--quantity", name))
+    narrowing = Narrowing(recording, first, last, asked, log)
     stopped: BaseException | None = None
     try:
         found = find(
             Columns(held),
             first,
             last,
-            quantities=[Quantity(name) for name in quantities] or list(Quantity),
+            quantities=[Quantity(name) for name in quantities] or None,
             reference=None if against is None else spec.parse(against, repo),
             skip=skip,
             report=narrowing,

@@ -19,9 +19,10 @@ class Narrowing:
     """A `Report` of a search. On Ctrl-C it says how to go on from there."""
 
     def __init__(
-        self, recording: str, good: Lifted, bad: Lifted, repo: str | None, log: Path | None
+        self, recording: str, good: Lifted, bad: Lifted, asked: tuple[str, ...], log: Path | None
     ) -> None:
-        self._recording, self._repo = recording, repo
+        """`asked`: the options that say what is good, for the command that goes on."""
+        self._recording, self._asked = recording, asked
         self._commits = good.origin is Origin.REVISION
         self._last: Progress | None = None
         self._log: TextIO | None = log.open("w", encoding="utf-8") if log else None
@@ -46,7 +47,7 @@ class Narrowing:
         good, bad = progress.ends
         words = ["specdiff", "bisect", self._recording]
         words += ["--good", f"sglang@{good.where}", "--bad", f"sglang@{bad.where}"]
-        words += ["--repo", self._repo or "."]
+        words += self._asked
         for commit in progress.skipped:
             words += ["--skip", commit]
         return shlex.join(words)
@@ -55,9 +56,9 @@ class Narrowing:
         """git's good is the older end; where the fix is looked for, the terms are others."""
         good, bad = progress.ends
         ends = ((Finding.BAD, bad), (Finding.GOOD, good))
-        self._write(
-            "git bisect start" + ("" if progress.forward else " --term-old=broken --term-new=fixed")
-        )
+        # quoted, or `git bisect replay` passes over them
+        terms = "" if progress.forward else " '--term-old=broken' '--term-new=fixed'"
+        self._write(f"git bisect start{terms}")
         for finding, path in ends:
             self._found(path, finding, None, forward=progress.forward)
 

@@ -97,13 +97,15 @@ def _print_inside(console: Output, inside: Inside) -> None:
     console.print(f"first: {quantity.value}, {where(first)}: {first.cause}")
     console.print()
     alone = [role for role in inside.roles if role.alone]
-    rest = ", ".join(role.role.value for role in inside.roles if not role.alone)
-    if alone:
-        names = ", ".join(role.role.value for role in alone)
-        console.print(f"By itself this brings it about: {names}")
-        console.print(f"Changed too, but not by itself: {rest or 'nothing'}")
-    else:
-        console.print(f"No one function brings it about by itself; changed: {rest}")
+    for says, wanted in (
+        ("By itself this brings it about", True),
+        ("Changed too, but not by itself", False),
+        ("Changed too, and does not fit into the books before alone", None),
+    ):
+        if names := [role.role.value for role in inside.roles if role.alone is wanted]:
+            console.print(f"{says}: {', '.join(names)}")
+    if not alone:
+        console.print("No one function was seen to bring it about by itself.")
     for role in alone:
         console.print()
         for line in role.diff.rstrip("\n").split("\n"):

@@ -65,7 +65,9 @@ def print_json(recording: str, chapters: Sequence[Chapter]) -> None:
             {
                 "path": str(chapter.path),
                 "books": chapter.digest,
+                "says": chapter.says,
                 "changed": chapter.changed,
+                "compared": chapter.num_compared,
                 "why_skipped": chapter.why,
                 "quantities": {
                     one.quantity.value: report_json.quantity_to_json(one)

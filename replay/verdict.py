@@ -183,7 +183,10 @@ def _warnings(recording: Recording) -> Iterator[str]:
 def ledger_of(
     columns: Columns, toggles: Toggles, path: Path, wanted: Sequence[Quantity] = tuple(Quantity)
 ) -> Ledger:
-    """`wanted`: a lifted path leaves out what nobody wants. Raises UsageError or NoVerdictError where a lifted path cannot be had or cannot run."""
+    """`wanted`: a lifted path leaves out what nobody wants.
+
+    Raises UsageError or NoVerdictError where a lifted path cannot be had or cannot run.
+    """
     if isinstance(path, FixSet):
         return toggles(path.fixes)
     return lifted(columns, path, wanted) if isinstance(path, Lifted) else observed(columns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import pytest
 from children import SPECDIFF
 from clones import clone, commit, git
 from specdiff.cli.inputs import bundled
-from specdiff.cli.main import BROKEN, DIFFERS, NO_VERDICT, SAME, USAGE, run
-from specdiff.cli.progress_bisect import bracket
+from specdiff.cli.main import BROKEN, DIFFERS, INTERRUPTED, NO_VERDICT, SAME, USAGE, run
+from specdiff.cli.progress_bisect import Narrowing, bracket
+from specdiff.replay.bisect.search import Progress
 
 MIX = str(bundled() / "0.5.10-random.h5")
 RELEASES = ["0.5.10", "0.5.11", "0.5.12", "0.5.13"]
@@ -119,6 +121,51 @@ def test_a_clone_is_bisected_and_the_log_replayed_by_git(
     assert f"{mended} is the first bad commit" in replayed
 
 
+def test_what_mended_it_is_logged_in_terms_that_git_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    repo = clone(made(tmp_path / "repo"), RELEASES)
+    log = tmp_path / "log"
+    ends = ["--good", "sglang@v0.5.13", "--bad", "sglang@v0.5.10", "--repo", str(repo)]
+    _, told = bisected(capsys, *ends, "--quantity", "spec_verify_ct", "--log", str(log))
+    mended = git(repo, "rev-parse", "v0.5.12")
+    assert told["first_changed"] == f"sglang@{mended}"
+    assert f"{mended} is the first fixed commit" in git(repo, "bisect", "replay", str(log))
+
+
+def test_a_search_that_was_stopped_goes_on_as_it_was_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All quantities change with 0.5.11, this one with 0.5.12: a command that forgot it would answer another question."""
+    repo = clone(made(tmp_path / "repo"), RELEASES)
+    ends = ["--good", "sglang@v0.5.10", "--bad", "sglang@v0.5.13", "--repo", str(repo)]
+    real = Narrowing.__call__
+
+    def stopped(self: Narrowing, progress: Progress) -> None:
+        real(self, progress)
+        if progress.tested is not None:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Narrowing, "__call__", stopped)
+        assert run(["bisect", MIX, *ends, "--quantity", "spec_verify_ct"]) == INTERRUPTED
+    said = capsys.readouterr().err.splitlines()[-1]
+    _, command = said.split("Go on with: specdiff ")
+    assert run([*shlex.split(command), "--format", "json"]) == DIFFERS
+    told = json.loads(capsys.readouterr().out)
+    assert told["first_changed"] == f"sglang@{git(repo, 'rev-parse', 'v0.5.12')}"
+    assert told["quantities"] == ["spec_verify_ct"]
+
+
+def test_a_quantity_that_was_asked_for_and_not_compared_is_no_good_end(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ends = ["--good", "sglang==0.5.10", "--bad", "sglang==0.5.10.post1"]
+    named = ["--quantity", "spec_verify_ct", "--quantity", "session_committed"]
+    assert run(["bisect", MIX, *ends, *named]) == NO_VERDICT
+    assert "nothing could be compared of session_committed" in capsys.readouterr().err
+
+
 def test_what_cannot_be_judged_leaves_a_range(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -171,9 +218,16 @@ def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "is a folder" in capsys.readouterr().err
 
 
-def test_history_of_what_is_not_captured_has_no_verdict() -> None:
+def test_history_of_what_is_not_captured_has_no_verdict(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     ends = ["--from", "sglang==0.5.10", "--to", "sglang==0.5.12"]
     assert run(["history", MIX, *ends, "--quantity", "session_committed"]) == NO_VERDICT
+    capsys.readouterr()
+    run(["history", MIX, *ends, "--quantity", "session_committed", "--format", "json"])
+    told = json.loads(capsys.readouterr().out)["versions"]
+    assert {one["compared"] for one in told} == {0}
+    assert told[-1]["says"] == "nothing could be compared"
 
 
 def test_history_tells_every_change(capsys: pytest.CaptureFixture[str]) -> None:

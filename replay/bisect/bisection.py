@@ -38,9 +38,7 @@ class Bisection:
     good: Lifted
     bad: Lifted
     quantities: tuple[Quantity, ...]
-    num_compared: (
-        int  # between the ends where they say the same, else between the two sides of the change
-    )
+    num_compared: int  # between the ends, or where they differ between the two sides of the change
     search: Search
     inside: Inside | None  # None: the ends say the same
 
@@ -50,12 +48,12 @@ def bisect(
     good: Lifted,
     bad: Lifted,
     *,
-    quantities: Sequence[Quantity],
+    quantities: Sequence[Quantity] | None,
     reference: Path | None,
     skip: Sequence[str],
     report: Report,
 ) -> Bisection:
-    """`reference`: whose books are the good ones; the good end's own where it is None.
+    """`reference`: whose books are the good ones; the good end's own where it is None. `quantities`: None for all.
 
     Raises NoVerdictError where an end is not what it is said to be or cannot run, UsageError where there is nothing
     to search.

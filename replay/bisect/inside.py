@@ -21,10 +21,10 @@ from ..spec import Lifted
 @dataclass(frozen=True, slots=True)
 class RoleChange:
     """A role whose code changed. `alone`: put into the books before, it makes them depart in the quantity of the first
-    divergence, by its event."""
+    divergence, by its event; None: the two do not fit together, so that nobody knows."""
 
     role: Role
-    alone: bool
+    alone: bool | None
     diff: str  # unified, of the normalised source
 
 
@@ -39,12 +39,12 @@ def role_changes(
     old, new = surface_of(before), surface_of(after)
     values = expected(lifted(columns, before, (quantity,)), (quantity,))
 
-    def matters(role: Role) -> bool:
+    def matters(role: Role) -> bool | None:
         try:
             books = compiled(grafted(old, new, role))
             return departs_by(columns, books, values, event)
         except Exception:  # noqa: BLE001 - nobody's code: parts that do not fit together may fail anywhere
-            return False
+            return None
 
     found = []
     for role in Role:

@@ -23,7 +23,7 @@ from ..verdict import ledger_of
 class Finding(str, Enum):
     GOOD = "good"  # what the reference says, wherever both say anything
     BAD = "bad"  # something else
-    SKIPPED = "skipped"  # it cannot run this recording, or nothing could be compared
+    SKIPPED = "skipped"  # it cannot run this recording, or what was asked for could not be compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,15 @@ class Judged:
 class Judge:
     """Books that are the same code are judged once."""
 
-    def __init__(self, columns: Columns, reference: Path, quantities: Sequence[Quantity]) -> None:
-        """Raises UsageError or NoVerdictError where the reference itself cannot be had or run."""
-        self.columns, self.quantities = columns, tuple(quantities)
+    def __init__(
+        self, columns: Columns, reference: Path, quantities: Sequence[Quantity] | None
+    ) -> None:
+        """`quantities`: only these; each of them must then have been compared.
+
+        Raises UsageError or NoVerdictError where the reference itself cannot be had or run.
+        """
+        self.columns, self.quantities = columns, tuple(quantities or Quantity)
+        self._named = quantities is not None
         self.reference: Path = reference
         self._ledger = ledger_of(columns, Toggles(columns), reference, self.quantities)
         self._expected = expected(self._ledger, self.quantities)
@@ -75,8 +81,9 @@ class Judge:
             return Finding.SKIPPED, str(error)
         if any(one.differs.any() for one in found):
             return Finding.BAD, None
-        if not any(one.num_compared for one in found):
-            return Finding.SKIPPED, "nothing could be compared"
+        silent = [one.quantity.value for one in found if not one.num_compared]
+        if len(silent) == len(found) or (self._named and silent):
+            return Finding.SKIPPED, f"nothing could be compared of {', '.join(silent)}"
         return Finding.GOOD, None
 
     def _against(self, books: Books) -> list[SeriesDiff]:

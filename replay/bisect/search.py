@@ -63,7 +63,10 @@ class Search:
 def search(
     judge: Court, good: Lifted, bad: Lifted, report: Report, skip: Sequence[str] = ()
 ) -> Search:
-    """`skip`: commits or releases that are not to be judged. Raises NoVerdictError where an end is not what it is said to be, UsageError where nothing lies between them."""
+    """`skip`: commits or releases that are not to be judged.
+
+    Raises NoVerdictError where an end is not what it is said to be, UsageError where nothing lies between them.
+    """
     ends = {good.origin, bad.origin}
     if ends not in ({Origin.RELEASE}, {Origin.REVISION}):
         raise UsageError(
