@@ -14,7 +14,7 @@ demo: $(VENV)/demo
 	@$(BIN)/specdiff replay; code=$$?; \
 	if [ $$code -ne 1 ]; then echo "demo: expected exit 1 (differs), got $$code" >&2; exit 1; fi
 
-# Records sglang's real scheduler on this CPU: the first run fetches its releases (up to 200 MB) into the cache.
+# Records sglang's real scheduler on this CPU: the first run fetches its releases (some 170 MB) into the cache.
 # Files in parallel, since a file shares what it records; JOBS=0 for a debugger.
 JOBS ?= 2
 test: $(VENV)/test

@@ -44,7 +44,8 @@ def history(
     """Tell how the books for one RECORDING changed from version to version, oldest first.
 
     The ends are two releases, or two commits of a clone (then along first parents, those that touch the runtime).
-    Exit code 1 where the books changed at all, 125 where nothing could be compared.
+    Exit code 1 where the books changed at all, 125 where nothing could be compared, or nothing of a quantity that was
+    asked for by name.
     """
     # imported late: torch comes with the engine, and `--help` must not wait for it
     from ..replay import spec
@@ -69,4 +70,7 @@ def history(
     show(recording, chapters)
     if any(chapter.changed for chapter in chapters):
         return DIFFERS
-    return SAME if any(chapter.num_compared for chapter in chapters) else NO_VERDICT
+    compared = {quantity for chapter in chapters for quantity in chapter.compared}
+    if silent := [name for name in quantities if Quantity(name) not in compared]:
+        click.echo(f"specdiff: nothing could be compared of {', '.join(silent)}", err=True)
+    return SAME if compared and not silent else NO_VERDICT

@@ -34,6 +34,12 @@ class Chapter:
     same_code: bool = False
 
     @property
+    def compared(self) -> tuple[Quantity, ...]:
+        """The quantities of which both versions have some value."""
+        found = self.result.quantities if self.result else ()
+        return tuple(one.quantity for one in found if one.num_compared)
+
+    @property
     def num_compared(self) -> int:
         return sum(one.num_compared for one in self.result.quantities) if self.result else 0
 

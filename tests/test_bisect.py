@@ -223,7 +223,10 @@ def test_history_of_what_is_not_captured_has_no_verdict(
 ) -> None:
     ends = ["--from", "sglang==0.5.10", "--to", "sglang==0.5.12"]
     assert run(["history", MIX, *ends, "--quantity", "session_committed"]) == NO_VERDICT
-    capsys.readouterr()
+    same = ["--from", "sglang==0.5.9", "--to", "sglang==0.5.10", "--quantity", "spec_verify_ct"]
+    assert run(["history", MIX, *same]) == SAME
+    assert run(["history", MIX, *same, "--quantity", "session_committed"]) == NO_VERDICT
+    assert "nothing could be compared of session_committed" in capsys.readouterr().err
     run(["history", MIX, *ends, "--quantity", "session_committed", "--format", "json"])
     told = json.loads(capsys.readouterr().out)["versions"]
     assert {one["compared"] for one in told} == {0}
