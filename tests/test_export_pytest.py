@@ -56,7 +56,8 @@ def test_the_file_is_small_plain_python_that_needs_only_specdiff(tmp_path: Path)
     tree = ast.parse(text)
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert imported == {"pathlib", "specdiff.replay.values"}
-    assert len(text.splitlines()) < 70 and max(map(len, text.splitlines())) <= 110
+    lines = text.splitlines()  # the path to the recording is as long as the folder it lies in
+    assert len(lines) < 70 and all(len(line) <= 110 or "__file__" in line for line in lines)
     docstring = ast.get_docstring(tree)
     assert docstring is not None
     for said in ("#26126", "pull/26126", "sglang 0.5.12", "behind the stop", "finish (event"):
