@@ -7,7 +7,7 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 
-.PHONY: demo test fidelity hunt bench lint types wheel clean
+.PHONY: demo test fidelity hunt bench bench-record lint types wheel clean
 
 # Replays the bundled recordings under the old and the fixed books. They differ: exit 1 is the success.
 demo: $(VENV)/demo
@@ -33,6 +33,10 @@ hunt: $(VENV)/test
 # How long it takes to load a release, beside a plain ast.parse of the same files.
 bench: $(VENV)/test
 	$(BIN)/python tests/bench_lift.py $(ARGS)
+
+# What recording costs a scheduler, by running requests, with the recorder on and off in turn.
+bench-record: $(VENV)/test
+	$(BIN)/python tests/bench_record.py $(ARGS)
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .

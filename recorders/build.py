@@ -17,7 +17,7 @@ from .errors import RecordingError
 from .recording import TABLE_NAMES, Recording, dtype_of
 from .run import Run, Stats, run_from_json, stats_from_json
 from .schema import EVENT_TABLES, NONE64, ROW_TABLES, Kind
-from .wire import TopkRows, WireEvent, unpack_event, unpack_topk
+from .wire import ROW_WIDTH, TopkRows, WireEvent, unpack_event, unpack_topk
 
 
 def build(path: Path) -> Recording:
@@ -75,7 +75,7 @@ class _Parts:
         self.counts[kind] += 1
         self.tables[EVENT_TABLES[kind].__name__.lower()] += event.fields.tobytes()
         if kind in ROW_TABLES:
-            self.tables[f"{kind.name.lower()}_rows"] += event.rows.tobytes()
+            self.tables[f"{kind.name.lower()}_rows"] += _by_row(event)
         if kind is Kind.RESULT:
             self.tokens += event.blob
         elif kind is Kind.FINISH:
@@ -116,6 +116,11 @@ def _table(cls: type, data: bytearray) -> Any:
     make: Callable[..., Any] = cls
     table = np.frombuffer(bytes(data), dtype=dtype_of(cls)).reshape(-1, len(fields(cls)))
     return make(*np.ascontiguousarray(table.T))
+
+
+def _by_row(event: WireEvent) -> bytes:
+    columns = np.frombuffer(event.rows, dtype=np.int32).reshape(ROW_WIDTH[event.kind], -1)
+    return columns.T.tobytes()
 
 
 def _paired(results: schema.Results, launches: schema.Launches) -> schema.Results:

@@ -1,6 +1,6 @@
 """The journal: an append-only file of checksummed records that survives a SIGKILL (standard library only).
 
-    b"specdiff-journal 3\\n"  then, any number of times:  magic, type, length, crc32(type, length, payload), payload
+    b"specdiff-journal 4\\n"  then, any number of times:  magic, type, length, crc32(type, length, payload), payload
 
 A reader keeps every record up to the first one that is cut or damaged, and says where that was.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 from .errors import RecordingError
 from .schema import Kind
 
-HEADER = b"specdiff-journal 3\n"
+HEADER = b"specdiff-journal 4\n"
 _MAGIC = b"\xa5SD\n"
 _RECORD = struct.Struct("<4sBxxxII")
 
@@ -101,7 +101,7 @@ def _not_a_journal(path: Path, data: bytes) -> str:
     found = data[: len(HEADER)]
     if found.startswith(b"specdiff-journal "):
         version = found.split(b" ")[1].split(b"\n")[0].decode("ascii", "replace")
-        return f"{path}: a journal of version {version}; this specdiff reads version 3. Use the specdiff that recorded it."
+        return f"{path}: a journal of version {version}; this specdiff reads version 4. Use the specdiff that recorded it."
     if HEADER.startswith(found):
         return f"{path}: the journal ends inside its header ({len(data)} bytes): nothing was recorded into it."
     return f"{path}: not a specdiff journal (it starts with {found[:12]!r})."

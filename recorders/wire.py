@@ -7,6 +7,7 @@ import sys
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 
 from .errors import RecordingError
 from .schema import EVENT_TABLES, ROW_TABLES, Kind
@@ -20,7 +21,7 @@ ROW_WIDTH = {kind: len(fields(table)) for kind, table in ROW_TABLES.items()}
 
 @dataclass(frozen=True, slots=True)
 class WireEvent:
-    """One event as read back: `rows` is row-major, `ROW_WIDTH[kind]` values a request."""
+    """One event as read back: `rows` is one column of its row table after the other, a value per request each."""
 
     kind: Kind
     time_ns: int
@@ -53,18 +54,31 @@ def pack_event(
     time_ns: int,
     iteration: int,
     values: Sequence[int],
-    rows: Sequence[int] = (),
-    blob: bytes = b"",
+    columns: Sequence[Sequence[int]] = (),
+    rest: Sequence[int] | bytes = b"",
 ) -> bytes:
-    """Pack one event. `values` follow the fields of its event table, `rows` those of its row table, flattened."""
-    if len(values) != NUM_FIELDS[kind]:
-        raise ValueError(f"{kind.name} has {NUM_FIELDS[kind]} fields, got {len(values)}")
-    if kind in ROW_WIDTH and len(rows) != values[-1] * ROW_WIDTH[kind]:
+    """Pack one event. `values` follow the fields of its event table, `columns` those of its row table; `rest` are the tokens
+    (int32) of a result, or the rows of a finish as `pack_topk` packs them.
+
+    Raises ValueError where there are more or fewer than the tables have, struct.error where a value does not fit.
+    """
+    num_rows = values[-1] if columns else 0
+    if len(values) != NUM_FIELDS[kind] or len(columns) != ROW_WIDTH.get(kind, 0):
         raise ValueError(
-            f"{kind.name}: {len(rows)} row values for {values[-1]} rows of {ROW_WIDTH[kind]}"
+            f"{kind.name} has {NUM_FIELDS[kind]} fields and {ROW_WIDTH.get(kind, 0)} columns of rows, "
+            f"got {len(values)} and {len(columns)}"
         )
-    stamp = _STAMP.pack(time_ns, iteration)
-    return stamp + array("q", values).tobytes() + array("i", rows).tobytes() + blob
+    packed = [_STAMP.pack(time_ns, iteration), _layout("q", len(values)).pack(*values)]
+    pack = _layout("i", num_rows).pack
+    packed += [pack(*column) for column in columns]
+    packed.append(rest if isinstance(rest, bytes) else _layout("i", len(rest)).pack(*rest))
+    return b"".join(packed)
+
+
+@lru_cache(maxsize=1024)
+def _layout(code: str, count: int) -> struct.Struct:
+    """`count` is a batch size, a number of fields or of tokens: there are not many, and they come again."""
+    return struct.Struct(f"<{count}{code}")
 
 
 def unpack_event(kind: Kind, payload: bytes) -> WireEvent:

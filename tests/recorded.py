@@ -44,7 +44,7 @@ class Recorder:
         done = specdiff("record", "-o", folder, "--", *command)
         assert done.returncode == 0, f"{release} {scenario} {seed}: {done.stderr[-2000:]}"
         paths = sorted(folder.glob("*.h5"))
-        assert sorted(done.stdout.split()) == list(map(str, paths))
+        assert sorted(done.stdout.splitlines()) == list(map(str, paths))
         return paths
 
 

@@ -182,7 +182,8 @@ class _World:
         if width:
             values[-1] = len(qids)
         blob = self.fix(kind, values, rows, qids, mode, answers)
-        return kind, pack_event(kind, self.events * 1000, self.events, values, rows, blob)
+        columns = [rows[at::width] for at in range(width)]
+        return kind, pack_event(kind, self.events * 1000, self.events, values, columns, blob)
 
     def numbers(self, count: int) -> list[int]:
         return [self.draw(_small) for _ in range(count)]

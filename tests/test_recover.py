@@ -18,7 +18,7 @@ from specdiff.recorders.journal import HEADER, Type, frame
 from specdiff.recorders.recover import Kept, Recovered, recording_name, recover
 from specdiff.recorders.run import Run, to_json
 from specdiff.recorders.schema import NONE64, Kind
-from specdiff.recorders.wire import pack_event
+from specdiff.recorders.wire import ROW_WIDTH, pack_event
 from strategies import RUN, journals
 
 LOCKED = """
@@ -211,7 +211,9 @@ def test_kept_journal_is_named_once(tmp_path: Path) -> None:
 
 def test_result_of_a_launch_that_was_lost_is_unpaired(tmp_path: Path) -> None:
     fields = (5, 2, *(NONE64,) * 4, 0, 0)
-    lost = gap(1) + frame(Kind.RESULT, pack_event(Kind.RESULT, 1, 1, fields))
+    lost = gap(1) + frame(
+        Kind.RESULT, pack_event(Kind.RESULT, 1, 1, fields, [[]] * ROW_WIDTH[Kind.RESULT])
+    )
     (tmp_path / "r-1-0.journal").write_bytes(HEADER + run_frame() + lost)
     (outcome,) = recover(tmp_path)
     assert isinstance(outcome, Recovered)

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..schema import Kind
 from .probe import Probe
-from .reading import by_row, device_sum, drafts_of, int64, is_spec_v2
+from .reading import device_sum, drafts_of, int64, is_spec_v2
 from .recorder import Recorder
 
 
@@ -44,7 +44,7 @@ def _emit_extend(recorder: Recorder, batch: Any, seq_lens: list[int], follows: l
         [len(req.output_ids) for req in reqs],
     )
     values = (recorder.numbers.batch(batch), int64(batch.seq_lens_sum), len(reqs))
-    recorder.emit(Kind.EXTEND, values, by_row(columns))
+    recorder.emit(Kind.EXTEND, values, columns)
 
 
 def _more_follows(batch: Any, req: Any, seq_len: int) -> bool:
@@ -82,7 +82,7 @@ def _prepare_after(recorder: Recorder, note: Any, _: None) -> None:
         *drafts_of(recorder.scheduler),
         len(reqs),
     )
-    recorder.emit(Kind.PREPARE, values, by_row(columns))
+    recorder.emit(Kind.PREPARE, values, columns)
 
 
 def _filter_before(recorder: Recorder, self: Any, *_: Any, **__: Any) -> Any:
@@ -102,7 +102,7 @@ def _filter_after(recorder: Recorder, note: Any, _: None) -> None:
         device_sum(batch) if reqs else 0,
         len(reqs),
     )
-    recorder.emit(Kind.FILTER, values, recorder.numbers.qids(reqs))
+    recorder.emit(Kind.FILTER, values, (recorder.numbers.qids(reqs),))
 
 
 def _merge_before(recorder: Recorder, self: Any, other: Any, *_: Any, **__: Any) -> Any:
@@ -121,7 +121,7 @@ def _merge_after(recorder: Recorder, note: Any, _: None) -> None:
         device_sum(batch),
         len(reqs),
     )
-    recorder.emit(Kind.MERGE, values, recorder.numbers.qids(reqs))
+    recorder.emit(Kind.MERGE, values, (recorder.numbers.qids(reqs),))
 
 
 PROBES = {

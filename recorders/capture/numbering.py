@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
-from operator import attrgetter
+from collections.abc import Callable
 from typing import Any
+
+from .reading import every
 
 _TAG = "_specdiff"  # on batches and results: (whose numbering, id of the object, number)
 _SESSION = "_specdiff_session"  # on streaming sessions: (whose numbering, number)
@@ -23,19 +24,26 @@ class Numbering:
         self._announce = announce
         self._serial = next(_serials)
         self._on_request = f"_specdiff_qid{self._serial}"
-        self._get_qid = attrgetter(self._on_request)  # in C: there are hundreds a step
+        self._every_qid = every(self._on_request)
+        self._last: tuple[list[Any], list[int]] = ([], [])
         self._requests = self._batches = self._launches = self._sessions = 0
         self._untaggable: deque[tuple[Any, int]] = deque(maxlen=_UNTAGGABLE)
         self._unanswered: deque[int] = deque()
         self._lost_launches: set[int] = set()
         self.live: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
-    def qids(self, reqs: Sequence[Any]) -> list[int]:
-        """The numbers of request objects, in their order."""
-        try:
-            return list(map(self._get_qid, reqs))
-        except AttributeError:
-            return [self.qid(req) for req in reqs]
+    def qids(self, reqs: list[Any]) -> list[int]:
+        """The numbers of request objects, in their order; not to be changed, the list is given out again."""
+        known, numbers = self._last
+        if (
+            known != reqs
+        ):  # most steps are about the same requests, and objects that are the same are compared at once
+            try:
+                numbers = self._every_qid(reqs)
+            except AttributeError:
+                numbers = [self.qid(req) for req in reqs]
+            self._last = list(reqs), numbers
+        return numbers
 
     def qid(self, req: Any) -> int:
         number: int | None = getattr(req, self._on_request, None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_BITS = 3  # 8 buckets an octave: quantiles within 12.5%
+_BITS = 5  # 32 buckets an octave: quantiles within 3%
 
 
 class Overhead:
@@ -10,16 +10,13 @@ class Overhead:
 
     def __init__(self) -> None:
         self._buckets = [0] * (64 << _BITS)
-        self._running = 0
+        self.spent = 0  # ns since the last step; the probes add to it
         self.steps = 0
         self.max_ns: int | None = None
 
-    def spend(self, ns: int) -> None:
-        self._running += ns
-
     def step(self) -> None:
         """A decode step is over: what was spent since the last one is its cost."""
-        spent, self._running = self._running, 0
+        spent, self.spent = self.spent, 0
         self._buckets[_bucket(spent)] += 1
         self.steps += 1
         self.max_ns = spent if self.max_ns is None else max(self.max_ns, spent)

@@ -22,14 +22,6 @@ class Probe:
     after: After
 
 
-@dataclass(frozen=True, slots=True)
-class Nothing:
-    """The note of a `before` that failed: its `after` is skipped."""
-
-
-_FAILED = Nothing()
-
-
 def nothing_before(recorder: Recorder, *_: Any, **__: Any) -> None:
     return None
 
@@ -46,31 +38,33 @@ def wrap(
 ) -> Callable[..., Any]:
     """`original`, called exactly once and outside any try of ours, with the probe around it.
 
-    `current(args)` says who records now, if anyone does.
+    `current(args)` says who records now, if anyone does. What the recorder raises is counted and leaves a gap; what is meant
+    for the server (Ctrl-C) passes. Both are written out here rather than called: this runs a dozen times a step.
     """
+    before, after, now = probe.before, probe.after, time.perf_counter_ns
 
     @functools.wraps(original)
     def hooked(*args: Any, **kwargs: Any) -> Any:
         recorder = current(args)
         if recorder is None:
             return original(*args, **kwargs)
-        note = _guarded(recorder, probe.before, recorder, *args, **kwargs)
+        began = now()
+        try:
+            note, failed = before(recorder, *args, **kwargs), False
+        except Exception as error:  # noqa: BLE001 (whatever it is, the server must not see it)
+            recorder.lost(error)
+            note, failed = None, True
+        recorder.overhead.spent += now() - began
         returned = original(*args, **kwargs)
-        if note is not _FAILED:
-            _guarded(recorder, probe.after, recorder, note, returned)
+        if failed or after is nothing_after:
+            return returned
+        began = now()
+        try:
+            after(recorder, note, returned)
+        except Exception as error:  # noqa: BLE001
+            recorder.lost(error)
+        recorder.overhead.spent += now() - began
         return returned
 
     setattr(hooked, MARK, role)
     return hooked
-
-
-def _guarded(recorder: Recorder, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Run recorder code; its exceptions are counted and leave a gap, those meant for the server (Ctrl-C) pass."""
-    began = time.perf_counter_ns()
-    try:
-        return function(*args, **kwargs)
-    except Exception as error:  # noqa: BLE001 (whatever it is, the server must not see it)
-        recorder.lost(error)
-        return _FAILED
-    finally:
-        recorder.overhead.spend(time.perf_counter_ns() - began)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from operator import attrgetter
 from typing import Any
 
 from ..schema import NONE32, NONE64, REASONS, Mode, Reason
@@ -26,19 +24,16 @@ _MODES = {"EXTEND": Mode.EXTEND, "DECODE": Mode.DECODE, "MIXED": Mode.MIXED, "ID
 
 @dataclass(frozen=True, slots=True)
 class Counter:
-    """One counter of a request: `fast` runs in C and may raise AttributeError, `safe` then says NONE32."""
+    """One counter of a request: `fast` reads those of a whole batch and may raise AttributeError, `of` then says NONE32."""
 
-    fast: Callable[[Any], int]
-    safe: Callable[[Any], int]
+    of: Callable[[Any], int]
+    fast: Callable[[Sequence[Any]], list[int]]
 
-    def of(self, req: Any) -> int:
-        return self.safe(req)
-
-    def of_all(self, reqs: Iterable[Any]) -> list[int]:
+    def of_all(self, reqs: Sequence[Any]) -> list[int]:
         try:
-            return list(map(self.fast, reqs))
+            return self.fast(reqs)
         except AttributeError:
-            return list(map(self.safe, reqs))
+            return list(map(self.of, reqs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +66,7 @@ def _length(req: Any, name: str) -> Counter:
         value: int = getattr(getattr(req, "kv", None), name, NONE32)
         return value
 
-    return Counter(attrgetter(f"kv.{name}"), on_kv)
+    return Counter(on_kv, every(f"kv.{name}"))
 
 
 def _first(names: Iterable[str]) -> Callable[[Any], Any]:
@@ -84,16 +79,26 @@ def _first(names: Iterable[str]) -> Callable[[Any], Any]:
 
 
 def _direct(name: str) -> Counter:
+    if not name:
+        return Counter(lambda req: NONE32, lambda reqs: [NONE32] * len(reqs))
+
     def on_req(req: Any) -> int:
         value: int = getattr(req, name, NONE32)
         return value
 
-    return Counter(attrgetter(name), on_req)
+    return Counter(on_req, every(name))
 
 
-def by_row(columns: Iterable[Iterable[int]]) -> list[int]:
-    """Columns as they go on the wire: one request after the other."""
-    return list(chain.from_iterable(zip(*columns, strict=True)))
+def every(path: str) -> Callable[[Iterable[Any]], list[Any]]:
+    """A function that reads an attribute, or one of an attribute, of each: `[one.path for one in them]`.
+
+    Compiled, because the interpreter reads an attribute whose name stands in the code twice as fast as any other way, and a
+    step asks a thousand times.
+    """
+    if not all(name.isidentifier() for name in path.split(".")):
+        raise ValueError(f"{path!r} is no attribute")
+    read: Callable[[Iterable[Any]], list[Any]] = eval(f"lambda them: [one.{path} for one in them]")
+    return read
 
 
 def int64(value: Any) -> int:
@@ -118,7 +123,7 @@ def batch_accepted(result: Any) -> int:
 
 
 def mode_of(batch: Any) -> Mode:
-    return _MODES.get(getattr(batch.forward_mode, "name", ""), Mode.OTHER)
+    return _MODES.get(getattr(batch.forward_mode, "_name_", ""), Mode.OTHER)  # `name`, but faster
 
 
 def reason_of(req: Any) -> int:
@@ -134,12 +139,9 @@ def is_spec_v2(batch: Any) -> bool:
 
 def device_sum(batch: Any) -> int:
     """sum(batch.seq_lens) where that is on the CPU; on a GPU asking would be a synchronisation."""
-    seq_lens = getattr(batch, "seq_lens", None)
-    if seq_lens is None or seq_lens.device.type != "cpu":
-        return NONE64
-    return int(seq_lens.sum())
+    seq_lens: Any = getattr(batch, "seq_lens", None)
+    return sum(seq_lens.tolist()) if on_cpu(seq_lens) else NONE64
 
 
 def on_cpu(tensor: Any) -> bool:
-    device = getattr(tensor, "device", None)
-    return device is not None and device.type == "cpu"
+    return tensor is not None and tensor.is_cpu

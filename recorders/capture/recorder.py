@@ -7,6 +7,7 @@ import logging
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from .request import describe
 from .writer import JournalWriter
 
 logger = logging.getLogger("specdiff")
+
+_REQUEST_BYTES = 1000  # what is noted about a request, until it is written
+_INT_BYTES = 40  # what a number in a list takes at most: a reference and the object
 
 
 class Recorder:
@@ -38,6 +42,7 @@ class Recorder:
         self.resolved = False  # the resolve function ran for the result being processed
         self.finishing: object = None  # the `finish_probes.Finish` under way
         self.finished_at: dict[int, int] = {}  # qid -> committed at finish, while processing
+        self.grammars = False  # whether any request has come with one
         self.overhead = Overhead()
         self.events = self.dropped = self.exceptions = 0
         self.first_exception: str | None = None
@@ -52,13 +57,22 @@ class Recorder:
     # -- events
 
     def emit(
-        self, kind: Kind, values: Sequence[int], rows: Sequence[int] = (), blob: bytes = b""
+        self,
+        kind: Kind,
+        values: Sequence[int],
+        columns: Sequence[Sequence[int]] = (),
+        tokens: Sequence[int] = (),
     ) -> bool:
-        """Queue one event; False where it had to be dropped, which is counted."""
-        self.flush()
+        """Queue one event; False where it had to be dropped, which is counted.
+
+        It is packed on the writer's thread (see `pack_event`), so nothing that is given may change any more.
+        """
+        if self._before_next is not None:
+            self.flush()
         stamp = self.stamp()
-        payload = pack_event(kind, *stamp, values, rows, blob)
-        return self.queue(kind, payload, len(payload), stamp)
+        payload = partial(pack_event, kind, *stamp, values, columns, tokens)
+        size = _INT_BYTES * (len(tokens) + (len(columns) * values[-1] if columns else 0))
+        return self.queue(kind, payload, size, stamp)
 
     def emit_later(self, pending: Callable[[], object]) -> None:
         """`pending` emits one event; it is called before the next event, at the latest."""
@@ -74,15 +88,16 @@ class Recorder:
                 self.lost(error)
 
     def queue(
-        self, kind: Kind, payload: bytes | Callable[[], bytes], size: int, stamp: tuple[int, int]
+        self, kind: Kind, payload: Callable[[], bytes], size: int, stamp: tuple[int, int]
     ) -> bool:
+        """`size`: bytes that `payload` keeps in memory until it is packed."""
         if not self.writer.has_room(size):
             self._drop()
             return False
-        self._mark_gap(stamp)
+        if self._gap:
+            self._mark_gap(stamp)
         self.events += 1
-        in_its_place = b"" if isinstance(payload, bytes) else pack_event(Kind.GAP, *stamp, (1,))
-        self.writer.put(kind, payload, size, in_its_place)
+        self.writer.put(kind, payload, size, stamp)
         return True
 
     def _drop(self) -> None:
@@ -107,11 +122,14 @@ class Recorder:
     def _announce(self, number: int, req: Any) -> None:
         try:
             self.named[req.rid] = req  # an id that is used again names the newer request
-            record = json.dumps({"qid": number, **describe(req)}, sort_keys=True).encode()
+            described = describe(req)
+            self.grammars |= bool(described["has_grammar"])
+            record = {"qid": number, **described}
         except Exception as error:  # noqa: BLE001 (without a record, all later numbers would be off)
             self.lost(error)
-            record = json.dumps({"qid": number, "rid": f"unreadable-{number}"}).encode()
-        self.writer.put(Type.REQUEST, record, len(record))  # never dropped: its place is its number
+            record = {"qid": number, "rid": f"unreadable-{number}"}
+        # never dropped: its place is its number
+        self.writer.put(Type.REQUEST, partial(_json, record), _REQUEST_BYTES)
         self.emit(Kind.ARRIVE, (number, 0))
 
     # -- the recorder itself
@@ -150,3 +168,7 @@ class Recorder:
         self.flush()
         self._mark_gap(self.stamp())
         self.writer.close()
+
+
+def _json(record: dict[str, Any]) -> bytes:
+    return json.dumps(record, sort_keys=True).encode()

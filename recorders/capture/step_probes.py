@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from array import array
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from ..schema import NONE32, NONE64, Kind, Mode
+from ..wire import ROW_WIDTH
 from .describe import with_capturers
 from .probe import Probe
-from .reading import batch_accepted, by_row, drafts_of, int64, mode_of, on_cpu
+from .reading import batch_accepted, drafts_of, int64, mode_of, on_cpu
 from .recorder import Recorder
 
 _ANSWERED = (Mode.EXTEND, Mode.DECODE, Mode.MIXED)
@@ -47,7 +47,7 @@ def _emit_launch(recorder: Recorder, launch: int, note: Any) -> bool:
         int(getattr(batch, "seq_lens_cpu", None) is None),
         len(qids),
     )
-    return recorder.emit(Kind.LAUNCH, values, qids)
+    return recorder.emit(Kind.LAUNCH, values, (qids,))
 
 
 # -- a decode result: around the resolve function
@@ -70,12 +70,13 @@ def _resolve_after(recorder: Recorder, note: Any, returned: Any) -> None:
         worker_stride,
         int64(getattr(result, "num_non_draft_tokens_per_req", None)),
         batch_accepted(result),
-        len(tokens) // 4,
+        len(tokens),
         len(reqs),
     )
     emitted = list(map(len, returned))
-    rows = state.rows(recorder, reqs, result.accept_lens.tolist(), emitted, grammars_done(reqs))
-    recorder.emit(Kind.RESULT, values, rows, tokens)
+    accepted = result.accept_lens.tolist()
+    columns = state.columns(recorder, reqs, accepted, emitted, grammars_done(recorder, reqs))
+    recorder.emit(Kind.RESULT, values, columns, tokens)
     recorder.overhead.step()
 
 
@@ -88,7 +89,7 @@ def _process_before(recorder: Recorder, self: Any, batch: Any, result: Any, **_:
     if not batch.reqs or mode_of(batch) not in (Mode.EXTEND, Mode.MIXED):
         return None
     reqs = list(batch.reqs)
-    return batch, reqs, result, State.of(recorder, reqs), grammars_done(reqs)
+    return batch, reqs, result, State.of(recorder, reqs), grammars_done(recorder, reqs)
 
 
 def _process_after(recorder: Recorder, note: Any, _: None) -> None:
@@ -99,13 +100,12 @@ def _process_after(recorder: Recorder, note: Any, _: None) -> None:
     absent = [NONE32] * len(reqs)
     tokens = _tokens(result)
     launch = _answered(recorder, result)
-    values = (launch, mode_of(batch), *(NONE64,) * 4, len(tokens) // 4, len(reqs))
-    rows = state.rows(recorder, reqs, absent, absent, grammars)
-    recorder.emit(Kind.RESULT, values, rows, tokens)
+    values = (launch, mode_of(batch), *(NONE64,) * 4, len(tokens), len(reqs))
+    columns = state.columns(recorder, reqs, absent, absent, grammars)
+    recorder.emit(Kind.RESULT, values, columns, tokens)
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(NamedTuple):
     """The requests of a result when it begins to be processed, a list per column."""
 
     qids: list[int]
@@ -116,50 +116,50 @@ class State:
 
     @classmethod
     def of(cls, recorder: Recorder, reqs: list[Any]) -> State:
+        """`finished()` says the same in every release: `finished_reason is not None`."""
         return cls(
-            qids=recorder.numbers.qids(reqs),
-            retracted=[1 if req.is_retracted else 0 for req in reqs],
-            finished=[1 if req.finished() else 0 for req in reqs],
-            committed=recorder.access(reqs[0]).committed.of_all(reqs) if reqs else [],
-            output_lens=[len(req.output_ids) for req in reqs],
+            recorder.numbers.qids(reqs),
+            [one.is_retracted for one in reqs],
+            [one.finished_reason is not None for one in reqs],
+            recorder.access(reqs[0]).committed.of_all(reqs) if reqs else [],
+            [len(one.output_ids) for one in reqs],
         )
 
-    def rows(
+    def columns(
         self,
         recorder: Recorder,
         reqs: list[Any],
         accept: list[int],
         emitted: list[int],
         grammars: list[int],
-    ) -> list[int]:
+    ) -> Sequence[list[int]]:
         """As `schema.ResultRows`, with what the requests hold now."""
         if not reqs:
-            return []
+            return [[]] * ROW_WIDTH[Kind.RESULT]
         read, at_finish = recorder.access(reqs[0]), recorder.finished_at
         committed = read.committed.of_all(reqs)
         if at_finish:  # a release may have reset the request since
             committed = [at_finish.get(*pair) for pair in zip(self.qids, committed, strict=True)]
-        return by_row(
-            (
-                self.qids,
-                accept,
-                emitted,
-                self.retracted,
-                self.finished,
-                self.committed,
-                committed,
-                self.output_lens,
-                read.verify_ct.of_all(reqs),
-                read.accepted.of_all(reqs),
-                grammars,
-            )
+        return (
+            self.qids,
+            accept,
+            emitted,
+            self.retracted,
+            self.finished,
+            self.committed,
+            committed,
+            self.output_lens,
+            read.verify_ct.of_all(reqs),
+            read.accepted.of_all(reqs),
+            grammars,
         )
 
 
-def grammars_done(reqs: list[Any]) -> list[int]:
+def grammars_done(recorder: Recorder, reqs: list[Any]) -> list[int]:
     """1 where a grammar is complete, asked when sglang decides on the finish: after resolve, before an extend result."""
-    grammars = [req.grammar for req in reqs]
-    return [NONE32 if one is None else int(one.is_terminated()) for one in grammars]
+    if not recorder.grammars:
+        return [NONE32] * len(reqs)
+    return [NONE32 if one.grammar is None else int(one.grammar.is_terminated()) for one in reqs]
 
 
 def _answered(recorder: Recorder, result: Any) -> int:
@@ -167,13 +167,13 @@ def _answered(recorder: Recorder, result: Any) -> int:
     return NONE64 if launch is None else launch
 
 
-def _tokens(result: Any) -> bytes:
-    """next_token_ids as int32, where they are on the CPU (the server has waited for that copy itself)."""
-    tokens = getattr(result, "next_token_ids", None)
-    if tokens is None or not on_cpu(tokens):
-        return b""
-    flat = tokens if tokens.dim() == 1 else tokens.flatten()
-    return array("i", flat.tolist()).tobytes()
+def _tokens(result: Any) -> list[int]:
+    """next_token_ids, where they are on the CPU (the server has waited for that copy itself)."""
+    tokens: Any = getattr(result, "next_token_ids", None)
+    if not on_cpu(tokens):
+        return []
+    found: list[int] = (tokens if tokens.dim() == 1 else tokens.flatten()).tolist()
+    return found
 
 
 PROBES = {

@@ -12,6 +12,7 @@ from pathlib import Path
 from .. import journal
 from ..run import Stats, to_json
 from ..schema import Kind
+from ..wire import pack_event
 
 _EVERY_S = 0.05
 _STATS_EVERY_S = 1.0
@@ -20,6 +21,7 @@ _CHUNK = 4 << 20  # bytes framed before they are written
 _PATIENCE_S = 5.0  # how long `close` waits for a disk that does not take the rest
 
 Payload = bytes | Callable[[], bytes]  # a callable is packed on the writer's thread
+_Queued = tuple[Kind | journal.Type, Payload, int, tuple[int, int] | None]
 
 
 class JournalWriter:
@@ -44,7 +46,7 @@ class JournalWriter:
         self._unwritten = b""
         self.error: str | None = None
         self._write(journal.HEADER + first)
-        self._queue: deque[tuple[Kind | journal.Type, Payload, int, bytes]] = deque()
+        self._queue: deque[_Queued] = deque()
         self._max_bytes = max_bytes
         self._bytes_in = 0  # only the scheduler's thread writes this one
         self._bytes_out = 0  # and only the writer's thread this one
@@ -57,14 +59,20 @@ class JournalWriter:
     def has_room(self, size: int) -> bool:
         return self._bytes_in - self._bytes_out + size <= self._max_bytes
 
-    def put(self, type: Kind | journal.Type, payload: Payload, size: int, gap: bytes = b"") -> None:
+    def put(
+        self,
+        type: Kind | journal.Type,
+        payload: Payload,
+        size: int,
+        stamp: tuple[int, int] | None = None,
+    ) -> None:
         """Queue one record; the caller has asked `has_room`, or must not lose this one.
 
-        `gap` is the payload of the GAP that is written instead where this one cannot be packed.
+        `stamp` (time_ns, iteration) is that of the GAP that is written instead where this one cannot be packed.
         """
         size += _RECORD_BYTES
         self._bytes_in += size
-        self._queue.append((type, payload, size, gap))
+        self._queue.append((type, payload, size, stamp))
 
     def close(self) -> None:
         """Write what is queued and the last statistics; returns when that is done or the disk refuses."""
@@ -93,7 +101,7 @@ class JournalWriter:
         stats = self._stats(closed)
         if stats != self._last_stats:
             self._last_stats = stats
-            self._queue.append((journal.Type.STATS, to_json(stats).encode(), 0, b""))
+            self._queue.append((journal.Type.STATS, to_json(stats).encode(), 0, None))
 
     def _drain(self) -> None:
         while self._write(self._unwritten or self._next_chunk()):
@@ -103,13 +111,14 @@ class JournalWriter:
         frames: list[bytes] = []
         size = 0
         while self._queue and size < _CHUNK:
-            type, payload, counted, gap = self._queue.popleft()
+            type, payload, counted, stamp = self._queue.popleft()
             self._bytes_out += counted
             try:
                 data = payload if isinstance(payload, bytes) else payload()
                 framed = journal.frame(type, data)
             except Exception as error:  # noqa: BLE001 (one record is lost, the thread must go on)
                 self._failed(error)
+                gap = b"" if stamp is None else pack_event(Kind.GAP, *stamp, (1,))
                 framed = journal.frame(Kind.GAP, gap) if gap else b""
             frames.append(framed)
             size += len(framed)
