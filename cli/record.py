@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..recorders.capture.config import DEFAULT_BUFFER_MB
+from ..recorders.capture.config import DEFAULT_BUFFER_MB, DURABILITIES
 from .report_record import print_outcomes, print_problems, say
 
 _NO_VERDICT = 125
@@ -30,8 +30,18 @@ _NO_VERDICT = 125
     type=click.IntRange(min=1),
     help="How much may wait to be written, per scheduler, before events are dropped (and counted).",
 )
+@click.option(
+    "--durability",
+    type=click.Choice(DURABILITIES),
+    default=DURABILITIES[0],
+    show_default=True,
+    help="What a SIGKILL may cost: the last 50 ms, or nothing that was handed over by the end of a step. "
+    "'step' writes on the scheduler's thread (docs/recorder.md has the cost).",
+)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def record(directory: Path, force: bool, buffer_mb: int, command: tuple[str, ...]) -> int:
+def record(
+    directory: Path, force: bool, buffer_mb: int, durability: str, command: tuple[str, ...]
+) -> int:
     """Run COMMAND and record every sglang scheduler it starts, one recording each.
 
     \b
@@ -41,7 +51,7 @@ def record(directory: Path, force: bool, buffer_mb: int, command: tuple[str, ...
     """
     from ..recorders.record import record as run  # imports h5py
 
-    done = run(directory, command, buffer_mb=buffer_mb, force=force, say=say)
+    done = run(directory, command, buffer_mb=buffer_mb, durability=durability, force=force, say=say)
     print_outcomes(done.outcomes)
     print_problems(done.problems)
     return _NO_VERDICT if done.status == 0 and not done.anything else done.status

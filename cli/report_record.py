@@ -38,6 +38,8 @@ def _print_recovered(outcome: Recovered) -> None:
     )
     if outcome.damage:
         say(f"{outcome.path.name}: the journal's end was lost: {outcome.damage}")
+    if outcome.damaged:
+        say(f"what follows the damage was not read; the journal stays as {outcome.damaged}")
     if outcome.num_exceptions:
         say(
             f"{outcome.path.name}: the recorder failed {outcome.num_exceptions} times, "

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from .derived import derived_from_json, derived_to_json
 from .errors import RecordingError
+from .heaps import check_heaps
 from .recording import TABLE_NAMES, Recording, columns, dtype_of
 from .run import run_from_json, stats_from_json, to_json
 from .schema import FORMAT, NONE32, NONE64, VERSION, columns_in
@@ -46,22 +47,30 @@ def save(recording: Recording, path: Path, *, force: bool = False) -> None:
         )
     temporary = path.with_name(path.name + ".tmp")
     try:
-        with h5py.File(temporary, "w", libver=("v110", "v110"), fs_strategy="none") as file:
-            _write(file, recording)
-        load(temporary)  # what cannot be read back is no recording
-        with open(temporary, "rb+") as handle:
+        with open(temporary, "wb") as handle:
+            handle.write(_image(recording))
+            handle.flush()
             os.fsync(handle.fileno())
+        load(temporary)  # what cannot be read back is no recording
         temporary.replace(path)
-    except (
-        OSError,
-        RuntimeError,
-    ) as error:  # h5py closes a file on a full disk with a RuntimeError
+        _sync_folder(path.parent)
+    except OSError as error:
         raise RecordingError(
             f"{path}: cannot be written ({error}). Once that is mended, run `specdiff recover {path.parent}`."
         ) from error
     finally:
         with contextlib.suppress(OSError):  # gone, unless something failed above
             temporary.unlink()
+
+
+def is_saved(recording: Recording, path: Path) -> bool:
+    """Whether `path` is this very recording, whole."""
+    if not path.is_file():
+        return False
+    try:
+        return _manifest_text(load(path)) == _manifest_text(recording)
+    except RecordingError:
+        return False
 
 
 def load(path: Path) -> Recording:
@@ -86,13 +95,45 @@ def load(path: Path) -> Recording:
         ) from error
 
 
+def _image(recording: Recording) -> bytes:
+    """The file's bytes. On a full disk HDF5 fails to close, and then the process crashes: it never sees the disk."""
+    with h5py.File(
+        "x", "w", driver="core", backing_store=False, libver=("v110", "v110"), fs_strategy="none"
+    ) as file:
+        _write(file, recording)
+        file.flush()
+        image: bytes = file.id.get_file_image()
+    return image
+
+
+def _sync_folder(folder: Path) -> None:
+    """So that a power cut does not lose the name when the journal is deleted next; not every file system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _arrays(recording: Recording) -> dict[str, Any]:
+    tables = {name: _stack(getattr(recording, name), cls) for name, cls in TABLE_NAMES.items()}
+    return tables | {name: getattr(recording, name) for name in _ARRAYS}
+
+
 def _write(file: h5py.File, recording: Recording) -> None:
-    arrays: dict[str, Any] = {
-        name: _stack(getattr(recording, name), cls) for name, cls in TABLE_NAMES.items()
-    }
-    arrays |= {name: getattr(recording, name) for name in _ARRAYS}
-    for name, array in arrays.items():
+    for name, array in _arrays(recording).items():
         _create(file, name, array)
+    text = _manifest_text(recording)
+    _create(file, "manifest", np.frombuffer(text, dtype=np.uint8))
+    # As bytes: one str among the attributes makes the file 4 KiB longer.
+    file.attrs["format"] = np.bytes_(FORMAT)
+    file.attrs["version"] = VERSION
+    file.attrs["manifest_sha256"] = np.bytes_(hashlib.sha256(text).hexdigest())
+    file.attrs["complete"] = True
+
+
+def _manifest_text(recording: Recording) -> bytes:
     manifest = {
         "run": json.loads(to_json(recording.run)),
         "stats": recording.stats and json.loads(to_json(recording.stats)),
@@ -102,16 +143,10 @@ def _write(file: h5py.File, recording: Recording) -> None:
         "details": recording.details,
         "tables": {
             name: {"dtype": array.dtype.str, "shape": array.shape, "sha256": _digest(array)}
-            for name, array in arrays.items()
+            for name, array in _arrays(recording).items()
         },
     }
-    text = json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
-    _create(file, "manifest", np.frombuffer(text, dtype=np.uint8))
-    # As bytes: one str among the attributes makes the file 4 KiB longer.
-    file.attrs["format"] = np.bytes_(FORMAT)
-    file.attrs["version"] = VERSION
-    file.attrs["manifest_sha256"] = np.bytes_(hashlib.sha256(text).hexdigest())
-    file.attrs["complete"] = True
+    return json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
 
 
 def _create(file: h5py.File, name: str, array: NDArray[Any]) -> None:
@@ -192,6 +227,8 @@ def _checked_version(file: h5py.File) -> int:
 
 def _attribute(file: h5py.File, name: str) -> Any:
     """Texts were stored as str at first, and are bytes since."""
+    if name in file.attrs and file.attrs.get_id(name).dtype == object:
+        check_heaps(Path(file.filename).read_bytes())
     value = file.attrs.get(name)
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 

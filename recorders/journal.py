@@ -1,15 +1,18 @@
 """The journal: an append-only file of checksummed records that survives a SIGKILL (standard library only).
 
-    b"specdiff-journal 4\\n"  then, any number of times:  magic, type, length, crc32(type, length, payload), payload
+    b"specdiff-journal 4\\n"  then, any number of times:  magic, type, length, checksum, payload
 
-A reader keeps every record up to the first one that is cut or damaged, and says where that was.
+The checksum is a CRC-32 of type, length and payload that goes on from the checksum of the record before (0 at the first):
+a record that is lost, doubled, moved or another journal's breaks the chain.
+
+A reader keeps every record up to the first one that is cut, damaged or out of place, and says where that was.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -20,6 +23,8 @@ from .schema import Kind
 HEADER = b"specdiff-journal 4\n"
 _MAGIC = b"\xa5SD\n"
 _RECORD = struct.Struct("<4sBxxxII")
+_HEAD = struct.Struct("<BI")  # of the checksum
+_CHECKSUM = struct.Struct("<I")
 
 
 class Type(IntEnum):
@@ -44,6 +49,7 @@ class Damage:
     offset: int
     size: int
     why: str
+    more: bool  # records seem to follow: this is no torn end, as a kill or a full disk leaves it
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +57,35 @@ class Scan:
     records: tuple[Record, ...]
     damage: Damage | None
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether records seem to follow behind the damage."""
+        return self.damage is not None and self.damage.more
 
-def frame(type: Kind | Type, payload: bytes) -> bytes:
-    """One record, ready to append."""
-    head = struct.pack("<BI", type, len(payload))
-    return _RECORD.pack(_MAGIC, type, len(payload), zlib.crc32(payload, zlib.crc32(head))) + payload
+
+def frame(type: Kind | Type, payload: bytes, before: int = 0) -> bytes:
+    """One record, ready to append; `before` is the checksum of the record that it comes behind."""
+    checksum = _checksum(type, payload, before)
+    return _RECORD.pack(_MAGIC, type, len(payload), checksum) + payload
+
+
+def frames(records: Iterable[tuple[Kind | Type, bytes]]) -> bytes:
+    """The records of a journal, one behind the other."""
+    made, before = bytearray(), 0
+    for type, payload in records:
+        framed = frame(type, payload, before)
+        before = checksum_of(framed)
+        made += framed
+    return bytes(made)
+
+
+def checksum_of(framed: bytes) -> int:
+    """The checksum of one framed record: the next one's `before`; 0 of none."""
+    return _CHECKSUM.unpack_from(framed, _RECORD.size - 4)[0] if framed else 0
+
+
+def _checksum(type: int, payload: bytes, before: int) -> int:
+    return zlib.crc32(payload, zlib.crc32(_HEAD.pack(type, len(payload)), before))
 
 
 def scan(path: Path) -> Scan:
@@ -66,35 +96,33 @@ def scan(path: Path) -> Scan:
     data = path.read_bytes()
     if not data.startswith(HEADER):
         raise RecordingError(_not_a_journal(path, data))
-    records, damage = [], None
-    for item in _records(data):
-        if isinstance(item, Damage):
-            damage = item
-        else:
-            records.append(item)
-    return Scan(tuple(records), damage)
+    records: list[Record] = []
+    at, before = len(HEADER), 0
+    while at < len(data):
+        record = _record(data, at, before)
+        if isinstance(record, str):
+            more = data.find(_MAGIC, at + 1) >= 0
+            return Scan(tuple(records), Damage(at, len(data), record, more))
+        records.append(record)
+        before = checksum_of(data[at : at + _RECORD.size])
+        at += _RECORD.size + len(record.payload)
+    return Scan(tuple(records), None)
 
 
-def _records(data: bytes) -> Iterator[Record | Damage]:
-    at, size = len(HEADER), len(data)
-    while at < size:
-        if size - at < _RECORD.size:
-            yield Damage(at, size, "the file ends inside a record's header")
-            return
-        magic, type, length, crc = _RECORD.unpack_from(data, at)
-        body = at + _RECORD.size
-        if magic != _MAGIC:
-            yield Damage(at, size, "no record starts here")
-            return
-        if length > size - body:
-            yield Damage(at, size, f"the file ends inside a record of {length} bytes")
-            return
-        payload = data[body : body + length]
-        if zlib.crc32(payload, zlib.crc32(struct.pack("<BI", type, length))) != crc:
-            yield Damage(at, size, "the checksum of a record does not match")
-            return
-        yield Record(type, payload, at)
-        at = body + length
+def _record(data: bytes, at: int, before: int) -> Record | str:
+    """The record at `at`, or why there is none."""
+    body = at + _RECORD.size
+    if len(data) < body:
+        return "the file ends inside a record's header"
+    magic, type, length, checksum = _RECORD.unpack_from(data, at)
+    if magic != _MAGIC:
+        return "no record starts here"
+    if length > len(data) - body:
+        return f"the file ends inside a record of {length} bytes"
+    payload = data[body : body + length]
+    if _checksum(type, payload, before) != checksum:
+        return "the checksum of a record does not match"
+    return Record(type, payload, at)
 
 
 def _not_a_journal(path: Path, data: bytes) -> str:

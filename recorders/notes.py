@@ -24,12 +24,24 @@ class Note:
     not_recorded: tuple[str, ...]  # why, per scheduler that has no journal
 
 
+_SAID_NOTHING = (
+    "sglang's scheduler module was loaded (process {pids}), but it could not write into the folder; "
+    "the server's log says why"
+)
+
+
 def read_notes(paths: Sequence[Path]) -> list[Note]:
     return [note for path in paths if (note := _read(path)) is not None]
 
 
-def why_nothing(notes: Sequence[Note]) -> list[str]:
-    """What went unrecorded, in sentences; empty where every scheduler has a journal."""
+def why_nothing(notes: Sequence[Note], paths: Sequence[Path] = ()) -> list[str]:
+    """What went unrecorded, in sentences; empty where every scheduler has a journal.
+
+    `paths`: the notes' files, of which those say nothing that were written on a full disk.
+    """
+    if not notes and paths:
+        silent = (path.name.partition(".")[0].rpartition("-")[2] for path in paths)
+        return [_SAID_NOTHING.format(pids=", ".join(silent))]
     if not notes:
         return [_NEVER_LOADED]
     if missing := sorted({sentence for note in notes for sentence in _missing(note)}):

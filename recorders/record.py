@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from .capture.config import RUN_ID, Config
+from .capture.config import DURABILITIES, RUN_ID, Config
 from .command import without_secrets
 from .errors import RecordingError, UsageError
 from .notes import read_notes, why_nothing
@@ -39,7 +39,13 @@ class Recorded:
 
 
 def record(
-    directory: Path, command: Sequence[str], *, buffer_mb: int, force: bool, say: Say
+    directory: Path,
+    command: Sequence[str],
+    *,
+    buffer_mb: int,
+    force: bool,
+    say: Say,
+    durability: str = DURABILITIES[0],
 ) -> Recorded:
     """Run `command`, wait until nothing writes any more, and build the recordings into `directory`.
 
@@ -51,18 +57,20 @@ def record(
         command=without_secrets(command),
         specdiff_version=version("specdiff"),
         buffer_mb=buffer_mb,
+        durability=durability,
     )
     with _sigterm_noted() as terms:
         status = supervise(command, _environment(config, os.environ))
         _await_writers(config, say, terms)
         try:
-            found = read_notes(notes(config.directory, config.run_id))
+            paths = notes(config.directory, config.run_id)
+            found = read_notes(paths)
             outcomes = tuple(recover(config.directory, config.run_id, force=force))
         except (
             RecordingError
         ) as error:  # the folder went away: the command's status is not lost with it
             return Recorded(status, (), (str(error).removesuffix("."),))
-    return Recorded(status, outcomes, tuple(why_nothing(found)))
+    return Recorded(status, outcomes, tuple(why_nothing(found, paths)))
 
 
 @contextlib.contextmanager

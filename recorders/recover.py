@@ -11,20 +11,26 @@ from pathlib import Path
 
 from .build import build
 from .errors import RecordingError
-from .hdf5 import save
+from .hdf5 import is_saved, save
+from .journal import scan
+from .recording import Recording
 from .run import Run
 from .schema import Kind
 
 JOURNAL = ".journal"
 NOTE = ".attach.json"
+DAMAGED = ".damaged"  # behind a journal's name
 
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """A journal that became a recording; the journal is gone."""
+    """A journal that became a recording; the journal is gone, unless it is `damaged`."""
 
     path: Path
     journal: Path
+    damaged: (
+        Path | None
+    )  # where the journal is now: it holds records behind its damage, which nobody read
     num_steps: int
     num_requests: int
     num_events: int
@@ -102,9 +108,10 @@ def _recover_one(journal: Path, force: bool, written: set[Path]) -> Outcome:
         path = journal.with_name(recording_name(recording.run, journal))
         if path in written:
             raise RecordingError(_same_name(path))
-        save(recording, path, force=force)
+        if force or not is_saved(recording, path):  # a recover that was killed may have got so far
+            save(recording, path, force=force)
         written.add(path)
-        journal.unlink()
+        damaged = _put_away(journal, recording)
     except RecordingError as error:
         return Kept(journal, str(error).removeprefix(f"{journal}: "), live=False)
     except OSError as error:
@@ -116,6 +123,7 @@ def _recover_one(journal: Path, force: bool, written: set[Path]) -> Outcome:
     return Recovered(
         path=path,
         journal=journal,
+        damaged=damaged,
         num_steps=int((recording.events.kind == Kind.LAUNCH).sum()),
         num_requests=len(recording.rids),
         num_events=len(recording.events.kind),
@@ -124,6 +132,14 @@ def _recover_one(journal: Path, force: bool, written: set[Path]) -> Outcome:
         first_exception=None if stats is None else stats.first_exception,
         damage=recording.damage,
     )
+
+
+def _put_away(journal: Path, recording: Recording) -> Path | None:
+    """Its recording is in place. Only a journal that ends in a torn record, or in none, has given all it has."""
+    if not recording.damage or not scan(journal).goes_on:
+        journal.unlink()
+        return None
+    return journal.replace(journal.with_name(journal.name + DAMAGED))
 
 
 def _once_mended(directory: Path) -> str:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, composite
 
 from specdiff.recorders.build import build
-from specdiff.recorders.journal import HEADER, Type, frame
+from specdiff.recorders.journal import HEADER, Type, frames
 from specdiff.recorders.recording import Recording
 from specdiff.recorders.run import Run, Site, Stats, to_json
 from specdiff.recorders.schema import NONE32, NONE64, Finishes, Kind, Mode
@@ -63,17 +63,17 @@ def journals(draw: DrawFn) -> bytes:
     other event thrown in.
     """
     num_requests = draw(st.integers(1, 3))
-    frames = [frame(Type.RUN, to_json(RUN).encode())]
-    frames += [frame(Type.REQUEST, _request(draw, qid)) for qid in range(num_requests)]
+    records: list[tuple[Kind | Type, bytes]] = [(Type.RUN, to_json(RUN).encode())]
+    records += [(Type.REQUEST, _request(draw, qid)) for qid in range(num_requests)]
     world = _World(draw, num_requests)
     for act in draw(
         st.lists(st.sampled_from(_ACTS), min_size=draw(st.sampled_from([0, 12])), max_size=25)
     ):
-        frames += [frame(kind, payload) for kind, payload in world.act(act)]
+        records += world.act(act)
     if draw(st.booleans()):
         stats = Stats(3, 0, 0, None, 1000, 2000, 3000, 2, True)
-        frames.append(frame(Type.STATS, to_json(stats).encode()))
-    return HEADER + b"".join(frames)
+        records.append((Type.STATS, to_json(stats).encode()))
+    return HEADER + frames(records)
 
 
 @composite

@@ -145,7 +145,10 @@ def test_damaged_journal_keeps_what_is_before_the_damage(
     damage: str,
 ) -> None:
     path = tmp_path_factory.mktemp("journal") / "j"
-    frames = [journal.frame(Kind.GAP, payload) for payload in payloads]
+    frames: list[bytes] = []
+    for payload in payloads:
+        before = journal.checksum_of(frames[-1] if frames else b"")
+        frames.append(journal.frame(Kind.GAP, payload, before))
     body = b"".join(frames)
     at = int(cut * len(body))
     if damage == "cut":

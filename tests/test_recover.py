@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from children import specdiff, wait_for
 from specdiff.recorders import hdf5
 from specdiff.recorders.errors import RecordingError
-from specdiff.recorders.journal import HEADER, Type, frame
+from specdiff.recorders.journal import HEADER, Type, frame, frames
 from specdiff.recorders.recover import Kept, Recovered, recording_name, recover
 from specdiff.recorders.run import Run, to_json
 from specdiff.recorders.schema import NONE64, Kind
@@ -30,12 +30,16 @@ time.sleep(60)
 """
 
 
+def ran(**changes: object) -> tuple[Type, bytes]:
+    return Type.RUN, to_json(dataclasses.replace(RUN, **changes)).encode()  # type: ignore[arg-type]
+
+
 def run_frame(**changes: object) -> bytes:
-    return frame(Type.RUN, to_json(dataclasses.replace(RUN, **changes)).encode())  # type: ignore[arg-type]
+    return frames([ran(**changes)])
 
 
-def gap(dropped: int) -> bytes:
-    return frame(Kind.GAP, pack_event(Kind.GAP, 1, 1, (dropped,)))
+def gap(dropped: int) -> tuple[Kind, bytes]:
+    return Kind.GAP, pack_event(Kind.GAP, 1, 1, (dropped,))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -61,7 +65,7 @@ def test_only_the_run_that_was_asked_for(tmp_path: Path) -> None:
 
 
 def test_cut_journal_keeps_what_was_before_and_says_what_was_lost(tmp_path: Path) -> None:
-    data = HEADER + run_frame() + gap(2) + gap(3)
+    data = HEADER + frames([ran(), gap(2), gap(3)])
     (tmp_path / "r-1-0.journal").write_bytes(data[:-1])
     done = specdiff("recover", tmp_path)
     assert done.returncode == 0
@@ -111,7 +115,7 @@ def test_existing_recording_is_not_overwritten_unless_forced(tmp_path: Path) -> 
     journal.write_bytes(HEADER + run_frame())
     (first,) = recover(tmp_path)
     assert isinstance(first, Recovered)
-    journal.write_bytes(HEADER + run_frame() + gap(1))
+    journal.write_bytes(HEADER + frames([ran(), gap(1)]))
     (second,) = recover(tmp_path)
     assert isinstance(second, Kept) and "--force" in second.why
     assert len(hdf5.load(first.path).gaps.dropped) == 0
@@ -211,10 +215,8 @@ def test_kept_journal_is_named_once(tmp_path: Path) -> None:
 
 def test_result_of_a_launch_that_was_lost_is_unpaired(tmp_path: Path) -> None:
     fields = (5, 2, *(NONE64,) * 4, 0, 0)
-    lost = gap(1) + frame(
-        Kind.RESULT, pack_event(Kind.RESULT, 1, 1, fields, [[]] * ROW_WIDTH[Kind.RESULT])
-    )
-    (tmp_path / "r-1-0.journal").write_bytes(HEADER + run_frame() + lost)
+    lost = (Kind.RESULT, pack_event(Kind.RESULT, 1, 1, fields, [[]] * ROW_WIDTH[Kind.RESULT]))
+    (tmp_path / "r-1-0.journal").write_bytes(HEADER + frames([ran(), gap(1), lost]))
     (outcome,) = recover(tmp_path)
     assert isinstance(outcome, Recovered)
     assert hdf5.load(outcome.path).results.launch.tolist() == [NONE64]

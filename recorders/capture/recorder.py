@@ -30,7 +30,9 @@ _INT_BYTES = 40  # what a number in a list takes at most: a reference and the ob
 class Recorder:
     """Everything here runs on the scheduler's thread, `stats` apart."""
 
-    def __init__(self, scheduler: Any, path: Path, max_bytes: int, run: Run) -> None:
+    def __init__(
+        self, scheduler: Any, path: Path, max_bytes: int, run: Run, every_step: bool = False
+    ) -> None:
         self._scheduler = weakref.ref(scheduler)
         self._access: Access | None = None
         self._before_next: Callable[[], object] | None = None
@@ -48,7 +50,7 @@ class Recorder:
         self.first_exception: str | None = None
         self.run = run
         first = frame(Type.RUN, to_json(run).encode())
-        self.writer = JournalWriter(path, first, max_bytes, self.stats, self.failed)
+        self.writer = JournalWriter(path, first, max_bytes, self.stats, self.failed, every_step)
 
     @property
     def scheduler(self) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import fcntl
 import functools
 import json
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..run import Site
-from .config import Config
+from .config import EVERY_STEP, Config
 from .describe import describe_run, sglang_version, why_not_spec_v2
 from .probe import MARK
 from .recorder import Recorder
@@ -42,6 +43,9 @@ class Session:
         """The recorder of the scheduler whose method is being called; it is at work from now on."""
         recorder = getattr(args[0], _ATTRIBUTE, None) if args else None
         if recorder is not None:
+            if recorder.writer.stopped:  # for good: the hooks cost nothing from now on
+                recorder = None
+                setattr(args[0], _ATTRIBUTE, None)
             self._current = recorder
         return recorder
 
@@ -55,9 +59,9 @@ class Session:
             returned = original(scheduler, *args, **kwargs)
             try:
                 self._constructed(scheduler)
-            except Exception as error:
-                logger.warning("specdiff: cannot record this scheduler", exc_info=error)
-                self._tell(failed=f"{type(error).__name__}: {error}")
+            except Exception as error:  # noqa: BLE001 (the server must not see it)
+                with contextlib.suppress(Exception):  # even one that cannot be printed
+                    self._not_recorded(error)
             return returned
 
         setattr(hooked, MARK, "init")
@@ -74,11 +78,22 @@ class Session:
             return
         run = describe_run(scheduler, self.config, self.sites())
         path = self._journal()
-        recorder = Recorder(scheduler, path, self.config.buffer_mb << 20, run)
+        every_step = self.config.durability == EVERY_STEP
+        recorder = Recorder(scheduler, path, self.config.buffer_mb << 20, run, every_step)
         atexit.register(recorder.close)
         setattr(scheduler, _ATTRIBUTE, recorder)
         self._current = recorder
         self._tell(constructed=True, journal=path.name, why=None)
+
+    def _not_recorded(self, error: Exception) -> None:
+        """A folder that is full, gone or forbidden needs no traceback; anything else is a mistake of ours."""
+        traceback = None if isinstance(error, OSError) else error
+        logger.warning(
+            "specdiff: this scheduler is not recorded (%s). The server goes on.",
+            error,
+            exc_info=traceback,
+        )
+        self._tell(failed=f"{type(error).__name__}: {error}")
 
     def _journal(self) -> Path:
         name = f"{self.config.run_id}-{os.getpid()}-{self._schedulers}.journal"
@@ -88,7 +103,13 @@ class Session:
     # -- the note
 
     def note_attached(self) -> None:
-        """Tell the parent that a scheduler module was loaded here, and what it lacks."""
+        """Tell the parent that a scheduler module was loaded here, and what it lacks; where that cannot be written
+        the journal cannot, either, and whoever asks for that one says so."""
+        with contextlib.suppress(OSError):
+            self._note_attached()
+
+    def _note_attached(self) -> None:
+        self._note = -1  # in a fork, its parent's
         path = self.config.directory / f"{self.config.run_id}-{os.getpid()}.attach.json"
         self._note = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         self._note_pid = os.getpid()
@@ -99,7 +120,8 @@ class Session:
     def _tell(self, **what: Any) -> None:
         if os.getpid() != self._note_pid:  # a fork that makes a scheduler of its own
             self.note_attached()
-        os.write(self._note, json.dumps(what).encode() + b"\n")
+        with contextlib.suppress(OSError):
+            os.write(self._note, json.dumps(what).encode() + b"\n")
 
     def _forked(self) -> None:
         """A fork has no writer thread, and the journal is its parent's."""

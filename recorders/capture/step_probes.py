@@ -93,6 +93,11 @@ def _process_before(recorder: Recorder, self: Any, batch: Any, result: Any, **_:
 
 
 def _process_after(recorder: Recorder, note: Any, _: None) -> None:
+    _extend_result(recorder, note)
+    recorder.writer.commit()
+
+
+def _extend_result(recorder: Recorder, note: Any) -> None:
     if note is None or recorder.resolved:
         return
     batch, reqs, result, state, grammars = note

@@ -1,27 +1,58 @@
-"""The journal's writer: a bounded queue that the scheduler fills and a thread that empties it every 50 ms."""
+"""The journal's writer: a bounded queue that the scheduler fills and a thread that empties it every 20 ms.
+
+Whatever the disk does, nothing is raised into the server. A disk that refuses is asked again for as long as the queue has
+room; then the recorder stops for good. The log says so once, and what is in the file stays whole.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
+import logging
 import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from .. import journal
 from ..run import Stats, to_json
 from ..schema import Kind
 from ..wire import pack_event
 
-_EVERY_S = 0.05
+logger = logging.getLogger("specdiff")
+
+_EVERY_S = (
+    0.02  # 50 ms is what is promised: the rest is for the thread to get its turn, and the disk
+)
+_AGAIN_S = 1.0  # between attempts on a disk that refuses
 _STATS_EVERY_S = 1.0
 _RECORD_BYTES = 200  # what a queued record takes besides its payload
 _CHUNK = 4 << 20  # bytes framed before they are written
 _PATIENCE_S = 5.0  # how long `close` waits for a disk that does not take the rest
+_STEP_PATIENCE_S = 1.0  # and a step for the thread, which waits for the disk
 
-Payload = bytes | Callable[[], bytes]  # a callable is packed on the writer's thread
-_Queued = tuple[Kind | journal.Type, Payload, int, tuple[int, int] | None]
+Payload = bytes | Callable[[], bytes]  # a callable is packed when it is written
+Stamp = tuple[int, int]  # (time_ns, iteration)
+Item = tuple[Kind | journal.Type, Payload, int, Stamp | None]
+
+
+class _Framed(NamedTuple):
+    item: Item
+    data: bytes  # none where it could not be packed and leaves no gap
+    checksum: int  # of the last record so far
+
+
+class _File(NamedTuple):
+    """What is in the file, and what comes next: always replaced as one, so that no exception leaves half of it."""
+
+    good: int  # the file is sound up to here
+    checksum: int  # of the last record
+    framed: list[_Framed]  # taken from the queue, not in the file yet
 
 
 class JournalWriter:
@@ -34,45 +65,62 @@ class JournalWriter:
         max_bytes: int,
         stats: Callable[[bool], Stats],
         failed: Callable[[Exception], None],
+        every_step: bool = False,
     ) -> None:
         """`first` is in the file when this returns; `stats(closed)` and `failed(error)` are called on the thread.
 
-        Raises OSError where `path` cannot be created.
+        Raises OSError where `path` cannot be created, or does not take `first`.
         """
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self._fd = os.open(path, flags, 0o644)
-        fcntl.lockf(self._fd, fcntl.LOCK_EX)
-        self._good = 0  # the file is sound up to here
-        self._unwritten = b""
-        self.error: str | None = None
-        self._write(journal.HEADER + first)
-        self._queue: deque[_Queued] = deque()
+        self._path = path
+        self._fd = _create(path, journal.HEADER + first)
+        self._identity = _identity(self._fd)
+        self._file = _File(len(journal.HEADER + first), journal.checksum_of(first), [])
+        self._queue: deque[Item] = deque()
         self._max_bytes = max_bytes
         self._bytes_in = 0  # only the scheduler's thread writes this one
-        self._bytes_out = 0  # and only the writer's thread this one
+        self._bytes_out = 0  # and only who holds the lock this one
         self._stats, self._failed = stats, failed
         self._last_stats: Stats | None = None
+        self._every_step = every_step
+        self._full = self._said = False
+        self.error: str | None = None  # the disk refuses, for now
+        self.stopped = False  # for good: nothing is queued or written any more
+        self._lock = threading.Lock()  # `_file` and the descriptor are the holder's
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="specdiff-journal", daemon=True)
         self._thread.start()
+        _abandon_in_forks(self)
+
+    # -- on the scheduler's thread
 
     def has_room(self, size: int) -> bool:
-        return self._bytes_in - self._bytes_out + size <= self._max_bytes
+        if self._bytes_in - self._bytes_out + size <= self._max_bytes and not self.stopped:
+            return True
+        self._full = True
+        return False
 
     def put(
         self,
         type: Kind | journal.Type,
         payload: Payload,
         size: int,
-        stamp: tuple[int, int] | None = None,
+        stamp: Stamp | None = None,
     ) -> None:
         """Queue one record; the caller has asked `has_room`, or must not lose this one.
 
-        `stamp` (time_ns, iteration) is that of the GAP that is written instead where this one cannot be packed.
+        `stamp` is that of the GAP that is written instead where this one cannot be packed.
         """
+        if self.stopped:
+            return
         size += _RECORD_BYTES
         self._bytes_in += size
         self._queue.append((type, payload, size, stamp))
+
+    def commit(self) -> None:
+        """A step is over. At durability `step` all that was put is in the file when this returns, unless the disk
+        refuses it: then the thread goes on trying, and the server is not made to wait."""
+        if self._every_step and self._queue and not self.error and not self.stopped:
+            self._guarded(partial(self._drain, _STEP_PATIENCE_S))
 
     def close(self) -> None:
         """Write what is queued and the last statistics; returns when that is done or the disk refuses."""
@@ -81,21 +129,36 @@ class JournalWriter:
 
     def abandon(self) -> None:
         """In a fork: drop everything; the thread is not there and the journal is the parent's."""
-        self._queue.clear()
-        self._stop.set()
+        if not self.stopped:
+            self.stopped = True
+            self._stop.set()
+            self._queue.clear()
+            self._let_go()  # record locks are not inherited: the parent keeps its own
+
+    # -- on the writer's thread
 
     def _run(self) -> None:
-        owner, ticks = os.getpid(), 0
-        while not self._stop.wait(_EVERY_S):
-            ticks += 1
-            self._drain()
-            if ticks * _EVERY_S >= _STATS_EVERY_S:
-                ticks = 0
-                self._put_stats(closed=False)
-        if os.getpid() == owner:
-            self._drain()
-            self._put_stats(closed=True)
-            self._drain()
+        passed = 0.0
+        while not self._stop.wait(wait := _AGAIN_S if self.error else _EVERY_S):
+            passed += wait
+            refused = self.error is not None
+            self._guarded(self._drain)
+            if refused and self.error and self._full:
+                self._give_up()
+            if passed >= _STATS_EVERY_S:
+                passed = 0.0
+                self._guarded(partial(self._put_stats, closed=False))
+        self._guarded(self._drain)
+        self._guarded(partial(self._put_stats, closed=True))
+        self._guarded(self._drain)
+
+    def _guarded(self, act: Callable[[], object]) -> None:
+        """The thread outlives whatever goes wrong, and the server never sees it."""
+        try:
+            act()
+        except Exception as error:  # noqa: BLE001 (see above)
+            with contextlib.suppress(Exception):  # even an exception that cannot be printed
+                self._failed(error)
 
     def _put_stats(self, closed: bool) -> None:
         stats = self._stats(closed)
@@ -103,41 +166,146 @@ class JournalWriter:
             self._last_stats = stats
             self._queue.append((journal.Type.STATS, to_json(stats).encode(), 0, None))
 
-    def _drain(self) -> None:
-        while self._write(self._unwritten or self._next_chunk()):
-            pass
+    # -- on either, under the lock
 
-    def _next_chunk(self) -> bytes:
-        frames: list[bytes] = []
-        size = 0
-        while self._queue and size < _CHUNK:
-            type, payload, counted, stamp = self._queue.popleft()
-            self._bytes_out += counted
-            try:
-                data = payload if isinstance(payload, bytes) else payload()
-                framed = journal.frame(type, data)
-            except Exception as error:  # noqa: BLE001 (one record is lost, the thread must go on)
-                self._failed(error)
-                gap = b"" if stamp is None else pack_event(Kind.GAP, *stamp, (1,))
-                framed = journal.frame(Kind.GAP, gap) if gap else b""
-            frames.append(framed)
-            size += len(framed)
-        return b"".join(frames)
-
-    def _write(self, data: bytes) -> bool:
-        """True when `data` is in the file and there may be more; a short write is taken back and tried again."""
-        if not data:
-            return False
+    def _drain(self, patience: float = -1) -> None:
+        if not self._lock.acquire(timeout=patience):
+            self._refused(OSError("it does not answer"))
+            return
         try:
-            at = 0
-            while at < len(data):
-                at += os.write(self._fd, data[at:])
-        except OSError as error:
-            self.error = str(error)
-            self._unwritten = data
-            os.ftruncate(self._fd, self._good)
-            os.lseek(self._fd, self._good, os.SEEK_SET)
+            more = not self.stopped
+            while more:
+                self._frame_some()
+                more = self._write()
+        finally:
+            self._lock.release()
+
+    def _frame_some(self) -> None:
+        """Take from the queue what one write may hold. An item leaves it last: an exception between any two steps
+        (a signal's, on the scheduler's thread) leaves it in both places, and it is written once all the same."""
+        framed = self._file.framed
+        size = sum(len(one.data) for one in framed)
+        while self._queue:
+            item = self._queue[0]
+            if not framed or framed[-1].item is not item:
+                if size >= _CHUNK:
+                    return
+                framed.append(self._framed(item, (framed[-1] if framed else self._file).checksum))
+                size += len(framed[-1].data)
+            self._bytes_out += item[2]
+            self._queue.popleft()
+
+    def _framed(self, item: Item, before: int) -> _Framed:
+        type, payload, _, stamp = item
+        try:
+            packed = payload if isinstance(payload, bytes) else payload()
+        except Exception as error:  # noqa: BLE001 (one record is lost, the others must go on)
+            with contextlib.suppress(Exception):
+                self._failed(error)
+            if stamp is None:
+                return _Framed(item, b"", before)
+            type, packed = Kind.GAP, pack_event(Kind.GAP, *stamp, (1,))
+        data = journal.frame(type, packed, before)
+        return _Framed(item, data, journal.checksum_of(data))
+
+    def _write(self) -> bool:
+        """True when what was framed is in the file and there may be more.
+
+        Of a short write the whole records stay. At a place of its own, so that the next try overwrites what is torn.
+        """
+        good, checksum, framed = self._file
+        if not framed:
             return False
-        self._good += len(data)
-        self._unwritten = b""
-        return True
+        done, error = self._written(b"".join(one.data for one in framed), good)
+        kept = 0
+        while kept < len(framed) and len(framed[kept].data) <= done:
+            done -= len(framed[kept].data)
+            good += len(framed[kept].data)
+            checksum = framed[kept].checksum
+            kept += 1
+        self._file = _File(good, checksum, framed[kept:])
+        if error is None:
+            self.error = None
+            return True
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._fd, good)
+        self._refused(error)
+        return False
+
+    def _written(self, data: bytes, at: int) -> tuple[int, OSError | None]:
+        """How much of it the disk took, and why not more."""
+        done, view = 0, memoryview(data)
+        try:
+            if not self._is_ours():
+                self._fd = -1
+                raise OSError("the server closed its file descriptor")
+            while done < len(data):
+                done += os.pwrite(self._fd, view[done:], at + done)
+        except OSError as error:
+            return done, error
+        return done, None
+
+    def _is_ours(self) -> bool:
+        """A server that closes every descriptor it finds may have opened a file of its own under this number."""
+        try:
+            return _identity(self._fd) == self._identity
+        except OSError:
+            return False
+
+    def _refused(self, error: OSError) -> None:
+        if self.error is None:
+            self._full = False
+        self.error = error.strerror or str(error)
+        if not self._said:
+            self._said = True
+            logger.warning(
+                "specdiff: %s cannot be written: %s. The server goes on, and what is written stays whole. The "
+                "recorder keeps up to %d MB for the disk to take, then it stops for good.",
+                self._path,
+                self.error,
+                self._max_bytes >> 20,
+            )
+
+    def _give_up(self) -> None:
+        """The queue is full and the disk does not take it: let go of both, so that the journal can be recovered."""
+        with self._lock:
+            self.stopped = True
+            self._stop.set()
+            self._queue.clear()
+            self._file = self._file._replace(framed=[])
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._is_ours():
+            os.close(self._fd)
+        self._fd = -1
+
+
+def _create(path: Path, data: bytes) -> int:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX)
+        if os.write(fd, data) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError:
+        os.close(fd)
+        with contextlib.suppress(OSError):  # nothing is in it that could be recovered
+            path.unlink()
+        raise
+    return fd
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    found = os.fstat(fd)
+    return found.st_dev, found.st_ino
+
+
+def _abandon_in_forks(writer: JournalWriter) -> None:
+    """Whoever else knows of it or not: a fork that wrote would damage its parent's journal."""
+    known = weakref.ref(writer)
+
+    def forked() -> None:
+        if (one := known()) is not None:
+            one.abandon()
+
+    os.register_at_fork(after_in_child=forked)

@@ -1,0 +1,42 @@
+"""HDF5's global heaps, where the texts among the attributes of the first recordings lie: the one part without a checksum.
+
+HDF5 2.0 never returns from a damaged one (an object of size 0 that is free space), so it is walked here first.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from .errors import RecordingError
+
+_START = b"GCOL\x01\0\0\0"  # signature, version, reserved
+_SIZE = struct.Struct("<Q")
+_OBJECT = struct.Struct("<HHxxxxQ")  # number, references, size
+
+
+def check_heaps(data: bytes) -> None:
+    """Raises RecordingError where a heap's objects do not lie one behind the other inside it."""
+    start = data.find(_START)
+    while start >= 0:
+        _check(data, start)
+        start = data.find(_START, start + 1)
+
+
+def _check(data: bytes, start: int) -> None:
+    at = start + len(_START) + _SIZE.size
+    end = start + _SIZE.unpack_from(data, at - _SIZE.size)[0] if at <= len(data) else at
+    if not at < end <= len(data):
+        raise RecordingError(_damaged(start))
+    while at + _OBJECT.size <= end:
+        number, _, size = _OBJECT.unpack_from(data, at)
+        if number == 0 and size == end - at:  # the free space, its header counted in
+            return
+        at += _OBJECT.size + (size + 7) // 8 * 8
+        if number == 0 or at > end:
+            raise RecordingError(_damaged(start))
+
+
+def _damaged(start: int) -> str:
+    return (
+        f"the texts at byte {start} are damaged: corrupt. Copy it again from where it was recorded."
+    )
