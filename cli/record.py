@@ -1,15 +1,46 @@
-"""specdiff record: run a command with the recorder in its sglang server."""
+"""specdiff record: run a command with the recorder in its sglang server, or ask the recorder of a running one."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
+from click.core import ParameterSource
 
+from ..recorders.capture.choice import EVERY_ROW, ROWS
 from ..recorders.capture.config import DEFAULT_BUFFER_MB, DURABILITIES
-from .report_record import print_outcomes, print_problems, say
+from .report_record import print_answer, print_outcomes, print_problems, say
 
 _NO_VERDICT = 125
+_ACTS = ("start", "stop", "status", "flush")
+_OF_A_START = frozenset(
+    [
+        "directory",
+        "buffer_mb",
+        "durability",
+        "steps",
+        "duration",
+        "sample",
+        "only_rid",
+        "experts",
+        "no_tokens",
+    ]
+)
+
+
+class OneIn(click.ParamType[int]):
+    """`1/N`, as the number N."""
+
+    name = "1/N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        head, _, count = str(value).partition("/")
+        if isinstance(value, int):
+            return value
+        if head != "1" or not count.isdecimal() or int(count) < 1:
+            self.fail(f"{value!r}: expected 1/N, such as 1/16", param, ctx)
+        return int(count)
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
@@ -17,7 +48,6 @@ _NO_VERDICT = 125
     "-o",
     "--output",
     "directory",
-    required=True,
     metavar="DIR",
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder for the recordings; made if it is not there.",
@@ -28,7 +58,8 @@ _NO_VERDICT = 125
     default=DEFAULT_BUFFER_MB,
     show_default=True,
     type=click.IntRange(min=1),
-    help="How much may wait to be written, per scheduler, before events are dropped (and counted).",
+    help="Memory that may wait to be written, per scheduler, routed rows included. Beyond it whole steps are dropped, "
+    "counted and marked.",
 )
 @click.option(
     "--durability",
@@ -38,20 +69,124 @@ _NO_VERDICT = 125
     help="What a SIGKILL may cost: the last 50 ms, or nothing that was handed over by the end of a step. "
     "'step' writes on the scheduler's thread (docs/recorder.md has the cost).",
 )
+@click.option("--steps", type=click.IntRange(min=1), help="Stop recording after N decode steps.")
+@click.option(
+    "--duration",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Stop recording after that time; the server goes on.",
+)
+@click.option(
+    "--sample",
+    type=OneIn(),
+    default=1,
+    help="Record one in N requests, by a hash of the request id; each is recorded whole.",
+)
+@click.option(
+    "--only-rid",
+    multiple=True,
+    metavar="PREFIX",
+    help="Record only requests whose id begins so. May be repeated.",
+)
+@click.option(
+    "--experts",
+    type=click.Choice(ROWS),
+    default=EVERY_ROW,
+    show_default=True,
+    help="Keep routed rows as the server returned them, or only how many there were.",
+)
+@click.option(
+    "--no-tokens",
+    is_flag=True,
+    help="Write no token id but those that can end a request: one filler stands for all others.",
+)
+@click.option("--paused", is_flag=True, help="Record nothing until --attach ... start.")
+@click.option(
+    "--attach",
+    metavar="PID|DIR",
+    help="Ask the recorders of a running server: COMMAND is start, stop, status or flush.",
+)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.pass_context
 def record(
-    directory: Path, force: bool, buffer_mb: int, durability: str, command: tuple[str, ...]
+    context: click.Context,
+    /,
+    directory: Path | None,
+    force: bool,
+    attach: str | None,
+    command: tuple[str, ...],
+    **told: Any,
 ) -> int:
     """Run COMMAND and record every sglang scheduler it starts, one recording each.
 
     \b
     specdiff record -o runs -- python -m sglang.launch_server --model-path ...
+    specdiff record -o runs --paused -- python -m sglang.launch_server --model-path ...
+    specdiff record --attach runs --sample 1/16 --duration 60 start
     Paths of the recordings go to stdout. The exit status is the command's; 125 where the command
     ended well but nothing was recorded.
     """
+    if attach is not None:
+        return _attached(context, attach, directory, force, command, told)
+    if directory is None:
+        raise click.UsageError("Missing option '-o' / '--output': the folder for the recordings.")
     from ..recorders.record import record as run  # imports h5py
 
-    done = run(directory, command, buffer_mb=buffer_mb, durability=durability, force=force, say=say)
+    done = run(directory, command, options=_options(told), force=force, say=say)
     print_outcomes(done.outcomes)
     print_problems(done.problems)
-    return _NO_VERDICT if done.status == 0 and not done.anything else done.status
+    nothing = not done.anything and not told["paused"]
+    return _NO_VERDICT if done.status == 0 and nothing else done.status
+
+
+def _options(told: dict[str, Any]) -> dict[str, Any]:
+    """As `recorders.capture.config.with_options` takes them."""
+    return {
+        "buffer_mb": told["buffer_mb"],
+        "durability": told["durability"],
+        "paused": told["paused"],
+        "steps": told["steps"],
+        "seconds": told["duration"],
+        "choice": {
+            "one_in": told["sample"],
+            "only": told["only_rid"],
+            "rows": told["experts"],
+            "tokens": not told["no_tokens"],
+        },
+    }
+
+
+def _attached(
+    context: click.Context,
+    target: str,
+    directory: Path | None,
+    force: bool,
+    command: tuple[str, ...],
+    told: dict[str, Any],
+) -> int:
+    if len(command) != 1 or command[0] not in _ACTS:
+        raise click.UsageError(
+            f"--attach {target} {' '.join(command)}: expected one of {', '.join(_ACTS)}"
+        )
+    (act,) = command
+    _refuse_idle(context, act)
+    from ..recorders.attached import attached  # imports h5py
+
+    done = attached(target, act, directory, _options(told), force=force)
+    for answer in done.answers:
+        print_answer(act, answer)
+    print_outcomes(done.outcomes)
+    return 0 if done.well else _NO_VERDICT
+
+
+def _refuse_idle(context: click.Context, act: str) -> None:
+    """An option that would be ignored is a mistake."""
+    idle = {
+        "paused",
+        *(() if act == "stop" else ("force",)),
+        *(() if act == "start" else _OF_A_START),
+    }
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if name in idle and context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            raise click.UsageError(f"{parameter.opts[-1]} means nothing with --attach ... {act}")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
     from ..recorders.recover import Kept, Outcome, Recovered
+    from ..recorders.remote import Answer
 
 
 def say(sentence: str) -> None:
@@ -23,6 +24,35 @@ def print_outcomes(outcomes: Iterable[Outcome]) -> None:
             _print_recovered(outcome)
         else:
             _print_kept(outcome)
+
+
+def print_answer(act: str, answer: Answer) -> None:
+    """To stderr, but for a status, which is what was asked for."""
+    if answer.error is not None:
+        say(f"process {answer.pid}: {answer.error}")
+    elif act == "status":
+        click.echo(f"process {answer.pid}: {_status(answer.said)}")
+    elif "note" in answer.said:
+        say(f"process {answer.pid} {answer.said['note']}")
+    elif act == "start":
+        say(f"process {answer.pid} records into {answer.journal}")
+    elif act == "flush":
+        written = "is in" if answer.said["written"] else "is not yet all in"
+        say(f"process {answer.pid}: what happened up to now {written} {answer.journal}")
+
+
+def _status(said: dict[str, Any]) -> str:
+    if not said["recording"]:
+        return "has the recorder in it, does not record"
+    parts = [f"records into {said['journal']}", f"{said['steps']} steps, {said['events']} events"]
+    parts += [f"{said['dropped']} dropped, {said['waiting_bytes'] / 1e6:.1f} MB wait to be written"]
+    if said["step_ns_p50"] is not None:
+        times = (said[f"step_ns_{name}"] / 1e3 for name in ("p50", "p99", "max"))
+        parts.append("a step costs {:.0f} us p50, {:.0f} p99, {:.0f} at most".format(*times))
+    parts += [said["choice"]] if said["choice"] else []
+    parts += [f"{said['exceptions']} exceptions of its own"] if said["exceptions"] else []
+    parts += [f"the disk refuses: {said['disk']}"] if said["disk"] else []
+    return "; ".join(parts)
 
 
 def print_problems(problems: Iterable[str]) -> None:

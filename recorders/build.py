@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
@@ -13,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import journal, schema
+from .cut import Cutter
+from .derived import Derived
 from .errors import RecordingError
 from .recording import TABLE_NAMES, Recording, dtype_of
 from .run import Run, Stats, run_from_json, stats_from_json
@@ -38,7 +41,24 @@ def build(path: Path) -> Recording:
         )
     damage = scan.damage
     lost = damage and f"{damage.why} at byte {damage.offset} of {damage.size}"
-    return parts.finish(parts.run, lost or None)
+    recording = parts.finish(parts.run, lost or None)
+    chosen = np.array([not request.get("left_out") for request in parts.requests], dtype=bool)
+    veiled = any(request.get("veiled") for request in parts.requests)
+    return recording if chosen.all() and not veiled else _chosen(recording, chosen, veiled, path)
+
+
+def _chosen(recording: Recording, chosen: NDArray[np.bool_], veiled: bool, path: Path) -> Recording:
+    """The requests that were to be recorded, with whole books: those of the others are journalled too, as the batches are."""
+    with path.open("rb") as file:
+        source = hashlib.file_digest(file, "sha256").hexdigest()
+    if not chosen.all():
+        cut = Cutter(recording, source)(chosen, np.ones(len(recording.events.kind), dtype=bool))
+        step = dataclasses.replace(cut.derived[-1], how="sample")
+        recording = dataclasses.replace(cut, derived=(*cut.derived[:-1], step))
+    if veiled:
+        step = Derived("no-tokens", source, "a token id that ends no request is one filler", 0)
+        recording = dataclasses.replace(recording, derived=(*recording.derived, step))
+    return recording
 
 
 @dataclass(slots=True)

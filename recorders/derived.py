@@ -13,7 +13,7 @@ from .errors import RecordingError
 class Derived:
     """One step from one recording to the next, as `specdiff shrink` or `specdiff redact` takes it."""
 
-    how: str  # the command: shrink, redact
+    how: str  # the command: shrink, redact; of `specdiff record`, the option: sample, no-tokens
     source: str  # sha256 of the file it was made from
     says: str  # what was left out or replaced, in a sentence that names no request: it outlives `redact`
     requests_left_out: int  # what the server computed of whole batches is not captured then

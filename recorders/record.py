@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from .capture.config import DURABILITIES, RUN_ID, Config
+from .capture.config import RUN_ID, Config, with_options
 from .command import without_secrets
 from .errors import RecordingError, UsageError
 from .notes import read_notes, why_nothing
@@ -39,26 +40,14 @@ class Recorded:
 
 
 def record(
-    directory: Path,
-    command: Sequence[str],
-    *,
-    buffer_mb: int,
-    force: bool,
-    say: Say,
-    durability: str = DURABILITIES[0],
+    directory: Path, command: Sequence[str], *, options: Mapping[str, Any], force: bool, say: Say
 ) -> Recorded:
     """Run `command`, wait until nothing writes any more, and build the recordings into `directory`.
 
-    Raises UsageError where the folder cannot be written or the command cannot be started.
+    `options` as `with_options` takes them. Raises UsageError where the folder cannot be written or the command not started.
     """
-    config = Config(
-        directory=_writable(directory),
-        run_id=_new_run_id(),
-        command=without_secrets(command),
-        specdiff_version=version("specdiff"),
-        buffer_mb=buffer_mb,
-        durability=durability,
-    )
+    told = {**options, "command": without_secrets(command), "specdiff_version": version("specdiff")}
+    config = with_options(Config(writable(directory), new_run_id()), told)
     with _sigterm_noted() as terms:
         status = supervise(command, _environment(config, os.environ))
         _await_writers(config, say, terms)
@@ -84,7 +73,7 @@ def _sigterm_noted() -> Iterator[list[int]]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _writable(directory: Path) -> Path:
+def writable(directory: Path) -> Path:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -94,7 +83,7 @@ def _writable(directory: Path) -> Path:
     return directory.resolve()
 
 
-def _new_run_id() -> str:
+def new_run_id() -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
 
 

@@ -68,11 +68,16 @@ def recover(directory: Path, run_id: str | None = None, *, force: bool = False) 
     return outcomes
 
 
+def recover_journal(journal: Path, *, force: bool = False) -> Outcome:
+    """As `recover`, of one journal."""
+    return _recover_one(journal, force, set())
+
+
 def journals(directory: Path, run_id: str | None = None) -> list[Path]:
     return _files(directory, run_id, JOURNAL)
 
 
-def notes(directory: Path, run_id: str) -> list[Path]:
+def notes(directory: Path, run_id: str | None = None) -> list[Path]:
     return _files(directory, run_id, NOTE)
 
 

@@ -12,6 +12,7 @@ import pytest
 import specdiff.recorders.capture
 from children import python
 from specdiff.recorders.capture import config
+from specdiff.recorders.capture.choice import Choice
 from specdiff.recorders.record import _environment
 
 INJECT = Path(next(iter(specdiff.recorders.capture.__path__))) / "inject"
@@ -24,7 +25,15 @@ def environment(directory: Path, **more: str) -> dict[str, str]:
 
 
 def test_config_survives_the_environment(tmp_path: Path) -> None:
-    asked = config.Config(tmp_path, "run", ("a b", "'c"), "1.2", 3)
+    asked = config.Config(
+        tmp_path,
+        "run",
+        ("a b", "'c"),
+        "1.2",
+        3,
+        steps=5,
+        choice=Choice(7, ("x", "y"), "none", False),
+    )
     assert config.from_env(asked.to_env()) == asked
     assert config.from_env({}) is None
 

@@ -1,18 +1,19 @@
-"""What `specdiff record` asks of the processes it starts, passed on in environment variables."""
+"""What `specdiff record` asks of the processes it starts: two environment variables that anyone may set, and one with the rest."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from .choice import ROWS, Choice
 
 DIR = "SPECDIFF_RECORD_DIR"
 RUN_ID = "SPECDIFF_RECORD_RUN_ID"
-COMMAND = "SPECDIFF_RECORD_COMMAND"
-VERSION = "SPECDIFF_RECORD_VERSION"
-BUFFER = "SPECDIFF_RECORD_BUFFER_MB"
-DURABILITY = "SPECDIFF_RECORD_DURABILITY"
+OPTIONS = "SPECDIFF_RECORD_OPTIONS"  # JSON
 
 DEFAULT_BUFFER_MB = 256
 EVERY_STEP = "step"
@@ -24,38 +25,50 @@ class Config:
     """One `specdiff record`, as its processes see it."""
 
     directory: Path
-    run_id: str
-    command: tuple[str, ...]
-    specdiff_version: str
-    buffer_mb: int  # how much may wait for the writer before events are dropped
+    run_id: str = "unnamed"
+    command: tuple[str, ...] = ()
+    specdiff_version: str = "unknown"
+    buffer_mb: int = DEFAULT_BUFFER_MB  # how much may wait for the writer before steps are dropped
     durability: str = DURABILITIES[0]  # how long what is handed over may stay out of the file
+    paused: bool = False  # nothing is recorded until someone asks for it (see `control`)
+    steps: int | None = None  # decode steps after which recording stops
+    seconds: float | None = None  # likewise
+    choice: Choice = field(default_factory=Choice)
 
     def to_env(self) -> dict[str, str]:
-        return {
-            DIR: str(self.directory),
-            RUN_ID: self.run_id,
-            COMMAND: json.dumps(self.command),
-            VERSION: self.specdiff_version,
-            BUFFER: str(self.buffer_mb),
-            DURABILITY: self.durability,
-        }
+        return {DIR: str(self.directory), RUN_ID: self.run_id, OPTIONS: json.dumps(self.options())}
+
+    def options(self) -> dict[str, Any]:
+        """Everything but where to and which run: what `with_options` takes."""
+        options = dataclasses.asdict(self)
+        return {name: options[name] for name in options if name not in ("directory", "run_id")}
 
 
 def from_env(env: Mapping[str, str]) -> Config | None:
-    """None where no recording was asked for."""
+    """None where no recording was asked for; raises ValueError where it was asked for wrongly."""
     if not env.get(DIR):
         return None
-    return Config(
-        directory=Path(env[DIR]),
-        run_id=env.get(RUN_ID) or "unnamed",
-        command=tuple(json.loads(env.get(COMMAND) or "[]")),
-        specdiff_version=env.get(VERSION) or "unknown",
-        buffer_mb=int(env.get(BUFFER) or DEFAULT_BUFFER_MB),
-        durability=_durability(env.get(DURABILITY) or DURABILITIES[0]),
-    )
+    config = Config(directory=Path(env[DIR]), run_id=env.get(RUN_ID) or "unnamed")
+    return with_options(config, json.loads(env.get(OPTIONS) or "{}"))
 
 
-def _durability(asked: str) -> str:
-    if asked not in DURABILITIES:
-        raise ValueError(f"{DURABILITY}={asked}: expected {' or '.join(DURABILITIES)}")
-    return asked
+def with_options(config: Config, options: Mapping[str, Any]) -> Config:
+    """Raises ValueError naming the option that is unknown, or the value that is none."""
+    choice = options.get("choice", {})
+    known = {one.name for one in dataclasses.fields(Config)} - {"directory", "run_id"}
+    if unknown := sorted(options.keys() - known) + sorted(choice.keys() - _names(Choice)):
+        raise ValueError(f"{OPTIONS}: unknown: {', '.join(unknown)}")
+    told = {**options, "command": tuple(options.get("command", ()))}
+    told["choice"] = Choice(**{**choice, "only": tuple(choice.get("only", ()))})
+    made = dataclasses.replace(config, **told)
+    for name, value, expected in (
+        ("durability", made.durability, DURABILITIES),
+        ("rows", made.choice.rows, ROWS),
+    ):
+        if value not in expected:
+            raise ValueError(f"{OPTIONS}: {name} is {value!r}, expected {' or '.join(expected)}")
+    return made
+
+
+def _names(cls: type) -> set[str]:
+    return {one.name for one in dataclasses.fields(cls)}

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..schema import NONE64, Kind
 from ..wire import TopkRows, pack_event, pack_topk
+from .choice import NO_ROWS
 from .probe import Probe, nothing_after
 from .reading import int64, on_cpu, reason_of
 from .recorder import Recorder
@@ -133,6 +134,8 @@ def _emit(recorder: Recorder, finish: Finish) -> None:
         int64(getattr(req, "routed_experts_start_len", None)),
         *_statistics(recorder, req),
     )
+    if recorder.choice.rows == NO_ROWS or not recorder.choice.takes(req.rid):
+        experts.keep = indexer.keep = False
     size = sum(kept.nbytes for kept in (experts.kept, indexer.kept) if kept is not None)
     if not recorder.writer.has_room(size):  # rather the event without its rows than neither
         experts.keep = indexer.keep = False

@@ -15,6 +15,7 @@ from ..journal import Type, frame
 from ..run import Run, Stats, to_json
 from ..schema import NONE64, Kind
 from ..wire import pack_event
+from .choice import EVERYTHING, Choice, Veil
 from .numbering import Numbering
 from .overhead import Overhead
 from .reading import Access
@@ -28,15 +29,31 @@ _INT_BYTES = 40  # what a number in a list takes at most: a reference and the ob
 
 
 class Recorder:
-    """Everything here runs on the scheduler's thread, `stats` apart."""
+    """Everything here runs on the scheduler's thread, `stats` and `close` apart.
+
+    max_bytes: of memory; where it is used up, what happens until the next step is dropped. choice: what is recorded of whom.
+    max_steps: decode steps, after which nothing is recorded any more. late: the scheduler has been at work before.
+    """
 
     def __init__(
-        self, scheduler: Any, path: Path, max_bytes: int, run: Run, every_step: bool = False
+        self,
+        scheduler: Any,
+        path: Path,
+        max_bytes: int,
+        run: Run,
+        every_step: bool = False,
+        choice: Choice = EVERYTHING,
+        max_steps: int | None = None,
+        late: bool = False,
     ) -> None:
         self._scheduler = weakref.ref(scheduler)
         self._access: Access | None = None
         self._before_next: Callable[[], object] | None = None
-        self._gap = 0
+        self._gap = int(late)  # nobody knows how many: one stands for all that came before
+        self._dropping: tuple[int, int] | None = None  # the stamp at which memory was used up
+        self._max_bytes, self._max_steps = max_bytes, max_steps
+        self.choice, self._veil = choice, None if choice.tokens else Veil()
+        self.ended = False  # nothing more is to be recorded; whoever sees it closes this recorder
         self.numbers = Numbering(self._announce)
         self.named: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
         self.asked: tuple[int, int] | None = None  # the last (start, rows) asked of a capturer
@@ -48,7 +65,7 @@ class Recorder:
         self.overhead = Overhead()
         self.events = self.dropped = self.exceptions = 0
         self.first_exception: str | None = None
-        self.run = run
+        self.run, self.path = run, path
         first = frame(Type.RUN, to_json(run).encode())
         self.writer = JournalWriter(path, first, max_bytes, self.stats, self.failed, every_step)
 
@@ -72,7 +89,10 @@ class Recorder:
         if self._before_next is not None:
             self.flush()
         stamp = self.stamp()
-        payload = partial(pack_event, kind, *stamp, values, columns, tokens)
+        if tokens and self._veil is not None:
+            payload = partial(_pack_veiled, self._veil, kind, *stamp, values, columns, tokens)
+        else:
+            payload = partial(pack_event, kind, *stamp, values, columns, tokens)
         size = _INT_BYTES * (len(tokens) + (len(columns) * values[-1] if columns else 0))
         return self.queue(kind, payload, size, stamp)
 
@@ -93,7 +113,8 @@ class Recorder:
         self, kind: Kind, payload: Callable[[], bytes], size: int, stamp: tuple[int, int]
     ) -> bool:
         """`size`: bytes that `payload` keeps in memory until it is packed."""
-        if not self.writer.has_room(size):
+        if self._is_dropping(stamp) or not self.writer.has_room(size):
+            self._dropping = self._dropping or stamp
             self._drop()
             return False
         if self._gap:
@@ -101,6 +122,21 @@ class Recorder:
         self.events += 1
         self.writer.put(kind, payload, size, stamp)
         return True
+
+    def _is_dropping(self, stamp: tuple[int, int]) -> bool:
+        """Whole steps are dropped: until another forward, or a second, has gone by and there is room for some steps."""
+        if self._dropping is not None:
+            since, iteration = self._dropping
+            passed = stamp[1] != iteration or stamp[0] - since > 1_000_000_000
+            if passed and self.writer.has_room(self._max_bytes >> 3):
+                self._dropping = None
+        return self._dropping is not None
+
+    def step(self) -> None:
+        """A decode step is over."""
+        self.overhead.step()
+        if self._max_steps is not None and self.overhead.steps >= self._max_steps:
+            self.ended = True
 
     def _drop(self) -> None:
         self.dropped += 1
@@ -127,6 +163,11 @@ class Recorder:
             described = describe(req)
             self.grammars |= bool(described["has_grammar"])
             record = {"qid": number, **described}
+            if self._veil is not None:
+                self._veil.learn(described)
+                record["veiled"] = True
+            if not self.choice.takes(req.rid):
+                record["left_out"] = True  # as `build` does
         except Exception as error:  # noqa: BLE001 (without a record, all later numbers would be off)
             self.lost(error)
             record = {"qid": number, "rid": f"unreadable-{number}"}
@@ -170,6 +211,18 @@ class Recorder:
         self.flush()
         self._mark_gap(self.stamp())
         self.writer.close()
+
+
+def _pack_veiled(
+    veil: Veil,
+    kind: Kind,
+    time_ns: int,
+    iteration: int,
+    values: Sequence[int],
+    columns: Sequence[Sequence[int]],
+    tokens: Sequence[int],
+) -> bytes:
+    return pack_event(kind, time_ns, iteration, values, columns, veil(tokens))
 
 
 def _json(record: dict[str, Any]) -> bytes:

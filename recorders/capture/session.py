@@ -9,12 +9,15 @@ import functools
 import json
 import logging
 import os
+import time
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..run import Site
 from .config import EVERY_STEP, Config
+from .control import Control
 from .describe import describe_run, sglang_version, why_not_spec_v2
 from .probe import MARK
 from .recorder import Recorder
@@ -23,6 +26,7 @@ from .sites import HookSite
 logger = logging.getLogger("specdiff")
 
 _ATTRIBUTE = "_specdiff_recorder"  # on a scheduler
+_HOOK_S = 0.05  # what a hook that is under way may still take
 
 
 class Session:
@@ -32,7 +36,9 @@ class Session:
         self.config = config
         self.missing_essential = [site for site in missing if site.essential]
         self.sites: Callable[[], tuple[Site, ...]] = tuple
+        self.control: Control | None = None
         self._current: Recorder | None = None
+        self._scheduler: Callable[[], Any] = lambda: None
         self._schedulers = 0
         self._note = self._note_pid = -1
         os.register_at_fork(after_in_child=self._forked)
@@ -43,7 +49,7 @@ class Session:
         """The recorder of the scheduler whose method is being called; it is at work from now on."""
         recorder = getattr(args[0], _ATTRIBUTE, None) if args else None
         if recorder is not None:
-            if recorder.writer.stopped:  # for good: the hooks cost nothing from now on
+            if recorder.ended or recorder.writer.stopped:  # the hooks cost nothing from now on
                 recorder = None
                 setattr(args[0], _ATTRIBUTE, None)
             self._current = recorder
@@ -76,14 +82,45 @@ class Session:
         if detached:
             self._tell(constructed=True, journal=None, detached=detached)
             return
-        run = describe_run(scheduler, self.config, self.sites())
-        path = self._journal()
-        every_step = self.config.durability == EVERY_STEP
-        recorder = Recorder(scheduler, path, self.config.buffer_mb << 20, run, every_step)
+        self._scheduler = weakref.ref(scheduler)
+        self.control = self.control or Control(self)
+        if self.config.paused:
+            self._tell(constructed=True, journal=None, paused=True)
+        else:
+            self.control.watch(self.begin(self.config), self.config)
+
+    def begin(self, config: Config) -> Recorder:
+        """Record this process's scheduler from now on. Raises OSError where the folder does not take a journal."""
+        scheduler = self._scheduler()
+        run = describe_run(scheduler, config, self.sites())
+        path = self._journal(config)
+        recorder = Recorder(
+            scheduler,
+            path,
+            config.buffer_mb << 20,
+            run,
+            config.durability == EVERY_STEP,
+            config.choice,
+            config.steps,
+            late=bool(getattr(scheduler, "forward_ct", 0)),
+        )
         atexit.register(recorder.close)
-        setattr(scheduler, _ATTRIBUTE, recorder)
-        self._current = recorder
         self._tell(constructed=True, journal=path.name, why=None)
+        self._current = recorder
+        setattr(scheduler, _ATTRIBUTE, recorder)
+        return recorder
+
+    def end(self, recorder: Recorder) -> None:
+        """Record nothing more, and let go of the journal; a hook that is under way finds the recorder closed."""
+        recorder.ended = True
+        scheduler = recorder.scheduler
+        if scheduler is not None and getattr(scheduler, _ATTRIBUTE, None) is recorder:
+            setattr(scheduler, _ATTRIBUTE, None)
+        if self._current is recorder:
+            self._current = None
+        time.sleep(_HOOK_S)
+        recorder.close()
+        atexit.unregister(recorder.close)
 
     def _not_recorded(self, error: Exception) -> None:
         """A folder that is full, gone or forbidden needs no traceback; anything else is a mistake of ours."""
@@ -95,10 +132,10 @@ class Session:
         )
         self._tell(failed=f"{type(error).__name__}: {error}")
 
-    def _journal(self) -> Path:
-        name = f"{self.config.run_id}-{os.getpid()}-{self._schedulers}.journal"
+    def _journal(self, config: Config) -> Path:
+        name = f"{config.run_id}-{os.getpid()}-{self._schedulers}.journal"
         self._schedulers += 1
-        return self.config.directory / name
+        return config.directory / name
 
     # -- the note
 

@@ -77,7 +77,7 @@ def _resolve_after(recorder: Recorder, note: Any, returned: Any) -> None:
     accepted = result.accept_lens.tolist()
     columns = state.columns(recorder, reqs, accepted, emitted, grammars_done(recorder, reqs))
     recorder.emit(Kind.RESULT, values, columns, tokens)
-    recorder.overhead.step()
+    recorder.step()
 
 
 # -- an extend result: around the processing as a whole

@@ -122,6 +122,16 @@ class JournalWriter:
         if self._every_step and self._queue and not self.error and not self.stopped:
             self._guarded(partial(self._drain, _STEP_PATIENCE_S))
 
+    def flush(self, patience: float) -> bool:
+        """Whether all that was put before is in the file; waits that many seconds for it, on any thread but the server's."""
+        with contextlib.suppress(Exception):  # as `_guarded`, but the caller is told
+            self._drain(patience)
+        return not self._queue and not self._file.framed and self.error is None
+
+    @property
+    def waiting_bytes(self) -> int:
+        return self._bytes_in - self._bytes_out
+
     def close(self) -> None:
         """Write what is queued and the last statistics; returns when that is done or the disk refuses."""
         self._stop.set()
@@ -144,13 +154,17 @@ class JournalWriter:
             refused = self.error is not None
             self._guarded(self._drain)
             if refused and self.error and self._full:
-                self._give_up()
+                self._let_go_for_good()  # so that the journal can be recovered
             if passed >= _STATS_EVERY_S:
                 passed = 0.0
                 self._guarded(partial(self._put_stats, closed=False))
         self._guarded(self._drain)
         self._guarded(partial(self._put_stats, closed=True))
         self._guarded(self._drain)
+        if (
+            not self._file.framed
+        ):  # else whoever looks finds a process that has not written all it has
+            self._let_go_for_good()
 
     def _guarded(self, act: Callable[[], object]) -> None:
         """The thread outlives whatever goes wrong, and the server never sees it."""
@@ -266,8 +280,8 @@ class JournalWriter:
                 self._max_bytes >> 20,
             )
 
-    def _give_up(self) -> None:
-        """The queue is full and the disk does not take it: let go of both, so that the journal can be recovered."""
+    def _let_go_for_good(self) -> None:
+        """Of the queue, too: the disk does not take it, or nobody wants it any more."""
         with self._lock:
             self.stopped = True
             self._stop.set()

@@ -1,0 +1,55 @@
+"""What `specdiff record --attach` does: ask every recorder of a server, and build what was stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from .errors import UsageError
+from .record import new_run_id, writable
+from .recover import Outcome, Recovered, recover_journal
+from .remote import Answer, ask, processes
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    answers: tuple[Answer, ...]
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def well(self) -> bool:
+        """Everyone did as asked, and what was stopped became a recording."""
+        return not any(answer.error for answer in self.answers) and all(
+            isinstance(outcome, Recovered) for outcome in self.outcomes
+        )
+
+
+def attached(
+    target: str, act: str, directory: Path | None, options: Mapping[str, Any], *, force: bool
+) -> Attached:
+    """`act` (start, stop, status, flush) at every recorder of `target`, a process number or a recording's folder.
+
+    Raises UsageError where there is none, or nowhere to record to.
+    """
+    pids = processes(target)
+    question: dict[str, Any] = {"do": act}
+    if act == "start":
+        question |= _start(target, directory, options)
+    answers = tuple(ask(pid, question) for pid in pids)
+    ended = [answer.journal for answer in answers] if act == "stop" else []
+    outcomes = tuple(recover_journal(one, force=force) for one in ended if one and one.exists())
+    return Attached(answers, outcomes)
+
+
+def _start(target: str, directory: Path | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """One run id for all of them: they are ranks of one server."""
+    if directory is None and target.isdecimal():
+        raise UsageError(
+            f"--attach {target} start: -o DIR is missing, the folder for the recordings"
+        )
+    told = {**options, "specdiff_version": version("specdiff")}
+    folder = writable(directory or Path(target))
+    return {"directory": str(folder), "run_id": new_run_id(), "options": told}

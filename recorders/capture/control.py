@@ -1,0 +1,182 @@
+"""Start and stop on a running server: a Unix socket of this process, for its own user only (standard library only).
+
+A line of JSON asks (`{"do": "status"}`), a line answers. `do`: start (`directory`, `run_id`, `options` as `config.Config` has
+them), stop, flush, status. What cannot be done is answered with `error`; nothing is ever raised into the server.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import logging
+import os
+import socket
+import struct
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..runtime import socket_of
+from .config import Config, with_options
+
+if TYPE_CHECKING:
+    from .recorder import Recorder
+    from .session import Session
+
+logger = logging.getLogger("specdiff")
+
+_EVERY_S = 0.1  # how often limits are looked at
+_PATIENCE_S = 5.0  # for who asks, and for the disk
+_LONGEST = 1 << 16  # bytes of a question
+
+
+@dataclass(slots=True)
+class _At:
+    """The recorder at work, and when it is to end."""
+
+    recorder: Recorder
+    config: Config
+    deadline: float | None
+
+
+class Control:
+    """The thread that answers, and that ends what has reached its limit."""
+
+    def __init__(self, session: Session) -> None:
+        self._session, self._pid = session, os.getpid()
+        self._at: _At | None = None
+        self._last: str | None = None  # the journal that was ended last
+        self._socket = _listen()
+        self._thread = threading.Thread(target=self._run, name="specdiff-control", daemon=True)
+        self._thread.start()
+
+    def watch(self, recorder: Recorder, config: Config) -> None:
+        deadline = None if config.seconds is None else time.monotonic() + config.seconds
+        self._at = _At(recorder, config, deadline)
+
+    def _run(self) -> None:
+        while True:
+            with contextlib.suppress(Exception):  # it is tried again
+                self._end_what_is_over()
+            with contextlib.suppress(OSError):
+                self._answer_one()
+
+    def _answer_one(self) -> None:
+        if self._socket is None:
+            time.sleep(_EVERY_S)
+            return
+        try:
+            asking, _ = self._socket.accept()
+        except TimeoutError:
+            return
+        with asking:
+            asking.settimeout(_PATIENCE_S)
+            if _is_ours(asking):
+                asking.sendall(json.dumps(self._answer(_line(asking))).encode() + b"\n")
+
+    def _end_what_is_over(self) -> None:
+        at = self._at
+        if at is not None and (
+            at.recorder.ended or (at.deadline is not None and time.monotonic() >= at.deadline)
+        ):
+            self._end(at)
+
+    def _end(self, at: _At) -> None:
+        self._session.end(at.recorder)
+        self._last, self._at = str(at.recorder.path), None
+
+    def _answer(self, question: bytes) -> dict[str, Any]:
+        try:
+            asked = json.loads(question)
+            act = {
+                "start": self._start,
+                "stop": self._stop,
+                "flush": self._flush,
+                "status": self._status,
+            }[asked["do"]]
+            return {"pid": self._pid, **act(asked)}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return {"pid": self._pid, "error": f"not understood ({error!r}): {question[:200]!r}"}
+        except Exception as error:  # noqa: BLE001 (whatever it is, the server must not see it)
+            return {"pid": self._pid, "error": f"{type(error).__name__}: {error}"}
+
+    def _start(self, asked: dict[str, Any]) -> dict[str, Any]:
+        if self._at is not None:
+            return {"error": f"is recording already, into {self._at.recorder.path}; stop it first"}
+        plain = Config(directory=Path(asked["directory"]), run_id=str(asked["run_id"]))
+        config = with_options(plain, asked["options"])
+        recorder = self._session.begin(config)
+        self.watch(recorder, config)
+        return {"journal": str(recorder.path)}
+
+    def _stop(self, asked: dict[str, Any]) -> dict[str, Any]:
+        if self._at is None:
+            return {"journal": self._last, "note": "was not recording"}
+        self._end(self._at)
+        return {"journal": self._last}
+
+    def _flush(self, asked: dict[str, Any]) -> dict[str, Any]:
+        if self._at is None:
+            return {"journal": self._last, "note": "was not recording"}
+        written = self._at.recorder.writer.flush(_PATIENCE_S)
+        return {"journal": str(self._at.recorder.path), "written": written}
+
+    def _status(self, asked: dict[str, Any]) -> dict[str, Any]:
+        at = self._at
+        if at is None:
+            return {"recording": False, "journal": self._last}
+        recorder, stats = at.recorder, at.recorder.stats(closed=False)
+        return {
+            "recording": True,
+            "journal": str(recorder.path),
+            "run_id": at.config.run_id,
+            "choice": at.config.choice.words,
+            "steps": stats.steps_measured,
+            "events": stats.events,
+            "dropped": stats.dropped,
+            "exceptions": stats.exceptions,
+            "step_ns_p50": stats.step_ns_p50,
+            "step_ns_p99": stats.step_ns_p99,
+            "step_ns_max": stats.step_ns_max,
+            "waiting_bytes": recorder.writer.waiting_bytes,
+            "disk": recorder.writer.error,
+        }
+
+
+def _listen() -> socket.socket | None:
+    """None where there can be no socket: the log says so, and recording goes on as it was asked for."""
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        path = socket_of(os.getpid())
+        path.unlink(missing_ok=True)  # of a dead process that had the same number
+        made.bind(str(path))
+        path.chmod(0o600)
+        made.listen(8)
+        made.settimeout(_EVERY_S)
+    except OSError as error:
+        made.close()
+        logger.warning("specdiff: no `record --attach` to process %d: %s", os.getpid(), error)
+        return None
+    atexit.register(path.unlink, missing_ok=True)
+    os.register_at_fork(after_in_child=made.close)
+    return made
+
+
+def _is_ours(asking: socket.socket) -> bool:
+    """The folder and the socket keep others out; this is the second lock on the same door."""
+    size = struct.calcsize("3i")
+    _, uid, _ = struct.unpack("3i", asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    return uid in (os.geteuid(), 0)
+
+
+def _line(asking: socket.socket) -> bytes:
+    found = b""
+    while not found.endswith(b"\n") and len(found) < _LONGEST:
+        more = asking.recv(_LONGEST)
+        if not more:
+            break
+        found += more
+    return found

@@ -1,0 +1,90 @@
+"""Asking recorders that are at work in other processes: who they are, and what they answer."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import UsageError
+from .notes import read_notes
+from .recover import is_locked, notes
+from .runtime import runtime_folder, socket_of
+
+_PATIENCE_S = 15.0  # longer than the recorder's own for its disk
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one process said; `error` where it could not, or was not there to answer."""
+
+    pid: int
+    said: dict[str, Any]
+
+    @property
+    def error(self) -> str | None:
+        found = self.said.get("error")
+        return None if found is None else str(found)
+
+    @property
+    def journal(self) -> Path | None:
+        found = self.said.get("journal")
+        return None if found is None else Path(found)
+
+
+def processes(target: str) -> list[int]:
+    """The processes with a recorder in them: those of a recording's folder, or a process and those it started.
+
+    Raises UsageError where there is none, saying what was looked for.
+    """
+    if target.isdecimal():
+        found = _below(int(target))
+        looked = f"process {target}, or one that it started,"
+    else:
+        folder = Path(target)
+        if not folder.is_dir():
+            raise UsageError(f"{target}: neither a process number nor a folder")
+        paths = [path for path in notes(folder) if is_locked(path)]
+        found = sorted({note.pid for note in read_notes(paths)})
+        looked = f"a running process that records into {target}"
+    if not found:
+        raise UsageError(
+            f"{looked} was expected to have the recorder in it, and has not. Start the server with `specdiff record "
+            "--paused -o DIR -- COMMAND` (or without --paused), as the same user"
+        )
+    return found
+
+
+def ask(pid: int, question: dict[str, Any]) -> Answer:
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+            asking.settimeout(_PATIENCE_S)
+            asking.connect(str(socket_of(pid)))
+            asking.sendall(json.dumps(question).encode() + b"\n")
+            with asking.makefile("rb") as answer:
+                return Answer(pid, json.loads(answer.readline() or b'{"error": "no answer"}'))
+    except (OSError, ValueError) as error:
+        return Answer(pid, {"error": f"cannot be asked ({error})"})
+
+
+def _below(pid: int) -> list[int]:
+    """Processes with a socket that are `pid`, or were started by it, directly or not."""
+    try:
+        have = [int(path.stem) for path in runtime_folder().glob("*.sock") if path.stem.isdecimal()]
+    except OSError as error:
+        raise UsageError(str(error)) from error
+    return sorted(one for one in have if pid in _ancestry(one))
+
+
+def _ancestry(pid: int) -> Iterator[int]:
+    """`pid`, its parent, and so on; nothing where it is gone."""
+    while pid > 0:
+        try:
+            stat = (Path("/proc") / str(pid) / "stat").read_text()
+        except OSError:
+            return
+        yield pid
+        pid = int(stat.rpartition(")")[2].split()[1])

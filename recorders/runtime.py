@@ -1,0 +1,38 @@
+"""The folder of this user's control sockets (standard library only)."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+RUNTIME = "SPECDIFF_RUNTIME_DIR"
+
+
+def runtime_folder() -> Path:
+    """`$SPECDIFF_RUNTIME_DIR`, else `specdiff` under `$XDG_RUNTIME_DIR`, else `specdiff-<uid>` under the temporary folder; made
+    if it is not there.
+
+    Raises OSError where it is not ours alone: who can write into it could answer in our place.
+    """
+    told, session = os.environ.get(RUNTIME), os.environ.get("XDG_RUNTIME_DIR")
+    if told:
+        folder = Path(told)
+    elif session and os.access(session, os.W_OK):
+        folder = Path(session) / "specdiff"
+    else:
+        folder = Path(tempfile.gettempdir()) / f"specdiff-{os.geteuid()}"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise OSError(
+            f"{folder} must be a folder of user {os.geteuid()} alone (mode 700); it is of user {found.st_uid}, "
+            f"mode {stat.S_IMODE(found.st_mode):o}. Mend that, or set {RUNTIME} to another"
+        )
+    return folder
+
+
+def socket_of(pid: int) -> Path:
+    """Where the schedulers of process `pid` are controlled. Raises OSError as `runtime_folder` does."""
+    return runtime_folder() / f"{pid}.sock"
