@@ -40,15 +40,17 @@ def processes(target: str) -> list[int]:
 
     Raises UsageError where there is none, saying what was looked for.
     """
+    doors = _doors()
     if target.isdecimal():
-        found = _below(int(target))
+        found = [pid for pid in doors if int(target) in _ancestry(pid)]
         looked = f"process {target}, or one that it started,"
     else:
         folder = Path(target)
         if not folder.is_dir():
             raise UsageError(f"{target}: neither a process number nor a folder")
         paths = [path for path in notes(folder) if is_locked(path)]
-        found = sorted({note.pid for note in read_notes(paths)})
+        noted = {note.pid for note in read_notes(paths)}
+        found = [pid for pid in doors if pid in noted]
         looked = f"a running process that records into {target}"
     if not found:
         raise UsageError(
@@ -70,13 +72,20 @@ def ask(pid: int, question: dict[str, Any]) -> Answer:
         return Answer(pid, {"error": f"cannot be asked ({error})"})
 
 
-def _below(pid: int) -> list[int]:
-    """Processes with a socket that are `pid`, or were started by it, directly or not."""
+def _doors() -> list[int]:
+    """The processes that can be asked. Sockets of dead ones go: a SIGKILL leaves them behind."""
     try:
-        have = [int(path.stem) for path in runtime_folder().glob("*.sock") if path.stem.isdecimal()]
+        paths = [path for path in runtime_folder().glob("*.sock") if path.stem.isdecimal()]
     except OSError as error:
         raise UsageError(str(error)) from error
-    return sorted(one for one in have if pid in _ancestry(one))
+    for path in paths:
+        if not _is_there(path.stem):
+            path.unlink(missing_ok=True)
+    return sorted(int(path.stem) for path in paths if _is_there(path.stem))
+
+
+def _is_there(pid: str) -> bool:
+    return (Path("/proc") / pid).exists()
 
 
 def _ancestry(pid: int) -> Iterator[int]:

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,16 +29,16 @@ pytestmark = pytest.mark.live
 
 @contextmanager
 def recorded_server(
-    version: str, folder: Path, *flags: str
+    version: str, folder: Path, *flags: str, options: Sequence[str] = ()
 ) -> Iterator[tuple[int, subprocess.Popen[str]]]:
-    """A server under `specdiff record`, in a session of its own: (port, the recording parent)."""
+    """A server under `specdiff record`, in a session of its own: (port, the recording parent). `options` are the recorder's."""
     port = free_port()
     serve = rig(version, "random", "--serve", "--port", str(port), *flags)
     log = folder.with_name(f"{folder.name}.log")
     with (
         log.open("w") as said,
         subprocess.Popen(
-            [*SPECDIFF, "record", "-o", str(folder), "--", *serve],
+            [*SPECDIFF, "record", "-o", str(folder), *options, "--", *serve],
             stdout=subprocess.PIPE,
             stderr=said,
             text=True,

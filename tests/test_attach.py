@@ -1,0 +1,108 @@
+"""Recording that begins and ends on a running server, asked for over its socket."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from children import specdiff
+from specdiff.cli.main import NO_VERDICT, USAGE
+from specdiff.recorders import hdf5
+from specdiff.recorders.capture.choice import Choice
+from specdiff.recorders.recording import Recording
+from specdiff.recorders.runtime import RUNTIME
+from specdiff.replay import spec
+from specdiff.replay.verdict import Verdict, replay
+from test_record_server import ask, recorded_server
+
+
+def attach(target: object, *words: str, code: int = 0) -> tuple[str, str]:
+    done = specdiff("record", "--attach", str(target), *words)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout, done.stderr
+
+
+def same_as_its_release(recording: Recording) -> int:
+    """How many values were compared; none differs."""
+    found = replay(
+        recording, spec.parse(f"sglang=={recording.run.sglang_version}"), spec.parse("observed")
+    )
+    assert found.verdict is Verdict.SAME, found
+    return sum(one.num_compared for one in found.quantities)
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("version", ["0.5.13", "0.5.23"])
+def test_recording_comes_and_goes_on_a_running_server(
+    version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Started in the middle of the load, its books are compared from each request's next extend on; a second recording of
+    the same server knows nothing of the first, and holds the one request in three that it was asked for."""
+    runtime, folder = Path(tmp_path / "run"), tmp_path / "r"
+    monkeypatch.setenv(RUNTIME, str(runtime))
+    with recorded_server(version, folder, "--no-experts", options=("--paused",)) as (port, parent):
+        ask(port, 4)
+        assert "does not record" in attach(folder, "status")[0]
+        assert "was not recording" in attach(parent.pid, "stop")[1]
+        (door,) = runtime.iterdir()
+        assert stat.S_IMODE(runtime.stat().st_mode) == 0o700
+        assert stat.S_IMODE(door.stat().st_mode) == 0o600
+        assert list(folder.glob("*.journal")) == []
+
+        load = threading.Thread(target=ask, args=(port, 60))
+        load.start()
+        attach(folder, "start")
+        assert "stop it first" in attach(folder, "start", code=NO_VERDICT)[1]
+        load.join()
+        assert "is in" in attach(parent.pid, "flush")[1]
+        said = attach(parent.pid, "status")[0]
+        assert "records into" in said and " 0 dropped" in said and "us p50" in said
+        first = hdf5.load(Path(attach(folder, "stop")[0].strip()))
+
+        attach(folder, "--sample", "1/3", "--no-tokens", "--steps", "40", "start")
+        ask(port, 40)
+        assert "does not record" in attach(folder, "status")[0]
+        second = hdf5.load(Path(attach(folder, "stop")[0].strip()))
+        parent.terminate()
+        output, _ = parent.communicate(timeout=120)
+        assert output == ""  # each was built when it was stopped
+    assert first.gaps.dropped.tolist() == [1] and first.events.kind[0] == 12
+    assert first.run.run_id != second.run.run_id
+    assert first.stats is not None and first.stats.closed and first.stats.exceptions == 0
+    assert same_as_its_release(first) > 1000
+    assert all(Choice(one_in=3).takes(rid) for rid in second.rids) and second.rids
+    assert second.stats is not None and second.stats.steps_measured == 40
+    assert [step.how for step in second.derived] == ["sample", "no-tokens"]
+    assert same_as_its_release(second) > 50
+
+
+def test_who_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(RUNTIME, str(tmp_path / "run"))
+    assert "neither a process number nor a folder" in attach("nowhere", "stop", code=USAGE)[1]
+    assert "--paused" in attach(os.getpid(), "status", code=USAGE)[1]
+    assert "expected one of start" in attach(tmp_path, "begin", code=USAGE)[1]
+    assert "--steps means nothing" in attach(tmp_path, "--steps", "3", "stop", code=USAGE)[1]
+    door = tmp_path / "run" / f"{os.getpid()}.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(door))
+    assert "cannot be asked" in attach(os.getpid(), "status", code=NO_VERDICT)[1]
+    (tmp_path / "run").chmod(0o755)
+    assert "mode 700" in attach(os.getpid(), "status", code=USAGE)[1]
+
+
+def test_questions_that_make_no_sense_are_answered(tmp_path: Path) -> None:
+    from specdiff.recorders.capture.control import Control
+
+    answer = Control._answer.__get__(Control.__new__(Control))
+    control = answer.__self__
+    control._pid, control._at, control._last = 1, None, None
+    for question in (b"", b"{}", b"[]", b'{"do": "explode"}', b'{"do": "start"}'):
+        assert "not understood" in answer(question)["error"], question
+    wrong = {"do": "start", "directory": "x", "run_id": "y", "options": {"choice": {"rows": "all"}}}
+    assert "rows is 'all'" in answer(json.dumps(wrong).encode())["error"]
