@@ -12,7 +12,6 @@ from recorded import Recorder
 from slices import todays
 from specdiff.cli.inputs import bundled
 
-
 __all__ = ["tell"]  # a fixture
 
 

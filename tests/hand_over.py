@@ -49,7 +49,7 @@ def main(
     first = journal.frame(*records[0])
     every_step = durability == EVERY_STEP
     writer = JournalWriter(path, first, int(room), stats, failed, every_step)
-    exec(then, {**globals(), "writer": writer, "path": path, "records": records} | locals())
+    exec(then, {**globals(), "writer": writer, "path": path, "records": records} | locals())  # noqa: S102 (what a test wants)
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:

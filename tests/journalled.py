@@ -151,5 +151,5 @@ def _part(data: NDArray[Any], counts: NDArray[np.int64], ref: int) -> NDArray[An
 def _topk(rows: NDArray[Any]) -> bytes:
     if not len(rows):
         return pack_topk(None)
-    itemsize = rows.dtype.itemsize
-    return pack_topk(TopkRows(itemsize, *rows.shape[1:], len(rows), rows.tobytes()))
+    num_rows, layers, topk = rows.shape
+    return pack_topk(TopkRows(rows.dtype.itemsize, layers, topk, num_rows, rows.tobytes()))

@@ -104,7 +104,7 @@ def _check_journal(whole: Whole, broken: bytes, folder: Path, what: str) -> str:
         assert whole.data.startswith(broken), f"{what}: nothing is said"
         assert recording.stats is None, f"{what}: it passes for whole"
         return "cut between records"
-    start = ([len(journal.HEADER)] + whole.ends)[num_untouched]
+    start = [len(journal.HEADER), *whole.ends][num_untouched]
     assert f"at byte {start} of {len(broken)}" in recording.damage, what
     return "undamaged prefix"
 
@@ -143,7 +143,7 @@ def _of_another(whole: Whole, other: Whole, chance: random.Random) -> damage.Dam
 
 def _record(whole: Whole, chance: random.Random) -> tuple[int, int]:
     which = chance.randrange(len(whole.ends))
-    return ([len(journal.HEADER)] + whole.ends)[which], whole.ends[which]
+    return [len(journal.HEADER), *whole.ends][which], whole.ends[which]
 
 
 _OF_RECORDS: tuple[Callable[[Whole, Whole, random.Random], damage.Damage], ...] = (

@@ -28,7 +28,7 @@ def test_whenever_it_is_killed_nothing_older_is_lost(
 ) -> None:
     records, chance = records_of(hdf5.load(RECORDING), TIMES), random.Random(durability)
     counts: Counter[str] = Counter()
-    wanted = trials(20, 200)
+    wanted = trials(10, 200)
     with load(RECORDING, TIMES) as process:
         while counts.total() < wanted:
             killed = _kill(process, tmp_path, durability, chance)
