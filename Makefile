@@ -7,7 +7,7 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 
-.PHONY: demo test fidelity hunt bench bench-record lint types wheel clean
+.PHONY: demo test fidelity hunt faults bench bench-record lint types wheel clean
 
 # Replays the bundled recordings under the old and the fixed books. They differ: exit 1 is the success.
 demo: $(VENV)/demo
@@ -29,6 +29,10 @@ RELEASE ?= 0.5.23
 MINUTES ?= 10
 hunt: $(VENV)/test
 	$(BIN)/python tests/hunt.py --release $(RELEASE) --minutes $(MINUTES) $(ARGS)
+
+# Kills, damaged files and failing disks at full size, counted at the end; the suite has a few of each.
+faults: $(VENV)/test
+	SPECDIFF_FAULTS=full $(BIN)/python -m pytest $(ARGS) tests/test_faults_*.py
 
 # How long it takes to load a release, beside a plain ast.parse of the same files.
 bench: $(VENV)/test

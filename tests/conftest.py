@@ -7,9 +7,21 @@ from pathlib import Path
 
 import pytest
 
+from faults import PROPERTY, tell
 from recorded import Recorder
 from slices import todays
 from specdiff.cli.inputs import bundled
+
+__all__ = ["tell"]  # a fixture
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What the fault tests counted."""
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            for name, said in report.user_properties:
+                if name == PROPERTY and report.when == "call":
+                    terminalreporter.write_line(f"faults: {said}")
 
 
 def pytest_report_header() -> str:

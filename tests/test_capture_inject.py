@@ -149,4 +149,4 @@ def test_unwritable_folder_does_not_stop_the_server(tmp_path: Path) -> None:
         env=environment(tmp_path / "is" / "not" / "there"),
     )
     assert done.stdout == "executed sglang.srt.managers.scheduler\nruns\n"
-    assert "cannot attach" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -12,6 +12,7 @@ import fcntl
 import logging
 import os
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -26,15 +27,15 @@ from ..wire import pack_event
 
 logger = logging.getLogger("specdiff")
 
-_EVERY_S = (
-    0.02  # 50 ms is what is promised: the rest is for the thread to get its turn, and the disk
-)
+_EVERY_S = 0.02
+_LATE_S = 0.03  # 50 ms is what is promised: from here on a step writes itself what the thread had no turn to write
+_TURN_S = 0.002  # what the thread is given to end what it has begun, and once more after
+_TURN_AGAIN_S = 0.01
 _AGAIN_S = 1.0  # between attempts on a disk that refuses
 _STATS_EVERY_S = 1.0
 _RECORD_BYTES = 200  # what a queued record takes besides its payload
-_CHUNK = 4 << 20  # bytes framed before they are written
+_CHUNK = 1 << 20  # bytes framed before they are written
 _PATIENCE_S = 5.0  # how long `close` waits for a disk that does not take the rest
-_STEP_PATIENCE_S = 1.0  # and a step for the thread, which waits for the disk
 
 Payload = bytes | Callable[[], bytes]  # a callable is packed when it is written
 Stamp = tuple[int, int]  # (time_ns, iteration)
@@ -85,6 +86,7 @@ class JournalWriter:
         self._full = self._said = False
         self.error: str | None = None  # the disk refuses, for now
         self.stopped = False  # for good: nothing is queued or written any more
+        self._late_at, self._gave_turn = time.monotonic() + _LATE_S, False
         self._lock = threading.Lock()  # `_file` and the descriptor are the holder's
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="specdiff-journal", daemon=True)
@@ -117,16 +119,39 @@ class JournalWriter:
         self._queue.append((type, payload, size, stamp))
 
     def commit(self) -> None:
-        """A step is over. At durability `step` all that was put is in the file when this returns, unless the disk
-        refuses it: then the thread goes on trying, and the server is not made to wait."""
-        if self._every_step and self._queue and not self.error and not self.stopped:
-            self._guarded(partial(self._drain, _STEP_PATIENCE_S))
+        """A step is over. At durability `step` all that was put is in the file when this returns, and the server waits
+        for the disk; one that refuses is left to the thread.
+
+        Otherwise nothing is written here but what the thread is late with: on a busy machine, or behind other
+        threads, it may not get its turn. Where it waits for the disk, nobody else does.
+        """
+        if not self._queue or self.error or self.stopped:
+            return
+        if self._every_step:
+            self._guarded(self._drain)
+        elif time.monotonic() > self._late_at:
+            self._guarded(self._drain_late)
+
+    def _drain_late(self) -> None:
+        """Unless the thread has begun, and needs its turn to go on; if it does not take that, it waits for the disk."""
+        if self._lock.locked():
+            time.sleep(_TURN_S)
+        if not self._lock.locked():
+            self._drain()
+            return
+        self._late_at = time.monotonic() + (_LATE_S if self._gave_turn else _TURN_AGAIN_S)
+        self._gave_turn = True
 
     def flush(self, patience: float) -> bool:
-        """Whether all that was put before is in the file; waits that many seconds for it, on any thread but the server's."""
-        with contextlib.suppress(Exception):  # as `_guarded`, but the caller is told
-            self._drain(patience)
-        return not self._queue and not self._file.framed and self.error is None
+        """Whether all that was put before is in the file; waits so many seconds for the thread, on any but the server's."""
+        target, end = self._bytes_in, time.monotonic() + patience
+        while self._written_out() < target and time.monotonic() < end:
+            time.sleep(_TURN_S)
+        return self._written_out() >= target
+
+    def _written_out(self) -> int:
+        """Of `_bytes_in`. What is framed is out of the queue, but not in the file yet."""
+        return self._bytes_out - sum(one.item[2] for one in list(self._file.framed))
 
     @property
     def waiting_bytes(self) -> int:
@@ -182,17 +207,15 @@ class JournalWriter:
 
     # -- on either, under the lock
 
-    def _drain(self, patience: float = -1) -> None:
-        if not self._lock.acquire(timeout=patience):
-            self._refused(OSError("it does not answer"))
-            return
-        try:
+    def _drain(self) -> None:
+        with (
+            self._lock
+        ):  # a `with`: no signal's exception can come between taking it and giving it back
             more = not self.stopped
             while more:
                 self._frame_some()
                 more = self._write()
-        finally:
-            self._lock.release()
+            self._late_at, self._gave_turn = time.monotonic() + _LATE_S, False
 
     def _frame_some(self) -> None:
         """Take from the queue what one write may hold. An item leaves it last: an exception between any two steps

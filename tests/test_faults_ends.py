@@ -1,0 +1,127 @@
+"""Ends that run no atexit, exceptions out of the blue, and forks: nothing that was flushed is lost, and nothing is mixed up."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from faults import FULL, Tell, trials
+from specdiff.recorders import journal
+from specdiff.recorders.capture.config import DURABILITIES, EVERY_STEP
+from specdiff.recorders.recover import is_locked
+from test_faults_disk import hand_over, num_found
+
+ENDS = {
+    "os._exit(3)": 3,
+    "os.abort()": -signal.SIGABRT,
+    "os.kill(os.getpid(), signal.SIGTERM)": -signal.SIGTERM,
+    "os.kill(os.getpid(), signal.SIGSEGV)": -signal.SIGSEGV,
+}
+
+
+CASES = {f"{durability}, {end}": (durability, end) for durability in DURABILITIES for end in ENDS}
+
+
+@pytest.mark.parametrize("case", CASES if FULL else list(CASES)[::3])
+def test_an_end_without_atexit_costs_nothing_that_was_flushed(case: str, tmp_path: Path) -> None:
+    durability, end = CASES[case]
+    path, wait_s = tmp_path / "r-1-0.journal", 0 if durability == EVERY_STEP else 0.1
+    script = f"import os, signal\nhand_over(1, 3000)\nwriter.commit()\ntime.sleep({wait_s})\n{end}"
+    done = hand_over(path, script, room=1 << 28, durability=durability)
+    assert done.returncode == ENDS[end], done.stderr
+    assert not is_locked(path)
+    assert num_found(path, tmp_path) == 3000
+
+
+@pytest.mark.parametrize("end", ["raise SystemExit(3)", "raise ValueError('the server')"])
+def test_an_end_with_atexit_costs_nothing(end: str, tmp_path: Path) -> None:
+    path = tmp_path / "r-1-0.journal"
+    script = f"import atexit\natexit.register(writer.close)\nhand_over(1, 3000)\n{end}"
+    done = hand_over(path, script, room=1 << 28)
+    assert done.returncode in (1, 3)
+    assert num_found(path, tmp_path) == 3000
+    assert journal.scan(path).records[-1].type == journal.Type.STATS
+
+
+def test_an_exception_out_of_the_blue_damages_nothing(tmp_path: Path, tell: Tell) -> None:
+    """A signal handler that raises (Ctrl-C, a SIGTERM that exits) while a step is written on the scheduler's thread."""
+    count = trials(150, 3000)
+    done = hand_over(
+        tmp_path / "0.journal", INTERRUPTED.format(count=count), room=1 << 28, durability="step"
+    )
+    assert done.returncode == 0, done.stderr
+    handed = [int(line) for line in done.stdout.split()]
+    assert len(handed) == count
+    for number, least in enumerate(handed):
+        scan = journal.scan(tmp_path / f"{number}-i.journal")
+        found = [record.payload for record in scan.records if record.type != journal.Type.STATS]
+        assert scan.damage is None, f"trial {number}: {scan.damage}"
+        assert len(found) - least in (0, 1), (
+            f"trial {number}"
+        )  # it may have hit before it was counted
+        assert found == [i.to_bytes(4, "little") * 50 for i in range(len(found))]
+    tell("exceptions while writing", Counter({"nothing lost or doubled": count}))
+
+
+INTERRUPTED = """
+import random, signal
+class Blue(BaseException): pass
+def raises(*_): raise Blue
+signal.signal(signal.SIGALRM, raises)
+for trial in range({count}):
+    one = type(writer)(path.with_name(f"{{trial}}-i.journal"), b"", 1 << 28, stats, failed, True)
+    number = 0
+    try:
+        signal.setitimer(signal.ITIMER_REAL, random.Random(trial).uniform(0.0002, 0.004))
+        while True:
+            one.put(12, number.to_bytes(4, "little") * 50, 200)
+            number += 1
+            if number % 5 == 0: one.commit()
+    except Blue:
+        pass
+    one.close()
+    print(number, flush=True)
+"""
+
+
+def test_forks_under_load_leave_the_journal_to_their_parent(tmp_path: Path) -> None:
+    """Children that go on as if it were theirs, whoever held the lock when they were made."""
+    path = tmp_path / "r-1-0.journal"
+    done = hand_over(path, FORKS, room=1 << 28, durability="step")
+    assert done.returncode == 0, done.stderr
+    assert num_found(path, tmp_path) == 30 * 300 + 1
+
+
+FORKS = """
+import os
+children = []
+for first in range(1, 9001, 300):
+    hand_over(first, first + 300)
+    pid = os.fork()
+    if not pid:
+        for type, payload in records[first:first + 300]:
+            writer.put(type, payload, len(payload))
+            writer.commit()
+        writer.close()
+        os._exit(0)
+    children.append(pid)
+statuses = [os.waitpid(pid, 0)[1] for pid in children]
+writer.close()
+raise SystemExit(any(statuses))
+"""
+
+
+def test_a_spawned_process_does_not_hold_the_journal_open(tmp_path: Path) -> None:
+    path = tmp_path / "r-1-0.journal"
+    done = hand_over(path, SPAWNS)
+    assert done.returncode == 0, done.stderr
+    assert str(path) not in done.stdout and "/dev/null" in done.stdout
+
+
+SPAWNS = """
+import subprocess
+subprocess.run(["sh", "-c", "ls -l /proc/self/fd < /dev/null"], close_fds=False, check=True)
+"""

@@ -1,0 +1,67 @@
+"""A busy process is killed at any moment: what was handed over 50 ms before, or committed with a step, is recovered."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from faults import Tell, trials
+from journalled import Record, rebuilt, records_of, same_content
+from kills import Killed, Load, load
+from specdiff.cli.inputs import bundled
+from specdiff.recorders import hdf5, journal
+from specdiff.recorders.capture.config import DURABILITIES, EVERY_STEP
+from specdiff.recorders.recover import Recovered, recover
+
+RECORDING = bundled() / "0.5.23-random.h5"
+TIMES = 6  # the recorded traffic is repeated: longer than any of these processes lives
+WORK_US = (300, 1000, 3000)  # a step
+THREADS = (0, 1, -1)  # no other, one that never waits, and no turn for any other
+
+
+@pytest.mark.parametrize("durability", DURABILITIES)
+def test_whenever_it_is_killed_nothing_older_is_lost(
+    durability: str, tmp_path: Path, tell: Tell
+) -> None:
+    records, chance = records_of(hdf5.load(RECORDING), TIMES), random.Random(durability)
+    counts: Counter[str] = Counter()
+    wanted = trials(10, 200)
+    with load(RECORDING, TIMES) as process:
+        while counts.total() < wanted:
+            killed = _kill(process, tmp_path, durability, chance)
+            num_found = _check_recovered(killed, records, tmp_path)
+            if killed.ran:
+                _check_nothing_older_is_lost(killed, durability, num_found)
+                counts["whole" if num_found == killed.num_handed else "whole but for its end"] += 1
+    tell(f"SIGKILL, durability {durability}", counts)
+
+
+def _kill(process: Load, folder: Path, durability: str, chance: random.Random) -> Killed:
+    work, threads = chance.choice(WORK_US), chance.choice(THREADS)
+    return process.kill_one(folder / "r-1-0.journal", durability, work, threads, chance)
+
+
+def _check_recovered(killed: Killed, records: list[Record], folder: Path) -> int:
+    """What is in the journal is what was handed over first, and the recording is of that; returns how much it is."""
+    found = [
+        (record.type, record.payload)
+        for record in journal.scan(killed.journal).records
+        if record.type != journal.Type.STATS
+    ]
+    assert found == records[: len(found)]
+    (outcome,) = recover(folder)
+    assert isinstance(outcome, Recovered), outcome
+    assert same_content(hdf5.load(outcome.path), rebuilt(records[: len(found)], folder))
+    for path in folder.iterdir():
+        path.unlink()
+    return len(found)
+
+
+def _check_nothing_older_is_lost(killed: Killed, durability: str, num_found: int) -> None:
+    lag = killed.lag_ms(num_found)
+    assert num_found >= killed.num_older, f"lost what was handed over {lag:.0f} ms before the kill"
+    if durability == EVERY_STEP:
+        assert num_found >= killed.num_committed, f"lost a step, {lag:.0f} ms before the kill"
