@@ -25,6 +25,7 @@ _OF_A_START = frozenset(
         "only_rid",
         "experts",
         "no_tokens",
+        "ring",
     ]
 )
 
@@ -41,6 +42,28 @@ class OneIn(click.ParamType[int]):
         if head != "1" or not count.isdecimal() or int(count) < 1:
             self.fail(f"{value!r}: expected 1/N, such as 1/16", param, ctx)
         return int(count)
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+class Duration(click.ParamType[float]):
+    """`90`, `90s`, `5m` or `1h`, in seconds."""
+
+    name = "TIME"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        text = str(value)
+        unit = _UNITS.get(text[-1:], 0)
+        try:
+            seconds = float(text[:-1] if unit else text) * (unit or 1)
+        except ValueError:
+            seconds = 0
+        if not 0 < seconds < float("inf"):
+            self.fail(f"{text!r}: expected a time, such as 90, 90s, 5m or 1h", param, ctx)
+        return seconds
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
@@ -72,8 +95,7 @@ class OneIn(click.ParamType[int]):
 @click.option("--steps", type=click.IntRange(min=1), help="Stop recording after N decode steps.")
 @click.option(
     "--duration",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="SECONDS",
+    type=Duration(),
     help="Stop recording after that time; the server goes on.",
 )
 @click.option(
@@ -99,6 +121,12 @@ class OneIn(click.ParamType[int]):
     "--no-tokens",
     is_flag=True,
     help="Write no token id but those that can end a request: one filler stands for all others.",
+)
+@click.option(
+    "--ring",
+    type=Duration(),
+    help="Keep the last seconds or minutes only, such as 30s or 5m. They become a recording when the server ends, however it "
+    "does, on `--attach ... flush`, on SIGUSR1, and when a law is broken.",
 )
 @click.option("--paused", is_flag=True, help="Record nothing until --attach ... start.")
 @click.option(
@@ -147,6 +175,7 @@ def _options(told: dict[str, Any]) -> dict[str, Any]:
         "paused": told["paused"],
         "steps": told["steps"],
         "seconds": told["duration"],
+        "ring_s": told["ring"],
         "choice": {
             "one_in": told["sample"],
             "only": told["only_rid"],
@@ -183,7 +212,7 @@ def _refuse_idle(context: click.Context, act: str) -> None:
     """An option that would be ignored is a mistake."""
     idle = {
         "paused",
-        *(() if act == "stop" else ("force",)),
+        *(() if act in ("stop", "flush") else ("force",)),
         *(() if act == "start" else _OF_A_START),
     }
     for parameter in context.command.params:

@@ -37,8 +37,10 @@ def print_answer(act: str, answer: Answer) -> None:
     elif act == "start":
         say(f"process {answer.pid} records into {answer.journal}")
     elif act == "flush":
-        written = "is in" if answer.said["written"] else "is not yet all in"
-        say(f"process {answer.pid}: what happened up to now {written} {answer.journal}")
+        written = "is in" if answer.said["written"] else "is not all in"
+        say(
+            f"process {answer.pid}: what happened up to now {written} {answer.journal or 'a journal'}"
+        )
 
 
 def _status(said: dict[str, Any]) -> str:

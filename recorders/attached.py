@@ -10,7 +10,7 @@ from typing import Any
 
 from .errors import UsageError
 from .record import new_run_id, writable
-from .recover import Outcome, Recovered, recover_journal
+from .recover import Outcome, Recovered, is_locked, recover_journal
 from .remote import Answer, ask, processes
 
 
@@ -39,8 +39,12 @@ def attached(
     if act == "start":
         question |= _start(target, directory, options)
     answers = tuple(ask(pid, question) for pid in pids)
-    ended = [answer.journal for answer in answers] if act == "stop" else []
-    outcomes = tuple(recover_journal(one, force=force) for one in ended if one and one.exists())
+    ended = [answer.journal for answer in answers if act in ("stop", "flush")]
+    outcomes = tuple(
+        recover_journal(one, force=force)
+        for one in ended
+        if one and one.exists() and not is_locked(one)  # one that is only flushed goes on
+    )
     return Attached(answers, outcomes)
 
 

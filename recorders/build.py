@@ -29,7 +29,7 @@ def build(path: Path) -> Recording:
     Raises RecordingError when it is not a journal, or holds no run attributes: then nothing was recorded.
     """
     scan = journal.scan(path)
-    parts = _Parts()
+    parts = _Parts(of_a_ring=path.is_dir())
     for record in scan.records:
         try:
             parts.add(record)
@@ -42,15 +42,15 @@ def build(path: Path) -> Recording:
     damage = scan.damage
     lost = damage and f"{damage.why} at byte {damage.offset} of {damage.size}"
     recording = parts.finish(parts.run, lost or None)
-    chosen = np.array([not request.get("left_out") for request in parts.requests], dtype=bool)
-    veiled = any(request.get("veiled") for request in parts.requests)
+    requests = parts.requests.values()
+    chosen = np.array([not request.get("left_out") for request in requests], dtype=bool)
+    veiled = any(request.get("veiled") for request in requests)
     return recording if chosen.all() and not veiled else _chosen(recording, chosen, veiled, path)
 
 
 def _chosen(recording: Recording, chosen: NDArray[np.bool_], veiled: bool, path: Path) -> Recording:
     """The requests that were to be recorded, with whole books: those of the others are journalled too, as the batches are."""
-    with path.open("rb") as file:
-        source = hashlib.file_digest(file, "sha256").hexdigest()
+    source = _sha256(path)
     if not chosen.all():
         cut = Cutter(recording, source)(chosen, np.ones(len(recording.events.kind), dtype=bool))
         step = dataclasses.replace(cut.derived[-1], how="sample")
@@ -61,13 +61,21 @@ def _chosen(recording: Recording, chosen: NDArray[np.bool_], veiled: bool, path:
     return recording
 
 
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
 @dataclass(slots=True)
 class _Parts:
     """The bytes of every table so far, in journal order."""
 
+    of_a_ring: bool  # every segment names the requests under way again
     run: Run | None = None
     stats: Stats | None = None
-    requests: list[dict[str, Any]] = field(default_factory=list)
+    requests: dict[int, dict[str, Any]] = field(default_factory=dict)  # by the recorder's number
     spine: list[int] = field(default_factory=list)
     tables: dict[str, bytearray] = field(
         default_factory=lambda: {name: bytearray() for name in TABLE_NAMES}
@@ -83,7 +91,9 @@ class _Parts:
         elif record.type == journal.Type.STATS:
             self.stats = stats_from_json(record.payload)
         elif record.type == journal.Type.REQUEST:
-            self.requests.append(json.loads(record.payload))
+            request = json.loads(record.payload)
+            number = request["qid"] if self.of_a_ring else len(self.requests)
+            self.requests.setdefault(number, request)
         elif record.type in EVENT_TABLES:
             self._add_event(unpack_event(Kind(record.type), record.payload))
         else:
@@ -106,6 +116,7 @@ class _Parts:
 
     def finish(self, run: Run, damage: str | None) -> Recording:
         tables = {name: _table(cls, self.tables[name]) for name, cls in TABLE_NAMES.items()}
+        tables = {name: self._renumbered(table) for name, table in tables.items()}
         tables["results"] = _paired(tables["results"], tables["launches"])
         spine = np.array(self.spine, dtype=np.int64).reshape(-1, len(fields(schema.Events)))
         tables["events"] = schema.Events(*spine.T)
@@ -117,16 +128,28 @@ class _Parts:
             stats=self.stats,
             damage=damage,
             derived=(),
-            rids=tuple(str(request["rid"]) for request in self.requests),
-            details=tuple(json.dumps(request, sort_keys=True) for request in self.requests),
+            rids=tuple(str(request["rid"]) for request in self.requests.values()),
+            details=tuple(
+                json.dumps(request, sort_keys=True) for request in self.requests.values()
+            ),
             tokens=np.frombuffer(bytes(self.tokens), dtype=np.int32),
             experts=_topk_rows(self.experts, "routed experts"),
             indexer=_topk_rows(self.indexer, "indexer top-k"),
             **tables,
         )
 
+    def _renumbered(self, table: Any) -> Any:
+        """By place among the requests that are here; a ring has lost earlier ones. One that is nowhere stays what it is not."""
+        if not hasattr(table, "qid") or list(self.requests) == list(range(len(self.requests))):
+            return table
+        known = np.array(list(self.requests), dtype=np.int64)
+        order = np.argsort(known)
+        at = np.searchsorted(known, table.qid, sorter=order).clip(max=len(known) - 1)
+        qid = np.where(known[order[at]] == table.qid, order[at], -1)
+        return dataclasses.replace(table, qid=qid.astype(table.qid.dtype))
+
     def _request_column(self, name: str) -> NDArray[np.int64]:
-        values = [request.get(name) for request in self.requests]
+        values = [request.get(name) for request in self.requests.values()]
         return np.array(
             [NONE64 if value is None else int(value) for value in values], dtype=np.int64
         )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -89,10 +89,31 @@ def _checksum(type: int, payload: bytes, before: int) -> int:
 
 
 def scan(path: Path) -> Scan:
-    """Read every sound record of a journal.
+    """Read every sound record of a journal, be it a file or a ring's folder of segments (see `capture/ring.py`).
 
     Raises RecordingError when the file is not a journal at all, or one of another version.
     """
+    if not path.is_dir():
+        return _scan_file(path)
+    records: list[Record] = []
+    for number, segment in enumerate(sorted(path.glob("*.segment"))):
+        found = _scan_file(segment)
+        records += found.records if number == 0 else _behind_the_head(found.records)
+        if found.damage is not None:
+            return Scan(tuple(records), found.damage)
+    return Scan(tuple(records), None)
+
+
+def _behind_the_head(records: tuple[Record, ...]) -> Iterator[Record]:
+    """Without the gap that stands for what came before: that is here. Its requests are told apart by their numbers."""
+    in_head = True
+    for record in records:
+        if not (in_head and record.type == Kind.GAP):
+            yield record
+        in_head &= record.type in (Type.RUN, Type.REQUEST)
+
+
+def _scan_file(path: Path) -> Scan:
     data = path.read_bytes()
     if not data.startswith(HEADER):
         raise RecordingError(_not_a_journal(path, data))

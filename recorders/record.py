@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from .command import without_secrets
 from .errors import RecordingError, UsageError
 from .notes import read_notes, why_nothing
 from .recover import Outcome, Recovered, is_locked, journals, notes, recover
+from .remote import ask, processes
 from .supervise import supervise
 
 _INJECT = Path(__file__).parent / "capture" / "inject"
@@ -48,7 +50,7 @@ def record(
     """
     told = {**options, "command": without_secrets(command), "specdiff_version": version("specdiff")}
     config = with_options(Config(writable(directory), new_run_id()), told)
-    with _sigterm_noted() as terms:
+    with _sigterm_noted() as terms, _rings_kept(config, say):
         status = supervise(command, _environment(config, os.environ))
         _await_writers(config, say, terms)
         try:
@@ -71,6 +73,25 @@ def _sigterm_noted() -> Iterator[list[int]]:
         yield noted
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _rings_kept(config: Config, say: Say) -> Iterator[None]:
+    """SIGUSR1: every ring of the run is kept as it is now; it becomes a recording with the others."""
+
+    def keep() -> None:
+        for pid in processes(str(config.directory)):
+            answer = ask(pid, {"do": "flush"})
+            say(f"process {pid}: {answer.error or f'kept {answer.journal}'}")
+
+    def asked(number: int, frame: object) -> None:
+        threading.Thread(target=keep, daemon=True).start()
+
+    before = signal.signal(signal.SIGUSR1, asked)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def writable(directory: Path) -> Path:

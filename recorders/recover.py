@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,6 +84,8 @@ def notes(directory: Path, run_id: str | None = None) -> list[Path]:
 
 def is_locked(path: Path) -> bool:
     """Whether a process still writes to a journal or note: it holds a record lock, which dies with it."""
+    if path.is_dir():
+        return any(map(is_locked, path.iterdir()))
     try:
         file = open(path, "rb")  # noqa: SIM115 (only a failing lockf says who writes)
     except OSError:
@@ -142,7 +145,10 @@ def _recover_one(journal: Path, force: bool, written: set[Path]) -> Outcome:
 def _put_away(journal: Path, recording: Recording) -> Path | None:
     """Its recording is in place. Only a journal that ends in a torn record, or in none, has given all it has."""
     if not recording.damage or not scan(journal).goes_on:
-        journal.unlink()
+        if journal.is_dir():
+            shutil.rmtree(journal)
+        else:
+            journal.unlink()
         return None
     return journal.replace(journal.with_name(journal.name + DAMAGED))
 

@@ -33,6 +33,9 @@ class Config:
     paused: bool = False  # nothing is recorded until someone asks for it (see `control`)
     steps: int | None = None  # decode steps after which recording stops
     seconds: float | None = None  # likewise
+    ring_s: float | None = (
+        None  # keep only the last seconds, until someone asks for them (see `ring`)
+    )
     choice: Choice = field(default_factory=Choice)
 
     def to_env(self) -> dict[str, str]:

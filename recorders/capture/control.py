@@ -40,6 +40,8 @@ class _At:
     recorder: Recorder
     config: Config
     deadline: float | None
+    kept: int = 0  # how often the ring was
+    quiet_until: float = 0.0  # what breaks a law may do so at every step
 
 
 class Control:
@@ -83,6 +85,20 @@ class Control:
             at.recorder.ended or (at.deadline is not None and time.monotonic() >= at.deadline)
         ):
             self._end(at)
+        elif at is not None and at.recorder.breach is not None:
+            self._broken(at, at.recorder.breach)
+
+    def _broken(self, at: _At, law: str) -> None:
+        now, at.recorder.breach = time.monotonic(), None
+        if now >= at.quiet_until:
+            at.quiet_until = now + (at.config.ring_s or 0)
+            logger.warning("specdiff: %s. What led to it is kept in %s", law, self._keep(at))
+
+    def _keep(self, at: _At) -> Path | None:
+        """The last seconds of a ring, as a journal of its own; None where they cannot be written."""
+        at.kept += 1
+        folder = at.recorder.path.with_suffix(f".{at.kept}.journal")
+        return folder if at.recorder.writer.keep(folder, _PATIENCE_S) else None
 
     def _end(self, at: _At) -> None:
         self._session.end(at.recorder)
@@ -121,6 +137,9 @@ class Control:
     def _flush(self, asked: dict[str, Any]) -> dict[str, Any]:
         if self._at is None:
             return {"journal": self._last, "note": "was not recording"}
+        if self._at.config.ring_s is not None:
+            kept = self._keep(self._at)
+            return {"journal": None if kept is None else str(kept), "written": kept is not None}
         written = self._at.recorder.writer.flush(_PATIENCE_S)
         return {"journal": str(self._at.recorder.path), "written": written}
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from ..schema import NONE64, Kind
-from ..wire import TopkRows, pack_event, pack_topk
+from ..wire import TopkRows, pack_topk
 from .choice import NO_ROWS
 from .probe import Probe, nothing_after
 from .reading import int64, on_cpu, reason_of
@@ -180,7 +180,7 @@ def _pack(
         values += (collected.state, collected.start)
         values += (collected.rows if collected.state == 1 else NONE64, rows.rows if rows else 0)
         blob += pack_topk(rows)
-    return pack_event(Kind.FINISH, *stamp, values, (), blob)
+    return recorder.pack(Kind.FINISH, *stamp, values, (), blob)
 
 
 def _narrowed(recorder: Recorder, collected: Collected) -> TopkRows | None:

@@ -17,6 +17,7 @@ from ..schema import NONE64, Kind
 from ..wire import pack_event
 from .choice import EVERYTHING, Choice, Veil
 from .numbering import Numbering
+from .online import breach
 from .overhead import Overhead
 from .reading import Access
 from .request import describe
@@ -33,6 +34,7 @@ class Recorder:
 
     max_bytes: of memory; where it is used up, what happens until the next step is dropped. choice: what is recorded of whom.
     max_steps: decode steps, after which nothing is recorded any more. late: the scheduler has been at work before.
+    ring_s: only so many last seconds are kept, and laws are watched for.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Recorder:
         choice: Choice = EVERYTHING,
         max_steps: int | None = None,
         late: bool = False,
+        ring_s: float | None = None,
     ) -> None:
         self._scheduler = weakref.ref(scheduler)
         self._access: Access | None = None
@@ -66,8 +69,14 @@ class Recorder:
         self.events = self.dropped = self.exceptions = 0
         self.first_exception: str | None = None
         self.run, self.path = run, path
+        self.breach: str | None = (
+            None  # of a law, on the writer's thread; whoever acts on it takes it back
+        )
+        self._watches = ring_s is not None
         first = frame(Type.RUN, to_json(run).encode())
-        self.writer = JournalWriter(path, first, max_bytes, self.stats, self.failed, every_step)
+        self.writer = JournalWriter(
+            path, first, max_bytes, self.stats, self.failed, every_step, ring_s
+        )
 
     @property
     def scheduler(self) -> Any:
@@ -84,17 +93,30 @@ class Recorder:
     ) -> bool:
         """Queue one event; False where it had to be dropped, which is counted.
 
-        It is packed on the writer's thread (see `pack_event`), so nothing that is given may change any more.
+        It is packed on the writer's thread, so nothing that is given may change any more.
         """
         if self._before_next is not None:
             self.flush()
         stamp = self.stamp()
-        if tokens and self._veil is not None:
-            payload = partial(_pack_veiled, self._veil, kind, *stamp, values, columns, tokens)
-        else:
-            payload = partial(pack_event, kind, *stamp, values, columns, tokens)
+        payload = partial(self.pack, kind, *stamp, values, columns, tokens)
         size = _INT_BYTES * (len(tokens) + (len(columns) * values[-1] if columns else 0))
         return self.queue(kind, payload, size, stamp)
+
+    def pack(
+        self,
+        kind: Kind,
+        time_ns: int,
+        iteration: int,
+        values: Sequence[int],
+        columns: Sequence[Sequence[int]],
+        rest: Sequence[int] | bytes,
+    ) -> bytes:
+        """`pack_event`, on the writer's thread, of what is to be written of an event."""
+        if self._watches and self.breach is None:
+            self.breach = breach(kind, values, columns)
+        if self._veil is not None and rest and not isinstance(rest, bytes):
+            rest = self._veil(rest)
+        return pack_event(kind, time_ns, iteration, values, columns, rest)
 
     def emit_later(self, pending: Callable[[], object]) -> None:
         """`pending` emits one event; it is called before the next event, at the latest."""
@@ -211,18 +233,6 @@ class Recorder:
         self.flush()
         self._mark_gap(self.stamp())
         self.writer.close()
-
-
-def _pack_veiled(
-    veil: Veil,
-    kind: Kind,
-    time_ns: int,
-    iteration: int,
-    values: Sequence[int],
-    columns: Sequence[Sequence[int]],
-    tokens: Sequence[int],
-) -> bytes:
-    return pack_event(kind, time_ns, iteration, values, columns, veil(tokens))
 
 
 def _json(record: dict[str, Any]) -> bytes:

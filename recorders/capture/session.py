@@ -103,6 +103,7 @@ class Session:
             config.choice,
             config.steps,
             late=bool(getattr(scheduler, "forward_ct", 0)),
+            ring_s=config.ring_s,
         )
         atexit.register(recorder.close)
         self._tell(constructed=True, journal=path.name, why=None)

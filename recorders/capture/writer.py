@@ -15,7 +15,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +24,7 @@ from .. import journal
 from ..run import Stats, to_json
 from ..schema import Kind
 from ..wire import pack_event
+from .ring import Ring
 
 logger = logging.getLogger("specdiff")
 
@@ -67,15 +68,17 @@ class JournalWriter:
         stats: Callable[[bool], Stats],
         failed: Callable[[Exception], None],
         every_step: bool = False,
+        ring_s: float | None = None,
     ) -> None:
-        """`first` is in the file when this returns; `stats(closed)` and `failed(error)` are called on the thread.
+        """`first`, a framed record, is in the file when this returns; `stats(closed)` and `failed(error)` are called on the
+        thread. With `ring_s`, `path` becomes a folder of segments that hold at least so many seconds (see `ring`).
 
         Raises OSError where `path` cannot be created, or does not take `first`.
         """
         self._path = path
-        self._fd = _create(path, journal.HEADER + first)
-        self._identity = _identity(self._fd)
-        self._file = _File(len(journal.HEADER + first), journal.checksum_of(first), [])
+        self._ring = None if ring_s is None else Ring(path, ring_s)
+        self._first = first
+        self._begin(path if self._ring is None else self._ring.next_path(), ())
         self._queue: deque[Item] = deque()
         self._max_bytes = max_bytes
         self._bytes_in = 0  # only the scheduler's thread writes this one
@@ -92,6 +95,18 @@ class JournalWriter:
         self._thread = threading.Thread(target=self._run, name="specdiff-journal", daemon=True)
         self._thread.start()
         _abandon_in_forks(self)
+
+    def _begin(self, path: Path, head: Sequence[tuple[Kind | journal.Type, bytes]]) -> None:
+        framed, checksum = [self._first], journal.checksum_of(self._first)
+        for type, payload in head:
+            framed.append(journal.frame(type, payload, checksum))
+            checksum = journal.checksum_of(framed[-1])
+        data = journal.HEADER + b"".join(framed)
+        self._fd = _create(path, data)
+        self._identity = _identity(self._fd)
+        self._file = _File(len(data), checksum, [])
+        if self._ring is not None:
+            self._ring.turned_over()
 
     # -- on the scheduler's thread
 
@@ -148,6 +163,18 @@ class JournalWriter:
         while self._written_out() < target and time.monotonic() < end:
             time.sleep(_TURN_S)
         return self._written_out() >= target
+
+    def keep(self, folder: Path, patience: float) -> bool:
+        """Of a ring: what it holds now, also as a journal `folder`, which nobody writes to. False where a disk is in the way.
+
+        Raises OSError where `folder` cannot be made.
+        """
+        if self._ring is None or not self.flush(patience):
+            return False
+        with self._lock:
+            self._turn_over(self._ring)
+            self._ring.keep(folder)
+        return True
 
     def _written_out(self) -> int:
         """Of `_bytes_in`. What is framed is out of the queue, but not in the file yet."""
@@ -213,9 +240,23 @@ class JournalWriter:
         ):  # a `with`: no signal's exception can come between taking it and giving it back
             more = not self.stopped
             while more:
+                if self._ring is not None and self._ring.is_due():
+                    self._turn_over(self._ring)
                 self._frame_some()
                 more = self._write()
             self._late_at, self._gave_turn = time.monotonic() + _LATE_S, False
+
+    def _turn_over(self, ring: Ring) -> None:
+        """Go on in the next segment, between two records; a disk that has no room for one goes on being written to."""
+        if self._file.framed:
+            return
+        whole = self._fd
+        try:
+            self._begin(ring.next_path(), ring.head())
+        except OSError as error:
+            self._refused(error)
+        else:
+            os.close(whole)
 
     def _frame_some(self) -> None:
         """Take from the queue what one write may hold. An item leaves it last: an exception between any two steps
@@ -242,6 +283,8 @@ class JournalWriter:
             if stamp is None:
                 return _Framed(item, b"", before)
             type, packed = Kind.GAP, pack_event(Kind.GAP, *stamp, (1,))
+        if self._ring is not None:
+            self._ring.note(type, packed)
         data = journal.frame(type, packed, before)
         return _Framed(item, data, journal.checksum_of(data))
 

@@ -1,0 +1,144 @@
+"""A recording that keeps its last seconds only: what is in it when someone asks, when the server dies, and when a law breaks."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from children import rig, specdiff, wait_for
+from journalled import Record, records_of
+from specdiff.cli.inputs import bundled
+from specdiff.recorders import hdf5, journal
+from specdiff.recorders.build import build
+from specdiff.recorders.capture.online import breach
+from specdiff.recorders.capture.writer import JournalWriter
+from specdiff.recorders.run import Stats
+from specdiff.recorders.schema import Kind
+from specdiff.recorders.wire import unpack_event
+from specdiff.replay import spec
+from specdiff.replay.verdict import Verdict, replay
+from test_attach import attach, same_as_its_release
+from test_record_server import ask, recorded_server
+
+STATS = Stats(0, 0, 0, None, None, None, None, 0, False)
+RING_S = 0.4
+MIX = bundled() / "0.5.23-random.h5"
+
+
+def handed_over(records: list[Record], writer: JournalWriter, seconds: float) -> None:
+    """Evenly in that time."""
+    began = time.monotonic()
+    for at, (type, payload) in enumerate(records):
+        writer.put(type, payload, len(payload))
+        time.sleep(max(0.0, began + seconds * at / len(records) - time.monotonic()))
+
+
+def test_a_ring_is_the_end_of_the_whole_recording(tmp_path: Path) -> None:
+    """Every row is of the request it was of, though earlier ones are gone; and its books are those of its release."""
+    whole = hdf5.load(MIX)
+    run, *records = records_of(whole)
+    writer = JournalWriter(
+        tmp_path / "r-1-0.journal",
+        journal.frame(*run),
+        1 << 30,
+        lambda closed: STATS,
+        print,
+        ring_s=RING_S,
+    )
+    handed_over(records, writer, 4 * RING_S)
+    assert writer.keep(tmp_path / "r-1-0.1.journal", 5) and writer.waiting_bytes == 0
+    writer.close()
+    kept, left = (build(tmp_path / name) for name in ("r-1-0.1.journal", "r-1-0.journal"))
+    assert len(list((tmp_path / "r-1-0.journal").iterdir())) <= 10
+    for ring in (kept, left):
+        count = len(ring.events.kind) - 1
+        assert 0.2 * len(whole.events.kind) < count < 0.6 * len(whole.events.kind)
+        assert ring.events.kind[0] == Kind.GAP and ring.gaps.dropped.tolist() == [1]
+        for name in ("kind", "iteration", "time_ns"):
+            expected = getattr(whole.events, name)[-count:]
+            assert np.array_equal(getattr(ring.events, name)[1:], expected), name
+        assert 0 < len(ring.rids) < len(whole.rids)
+        for name in ("result_rows", "prepare_rows", "finishes", "releases"):
+            ours = [ring.rids[qid] for qid in getattr(ring, name).qid]
+            theirs = [whole.rids[qid] for qid in getattr(whole, name).qid]
+            assert ours == theirs[len(theirs) - len(ours) :], name
+        found = replay(ring, spec.parse("sglang==0.5.23"), spec.parse("observed"))
+        assert found.verdict is Verdict.SAME
+        assert sum(one.num_compared for one in found.quantities) > 100
+
+
+def test_a_ring_that_never_turned_over_is_the_whole_recording(tmp_path: Path) -> None:
+    run, *records = records_of(hdf5.load(MIX))
+    first = journal.frame(*run)
+    writer = JournalWriter(tmp_path / "j", first, 1 << 30, lambda _: STATS, print, ring_s=3600)
+    handed_over(records, writer, 0)
+    writer.close()
+    assert build(tmp_path / "j").events.kind.tolist() == hdf5.load(MIX).events.kind.tolist()
+
+
+def test_laws_that_are_watched_hold_where_they_hold_and_break_where_they_break() -> None:
+    """0.5.12 returned the rows behind the stop, #26126; no later release does."""
+    assert _breaches("0.5.23-random") == set()
+    assert "23 routed rows where a trainer expects 20" in _breaches("0.5.12-experts-overshoot")
+    assert breach(Kind.PREPARE, (0,) * 6 + (2,), ([0, 1], [4, 4], [5, 9], [8, 8], [8, 8]))
+
+
+def _breaches(name: str) -> set[str]:
+    found = set()
+    for type, payload in records_of(hdf5.load(bundled() / f"{name}.h5")):
+        if type in (Kind.PREPARE, Kind.FINISH):
+            event = unpack_event(Kind(type), payload)
+            size = event.fields[-1] if type == Kind.PREPARE else 0
+            columns = [event.rows[i * size : (i + 1) * size] for i in range(5)]
+            law = breach(event.kind, event.fields, columns)
+            found |= set() if law is None else {law}
+    return found
+
+
+@pytest.mark.live
+def test_a_server_with_a_ring_is_asked_and_then_killed(tmp_path: Path) -> None:
+    """`flush` and SIGUSR1 each leave a recording, the server goes on, and what a SIGKILL leaves is recovered."""
+    folder = tmp_path / "r"
+    options = ("--ring", "4s")
+    with recorded_server("0.5.23", folder, "--no-experts", options=options) as (port, parent):
+        ask(port, 30)
+        load = threading.Thread(target=ask, args=(port, 60))
+        load.start()
+        flushed = Path(attach(folder, "flush")[0].strip())
+        parent.send_signal(signal.SIGUSR1)
+        load.join()
+        wait_for(lambda: len(list(folder.glob("*.journal"))) > 1, "what SIGUSR1 keeps")
+        (door,) = {json.loads(path.read_text().splitlines()[0])["pid"] for path in _notes(folder)}
+        os.kill(door, signal.SIGKILL)
+        parent.send_signal(signal.SIGTERM)
+        parent.communicate(timeout=120)
+    paths = sorted(folder.glob("*.h5"))
+    assert flushed in paths and len(paths) == 3
+    assert not list(folder.glob("*.journal")) and specdiff("info", paths[0]).returncode == 0
+    assert sum(same_as_its_release(hdf5.load(path)) for path in paths) > 500
+    for path in paths:
+        times = hdf5.load(path).events.time_ns
+        assert times[-1] - times[0] < 7e9
+
+
+def _notes(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("*.attach.json") if '"journal"' in path.read_text()]
+
+
+@pytest.mark.live
+def test_a_broken_law_keeps_what_led_to_it(tmp_path: Path) -> None:
+    """The real 0.5.12: the log names the law, once a ring; and the server goes on to its end."""
+    command = rig("0.5.12", "random", "--seed", "1", "--requests", "1500")
+    done = specdiff("record", "-o", tmp_path, "--ring", "60s", "--", *command)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("where a trainer expects") == 1
+    kept, whole = (hdf5.load(path) for path in sorted(tmp_path.glob("*.h5")))
+    assert 0 < len(kept.events.kind) < len(whole.events.kind)
+    assert np.array_equal(kept.events.kind, whole.events.kind[: len(kept.events.kind)])
