@@ -18,10 +18,11 @@ from specdiff.cli.inputs import bundled
 from specdiff.recorders import hdf5, journal
 from specdiff.recorders.build import build
 from specdiff.recorders.capture.online import breach
+from specdiff.recorders.capture.ring import Ring
 from specdiff.recorders.capture.writer import JournalWriter
 from specdiff.recorders.run import Stats
 from specdiff.recorders.schema import Kind
-from specdiff.recorders.wire import unpack_event
+from specdiff.recorders.wire import NUM_FIELDS, pack_event, unpack_event
 from specdiff.replay import spec
 from specdiff.replay.verdict import Verdict, replay
 from test_attach import attach, same_as_its_release
@@ -81,6 +82,20 @@ def test_a_ring_that_never_turned_over_is_the_whole_recording(tmp_path: Path) ->
     handed_over(records, writer, 0)
     writer.close()
     assert build(tmp_path / "j").events.kind.tolist() == hdf5.load(MIX).events.kind.tolist()
+
+
+def test_a_request_that_ended_is_named_one_segment_on(tmp_path: Path) -> None:
+    """A late result may still be about it; after that, a server that runs for weeks must forget it."""
+    ring = Ring(tmp_path / "j", 3600)
+    ring.turned_over()
+    finish = pack_event(Kind.FINISH, 1, 1, (0,) * NUM_FIELDS[Kind.FINISH])
+    for type, payload in ((journal.Type.REQUEST, b'{"qid": 0}'), (Kind.FINISH, finish)):
+        ring.note(type, payload)
+    named = []
+    for _ in range(3):
+        named.append([type for type, _ in ring.head()].count(journal.Type.REQUEST))
+        ring.turned_over()
+    assert named == [1, 1, 0]
 
 
 def test_laws_that_are_watched_hold_where_they_hold_and_break_where_they_break() -> None:
