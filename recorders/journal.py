@@ -3,7 +3,8 @@
     b"specdiff-journal 4\\n"  then, any number of times:  magic, type, length, checksum, payload
 
 The checksum is a CRC-32 of type, length and payload that goes on from the checksum of the record before (0 at the first):
-a record that is lost, doubled, moved or another journal's breaks the chain. Version 3 began each at 0.
+a record that is lost, doubled, moved or another journal's breaks the chain. Version 3 began each at 0, and left out the
+three bytes between type and length.
 
 A reader keeps every record up to the first one that is cut, damaged or out of place, and says where that was.
 """
@@ -24,7 +25,8 @@ HEADER = b"specdiff-journal 4\n"
 _UNCHAINED = b"specdiff-journal 3\n"
 _MAGIC = b"\xa5SD\n"
 _RECORD = struct.Struct("<4sBxxxII")
-_HEAD = struct.Struct("<BI")  # of the checksum
+_HEAD = slice(4, 12)  # of a record: type and length, which the checksum covers
+_OLD_HEAD = struct.Struct("<BI")  # in its place, up to version 3
 _CHECKSUM = struct.Struct("<I")
 
 
@@ -66,8 +68,9 @@ class Scan:
 
 def frame(type: Kind | Type, payload: bytes, before: int = 0) -> bytes:
     """One record, ready to append; `before` is the checksum of the record that it comes behind."""
-    checksum = _checksum(type, payload, before)
-    return _RECORD.pack(_MAGIC, type, len(payload), checksum) + payload
+    head = _RECORD.pack(_MAGIC, type, len(payload), 0)
+    checksum = zlib.crc32(payload, zlib.crc32(head[_HEAD], before))
+    return head[: _HEAD.stop] + _CHECKSUM.pack(checksum) + payload
 
 
 def frames(records: Iterable[tuple[Kind | Type, bytes]]) -> bytes:
@@ -82,11 +85,7 @@ def frames(records: Iterable[tuple[Kind | Type, bytes]]) -> bytes:
 
 def checksum_of(framed: bytes) -> int:
     """The checksum of one framed record: the next one's `before`; 0 of none."""
-    return _CHECKSUM.unpack_from(framed, _RECORD.size - 4)[0] if framed else 0
-
-
-def _checksum(type: int, payload: bytes, before: int) -> int:
-    return zlib.crc32(payload, zlib.crc32(_HEAD.pack(type, len(payload)), before))
+    return _CHECKSUM.unpack_from(framed, _HEAD.stop)[0] if framed else 0
 
 
 def scan(path: Path) -> Scan:
@@ -97,22 +96,22 @@ def scan(path: Path) -> Scan:
     data = path.read_bytes()
     if not data.startswith((HEADER, _UNCHAINED)):
         raise RecordingError(_not_a_journal(path, data))
+    chained = data.startswith(HEADER)
     records: list[Record] = []
     at, before = len(HEADER), 0
     while at < len(data):
-        record = _record(data, at, before)
+        record = _record(data, at, before if chained else None)
         if isinstance(record, str):
             more = data.find(_MAGIC, at + 1) >= 0
             return Scan(tuple(records), Damage(at, len(data), record, more))
         records.append(record)
-        if data.startswith(HEADER):
-            before = checksum_of(data[at : at + _RECORD.size])
+        before = checksum_of(data[at : at + _RECORD.size])
         at += _RECORD.size + len(record.payload)
     return Scan(tuple(records), None)
 
 
-def _record(data: bytes, at: int, before: int) -> Record | str:
-    """The record at `at`, or why there is none."""
+def _record(data: bytes, at: int, before: int | None) -> Record | str:
+    """The record at `at`, or why there is none; `before`: as in `frame`, or None up to version 3."""
     body = at + _RECORD.size
     if len(data) < body:
         return "the file ends inside a record's header"
@@ -122,7 +121,8 @@ def _record(data: bytes, at: int, before: int) -> Record | str:
     if length > len(data) - body:
         return f"the file ends inside a record of {length} bytes"
     payload = data[body : body + length]
-    if _checksum(type, payload, before) != checksum:
+    head = data[at:body][_HEAD] if before is not None else _OLD_HEAD.pack(type, length)
+    if zlib.crc32(payload, zlib.crc32(head, before or 0)) != checksum:
         return "the checksum of a record does not match"
     return Record(type, payload, at)
 

@@ -6,6 +6,7 @@ import random
 import struct
 import subprocess
 import sys
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -141,6 +142,12 @@ def _of_another(whole: Whole, other: Whole, chance: random.Random) -> damage.Dam
     return data, f"another's record at {at}"
 
 
+def _padding(whole: Whole, _: Whole, chance: random.Random) -> damage.Damage:
+    at, _end = _record(whole, chance)
+    place = at + 5 + chance.randrange(3)
+    return damage.put(whole.data, place, b"\1"), f"byte {place}, which says nothing"
+
+
 def _record(whole: Whole, chance: random.Random) -> tuple[int, int]:
     which = chance.randrange(len(whole.ends))
     return [len(journal.HEADER), *whole.ends][which], whole.ends[which]
@@ -152,6 +159,7 @@ _OF_RECORDS: tuple[Callable[[Whole, Whole, random.Random], damage.Damage], ...] 
     _twice,
     _swapped,
     _of_another,
+    _padding,
 )
 
 
@@ -276,8 +284,11 @@ def test_a_recover_that_was_killed_before_it_was_done_is_finished_by_the_next(
 
 
 def test_a_journal_of_the_version_before_is_read(journals: list[Whole], tmp_path: Path) -> None:
-    old = b"".join(journal.frame(type, payload) for type, payload in journals[0].records)
+    old = bytearray(b"specdiff-journal 3\n")
+    for type, payload in journals[0].records:
+        checksum = zlib.crc32(payload, zlib.crc32(struct.pack("<BI", type, len(payload))))
+        old += struct.pack("<4sBxxxII", b"\xa5SD\n", type, len(payload), checksum) + payload
     path = tmp_path / "r-1-0.journal"
-    path.write_bytes(b"specdiff-journal 3\n" + old)
+    path.write_bytes(old)
     found, expected = build(path), hdf5.load(RECORDINGS[0])
     assert same_content(found, expected) and found.damage is None
