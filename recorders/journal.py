@@ -23,7 +23,7 @@ from .schema import Kind
 HEADER = b"specdiff-journal 4\n"
 _MAGIC = b"\xa5SD\n"
 _RECORD = struct.Struct("<4sBxxxII")
-_HEAD = struct.Struct("<BI")  # of the checksum
+_HEAD = slice(4, 12)  # of a record: type and length, which the checksum covers
 _CHECKSUM = struct.Struct("<I")
 
 
@@ -65,8 +65,9 @@ class Scan:
 
 def frame(type: Kind | Type, payload: bytes, before: int = 0) -> bytes:
     """One record, ready to append; `before` is the checksum of the record that it comes behind."""
-    checksum = _checksum(type, payload, before)
-    return _RECORD.pack(_MAGIC, type, len(payload), checksum) + payload
+    head = _RECORD.pack(_MAGIC, type, len(payload), 0)
+    checksum = zlib.crc32(payload, zlib.crc32(head[_HEAD], before))
+    return head[: _HEAD.stop] + _CHECKSUM.pack(checksum) + payload
 
 
 def frames(records: Iterable[tuple[Kind | Type, bytes]]) -> bytes:
@@ -81,11 +82,7 @@ def frames(records: Iterable[tuple[Kind | Type, bytes]]) -> bytes:
 
 def checksum_of(framed: bytes) -> int:
     """The checksum of one framed record: the next one's `before`; 0 of none."""
-    return _CHECKSUM.unpack_from(framed, _RECORD.size - 4)[0] if framed else 0
-
-
-def _checksum(type: int, payload: bytes, before: int) -> int:
-    return zlib.crc32(payload, zlib.crc32(_HEAD.pack(type, len(payload)), before))
+    return _CHECKSUM.unpack_from(framed, _HEAD.stop)[0] if framed else 0
 
 
 def scan(path: Path) -> Scan:
@@ -131,7 +128,7 @@ def _scan_file(path: Path) -> Scan:
 
 
 def _record(data: bytes, at: int, before: int) -> Record | str:
-    """The record at `at`, or why there is none."""
+    """The record at `at`, or why there is none; `before`: as in `frame`."""
     body = at + _RECORD.size
     if len(data) < body:
         return "the file ends inside a record's header"
@@ -141,7 +138,7 @@ def _record(data: bytes, at: int, before: int) -> Record | str:
     if length > len(data) - body:
         return f"the file ends inside a record of {length} bytes"
     payload = data[body : body + length]
-    if _checksum(type, payload, before) != checksum:
+    if zlib.crc32(payload, zlib.crc32(data[at:body][_HEAD], before)) != checksum:
         return "the checksum of a record does not match"
     return Record(type, payload, at)
 

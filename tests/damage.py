@@ -25,22 +25,22 @@ def _cut(data: bytes, chance: random.Random) -> Damage:
 
 def _bit(data: bytes, chance: random.Random) -> Damage:
     at, bit = chance.randrange(len(data)), chance.randrange(8)
-    return _put(data, at, bytes([data[at] ^ 1 << bit])), f"bit {bit} of byte {at}"
+    return put(data, at, bytes([data[at] ^ 1 << bit])), f"bit {bit} of byte {at}"
 
 
 def _byte(data: bytes, chance: random.Random) -> Damage:
     at = chance.randrange(len(data))
-    return _put(data, at, chance.randbytes(1)), f"byte {at}"
+    return put(data, at, chance.randbytes(1)), f"byte {at}"
 
 
 def _burst(data: bytes, chance: random.Random) -> Damage:
     at, size = chance.randrange(len(data)), chance.randrange(2, 64)
-    return _put(data, at, chance.randbytes(size))[: len(data)], f"{size} bytes at {at}"
+    return put(data, at, chance.randbytes(size))[: len(data)], f"{size} bytes at {at}"
 
 
 def _page_of_zeros(data: bytes, chance: random.Random) -> Damage:
     at = chance.randrange(0, len(data), PAGE)
-    return _put(data, at, bytes(min(PAGE, len(data) - at))), f"page at {at} is zeros"
+    return put(data, at, bytes(min(PAGE, len(data) - at))), f"page at {at} is zeros"
 
 
 def _zeros_to_the_end(data: bytes, chance: random.Random) -> Damage:
@@ -56,7 +56,7 @@ def _halves_of_the_tail_swapped(data: bytes, chance: random.Random) -> Damage:
 def _block_twice(data: bytes, chance: random.Random) -> Damage:
     size = min(chance.choice((512, PAGE)), len(data) // 3)
     at, to = chance.randrange(len(data) - size), chance.randrange(len(data) - size)
-    return _put(data, to, data[at : at + size]), f"{size} bytes of {at} again at {to}"
+    return put(data, to, data[at : at + size]), f"{size} bytes of {at} again at {to}"
 
 
 def _block_inserted(data: bytes, chance: random.Random) -> Damage:
@@ -71,7 +71,7 @@ def _block_left_out(data: bytes, chance: random.Random) -> Damage:
     return data[:at] + data[at + size :], f"{size} bytes at {at} left out"
 
 
-def _put(data: bytes, at: int, new: bytes) -> bytes:
+def put(data: bytes, at: int, new: bytes) -> bytes:
     return data[:at] + new + data[at + len(new) :]
 
 

@@ -141,6 +141,12 @@ def _of_another(whole: Whole, other: Whole, chance: random.Random) -> damage.Dam
     return data, f"another's record at {at}"
 
 
+def _padding(whole: Whole, _: Whole, chance: random.Random) -> damage.Damage:
+    at, _end = _record(whole, chance)
+    place = at + 5 + chance.randrange(3)
+    return damage.put(whole.data, place, b"\1"), f"byte {place}, which says nothing"
+
+
 def _record(whole: Whole, chance: random.Random) -> tuple[int, int]:
     which = chance.randrange(len(whole.ends))
     return [len(journal.HEADER), *whole.ends][which], whole.ends[which]
@@ -152,6 +158,7 @@ _OF_RECORDS: tuple[Callable[[Whole, Whole, random.Random], damage.Damage], ...] 
     _twice,
     _swapped,
     _of_another,
+    _padding,
 )
 
 

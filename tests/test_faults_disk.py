@@ -59,14 +59,16 @@ def num_found(path: Path, folder: Path) -> int:
 def test_full_disk_stops_the_recorder_and_nothing_else(durability: str, tmp_path: Path) -> None:
     """Room for 400 KB on the disk and 0.5 MB in the queue. The log says so once."""
     with small_disk(tmp_path / "disk", 400) as disk:
+        (disk / "filler").write_bytes(bytes(16 << 10))
         path = disk / "r-1-0.journal"
         done = hand_over(path, STOPS, durability=durability)
         assert done.returncode == 0, done.stderr
         (said,) = complaints(done.stderr)
         assert "No space left on device" in said and str(path) in said
-        assert path.stat().st_size > 380_000, "what there was room for was written"
+        assert path.stat().st_size > 370_000, "what there was room for was written"
         assert 1500 < num_found(path, tmp_path) < int(done.stdout)
-        (outcome,) = recover(disk)  # nor is there room for the recording
+        (disk / "filler").unlink()
+        (outcome,) = recover(disk)  # there is room for a part of the recording: HDF5's worst case
         assert isinstance(outcome, Kept) and "No space left" in outcome.why
         assert [entry.name for entry in disk.iterdir()] == [path.name]
         refused = specdiff("recover", disk)

@@ -110,7 +110,7 @@ def test_a_scheduler_on_a_full_disk_serves_on(tmp_path: Path) -> None:
 def test_a_scheduler_that_cannot_be_recorded_serves_on(folder: str, tmp_path: Path) -> None:
     """Its folder is gone or full before it begins: neither the journal nor the note can be written."""
     with small_disk(tmp_path / "disk", 8) as disk:
-        (disk / "filler").write_bytes(bytes(4096))
+        (disk / "filler").write_bytes(bytes(8192))
         where = disk if folder == "full" else disk / "missing"
         done = subprocess.run(
             [*rig("0.5.13", "stale-stop"), "--events", str(tmp_path / "events")],

@@ -30,8 +30,8 @@ logger = logging.getLogger("specdiff")
 
 _EVERY_S = 0.02
 _LATE_S = 0.03  # 50 ms is what is promised: from here on a step writes itself what the thread had no turn to write
-_TURN_S = 0.002  # what the thread is given to end what it has begun, and once more after
-_TURN_AGAIN_S = 0.01
+_TURN_S = 0.0001  # what the thread is given to end what it has begun
+_TURN_EVERY_S = 0.005
 _AGAIN_S = 1.0  # between attempts on a disk that refuses
 _STATS_EVERY_S = 1.0
 _RECORD_BYTES = 200  # what a queued record takes besides its payload
@@ -89,7 +89,7 @@ class JournalWriter:
         self._full = self._said = False
         self.error: str | None = None  # the disk refuses, for now
         self.stopped = False  # for good: nothing is queued or written any more
-        self._late_at, self._gave_turn = time.monotonic() + _LATE_S, False
+        self._since = 0.0  # when the queue was last empty: what is in it waits since then, at most
         self._lock = threading.Lock()  # `_file` and the descriptor are the holder's
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="specdiff-journal", daemon=True)
@@ -131,6 +131,8 @@ class JournalWriter:
             return
         size += _RECORD_BYTES
         self._bytes_in += size
+        if not self._queue:
+            self._since = time.monotonic()
         self._queue.append((type, payload, size, stamp))
 
     def commit(self) -> None:
@@ -144,18 +146,17 @@ class JournalWriter:
             return
         if self._every_step:
             self._guarded(self._drain)
-        elif time.monotonic() > self._late_at:
+        elif time.monotonic() - self._since > _LATE_S:
             self._guarded(self._drain_late)
 
     def _drain_late(self) -> None:
         """Unless the thread has begun, and needs its turn to go on; if it does not take that, it waits for the disk."""
         if self._lock.locked():
             time.sleep(_TURN_S)
-        if not self._lock.locked():
+        if self._lock.locked():
+            self._since += _TURN_EVERY_S
+        else:
             self._drain()
-            return
-        self._late_at = time.monotonic() + (_LATE_S if self._gave_turn else _TURN_AGAIN_S)
-        self._gave_turn = True
 
     def flush(self, patience: float) -> bool:
         """Whether all that was put before is in the file; waits so many seconds for the thread, on any but the server's."""
@@ -244,7 +245,6 @@ class JournalWriter:
                     self._turn_over(self._ring)
                 self._frame_some()
                 more = self._write()
-            self._late_at, self._gave_turn = time.monotonic() + _LATE_S, False
 
     def _turn_over(self, ring: Ring) -> None:
         """Go on in the next segment, between two records; a disk that has no room for one goes on being written to."""
