@@ -7,7 +7,7 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 
-.PHONY: demo test fidelity hunt faults bench bench-record lint types wheel clean
+.PHONY: demo test fidelity hunt faults bench bench-record soak lint types wheel clean
 
 # Replays the bundled recordings under the old and the fixed books. They differ: exit 1 is the success.
 demo: $(VENV)/demo
@@ -41,6 +41,10 @@ bench: $(VENV)/test
 # What recording costs a scheduler, by running requests, with the recorder on and off in turn.
 bench-record: $(VENV)/test
 	$(BIN)/python tests/bench_record.py $(ARGS)
+
+# A server that is recorded and not in turn for minutes: the same outputs, nothing dropped, memory flat.
+soak: $(VENV)/test
+	$(BIN)/python tests/soak.py $(ARGS)
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .

@@ -195,6 +195,16 @@ def test_results_without_a_tag_answer_the_oldest_launch() -> None:
     assert [numbers.answered(Thing()) for _ in range(3)] == [0, 1, None]
 
 
+def test_results_from_before_a_late_start_answer_none() -> None:
+    """With overlap one is under way, and processed behind the first launch that is numbered."""
+    numbers = Numbering(lambda n, _: None, late=True)
+    first, second = Thing(), Thing()
+    numbers.launch(first, True)
+    assert numbers.answered(Thing()) is None
+    numbers.launch(second, True)
+    assert [numbers.answered(first), numbers.answered(second)] == [0, 1]
+
+
 def test_objects_that_take_no_attributes_are_remembered() -> None:
     numbers = Numbering(lambda n, _: None)
     one, two = Slotted(), Slotted()

@@ -19,9 +19,10 @@ _serials = itertools.count(1)
 class Numbering:
     """The numbers of one recorder; an object that another one numbered, or a copy of one, is new to it."""
 
-    def __init__(self, announce: Callable[[int, Any], None]) -> None:
-        """`announce(number, req)` is called for every request object, when it is first seen."""
-        self._announce = announce
+    def __init__(self, announce: Callable[[int, Any], None], late: bool = False) -> None:
+        """`announce(number, req)` is called for every request object, when it is first seen. `late`: the scheduler has been
+        at work before, so that results of launches that nobody numbered may be on their way."""
+        self._announce, self._late = announce, late
         self._serial = next(_serials)
         self._on_request = f"_specdiff_qid{self._serial}"
         self._every_qid = every(self._on_request)
@@ -93,7 +94,9 @@ class Numbering:
     def answered(self, result: Any) -> int | None:
         """The launch that this result answers: by its tag, else the oldest one waiting; None where that is lost."""
         number = self._tag_of(result)
-        if number is None and self._unanswered:
+        if number is not None:
+            self._late = False  # results come in the order of their launches: those from before us are through
+        elif self._unanswered and not self._late:
             number = self._unanswered[0]
         if number is None:
             return None

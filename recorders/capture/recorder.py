@@ -57,7 +57,7 @@ class Recorder:
         self._max_bytes, self._max_steps = max_bytes, max_steps
         self.choice, self._veil = choice, None if choice.tokens else Veil()
         self.ended = False  # nothing more is to be recorded; whoever sees it closes this recorder
-        self.numbers = Numbering(self._announce)
+        self.numbers = Numbering(self._announce, late)
         self.named: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
         self.asked: tuple[int, int] | None = None  # the last (start, rows) asked of a capturer
         self.released = NONE64  # the committed length that the release under way asked for
