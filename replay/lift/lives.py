@@ -203,6 +203,18 @@ class Lives:
             steps: list[int] = getattr(request, self._stage.histogram)
             drafts = sum(i * count for i, count in enumerate(steps))
             self._tracks.put_parts(_HISTOGRAM, ref, sum(steps), drafts)
+        self._ends(ref, request)
+
+    def _ends(self, ref: int, request: Request) -> None:
+        """The recorded decision: by it go those who collect its rows and those who release its KV."""
+        table = self._tape.events[Kind.FINISH]
+        request.finished_reason = "recorded"
+        request.finished_len = present(table.finished_len[ref])
+        request.origin_input_ids = range(table.origin_len[ref])
+        request.output_ids = range(table.output_len[ref])
+        request.reasoning_tokens = present(table.reasoning_tokens[ref]) or 0
+        request.return_routed_experts = table.return_routed_experts[ref] == 1
+        request.routed_experts_start_len = present(table.start_len[ref]) or 0
 
     def _count(self, row: int, request: Request) -> None:
         for track, name in self._counts:
