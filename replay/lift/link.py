@@ -38,9 +38,9 @@ class Books:
 def compiled(surface: Surface) -> Books:
     code = {}
     for definition in surface.definitions:
-        tree = ast.parse(definition.text)
-        ast.increment_lineno(tree, definition.line - 1)  # tracebacks point near the place
-        code[definition.key] = compile(tree, f"<{surface.name} {definition.key}>", "exec")
+        above = "\n" * (definition.line - 1)  # tracebacks point near the place
+        name = f"<{surface.name} {definition.key}>"
+        code[definition.key] = compile(above + definition.text, name, "exec")
     return Books(surface, code)
 
 
