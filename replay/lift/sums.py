@@ -41,6 +41,11 @@ class Batches:
     def prepare(self, ref: int) -> Batch:
         return self._whole(Kind.PREPARE, ref)
 
+    def members(self, ref: int) -> Batch:
+        """The batch of a prepare with no lengths known: for a replay that leaves out what becomes of them."""
+        qids = self._tape.qids(Kind.PREPARE, ref)
+        return self._unknown(qids, len(qids))
+
     def launch(self, ref: int) -> None:
         """The lengths are refreshed where this sglang does so; then every accepted run lengthens its request."""
         table = self._tape.events[Kind.LAUNCH]
