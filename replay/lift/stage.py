@@ -121,7 +121,7 @@ class Stage:
         return made
 
     def draft_input(self, qids: Sequence[int]) -> DraftInput:
-        defaults = self.linked.fresh(self.linked.draft_defaults)
+        defaults = self.linked.draft_defaults.fresh()
         made: DraftInput = self.linked.types[DraftInput](Vector(qids), defaults)
         return made
 
@@ -151,7 +151,7 @@ class Stage:
 
     def _request(self, qid: int, rid: str) -> Request:
         linked = self.linked
-        defaults = linked.fresh(linked.request_defaults)
+        defaults = linked.request_defaults.fresh()
         request: Request = linked.types[Request](qid, rid, linked.record(qid), defaults)
         self.set_counters(request, UNKNOWN_LEN)
         return request

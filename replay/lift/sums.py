@@ -151,7 +151,8 @@ class Batches:
     def _unknown(self, qids: Sequence[int], size: int) -> Batch:
         """A batch seen for the first time after its extend; strangers fill it up to its size."""
         reqs = [self._stage.requests[qid] for qid in qids]
-        reqs += [self._stage.stranger()] * (size - len(reqs))
+        if size > len(reqs):
+            reqs += [self._stage.stranger()] * (size - len(reqs))
         batch = self._stage.batch(reqs, [UNKNOWN_LEN] * len(reqs))
         batch.seq_lens_sum = UNKNOWN_LEN
         batch.spec_info = self._stage.draft_input([request.qid for request in reqs])
