@@ -49,7 +49,8 @@ class Judge:
         self.columns, self.quantities = columns, tuple(quantities or Quantity)
         self._named = quantities is not None
         self.reference: Path = reference
-        self._ledger = ledger_of(columns, Toggles(columns), reference, self.quantities)
+        toggles = Toggles(columns, self.quantities)
+        self._ledger = ledger_of(columns, toggles, reference, self.quantities).only(self.quantities)
         self._expected = expected(self._ledger, self.quantities)
         self._found: dict[str, tuple[Finding, str | None]] = {}
 
@@ -83,7 +84,6 @@ class Judge:
             return Finding.SKIPPED, f"nothing could be compared of {', '.join(silent)}"
         return Finding.GOOD, None
 
-    def _against(self, books: Books) -> list[SeriesDiff]:
+    def _against(self, books: Books) -> tuple[SeriesDiff, ...]:
         ledger = ledger_of_books(self.columns, books, books.name, self.quantities)
-        found = diff(self.columns.recording, self._ledger, ledger)
-        return [one for one in found if one.quantity in self.quantities]
+        return diff(self.columns.recording, self._ledger, ledger)

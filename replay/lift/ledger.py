@@ -79,10 +79,10 @@ def lengths(columns: Columns, path: Lifted) -> Lengths:
 def ledger_of(
     columns: Columns, books: Books, path: str, wanted: Sequence[Quantity] = tuple(Quantity)
 ) -> Ledger:
-    """`wanted`: what else is computed on the way is in the ledger too."""
+    """`wanted`: of these quantities only."""
     require_seeds(columns.recording)
     tracks = _tracks(columns, books, wanted)
-    series = tuple(_series(quantity, columns.cells[quantity], tracks) for quantity in Quantity)
+    series = tuple(_series(quantity, columns.cells[quantity], tracks) for quantity in wanted)
     return Ledger(path, series, tracks.reasons, books.surface.unknown)
 
 

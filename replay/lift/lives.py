@@ -40,12 +40,13 @@ class Lives:
         ]
         self._launched: dict[int, dict[int, tuple[int, int] | None]] = {}  # by launch and qid
         self._results = tape.rows_of[Kind.RESULT]
-        self._tokens, self._tails = tape.once(tokens), TailRows(tape.recording)
-        if self._tails.left and not stage.has(Role.TAIL):
+        self._tokens, self._tails = tape.once(tokens), tape.once(TailRows)
+        self._tails_left = set(self._tails.rows)  # not played yet
+        if self._tails.rows and not stage.has(Role.TAIL):
             raise CannotRunError(
                 f"cannot run: {stage.books.name} commits nothing of a request that is decoded beside a prefill chunk, at "
                 "any place known; under speculation sglang does that from 0.5.19 on, and this recording has "
-                f"{len(self._tails.left)} such results"
+                f"{len(self._tails.rows)} such results"
             )
         for quantity in (Quantity.SPEC_VERIFY_CT, Quantity.SPEC_ACCEPTED_DRAFTS):
             if quantity not in stage.counters:
@@ -130,9 +131,9 @@ class Lives:
 
     def _tail(self, row: int) -> None:
         """If it was decoded beside a prefill chunk. Whether its token ends it is the recording's word."""
-        if row not in self._tails.left:
+        if row not in self._tails_left:
             return
-        self._tails.left.remove(row)
+        self._tails_left.remove(row)
         request, finish = self._arrives(row), self._tails.finish.get(row, GOES_ON)
 
         def decide() -> None:
