@@ -49,11 +49,11 @@ def replay(
 ) -> Tracks:
     """Everything these books compute. Raises CannotRunError where they need what a recording does not hold.
 
-    `wanted`: what is `optional` is left out where nobody wants it. `until`: the last event that counts.
+    `wanted`: of other quantities little is noted, and what is `optional` is not computed. `until`: the last event that counts.
     `tape`: of this recording, where several replays share it.
     """
     tape = tape or Tape.of(recording)
-    tracks = Tracks(tape)
+    tracks = Tracks(tape, frozenset(wanted))
     handlers = _handlers(Stage(books, recording), tape, tracks, optional(wanted))
     with _no_collector():
         _play(handlers, tape, until, lambda: watch is not None and watch(tracks))

@@ -17,7 +17,7 @@ from ..quantity import Quantity
 from ..seeds import require_seeds
 from ..spec import Lifted
 from .departure import Departure, Expected
-from .engine import Watch, optional, replay
+from .engine import Watch, replay
 from .link import Books
 from .open import books_of
 from .tape import Tape
@@ -103,7 +103,7 @@ def _replay(
 
 
 def _key(books: Books, wanted: Sequence[Quantity]) -> Hashable:
-    return ("lifted", books.surface.digest, optional(wanted))
+    return ("lifted", books.surface.digest, frozenset(wanted))
 
 
 def _series(quantity: Quantity, cells: Cells, tracks: Tracks) -> Series:

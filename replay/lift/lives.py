@@ -20,8 +20,8 @@ from .tailing import TailRows
 from .tape import Tape, present, tokens
 from .tracks import Place, Tracks
 
-# Tracks of the committed length, of the settled one and, where slots are counted, of the allocated one.
-_Books = tuple["array[int]", "array[int]", "array[int] | None"]
+# Tracks of the committed length, of the settled one and, where slots are counted, of the allocated one; as far as wanted.
+_Books = tuple["array[int] | None", "array[int] | None", "array[int] | None"]
 _HISTOGRAM = Place(Quantity.SPEC_HISTOGRAM, Kind.FINISH, False)
 
 
@@ -37,6 +37,7 @@ class Lives:
         self._counts = [
             (tracks.track(Place(quantity, Kind.RESULT, True)), attrgetter(name))
             for quantity, name in stage.counters.items()
+            if quantity in tracks.wanted
         ]
         self._launched: dict[int, dict[int, tuple[int, int] | None]] = {}  # by launch and qid
         self._results = tape.rows_of[Kind.RESULT]
@@ -69,7 +70,7 @@ class Lives:
                 Quantity.KV_ALLOCATED_LEN,
             )
         )
-        track, has_slots = self._tracks.track, kind in (Kind.PREPARE, Kind.FINISH)
+        track, has_slots = self._tracks.wanted_track, kind in (Kind.PREPARE, Kind.FINISH)
         return track(raw), track(settled), track(allocated) if has_slots else None
 
     def extend(self, ref: int) -> None:
@@ -186,12 +187,14 @@ class Lives:
         """Returns the committed lengths. Four times for every accepted run, so whole batches at once."""
         committed, settled, allocated = books
         raw = committed_lens(reqs)
-        _write(committed, rows, raw)
-        bare = [
-            length - request.claims if -LIMIT < length < LIMIT else length
-            for length, request in zip(raw, reqs, strict=True)
-        ]
-        _write(settled, rows, bare)
+        if committed is not None:
+            _write(committed, rows, raw)
+        if settled is not None:
+            bare = [
+                length - request.claims if -LIMIT < length < LIMIT else length
+                for length, request in zip(raw, reqs, strict=True)
+            ]
+            _write(settled, rows, bare)
         if allocated is not None:
             _write(allocated, rows, allocated_lens(reqs))
         return raw
