@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import gc
 import importlib
 import os
 import sys
@@ -106,4 +107,6 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def main() -> NoReturn:
+    # A command makes millions of objects, few of them garbage in circles, and ends: look for those seldom.
+    gc.set_threshold(200_000)
     sys.exit(run())

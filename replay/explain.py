@@ -69,55 +69,64 @@ def explain(toggles: Toggles, difference: SeriesDiff, old: Path, new: Path) -> E
     may be. Where neither side is rules, each is matched with sets of fixes, cell by cell: toggling from one that
     says what the old side says to one that says what the new side says explains the cell.
     """
+    places = torch.nonzero(difference.differs).flatten()
+    if not len(places):
+        return Explanation((), (), difference.differs)
     if not isinstance(old, FixSet) and not isinstance(new, FixSet):
-        return _explanation(difference, ALL, _Matched(toggles, difference))
+        return _explanation(difference, places, ALL, _Matched(toggles, difference, places))
     base, target = (old, difference.new) if isinstance(old, FixSet) else (new, difference.old)
     assert isinstance(base, FixSet)
     other = new if base is old else old
     candidates = base.fixes ^ other.fixes if isinstance(other, FixSet) else ALL
 
     def hits(toggled: frozenset[int]) -> Tensor:
-        return _says(toggles(base.fixes ^ toggled), target)
+        return _says(toggles(base.fixes ^ toggled)[target.quantity], target, places)
 
-    return _explanation(difference, candidates, hits)
+    return _explanation(difference, places, candidates, hits)
 
 
 def _explanation(
-    difference: SeriesDiff, candidates: frozenset[int], hits: Callable[[frozenset[int]], Tensor]
+    difference: SeriesDiff,
+    places: Tensor,
+    candidates: frozenset[int],
+    hits: Callable[[frozenset[int]], Tensor],
 ) -> Explanation:
-    """`hits(toggled)`: the cells (bool) that toggling these fixes explains."""
-    sets: list[frozenset[int]] = []
-    masks: list[Tensor] = []
+    """`places`: the differing cells; `hits(toggled)`: which of them (bool) toggling these fixes explains."""
+    found: dict[frozenset[int], Tensor] = {}
     for toggled in subsets(candidates):
-        hit = difference.differs & hits(toggled)
-        for smaller, mask in zip(sets, masks, strict=True):
+        hit = hits(toggled)
+        for smaller, mask in found.items():
             if smaller < toggled:
                 hit = hit & ~mask
         if hit.any():
-            sets.append(toggled)
-            masks.append(hit)
-    explained = torch.stack(masks).any(dim=0) if masks else torch.zeros_like(difference.differs)
-    return Explanation(tuple(sets), tuple(masks), difference.differs & ~explained)
+            found[toggled] = hit
+
+    def cells(chosen: Tensor) -> Tensor:
+        mask = torch.zeros_like(difference.differs)
+        mask[places] = chosen
+        return mask
+
+    none = torch.zeros(len(places), dtype=torch.bool)
+    explained = torch.stack([none, *found.values()]).any(dim=0)
+    return Explanation(tuple(found), tuple(map(cells, found.values())), cells(~explained))
 
 
-def _says(ledger: Ledger, target: Series) -> Tensor:
-    """Cells (bool) where this ledger has the target's value."""
-    series = ledger[target.quantity]
-    return series.captured & (series.values == target.values).all(dim=1)
+def _says(series: Series, target: Series, places: Tensor) -> Tensor:
+    """Of these cells, those (bool) where the one has the other's value."""
+    return series.captured[places] & (series.values[places] == target.values[places]).all(dim=1)
 
 
 class _Matched:
     """Cells explained where neither side is rules."""
 
-    def __init__(self, toggles: Toggles, difference: SeriesDiff) -> None:
-        self._nothing = torch.zeros_like(difference.differs)
-        some = bool(difference.differs.any())
-        self._sets = tuple(subsets(ALL)) if some else ()
-        self._old = {fixes: _says(toggles(fixes), difference.old) for fixes in self._sets}
-        self._new = {fixes: _says(toggles(fixes), difference.new) for fixes in self._sets}
+    def __init__(self, toggles: Toggles, difference: SeriesDiff, places: Tensor) -> None:
+        # One series stands for all sets that differ in nothing but fixes of other quantities.
+        self._series = {fixes: toggles(fixes)[difference.quantity] for fixes in subsets(ALL)}
+        distinct = set(self._series.values())
+        self._old = {series: _says(series, difference.old, places) for series in distinct}
+        self._new = {series: _says(series, difference.new, places) for series in distinct}
 
     def __call__(self, toggled: frozenset[int]) -> Tensor:
-        mask = self._nothing.clone()
-        for fixes in self._sets:
-            mask |= self._old[fixes] & self._new[fixes ^ toggled]
-        return mask
+        series = self._series
+        pairs = {(series[fixes], series[fixes ^ toggled]) for fixes in series}
+        return torch.stack([self._old[one] & self._new[other] for one, other in pairs]).any(dim=0)

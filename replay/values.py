@@ -53,7 +53,7 @@ def values(recording: str | Path, path: str, quantity: str, repo: str | None = N
 
 def values_of(recording: Recording, path: spec.Path, quantity: Quantity) -> Values:
     columns = Columns(recording)
-    series = ledger_of(columns, Toggles(columns, (quantity,)), path)[quantity]
+    series = ledger_of(columns, Toggles(columns, (quantity,)), path, (quantity,))[quantity]
     found = Values(str(path), quantity.value)
     for cell in np.flatnonzero(series.captured.numpy()).tolist():
         found[_key(recording, series, cell)] = _plain(value_of(series, cell))

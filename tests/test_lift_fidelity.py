@@ -17,9 +17,11 @@ from specdiff.recorders.schema import NONE32, NONE64, Kind
 from specdiff.replay import spec
 from specdiff.replay.columns.shared import Columns
 from specdiff.replay.explain import Toggles
+from specdiff.replay.lift.engine import replay
 from specdiff.replay.lift.ledger import ledger_of
 from specdiff.replay.lift.match import match, match_apart
 from specdiff.replay.lift.missing import CannotRunError
+from specdiff.replay.lift.tracks import UNSET, Place
 from specdiff.replay.quantity import Quantity as Q
 from test_fidelity import ERAS, SEED, fixes_of
 
@@ -230,3 +232,38 @@ def test_where_tokens_were_not_captured_only_the_finish_is_not_told() -> None:
         assert not difference.differs.any(), quantity
         if quantity not in (Q.FINISH, Q.INDEXER_TOPK):
             assert not difference.not_captured.any(), quantity
+
+
+@pytest.mark.parametrize("version", ["0.5.10", "0.5.23"])
+@pytest.mark.parametrize("name", BUNDLED)
+def test_what_is_left_out_changes_nothing_else(name: str, version: str) -> None:
+    """Played for one quantity alone, everything that is played comes out as it does among all."""
+    recording = bundled_recording(name)
+    with release(version) as source:
+        made = books(source)
+    try:
+        whole = replay(made, recording).values
+    except CannotRunError:  # 0.5.10 has no DFLASH and no mixed chunk
+        pytest.skip(f"{version} cannot run {name}")
+    for quantity in (Q.KV_COMMITTED_LEN, Q.SEQ_LENS_SUM, Q.FINISH, Q.ROUTED_EXPERTS):
+        alone = replay(made, recording, (quantity,)).values
+        assert {place for place in whole if place.quantity is quantity} <= alone.keys()
+        other = [place for place, values in alone.items() if values != whole[place]]
+        assert not other, (quantity, other)
+
+
+def test_a_prepare_that_goes_by_the_lengths_of_its_batch_needs_the_sums() -> None:
+    """None does. Where sums are left out, such a one computes nothing rather than something else."""
+    path, old = "srt/speculative/eagle_utils.py", "r.decode_batch_idx += 1"
+    new = "r.kv.kv_committed_len += int(batch.seq_lens.max())"
+    with release("0.5.23") as source:
+        made = books(Changed(source, path, "eagle_prepare_for_decode", old, new))
+    recording, place = (
+        bundled_recording("0.5.23-random"),
+        Place(Q.KV_COMMITTED_LEN, Kind.PREPARE, True),
+    )
+    whole, alone = (
+        replay(made, recording, wanted).values[place]
+        for wanted in (tuple(Q), (Q.KV_COMMITTED_LEN,))
+    )
+    assert UNSET not in whole and set(alone) == {UNSET}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from lifting import Changed, bundled_recording, files_of, lifted, release, write_tree
+from lifting import Changed, books, bundled_recording, files_of, lifted, release, write_tree
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import NO_VERDICT, run
 from specdiff.replay.lift.engine import replay
@@ -116,3 +117,25 @@ def test_a_file_that_cannot_be_read_says_which(tmp_path: Path) -> None:
 def test_every_name_that_is_promised_is_answered() -> None:
     settings = Settings(bundled_recording("0.5.23-random").run)
     assert stand_ins(settings, Capturer()).keys() == STAND_INS
+
+
+def test_a_replay_leaves_the_collector_as_it_was() -> None:
+    """Also one that fails midway."""
+    with release("0.5.23") as source:
+        made = books(
+            Changed(
+                source,
+                "srt/managers/schedule_batch.py",
+                "reset_for_retract",
+                "self.retraction_count += 1",
+                "self.nobody_knows_it += 1",
+            )
+        )
+    for enabled in (True, False):
+        (gc.enable if enabled else gc.disable)()
+        try:
+            with pytest.raises(CannotRunError, match="nobody_knows_it"):
+                replay(made, bundled_recording("0.5.23-random"))
+            assert gc.isenabled() is enabled
+        finally:
+            gc.enable()

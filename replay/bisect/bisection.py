@@ -73,4 +73,5 @@ def _inside(columns: Columns, change: Change, judge: Judge) -> Inside:
     if result.verdict is not Verdict.DIFFERS:  # `last` has no value at all where it shows
         result = compare(columns, judge.reference, shown, judge.quantities)
     quantity, first = earliest(result)
-    return Inside(result, role_changes(columns, last, shown, quantity, first.event))
+    roles = role_changes(columns, last, shown, judge.quantities, quantity, first.event)
+    return Inside(result, roles)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ..columns.shared import Columns
@@ -32,12 +32,16 @@ def role_changes(
     columns: Columns,
     before: Lifted,
     after: Lifted,
+    quantities: Sequence[Quantity],
     quantity: Quantity,
     event: int,
 ) -> tuple[RoleChange, ...]:
-    """Every role whose code differs, those that matter alone first. `quantity`, `event`: of the first divergence."""
+    """Every role whose code differs, those that matter alone first.
+
+    `quantities`: that were compared; `quantity`, `event`: of the first divergence.
+    """
     old, new = surface_of(before), surface_of(after)
-    values = expected(lifted(columns, before, (quantity,)), (quantity,))
+    values = expected(lifted(columns, before, quantities), (quantity,))
 
     def matters(role: Role) -> bool | None:
         try:

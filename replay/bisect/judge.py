@@ -13,8 +13,8 @@ from ..explain import Toggles
 from ..lift.departure import expected
 from ..lift.ledger import departs
 from ..lift.ledger import ledger_of as ledger_of_books
-from ..lift.link import Books
-from ..lift.open import books_of
+from ..lift.link import Books, compiled
+from ..lift.open import books_of, surface_of
 from ..quantity import Quantity
 from ..spec import Lifted, Path
 from ..verdict import ledger_of
@@ -49,24 +49,22 @@ class Judge:
         self.columns, self.quantities = columns, tuple(quantities or Quantity)
         self._named = quantities is not None
         self.reference: Path = reference
-        self._ledger = ledger_of(columns, Toggles(columns), reference, self.quantities)
+        toggles = Toggles(columns, self.quantities)
+        self._ledger = ledger_of(columns, toggles, reference, self.quantities).only(self.quantities)
         self._expected = expected(self._ledger, self.quantities)
         self._found: dict[str, tuple[Finding, str | None]] = {}
 
     def __call__(self, path: Lifted) -> Judged:
         """Raises UsageError where there is no such release or commit."""
         try:
-            books = books_of(path)
+            surface = surface_of(path)
         except NoVerdictError as error:
             return Judged(path, Finding.SKIPPED, None, str(error))
-        finding, why = self.of_books(books)
-        return Judged(path, finding, books.surface.digest, why)
-
-    def of_books(self, books: Books) -> tuple[Finding, str | None]:
-        digest = books.surface.digest
+        digest = surface.digest
         if digest not in self._found:
-            self._found[digest] = self._judge(books)
-        return self._found[digest]
+            self._found[digest] = self._judge(compiled(surface))
+        finding, why = self._found[digest]
+        return Judged(path, finding, digest, why)
 
     def num_compared(self, path: Lifted) -> int:
         """Values of the wanted quantities that both the reference and this path have: the whole path is replayed."""
@@ -86,7 +84,6 @@ class Judge:
             return Finding.SKIPPED, f"nothing could be compared of {', '.join(silent)}"
         return Finding.GOOD, None
 
-    def _against(self, books: Books) -> list[SeriesDiff]:
+    def _against(self, books: Books) -> tuple[SeriesDiff, ...]:
         ledger = ledger_of_books(self.columns, books, books.name, self.quantities)
-        found = diff(self.columns.recording, self._ledger, ledger)
-        return [one for one in found if one.quantity in self.quantities]
+        return diff(self.columns.recording, self._ledger, ledger)

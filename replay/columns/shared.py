@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -40,8 +40,8 @@ class Columns:
         return key in self._made
 
     @cached_property
-    def cells(self) -> dict[Quantity, Cells]:
-        return {quantity: cells_of(self.recording, quantity) for quantity in Quantity}
+    def cells(self) -> Mapping[Quantity, Cells]:
+        return _AllCells(self.recording)
 
     @cached_property
     def touches(self) -> Touches:
@@ -86,3 +86,15 @@ class Columns:
         if not len(self.touches.epoch):
             return torch.zeros_like(touch, dtype=torch.bool)
         return self.touches.epoch[touch.clamp(min=0)] == gaps_before(self.recording, event)
+
+
+class _AllCells(dict[Quantity, Cells]):
+    """By quantity, each made when first asked for."""
+
+    def __init__(self, recording: Recording) -> None:
+        super().__init__()
+        self._recording = recording
+
+    def __missing__(self, quantity: Quantity) -> Cells:
+        self[quantity] = made = cells_of(self._recording, quantity)
+        return made

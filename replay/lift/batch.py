@@ -8,7 +8,7 @@ from typing import Any
 from .missing import Missing
 from .request import Request
 from .scheduler import TokenPool
-from .settings import Settings
+from .settings import Algorithm
 from .standin import Quiet, StandIn
 from .vector import Vector
 
@@ -131,6 +131,7 @@ class Batch(StandIn):
     sampling_info = _Sampling()
     req_to_token_pool = Quiet("batch.req_to_token_pool")
     out_cache_loc = Quiet("batch.out_cache_loc")
+    forward_mode: object = DecodeMode()
     mix_running_indices: Vector | None = None
     # No book depends on these, and recordings do not hold them: read as absent.
     multimodal_inputs = None
@@ -146,7 +147,9 @@ class Batch(StandIn):
     is_spec_v2 = True
     has_grammar = False
 
-    def __init__(self, reqs: list[Request], seq_lens: list[int], settings: Settings) -> None:
+    def __init__(
+        self, reqs: list[Request], seq_lens: list[int], algorithm: Algorithm, tree: TreeCache
+    ) -> None:
         self.reqs = reqs
         self.decoding_reqs: list[Request] | None = None
         # Of an extend; its log probabilities are not recorded.
@@ -158,12 +161,10 @@ class Batch(StandIn):
         self.seq_lens_cpu: Vector | None = Vector(seq_lens)
         self.orig_seq_lens = Vector(seq_lens)
         self.seq_lens_sum: int | None = sum(seq_lens)
-        self.req_pool_indices = self.req_pool_indices_cpu = Vector(req.qid for req in reqs)
+        self.req_pool_indices = self.req_pool_indices_cpu = Vector([req.qid for req in reqs])
         self.spec_info: DraftInput | None = None
-        self.spec_algorithm = settings.algorithm
-        self.forward_mode = DecodeMode()
-        self.tree_cache = TreeCache(settings.page_size)
-        self.token_to_kv_pool_allocator = self.tree_cache.token_to_kv_pool_allocator
+        self.spec_algorithm, self.tree_cache = algorithm, tree
+        self.token_to_kv_pool_allocator = tree.token_to_kv_pool_allocator
 
     def batch_size(self) -> int:
         return len(self.reqs)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import gc
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from ...recorders.recording import Recording
@@ -19,8 +21,10 @@ from .tape import Tape
 from .tracks import Tracks
 from .turns import Turns
 
-_WATCHED = 2048  # events from one look to the next
+# Events before the first look and at most from one look to the next: ever longer, as most departures show early.
+_FIRST_LOOK, _LOOK = 64, 4096
 _ROWS = frozenset({Quantity.ROUTED_EXPERTS, Quantity.INDEXER_TOPK})
+_ALONE = frozenset({Quantity.FINISH, Quantity.SEQ_LENS_SUM})
 
 
 class Watch(Protocol):
@@ -32,7 +36,7 @@ class Watch(Protocol):
 def optional(wanted: Collection[Quantity]) -> frozenset[Quantity]:
     """Of the quantities that nothing else depends on and that cost: which ones are computed for these."""
     chosen = frozenset(wanted)
-    return (_ROWS if chosen & _ROWS else frozenset()) | (chosen & {Quantity.FINISH})
+    return (_ROWS if chosen & _ROWS else frozenset()) | (chosen & _ALONE)
 
 
 def replay(
@@ -45,22 +49,48 @@ def replay(
 ) -> Tracks:
     """Everything these books compute. Raises CannotRunError where they need what a recording does not hold.
 
-    `wanted`: what is `optional` is left out where nobody wants it. `until`: the last event that counts.
+    `wanted`: of other quantities little is noted, and what is `optional` is not computed. `until`: the last event that counts.
     `tape`: of this recording, where several replays share it.
     """
     tape = tape or Tape.of(recording)
-    tracks = Tracks(tape)
+    tracks = Tracks(tape, frozenset(wanted))
     handlers = _handlers(Stage(books, recording), tape, tracks, optional(wanted))
-    nothing: tuple[Handler, ...] = ()
-    for place, (kind, ref) in enumerate(tape):
-        for handle in handlers.get(kind, nothing):
-            handle(ref)
-        if place == until or (watch and place % _WATCHED == _WATCHED - 1 and watch(tracks)):
-            break
+    with _no_collector():
+        _play(handlers, tape, until, lambda: watch is not None and watch(tracks))
     return tracks
 
 
 Handler = Callable[[int], None]
+
+
+def _play(
+    handlers: dict[Kind, tuple[Handler, ...]],
+    tape: Tape,
+    until: int | None,
+    over: Callable[[], bool],
+) -> None:
+    look = _FIRST_LOOK
+    for place, (kind, ref) in enumerate(tape):
+        for handle in handlers[kind]:
+            handle(ref)
+        if place == until:
+            return
+        if place == look:
+            if over():
+                return
+            look += min(look, _LOOK)
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """A replay makes millions of objects and hardly a circle of them: looking for circles is a fifth of its time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _handlers(
@@ -68,28 +98,40 @@ def _handlers(
 ) -> dict[Kind, tuple[Handler, ...]]:
     """Who deals with the events of a kind, in order; a handler takes the event's row in the kind's table."""
     lives, batches = Lives(stage, tape, tracks), Batches(stage, tape, tracks)
-    rows, finishing = Rows(stage, tape, tracks), Finishing(stage, tape, tracks)
     releases = Releases(stage, tape, tracks)
     turns = Turns(stage, tape, tracks, releases)
-    decides = (finishing.result,) if Quantity.FINISH in wanted else ()
-    collects = (rows.finish,) if wanted & _ROWS else ()
+    # No prepare goes by the lengths of its batch: to one that did, they would be unknown, and what it makes of them too.
+    sums = Quantity.SEQ_LENS_SUM in wanted
+    prepared = batches.prepare if sums else batches.members
 
     def forget(_: int) -> None:
         stage.forget()
         batches.forget()
         turns.forget()
 
-    return {
-        Kind.EXTEND: (lives.extend, batches.extend),
-        Kind.PREPARE: (lambda ref: lives.prepare(ref, batches.prepare(ref)),),
-        Kind.LAUNCH: (lives.launch, batches.launch),
-        Kind.RESULT: (lives.result, *decides),
-        Kind.FILTER: (batches.filter,),
-        Kind.MERGE: (batches.merge,),
-        Kind.FINISH: (lives.finish, *collects),
-        Kind.RETRACT: (lives.retract,),
-        Kind.RELEASE: (releases.release,),
-        Kind.SESSION_SAVE: (turns.save,),
-        Kind.SESSION_RESTORE: (turns.restore,),
-        Kind.GAP: (forget,),
+    books: dict[Kind, Handler] = {
+        Kind.EXTEND: lives.extend,
+        Kind.PREPARE: lambda ref: lives.prepare(ref, prepared(ref)),
+        Kind.LAUNCH: lives.launch,
+        Kind.RESULT: lives.result,
+        Kind.FINISH: lives.finish,
+        Kind.RETRACT: lives.retract,
+        Kind.RELEASE: releases.release,
+        Kind.SESSION_SAVE: turns.save,
+        Kind.SESSION_RESTORE: turns.restore,
+        Kind.GAP: forget,
     }
+    lengths: dict[Kind, Handler] = {
+        Kind.EXTEND: batches.extend,
+        Kind.LAUNCH: batches.launch,
+        Kind.FILTER: batches.filter,
+        Kind.MERGE: batches.merge,
+    }
+    parts = [books]
+    if sums:
+        parts.append(lengths)
+    if Quantity.FINISH in wanted:
+        parts.append({Kind.RESULT: Finishing(stage, tape, tracks).result})
+    if wanted & _ROWS:
+        parts.append({Kind.FINISH: Rows(stage, tape, tracks).finish})
+    return {kind: tuple(part[kind] for part in parts if kind in part) for kind in Kind}

@@ -17,7 +17,7 @@ from ..quantity import Quantity
 from ..seeds import require_seeds
 from ..spec import Lifted
 from .departure import Departure, Expected
-from .engine import Watch, optional, replay
+from .engine import Watch, replay
 from .link import Books
 from .open import books_of
 from .tape import Tape
@@ -79,10 +79,10 @@ def lengths(columns: Columns, path: Lifted) -> Lengths:
 def ledger_of(
     columns: Columns, books: Books, path: str, wanted: Sequence[Quantity] = tuple(Quantity)
 ) -> Ledger:
-    """`wanted`: what else is computed on the way is in the ledger too."""
+    """`wanted`: of these quantities only."""
     require_seeds(columns.recording)
     tracks = _tracks(columns, books, wanted)
-    series = tuple(_series(quantity, columns.cells[quantity], tracks) for quantity in Quantity)
+    series = tuple(_series(quantity, columns.cells[quantity], tracks) for quantity in wanted)
     return Ledger(path, series, tracks.reasons, books.surface.unknown)
 
 
@@ -103,7 +103,7 @@ def _replay(
 
 
 def _key(books: Books, wanted: Sequence[Quantity]) -> Hashable:
-    return ("lifted", books.surface.digest, optional(wanted))
+    return ("lifted", books.surface.digest, frozenset(wanted))
 
 
 def _series(quantity: Quantity, cells: Cells, tracks: Tracks) -> Series:

@@ -38,10 +38,22 @@ class Books:
 def compiled(surface: Surface) -> Books:
     code = {}
     for definition in surface.definitions:
-        tree = ast.parse(definition.text)
-        ast.increment_lineno(tree, definition.line - 1)  # tracebacks point near the place
-        code[definition.key] = compile(tree, f"<{surface.name} {definition.key}>", "exec")
+        above = "\n" * (definition.line - 1)  # tracebacks point near the place
+        name = f"<{surface.name} {definition.key}>"
+        code[definition.key] = compile(above + definition.text, name, "exec")
     return Books(surface, code)
+
+
+class Defaults(dict[str, Any]):
+    """Literal starting values of attributes, by name."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        super().__init__(values)
+        self._own = [name for name, value in values.items() if isinstance(value, (list, dict))]
+
+    def fresh(self) -> dict[str, Any]:
+        """For one object: no list or dict is shared."""
+        return {**self, **{name: copy.copy(self[name]) for name in self._own}}
 
 
 class Linked:
@@ -80,8 +92,7 @@ class Linked:
     def record(self, pool_idx: int | None) -> Kv:
         """A `ReqKvInfo` of unknown lengths."""
         kv: Kv = self.types[Kv](pool_idx)
-        for name, value in self.fresh(self.kv_defaults).items():
-            kv.__dict__.setdefault(name, value)
+        kv.__dict__ = self.kv_defaults.fresh() | kv.__dict__
         return kv
 
     def _record(self) -> Kv:
@@ -91,14 +102,8 @@ class Linked:
         return kv
 
     def _slot(self, **given: Any) -> Slot:
-        slot: Slot = self.types[Slot](self.fresh(self._slot_defaults), self._record, given)
+        slot: Slot = self.types[Slot](self._slot_defaults.fresh(), self._record, given)
         return slot
-
-    def fresh(self, defaults: dict[str, Any]) -> dict[str, Any]:
-        return {
-            name: copy.copy(value) if isinstance(value, (list, dict)) else value
-            for name, value in defaults.items()
-        }
 
     def has(self, owner: str, member: str) -> bool:
         keys = self._books.surface.members.items()
@@ -151,12 +156,14 @@ class Linked:
             return builtins.property(made)
         return builtins.staticmethod(made) if definition.sort == "static" else made
 
-    def _defaults(self, owner: str) -> dict[str, Any]:
+    def _defaults(self, owner: str) -> Defaults:
         found = self._books.surface.defaults.items()
         texts = next((values for key, values in found if key.endswith(f":{owner}")), {})
         taken = vars(Request) if owner == "Req" else {}
-        return {
-            name: ast.literal_eval(text)
-            for name, text in texts.items()
-            if not isinstance(taken.get(name), builtins.property)
-        }
+        return Defaults(
+            {
+                name: ast.literal_eval(text)
+                for name, text in texts.items()
+                if not isinstance(taken.get(name), builtins.property)
+            }
+        )

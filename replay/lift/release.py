@@ -24,7 +24,7 @@ class Releases:
 
     def __init__(self, stage: Stage, tape: Tape, tracks: Tracks) -> None:
         self._stage, self._tape, self._tracks = stage, tape, tracks
-        self._tree = TreeCache(stage.settings.page_size)
+        self._tree = stage.tree
         self._named: dict[str, bool] = {}
         absent = [role for role in (Role.RELEASE, Role.COMMIT_LENGTH) if not stage.has(role)]
         if absent:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .standin import UNKNOWN_LEN, StandIn
@@ -153,3 +153,12 @@ class Grammar(StandIn):
 
     def is_terminated(self) -> bool:
         return self._done and self._left <= 0
+
+
+def committed_lens(reqs: Iterable[Request]) -> list[int]:
+    """Of a whole batch, as it is asked for at every step."""
+    return [request._kv.kv_committed_len for request in reqs]
+
+
+def allocated_lens(reqs: Iterable[Request]) -> list[int]:
+    return [request._kv.kv_allocated_len for request in reqs]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from ...recorders.schema import NONE64, Kind
 from ..quantity import Quantity
-from .request import Request
 from .roles import Role
 from .scheduler import Span
 from .stage import Stage
-from .tape import Tape, present
+from .tape import Tape
 from .tracks import Place, Tracks
 
 _COLLECTED = (
@@ -28,24 +27,11 @@ class Rows:
 
     def finish(self, ref: int) -> None:
         table = self._tape.events[Kind.FINISH]
-        request = self._decided(ref)
+        request = self._stage.requests[table.qid[ref]]
         for role, quantity, state, attribute in _COLLECTED:
             if self._stage.has(role) and getattr(table, state)[ref] != NONE64:
                 self._stage.call(role, self._stage.scheduler, request)
                 self._put(quantity, ref, getattr(request, attribute))
-
-    def _decided(self, ref: int) -> Request:
-        """The request with the recorded finish decision."""
-        table = self._tape.events[Kind.FINISH]
-        request = self._stage.requests[table.qid[ref]]
-        request.finished_reason = "recorded"
-        request.finished_len = present(table.finished_len[ref])
-        request.origin_input_ids = range(table.origin_len[ref])
-        request.output_ids = range(table.output_len[ref])
-        request.reasoning_tokens = present(table.reasoning_tokens[ref]) or 0
-        request.return_routed_experts = table.return_routed_experts[ref] == 1
-        request.routed_experts_start_len = present(table.start_len[ref]) or 0
-        return request
 
     def _put(self, quantity: Quantity, ref: int, rows: Span | None) -> None:
         place = Place(quantity, Kind.FINISH, False)

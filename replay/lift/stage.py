@@ -8,7 +8,7 @@ from typing import Any
 from ...recorders.recording import Recording
 from ...recorders.schema import VERSION
 from ..quantity import Quantity
-from .batch import Batch, DraftInput
+from .batch import Batch, DraftInput, TreeCache
 from .link import Books, Linked
 from .missing import CannotRunError, Missing
 from .request import Request
@@ -65,6 +65,7 @@ class Stage:
         self.linked = linked = Linked(books, self.settings)
         linked.types[Request].kv_is_optional = _kv_is_optional(linked)
         linked.types[Request].committed_on_kv = "kv_committed_len" in linked.kv_defaults
+        self.tree = TreeCache(self.settings.page_size)
         self.scheduler: Scheduler = linked.types[Scheduler]()
         self.future_map: FutureMap = linked.types[FutureMap](
             recording.run.needs_cpu_seq_lens, self.settings.algorithm
@@ -117,11 +118,13 @@ class Stage:
             ) from error
 
     def batch(self, reqs: list[Request], seq_lens: Sequence[int]) -> Batch:
-        made: Batch = self.linked.types[Batch](reqs, list(seq_lens), self.settings)
+        made: Batch = self.linked.types[Batch](
+            reqs, list(seq_lens), self.settings.algorithm, self.tree
+        )
         return made
 
     def draft_input(self, qids: Sequence[int]) -> DraftInput:
-        defaults = self.linked.fresh(self.linked.draft_defaults)
+        defaults = self.linked.draft_defaults.fresh()
         made: DraftInput = self.linked.types[DraftInput](Vector(qids), defaults)
         return made
 
@@ -151,7 +154,7 @@ class Stage:
 
     def _request(self, qid: int, rid: str) -> Request:
         linked = self.linked
-        defaults = linked.fresh(linked.request_defaults)
+        defaults = linked.request_defaults.fresh()
         request: Request = linked.types[Request](qid, rid, linked.record(qid), defaults)
         self.set_counters(request, UNKNOWN_LEN)
         return request

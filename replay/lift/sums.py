@@ -23,7 +23,6 @@ class Batches:
     def __init__(self, stage: Stage, tape: Tape, tracks: Tracks) -> None:
         self._stage, self._tape, self._tracks = stage, tape, tracks
         self._held: dict[int, Batch] = {}
-        self._accepted, self._mixes = tape.once(accepted), tape.once(_mixes)
         self._overlap = tape.recording.run.overlap
         if not self._overlap and not stage.has(Role.SEQ_LENS):
             self._give_up(f"{stage.books.name} runs no spec v2 without the overlap schedule")
@@ -40,6 +39,11 @@ class Batches:
 
     def prepare(self, ref: int) -> Batch:
         return self._whole(Kind.PREPARE, ref)
+
+    def members(self, ref: int) -> Batch:
+        """The batch of a prepare with no lengths known: for a replay that leaves out what becomes of them."""
+        qids = self._tape.qids(Kind.PREPARE, ref)
+        return self._unknown(qids, len(qids))
 
     def launch(self, ref: int) -> None:
         """The lengths are refreshed where this sglang does so; then every accepted run lengthens its request."""
@@ -83,9 +87,9 @@ class Batches:
         table = self._tape.events[Kind.LAUNCH]
         if table.mode[ref] != Mode.DECODE:
             return batch.seq_lens
-        launch = table.launch[ref]
+        launch, grows_by = table.launch[ref], self._tape.once(accepted)
         return Vector(
-            length + self._accepted.get((launch, req.qid), UNKNOWN_LEN)
+            length + grows_by.get((launch, req.qid), UNKNOWN_LEN)
             for length, req in zip(batch.seq_lens, batch.reqs, strict=True)
         )
 
@@ -114,7 +118,7 @@ class Batches:
         if mine is None:
             mine = self._unknown(together[: len(together) - len(other.reqs)], 0)
         self._held[table.batch[ref]] = mine
-        if ref in self._mixes:
+        if ref in self._tape.once(_mixes):
             self._mix(mine, other)
         else:
             self._try(Role.MERGE, mine, other)
@@ -146,7 +150,8 @@ class Batches:
     def _unknown(self, qids: Sequence[int], size: int) -> Batch:
         """A batch seen for the first time after its extend; strangers fill it up to its size."""
         reqs = [self._stage.requests[qid] for qid in qids]
-        reqs += [self._stage.stranger()] * (size - len(reqs))
+        if size > len(reqs):
+            reqs += [self._stage.stranger()] * (size - len(reqs))
         batch = self._stage.batch(reqs, [UNKNOWN_LEN] * len(reqs))
         batch.seq_lens_sum = UNKNOWN_LEN
         batch.spec_info = self._stage.draft_input([request.qid for request in reqs])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ...recorders.recording import Recording
 from ...recorders.schema import Kind
 from ..decisions import decisions
 from ..tails import tails
+from .tape import Tape
 
 
 class TailRows:
@@ -15,7 +15,8 @@ class TailRows:
     is played at its finish.
     """
 
-    def __init__(self, recording: Recording) -> None:
+    def __init__(self, tape: Tape) -> None:
+        recording = tape.recording
         answered = tails(recording).answered
         self.launch: list[int] = recording.results.launch[recording.owner(Kind.RESULT)].tolist()
         made = decisions(recording)
@@ -27,4 +28,4 @@ class TailRows:
         self.ended: dict[int, int] = {
             finish: row for row, finish in self.finish.items() if finish >= 0
         }
-        self.left: set[int] = set(answered.nonzero()[0].tolist())  # not played yet
+        self.rows = frozenset[int](answered.nonzero()[0].tolist())

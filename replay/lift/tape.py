@@ -11,6 +11,7 @@ from ...recorders.recording import Recording, row_starts
 from ...recorders.schema import EVENT_TABLES, NONE32, NONE64, ROW_TABLES, Kind
 
 T = TypeVar("T")
+_KINDS = {int(kind): kind for kind in Kind}
 
 
 class Table:
@@ -46,7 +47,7 @@ class Tape:
             Table(recording.requests),
             list(
                 zip(
-                    map(Kind, recording.events.kind.tolist()),
+                    map(_KINDS.__getitem__, recording.events.kind.tolist()),
                     recording.events.ref.tolist(),
                     strict=True,
                 )

@@ -30,10 +30,12 @@ class Place(NamedTuple):
 class Tracks:
     """Rows where nothing was noted were not captured. `reasons`: why a quantity never was, in a sentence.
 
+    `wanted`: the quantities that somebody will ask for; of others there need be nothing.
     `values`: int64, the parts of one row (as in `PARTS`) after those of the row before; None is NONE64.
     """
 
     tape: Tape
+    wanted: frozenset[Quantity] = frozenset(Quantity)
     values: dict[Place, array[int]] = field(default_factory=dict)
     reasons: dict[Quantity, str] = field(default_factory=dict)
 
@@ -43,6 +45,10 @@ class Tracks:
             rows = self.tape.size(place.kind, per_batch=place.quantity is Quantity.SEQ_LENS_SUM)
             self.values[place] = array("q", [UNSET]) * (rows * place.parts)
         return self.values[place]
+
+    def wanted_track(self, place: Place) -> array[int] | None:
+        """None where nobody will ask for it."""
+        return self.track(place) if place.quantity in self.wanted else None
 
     def put(self, place: Place, row: int, value: int | None) -> None:
         """A length that depends on something unknown is left out."""
