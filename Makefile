@@ -34,9 +34,10 @@ hunt: $(VENV)/test
 faults: $(VENV)/test
 	SPECDIFF_FAULTS=full $(BIN)/python -m pytest $(ARGS) tests/test_faults_*.py
 
-# How long it takes to load a release, beside a plain ast.parse of the same files.
+# How long it takes to load a release, beside a plain ast.parse of the same files; what a recorded step costs.
 bench: $(VENV)/test
 	$(BIN)/python tests/bench_lift.py $(ARGS)
+	$(BIN)/python tests/bench_durability.py
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .

@@ -52,7 +52,7 @@ def test_a_scheduler_killed_under_load_is_recorded_up_to_its_end(
     durability: str, tmp_path: Path, tell: Tell
 ) -> None:
     chance, counts = random.Random(durability), Counter[str]()
-    for trial in range(15):
+    for trial in range(10):
         folder = tmp_path / str(trial)
         recording, at = _killed(folder, durability, chance.uniform(0.1, 2.5))
         check_books(recording)
