@@ -34,9 +34,10 @@ hunt: $(VENV)/test
 faults: $(VENV)/test
 	SPECDIFF_FAULTS=full $(BIN)/python -m pytest $(ARGS) tests/test_faults_*.py
 
-# How long it takes to load a release, beside a plain ast.parse of the same files.
+# How long it takes to load a release, beside a plain ast.parse of the same files; what a recorded step costs.
 bench: $(VENV)/test
 	$(BIN)/python tests/bench_lift.py $(ARGS)
+	$(BIN)/python tests/bench_durability.py
 
 # What recording costs a scheduler, by running requests, with the recorder on and off in turn.
 bench-record: $(VENV)/test

@@ -102,7 +102,13 @@ def _whole(recording: Recording) -> Iterator[tuple[str, str]]:
             f" (first: {stats.first_exception})" if stats.exceptions else ""
         )
         yield "recorder", f"{stats.dropped} events dropped, {errors}, {_cost(recording)}"
-    yield "whole", recording.damage or "yes"
+    yield "whole", recording.damage or _up_to(recording)
+
+
+def _up_to(recording: Recording) -> str:
+    if recording.stats is not None and recording.stats.closed:
+        return "yes"
+    return "up to its last write: the process was killed, or could not write on"
 
 
 def _cost(recording: Recording) -> str:

@@ -27,7 +27,7 @@ NUMBERS = struct.Struct(
     "<qqqq"
 )  # handed over, committed, last sign of life, end of the last standstill
 STAMP = struct.Struct("<q")  # one per record: when it had been handed over
-STANDSTILL_NS = 25_000_000
+STANDSTILL_NS = 15_000_000
 STATS = Stats(0, 0, 0, None, None, None, None, 0, False)
 
 

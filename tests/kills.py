@@ -26,9 +26,9 @@ class Killed:
     journal: Path
     num_handed: int
     num_committed: int
-    num_older: int  # than 50 ms when it was killed
+    num_older: int  # than 50 ms at its last sign of life
     stamps: list[int]
-    at_ns: int
+    at_ns: int  # its last sign of life: from there to the kill it did not run
     ran: bool  # up to its end: nobody stopped it, and the machine gave it its turns
 
     def lag_ms(self, num_found: int) -> float:
@@ -56,8 +56,8 @@ class Load:
         seen.shared.close()
         clock.unlink()
         ran = at - seen.alive < STANDSTILL_NS and at - seen.stood_still > PROMISE_NS + STANDSTILL_NS
-        older = sum(stamp <= at - PROMISE_NS for stamp in stamps)
-        return Killed(journal, seen.handed, seen.committed, older, stamps, at, ran)
+        older = sum(stamp <= seen.alive - PROMISE_NS for stamp in stamps)
+        return Killed(journal, seen.handed, seen.committed, older, stamps, seen.alive, ran)
 
     def _ask(self, line: str) -> str:
         assert self._process.stdin is not None

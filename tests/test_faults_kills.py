@@ -28,15 +28,18 @@ def test_whenever_it_is_killed_nothing_older_is_lost(
 ) -> None:
     records, chance = records_of(hdf5.load(RECORDING), TIMES), random.Random(durability)
     counts: Counter[str] = Counter()
-    wanted = trials(10, 200)
+    wanted, num_stopped = trials(10, 200), 0
     with load(RECORDING, TIMES) as process:
         while counts.total() < wanted:
             killed = _kill(process, tmp_path, durability, chance)
             num_found = _check_recovered(killed, records, tmp_path)
-            if killed.ran:
+            if killed.ran or durability == EVERY_STEP:
                 _check_nothing_older_is_lost(killed, durability, num_found)
                 counts["whole" if num_found == killed.num_handed else "whole but for its end"] += 1
-    tell(f"SIGKILL, durability {durability}", counts)
+            else:
+                num_stopped += 1
+    others = f"; in {num_stopped} more the process had been stopped, or got no processor, for 15 ms"
+    tell(f"SIGKILL, durability {durability}{others if num_stopped else ''}", counts)
 
 
 def _kill(process: Load, folder: Path, durability: str, chance: random.Random) -> Killed:
@@ -62,6 +65,7 @@ def _check_recovered(killed: Killed, records: list[Record], folder: Path) -> int
 
 def _check_nothing_older_is_lost(killed: Killed, durability: str, num_found: int) -> None:
     lag = killed.lag_ms(num_found)
-    assert num_found >= killed.num_older, f"lost what was handed over {lag:.0f} ms before the kill"
+    if killed.ran:
+        assert num_found >= killed.num_older, f"lost what was handed over {lag:.0f} ms before it"
     if durability == EVERY_STEP:
         assert num_found >= killed.num_committed, f"lost a step, {lag:.0f} ms before the kill"
