@@ -27,8 +27,8 @@ def step_of(num_requests: int) -> list[tuple[Kind, bytes]]:
     made = []
     for kind, blob in ((Kind.PREPARE, b""), (Kind.LAUNCH, b""), (Kind.RESULT, bytes(16))):
         values = [0] * (NUM_FIELDS[kind] - 1) + [num_requests]
-        rows = [5] * (ROW_WIDTH[kind] * num_requests)
-        made.append((kind, pack_event(kind, 1, 1, values, rows, blob * num_requests)))
+        columns = [[5] * num_requests] * ROW_WIDTH[kind]
+        made.append((kind, pack_event(kind, 1, 1, values, columns, blob * num_requests)))
     return made
 
 

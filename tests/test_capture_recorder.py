@@ -131,6 +131,15 @@ def test_failing_probe_is_counted_and_the_server_goes_on(
     assert len(caplog.records) == 1
 
 
+def test_exception_that_cannot_be_printed_stays_ours(recorder: Recorder) -> None:
+    class Unprintable(Exception):
+        def __str__(self) -> str:
+            raise ValueError("no words")
+
+    assert hook(recorder, lambda: 3, Probe(nothing_before, raising(Unprintable())))() == 3
+    assert (recorder.exceptions, recorder.first_exception) == (1, "Unprintable")
+
+
 def test_after_is_skipped_when_before_failed(recorder: Recorder) -> None:
     probe = Probe(raising(ValueError()), raising(AssertionError("must not run")))
     hook(recorder, lambda: None, probe)()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
@@ -213,7 +214,11 @@ class Recorder:
         """Count an exception of the recorder, log the first; the server never sees it."""
         self.exceptions += 1
         if self.first_exception is None:
-            self.first_exception = f"{type(error).__name__}: {error}"
+            self.first_exception = type(error).__name__
+            with contextlib.suppress(
+                Exception
+            ):  # one that cannot be printed is counted all the same
+                self.first_exception += f": {error}"
             logger.warning("specdiff: the recorder failed, the server goes on", exc_info=error)
 
     def stats(self, closed: bool) -> Stats:
