@@ -26,15 +26,19 @@ def outputs(recording: Recording, qids: Iterable[int]) -> dict[int, NDArray[np.i
     start = row_starts(results.num_tokens)[owner] + within * width
     live = np.flatnonzero((rows.finished != 1) & (rows.is_retracted != 1))
     by_qid = live[np.argsort(rows.qid[live], kind="stable")]
+    epoch = _gaps_before(recording, Kind.RESULT)[owner]
     ends = _ends(recording)
     found = {}
     for qid in qids:
         low, high = np.searchsorted(rows.qid[by_qid], (qid, qid + 1))
         mine = by_qid[low:high]
         before = rows.output_len[mine].astype(np.int64)
-        # What an extend brought is seen from what comes after: all but the last chunk of a prompt bring nothing.
-        after = np.append(before[1:], ends.get(qid, before[-1] if len(before) else 0))
-        count = np.where(rows.accept_len[mine] == NONE32, after - before, _emitted(recording, mine))
+        # What an extend brought is seen from what comes after: all but the last chunk of a prompt bring nothing. Across
+        # a gap it cannot be seen.
+        end = ends.get(qid, (UNKNOWN, UNKNOWN))
+        after, later = np.append(before[1:], end[0]), np.append(epoch[mine][1:], end[1])
+        extended = np.where(later == epoch[mine], after - before, 0)
+        count = np.where(rows.accept_len[mine] == NONE32, extended, _emitted(recording, mine))
         count = np.where((count < 0) | (count > width[mine]), 0, count)
         tokens = np.full(int((before + count).max(initial=0)), UNKNOWN)
         for at, first, many in zip(before, start[mine], count, strict=True):
@@ -49,7 +53,17 @@ def _emitted(recording: Recording, rows: NDArray[np.int64]) -> NDArray[np.int64]
     return np.where(told == NONE32, table.accept_len[rows], told)
 
 
-def _ends(recording: Recording) -> dict[int, int]:
-    """Outputs at the finish, by request."""
+def _ends(recording: Recording) -> dict[int, tuple[int, int]]:
+    """By request: outputs at the finish, and gaps before it."""
     finishes = recording.finishes
-    return dict(zip(finishes.qid.tolist(), finishes.output_len.tolist(), strict=True))
+    gaps = _gaps_before(recording, Kind.FINISH).tolist()
+    values = zip(finishes.output_len.tolist(), gaps, strict=True)
+    return dict(zip(finishes.qid.tolist(), values, strict=True))
+
+
+def _gaps_before(recording: Recording, kind: Kind) -> NDArray[np.int64]:
+    """Per event of the kind."""
+    found: NDArray[np.int64] = np.searchsorted(
+        recording.event_of(Kind.GAP), recording.event_of(kind)
+    )
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ import numpy as np
 import pytest
 
 from gaps import without
+from lifting import bundled_recording
 from specdiff.cli.main import BROKEN, DIFFERS, NO_VERDICT, SAME, USAGE, run
 from specdiff.fixtures import make_served
+from specdiff.fixtures.rig.script import token
 from specdiff.recorders import hdf5
 from specdiff.recorders.recording import Recording
 from specdiff.recorders.schema import NONE64, Kind, Reason
@@ -28,7 +31,7 @@ from specdiff.replay.reconcile.reconcile import FactResult, Reconciled, reconcil
 from specdiff.replay.verdict import Verdict
 
 OLD, NEW = "0.5.12", "0.5.23"
-RID = "http-3-0"  # asked for everything, and got it
+RID, OTHER = "http-3-16", "http-3-8"  # asked for everything, and got it whole; another
 Answer = dict[str, Any]
 
 
@@ -42,11 +45,13 @@ def answers(release: str) -> list[Any]:
 
 
 def answer(release: str, rid: str = RID) -> Answer:
-    """That of one request, whatever its form."""
+    """That of one request, whatever its form; of a stream the last event."""
     flat = [
         one for line in answers(release) for one in (line if isinstance(line, list) else [line])
     ]
-    return next(one for one in flat if (one.get("meta_info") or one).get("id") == rid)
+    last: Answer
+    *_, last = (one for one in flat if (one.get("meta_info") or one).get("id") == rid)
+    return last
 
 
 def held(
@@ -106,10 +111,12 @@ def _shorter(name: str) -> Callable[[Answer], None]:
     return change
 
 
-def _row_less(name: str) -> Callable[[Answer], None]:
+def _row_less(name: str, values: int = 2 * 2) -> Callable[[Answer], None]:
+    """2 layers, top 2."""
+
     def change(one: Answer) -> None:
         raw = base64.b64decode(one["meta_info"][name])
-        one["meta_info"][name] = base64.b64encode(raw[: -4 * 2 * 2]).decode()  # 2 layers, top 2
+        one["meta_info"][name] = base64.b64encode(raw[: -4 * values]).decode()
 
     return change
 
@@ -153,7 +160,7 @@ def _token(values: list[int]) -> None:
 
 
 FALSE: dict[str, tuple[Callable[[Answer], None], set[Fact]]] = {
-    "length for stop": (_finish(type="length", length=9), {Fact.FINISH_REASON}),
+    "another end": (_finish(type="abort"), {Fact.FINISH_REASON}),
     "text for token": (_finish(type="stop", matched="7"), {Fact.FINISH_REASON}),
     "prompt": (_plus("prompt_tokens"), {Fact.PROMPT_TOKENS, Fact.TRAINER}),
     "completion": (_plus("completion_tokens"), {Fact.COMPLETION_TOKENS}),
@@ -169,6 +176,7 @@ FALSE: dict[str, tuple[Callable[[Answer], None], set[Fact]]] = {
     "logprobs": (_shorter("output_token_logprobs"), {Fact.LOGPROBS}),
     "hidden states": (_shorter("hidden_states"), {Fact.HIDDEN_STATES}),
     "a row less": (_row_less("routed_experts"), {Fact.EXPERTS_ROWS, Fact.TRAINER}),
+    "a part of a row less": (_row_less("routed_experts", 1), {Fact.EXPERTS_ROWS}),
     "another expert": (_another_expert("routed_experts"), {Fact.EXPERTS}),
     "an index row less": (_row_less("indexer_topk"), {Fact.INDEXER_ROWS}),
     "another index": (_another_expert("indexer_topk"), {Fact.INDEXER}),
@@ -178,7 +186,7 @@ FALSE: dict[str, tuple[Callable[[Answer], None], set[Fact]]] = {
 @pytest.mark.parametrize("what", FALSE)
 def test_what_a_client_was_told_falsely_is_named(what: str, tmp_path: Path) -> None:
     change, facts = FALSE[what]
-    true, false = answer(NEW, "http-3-6"), answer(NEW)
+    true, false = answer(NEW, OTHER), answer(NEW)
     change(false)
     found = held(tmp_path, true, false)
     assert differing(found) == facts
@@ -188,6 +196,21 @@ def test_what_a_client_was_told_falsely_is_named(what: str, tmp_path: Path) -> N
     if what in ("another id", "another expert"):
         (first,) = of(found, next(iter(facts))).differences
         assert str(first.told).endswith("(token 2)" if what == "another id" else "(row 3)")
+
+
+def test_padding_is_as_told(tmp_path: Path) -> None:
+    """Where a row has fewer than k, sglang pads with -1; such rows are stored in four unsigned bytes."""
+    recording, one = hdf5.load(path(NEW)), answer(NEW)
+    finishes = recording.finishes
+    (row,) = np.flatnonzero(finishes.qid == recording.rids.index(RID))
+    indexer = recording.indexer.astype(np.uint32)
+    indexer[int(finishes.indexer_stored[:row].sum()), 0, 0] = 2**32 - 1
+    told = np.frombuffer(base64.b64decode(one["meta_info"]["indexer_topk"]), dtype="<i4").copy()
+    told[0] = -1
+    padded = dataclasses.replace(recording, indexer=indexer)
+    assert differing(held(tmp_path, one, recording=padded)) == {Fact.INDEXER}
+    one["meta_info"]["indexer_topk"] = base64.b64encode(told.tobytes()).decode()
+    assert not differing(held(tmp_path, one, recording=padded))
 
 
 def test_every_fact_is_falsified_here() -> None:
@@ -214,6 +237,24 @@ def test_each_form_of_a_response_is_read(rid: str, lacks: set[Fact], tmp_path: P
     assert (Fact.SPEC_VERIFY_CT in compared(found)) == (Fact.SPEC_VERIFY_CT not in lacks)
 
 
+@pytest.mark.parametrize(
+    ("rid", "ends"), [("completion-1", Reason.STOP_TOKEN), ("chat-0", Reason.STOP_STRING)]
+)
+def test_what_stopped_it_is_read_from_other_forms_too(
+    rid: str, ends: Reason, tmp_path: Path
+) -> None:
+    recording, one = hdf5.load(path(NEW)), answer(NEW, rid)
+    (sent,) = np.flatnonzero(recording.sents.qid == recording.rids.index(rid))
+    assert recording.sents.reason[sent] == ends
+    assert not differing(held(tmp_path, one))
+    one["choices"][0]["finish_reason"] = (
+        "tool_calls"  # what a chat that was stopped is told where it called a tool
+    )
+    assert not differing(held(tmp_path, one))
+    one["choices"][0]["matched_stop"] = 7 if ends is Reason.STOP_STRING else "t0007"
+    assert differing(held(tmp_path, one)) == {Fact.FINISH_REASON}
+
+
 def test_several_choices_are_of_several_requests(tmp_path: Path) -> None:
     (several,) = (one for one in answers(NEW) if "choices" in one and len(one["choices"]) == 2)
     found = held(tmp_path, several)
@@ -223,17 +264,14 @@ def test_several_choices_are_of_several_requests(tmp_path: Path) -> None:
 
 
 def test_what_has_no_counterpart_is_named_and_counted(tmp_path: Path) -> None:
-    one, twice, alien = answer(NEW), answer(NEW, "http-3-6"), answer(NEW, "http-3-1")
+    one, twice, alien = answer(NEW), answer(NEW, OTHER), answer(NEW, "http-3-1")
     alien["meta_info"]["id"] = "elsewhere"
     found = held(tmp_path, one, twice, {"error": {"message": "no"}}, alien, twice)
-    assert found.unknown == (("elsewhere", 4),) and found.ambiguous == ("http-3-6",)
+    assert found.unknown == (("elsewhere", 4),) and found.ambiguous == (OTHER,)
     assert found.unnamed == (3,) and found.num_matched == 1 and found.num_responses == 4
     recording = hdf5.load(path(NEW))
     ended = {recording.rids[qid] for qid in recording.finishes.qid}
-    assert set(found.unanswered) >= {rid for rid in ended if rid.startswith("http")} - {
-        RID,
-        "http-3-6",
-    }
+    assert set(found.unanswered) >= {rid for rid in ended if rid.startswith("http")} - {RID, OTHER}
     assert found.health_checks == 1 and not any("HEALTH" in rid for rid in found.unanswered)
     assert found.verdict(complete=False) is Verdict.SAME
     assert found.verdict(complete=True) is Verdict.DIFFERS
@@ -248,19 +286,34 @@ def test_an_abort_in_the_queue_was_sent_nothing_by_the_scheduler(tmp_path: Path)
     assert "aborted while it waited" in next(iter(of(found, Fact.OUTPUT_IDS).not_compared))
 
 
-def test_a_stream_in_parts_is_put_together(tmp_path: Path) -> None:
-    """As with `--stream-output`: each event has the new ids only, the last one the counts."""
-    last = answer(NEW)
-    ids = last["output_ids"]
-    parts = [json.loads(json.dumps(last)) for _ in range(2)]
-    for part, piece in zip(parts, (ids[:2], ids[2:5]), strict=True):
-        part["output_ids"], part["meta_info"]["finish_reason"] = piece, None
-    last["output_ids"] = ids[5:]
-    found = held(tmp_path, *parts, last)
-    assert not differing(found) and of(found, Fact.TOKEN_IDS).num_compared == 1
-    assert found.num_parts == 2 and found.num_responses == 1
-    assert held(tmp_path, *parts).unfinished == (RID,)
-    assert Fact.OUTPUT_IDS in differing(held(tmp_path, last))
+def _stream(rid: str) -> list[Answer]:
+    return [one for one in answers(NEW) if "meta_info" in one and one["meta_info"]["id"] == rid]
+
+
+def test_a_stream_that_tells_what_is_new_is_put_together(tmp_path: Path) -> None:
+    """That server ran with --incremental-streaming-output: ids and log probabilities come in slices."""
+    events = _stream("http-3-0")
+    assert len(events) > 3 and events[0]["meta_info"]["finish_reason"] is None
+    found = held(tmp_path, *events)
+    assert not differing(found) and {Fact.TOKEN_IDS, Fact.LOGPROBS} <= compared(found)
+    assert found.num_parts == len(events) - 1 and found.num_responses == 1
+    assert held(tmp_path, *events[:-1]).unfinished == ("http-3-0",)
+    events[1]["output_ids"][0] += 1
+    assert differing(held(tmp_path, *events)) == {Fact.TOKEN_IDS}
+    del events[1]
+    lost = {Fact.OUTPUT_IDS, Fact.TOKEN_IDS, Fact.LOGPROBS, Fact.TRAINER}
+    assert differing(held(tmp_path, *events)) == lost
+
+
+def test_a_stream_that_tells_all_each_time_is_not(tmp_path: Path) -> None:
+    """As servers do by default: an event before the last, made of the last, has the first of its ids and counts."""
+    last, before = answer(NEW), answer(NEW)
+    before["output_ids"], before["meta_info"]["finish_reason"] = before["output_ids"][:3], None
+    before["meta_info"]["output_token_logprobs"] = before["meta_info"]["output_token_logprobs"][:3]
+    found = held(tmp_path, before, last)
+    assert not differing(found) and compared(found) == set(Fact)
+    last["output_ids"].pop()  # not as many as it says, and yet no slice
+    assert differing(held(tmp_path, before, last)) == {Fact.OUTPUT_IDS, Fact.TRAINER}
 
 
 def test_what_an_older_format_lacks_is_not_compared(tmp_path: Path) -> None:
@@ -302,6 +355,23 @@ def test_output_tokens_are_those_that_the_results_brought() -> None:
     assert not any((found[qid] == UNKNOWN).any() for qid in finishes.qid)
     assert set(recording.sents.reason) >= {Reason.LENGTH, Reason.STOP_TOKEN}
     assert (finishes.finished_len != NONE64).any()
+
+
+@pytest.mark.parametrize(
+    "name", ["0.5.10-random", "0.5.13-chunked", "0.5.16-adaptive-random", "0.5.23-mixed"]
+)
+def test_output_tokens_are_those_of_the_script_wherever_events_are_lost(name: str) -> None:
+    """What the rig's worker says is a function of request and position. What is lost is not known, never another token."""
+    recording, draw = bundled_recording(name), random.Random(1)
+    size = len(recording.events.kind)
+    cuts = [draw.randrange(size) for _ in range(25)]
+    for part in (recording, *(without(recording, at, at + draw.randint(1, 9)) for at in cuts)):
+        found = outputs(part, range(len(part.rids)))
+        for qid, tokens in found.items():
+            known = np.flatnonzero(tokens != UNKNOWN)
+            said = [token(part.rids[qid], at) for at in known.tolist()]
+            assert tokens[known].tolist() == said
+        assert sum(len(tokens) for tokens in found.values()) > 50
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from ...recorders.errors import RecordingError
-from .facts import Fact
+from .facts import Fact, Ints, Value
 from .response import Reader, Response
 
 
@@ -70,10 +71,22 @@ def _sorted(found: Iterable[Response]) -> Responses:
 
 
 def _joined(parts: list[Response], last: Response) -> Response:
-    """A stream tells everything so far each time, or only what is new: then its ids are put together."""
-    told = last.says.values.get(Fact.COMPLETION_TOKENS)
+    """A stream tells everything so far each time, or only what is new: then its lists are put together."""
     events = [*parts, last]
     ids = [one.output_ids for one in events if one.output_ids is not None]
-    if not parts or last.output_ids is None or len(last.output_ids) == told:
-        return last
-    return last.with_ids(np.concatenate(ids))
+    if parts and ids and not _all_told(ids, last.says.values.get(Fact.COMPLETION_TOKENS)):
+        last = last.with_ids(np.concatenate(ids))
+    counts = [one.says.values.get(Fact.LOGPROBS) for one in events]
+    if last.all_logprobs not in (
+        None,
+        counts[-1],
+    ):  # before 0.5.11 a stream tells all of them each time
+        last = last.with_logprobs(sum(count for count in counts if isinstance(count, int)))
+    return last
+
+
+def _all_told(ids: list[Ints], count: Value | None) -> bool:
+    """Whether the last event has them all: as many as it says, or those before, each time, and more."""
+    return len(ids[-1]) == count or all(
+        np.array_equal(before, after[: len(before)]) for before, after in pairwise(ids)
+    )

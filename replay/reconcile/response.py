@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -47,12 +47,19 @@ class Response:
     finished: bool
     says: Side
     output_ids: Ints | None = None
+    all_logprobs: int | None = None  # how many there are, it says, in this event and those before
 
     def with_ids(self, ids: Ints) -> Response:
         """With these output ids in place of its own: those of a stream that came in parts."""
         says = Side(dict(self.says.values), dict(self.says.why_not))
         _put_ids(says, ids)
-        return Response(self.line, self.rid, self.finished, says, ids)
+        return replace(self, says=says, output_ids=ids)
+
+    def with_logprobs(self, count: int) -> Response:
+        """With as many log probabilities as came in all parts of a stream."""
+        return replace(
+            self, says=Side({**self.says.values, Fact.LOGPROBS: count}, self.says.why_not)
+        )
 
 
 class Reader:
@@ -98,7 +105,8 @@ class Reader:
         _put_ids(says, ids)
         rid = meta.get("id")
         self._expect("id", rid, (str, type(None)), "a string")
-        return Response(self._line, rid, reason is not None, says, ids)
+        all_logprobs = self._number(meta, ("output_token_logprobs_length",))
+        return Response(self._line, rid, reason is not None, says, ids, all_logprobs)
 
     def _put_histogram(self, says: Side, meta: Mapping[str, Any]) -> None:
         name = next((name for name in _HISTOGRAMS if meta.get(name)), None)
