@@ -52,19 +52,20 @@ def bisect(
     history, which assumes one change. Exit code 1 where a change was found, 0 where the ends say the same.
     """
     # imported late: torch comes with the engine, and `--help` must not wait for it
-    from ..replay import spec
     from ..replay.bisect.bisection import bisect as find
     from ..replay.columns.shared import Columns
     from . import report_bisect
     from .progress_bisect import Narrowing
 
-    ends = [spec.parse(text, repo) for text in (good, bad)]
-    first, last = (report_bisect.end(path) for path in ends)
+    texts = (good, bad) if against is None else (good, bad, against)
+    parsed = options.paths_of(texts, repo)
+    first, last = (report_bisect.end(path) for path in parsed[:2])
     if log is not None:
         check_output(log, force=False)
     held, _ = one(Path(recording))
     # A search that goes on from nearer ends still holds everything against the first good one.
-    asked: tuple[str, ...] = ("--against", against or good, "--repo", repo or ".")
+    asked: tuple[str, ...] = ("--against", against or good)
+    asked += () if repo is None else ("--repo", repo)
     asked += tuple(word for name in quantities for word in ("--quantity", name))
     narrowing = Narrowing(recording, first, last, asked, log)
     stopped: BaseException | None = None
@@ -74,7 +75,7 @@ def bisect(
             first,
             last,
             quantities=[Quantity(name) for name in quantities] or None,
-            reference=None if against is None else spec.parse(against, repo),
+            reference=None if against is None else parsed[2],
             skip=skip,
             report=narrowing,
         )

@@ -22,11 +22,16 @@ from .main import BROKEN, DIFFERS, NO_VERDICT, SAME
     help="Whose books: as for replay --old.",
 )
 @options.repo
-def check(recording: tuple[str, ...], text: str, repo: str | None) -> int:
+@click.option(
+    "--details",
+    is_flag=True,
+    help="Of several recordings too: each law, and why one was not exercised.",
+)
+def check(recording: tuple[str, ...], text: str, repo: str | None, details: bool) -> int:
     """Hold the books of one path against the laws that any correct books obey.
 
-    RECORDING is a recording or a folder of them; without one, the bundled recordings are checked. Exit code 1 where a
-    law is broken, 125 where none was exercised. Laws named in pyproject.toml ([tool.specdiff] silence) are shown and
+    RECORDING is a recording or a folder of them; without one, the bundled recordings are checked. Several are a line
+    each, and the first breach of each law that one of them breaks; --details says all. Exit code 1 where a law is broken, 125 where none was exercised. Laws named in pyproject.toml ([tool.specdiff] silence) are shown and
     not judged.
     """
     # imported late: torch comes with the engine, and `--help` must not wait for it
@@ -42,7 +47,7 @@ def check(recording: tuple[str, ...], text: str, repo: str | None) -> int:
     from .report_check import print_outcomes
 
     silenced = settings.load().silence
-    path = spec.parse(text, repo)
+    (path,) = options.paths_of([text], repo)
     if isinstance(path, spec.Lifted):
         books_of(path)  # a source that cannot be had is said once, not for every recording
     found: list[tuple[Path, tuple[Outcome, ...]]] = []
@@ -53,7 +58,7 @@ def check(recording: tuple[str, ...], text: str, repo: str | None) -> int:
         found.append((file, check_laws(columns, ledger, silenced)))
 
     codes = each(recording, judge)
-    print_outcomes(found, str(path))
+    print_outcomes(found, str(path), details=details)
     for _, outcomes in found:
         if any(outcome.state is State.BROKEN for outcome in outcomes):
             codes.add(DIFFERS)

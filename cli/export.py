@@ -50,18 +50,21 @@ def export(
     """Write a divergence of a recording as a test, or its books as a table.
 
     A test (pytest) fails where the books are those of --old and passes where they are those of --fixed; it wants a
-    recording that `specdiff shrink` made, and lies beside it. A table has one row for each place where a quantity has a value: event, step, kind, moment, rid, quantity, part, and for each
-    path its value and whether it was captured. Null and captured is sglang's None; null and not captured is nothing.
+    recording that `specdiff shrink` made, and lies beside it. A table has one row for each place where a quantity has
+    a value: event, step, kind, moment, rid, quantity, part, and for each path its value and whether it was captured. Null and captured is sglang's None; null and not captured is nothing.
     """
     if recording.is_dir():
         raise UsageError(f"{recording} is a folder; export wants one recording of it (*.h5).")
+    if form == "pytest":
+        options.only_for("--format jsonl and parquet", "paths")
+    else:
+        options.only_for("--format pytest", "old", "fixed")
     check_output(output, force=force, source=recording)
     if form == "pytest":
         _export_test(recording, output, (old, fixed), quantities, repo)
         return
     # imported late: torch comes with the engine, and `--help` must not wait for it
     from ..recorders import hdf5
-    from ..replay import spec
     from . import report_jsonl, report_parquet
 
     write = {"jsonl": report_jsonl.write, "parquet": report_parquet.write}[form]
@@ -69,7 +72,7 @@ def export(
         report_parquet.check_installed()
     from ..replay.flat import flat
 
-    chosen = [spec.parse(text, repo) for text in dict.fromkeys(paths or _PATHS)]
+    chosen = options.paths_of(list(dict.fromkeys(paths or _PATHS)), repo)
     loaded = hdf5.load(recording)
     tables = flat(loaded, chosen, [Quantity(name) for name in quantities] or list(Quantity))
     try:
@@ -86,14 +89,13 @@ def _export_test(
     quantities: tuple[str, ...],
     repo: str | None,
 ) -> None:
-    from ..replay import spec
     from ..replay.regression import regression
     from .inputs import one
     from .report_pytest import test_file
 
     if len(quantities) > 1:
         raise UsageError("--format pytest: one --quantity at most; a test is of one divergence.")
-    old, new = (spec.parse(text, repo) for text in paths)
+    old, new = options.paths_of(paths, repo)
     wanted = Quantity(quantities[0]) if quantities else None
     found = regression(one(recording)[0], old, new, wanted)
     try:

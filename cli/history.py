@@ -44,18 +44,18 @@ def history(
     """Tell how the books for one RECORDING changed from version to version, oldest first.
 
     The ends are two releases, or two commits of a clone (then along first parents, those that touch the runtime).
-    Exit code 1 where the books changed at all, 125 where nothing could be compared, or nothing of a quantity that was
+    Versions of one code have the same books. Exit code 1 where the books changed at all, 125 where nothing could be compared, or nothing of a quantity that was
     asked for by name.
     """
     # imported late: torch comes with the engine, and `--help` must not wait for it
-    from ..replay import spec
     from ..replay.columns.shared import Columns
     from ..replay.history import Chapter, versions
     from ..replay.history import history as tell
     from . import report_history
     from .report_bisect import end
 
-    paths = versions(end(spec.parse(oldest, repo)), end(spec.parse(newest, repo)))
+    first, last = (end(path) for path in options.paths_of((oldest, newest), repo))
+    paths = versions(first, last)
     held, _ = one(Path(recording))
     wanted = [Quantity(name) for name in quantities] or list(Quantity)
     told = 0

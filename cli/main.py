@@ -25,6 +25,7 @@ _COMMANDS = (
     "check",
     "bisect",
     "history",
+    "reconcile",
     "shrink",
     "redact",
     "export",
@@ -68,9 +69,9 @@ def cli() -> None:
 
     \b
     record and recover make recordings; replay compares two paths, check holds one against the laws; bisect and
-    history find the release or commit that changed the books; shrink keeps what shows a divergence, redact makes a
-    recording that may be passed on, export writes a test or a table; info and show read recordings; paths lists what
-    they can be replayed under.
+    history find the release or commit that changed the books; reconcile holds what clients were told against them;
+    shrink keeps what shows a divergence, redact makes a recording that may be passed on, export writes a test or a
+    table; info and show read recordings; paths lists what they can be replayed under.
     Exit codes: 0 same, 1 differs, 125 no verdict, 128 broken input, 129 usage.
     """
 

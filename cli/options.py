@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
+from ..recorders.errors import UsageError
 from ..replay.quantity import Quantity
+
+if TYPE_CHECKING:
+    from ..replay import spec
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -24,6 +29,34 @@ form = click.option(
     help="Output form.",
 )
 force = click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
+
+
+def paths_of(texts: Sequence[str], clone: str | None, option: str = "--repo") -> list[spec.Path]:
+    """The paths that `texts` name. `clone`: what `option` gave. Raises UsageError, also where no path reads that clone."""
+    from ..replay import spec
+
+    found = [spec.parse(text, clone) for text in texts]
+    if clone is not None and not any(_reads_clone(path) for path in found):
+        raise UsageError(
+            f"{option} {clone}: only a path sglang@REV reads a clone, and there is none among {', '.join(texts)}. "
+            "Leave it out, or name a commit of it."
+        )
+    return found
+
+
+def _reads_clone(path: spec.Path) -> bool:
+    from ..replay import spec
+
+    return isinstance(path, spec.Lifted) and path.origin is spec.Origin.REVISION
+
+
+def only_for(what: str, *names: str) -> None:
+    """Raises UsageError where one of these parameters was given, in a mode that is not `what`, which alone uses them."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        given = context.get_parameter_source(parameter.name or "") is not ParameterSource.DEFAULT
+        if parameter.name in names and given:
+            raise UsageError(f"{parameter.opts[0]} is for {what} only. Leave it out here.")
 
 
 def quantities(says: str) -> Callable[[F], F]:

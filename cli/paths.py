@@ -23,10 +23,11 @@ def paths(explain: str | None, repo: str | None) -> None:
     from .report_paths import print_explained, print_paths
 
     if explain is not None:
-        path = spec.parse(explain, repo)
+        (path,) = options.paths_of([explain], repo)
         if not isinstance(path, spec.Lifted):
             raise UsageError(f"--explain {explain!r}: only paths lifted out of an sglang source.")
         print_explained(catalog.explained(path))
         return
+    options.only_for("--explain sglang@REV", "repo")
     found = sorted(bundled().glob("*.h5"))
     print_paths(catalog.releases(found), len(found))

@@ -5,6 +5,8 @@ Installed with specdiff. Until it is asked for recordings it does nothing, and i
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +80,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def _wanted(config: pytest.Config, recordings: list[Path]) -> Wanted:
     from ..replay import spec
     from ..replay.quantity import Quantity
-    from . import settings
+    from . import options, settings
 
     for path in recordings:
         if not path.is_file() and not any(path.rglob("*.h5")):
@@ -88,10 +90,15 @@ def _wanted(config: pytest.Config, recordings: list[Path]) -> Wanted:
     for name in _option(config, "quantity"):
         if name not in names:
             raise UsageError(f"no such quantity: {name!r}. There are {', '.join(names)}.")
+    texts = [_option(config, "old"), *_option(config, "path")]
+    # One that only the configuration names may be for other runs.
+    if config.getoption("--specdiff-repo"):
+        options.paths_of(texts, repo, "--specdiff-repo")
+    old, *paths = (spec.parse(text, repo) for text in texts)
     return Wanted(
         tuple(recordings),
-        spec.parse(_option(config, "old"), repo),
-        tuple(spec.parse(path, repo) for path in _option(config, "path")),
+        old,
+        tuple(paths),
         tuple(map(Quantity, _option(config, "quantity"))),
         settings.load(config.rootpath).known,
     )
@@ -162,7 +169,7 @@ class ReplayItem(pytest.Item):
 
     def runtest(self) -> None:
         from ..replay.verdict import Verdict
-        from .report_replay import as_text
+        from .report_replay import failure
 
         try:
             judged = self._judged()
@@ -175,11 +182,11 @@ class ReplayItem(pytest.Item):
             why = {one.why_not for one in judged.result.quantities if one.why_not}
             self._skip(f"nothing was compared: {'; '.join(sorted(why))}")
         if verdict is Verdict.DIFFERS:
-            raise DifferError(as_text(judged))
+            raise DifferError(failure(judged, self._command()))
         if judged.excused:
             reasons = (f"{q.value}: {entry.reason}" for q, entry in judged.excused.items())
             pytest.xfail("; ".join(reasons))
-            raise DifferError(as_text(judged))  # under --runxfail, `xfail` returns
+            raise DifferError(failure(judged, self._command()))  # under --runxfail, `xfail` returns
 
     def _judged(self) -> Judged:
         from ..replay.verdict import replay
@@ -189,6 +196,23 @@ class ReplayItem(pytest.Item):
         quantities = wanted.quantities or None
         result = replay(self.parent.load(), wanted.old, self._right, quantities)
         return known.judge(wanted.known, self.path, result)
+
+    def _command(self) -> str:
+        """What prints all that a failure leaves out."""
+        from ..replay.spec import Lifted
+
+        wanted = self._wanted
+        words = [
+            "specdiff",
+            "replay",
+            os.path.relpath(self.path, self.config.invocation_params.dir),
+        ]
+        words += ["--old", str(wanted.old), "--fixed", str(self._right)]
+        words += [word for one in wanted.quantities for word in ("--quantity", one.value)]
+        sides = (wanted.old, self._right)
+        clone = next((path.repo for path in sides if isinstance(path, Lifted) and path.repo), None)
+        words += ["--repo", clone] if clone else []
+        return shlex.join(words)
 
     def _skip(self, why: object) -> NoReturn:
         pytest.skip(f"{self.path.name}, {self.name}: {why}")

@@ -43,7 +43,7 @@ def replay(
     from . import known, report_json, report_replay, settings
 
     entries = settings.load().known
-    left, right = spec.parse(old, repo), spec.parse(fixed, repo)
+    left, right = options.paths_of((old, fixed), repo)
     wanted = [Quantity(name) for name in quantities] or None
     for lifted in (left, right):
         if isinstance(lifted, spec.Lifted):

@@ -21,10 +21,20 @@ _STYLE = {
 }
 
 
-def print_outcomes(found: Checked, path: str) -> None:
-    """Each recording's laws; of several a summary; and last what the laws state."""
-    console = Output()
-    for file, outcomes in found:
+# One character for a law of a recording, where there are many.
+_SIGN = {
+    State.HOLDS: "+",
+    State.BROKEN: "X",
+    State.KNOWN: "k",
+    State.SILENCED: "s",
+    State.NOT_EXERCISED: ".",
+}
+
+
+def print_outcomes(found: Checked, path: str, *, details: bool) -> None:
+    """One recording's laws, or all laws of several at a glance; `details`: the laws of each of several, too."""
+    console, several = Output(), len(found) > 1
+    for file, outcomes in found if details or not several else ():
         broken = sum(outcome.state is State.BROKEN for outcome in outcomes)
         style = "bold red" if broken else "green"
         console.print(
@@ -32,11 +42,43 @@ def print_outcomes(found: Checked, path: str) -> None:
         )
         _print_laws(console, outcomes)
         console.print()
-    if len(found) > 1:
+    if several:
+        _print_glance(console, found, path)
+        _print_breaches(console, found)
         _print_summary(console, found)
-        console.print()
-    if found:
+    elif found:
         _print_statements(console, [outcome.law for outcome in found[0][1]])
+
+
+def _print_glance(console: Output, found: Checked, path: str) -> None:
+    """A line for each recording, a column for each law, by its number in the summary."""
+    broken = sum(any(one.state is State.BROKEN for one in outcomes) for _, outcomes in found)
+    style = "bold red" if broken else "green"
+    says = f"{broken} of {len(found)} recordings break a law"
+    console.print(Text.assemble((path, "bold"), ": ", (says, style)))
+    numbers = "".join(f"{number:3}" for number in range(1, len(found[0][1]) + 1))
+    made = console.table("recording", numbers)
+    # all laws are one column, so that a narrow terminal folds names and leaves out no law
+    made.columns[0].no_wrap, made.columns[0].overflow = False, "fold"
+    made.columns[1].min_width = len(numbers)
+    for file, outcomes in found:
+        made.add_row(
+            file.name, Text.assemble(*((f"  {_SIGN[o.state]}", _STYLE[o.state]) for o in outcomes))
+        )
+    console.print(made)
+    console.print(", ".join(f"{sign} {state.value}" for state, sign in _SIGN.items()), style="dim")
+    console.print()
+
+
+def _print_breaches(console: Output, found: Checked) -> None:
+    """The first breach of each law in each recording that breaks it: a line each, not a table, for narrow terminals."""
+    broken = [(file, one) for file, made in found for one in made if one.state is State.BROKEN]
+    for file, one in broken:
+        assert one.first is not None
+        counts = f"{one.num_broken} of {one.num_checked} broken, first at {_breach(one.first)}"
+        console.print(Text.assemble(file.name, " ", (one.law.name, "bold red"), f": {counts}"))
+    if broken:
+        console.print()
 
 
 def _verdict(outcomes: Sequence[Outcome]) -> str:
@@ -63,7 +105,7 @@ def _print_laws(console: Output, outcomes: Sequence[Outcome]) -> None:
             str(outcome.num_checked),
             str(outcome.num_broken),
             _breach(outcome.first) if outcome.first else Text(outcome.idle or "", style="dim"),
-            ", ".join(f"#{number}" for number in outcome.law.related) if outcome.first else "",
+            _related(outcome.law) if outcome.first else "",
         )
     console.print(made)
     for outcome in outcomes:
@@ -72,19 +114,25 @@ def _print_laws(console: Output, outcomes: Sequence[Outcome]) -> None:
 
 
 def _print_summary(console: Output, found: Checked) -> None:
-    """Law by law, in how many recordings it was what; and where it was broken first."""
-    columns = (State.HOLDS, State.BROKEN, State.KNOWN, State.NOT_EXERCISED)
-    names = (state.value.removesuffix(" violation") for state in columns)
-    made = console.table("law", *names, "broken first in", "at", right=(1, 2, 3, 4))
+    """Law by law: what it states, and in how many recordings it was what."""
+    made = console.table("", "law", *_SIGN.values(), "states", right=(0, *range(2, 2 + len(_SIGN))))
+    made.columns[1].no_wrap = True
     for index, outcome in enumerate(found[0][1]):
-        each = [(file, outcomes[index]) for file, outcomes in found]
-        counts = [sum(one.state is state for _, one in each) for state in columns]
-        first = next(((file, one) for file, one in each if one.state is State.BROKEN), None)
-        where = (first[0].name, _breach(first[1].first)) if first and first[1].first else ("", "")
-        style = "bold red" if first else ""
-        made.add_row(Text(outcome.law.name, style=style), *map(str, counts), *where)
+        states = [outcomes[index].state for _, outcomes in found]
+        style = "bold red" if State.BROKEN in states else ""
+        counts = [str(states.count(state)) for state in _SIGN]
+        name = Text(outcome.law.name, style=style)
+        made.add_row(str(index + 1), name, *counts, Text(outcome.law.statement, style="dim"))
     console.print(made)
-    console.print(f"Numbers: of {len(found)} recordings.")
+    for index, _ in enumerate(found[0][1]):
+        of_law = [outcomes[index] for _, outcomes in found]
+        for reason in dict.fromkeys(one.known for one in of_law if one.known):
+            console.print(f"known of {of_law[0].law.name}: {reason}")
+    console.print(f"Numbers: of {len(found)} recordings. Each law of each: --details.")
+
+
+def _related(law: Law) -> str:
+    return ", ".join(f"#{number}" for number in law.related)
 
 
 def _print_statements(console: Output, laws: Sequence[Law]) -> None:

@@ -20,9 +20,11 @@ SCHEMA_VERSION = 1
 
 def print_table(recording: str, chapters: Sequence[Chapter]) -> None:
     console = Output()
-    console.print(
-        Text.assemble((recording, "bold"), f"  {chapters[0].path} to {chapters[-1].path}")
-    )
+    ends = f"{chapters[0].path} to {chapters[-1].path}"
+    if chapters[-1].same_code and all(one.same_code for one in chapters[1:]):
+        console.print(f"{recording}: same books from {ends}: {len(chapters)} versions, one code")
+        return
+    console.print(Text.assemble((recording, "bold"), f"  {ends}"))
     console.print()
     table = console.table(
         "version", "books", "quantity", "differed", "of", "first", "fixes", right=(3, 4)

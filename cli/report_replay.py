@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from .known import Judged
 
 _STYLE = {Verdict.SAME: "green", Verdict.DIFFERS: "bold red", Verdict.NO_VERDICT: "yellow"}
 _NO_VERDICT = "nothing was compared"
+_MAX_LINE = 200  # characters of a line in a failure; ids may be of any length
 
 
 def print_results(results: Sequence[Judged]) -> None:
@@ -27,11 +27,28 @@ def print_results(results: Sequence[Judged]) -> None:
         _print_summary(console, [(one.path, one.result) for one in results])
 
 
-def as_text(judged: Judged) -> str:
-    """One result as it is printed when piped."""
-    stream = io.StringIO()
-    _print_result(Output(stream), judged)
-    return stream.getvalue()
+def failure(judged: Judged, command: str) -> str:
+    """What a test says of it: no more than two lines a quantity that differs. `command`: prints all of it."""
+    differ = [one for one in judged.result.quantities if one.first is not None]
+    worst = min(differ, key=lambda one: one.first.event if one.first else 0)
+    assert worst.first is not None
+    lines = [
+        _verdict(judged.result).plain + f"; first: {worst.quantity.value}, {where(worst.first)}"
+    ]
+    for one in differ:
+        assert one.first is not None
+        known = judged.excused.get(one.quantity)
+        lines.append(
+            f"  {one.quantity.value}: {one.num_differed} of {one.num_compared} differ, first at {where(one.first)}; "
+            f"fixes: {fixes(one.first)}"
+        )
+        lines.append(f"    known: {known.reason}" if known else f"    {one.first.cause}")
+    lines += [f"  warning: {warning}" for warning in judged.result.warnings]
+    return "\n".join([*map(_short, lines), f"All of it: {command}"])
+
+
+def _short(line: str) -> str:
+    return line if len(line) <= _MAX_LINE else f"{line[: _MAX_LINE - 3]}..."
 
 
 def _print_result(console: Output, judged: Judged) -> None:

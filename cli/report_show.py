@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from ..replay.timeline import Life, Moment
+from ..replay.timeline import Committed, Life, Moment
 from .console import Output, printable
 
 
@@ -22,6 +22,14 @@ def print_lives(found: Sequence[Life]) -> None:
         for moment in life.moments:
             made.add_row(*_row(moment), style="red" if moment.diverges else "")
         console.print(made)
+    claimed = [value for life in found for moment in life.moments for value in moment.committed]
+    if example := next((value for value in claimed if value and value.claimed), None):
+        console.print(_legend(example), style="dim")
+
+
+def _legend(example: Committed) -> str:
+    slots = "1 slot" if example.claimed == 1 else f"{example.claimed} slots"
+    return f"{example}: {example.settled} settled, {slots} claimed for results still to come."
 
 
 def _row(moment: Moment) -> list[str]:

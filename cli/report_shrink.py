@@ -69,6 +69,11 @@ def print_shrunk(made: Shrunk, path: Path) -> None:
     )
     (quantity,) = result.quantities
     assert quantity.first is not None
+    if made.whole_for is not None:
+        console.print(
+            "no request could go: sums that the server observed are of whole batches, and it has none of a part. With "
+            f"--{made.whole_for} sglang=={result.run.sglang_version}, which computes the same sums anew, requests can."
+        )
     console.print(f"{result.old} against {result.new}: {quantity.quantity.value}")
     console.print(f"  {where(quantity.first)}; fixes: {fixes(quantity.first)}")
     console.print(f"  {quantity.first.cause}")

@@ -76,7 +76,11 @@ def _settings(file: Path, table: Any) -> Settings:
         _check_laws(where, silence)
     if not isinstance(known, list):
         raise UsageError(f"{where} known: {known!r}, a list of tables was expected.")
-    entries = (_known(f"{where} known[{number}]", raw) for number, raw in enumerate(known))
+    entries = [
+        entry
+        for number, raw in enumerate(known)
+        for entry in _known(f"{where} known[{number}]", raw)
+    ]
     return Settings(frozenset(silence), tuple(entries))
 
 
@@ -86,15 +90,16 @@ def _check_laws(where: str, names: Collection[str]) -> None:
     laws = [law.name for law in LAWS]
     for name in names:
         if name not in laws:
-            raise UsageError(f"{where} silence: {_unknown('law', name, laws)}")
+            raise UsageError(f"{where} silence: {_unknown('law', [name], laws)}")
 
 
-_TEXTS = ("quantity", "reason", "path", "old", "fixed", "until")
+_TEXTS = ("reason", "path", "old", "fixed", "until")
 _NEEDED = ("recording", "quantity", "reason")
 
 
-def _known(where: str, raw: Any) -> Known:
-    _check_keys(where, raw, ["recording", *_TEXTS])
+def _known(where: str, raw: Any) -> list[Known]:
+    """One for each quantity that the entry names: each must show."""
+    _check_keys(where, raw, ["recording", "quantity", *_TEXTS])
     if missing := [name for name in _NEEDED if not raw.get(name)]:
         raise UsageError(f"{where}: lacks {' and '.join(missing)}; each entry needs them.")
     for name in _TEXTS:
@@ -104,26 +109,33 @@ def _known(where: str, raw: Any) -> Known:
         raise UsageError(
             f"{where}: whose mismatch? Say path (on either side), or old and fixed, or one of them."
         )
-    globs = [raw["recording"]] if isinstance(raw["recording"], str) else raw["recording"]
-    if not _is_texts(globs):
-        raise UsageError(f"{where} recording: {globs!r}, a glob or a list of them was expected.")
+    globs = _list(f"{where} recording", raw["recording"], "a glob")
+    quantities = _quantities(where, _list(f"{where} quantity", raw["quantity"], "a name"))
     if "until" in raw and not _is_version(raw["until"]):
         raise UsageError(f"{where} until: {raw['until']!r} is not a version such as 0.5.25.")
-    return Known(
-        where,
-        tuple(globs),
-        _quantity(where, raw["quantity"]),
-        raw["reason"],
-        until=raw.get("until"),
-        **{name: _path(where, name, raw[name]) for name in ("path", "old", "fixed") if name in raw},
-    )
+    paths = {
+        name: _path(where, name, raw[name]) for name in ("path", "old", "fixed") if name in raw
+    }
+    return [
+        Known(where, tuple(globs), quantity, raw["reason"], until=raw.get("until"), **paths)
+        for quantity in quantities
+    ]
 
 
-def _quantity(where: str, name: str) -> Quantity:
-    names = [quantity.value for quantity in Quantity]
-    if name not in names:
-        raise UsageError(f"{where} quantity: {_unknown('quantity', name, names)}")
-    return Quantity(name)
+def _quantities(where: str, names: Collection[str]) -> list[Quantity]:
+    """Without repeats. All that do not exist are named at once."""
+    known = [quantity.value for quantity in Quantity]
+    if missing := [name for name in dict.fromkeys(names) if name not in known]:
+        raise UsageError(f"{where} quantity: {_unknown('quantity', missing, known)}")
+    return [Quantity(name) for name in dict.fromkeys(names)]
+
+
+def _list(where: str, given: Any, noun: str) -> list[str]:
+    texts = [given] if isinstance(given, str) else given
+    if not _is_texts(texts):
+        raise UsageError(f"{where}: {given!r}, {noun} or a list of them was expected.")
+    found: list[str] = texts
+    return found
 
 
 def _path(where: str, key: str, text: str) -> str:
@@ -139,13 +151,13 @@ def _check_keys(where: str, table: Any, names: Collection[str]) -> None:
         raise UsageError(f"{where}: {table!r}, a table was expected.")
     for key in table:
         if key not in names:
-            raise UsageError(f"{where}: {_unknown('key', key, names)}")
+            raise UsageError(f"{where}: {_unknown('key', [key], names)}")
 
 
-def _unknown(what: str, name: str, names: Collection[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"no such {what}: {name!r}.{hint} There are {', '.join(names)}."
+def _unknown(what: str, given: Collection[str], names: Collection[str]) -> str:
+    near = [close for name in given for close in difflib.get_close_matches(name, names, n=1)]
+    hint = f" Did you mean {' and '.join(map(repr, near))}?" if near else ""
+    return f"no such {what}: {', '.join(map(repr, given))}.{hint} There are {', '.join(names)}."
 
 
 def _is_texts(values: Any) -> bool:

@@ -31,11 +31,10 @@ def show(recording: Path, rid: str, paths: tuple[str, ...], repo: str | None) ->
     """
     # imported late: torch comes with the engine, and `--help` must not wait for it
     from ..recorders import hdf5
-    from ..replay import spec
     from ..replay.timeline import lives
     from .report_show import print_lives
 
     if recording.is_dir():
         raise UsageError(f"{recording} is a folder; show wants one recording of it (*.h5).")
-    wanted = [spec.parse(path, repo) for path in paths or ("old", "fixed", "observed")]
+    wanted = options.paths_of(paths or ("old", "fixed", "observed"), repo)
     print_lives(lives(hdf5.load(recording), rid, wanted))

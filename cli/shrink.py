@@ -46,17 +46,18 @@ def shrink(
     """
     # imported late: torch comes with the engine, and `--help` must not wait for it
     from ..recorders import hdf5
-    from ..replay import spec
     from ..replay.shrink.shrink import shrink as shrink_recording
     from .inputs import check_output, one
     from .report_shrink import Telling, print_shrunk
 
     check_output(output, force=force, source=recording)
-    paths = spec.parse(old, repo), spec.parse(fixed, repo)
+    left, right = options.paths_of((old, fixed), repo)
     wanted = None if quantity is None else Quantity(quantity)
     source, digest = one(recording)
     with Telling() as tell:
-        made = shrink_recording(source, digest, paths, wanted, tell, keep_tokens=keep_tokens)
+        made = shrink_recording(
+            source, digest, (left, right), wanted, tell, keep_tokens=keep_tokens
+        )
     hdf5.save(made.recording, output, force=force)
     print_shrunk(made, output)
     return INTERRUPTED if made.interrupted else SAME

@@ -11,9 +11,10 @@ them as numbers. Lengths are in tokens. Sources are named by their sglang functi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,6 +84,14 @@ REASONS = {
     "FINISH_LENGTH": Reason.LENGTH,
     "FINISH_ABORT": Reason.ABORT,
 }
+
+
+def reason_told(said: Mapping[str, Any]) -> Reason:
+    """The reason of a finish in the words that a client gets (`BaseFinishReason.to_json`)."""
+    kind, matched = said.get("type"), said.get("matched")
+    if kind == "stop":
+        return Reason.STOP_STRING if isinstance(matched, str) else Reason.STOP_TOKEN
+    return {"length": Reason.LENGTH, "abort": Reason.ABORT}.get(str(kind), Reason.OTHER)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

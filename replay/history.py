@@ -24,7 +24,8 @@ _SOURCES = ("python/sglang/srt", "sglang/srt", "srt")  # where a commit must tou
 class Chapter:
     """One version. `result`: against the version before it that could run; None for the first of them.
 
-    `same_code`: as that version's, so that nothing was replayed. `why`: it cannot run this recording.
+    `same_code`: as that version's, so that the books are the same and were not compared value by value. `has`: the
+    quantities that these books have values of. `why`: it cannot run this recording.
     """
 
     path: Lifted
@@ -32,10 +33,13 @@ class Chapter:
     result: Result | None
     why: str | None = None
     same_code: bool = False
+    has: tuple[Quantity, ...] = ()
 
     @property
     def compared(self) -> tuple[Quantity, ...]:
         """The quantities of which both versions have some value."""
+        if self.same_code:
+            return self.has
         found = self.result.quantities if self.result else ()
         return tuple(one.quantity for one in found if one.num_compared)
 
@@ -107,9 +111,12 @@ def _chapters(
     for path in paths:
         try:
             digest = surface_of(path).digest
-            lifted(columns, path, quantities)  # it runs, or says why not
+            made = lifted(columns, path, quantities)  # it runs, or says why not
             if before is None or digest == code:
-                yield Chapter(path, digest, None, same_code=before is not None)
+                has = tuple(
+                    one.quantity for one in made.only(quantities).series if one.captured.any()
+                )
+                yield Chapter(path, digest, None, same_code=before is not None, has=has)
             else:
                 yield Chapter(path, digest, compare(columns, before, path, quantities))
         except NoVerdictError as error:

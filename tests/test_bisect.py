@@ -233,6 +233,17 @@ def test_history_of_what_is_not_captured_has_no_verdict(
     assert told[-1]["says"] == "nothing could be compared"
 
 
+def test_history_of_one_code_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is replayed twice there, and that is no lack of a verdict: the same code has the same books."""
+    ends = ["--from", "sglang==0.5.15", "--to", "sglang==0.5.15.post1"]
+    assert run(["history", MIX, *ends]) == SAME
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.endswith(
+        "same books from sglang==0.5.15 to sglang==0.5.15.post1: 2 versions, one code"
+    )
+    assert run(["history", MIX, *ends, "--quantity", "session_committed"]) == NO_VERDICT
+
+
 def test_history_tells_every_change(capsys: pytest.CaptureFixture[str]) -> None:
     ends = ["--from", "sglang==0.5.10", "--to", "sglang==0.5.13"]
     assert run(["history", MIX, *ends, "--format", "json"]) == DIFFERS

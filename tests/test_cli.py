@@ -108,6 +108,10 @@ def test_explanations_are_found_by_toggling(
     assert renamed == [set(fixes) for fixes in new]
 
 
+TABLE = ["export", "{real}", "-o", "{empty}/x.jsonl", "--format", "jsonl"]
+BISECT = ["bisect", "{retract}", "--good", "sglang==0.5.11", "--bad", "sglang==0.5.12"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
@@ -129,6 +133,23 @@ def test_explanations_are_found_by_toggling(
         (["redact", "{empty}", "-o", "x.h5"], USAGE, "is a folder"),
         (["redact", "{real}", "-o", "{real}"], BROKEN, "{real} is the recording itself"),
         (["redact", "{real}", "-o", "{empty}/no/x.h5"], BROKEN, "there is no folder {empty}/no"),
+        (["replay", "--repo", "."], USAGE, "--repo .: only a path sglang@REV reads a clone"),
+        (["check", "--repo", "."], USAGE, "there is none among observed"),
+        (["show", "{real}", "--request", "x", "--repo", "."], USAGE, "among old, fixed, observed"),
+        (["paths", "--repo", "."], USAGE, "--repo is for --explain sglang@REV only"),
+        (["paths", "--explain", "sglang==0.5.12", "--repo", "."], USAGE, "only a path sglang@REV"),
+        (["history", "{real}", "--repo", "."], USAGE, "only a path sglang@REV"),
+        (["shrink", "{real}", "-o", "x.h5", "--repo", "."], USAGE, "only a path sglang@REV"),
+        ([*TABLE, "--repo", "."], USAGE, "only a path sglang@REV"),
+        ([*TABLE, "--old", "old"], USAGE, "--old is for --format pytest only"),
+        ([*TABLE, "--fixed", "old"], USAGE, "--fixed is for --format pytest only"),
+        (
+            [*TABLE[:-1], "pytest", "--path", "old"],
+            USAGE,
+            "--path is for --format jsonl and parquet",
+        ),
+        ([*BISECT, "--repo", "."], USAGE, "only a path sglang@REV"),
+        ([*BISECT, "--skip", "0.5.14"], USAGE, "--skip 0.5.14: not one of the releases"),
         (["export", "{real}", "-o", "x.csv", "--format", "csv"], USAGE, "'jsonl'"),
         (["export", "{real}", "-o", "{text}", "--format", "jsonl"], BROKEN, "{text} exists"),
     ],
@@ -145,7 +166,13 @@ def test_bad_input_says_what_where_and_what_to_do(
     text.write_text("hello")
     empty = tmp_path / "empty"
     empty.mkdir()
-    names = {"empty": str(empty), "text": str(text), "real": str(real_recording)}
+    retract = str(bundled() / "0.5.11-stale-retract.h5")
+    names = {
+        "empty": str(empty),
+        "text": str(text),
+        "real": str(real_recording),
+        "retract": retract,
+    }
     assert run([argument.format(**names) for argument in arguments]) == code
     assert says.format(**names) in capsys.readouterr().err
 
@@ -232,6 +259,18 @@ def test_show_tells_a_request_s_life(capsys: pytest.CaptureFixture[str]) -> None
         if word not in out
     ] == []
     assert any("stale" in line and "differs" in line for line in lines)
+
+
+def test_show_explains_a_length_with_a_claim(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["show", str(bundled() / "0.5.10-random.h5"), "--request", "r1-3"]) == SAME
+    *table, legend = capsys.readouterr().out.splitlines()
+    value, _, says = legend.partition(": ")
+    settled, _, claimed = value.partition("+")
+    assert any(value in line.split() for line in table)
+    assert says == f"{settled} settled, {claimed} slot claimed for results still to come."
+    shown = ["show", str(bundled() / "0.5.10-random.h5"), "--request", "r1-3", "--path", "old"]
+    assert run(shown) == SAME
+    assert "claimed" not in capsys.readouterr().out  # these books claim nothing
 
 
 def test_info_says_who_made_it(capsys: pytest.CaptureFixture[str], real_recording: Path) -> None:

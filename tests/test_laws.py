@@ -249,6 +249,31 @@ def test_the_command_judges(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["check", _path(OLD), "--path", "fixed"]) == 0
 
 
+def test_several_recordings_are_a_line_each_and_the_first_breaches(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    names = (OLD, "0.5.13-merge-filter", "0.5.14-dflash")
+    assert run(["check", *map(_path, names)]) == 1
+    said = capsys.readouterr().out
+    for name in names:
+        outcomes = _outcomes(bundled_recording(name))
+        (line,) = (line for line in said.splitlines() if line.startswith(f"{name}.h5  "))
+        states = [
+            {"+": "holds", "X": "broken", "k": "known violation", ".": "not exercised"}[sign]
+            for sign in line.split()[1:]
+        ]
+        assert states == [outcome.state.value for outcome in outcomes]
+        broken = [
+            line for line in said.splitlines() if line.startswith(f"{name}.h5 ") and ": " in line
+        ]
+        assert len(broken) == len(_broken(outcomes)) and all(
+            ", first at step" in line for line in broken
+        )
+    assert "none in this recording" not in said and len(said.splitlines()) < 40
+    assert run(["check", *map(_path, names), "--details"]) == 1
+    assert capsys.readouterr().out.count("none in this recording") > 5
+
+
 def _path(name: str) -> str:
     from specdiff.cli.inputs import bundled
 

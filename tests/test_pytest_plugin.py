@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -52,18 +54,36 @@ def test_each_recording_and_path_is_a_test(project: pytest.Pytester) -> None:
     )
 
 
-def test_a_failure_is_the_table_that_replay_prints(project: pytest.Pytester) -> None:
-    result = play(project, "--specdiff-recordings", "runs/0.5.11-stale-retract.h5")
+def test_a_failure_says_where_each_quantity_parts_and_how_to_see_the_rest(
+    project: pytest.Pytester,
+) -> None:
+    """What it says of each quantity is what `replay` finds; the command that it names finds it again."""
+    result = play(project, "--specdiff-recordings", "runs/0.5.11-stale-retract.h5", "-v")
     result.assert_outcomes(passed=1, failed=1)
-    replayed = subprocess.run(
-        [sys.executable, "-m", "specdiff.cli", "replay", "--old", "observed", "runs"],
+    said = result.stdout.str()
+    assert "Traceback" not in said and "exercised" not in said
+    (line,) = (line for line in said.splitlines() if line.startswith("All of it: "))
+    done = subprocess.run(
+        [sys.executable, "-m", "specdiff.cli", *shlex.split(line)[4:], "--format", "json"],
         capture_output=True,
         text=True,
         check=False,
-    ).stdout
-    table = replayed.partition("\n")[2].partition("\n\nruns/")[0]
-    assert table.count("\n") > 10 and table in result.stdout.str()
-    assert "Traceback" not in result.stdout.str()
+    )
+    (found,) = json.loads(done.stdout)
+    differ = {name: one for name, one in found["quantities"].items() if one["differed"]}
+    block = said[: said.index(line)].rpartition("differs: ")[2].splitlines()
+    assert len(differ) == 5 and len(block) == 1 + 2 * len(differ)
+    earliest = min(differ.values(), key=lambda one: one["first"]["event"])["first"]
+    assert f"step {earliest['step']}, " in block[0]
+    for at, (name, one) in enumerate(differ.items()):
+        first, shown = one["first"], block[1 + 2 * at]
+        assert shown.startswith(
+            f"  {name}: {one['differed']} of {one['compared']} differ, first at step"
+        )
+        assert (
+            f"(event {first['event']})" in shown and f"{first['old']} -> {first['fixed']}" in shown
+        )
+        assert block[2 + 2 * at].strip() == first["cause"]
 
 
 def test_nothing_happens_unasked(project: pytest.Pytester) -> None:
@@ -141,6 +161,10 @@ def test_the_configuration_may_ask_for_it(project: pytest.Pytester) -> None:
         (["--specdiff-recordings", "nowhere"], "nowhere: there is no recording"),
         (["--specdiff-recordings", "runs", "--specdiff-old", "fxied"], "Did you mean 'fixed'?"),
         (["--specdiff-recordings", "runs", "--specdiff-quantity", "x"], "no such quantity: 'x'"),
+        (
+            ["--specdiff-recordings", "runs", "--specdiff-repo", "."],
+            "--specdiff-repo .: only a path sglang@REV",
+        ),
     ],
 )
 def test_a_mistake_is_a_usage_error(

@@ -22,6 +22,8 @@ from specdiff.replay import spec
 from specdiff.replay.columns.engine import RULED
 from specdiff.replay.exercised import exercised
 from specdiff.replay.quantity import Quantity
+from specdiff.replay.reconcile.read import load
+from specdiff.replay.reconcile.reconcile import reconcile
 from specdiff.replay.verdict import Verdict, replay
 
 pytestmark = pytest.mark.live
@@ -64,7 +66,7 @@ def free_port() -> int:
     raise AssertionError("no free port between 20000 and 30000")
 
 
-def ask(port: int, requests: int) -> None:
+def ask(port: int, requests: int, *more: str) -> None:
     """Real HTTP requests with streams, stops and aborts; the client checks every token it gets back."""
     client = [
         sys.executable,
@@ -78,7 +80,7 @@ def ask(port: int, requests: int) -> None:
         "240",
     ]
     done = subprocess.run(
-        [*client, "--requests", str(requests)],
+        [*client, "--requests", str(requests), *more],
         capture_output=True,
         text=True,
         timeout=420,
@@ -108,8 +110,9 @@ def check_whole(recording: Recording) -> None:
 def test_a_real_server_from_first_request_to_verdict(
     version: str, books: str, tmp_path: Path
 ) -> None:
+    responses = tmp_path.with_name(f"{tmp_path.name}.jsonl")
     with recorded_server(version, tmp_path) as (port, parent):
-        ask(port, 60)
+        ask(port, 60, "--experts", "--logprobs", "--responses", str(responses))
         (recording,) = stop(parent, tmp_path)
     check_whole(recording)
     reached = exercised(recording)
@@ -127,6 +130,9 @@ def test_a_real_server_from_first_request_to_verdict(
             if quantity.quantity in compared:
                 assert quantity.num_compared > 0 == quantity.num_not_captured, quantity.quantity
     assert replay(recording, spec.OLD, spec.FIXED).verdict is Verdict.DIFFERS
+    told = reconcile(recording, load(responses))
+    assert told.verdict(complete=False) is Verdict.SAME and told.num_matched == 60
+    assert sum(one.num_compared for one in told.facts) > 700
 
 
 def test_two_ranks_leave_two_recordings(tmp_path: Path) -> None:

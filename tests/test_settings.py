@@ -56,6 +56,29 @@ def test_a_known_mismatch_is_said_and_not_judged(
     assert known == {"reason": "stale results count, #23456", "until": None}
 
 
+def test_an_entry_may_name_several_quantities_and_each_must_show(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [*SETTLED, "--quantity", "spec_verify_ct"]
+    one = 'quantity = "kv_committed_len_settled"'
+    project.write_text(KNOWN)
+    assert run(["replay", RETRACT, *PATHS, *asked]) == DIFFERS
+    project.write_text(
+        KNOWN.replace(one, 'quantity = ["kv_committed_len_settled", "spec_verify_ct"]')
+    )
+    assert run(["replay", RETRACT, *PATHS, *asked]) == SAME
+    capsys.readouterr()
+    rows = str(bundled() / "0.5.11-experts-not-requested.h5")
+    project.write_text(
+        KNOWN.replace(one, 'quantity = ["routed_experts", "spec_histogram", "finish"]')
+        .replace("0.5.11-stale-*.h5", "0.5.11-*.h5")
+        .replace('"fixed"', '"sglang==0.5.23"')
+    )
+    assert run(["replay", rows, "--old", "sglang==0.5.11", "--fixed", "sglang==0.5.23"]) == USAGE
+    err = capsys.readouterr().err
+    assert "(finish of 0.5.11-*.h5) is stale" in err and "(routed_experts of" not in err
+
+
 def test_what_an_entry_does_not_cover_is_judged_as_before(project: Path) -> None:
     project.write_text(KNOWN)
     assert run(["replay", RETRACT, *PATHS]) == DIFFERS  # other quantities differ too
@@ -139,6 +162,12 @@ def test_a_silenced_law_is_shown_and_not_judged(
         (KNOWN.replace("stale results count, #23456", ""), "known[0]: lacks reason"),
         (KNOWN + "path = 'old'", "known[0]: whose mismatch?"),
         (KNOWN.replace("_settled", "_setled"), "Did you mean 'kv_committed_len_settled'?"),
+        (
+            KNOWN.replace('"kv_committed_len_settled"', '["finish", "fnish", "spec_hist"]'),
+            "known[0] quantity: no such quantity: 'fnish', 'spec_hist'. Did you mean 'finish'",
+        ),
+        (KNOWN.replace('"kv_committed_len_settled"', "[]"), "known[0]: lacks quantity"),
+        (KNOWN.replace('"kv_committed_len_settled"', "3"), "a name or a list of them was expected"),
         (KNOWN.replace('"fixed"', '"fxied"'), "Did you mean 'fixed'?"),
         (KNOWN + "until = 'soon'", "'soon' is not a version"),
         (KNOWN + "until = 3", "known[0] until: 3, a text was expected"),

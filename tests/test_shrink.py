@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import runpy
 import signal
 from pathlib import Path
@@ -134,6 +135,20 @@ def test_ctrl_c_leaves_the_best_so_far(
     assert 2 < len(left.rids) < 80 and len(told) == 2
     assert "interrupted" in said.err and f"{told[-1].num_requests} of 80 requests" in said.out
     assert replay(left, spec.OLD, spec.FIXED, [Quantity.SEQ_LENS_SUM]).quantities[0].num_differed
+
+
+def test_where_observed_sums_keep_every_request_it_says_why_and_what_lets_them_go(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = str(bundled() / "0.5.12-merge-filter.h5"), tmp_path / "x.h5"
+    asked = ["shrink", source, "-o", str(out), "--quantity", "seq_lens_sum", "--force"]
+    assert run([*asked, "--old", "observed"]) == SAME
+    said = capsys.readouterr().out
+    assert "10 of 10 requests" in said and "no request could go: sums" in said
+    (advice,) = re.findall(r"With (--old \S+), ", said)
+    assert run([*asked, *advice.split()]) == SAME
+    said = capsys.readouterr().out
+    assert "2 of 10 requests" in said and "no request could go" not in said
 
 
 def test_what_does_not_differ_is_not_shrunk(

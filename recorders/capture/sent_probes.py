@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..schema import NONE64, Kind, Reason
+from ..schema import NONE64, Kind, reason_told
 from .probe import Probe
 from .reading import int64
 from .recorder import Recorder
@@ -73,7 +73,7 @@ def _row(recorder: Recorder, output: Any, i: int, req: Any, tally: Tally) -> tup
 
     return (
         tally.qid,
-        told(output.finished_reasons[i]),
+        reason_told(output.finished_reasons[i]),
         _told_length(output.prompt_tokens, i),
         _told_length(output.completion_tokens, i),
         tally.messages,
@@ -84,14 +84,6 @@ def _row(recorder: Recorder, output: Any, i: int, req: Any, tally: Tally) -> tup
         length("routed_experts", "return_routed_experts"),
         length("indexer_topk", "return_indexer_topk"),
     )
-
-
-def told(reason: Any) -> Reason:
-    """The reason of a finish in the words that a client gets (`BaseFinishReason.to_json`)."""
-    kind, matched = reason.get("type"), reason.get("matched")
-    if kind == "stop":
-        return Reason.STOP_STRING if isinstance(matched, str) else Reason.STOP_TOKEN
-    return {"length": Reason.LENGTH, "abort": Reason.ABORT}.get(kind, Reason.OTHER)
 
 
 def _told_length(column: Any, i: int) -> int:

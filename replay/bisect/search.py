@@ -94,6 +94,11 @@ def _releases(
 ) -> Search:
     forward = version_of(good.where) <= version_of(bad.where)
     versions = between(*((good.where, bad.where) if forward else (bad.where, good.where)))
+    names = {name for version in versions for name in (version, f"sglang=={version}")}
+    if unknown := [name for name in skip if name not in names]:
+        raise UsageError(
+            f"--skip {unknown[0]}: not one of the releases between the ends: {', '.join(versions)}."
+        )
     tested: list[Judged] = []
     for version in versions:
         path = Lifted(f"sglang=={version}", Origin.RELEASE, version)

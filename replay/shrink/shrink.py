@@ -12,7 +12,7 @@ from ...recorders.errors import NoVerdictError, RecordingError
 from ...recorders.pseudonyms import pseudonymous
 from ...recorders.recording import Recording
 from ..quantity import Quantity
-from ..spec import Path
+from ..spec import Observed, Path
 from ..verdict import QuantityResult, Result, Verdict
 from ..verdict import replay as replay_recording
 from .shrinking import Progress, Shrinking
@@ -28,6 +28,15 @@ class Shrunk:
     left: Progress
     shows: Result
     interrupted: bool
+
+    @property
+    def whole_for(self) -> str | None:
+        """The side (old, fixed) that is `observed`, where no request could go for its sums: they are of whole batches."""
+        (made,) = self.shows.quantities
+        if self.before.num_requests == 1 or made.quantity is not Quantity.SEQ_LENS_SUM:
+            return None
+        sides = {"old": self.shows.old, "fixed": self.shows.new}
+        return next((name for name, path in sides.items() if isinstance(path, Observed)), None)
 
 
 def shrink(

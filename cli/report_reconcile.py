@@ -1,0 +1,143 @@
+"""What came of holding responses against a recording, for a person and as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.text import Text
+
+from ..replay.reconcile.facts import Fact
+from ..replay.reconcile.reconcile import Difference, FactResult, Reconciled
+from ..replay.verdict import Verdict
+from .console import Output, printable
+
+SCHEMA_VERSION = 1
+_STYLE = {Verdict.SAME: "green", Verdict.DIFFERS: "bold red", Verdict.NO_VERDICT: "yellow"}
+_SHOWN = 5  # names in a line
+
+
+def print_table(recording: Path, responses: Path, found: Reconciled, *, complete: bool) -> None:
+    console, verdict = Output(), found.verdict(complete=complete)
+    compared = sum(one.num_compared for one in found.facts)
+    differed = sum(len(one.differences) for one in found.facts)
+    says = f"{verdict.value}: {differed} of {compared} values differ"
+    says = says if compared else f"{verdict.value}: nothing was compared"
+    console.print(
+        Text.assemble((str(responses), "bold"), f" against {recording}  ", (says, _STYLE[verdict]))
+    )
+    console.print(f"{found.num_matched} of {found.num_responses} responses have their request")
+    for what, names in _unmatched(found):
+        console.print(Text(f"{len(names)} {what}: {_some(names)}", "yellow"))
+    for note in _notes(found):
+        console.print(note, style="dim")
+    console.print()
+    _print_facts(console, found.facts)
+
+
+def _print_facts(console: Output, facts: Sequence[FactResult]) -> None:
+    made = console.table(
+        "told", "compared", "differed", "not compared", "first difference", right=(1, 2, 3)
+    )
+    for one in facts:
+        differed = len(one.differences)
+        made.add_row(
+            one.fact.value,
+            str(one.num_compared),
+            Text(str(differed), "bold red" if differed else ""),
+            str(sum(one.not_compared.values())),
+            _where(one.fact, one.differences[0]) if differed else "",
+        )
+    console.print(made)
+    for reason, counts in _reasons(facts).items():
+        console.print(Text(f"not compared: {_names(counts)}: {reason}", style="dim"))
+
+
+def _reasons(facts: Sequence[FactResult]) -> dict[str, dict[Fact, int]]:
+    """Why, and of how many responses."""
+    found: dict[str, dict[Fact, int]] = {}
+    for one in facts:
+        for reason, count in one.not_compared.items():
+            found.setdefault(reason, {})[one.fact] = count
+    return found
+
+
+def _names(counts: Mapping[Fact, int]) -> str:
+    """Facts and their counts; where nearly all have one count, those that are not among them."""
+    rest = [fact.value for fact in Fact if fact not in counts]
+    if len(rest) <= 2 and len(set(counts.values())) == 1:
+        but = f" but {' and '.join(rest)}" if rest else ""
+        return f"everything{but} ({next(iter(counts.values()))})"
+    return ", ".join(f"{fact.value} ({count})" for fact, count in counts.items())
+
+
+def _where(fact: Fact, first: Difference) -> str:
+    who = f"request {printable(first.rid)} (line {first.line})"
+    if fact is Fact.TRAINER:
+        return f"{who}: rows + start_len + 1 = {first.told}, prompt + returned tokens = {first.recorded}"
+    return f"{who}: told {first.told}, recorded {first.recorded}"
+
+
+def _unmatched(found: Reconciled) -> list[tuple[str, list[str]]]:
+    """What has no counterpart, in words."""
+    unknown = [f"{rid} (line {line})" for rid, line in found.unknown]
+    groups = (
+        ("without their request in this recording", unknown),
+        ("ended and without a response", list(found.unanswered)),
+        ("with several responses or requests of one id, not compared", list(found.ambiguous)),
+        ("streamed and without the last event", list(found.unfinished)),
+        ("naming no request, on line", [str(line) for line in found.unnamed]),
+    )
+    return [(what, names) for what, names in groups if names]
+
+
+def _notes(found: Reconciled) -> list[str]:
+    notes = (
+        (found.num_parts, "before the last event of a stream"),
+        (len(found.unended), "still running where the recording ends, and without a response"),
+        (found.health_checks, "of the server's own health checks"),
+    )
+    return [f"{count} {what}" for count, what in notes if count]
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(printable(name) for name in names[:_SHOWN])
+    return shown + (", ..." if len(names) > _SHOWN else "")
+
+
+def print_json(recording: Path, responses: Path, found: Reconciled, *, complete: bool) -> None:
+    told = {
+        "schema_version": SCHEMA_VERSION,
+        "recording": str(recording),
+        "responses": str(responses),
+        "verdict": found.verdict(complete=complete).value,
+        "complete": found.complete,
+        "num_responses": found.num_responses,
+        "num_matched": found.num_matched,
+        "facts": {one.fact.value: _fact(one) for one in found.facts},
+        "unknown": [{"rid": rid, "line": line} for rid, line in found.unknown],
+        "unanswered": found.unanswered,
+        "ambiguous": found.ambiguous,
+        "unfinished_streams": found.unfinished,
+        "unnamed_lines": found.unnamed,
+        "stream_events": found.num_parts,
+        "without_end": found.unended,
+        "health_checks": found.health_checks,
+    }
+    json.dump(told, sys.stdout, indent=2)
+    sys.stdout.write("\n")
+
+
+def _fact(one: FactResult) -> dict[str, Any]:
+    return {
+        "compared": one.num_compared,
+        "differed": len(one.differences),
+        "not_compared": one.not_compared,
+        "differences": [
+            {"rid": d.rid, "line": d.line, "told": d.told, "recorded": d.recorded}
+            for d in one.differences
+        ],
+    }

@@ -1,0 +1,69 @@
+"""Output tokens as the results brought them, request by request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..recorders.recording import Recording, row_starts
+from ..recorders.schema import NONE32, Kind
+
+UNKNOWN = np.iinfo(np.int64).min  # a position that no recorded result filled
+
+
+def outputs(recording: Recording, qids: Iterable[int]) -> dict[int, NDArray[np.int64]]:
+    """Per request the tokens of its live results, each at its output position, overshoot included.
+
+    A position whose result is not in the recording (it is behind a gap, or another server computed it) is `UNKNOWN`.
+    """
+    results, rows = recording.results, recording.result_rows
+    owner = recording.owner(Kind.RESULT)
+    within = np.arange(len(owner)) - row_starts(results.num_rows)[owner]
+    sizes = np.maximum(results.num_rows, 1)
+    width = np.where(results.num_tokens % sizes == 0, results.num_tokens // sizes, 0)[owner]
+    start = row_starts(results.num_tokens)[owner] + within * width
+    live = np.flatnonzero((rows.finished != 1) & (rows.is_retracted != 1))
+    by_qid = live[np.argsort(rows.qid[live], kind="stable")]
+    epoch = _gaps_before(recording, Kind.RESULT)[owner]
+    ends = _ends(recording)
+    found = {}
+    for qid in qids:
+        low, high = np.searchsorted(rows.qid[by_qid], (qid, qid + 1))
+        mine = by_qid[low:high]
+        before = rows.output_len[mine].astype(np.int64)
+        # What an extend brought is seen from what comes after: all but the last chunk of a prompt bring nothing. Across
+        # a gap it cannot be seen.
+        end = ends.get(qid, (UNKNOWN, UNKNOWN))
+        after, later = np.append(before[1:], end[0]), np.append(epoch[mine][1:], end[1])
+        extended = np.where(later == epoch[mine], after - before, 0)
+        count = np.where(rows.accept_len[mine] == NONE32, extended, _emitted(recording, mine))
+        count = np.where((count < 0) | (count > width[mine]), 0, count)
+        tokens = np.full(int((before + count).max(initial=0)), UNKNOWN)
+        for at, first, many in zip(before, start[mine], count, strict=True):
+            tokens[at : at + many] = recording.tokens[first : first + many]
+        found[qid] = tokens
+    return found
+
+
+def _emitted(recording: Recording, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    table = recording.result_rows
+    told = table.num_emitted[rows].astype(np.int64)
+    return np.where(told == NONE32, table.accept_len[rows], told)
+
+
+def _ends(recording: Recording) -> dict[int, tuple[int, int]]:
+    """By request: outputs at the finish, and gaps before it."""
+    finishes = recording.finishes
+    gaps = _gaps_before(recording, Kind.FINISH).tolist()
+    values = zip(finishes.output_len.tolist(), gaps, strict=True)
+    return dict(zip(finishes.qid.tolist(), values, strict=True))
+
+
+def _gaps_before(recording: Recording, kind: Kind) -> NDArray[np.int64]:
+    """Per event of the kind."""
+    found: NDArray[np.int64] = np.searchsorted(
+        recording.event_of(Kind.GAP), recording.event_of(kind)
+    )
+    return found

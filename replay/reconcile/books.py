@@ -1,0 +1,176 @@
+"""What a recording holds of a request that its client is told too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from ...recorders.recording import Recording, row_starts
+from ...recorders.schema import NONE64, Kind, Reason
+from ..held import holds, not_in
+from ..outputs import UNKNOWN, outputs
+from .facts import REASON_WORDS, Fact, Ints, Side
+
+# Columns of `finishes`, and of `sents`: what left for the client. Files before version 3 have no sents.
+_FINISHES = {
+    Fact.CACHED_TOKENS: "cached_tokens",
+    Fact.REASONING_TOKENS: "reasoning_tokens",
+    Fact.SPEC_VERIFY_CT: "spec_verify_ct",
+    Fact.SPEC_ACCEPTED_DRAFTS: "spec_accepted_drafts",
+    Fact.HISTOGRAM_STEPS: "histogram_sum",
+    Fact.HISTOGRAM_DRAFTS: "histogram_weighted",
+    Fact.RETRACTIONS: "retractions",
+}
+_SENTS = {
+    Fact.PROMPT_TOKENS: "prompt_tokens",
+    Fact.COMPLETION_TOKENS: "completion_tokens",
+    Fact.HIDDEN_STATES: "num_hidden_states",
+    Fact.EXPERTS_ROWS: "experts_rows",
+    Fact.INDEXER_ROWS: "indexer_rows",
+}
+_SUMS = {Fact.OUTPUT_IDS: "num_output_ids", Fact.LOGPROBS: "num_logprobs"}  # over all messages
+
+NO_END = "the recording has no end of this request"
+_QUEUED = "aborted while it waited: the scheduler sent nothing"
+_UNASKED = "not recorded: nobody asked for it, or the server does not keep it"
+_GAP = "a gap in the recording hides messages to this client"
+
+
+class Books:
+    """The recorded side, looked up by request. The last end of a request counts."""
+
+    def __init__(self, recording: Recording) -> None:
+        self.recording = recording
+        self.qids: dict[str, list[int]] = {}
+        for qid, rid in enumerate(recording.rids):
+            self.qids.setdefault(rid, []).append(qid)
+        self._finish, self._sent = (
+            {int(qid): row for row, qid in enumerate(table.qid)}
+            for table in (recording.finishes, recording.sents)
+        )
+        self._queued = {
+            int(q) for q in recording.aborts.qid[recording.aborts.queued == 1]
+        } - self._finish.keys()
+        self._watched = self._whole_lives()
+        self._rows = {
+            "experts": row_starts(recording.finishes.experts_stored),
+            "indexer": row_starts(recording.finishes.indexer_stored),
+        }
+
+    @property
+    def ended(self) -> set[int]:
+        """Requests (by qid) whose client is due a response."""
+        return self._finish.keys() | self._sent.keys() | self._queued
+
+    def width(self, which: str) -> int:
+        """Values in a row of top-k, 0: no row was stored, so that it is not known."""
+        stored = getattr(self.recording, which)
+        return int(stored.shape[1] * stored.shape[2])
+
+    def start_len(self, qid: int) -> int:
+        row = self._finish.get(qid)
+        start = NONE64 if row is None else int(self.recording.finishes.start_len[row])
+        return 0 if start == NONE64 else start
+
+    def sides(self, qids: Iterable[int]) -> dict[int, Side]:
+        wanted = list(qids)
+        tokens = outputs(self.recording, wanted)
+        return {qid: self._side(qid, tokens[qid]) for qid in wanted}
+
+    def _side(self, qid: int, tokens: Ints) -> Side:
+        side, finish, sent = Side(), self._finish.get(qid), self._sent.get(qid)
+        if finish is None and sent is None:
+            why = _QUEUED if qid in self._queued else NO_END
+            side.put_all(dict.fromkeys(Fact), why)
+            if qid in self._queued:
+                side.values[Fact.FINISH_REASON] = REASON_WORDS[Reason.ABORT]
+            return side
+        self._put_finish(side, finish)
+        if holds(self.recording.version, "sents"):
+            self._put_sent(side, qid, sent)
+        else:
+            self._put_unsent(side, finish)
+        side.put(
+            Fact.TOKEN_IDS,
+            tokens if (tokens != UNKNOWN).any() else None,
+            "no result of it was recorded",
+        )
+        return side
+
+    def _put_finish(self, side: Side, row: int | None) -> None:
+        finishes = self.recording.finishes
+        for fact, name in _FINISHES.items():
+            held = holds(self.recording.version, f"finishes.{name}")
+            value = None if row is None else _known(getattr(finishes, name), row)
+            why = NO_END if row is None else _UNASKED if held else not_in(self.recording.version)
+            side.put(fact, value, why)
+        for fact, which in ((Fact.EXPERTS, "experts"), (Fact.INDEXER, "indexer")):
+            values = None if row is None else self._contents(which, row)
+            side.put(fact, values, NO_END if row is None else "its rows were not stored")
+
+    def _put_sent(self, side: Side, qid: int, row: int | None) -> None:
+        sents = self.recording.sents
+        for fact, name in _SENTS.items():
+            value = None if row is None else _known(getattr(sents, name), row)
+            side.put(fact, value, NO_END if row is None else _UNASKED)
+        for fact, name in _SUMS.items():
+            whole = row is not None and qid in self._watched
+            value = _known(getattr(sents, name), row) if whole and row is not None else None
+            side.put(fact, value, NO_END if row is None else _UNASKED if whole else _GAP)
+        reason = None if row is None else REASON_WORDS.get(Reason(int(sents.reason[row])))
+        side.put(Fact.FINISH_REASON, reason, NO_END if row is None else "of another sort")
+
+    def _put_unsent(self, side: Side, row: int | None) -> None:
+        """What the finish says is what the client is due; what was sent is not in the file."""
+        assert row is not None
+        finishes, version = self.recording.finishes, self.recording.version
+        told = min(
+            v
+            for v in (_known(finishes.finished_len, row), _known(finishes.output_len, row))
+            if v is not None
+        )
+        reason = REASON_WORDS.get(Reason(int(finishes.reason[row])))
+        side.put(Fact.FINISH_REASON, reason, "of another sort")
+        side.put(Fact.PROMPT_TOKENS, _known(finishes.origin_len, row), _UNASKED)
+        side.put_all({Fact.COMPLETION_TOKENS: told, Fact.OUTPUT_IDS: told}, "")
+        asked = finishes.return_routed_experts[row] == 1
+        rows = _known(finishes.experts_rows, row) if asked else None
+        side.put(Fact.EXPERTS_ROWS, rows, _UNASKED)
+        missing = (Fact.LOGPROBS, Fact.HIDDEN_STATES, Fact.INDEXER_ROWS)
+        side.put_all(dict.fromkeys(missing), not_in(version))
+
+    def _contents(self, which: str, row: int) -> Ints | None:
+        """The stored rows of a finish, flat."""
+        finishes = self.recording.finishes
+        count = int(getattr(finishes, f"{which}_stored")[row])
+        start = int(self._rows[which][row])
+        stored = getattr(self.recording, which)[start : start + count]
+        signed = stored.view(np.int32) if stored.dtype.itemsize == 4 else stored  # padding is -1
+        values: Ints = signed.reshape(-1).astype(np.int64)
+        return values if count else None
+
+    def _whole_lives(self) -> set[int]:
+        """Requests with no gap between their arrival and their end: sums over their messages miss none."""
+        recording = self.recording
+        gaps = recording.event_of(Kind.GAP)
+        arrived = dict(
+            zip(
+                recording.arrives.qid[::-1].tolist(),
+                recording.event_of(Kind.ARRIVE)[::-1],
+                strict=True,
+            )
+        )
+        ends = recording.event_of(Kind.SENT)
+        return {
+            qid
+            for qid, row in self._sent.items()
+            if qid in arrived
+            and np.searchsorted(gaps, arrived[qid]) == np.searchsorted(gaps, ends[row])
+        }
+
+
+def _known(column: Any, row: int) -> int | None:
+    value = int(column[row])
+    return None if value == NONE64 else value

@@ -1,0 +1,69 @@
+"""Responses of sglang's OpenAI endpoints, in the form that /generate has for the same things."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .facts import Fact
+
+_SHARED = "several choices share one id, and their usage is a sum"
+_LAST = "this endpoint passes on the last one only"
+_ECHO = "this endpoint may put those of the prompt before them"
+
+
+def as_generate(raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[Fact, str]]:
+    """`{"output_ids", "meta_info"}` of a completion or chat completion with `choices`, and what it cannot tell, and why.
+
+    A choice with a `meta_info` of its own (chat, `return_meta_info`) brings everything.
+    """
+    choices = [one if isinstance(one, Mapping) else {} for one in raw["choices"]]
+    rid, choice = raw.get("id"), choices[0]
+    if len(choices) > 1:
+        finished = {"type": "other"} if choice.get("finish_reason") else None
+        return {"meta_info": {"id": rid, "finish_reason": finished}}, dict.fromkeys(Fact, _SHARED)
+    ext, usage = _part(raw, "sglext"), _part(raw, "usage")
+    ids = choice.get("token_ids") or next(iter(ext.get("output_ids") or ()), None)
+    if isinstance(choice.get("meta_info"), Mapping):
+        return {"output_ids": ids, "meta_info": {**choice["meta_info"], "id": rid}}, {}
+    meta = {
+        "id": rid,
+        "finish_reason": _reason(choice),
+        "prompt_tokens": usage.get("prompt_tokens"),
+        "completion_tokens": usage.get("completion_tokens"),
+        "reasoning_tokens": usage.get("reasoning_tokens"),
+        "cached_tokens": _part(usage, "prompt_tokens_details").get("cached_tokens"),
+        "routed_experts": ext.get("routed_experts"),
+        **_spec(ext.get("spec_tokens_details")),
+    }
+    why_not = {} if choice.get("hidden_states") is None else {Fact.HIDDEN_STATES: _LAST}
+    logprobs = _part(choice, "logprobs")
+    if isinstance(logprobs.get("content"), list):  # chat
+        meta["output_token_logprobs"] = logprobs["content"]
+    elif logprobs:
+        why_not[Fact.LOGPROBS] = _ECHO
+    return {"output_ids": ids, "meta_info": meta}, why_not
+
+
+def _part(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = raw.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _reason(choice: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A choice that ends in tool calls was ended by a stop."""
+    kind = choice.get("finish_reason")
+    if kind is None:
+        return None
+    return {
+        "type": "stop" if kind == "tool_calls" else kind,
+        "matched": choice.get("matched_stop"),
+    }
+
+
+def _spec(details: Any) -> Mapping[str, Any]:
+    """Those of one choice; where there was no verify, they are zeros that /generate leaves out."""
+    if isinstance(details, list) and len(details) == 1:
+        details = details[0]
+    told = isinstance(details, Mapping) and details.get("spec_verify_ct")
+    return details if told else {}

@@ -1,0 +1,206 @@
+"""The one function behind `specdiff reconcile`: every response against the books of its request."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...recorders.recording import Recording
+from ..outputs import UNKNOWN
+from ..verdict import Verdict
+from .books import Books
+from .facts import Fact, Ints, Side, Value
+from .read import Responses
+from .response import ABSENT, ROWS, Response
+
+_HEALTH = "HEALTH_CHECK"  # sglang's prefix for the ids of its own requests
+_CONTENTS = {Fact.EXPERTS_ROWS: Fact.EXPERTS, Fact.INDEXER_ROWS: Fact.INDEXER}
+_ROWS_OF = {contents: rows for rows, contents in _CONTENTS.items()}
+_WIDTHS = {Fact.EXPERTS_ROWS: "experts", Fact.INDEXER_ROWS: "indexer"}
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What a client was told, and what is recorded; of lists, the first entry that differs."""
+
+    rid: str
+    line: int
+    told: int | str
+    recorded: int | str
+
+
+@dataclass(frozen=True, slots=True)
+class FactResult:
+    fact: Fact
+    num_compared: int
+    differences: tuple[Difference, ...]
+    not_compared: dict[str, int]  # reason -> responses
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """What came of it. Requests and responses that have no counterpart are named, never compared."""
+
+    num_responses: int
+    num_matched: int
+    facts: tuple[FactResult, ...]
+    unknown: tuple[tuple[str, int], ...]  # responses (id, line) of no recorded request
+    unanswered: tuple[str, ...]  # requests that ended, without a response
+    unended: tuple[str, ...]  # requests without an end in the recording, and without a response
+    health_checks: int  # of the server itself, among the requests that nobody is told of
+    ambiguous: tuple[str, ...]  # ids with several responses, or of several requests
+    unnamed: tuple[int, ...]  # lines that name no request
+    unfinished: tuple[str, ...]
+    num_parts: int
+
+    @property
+    def complete(self) -> bool:
+        """Every response has its request, and every request that ended its response."""
+        return not (
+            self.unknown or self.unanswered or self.ambiguous or self.unnamed or self.unfinished
+        )
+
+    def verdict(self, *, complete: bool) -> Verdict:
+        """`complete`: what has no counterpart counts as a difference."""
+        if any(one.differences for one in self.facts) or (complete and not self.complete):
+            return Verdict.DIFFERS
+        compared = any(one.num_compared for one in self.facts)
+        return Verdict.SAME if compared else Verdict.NO_VERDICT
+
+
+def reconcile(recording: Recording, responses: Responses) -> Reconciled:
+    books = Books(recording)
+    pairs, ambiguous = [], []
+    for rid, found in responses.whole.items():
+        qids = books.qids.get(rid, [])
+        if len(found) > 1 or len(qids) > 1:
+            ambiguous.append(rid)
+        elif qids:
+            pairs.append((found[0], qids[0]))
+    sides = books.sides([qid for _, qid in pairs])
+    tally = _Tally(books)
+    for response, qid in pairs:
+        tally.add(response, qid, sides[qid])
+    told = responses.whole.keys() | set(responses.unfinished)
+    silent = [(rid, qids) for rid, qids in books.qids.items() if rid not in told]
+    ours = [rid for rid, _ in silent if rid.startswith(_HEALTH)]
+    silent = [(rid, qids) for rid, qids in silent if not rid.startswith(_HEALTH)]
+    ended = books.ended
+    return Reconciled(
+        num_responses=responses.num_whole,
+        num_matched=len(pairs),
+        facts=tuple(tally.results()),
+        unknown=tuple((r, f[0].line) for r, f in responses.whole.items() if r not in books.qids),
+        unanswered=tuple(rid for rid, qids in silent if ended.intersection(qids)),
+        unended=tuple(rid for rid, qids in silent if not ended.intersection(qids)),
+        health_checks=len(ours),
+        ambiguous=tuple(ambiguous),
+        unnamed=responses.unnamed,
+        unfinished=responses.unfinished,
+        num_parts=responses.num_parts,
+    )
+
+
+class _Tally:
+    """Counts, fact by fact, and keeps every difference."""
+
+    def __init__(self, books: Books) -> None:
+        self._books = books
+        self._compared = Counter[Fact]()
+        self._differences: dict[Fact, list[Difference]] = {fact: [] for fact in Fact}
+        self._not: dict[Fact, Counter[str]] = {fact: Counter() for fact in Fact}
+
+    def add(self, response: Response, qid: int, recorded: Side) -> None:
+        told = self._in_rows(response.says)
+        for fact in Fact:
+            if fact is Fact.TRAINER:
+                self._add_trainer(response, told, qid)
+            elif fact not in told.values or fact not in recorded.values:
+                self._not[fact][_why_not(fact, told, recorded)] += 1
+            else:
+                self._hold(fact, response, told.values[fact], recorded.values[fact])
+
+    def results(self) -> Iterator[FactResult]:
+        for fact in Fact:
+            found = tuple(self._differences[fact])
+            yield FactResult(fact, self._compared[fact], found, dict(self._not[fact]))
+
+    def _hold(self, fact: Fact, response: Response, told: Value, recorded: Value) -> None:
+        found: tuple[object, object] | None
+        if isinstance(told, np.ndarray) and isinstance(recorded, np.ndarray):
+            found = self._first(fact, told, recorded)
+            whole = len(recorded) >= len(told) and UNKNOWN not in recorded[: len(told)]
+            if found is None and not whole:
+                self._not[fact]["only a part of it was recorded, and that is as told"] += 1
+                return
+        else:
+            found = None if told == recorded else (told, recorded)
+        self._compared[fact] += 1
+        if found is not None:
+            self._differ(fact, response, *found)
+
+    def _first(self, fact: Fact, told: Ints, recorded: Ints) -> tuple[str, str] | None:
+        """The first entry that differs, of as many as both have: how many there are is a fact of its own."""
+        count = min(len(told), len(recorded))
+        unlike = (told[:count] != recorded[:count]) & (recorded[:count] != UNKNOWN)
+        if not unlike.any():
+            return None
+        at = int(np.flatnonzero(unlike)[0])
+        rows = _WIDTHS.get(_ROWS_OF.get(fact, fact))
+        place = f"token {at}" if rows is None else f"row {at // self._books.width(rows)}"
+        return f"{told[at]} ({place})", f"{recorded[at]} ({place})"
+
+    def _differ(self, fact: Fact, response: Response, told: object, recorded: object) -> None:
+        assert isinstance(told, int | str) and isinstance(recorded, int | str)
+        assert response.rid is not None
+        self._differences[fact].append(Difference(response.rid, response.line, told, recorded))
+
+    def _in_rows(self, says: Side) -> Side:
+        """The flat values of rows as their number, and what is in them."""
+        made = Side(dict(says.values), dict(says.why_not))
+        for fact in ROWS:
+            values, width = made.values.pop(fact, None), self._books.width(_WIDTHS[fact])
+            if not isinstance(values, np.ndarray):
+                made.put_all({fact: None, _CONTENTS[fact]: None}, says.why_not.get(fact, ABSENT))
+            elif not width and len(values):
+                why = "how many values a row has was not recorded"
+                made.put_all({fact: None, _CONTENTS[fact]: None}, why)
+            elif width and len(values) % width:
+                made.values[fact] = f"{len(values)} values, no whole rows of {width}"
+                made.why_not[_CONTENTS[fact]] = "no whole rows"
+            else:
+                made.values[fact] = len(values) // width if width else 0
+                made.values[_CONTENTS[fact]] = values
+        return made
+
+    def _add_trainer(self, response: Response, told: Side, qid: int) -> None:
+        """rows + start_len + 1 = prompt + returned tokens; a start at the end of the sequence leaves no row to align."""
+        fact, start = Fact.TRAINER, self._books.start_len(qid)
+        parts = [
+            told.values.get(f) for f in (Fact.EXPERTS_ROWS, Fact.PROMPT_TOKENS, Fact.OUTPUT_IDS)
+        ]
+        rows, prompt, ids = parts
+        if not (isinstance(rows, int) and isinstance(prompt, int) and isinstance(ids, int)):
+            self._not[fact]["rows, prompt tokens or output ids are not in the response"] += 1
+        elif prompt + ids - 1 <= start:
+            self._not[fact]["no row to align"] += 1
+        else:
+            self._compared[fact] += 1
+            if rows + start + 1 != prompt + ids:
+                self._differ(fact, response, rows + start + 1, prompt + ids)
+
+
+def _why_not(fact: Fact, told: Side, recorded: Side) -> str:
+    """Where both lack it, what the recording says of it: it knows who asked."""
+    if fact in told.values:
+        return recorded.why_not[fact]
+    why = told.why_not[fact]
+    if why != ABSENT:
+        return why
+    if fact not in recorded.values:
+        return recorded.why_not[fact]
+    zero = isinstance(recorded.values[fact], int) and recorded.values[fact] == 0
+    return f"{ABSENT}, and recorded as 0" if zero else f"{ABSENT}, though recorded"
