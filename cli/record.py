@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from click.core import ParameterSource
 
 from ..recorders.capture.choice import EVERY_ROW, ROWS
 from ..recorders.capture.config import DEFAULT_BUFFER_MB, DURABILITIES
-from .report_record import print_answer, print_outcomes, print_problems, say
+from .report_record import print_answer, print_left_out, print_outcomes, print_problems, say
 
 _NO_VERDICT = 125
 _ACTS = ("start", "stop", "status", "flush")
@@ -25,6 +26,7 @@ _OF_A_START = frozenset(
         "only_rid",
         "experts",
         "no_tokens",
+        "all_ranks",
     ]
 )
 
@@ -41,6 +43,17 @@ class OneIn(click.ParamType[int]):
         if head != "1" or not count.isdecimal() or int(count) < 1:
             self.fail(f"{value!r}: expected 1/N, such as 1/16", param, ctx)
         return int(count)
+
+
+class RunId(click.ParamType[str]):
+    """A name that no run id of specdiff's own making begins with."""
+
+    name = "NAME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", str(value)):
+            self.fail(f"{value!r}: expected a letter, then letters, digits and _", param, ctx)
+        return str(value)
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
@@ -100,6 +113,16 @@ class OneIn(click.ParamType[int]):
     is_flag=True,
     help="Write no token id but those that can end a request: one filler stands for all others.",
 )
+@click.option(
+    "--all-ranks",
+    is_flag=True,
+    help="Record every scheduler: by default one of each attention group, as the others keep the same books.",
+)
+@click.option(
+    "--run-id",
+    type=RunId(),
+    help="Name of the run, the same on each host of a server that has several (docs/ranks.md).",
+)
 @click.option("--paused", is_flag=True, help="Record nothing until --attach ... start.")
 @click.option(
     "--attach",
@@ -132,10 +155,13 @@ def record(
         raise click.UsageError("Missing option '-o' / '--output': the folder for the recordings.")
     from ..recorders.record import record as run  # imports h5py
 
-    done = run(directory, command, options=_options(told), force=force, say=say)
+    done = run(
+        directory, command, options=_options(told), force=force, say=say, run_id=told["run_id"]
+    )
     print_outcomes(done.outcomes)
     print_problems(done.problems)
-    nothing = not done.anything and not told["paused"]
+    print_left_out(done.left_out)
+    nothing = not (done.anything or told["paused"] or (done.left_out and not done.problems))
     return _NO_VERDICT if done.status == 0 and nothing else done.status
 
 
@@ -147,6 +173,7 @@ def _options(told: dict[str, Any]) -> dict[str, Any]:
         "paused": told["paused"],
         "steps": told["steps"],
         "seconds": told["duration"],
+        "all_ranks": told["all_ranks"],
         "choice": {
             "one_in": told["sample"],
             "only": told["only_rid"],
@@ -183,6 +210,7 @@ def _refuse_idle(context: click.Context, act: str) -> None:
     """An option that would be ignored is a mistake."""
     idle = {
         "paused",
+        "run_id",
         *(() if act == "stop" else ("force",)),
         *(() if act == "start" else _OF_A_START),
     }

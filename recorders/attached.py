@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from . import manifest
 from .errors import UsageError
+from .manifest import Scheduler
+from .ranks import Rank
 from .record import new_run_id, writable
 from .recover import Outcome, Recovered, recover_journal
 from .remote import Answer, ask, processes
@@ -39,9 +43,25 @@ def attached(
     if act == "start":
         question |= _start(target, directory, options)
     answers = tuple(ask(pid, question) for pid in pids)
+    if act == "start":
+        with contextlib.suppress(OSError):  # the recorders, which write there, have said it
+            manifest.write(
+                Path(question["directory"]), question["run_id"], map(_scheduler, answers)
+            )
     ended = [answer.journal for answer in answers] if act == "stop" else []
     outcomes = tuple(recover_journal(one, force=force) for one in ended if one and one.exists())
     return Attached(answers, outcomes)
+
+
+def _scheduler(answer: Answer) -> Scheduler:
+    said = answer.said
+    return Scheduler(
+        pid=answer.pid,
+        rank=Rank(**said["rank"]) if "rank" in said else None,
+        journal=answer.journal.name if answer.journal else None,
+        left_out="left_out" in said,
+        why=said.get("left_out", answer.error),
+    )
 
 
 def _start(target: str, directory: Path | None, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,6 +33,7 @@ class Config:
     paused: bool = False  # nothing is recorded until someone asks for it (see `control`)
     steps: int | None = None  # decode steps after which recording stops
     seconds: float | None = None  # likewise
+    all_ranks: bool = False  # those too that keep the books of another (see `ranks`)
     choice: Choice = field(default_factory=Choice)
 
     def to_env(self) -> dict[str, str]:
