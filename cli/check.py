@@ -31,34 +31,45 @@ def check(recording: tuple[str, ...], text: str, repo: str | None, details: bool
     """Hold the books of one path against the laws that any correct books obey.
 
     RECORDING is a recording or a folder of them; without one, the bundled recordings are checked. Several are a line
-    each, and the first breach of each law that one of them breaks; --details says all. Exit code 1 where a law is broken, 125 where none was exercised. Laws named in pyproject.toml ([tool.specdiff] silence) are shown and
+    each, and the first breach of each law that one of them breaks; --details says all. Exit code 1 where a law is broken
+    or ranks that should agree do not, 125 where none was exercised. Laws named in pyproject.toml ([tool.specdiff] silence)
+    are shown and
     not judged.
     """
     # imported late: torch comes with the engine, and `--help` must not wait for it
     from ..recorders import hdf5
+    from ..recorders.runs import Member, member_of, runs
     from ..replay import spec
     from ..replay.columns.shared import Columns
     from ..replay.explain import Toggles
     from ..replay.laws.check import check as check_laws
     from ..replay.laws.law import Outcome, State
     from ..replay.lift.open import books_of
+    from ..replay.ranks import compare_all
     from ..replay.verdict import ledger_of
     from . import settings
     from .report_check import print_outcomes
+    from .report_runs import print_ranks
 
     silenced = settings.load().silence
     (path,) = options.paths_of([text], repo)
     if isinstance(path, spec.Lifted):
         books_of(path)  # a source that cannot be had is said once, not for every recording
     found: list[tuple[Path, tuple[Outcome, ...]]] = []
+    members: list[Member] = []
 
     def judge(file: Path) -> None:
-        columns = Columns(hdf5.load(file))
+        recording = hdf5.load(file)
+        members.append(member_of(file, recording))
+        columns = Columns(recording)
         ledger = ledger_of(columns, Toggles(columns), path)
         found.append((file, check_laws(columns, ledger, silenced)))
 
     codes = each(recording, judge)
     print_outcomes(found, str(path), details=details)
+    ranks = compare_all(runs(members), hdf5.load)
+    print_ranks(ranks)
+    codes |= {DIFFERS} if any(one.parted for one in ranks) else set()
     for _, outcomes in found:
         if any(outcome.state is State.BROKEN for outcome in outcomes):
             codes.add(DIFFERS)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from ..recorders import hdf5
-from .inputs import each
+from ..recorders.runs import Member, member_of, runs
+from .inputs import each, manifests
 from .main import SAME
 from .report_info import print_info
+from .report_runs import print_runs
 
 
 @click.command()
@@ -15,7 +19,18 @@ from .report_info import print_info
 def info(recording: tuple[str, ...]) -> int:
     """Say what a recording holds and who made it.
 
-    RECORDING is a recording or a folder of them. Also said: whether it is whole, and what recording cost.
+    RECORDING is a recording or a folder of them. Also said: whether it is whole, and what recording cost; of a folder,
+    which schedulers of a run it holds, which it does not, and why.
     """
-    codes = each(recording, lambda path: print_info(path, hdf5.load(path)))
+    members: list[Member] = []
+
+    def show(path: Path) -> None:
+        found = hdf5.load(path)
+        print_info(path, found)
+        members.append(member_of(path, found))
+
+    codes = each(recording, show)
+    folders = [Path(name) for name in recording if Path(name).is_dir()]
+    told = [found for folder in folders for found in manifests(folder, codes)]
+    print_runs(runs([member for member in members if member.path.parent in folders], told))
     return max(codes, default=SAME)

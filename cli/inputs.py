@@ -13,6 +13,7 @@ from ..recorders.errors import NoVerdictError, RecordingError, UsageError
 from .main import BROKEN, NO_VERDICT
 
 if TYPE_CHECKING:
+    from ..recorders.manifest import Manifest
     from ..recorders.recording import Recording
 
 
@@ -35,6 +36,19 @@ def each(names: Sequence[str], work: Callable[[Path], None]) -> set[int]:
         for path in paths:
             _one(path, work, codes)
     return codes
+
+
+def manifests(folder: Path, codes: set[int]) -> list[Manifest]:
+    """What the manifests in a folder tell; what is wrong with one is said, and its exit code added."""
+    from ..recorders import manifest
+
+    found = []
+    for path in manifest.manifests(folder):
+        try:
+            found.append(manifest.read(path))
+        except (RecordingError, OSError) as error:
+            _report(str(error), codes, BROKEN)
+    return found
 
 
 def one(path: Path) -> tuple[Recording, str]:

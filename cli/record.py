@@ -10,7 +10,8 @@ from click.core import ParameterSource
 
 from ..recorders.capture.choice import EVERY_ROW, ROWS
 from ..recorders.capture.config import DEFAULT_BUFFER_MB, DURABILITIES
-from .report_record import print_answer, print_outcomes, print_problems, say
+from .parameters import Duration, OneIn, RunId
+from .report_record import print_answer, print_left_out, print_outcomes, print_problems, say
 
 _NO_VERDICT = 125
 _ACTS = ("start", "stop", "status", "flush")
@@ -26,44 +27,9 @@ _OF_A_START = frozenset(
         "experts",
         "no_tokens",
         "ring",
+        "all_ranks",
     ]
 )
-
-
-class OneIn(click.ParamType[int]):
-    """`1/N`, as the number N."""
-
-    name = "1/N"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        head, _, count = str(value).partition("/")
-        if isinstance(value, int):
-            return value
-        if head != "1" or not count.isdecimal() or int(count) < 1:
-            self.fail(f"{value!r}: expected 1/N, such as 1/16", param, ctx)
-        return int(count)
-
-
-_UNITS = {"s": 1, "m": 60, "h": 3600}
-
-
-class Duration(click.ParamType[float]):
-    """`90`, `90s`, `5m` or `1h`, in seconds."""
-
-    name = "TIME"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        text = str(value)
-        unit = _UNITS.get(text[-1:], 0)
-        try:
-            seconds = float(text[:-1] if unit else text) * (unit or 1)
-        except ValueError:
-            seconds = 0
-        if not 0 < seconds < float("inf"):
-            self.fail(f"{text!r}: expected a time, such as 90, 90s, 5m or 1h", param, ctx)
-        return seconds
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
@@ -128,6 +94,16 @@ class Duration(click.ParamType[float]):
     help="Keep the last seconds or minutes only, such as 30s or 5m. They become a recording when the server ends, however it "
     "does, on `--attach ... flush`, on SIGUSR1, and when a law is broken.",
 )
+@click.option(
+    "--all-ranks",
+    is_flag=True,
+    help="Record every scheduler: by default one of each attention group, as the others keep the same books.",
+)
+@click.option(
+    "--run-id",
+    type=RunId(),
+    help="Name of the run, the same on each host of a server that has several (docs/ranks.md).",
+)
 @click.option("--paused", is_flag=True, help="Record nothing until --attach ... start.")
 @click.option(
     "--attach",
@@ -160,10 +136,13 @@ def record(
         raise click.UsageError("Missing option '-o' / '--output': the folder for the recordings.")
     from ..recorders.record import record as run  # imports h5py
 
-    done = run(directory, command, options=_options(told), force=force, say=say)
+    done = run(
+        directory, command, options=_options(told), force=force, say=say, run_id=told["run_id"]
+    )
     print_outcomes(done.outcomes)
     print_problems(done.problems)
-    nothing = not done.anything and not told["paused"]
+    print_left_out(done.left_out)
+    nothing = not (done.anything or told["paused"] or (done.left_out and not done.problems))
     return _NO_VERDICT if done.status == 0 and nothing else done.status
 
 
@@ -176,6 +155,7 @@ def _options(told: dict[str, Any]) -> dict[str, Any]:
         "steps": told["steps"],
         "seconds": told["duration"],
         "ring_s": told["ring"],
+        "all_ranks": told["all_ranks"],
         "choice": {
             "one_in": told["sample"],
             "only": told["only_rid"],
@@ -212,6 +192,7 @@ def _refuse_idle(context: click.Context, act: str) -> None:
     """An option that would be ignored is a mistake."""
     idle = {
         "paused",
+        "run_id",
         *(() if act in ("stop", "flush") else ("force",)),
         *(() if act == "start" else _OF_A_START),
     }

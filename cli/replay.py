@@ -32,15 +32,18 @@ def replay(
     RECORDING is a recording or a folder of them; without one, the bundled recordings are replayed.
     PATH is observed, old, fixed, or old/fixed with fixes added and removed: old+23456, fixed-26126; or the
     functions of an sglang itself: sglang==0.5.11, sglang@REV with --repo, sglang@installed, or a source tree.
+    Ranks that should agree are held against each other, which the exit code does not judge: `specdiff check` does.
     Known mismatches in pyproject.toml ([tool.specdiff] known) are reported and not judged.
     """
     # imported late: torch comes with the engine, and `--help` must not wait for it
     from ..recorders import hdf5
+    from ..recorders.runs import Member, member_of, runs
     from ..replay import spec
     from ..replay.lift.open import books_of
+    from ..replay.ranks import compare_all
     from ..replay.verdict import Verdict
     from ..replay.verdict import replay as replay_recording
-    from . import known, report_json, report_replay, settings
+    from . import known, report_json, report_replay, report_runs, settings
 
     entries = settings.load().known
     left, right = options.paths_of((old, fixed), repo)
@@ -49,14 +52,21 @@ def replay(
         if isinstance(lifted, spec.Lifted):
             books_of(lifted)  # a source that cannot be had is said once, not for every recording
     results: list[known.Judged] = []
+    members: list[Member] = []
 
     def judge(path: Path) -> None:
-        result = replay_recording(hdf5.load(path), left, right, wanted)
+        found = hdf5.load(path)
+        members.append(member_of(path, found))
+        result = replay_recording(found, left, right, wanted)
         results.append(known.judge(entries, path, result))
 
     codes = each(recording, judge)
-    report = report_json.print_results if form == "json" else report_replay.print_results
-    report(results)
+    ranks = compare_all(runs(members), hdf5.load)
+    if form == "json":
+        report_json.print_results(results, ranks)
+    else:
+        report_replay.print_results(results)
+        report_runs.print_ranks(ranks)
     code_of = {Verdict.DIFFERS: DIFFERS, Verdict.NO_VERDICT: NO_VERDICT, Verdict.SAME: SAME}
     codes |= {code_of[one.verdict(named=wanted is not None)] for one in results}
     complaints = [complaint for one in results for complaint in one.complaints]

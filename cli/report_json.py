@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from ..replay.aligned import Parting
+from ..replay.ranks import Pair, RanksOfRun
 from ..replay.verdict import ByFix, Divergence, Finish, Histogram, QuantityResult, Rows, Value
 from .known import Judged
 from .settings import Known
@@ -14,12 +16,13 @@ from .settings import Known
 SCHEMA_VERSION = 1
 
 
-def print_results(results: Sequence[Judged]) -> None:
-    json.dump([_result(one) for one in results], sys.stdout, indent=2)
+def print_results(results: Sequence[Judged], ranks: Sequence[RanksOfRun] = ()) -> None:
+    pairs = {pair.right.path: pair for run in ranks for pair in run.pairs}
+    json.dump([_result(one, pairs.get(one.path)) for one in results], sys.stdout, indent=2)
     sys.stdout.write("\n")
 
 
-def _result(judged: Judged) -> dict[str, Any]:
+def _result(judged: Judged, pair: Pair | None) -> dict[str, Any]:
     path, result = judged.path, judged.result
     run = result.run
     return {
@@ -32,6 +35,15 @@ def _result(judged: Judged) -> dict[str, Any]:
             "events": result.num_events,
             "requests": result.num_requests,
             "warnings": list(result.warnings),
+            "rank": {
+                "dp": run.dp_rank,
+                "dp_size": run.dp_size,
+                "pp": run.pp_rank,
+                "pp_size": run.pp_size,
+                "tp": run.tp_rank,
+                "tp_size": run.tp_size,
+            },
+            "agreement": pair and _agreement(pair),
         },
         "old": str(result.old),
         "fixed": str(result.new),
@@ -47,6 +59,35 @@ def _result(judged: Judged) -> dict[str, Any]:
             for name, count in result.exercised.items()
         },
         "unknown_globals": list(result.unknown),
+    }
+
+
+def _agreement(pair: Pair) -> dict[str, Any]:
+    result = pair.agreement
+    return {
+        "with": str(pair.left.path),
+        "events": result.num_events,
+        "compared": result.num_values,
+        "differed": result.num_differed,
+        "first": result.first and _parting(result.first),
+        "first_of_request": result.first_of_request and _parting(result.first_of_request),
+        "not_compared": {
+            "there": result.num_left,
+            "here": result.num_right,
+            "why": list(result.why),
+        },
+    }
+
+
+def _parting(first: Parting) -> dict[str, Any]:
+    return {
+        "step": first.step,
+        "event": first.event,
+        "kind": first.kind.name.lower(),
+        "rid": first.rid,
+        "what": first.what,
+        "there": first.left,
+        "here": first.right,
     }
 
 

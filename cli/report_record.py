@@ -62,6 +62,11 @@ def print_problems(problems: Iterable[str]) -> None:
         say(f"not recorded: {problem}.")
 
 
+def print_left_out(sentences: Iterable[str]) -> None:
+    for sentence in sentences:
+        say(f"left out: {sentence}")
+
+
 def _print_recovered(outcome: Recovered) -> None:
     click.echo(str(outcome.path))
     say(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from . import manifest
 from .errors import UsageError
+from .manifest import Scheduler
+from .ranks import Rank
 from .record import new_run_id, writable
 from .recover import Outcome, Recovered, is_locked, recover_journal
 from .remote import Answer, ask, processes
@@ -39,6 +43,11 @@ def attached(
     if act == "start":
         question |= _start(target, directory, options)
     answers = tuple(ask(pid, question) for pid in pids)
+    if act == "start":
+        with contextlib.suppress(OSError):  # the recorders, which write there, have said it
+            manifest.write(
+                Path(question["directory"]), question["run_id"], map(_scheduler, answers)
+            )
     ended = [answer.journal for answer in answers if act in ("stop", "flush")]
     outcomes = tuple(
         recover_journal(one, force=force)
@@ -46,6 +55,17 @@ def attached(
         if one and one.exists() and not is_locked(one)  # one that is only flushed goes on
     )
     return Attached(answers, outcomes)
+
+
+def _scheduler(answer: Answer) -> Scheduler:
+    said = answer.said
+    return Scheduler(
+        pid=answer.pid,
+        rank=Rank(**said["rank"]) if "rank" in said else None,
+        journal=answer.journal.name if answer.journal else None,
+        left_out="left_out" in said,
+        why=said.get("left_out", answer.error),
+    )
 
 
 def _start(target: str, directory: Path | None, options: Mapping[str, Any]) -> dict[str, Any]:

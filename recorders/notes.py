@@ -6,6 +6,10 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from .manifest import Scheduler
+from .ranks import Rank
 
 _NEVER_LOADED = (
     "no process loaded sglang's scheduler with the recorder in it. The command never starts sglang, "
@@ -21,7 +25,8 @@ class Note:
     sglang_version: str
     missing: dict[str, list[str]]  # essential role -> the places that were looked at
     num_schedulers: int
-    not_recorded: tuple[str, ...]  # why, per scheduler that has no journal
+    not_recorded: tuple[str, ...]  # why, per scheduler that has no journal and should have one
+    schedulers: tuple[Scheduler, ...]  # those whose place in the run is known, or that have failed
 
 
 _SAID_NOTHING = (
@@ -52,6 +57,12 @@ def why_nothing(notes: Sequence[Note], paths: Sequence[Path] = ()) -> list[str]:
     return [f"process {note.pid}: {why}" for note in notes for why in note.not_recorded]
 
 
+def left_out(notes: Sequence[Note]) -> list[str]:
+    """Who was not recorded on purpose, in sentences."""
+    every = [(note.pid, one) for note in notes for one in note.schedulers if one.left_out]
+    return [f"process {pid}: {one.why}" for pid, one in every]
+
+
 def _missing(note: Note) -> Iterator[str]:
     for role, places in note.missing.items():
         yield (
@@ -77,15 +88,30 @@ def _read(path: Path) -> Note | None:
         num_schedulers=len(said) - 1,
         not_recorded=tuple(
             [line["why"] for line in made if line.get("why")]
-            + [
-                f"sites lost after attaching: {', '.join(line['detached'])}"
-                for line in made
-                if line.get("detached")
-            ]
-            + [
-                f"the recorder could not start ({line['failed']})"
-                for line in said[1:]
-                if "failed" in line
-            ]
+            + [_detached(line) for line in made if line.get("detached")]
+            + [_failed(line) for line in said[1:] if "failed" in line]
         ),
+        schedulers=tuple(_schedulers(said[0]["pid"], said[1:])),
     )
+
+
+def _detached(line: dict[str, Any]) -> str:
+    return f"sites lost after attaching: {', '.join(line['detached'])}"
+
+
+def _failed(line: dict[str, Any]) -> str:
+    return f"the recorder could not start ({line['failed']})"
+
+
+def _schedulers(pid: int, lines: Sequence[dict[str, Any]]) -> Iterator[Scheduler]:
+    for line in lines:
+        rank = Rank(**line["rank"]) if line.get("rank") else None
+        if line.get("journal"):
+            yield Scheduler(pid, rank, line["journal"], left_out=False, why=None)
+        elif line.get("left_out"):
+            yield Scheduler(pid, rank, None, left_out=True, why=line["left_out"])
+        elif line.get("why"):
+            yield Scheduler(pid, rank, None, left_out=False, why=line["why"])
+        elif "detached" in line or "failed" in line:
+            why = _failed(line) if "failed" in line else _detached(line)
+            yield Scheduler(pid, rank, None, left_out=False, why=why)

@@ -17,7 +17,7 @@ from typing import Any
 from .capture.config import RUN_ID, Config, with_options
 from .command import without_secrets
 from .errors import RecordingError, UsageError
-from .notes import read_notes, why_nothing
+from .notes import left_out, read_notes, why_nothing
 from .recover import Outcome, Recovered, is_locked, journals, notes, recover
 from .remote import ask, processes
 from .supervise import supervise
@@ -30,11 +30,12 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """How the command ended and what came of it; `problems` names what was not recorded, and why."""
+    """How the command ended and what came of it; `problems` names what should have been recorded and was not, and why."""
 
     status: int
     outcomes: tuple[Outcome, ...]
     problems: tuple[str, ...]
+    left_out: tuple[str, ...] = ()  # who is not recorded on purpose
 
     @property
     def anything(self) -> bool:
@@ -42,14 +43,20 @@ class Recorded:
 
 
 def record(
-    directory: Path, command: Sequence[str], *, options: Mapping[str, Any], force: bool, say: Say
+    directory: Path,
+    command: Sequence[str],
+    *,
+    options: Mapping[str, Any],
+    force: bool,
+    say: Say,
+    run_id: str | None = None,
 ) -> Recorded:
     """Run `command`, wait until nothing writes any more, and build the recordings into `directory`.
 
-    `options` as `with_options` takes them. Raises UsageError where the folder cannot be written or the command not started.
+    `options` as `with_options` takes them; `run_id`: several hosts share one, else it is a new one. Raises UsageError where the folder cannot be written or the command not started.
     """
     told = {**options, "command": without_secrets(command), "specdiff_version": version("specdiff")}
-    config = with_options(Config(writable(directory), new_run_id()), told)
+    config = with_options(Config(writable(directory), run_id or new_run_id()), told)
     with _sigterm_noted() as terms, _rings_kept(config, say):
         status = supervise(command, _environment(config, os.environ))
         _await_writers(config, say, terms)
@@ -61,7 +68,7 @@ def record(
             RecordingError
         ) as error:  # the folder went away: the command's status is not lost with it
             return Recorded(status, (), (str(error).removesuffix("."),))
-    return Recorded(status, outcomes, tuple(why_nothing(found, paths)))
+    return Recorded(status, outcomes, tuple(why_nothing(found, paths)), tuple(left_out(found)))
 
 
 @contextlib.contextmanager

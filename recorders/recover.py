@@ -8,12 +8,15 @@ import os
 import re
 import shutil
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
+from . import manifest
 from .build import build
 from .errors import RecordingError
 from .hdf5 import is_saved, save
 from .journal import scan
+from .notes import read_notes
 from .recording import Recording
 from .run import Run
 from .schema import Kind
@@ -62,11 +65,24 @@ def recover(directory: Path, run_id: str | None = None, *, force: bool = False) 
         raise RecordingError(f"{directory}: no such folder. Expected the DIR of `specdiff record`.")
     written: set[Path] = set()
     outcomes = [_recover_one(path, force, written) for path in journals(directory, run_id)]
-    for note in _files(directory, run_id, NOTE):
-        if os.access(note, os.R_OK) and not is_locked(note):
-            with contextlib.suppress(OSError):  # nothing is lost with a note that stays
-                note.unlink()
+    _file_away([note for note in notes(directory, run_id) if _is_over(note)])
     return outcomes
+
+
+def _is_over(note: Path) -> bool:
+    return os.access(note, os.R_OK) and not is_locked(note)
+
+
+def _file_away(over: list[Path]) -> None:
+    """What the notes of each run say goes into its manifest, and they go; where that cannot be written they stay."""
+    for run_id, of_run in groupby(over, lambda note: note.name.rpartition("-")[0]):
+        paths = list(of_run)
+        every = [one for note in read_notes(paths) for one in note.schedulers]
+        own = [one for one in every if one.journal is None or one.journal.startswith(f"{run_id}-")]
+        with contextlib.suppress(OSError):
+            manifest.write(paths[0].parent, run_id, own)
+            for note in paths:
+                note.unlink()
 
 
 def recover_journal(journal: Path, *, force: bool = False) -> Outcome:

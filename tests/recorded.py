@@ -16,6 +16,7 @@ class Recorder:
     """Runs `specdiff record -- rig`, once per (release, scenario, seed) and session."""
 
     folder: Path
+    options: tuple[str, ...] = ()  # of `specdiff record`
     made: dict[tuple[str, str, int, tuple[str, ...]], list[Path]] = field(default_factory=dict)
 
     def path(self, release: str, scenario: str, seed: int, *flags: str) -> Path:
@@ -38,10 +39,12 @@ class Recorder:
         return hdf5.load(self.path(release, scenario, seed, *flags))
 
     def _record(self, release: str, scenario: str, seed: int, flags: tuple[str, ...]) -> list[Path]:
-        folder = self.folder / "-".join((release, Path(scenario).stem, str(seed), *flags))
+        folder = self.folder / "-".join(
+            (release, Path(scenario).stem, str(seed), *flags, *self.options)
+        )
         seeds = () if scenario.endswith(".toml") else ("--seed", str(seed))
         command = rig(release, scenario, *seeds, *flags)
-        done = specdiff("record", "-o", folder, "--", *command)
+        done = specdiff("record", *self.options, "-o", folder, "--", *command)
         assert done.returncode == 0, f"{release} {scenario} {seed}: {done.stderr[-2000:]}"
         paths = sorted(folder.glob("*.h5"))
         assert sorted(done.stdout.splitlines()) == list(map(str, paths))

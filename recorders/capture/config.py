@@ -36,6 +36,7 @@ class Config:
     ring_s: float | None = (
         None  # keep only the last seconds, until someone asks for them (see `ring`)
     )
+    all_ranks: bool = False  # those too that keep the books of another (see `ranks`)
     choice: Choice = field(default_factory=Choice)
 
     def to_env(self) -> dict[str, str]:

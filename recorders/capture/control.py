@@ -124,9 +124,13 @@ class Control:
             return {"error": f"is recording already, into {self._at.recorder.path}; stop it first"}
         plain = Config(directory=Path(asked["directory"]), run_id=str(asked["run_id"]))
         config = with_options(plain, asked["options"])
+        who = {"rank": self._session.rank()}
+        if left_out := self._session.why_left_out(config):
+            note = f"does not record: {left_out}"
+            return {"journal": None, "note": note, "left_out": left_out, **who}
         recorder = self._session.begin(config)
         self.watch(recorder, config)
-        return {"journal": str(recorder.path)}
+        return {"journal": str(recorder.path), **who}
 
     def _stop(self, asked: dict[str, Any]) -> dict[str, Any]:
         if self._at is None:

@@ -79,13 +79,13 @@ def describe_run(scheduler: Any, config: Config, sites: Iterable[Site]) -> Run:
         ),
         experts_capturer=has_capturer("experts"),
         indexer_capturer=has_capturer("indexer"),
-        tp_rank=_parallel(scheduler, "tp_rank") or 0,
-        tp_size=_parallel(scheduler, "tp_size") or 1,
-        dp_rank=_parallel(scheduler, "dp_rank"),
+        tp_rank=parallel(scheduler, "tp_rank") or 0,
+        tp_size=parallel(scheduler, "tp_size") or 1,
+        dp_rank=parallel(scheduler, "dp_rank"),
         # From 0.5.22 on `dp_size` counts replicas alone, and not the ranks of DP attention.
-        dp_size=_parallel(scheduler, "num_dp_ranks") or _parallel(scheduler, "dp_size") or 1,
-        pp_rank=_parallel(scheduler, "pp_rank") or 0,
-        pp_size=_parallel(scheduler, "pp_size") or 1,
+        dp_size=parallel(scheduler, "num_dp_ranks") or parallel(scheduler, "dp_size") or 1,
+        pp_rank=parallel(scheduler, "pp_rank") or 0,
+        pp_size=parallel(scheduler, "pp_size") or 1,
         server_args=_server_args(args),
     )
 
@@ -155,7 +155,7 @@ def _sources() -> dict[str, str]:
     return sums
 
 
-def _parallel(scheduler: Any, name: str) -> int | None:
+def parallel(scheduler: Any, name: str) -> int | None:
     """On the scheduler up to 0.5.12, on its `ps` to 0.5.20, then in the process's runtime context."""
     for home in (scheduler, getattr(scheduler, "ps", None), _runtime_parallel()):
         value = _int(getattr(home, name, None))

@@ -20,6 +20,7 @@ from .config import EVERY_STEP, Config
 from .control import Control
 from .describe import describe_run, sglang_version, why_not_spec_v2
 from .probe import MARK
+from .ranks import rank_of, why_not_this_rank
 from .recorder import Recorder
 from .sites import HookSite
 
@@ -86,8 +87,17 @@ class Session:
         self.control = self.control or Control(self)
         if self.config.paused:
             self._tell(constructed=True, journal=None, paused=True)
+        elif (left_out := self.why_left_out(self.config)) is not None:
+            self._tell(constructed=True, journal=None, left_out=left_out, rank=rank_of(scheduler))
         else:
             self.control.watch(self.begin(self.config), self.config)
+
+    def why_left_out(self, config: Config) -> str | None:
+        """None where this process's scheduler is one of those to be recorded, else why another stands for it."""
+        return None if config.all_ranks else why_not_this_rank(self._scheduler())
+
+    def rank(self) -> dict[str, Any]:
+        return rank_of(self._scheduler())
 
     def begin(self, config: Config) -> Recorder:
         """Record this process's scheduler from now on. Raises OSError where the folder does not take a journal."""
@@ -106,7 +116,7 @@ class Session:
             ring_s=config.ring_s,
         )
         atexit.register(recorder.close)
-        self._tell(constructed=True, journal=path.name, why=None)
+        self._tell(constructed=True, journal=path.name, why=None, rank=rank_of(scheduler))
         self._current = recorder
         setattr(scheduler, _ATTRIBUTE, recorder)
         return recorder

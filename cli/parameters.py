@@ -1,0 +1,55 @@
+"""Values of options that have a form of their own."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import click
+
+
+class OneIn(click.ParamType[int]):
+    """`1/N`, as the number N."""
+
+    name = "1/N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        head, _, count = str(value).partition("/")
+        if isinstance(value, int):
+            return value
+        if head != "1" or not count.isdecimal() or int(count) < 1:
+            self.fail(f"{value!r}: expected 1/N, such as 1/16", param, ctx)
+        return int(count)
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+class Duration(click.ParamType[float]):
+    """`90`, `90s`, `5m` or `1h`, in seconds."""
+
+    name = "TIME"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        text = str(value)
+        unit = _UNITS.get(text[-1:], 0)
+        try:
+            seconds = float(text[:-1] if unit else text) * (unit or 1)
+        except ValueError:
+            seconds = 0
+        if not 0 < seconds < float("inf"):
+            self.fail(f"{text!r}: expected a time, such as 90, 90s, 5m or 1h", param, ctx)
+        return seconds
+
+
+class RunId(click.ParamType[str]):
+    """A name that no run id of specdiff's own making begins with."""
+
+    name = "NAME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", str(value)):
+            self.fail(f"{value!r}: expected a letter, then letters, digits and _", param, ctx)
+        return str(value)

@@ -1,0 +1,204 @@
+"""Two recordings of schedulers that were handed the same requests, held against each other event by event.
+
+The ranks of an attention group run one scheduler each over the same messages, so that they launch the same batches and keep
+the same books. Where they do not, the collectives of their forward passes meet in different batches: a hang, or wrong tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..recorders.recording import Recording, columns, row_starts
+from ..recorders.schema import EVENT_TABLES, NONE32, NONE64, ROW_TABLES, Kind
+from .aligned import Aligned, Parting, align
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ..recorders.schema import I64
+
+# Numbered or kept by each recorder for itself; and what a GPU is never asked for.
+_OWN = {
+    "batch",
+    "other",
+    "launch",
+    "session",
+    "num_rows",
+    "experts_stored",
+    "indexer_stored",
+    "device_sum",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """What was compared of two ranks and where they part first. Nothing behind the first event that only one of them
+    has is compared: what follows has no counterpart."""
+
+    num_events: int
+    num_values: int
+    num_differed: int
+    first: Parting | None
+    first_of_request: Parting | None  # likewise, where it is a request's and not a batch's
+    num_left: int  # events of the first recording that were not compared, and `why`
+    num_right: int
+    why: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        assert (self.first is None) == (self.num_differed == 0) and self.num_differed >= 0
+
+
+def agree(left: Recording, right: Recording) -> Agreement:
+    """Compare two recordings of one attention group, where both of them saw the same steps."""
+    aligned = align(left, right)
+    found = [aligned.parting] if aligned.parting else []
+    num_values = num_differed = len(found)
+    for kind in EVENT_TABLES:
+        for one in _of_kind(aligned, kind):
+            num_values += one.num_values
+            num_differed += one.num_differed
+            found += [one.first] if one.first else []
+    return Agreement(
+        num_events=len(aligned.left),
+        num_values=num_values,
+        num_differed=num_differed,
+        first=_first(found),
+        first_of_request=_first([one for one in found if one.rid is not None]),
+        num_left=aligned.num_left,
+        num_right=aligned.num_right,
+        why=aligned.why,
+    )
+
+
+def _first(found: list[Parting]) -> Parting | None:
+    return min(found, key=lambda parting: parting.event, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    num_values: int
+    num_differed: int
+    first: Parting | None
+
+
+def _of_kind(aligned: Aligned, kind: Kind) -> Iterator[_Column]:
+    places = np.flatnonzero(aligned.left_recording.events.kind[aligned.left] == kind)
+    if not len(places):
+        return
+    tables = [recording.event_table(kind) for recording in aligned.recordings]
+    refs = [
+        recording.events.ref[events[places]]
+        for recording, events in zip(aligned.recordings, aligned.events, strict=True)
+    ]
+    qids = getattr(tables[0], "qid", None)
+    yield from _columns(
+        aligned, kind, tables, refs, places, None if qids is None else qids[refs[0]]
+    )
+    if kind not in ROW_TABLES:
+        return
+    counts = tables[0].num_rows[refs[0]]
+    owner = np.repeat(places, counts)
+    rows = [
+        _ranges(row_starts(table.num_rows)[ref], counts)
+        for table, ref in zip(tables, refs, strict=True)
+    ]
+    row_tables = [recording.row_table(kind) for recording in aligned.recordings]
+    of_row = row_tables[0].qid[rows[0]]
+    yield from _columns(aligned, kind, row_tables, rows, owner, of_row)
+    if kind == Kind.RESULT:
+        yield _tokens(aligned, tables, refs, row_tables, rows, owner)
+
+
+def _columns(
+    aligned: Aligned,
+    kind: Kind,
+    tables: Sequence[Any],
+    rows: list[I64],
+    owner: I64,
+    qids: I64 | None,
+) -> Iterator[_Column]:
+    """Every column of a table that both recorders read off the server. `owner`: which aligned event a row belongs to."""
+    others = dict(columns(tables[1]))
+    for name, values in columns(tables[0]):
+        if name in _OWN:
+            continue
+        left, right = values[rows[0]], others[name][rows[1]]
+        if name == "qid":
+            right = aligned.as_left(right)
+        yield _column(aligned, kind, name, left, right, owner, qids)
+
+
+def _column(
+    aligned: Aligned,
+    kind: Kind,
+    name: str,
+    left: NDArray[Any],
+    right: NDArray[Any],
+    owner: I64,
+    qids: I64 | None,
+) -> _Column:
+    differs = np.flatnonzero(left != right)
+    if not len(differs):
+        return _Column(len(left), 0, None)
+    at = int(differs[0])
+    recording = aligned.left_recording
+    event = int(aligned.left[owner[at]])
+    says = aligned.rid if name == "qid" else _number
+    first = Parting(
+        event=event,
+        step=int(recording.events.iteration[event]),
+        kind=kind,
+        rid=None if qids is None else recording.rids[int(qids[at])],
+        what="request" if name == "qid" else name,
+        left=says(int(left[at])),
+        right=says(int(right[at])),
+    )
+    return _Column(len(left), len(differs), first)
+
+
+def _tokens(
+    aligned: Aligned,
+    tables: Sequence[Any],
+    refs: list[I64],
+    row_tables: Sequence[Any],
+    rows: list[I64],
+    owner: I64,
+) -> _Column:
+    """The tokens that were emitted; behind them the slots of a run hold what nobody reads."""
+    sides = []
+    for recording, table, ref, row_table, row in zip(
+        aligned.recordings, tables, refs, row_tables, rows, strict=True
+    ):
+        counts, sizes = table.num_tokens[ref], table.num_rows[ref]
+        even = (sizes > 0) & (counts % np.maximum(sizes, 1) == 0)
+        width = np.where(even, counts // np.maximum(sizes, 1), 0)
+        begin = np.repeat(row_starts(table.num_tokens)[ref], sizes)
+        place = _ranges(np.zeros(len(sizes), dtype=np.int64), sizes)
+        each = np.repeat(width, sizes)
+        emitted = row_table.num_emitted[row]
+        sides.append((recording.tokens, begin + place * each, np.clip(emitted, 0, each)))
+    (left, left_at, left_len), (right, right_at, right_len) = sides
+    size = np.minimum(left_len, right_len).astype(np.int64)
+    return _column(
+        aligned,
+        Kind.RESULT,
+        "token",
+        left[_ranges(left_at, size)],
+        right[_ranges(right_at, size)],
+        np.repeat(owner, size),
+        np.repeat(row_tables[0].qid[rows[0]], size),
+    )
+
+
+def _ranges(starts: I64, counts: I64) -> I64:
+    """starts[0], starts[0] + 1, ..., counts[0] of them, then those of starts[1]."""
+    counts = counts.astype(np.int64)
+    return np.repeat(starts - row_starts(counts), counts) + np.arange(counts.sum())
+
+
+def _number(value: int) -> int | None:
+    return None if value in (NONE32, NONE64) else value

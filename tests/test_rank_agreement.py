@@ -1,0 +1,199 @@
+"""Ranks of one attention group, recorded live from sglang's own schedulers: they agree, and where one strays it is named."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+
+from children import specdiff
+from gaps import without
+from recorded import Recorder
+from specdiff.cli.main import DIFFERS, SAME
+from specdiff.recorders import hdf5
+from specdiff.recorders.recording import TABLE_NAMES, Recording, columns
+from specdiff.recorders.schema import Kind
+from specdiff.replay.agreement import Agreement, agree
+
+OWN = {"batch", "other", "launch", "session", "num_rows", "num_tokens", "ref", "time_ns"}
+OWN |= {"device_sum", "experts_stored", "indexer_stored"}
+NOT_SHARED = {"requests", "sents", "gaps"}
+SCHEMA = Path(__file__).parent.parent / "docs" / "replay.schema.json"
+
+
+@pytest.fixture(scope="module")
+def recorder(tmp_path_factory: pytest.TempPathFactory) -> Recorder:
+    return Recorder(tmp_path_factory.mktemp("ranks"), options=("--all-ranks",))
+
+
+@pytest.fixture(scope="module")
+def pair(recorder: Recorder) -> tuple[Recording, Recording]:
+    left, right = recorder.ranks("0.5.23", "tp-random", 1, "--requests", "30")
+    return left, right
+
+
+@pytest.fixture(scope="module")
+def strays(recorder: Recorder) -> Path:
+    return recorder.paths("0.5.11", "tp-stray", 1, "--requests", "20")[0].parent
+
+
+def shared(recording: Recording) -> int:
+    return int((recording.events.kind != Kind.SENT).sum())
+
+
+@pytest.mark.live
+def test_two_ranks_of_a_group_keep_the_same_books(pair: tuple[Recording, Recording]) -> None:
+    left, right = pair
+    assert [(one.run.tp_rank, one.run.tp_size, one.run.dp_size) for one in pair] == [
+        (0, 2, 1),
+        (1, 2, 1),
+    ]
+    assert left.run.run_id == right.run.run_id and left.run.pid != right.run.pid
+    assert len(left.sents.qid) and not len(right.sents.qid)  # clients hear from the first alone
+    found = agree(left, right)
+    assert found.first is None and found.why == ()
+    assert found.num_events == shared(left) == shared(right) > 400
+    assert found.num_values > 8000
+
+
+@pytest.mark.live
+def test_whatever_differs_is_seen(pair: tuple[Recording, Recording]) -> None:
+    """One value at a time, in the middle of each column that both read off the server."""
+    left, right = pair
+    seen = 0
+    for name in TABLE_NAMES:
+        table = getattr(right, name)
+        for column, values in columns(table):
+            if name in NOT_SHARED or column in OWN or not len(values):
+                continue
+            changed = values.copy()
+            at = len(values) // 2
+            if column == "kind":
+                continue  # the tables would not fit it
+            changed[at] += 1 if column != "qid" else (-1 if changed[at] else 1)
+            if name == "events":
+                changed[at:] += 1
+                changed[at] = values[at] + 1
+            bent = dataclasses.replace(
+                right, **{name: dataclasses.replace(table, **{column: changed})}
+            )
+            found = agree(left, bent)
+            assert found.first is not None, (name, column)
+            if name != "events":
+                assert found.num_differed == 1, (name, column)
+                assert found.first.what == ("request" if column == "qid" else column)
+            seen += 1
+    assert seen > 80
+
+
+@pytest.mark.live
+def test_tokens_are_compared_as_far_as_they_were_emitted(
+    pair: tuple[Recording, Recording],
+) -> None:
+    left, right = pair
+    counts = [
+        agree(left, dataclasses.replace(right, tokens=np.where(at, right.tokens + 1, right.tokens)))
+        for at in np.eye(len(right.tokens), dtype=bool)[:120]
+    ]
+    emitted = sum(found.num_differed for found in counts)
+    assert {found.num_differed for found in counts} == {0, 1}  # some are padding
+    every = agree(left, dataclasses.replace(right, tokens=right.tokens + 1))
+    kept = right.result_rows.num_emitted
+    assert every.num_differed == kept[kept > 0].sum() > emitted > 60
+    assert every.first is not None and every.first.what == "token" and every.first.rid
+
+
+@pytest.mark.live
+def test_what_was_lost_is_no_difference(pair: tuple[Recording, Recording]) -> None:
+    """Gaps in the middle of either, a late begin and an early end: less is compared, and it is said how much less."""
+    left, right = pair
+    size = len(right.events.kind)
+    for begin, end, why in (
+        (size // 2, size // 2 + 9, "dropped"),
+        (0, size // 3, "running server"),
+        (size - 60, size, "dropped"),
+    ):
+        for found in (
+            agree(left, without(right, begin, end)),
+            agree(without(right, begin, end), left),
+        ):
+            assert found.first is None, (begin, found)
+            assert 100 < found.num_events < size - (end - begin)
+            assert any(why in sentence for sentence in found.why), found.why
+            assert max(found.num_left, found.num_right) + found.num_events == shared(left)
+
+
+@pytest.mark.live
+def test_a_journal_that_ends_early_is_no_difference(pair: tuple[Recording, Recording]) -> None:
+    left, right = pair
+    cut = without(right, len(right.events.kind) - 60, len(right.events.kind))
+    spine = [values[:-1] for _, values in columns(cut.events)]  # without the gap that says so
+    ended = dataclasses.replace(
+        cut,
+        events=type(cut.events)(*spine),
+        gaps=type(cut.gaps)(np.zeros(0, dtype=np.int64)),
+        damage="killed",
+    )
+    found = agree(left, ended)
+    assert found.first is None and found.why == ("one recording goes on longer",)
+    assert found.num_events == shared(ended) == shared(left) - found.num_left > 400
+    assert found.num_right == 0
+
+
+@pytest.mark.live
+def test_a_rank_that_strays_is_named_with_request_step_and_numbers(strays: Path) -> None:
+    paths = sorted(strays.glob("*.h5"), key=lambda path: path.name.partition("-tp")[2])
+    left, right = map(hdf5.load, paths)
+    found = agree(left, right)
+    first = found.first_of_request
+    assert first is not None and (first.rid, first.what) == ("r1-10", "accept_len")
+    assert (first.left, first.right) == (4, 1)
+    assert found.num_left > 50 and "behind the event" in found.why[-1]
+
+    checked = specdiff("check", strays)
+    assert checked.returncode == DIFFERS
+    assert "request r1-10: accept_len 4 and 1" in checked.stdout
+    one = specdiff("check", paths[0])
+    assert one.returncode == SAME or "ranks of run" not in one.stdout
+
+    told = specdiff("replay", strays, "--old", "observed", "--fixed", "sglang==0.5.11")
+    assert told.returncode == SAME  # each of them is what its release computes of what it saw
+    assert "request r1-10: accept_len 4 and 1" in told.stdout
+    told = specdiff("replay", strays, "--format", "json")
+    results: list[dict[str, Any]] = json.loads(told.stdout)
+    jsonschema.validate(results, json.loads(SCHEMA.read_text()))
+    by_rank = {one["recording"]["rank"]["tp"]: one["recording"]["agreement"] for one in results}
+    assert by_rank[0] is None
+    assert by_rank[1]["with"] == str(paths[0]) and by_rank[1]["differed"] == found.num_differed
+    assert by_rank[1]["first_of_request"]["there"] == 4
+
+
+@pytest.mark.live
+def test_requests_with_one_id_are_told_apart(pair: tuple[Recording, Recording]) -> None:
+    """An id may come again; which of them it is counts."""
+    rids = ("same",) * len(pair[0].rids)
+    twins: list[Recording] = [dataclasses.replace(one, rids=rids) for one in pair]
+    found: Agreement = agree(*twins)
+    assert found.first is None and found.num_values > 8000
+    reqs = twins[1].finishes.qid.copy()
+    reqs[:2] = reqs[1::-1]
+    bent = dataclasses.replace(twins[1], finishes=dataclasses.replace(twins[1].finishes, qid=reqs))
+    assert agree(twins[0], bent).num_differed == 2
+
+
+@pytest.mark.live
+def test_the_same_rank_twice_is_two_servers(strays: Path, tmp_path: Path) -> None:
+    first = min(strays.glob("*-tp0.h5"))
+    shutil.copy(first, tmp_path)
+    recording = hdf5.load(first)
+    other = dataclasses.replace(recording, run=dataclasses.replace(recording.run, pid=1))
+    hdf5.save(other, tmp_path / "other.h5")
+    checked = specdiff("check", tmp_path)
+    assert "several processes say that they are the same rank" in checked.stdout
+    assert "of several servers" in specdiff("info", tmp_path).stdout

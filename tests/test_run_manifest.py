@@ -1,0 +1,202 @@
+"""Who of a server's schedulers is recorded, and the manifest that says so."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from children import rig, specdiff
+from specdiff.cli.main import BROKEN, SAME, USAGE
+from specdiff.recorders import hdf5, manifest
+from specdiff.recorders.errors import RecordingError
+from specdiff.recorders.manifest import MANIFEST, Manifest, Scheduler
+from specdiff.recorders.ranks import Group, Rank
+from specdiff.recorders.recover import recover
+from specdiff.recorders.runs import Absent, member_of, runs
+
+ALONE = Rank(0, 1, None, 1, 0, 1, dp_attention=False)
+
+
+def of_tp(rank: int) -> Rank:
+    return Rank(rank, 2, None, 1, 0, 1, dp_attention=False)
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("version", ["0.5.11", "0.5.16", "0.5.23"])
+def test_one_rank_of_a_group_is_recorded_and_the_manifest_says_why(
+    version: str, tmp_path: Path
+) -> None:
+    """One release for each place where a scheduler keeps its ranks: on itself, on its `ps`, in the runtime context."""
+    command = rig(version, "tp-random", "--requests", "8")
+    done = specdiff("record", "-o", tmp_path, "--run-id", "shared", "--", *command)
+    assert done.returncode == 0, done.stderr
+    (path,) = map(Path, done.stdout.split())
+    assert "not recorded" not in done.stderr
+    assert "left out: process" in done.stderr and "--all-ranks" in done.stderr
+    (written,) = tmp_path.glob(f"shared.*{MANIFEST}")
+    assert sorted(tmp_path.iterdir()) == sorted([path, written])
+    told = manifest.read(written)
+    first, second = sorted(told.schedulers, key=lambda one: one.left_out)
+    assert (first.rank, second.rank) == (of_tp(0), of_tp(1))
+    assert first.journal == f"shared-{first.pid}-0.journal" and first.why is None
+    assert second.journal is None and "attn_tp_rank 1" in str(second.why)
+    recording = hdf5.load(path)
+    assert (recording.run.run_id, recording.run.tp_rank, recording.run.pid) == (
+        "shared",
+        0,
+        first.pid,
+    )
+    (run,) = runs([member_of(path, recording)], [told])
+    (group,) = run.groups
+    assert group.absent == (Absent(1, True, second.why),) and not group.missing
+    said = specdiff("info", tmp_path)
+    assert said.returncode == SAME
+    assert "recordings: 1, attention groups: 1" in said.stdout
+    assert "left out: dp 0, pp 0, tp 1: another rank of its group stands for it" in said.stdout
+
+
+@pytest.mark.live
+def test_a_host_with_no_first_rank_records_nothing_and_that_is_well(tmp_path: Path) -> None:
+    """The second host of two: every rank on it keeps the books of one elsewhere."""
+    from specdiff.recorders.notes import left_out, read_notes, why_nothing
+
+    lines = [
+        {"pid": 7, "sglang_version": "0.5.23", "missing": {}},
+        {
+            "constructed": True,
+            "journal": None,
+            "left_out": "another one does",
+            "rank": dataclasses.asdict(of_tp(1)),
+        },
+    ]
+    note = tmp_path / "shared-7.attach.json"
+    note.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = read_notes([note])
+    assert why_nothing(found) == [] and left_out(found) == ["process 7: another one does"]
+    assert recover(tmp_path) == []
+    (written,) = tmp_path.iterdir()
+    assert manifest.read(written).schedulers == (
+        Scheduler(7, of_tp(1), None, True, "another one does"),
+    )
+    said = specdiff("info", tmp_path)
+    assert "1 of 1 attention groups missing" in said.stdout  # the other host's are not here yet
+
+
+@pytest.mark.live
+def test_a_rank_that_is_missing_is_named(tmp_path: Path, record_dp: list[Path]) -> None:
+    shutil.copy(record_dp[0], tmp_path)
+    said = specdiff("info", tmp_path).stdout
+    assert "recordings: 1, attention groups: 2  1 of 2 attention groups missing" in said.replace(
+        ", 1 of", "  1 of"
+    )
+    assert "not recorded: dp 1, pp 0, tp 1: no recording of it here" in said
+    for path in record_dp[0].parent.glob(f"*{MANIFEST}"):
+        shutil.copy(path, tmp_path)
+    said = specdiff("info", tmp_path).stdout
+    assert "tp 1: its journal" in said and "became no recording that is here" in said
+    shutil.copy(record_dp[1], tmp_path)
+    said = specdiff("info", tmp_path).stdout
+    assert "recordings: 2, attention groups: 2" in said and "whole" in said
+
+
+@pytest.fixture(scope="module")
+def record_dp(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("dp")
+    done = specdiff("record", "-o", folder, "--", *rig("0.5.23", "dp-idle", "--requests", "12"))
+    assert done.returncode == 0, done.stderr
+    return sorted(map(Path, done.stdout.split()), key=lambda path: path.name.partition("-dp")[2])
+
+
+@pytest.mark.live
+def test_ranks_of_dp_attention_launch_together(tmp_path: Path, record_dp: list[Path]) -> None:
+    said = specdiff("check", *record_dp).stdout
+    assert "launches, idle ones included: dp 0, tp 0 " in said and ": the same;" in said
+    recording = hdf5.load(record_dp[1])
+    from gaps import without
+
+    size = len(recording.events.kind)
+    hdf5.save(without(recording, size - 9, size), tmp_path / "short.h5")
+    said = specdiff("check", record_dp[0], tmp_path / "short.h5").stdout
+    assert "not judged, as short.h5 lost 9 events" in said
+
+
+@pytest.mark.parametrize(
+    ("rank", "groups", "of_last"),
+    [
+        (ALONE, [(0, 0)], [0]),
+        (Rank(3, 8, None, 1, 0, 1, False), [(0, 0)], [0, 1, 2, 3, 4, 5, 6, 7]),
+        (Rank(5, 8, 1, 4, 0, 1, True), [(0, 0), (1, 0), (2, 0), (3, 0)], [6, 7]),
+        (Rank(1, 2, 1, 2, 0, 1, False), [(0, 0), (1, 0)], [0, 1]),  # replicas
+        (Rank(0, 2, None, 1, 1, 2, False), [(0, 0), (0, 1)], [0, 1]),
+    ],
+)
+def test_who_should_be_there_follows_from_the_sizes(
+    rank: Rank, groups: list[tuple[int, int]], of_last: list[int]
+) -> None:
+    assert rank.groups() == [Group(*one) for one in groups]
+    assert list(rank.tp_ranks(rank.groups()[-1])) == of_last
+
+
+def test_a_manifest_grows_and_is_read_back(tmp_path: Path) -> None:
+    first = Scheduler(1, of_tp(0), "r-1-0.journal", False, None)
+    second = Scheduler(2, of_tp(1), None, True, "another does")
+    failed = Scheduler(3, None, None, False, "the recorder could not start (OSError)")
+    path = manifest.write(tmp_path, "r", [first])
+    assert path is not None and path == manifest.write(tmp_path, "r", [second, first, failed])
+    assert list(tmp_path.iterdir()) == [path]
+    assert manifest.read(path).schedulers == (first, second, failed)
+    assert manifest.read(path).run_id == "r"
+
+
+def test_a_server_of_one_scheduler_needs_no_manifest(tmp_path: Path) -> None:
+    one = Scheduler(1, ALONE, "r-1-0.journal", False, None)
+    assert manifest.write(tmp_path, "r", [one]) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "not JSON"),
+        ("[]", "not the manifest of a run"),
+        ('{"format": "specdiff-run", "version": 2}', "version 2 of specdiff-run"),
+        ('{"format": "specdiff-run", "version": 1, "run_id": "r"}', "damaged (KeyError('host'))"),
+        (
+            '{"format": "specdiff-run", "version": 1, "run_id": "r", "host": "h", "schedulers": [{"rank": {"tp": 1}}]}',
+            "damaged (TypeError",
+        ),
+    ],
+)
+def test_a_manifest_that_is_none_is_said(
+    content: str, said: str, tmp_path: Path, real_recording: Path
+) -> None:
+    path = tmp_path / f"r.h{MANIFEST}"
+    path.write_text(content)
+    with pytest.raises(RecordingError) as caught:
+        manifest.read(path)
+    assert said in str(caught.value) and str(path) in str(caught.value)
+    shutil.copy(real_recording, tmp_path)
+    done = specdiff("info", tmp_path)
+    assert done.returncode == BROKEN and said in done.stderr
+
+
+def test_hosts_of_one_run_are_told_together(tmp_path: Path) -> None:
+    two = [
+        Manifest("r", "a", (Scheduler(1, of_tp(0), "r-1-0.journal", False, None),)),
+        Manifest("r", "b", (Scheduler(1, of_tp(1), None, True, "another does"),)),
+    ]
+    (run,) = runs([], two)
+    assert run.hosts == ("a", "b")
+    (group,) = run.groups
+    assert [(one.tp_rank, one.left_out) for one in group.absent] == [(0, False), (1, True)]
+    assert group.missing
+
+
+@pytest.mark.parametrize("name", ["20261121", "a-b", "a.b", "", "_"])
+def test_a_run_id_that_another_could_begin_with_is_refused(name: str, tmp_path: Path) -> None:
+    done = specdiff("record", "-o", tmp_path, "--run-id", name, "--", "true")
+    assert done.returncode == USAGE and "expected a letter" in done.stderr
