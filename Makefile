@@ -7,7 +7,7 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 
-.PHONY: demo test fidelity hunt bench bench-record lint types wheel clean
+.PHONY: demo test fidelity hunt bench bench-record gpu-capture lint types wheel clean
 
 # Replays the bundled recordings under the old and the fixed books. They differ: exit 1 is the success.
 demo: $(VENV)/demo
@@ -37,6 +37,10 @@ bench: $(VENV)/test
 # What recording costs a scheduler, by running requests, with the recorder on and off in turn.
 bench-record: $(VENV)/test
 	$(BIN)/python tests/bench_record.py $(ARGS)
+
+# Records sglang on this machine's GPU, and judges it (docs/gpu.md); says so and leaves where there is none.
+gpu-capture: $(VENV)/demo
+	$(BIN)/python -m specdiff.fixtures.gpu capture $(ARGS)
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .
