@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from .capture.config import RUN_ID, Config
@@ -49,7 +49,7 @@ def record(
         directory=_writable(directory),
         run_id=_new_run_id(),
         command=without_secrets(command),
-        specdiff_version=version("specdiff"),
+        specdiff_version=_version(),
         buffer_mb=buffer_mb,
     )
     with _sigterm_noted() as terms:
@@ -63,6 +63,14 @@ def record(
         ) as error:  # the folder went away: the command's status is not lost with it
             return Recorded(status, (), (str(error).removesuffix("."),))
     return Recorded(status, outcomes, tuple(why_nothing(found)))
+
+
+def _version() -> str:
+    """A clone on PYTHONPATH, as on a host where nothing can be installed, has no metadata."""
+    try:
+        return version("specdiff")
+    except PackageNotFoundError:
+        return "not installed"
 
 
 @contextlib.contextmanager

@@ -7,21 +7,23 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 
-from children import IMPORT_ONLY, python
+from children import IMPORT_ONLY, python, rig, specdiff
+from specdiff import recorders
 from specdiff.fixtures.gpu.capture import Captured, capture, free_port
 from specdiff.fixtures.gpu.device import Host
 from specdiff.fixtures.gpu.errors import GpuError
 from specdiff.fixtures.gpu.models import DENSE, EOS_TOKENS, MODELS, MOE
 from specdiff.fixtures.gpu.outcome import tell
-from specdiff.fixtures.gpu.pack import requirements, wanted
+from specdiff.fixtures.gpu.pack import kernels, requirements
 from specdiff.fixtures.gpu.server import flags, settings, which_are_known
 from specdiff.fixtures.gpu.wishes import Wish, wishes
 from specdiff.fixtures.rig.releases import find_release
-from specdiff.recorders import hdf5
+from specdiff.recorders import hdf5, record
 from specdiff.replay.exercised import exercised
 
 NEWEST = "0.5.23"
@@ -124,11 +126,11 @@ def test_sglang_reads_flags_configs_and_requests(version: str, tmp_path: Path) -
 
 
 def test_the_pack_takes_of_the_kernels_what_this_gpu_loads() -> None:
-    names = ["sgl_kernel/__init__.py", "sgl_kernel/sm90/common_ops.abi3.so", "sgl_kernel/sm90/"]
-    others = ["sgl_kernel/sm100/common_ops.abi3.so", "sgl_kernel/flash_ops.abi3.so"]
-    beside = ["sglang_kernel-0.4.3.dist-info/METADATA", "sglang/srt/grpc/_core.so"]
-    assert list(wanted([*names, *others, *beside], 90)) == [*names[:2], *beside]
-    assert list(wanted([*names, *others], 120)) == [names[0], others[0]]
+    names = ["sgl_kernel/__init__.py", "sglang_kernel-0.4.3.dist-info/METADATA"]
+    hopper, others = (f"sgl_kernel/sm{sm}/common_ops.abi3.so" for sm in (90, 100))
+    never = ["sgl_kernel/flash_ops.abi3.so", "lib/libmscclpp.so", "sgl_kernel/sm90/"]
+    assert kernels([*names, hopper, others, *never], 90) == [*names, hopper]
+    assert kernels([*names, hopper, others, *never], 120) == [*names, others]
     assert "sglang==0.5.13" in requirements(image=False)
     assert set(requirements(image=True)) - set(requirements(image=False)) >= {"transformers==5.8.1"}
 
@@ -175,6 +177,34 @@ def test_a_server_that_does_not_start_is_told_with_its_log(tmp_path: Path) -> No
     command: Sequence[str] = ["python", "-c", "import sys; sys.exit('no kernel for this GPU')"]
     with pytest.raises(GpuError, match=r"(?s)status 1 before it answered.*no kernel for this GPU"):
         capture(DENSE.name, command, free_port(), wishes(1, 1, experts=False), tmp_path)
+
+
+@pytest.mark.live
+def test_a_server_without_h5py_journals_and_the_journals_are_carried_home(tmp_path: Path) -> None:
+    """As docs/gpu.md says: two variables in its environment, and the standard library."""
+    inject = Path(recorders.__file__).parent / "capture/inject"
+    before = os.environ.get("PYTHONPATH")
+    paths = os.pathsep.join(filter(None, [str(inject), before]))
+    told = {"SPECDIFF_RECORD_DIR": str(tmp_path), "PYTHONPATH": paths}
+    command = rig("0.5.13", "stale-stop")
+    subprocess.run(command, env={**os.environ, **told}, check=True, capture_output=True)
+    done = specdiff("recover", tmp_path)
+    assert done.returncode == 0, done.stderr
+    held = hdf5.load(Path(done.stdout.strip()))
+    assert (len(held.rids), held.run.specdiff_version) == (8, "unknown")
+
+
+def test_a_clone_that_is_not_installed_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nowhere(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(record, "version", nowhere)
+    told = tmp_path / "told"
+    command = ["sh", "-c", f"echo $SPECDIFF_RECORD_VERSION > {told}"]
+    record.record(tmp_path / "out", command, buffer_mb=1, force=False, say=print)
+    assert told.read_text() == "not installed\n"
 
 
 def test_switches_that_a_release_no_longer_has_are_left_out() -> None:
