@@ -7,7 +7,7 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 
-.PHONY: demo test fidelity hunt faults bench bench-record soak lint types wheel clean
+.PHONY: demo test fidelity hunt faults bench bench-record soak gpu-capture lint types wheel clean
 
 # Replays the bundled recordings under the old and the fixed books. They differ: exit 1 is the success.
 demo: $(VENV)/demo
@@ -46,6 +46,10 @@ bench-record: $(VENV)/test
 # A server that is recorded and not in turn for minutes: the same outputs, nothing dropped, memory flat.
 soak: $(VENV)/test
 	$(BIN)/python tests/soak.py $(ARGS)
+
+# Records sglang on this machine's GPU, and judges it (docs/gpu.md); says so and leaves where there is none.
+gpu-capture: $(VENV)/demo
+	$(BIN)/python -m specdiff.fixtures.gpu capture $(ARGS)
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from . import manifest
 from .errors import UsageError
 from .manifest import Scheduler
 from .ranks import Rank
-from .record import new_run_id, writable
+from .record import new_run_id, own_version, writable
 from .recover import Outcome, Recovered, is_locked, recover_journal
 from .remote import Answer, ask, processes
 
@@ -74,6 +73,6 @@ def _start(target: str, directory: Path | None, options: Mapping[str, Any]) -> d
         raise UsageError(
             f"--attach {target} start: -o DIR is missing, the folder for the recordings"
         )
-    told = {**options, "specdiff_version": version("specdiff")}
+    told = {**options, "specdiff_version": own_version()}
     folder = writable(directory or Path(target))
     return {"directory": str(folder), "run_id": new_run_id(), "options": told}

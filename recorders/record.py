@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +53,10 @@ def record(
 ) -> Recorded:
     """Run `command`, wait until nothing writes any more, and build the recordings into `directory`.
 
-    `options` as `with_options` takes them; `run_id`: several hosts share one, else it is a new one. Raises UsageError where the folder cannot be written or the command not started.
+    `options` as `with_options` takes them; `run_id`: several hosts share one, else it is a new one. Raises UsageError
+    where the folder cannot be written or the command not started.
     """
-    told = {**options, "command": without_secrets(command), "specdiff_version": version("specdiff")}
+    told = {**options, "command": without_secrets(command), "specdiff_version": own_version()}
     config = with_options(Config(writable(directory), run_id or new_run_id()), told)
     with _sigterm_noted() as terms, _rings_kept(config, say):
         status = supervise(command, _environment(config, os.environ))
@@ -69,6 +70,14 @@ def record(
         ) as error:  # the folder went away: the command's status is not lost with it
             return Recorded(status, (), (str(error).removesuffix("."),))
     return Recorded(status, outcomes, tuple(why_nothing(found, paths)), tuple(left_out(found)))
+
+
+def own_version() -> str:
+    """A clone on PYTHONPATH, as on a host where nothing can be installed, has no metadata."""
+    try:
+        return version("specdiff")
+    except PackageNotFoundError:
+        return "not installed"
 
 
 @contextlib.contextmanager

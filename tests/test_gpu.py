@@ -1,0 +1,215 @@
+"""What `make gpu-capture` is made of, as far as it goes without a GPU: sglang's own classes read what it gives them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import pytest
+
+from children import IMPORT_ONLY, python, rig, specdiff
+from specdiff import recorders
+from specdiff.fixtures.gpu.capture import Captured, capture, free_port
+from specdiff.fixtures.gpu.device import Host
+from specdiff.fixtures.gpu.errors import GpuError
+from specdiff.fixtures.gpu.models import DENSE, EOS_TOKENS, MODELS, MOE
+from specdiff.fixtures.gpu.outcome import tell
+from specdiff.fixtures.gpu.pack import kernels, requirements
+from specdiff.fixtures.gpu.server import flags, settings, which_are_known
+from specdiff.fixtures.gpu.wishes import Wish, wishes
+from specdiff.fixtures.rig.releases import find_release
+from specdiff.recorders import hdf5, record
+from specdiff.replay.exercised import exercised
+
+NEWEST = "0.5.23"
+
+
+def gpu(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "specdiff.fixtures.gpu", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, **env}
+    )
+
+
+def test_without_a_device_it_says_so_and_that_is_no_failure(tmp_path: Path) -> None:
+    done = gpu("capture", "--output", str(tmp_path / "out"), CUDA_VISIBLE_DEVICES="")
+    assert (done.returncode, done.stderr) == (0, "")
+    (line,) = done.stdout.splitlines()
+    assert line.startswith(f"gpu-capture: skipped, {sys.executable} has no CUDA device (torch ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_python_that_cannot_be_asked_is_a_failure() -> None:
+    done = gpu("capture", "--python", "/no/such/python")
+    assert done.returncode == 2
+    assert "/no/such/python cannot be asked for its GPU" in done.stderr
+
+
+def test_the_requests_wish_for_everything() -> None:
+    asked = wishes(1, 300, experts=True)
+    assert asked[:20] == wishes(1, 20, experts=True), "a request does not depend on how many follow"
+    assert len({wish.rid for wish in asked}) == 300
+    assert sum(wish.max_new_tokens <= 6 for wish in asked) > 50
+    assert sum(wish.max_new_tokens >= 100 for wish in asked) > 100
+    aborted = [wish for wish in asked if wish.abort_after is not None]
+    assert {wish.abort_after for wish in aborted} >= {0.0, 1.0}
+    assert any(not wish.stop_token_ids and wish.max_new_tokens > 100 for wish in aborted)
+    rows = [wish for wish in asked if wish.start_len is not None]
+    places = {0: "start", None: "within", 1: "end"}
+    found = {places.get(_place(wish), "within") for wish in rows}
+    assert found == {"start", "within", "end"}
+    assert 0 < len(rows) < 300 and any(wish.start_len == 0 for wish in rows)
+    assert sum(bool(wish.stop_token_ids) for wish in asked) > 50
+    assert sum(wish.ignore_eos for wish in asked) > 50
+    heads = [wish.prompt[:24] for wish in asked if len(wish.prompt) > 24]
+    assert max(map(heads.count, heads)) > 10, "prefixes that the cache has"
+    assert not {token for wish in asked for token in wish.prompt} & set(EOS_TOKENS)
+    assert all(wish.start_len is None for wish in wishes(1, 300, experts=False))
+
+
+def _place(wish: Wish) -> int | None:
+    """0: at the beginning of the prompt, 1: at its end."""
+    return {0: 0, len(wish.prompt): 1}.get(wish.start_len or 0)
+
+
+# What sglang itself makes of the flags, the configs and the requests. The device is the one thing told otherwise:
+# ServerArgs asks CUDA for its memory.
+_READ = """
+import json
+from pathlib import Path
+from sglang.srt.server_args import prepare_server_args
+from sglang.srt.configs.model_config import ModelConfig
+from sglang.srt.managers.io_struct import GenerateReqInput
+from specdiff.fixtures.gpu.models import MODELS
+from specdiff.fixtures.gpu.server import flags, settings, which_are_known
+from specdiff.fixtures.gpu.wishes import wishes
+import sglang
+found = {}
+for model in MODELS:
+    model.write(Path("."))
+    chosen = which_are_known(settings(model, 30000), Path(sglang.__path__[0]))
+    args = prepare_server_args([*flags(chosen), "--device", "cpu"])
+    changed = {name for name, value in chosen.items() if getattr(args, name) != value}
+    of = [ModelConfig.from_server_args(args), ModelConfig.from_server_args(
+        args, model_path=args.speculative_draft_model_path, is_draft_model=True)]
+    shapes = [(c.hf_config.architectures[0], c.hidden_size, c.vocab_size, c.head_dim, c.num_hidden_layers,
+               c.context_len, sorted(c.hf_eos_token_id)) for c in of]
+    for wish in wishes(1, 40, experts=model.experts):
+        request = GenerateReqInput(**wish.body)
+        request.normalize_batch_and_arguments()
+        assert request.is_single and request.input_ids == list(wish.prompt)
+    found[model.name] = {"changed": sorted(changed), "shapes": shapes}
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("version", ["0.5.13", NEWEST])
+def test_sglang_reads_flags_configs_and_requests(version: str, tmp_path: Path) -> None:
+    done = python(f"import os; os.chdir({str(tmp_path)!r})\n{IMPORT_ONLY}{_READ}", version)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    for model in MODELS:
+        said = found[model.name]
+        assert said["changed"] == []
+        target, draft = said["shapes"]
+        assert target[0] == model.config["architectures"][0]
+        assert draft[0] == "LlamaForCausalLMEagle"
+        assert target[1:4] == draft[1:4] == [256, 4096, 64]
+        assert (target[4], draft[4]) == (2, 1)
+        assert target[5:] == draft[5:] == [2048, list(EOS_TOKENS)]
+
+
+def test_the_pack_takes_of_the_kernels_what_this_gpu_loads() -> None:
+    names = ["sgl_kernel/__init__.py", "sglang_kernel-0.4.3.dist-info/METADATA"]
+    hopper, others = (f"sgl_kernel/sm{sm}/common_ops.abi3.so" for sm in (90, 100))
+    never = ["sgl_kernel/flash_ops.abi3.so", "lib/libmscclpp.so", "sgl_kernel/sm90/"]
+    assert kernels([*names, hopper, others, *never], 90) == [*names, hopper]
+    assert kernels([*names, hopper, others, *never], 120) == [*names, others]
+    assert "sglang==0.5.13" in requirements(image=False)
+    assert set(requirements(image=True)) - set(requirements(image=False)) >= {"transformers==5.8.1"}
+
+
+@pytest.mark.live
+def test_from_the_command_to_the_matrix_on_the_rigs_server(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All but the GPU: sglang's own server with the rig's worker, the real clients, recorder, judge and report."""
+    made = rigged(tmp_path, count=150)
+    code = tell([made], Host("NVIDIA Rig 1", "none", rig_tree()), tmp_path / "kept")
+    said = capsys.readouterr().out
+    assert code == 0, said
+    assert "cost of recording: p50" in said and "0 events dropped, 0 errors" in said
+    (kept,) = (tmp_path / "kept").glob("*.h5")
+    assert kept.name == "0.5.13-rig-1-tiny-qwen3-moe.h5"
+    readme = (tmp_path / "kept/README.md").read_text()
+    assert kept.name in readme and "NVIDIA Rig 1" in readme and str(tmp_path) not in readme
+    held = hdf5.load(kept)
+    reached = exercised(held)
+    names = "retract", "stop-mid-run", "abort-running", "abort-queued", "start-len", "cached-prefix"
+    assert [name for name in names if not reached[name]] == []
+    assert len(made.responses.read_text().splitlines()) == 150
+    rows = [line for line in said.splitlines() if line.startswith(("kv_committed_len ", "finish "))]
+    assert all(int(row.split()[1].partition("/")[0]) > 300 for row in rows) and len(rows) == 2
+
+
+def rig_tree() -> Path:
+    return find_release("0.5.13").root / "sglang"
+
+
+def rigged(home: Path, count: int) -> Captured:
+    port = free_port()
+    chosen = settings(MOE, port)
+    some = {name: chosen[name] for name in ("max_total_tokens", "max_running_requests")}
+    some |= {name: chosen[name] for name in ("schedule_conservativeness", "skip_server_warmup")}
+    rig = ["python", "-m", "specdiff.fixtures.rig", "--sglang", "0.5.13", "--serve"]
+    command = [*rig, "--port", str(port), "--", *flags(some)]
+    return capture(MOE.name, command, port, wishes(1, count, experts=True), home)
+
+
+@pytest.mark.live
+def test_a_server_that_does_not_start_is_told_with_its_log(tmp_path: Path) -> None:
+    command: Sequence[str] = ["python", "-c", "import sys; sys.exit('no kernel for this GPU')"]
+    with pytest.raises(GpuError, match=r"(?s)status 1 before it answered.*no kernel for this GPU"):
+        capture(DENSE.name, command, free_port(), wishes(1, 1, experts=False), tmp_path)
+
+
+@pytest.mark.live
+def test_a_server_without_h5py_journals_and_the_journals_are_carried_home(tmp_path: Path) -> None:
+    """As docs/gpu.md says: two variables in its environment, and the standard library."""
+    inject = Path(recorders.__file__).parent / "capture/inject"
+    before = os.environ.get("PYTHONPATH")
+    paths = os.pathsep.join(filter(None, [str(inject), before]))
+    told = {"SPECDIFF_RECORD_DIR": str(tmp_path), "PYTHONPATH": paths}
+    command = rig("0.5.13", "stale-stop")
+    subprocess.run(command, env={**os.environ, **told}, check=True, capture_output=True)
+    done = specdiff("recover", tmp_path)
+    assert done.returncode == 0, done.stderr
+    held = hdf5.load(Path(done.stdout.strip()))
+    assert (len(held.rids), held.run.specdiff_version) == (8, "unknown")
+
+
+def test_a_clone_that_is_not_installed_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nowhere(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(record, "version", nowhere)
+    told = tmp_path / "told"
+    command = ["sh", "-c", f"echo $SPECDIFF_RECORD_VERSION > {told}"]
+    record.record(tmp_path / "out", command, options={}, force=False, say=print)
+    assert told.read_text() == "not installed\n"
+
+
+def test_switches_that_a_release_no_longer_has_are_left_out() -> None:
+    chosen = settings(DENSE, 1)
+    old = which_are_known(chosen, rig_tree())
+    new = which_are_known(chosen, find_release(NEWEST).root / "sglang")
+    assert set(old) == set(chosen)
+    assert set(old) - set(new) == {"disable_piecewise_cuda_graph"}
