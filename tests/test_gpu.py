@@ -14,17 +14,21 @@ import pytest
 
 from children import IMPORT_ONLY, python, rig, specdiff
 from specdiff import recorders
+from specdiff.cli.inputs import bundled
 from specdiff.fixtures.gpu.capture import Captured, capture, free_port
 from specdiff.fixtures.gpu.device import Host
 from specdiff.fixtures.gpu.errors import GpuError
 from specdiff.fixtures.gpu.models import DENSE, EOS_TOKENS, MODELS, MOE
 from specdiff.fixtures.gpu.outcome import tell
 from specdiff.fixtures.gpu.pack import kernels, requirements
+from specdiff.fixtures.gpu.report import judge, matrix, overhead
 from specdiff.fixtures.gpu.server import flags, settings, which_are_known
 from specdiff.fixtures.gpu.wishes import Wish, wishes
 from specdiff.fixtures.rig.releases import find_release
 from specdiff.recorders import hdf5, record
 from specdiff.replay.exercised import exercised
+from specdiff.replay.lift.open import books_of
+from specdiff.replay.spec import Lifted, Origin
 
 NEWEST = "0.5.23"
 
@@ -140,7 +144,7 @@ def test_from_the_command_to_the_matrix_on_the_rigs_server(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """All but the GPU: sglang's own server with the rig's worker, the real clients, recorder, judge and report."""
-    made = rigged(tmp_path, count=150)
+    made = rigged(tmp_path, count=120)
     code = tell([made], Host("NVIDIA Rig 1", "none", rig_tree()), tmp_path / "kept")
     said = capsys.readouterr().out
     assert code == 0, said
@@ -153,7 +157,7 @@ def test_from_the_command_to_the_matrix_on_the_rigs_server(
     reached = exercised(held)
     names = "retract", "stop-mid-run", "abort-running", "abort-queued", "start-len", "cached-prefix"
     assert [name for name in names if not reached[name]] == []
-    assert len(made.responses.read_text().splitlines()) == 150
+    assert len(made.responses.read_text().splitlines()) == len(held.rids) == 120
     rows = [line for line in said.splitlines() if line.startswith(("kv_committed_len ", "finish "))]
     assert all(int(row.split()[1].partition("/")[0]) > 300 for row in rows) and len(rows) == 2
 
@@ -170,6 +174,18 @@ def rigged(home: Path, count: int) -> Captured:
     rig = ["python", "-m", "specdiff.fixtures.rig", "--sglang", "0.5.13", "--serve"]
     command = [*rig, "--port", str(port), "--", *flags(some)]
     return capture(MOE.name, command, port, wishes(1, count, experts=True), home)
+
+
+@pytest.mark.parametrize(("release", "same"), [("0.5.12", True), ("0.5.11", False)])
+def test_the_matrix_counts_what_another_release_computes(release: str, same: bool) -> None:
+    path = bundled() / "0.5.12-stale-stop.h5"
+    judged = judge("here", path, books_of(Lifted(release, Origin.RELEASE, release)))
+    assert judged.same is same
+    (line,) = (row for row in matrix([judged]) if row.startswith("kv_committed_len "))
+    assert (line.rpartition("/")[2] == "0") is same
+    assert "retract" in judged.never and "stop-mid-run" not in judged.never
+    assert "start-len" not in judged.never, "without a capturer no rows are wanted"
+    assert "p50" in overhead(judged.recording)
 
 
 @pytest.mark.live
