@@ -14,25 +14,29 @@ import pytest
 
 from children import IMPORT_ONLY, python, rig, specdiff
 from specdiff import recorders
+from specdiff.cli.inputs import bundled
 from specdiff.fixtures.gpu.capture import Captured, capture, free_port
 from specdiff.fixtures.gpu.device import Host
 from specdiff.fixtures.gpu.errors import GpuError
 from specdiff.fixtures.gpu.models import DENSE, EOS_TOKENS, MODELS, MOE
 from specdiff.fixtures.gpu.outcome import tell
 from specdiff.fixtures.gpu.pack import kernels, requirements
-from specdiff.fixtures.gpu.server import flags, settings, which_are_known
+from specdiff.fixtures.gpu.report import judge, matrix, overhead
+from specdiff.fixtures.gpu.server import command, flags, settings, which_are_known
 from specdiff.fixtures.gpu.wishes import Wish, wishes
 from specdiff.fixtures.rig.releases import find_release
 from specdiff.recorders import hdf5, record
 from specdiff.replay.exercised import exercised
+from specdiff.replay.lift.open import books_of
+from specdiff.replay.spec import Lifted, Origin
 
 NEWEST = "0.5.23"
 
 
 def gpu(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "specdiff.fixtures.gpu", *arguments]
+    module = [sys.executable, "-m", "specdiff.fixtures.gpu", *arguments]
     return subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, **env}
+        module, capture_output=True, text=True, check=False, env={**os.environ, **env}
     )
 
 
@@ -86,7 +90,7 @@ from sglang.srt.server_args import prepare_server_args
 from sglang.srt.configs.model_config import ModelConfig
 from sglang.srt.managers.io_struct import GenerateReqInput
 from specdiff.fixtures.gpu.models import MODELS
-from specdiff.fixtures.gpu.server import flags, settings, which_are_known
+from specdiff.fixtures.gpu.server import command, flags, settings, which_are_known
 from specdiff.fixtures.gpu.wishes import wishes
 import sglang
 found = {}
@@ -140,7 +144,7 @@ def test_from_the_command_to_the_matrix_on_the_rigs_server(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """All but the GPU: sglang's own server with the rig's worker, the real clients, recorder, judge and report."""
-    made = rigged(tmp_path, count=150)
+    made = rigged(tmp_path, count=120)
     code = tell([made], Host("NVIDIA Rig 1", "none", rig_tree()), tmp_path / "kept")
     said = capsys.readouterr().out
     assert code == 0, said
@@ -153,7 +157,7 @@ def test_from_the_command_to_the_matrix_on_the_rigs_server(
     reached = exercised(held)
     names = "retract", "stop-mid-run", "abort-running", "abort-queued", "start-len", "cached-prefix"
     assert [name for name in names if not reached[name]] == []
-    assert len(made.responses.read_text().splitlines()) == 150
+    assert len(made.responses.read_text().splitlines()) == len(held.rids) == 120
     rows = [line for line in said.splitlines() if line.startswith(("kv_committed_len ", "finish "))]
     assert all(int(row.split()[1].partition("/")[0]) > 300 for row in rows) and len(rows) == 2
 
@@ -168,15 +172,27 @@ def rigged(home: Path, count: int) -> Captured:
     some = {name: chosen[name] for name in ("max_total_tokens", "max_running_requests")}
     some |= {name: chosen[name] for name in ("schedule_conservativeness", "skip_server_warmup")}
     rig = ["python", "-m", "specdiff.fixtures.rig", "--sglang", "0.5.13", "--serve"]
-    command = [*rig, "--port", str(port), "--", *flags(some)]
-    return capture(MOE.name, command, port, wishes(1, count, experts=True), home)
+    serve = [*rig, "--port", str(port), "--", *flags(some)]
+    return capture(MOE.name, serve, port, wishes(1, count, experts=True), home)
+
+
+@pytest.mark.parametrize(("release", "same"), [("0.5.12", True), ("0.5.11", False)])
+def test_the_matrix_counts_what_another_release_computes(release: str, same: bool) -> None:
+    path = bundled() / "0.5.12-stale-stop.h5"
+    judged = judge("here", path, books_of(Lifted(release, Origin.RELEASE, release)))
+    assert judged.same is same
+    (line,) = (row for row in matrix([judged]) if row.startswith("kv_committed_len "))
+    assert (line.rpartition("/")[2] == "0") is same
+    assert "retract" in judged.never and "stop-mid-run" not in judged.never
+    assert "start-len" not in judged.never, "without a capturer no rows are wanted"
+    assert "p50" in overhead(judged.recording)
 
 
 @pytest.mark.live
 def test_a_server_that_does_not_start_is_told_with_its_log(tmp_path: Path) -> None:
-    command: Sequence[str] = ["python", "-c", "import sys; sys.exit('no kernel for this GPU')"]
+    fails: Sequence[str] = ["python", "-c", "import sys; sys.exit('no kernel for this GPU')"]
     with pytest.raises(GpuError, match=r"(?s)status 1 before it answered.*no kernel for this GPU"):
-        capture(DENSE.name, command, free_port(), wishes(1, 1, experts=False), tmp_path)
+        capture(DENSE.name, fails, free_port(), wishes(1, 1, experts=False), tmp_path)
 
 
 @pytest.mark.live
@@ -186,8 +202,8 @@ def test_a_server_without_h5py_journals_and_the_journals_are_carried_home(tmp_pa
     before = os.environ.get("PYTHONPATH")
     paths = os.pathsep.join(filter(None, [str(inject), before]))
     told = {"SPECDIFF_RECORD_DIR": str(tmp_path), "PYTHONPATH": paths}
-    command = rig("0.5.13", "stale-stop")
-    subprocess.run(command, env={**os.environ, **told}, check=True, capture_output=True)
+    played = rig("0.5.13", "stale-stop")
+    subprocess.run(played, env={**os.environ, **told}, check=True, capture_output=True)
     done = specdiff("recover", tmp_path)
     assert done.returncode == 0, done.stderr
     held = hdf5.load(Path(done.stdout.strip()))
@@ -202,9 +218,18 @@ def test_a_clone_that_is_not_installed_records(
 
     monkeypatch.setattr(record, "version", nowhere)
     told = tmp_path / "told"
-    command = ["sh", "-c", f"echo $SPECDIFF_RECORD_VERSION > {told}"]
-    record.record(tmp_path / "out", command, options={}, force=False, say=print)
-    assert told.read_text() == "not installed\n"
+    echo = ["sh", "-c", f"echo $SPECDIFF_RECORD_OPTIONS > {told}"]
+    record.record(tmp_path / "out", echo, options={}, force=False, say=print)
+    assert json.loads(told.read_text())["specdiff_version"] == "not installed"
+
+
+def test_the_recorded_command_names_no_folder() -> None:
+    told = command(settings(MOE, 1), "/opt/venv/bin/python3.12")
+    assert told[:3] == ["python3.12", "-m", "sglang.launch_server"]
+    assert not [word for word in told if "/" in word]
+    assert "--enable-return-routed-experts" in told and "--disable-cuda-graph" in told
+    graphs = command(settings(DENSE, 1, graphs=True), "python")
+    assert not [word for word in graphs if "graph" in word or "experts" in word]
 
 
 def test_switches_that_a_release_no_longer_has_are_left_out() -> None:
