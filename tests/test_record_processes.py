@@ -14,6 +14,7 @@ from children import IMPORT_ONLY, SPECDIFF, python, rig, specdiff, wait_for
 from recorded import check_pairing, record
 from specdiff.fixtures.rig.releases import find_release
 from specdiff.recorders import hdf5
+from specdiff.recorders.recover import is_locked
 
 pytestmark = pytest.mark.live
 
@@ -120,7 +121,8 @@ def test_killed_parent_leaves_a_running_server_and_a_recoverable_journal(tmp_pat
     assert (early.returncode, early.stdout) == (0, "")
     assert "a process still writes to it" in early.stderr
     wait_for(done.exists, "the server to go on to its end", 120)
-    wait_for(lambda: specdiff("recover", out).stdout, "the journal to be let go of")
+    wait_for(lambda: not any(map(is_locked, out.iterdir())), "the process to end")
+    assert specdiff("recover", out).returncode == 0
     (path,) = out.iterdir()
     recording = hdf5.load(path)
     assert len(recording.rids) == 1500

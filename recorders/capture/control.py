@@ -183,9 +183,15 @@ def _listen() -> socket.socket | None:
         made.close()
         logger.warning("specdiff: no `record --attach` to process %d: %s", os.getpid(), error)
         return None
-    atexit.register(path.unlink, missing_ok=True)
+    atexit.register(_leave, path, os.getpid())
     os.register_at_fork(after_in_child=made.close)
     return made
+
+
+def _leave(path: Path, pid: int) -> None:
+    """A fork that ends leaves its parent's socket where it is."""
+    if os.getpid() == pid:
+        path.unlink(missing_ok=True)
 
 
 def _is_ours(asking: socket.socket) -> bool:

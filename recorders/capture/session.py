@@ -172,8 +172,8 @@ class Session:
             os.write(self._note, json.dumps(what).encode() + b"\n")
 
     def _forked(self) -> None:
-        """A fork has no writer thread, and the journal is its parent's."""
-        recorder, self._current = self._current, None
+        """A fork has none of our threads, and the journal is its parent's."""
+        recorder, self._current, self.control = self._current, None, None
         if recorder is not None:
             recorder.writer.abandon()
             if recorder.scheduler is not None:
