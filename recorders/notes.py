@@ -75,10 +75,13 @@ def _read(path: Path) -> Note | None:
     """None where it cannot be read, or the process died before it had said anything."""
     try:
         lines = path.read_text().splitlines()
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return None
-    said = [json.loads(line) for line in lines if line.endswith("}")]
-    if not said:
+    try:
+        said = [json.loads(line) for line in lines if line.endswith("}")]
+    except ValueError:  # torn by a disk that was full
+        return None
+    if not said or "pid" not in said[0]:
         return None
     made = [line for line in said[1:] if line.get("constructed")]
     return Note(
