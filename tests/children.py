@@ -15,7 +15,14 @@ SPECDIFF = (sys.executable, "-m", "specdiff.cli")
 
 # One per era of hook sites and of places where a request keeps its counters; all of them on demand.
 SOME = ("0.5.10", "0.5.11", "0.5.12", "0.5.13", "0.5.16", "0.5.23")
-VERSIONS = RELEASES if os.environ.get("SPECDIFF_TEST_ALL_RELEASES") else SOME
+EVERYTHING = bool(os.environ.get("SPECDIFF_TEST_ALL_RELEASES"))
+VERSIONS = RELEASES if EVERYTHING else SOME
+
+
+def on_demand(*cases: object) -> tuple[object, ...]:
+    """Parameters that say much the same as those beside them, and take long: played with the releases on demand."""
+    return cases if EVERYTHING else ()
+
 
 # Imports what a release needs to be imported; the rest of the script goes behind it.
 IMPORT_ONLY = """

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from children import specdiff
+from children import on_demand, specdiff
 from specdiff.cli.main import NO_VERDICT, USAGE
 from specdiff.recorders import hdf5
 from specdiff.recorders.capture.choice import Choice
@@ -38,7 +38,7 @@ def same_as_its_release(recording: Recording) -> int:
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("version", ["0.5.13", "0.5.23"])
+@pytest.mark.parametrize("version", [*on_demand("0.5.13"), "0.5.23"])
 def test_recording_comes_and_goes_on_a_running_server(
     version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -47,7 +47,7 @@ def test_recording_comes_and_goes_on_a_running_server(
     runtime, folder = Path(tmp_path / "run"), tmp_path / "r"
     monkeypatch.setenv(RUNTIME, str(runtime))
     with recorded_server(version, folder, "--no-experts", options=("--paused",)) as (port, parent):
-        ask(port, 4)
+        ask(port, 4, "--no-aborts")
         assert "does not record" in attach(folder, "status")[0]
         assert "was not recording" in attach(parent.pid, "stop")[1]
         (door,) = runtime.iterdir()
@@ -55,7 +55,7 @@ def test_recording_comes_and_goes_on_a_running_server(
         assert stat.S_IMODE(door.stat().st_mode) == 0o600
         assert list(folder.glob("*.journal")) == []
 
-        load = threading.Thread(target=ask, args=(port, 60))
+        load = threading.Thread(target=ask, args=(port, 60, "--no-aborts"))
         load.start()
         attach(folder, "start")
         assert "stop it first" in attach(folder, "start", code=NO_VERDICT)[1]
@@ -66,7 +66,7 @@ def test_recording_comes_and_goes_on_a_running_server(
         first = hdf5.load(Path(attach(folder, "stop")[0].strip()))
 
         attach(folder, "--sample", "1/3", "--no-tokens", "--steps", "40", "start")
-        ask(port, 40)
+        ask(port, 40, "--no-aborts")
         assert "does not record" in attach(folder, "status")[0]
         second = hdf5.load(Path(attach(folder, "stop")[0].strip()))
         parent.terminate()

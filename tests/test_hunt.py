@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from arena import Arena, Played, Stopped
-from children import rig
+from children import EVERYTHING, rig
 from lifting import files_of, write_tree
 from play import SERVERS, Play
 from recorded import record
@@ -43,6 +43,7 @@ def test_nothing_is_found_where_nothing_is_wrong(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.skipif(not EVERYTHING, reason="a minute and a half: with the releases on demand")
 @pytest.mark.live
 def test_a_known_hole_is_found_shrunk_and_left_as_a_scenario_that_shows_it(tmp_path: Path) -> None:
     """docs/findings/session-inherits-unwritten-kv.md: three requests show it by hand."""

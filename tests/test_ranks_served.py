@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from children import EVERYTHING
 from specdiff.recorders import hdf5, manifest
 from specdiff.recorders.runtime import RUNTIME
 from specdiff.replay.agreement import agree
@@ -24,6 +25,7 @@ def ask(port: int, seed: int, requests: int) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+@pytest.mark.skipif(not EVERYTHING, reason="a minute: with the releases on demand")
 @pytest.mark.live
 def test_each_rank_is_asked_and_what_both_saw_agrees(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

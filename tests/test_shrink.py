@@ -120,6 +120,7 @@ def test_ctrl_c_leaves_the_best_so_far(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Interrupted at the second success: then the tail is gone, and some requests, but not all that could."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it
     told: list[Progress] = []
 
     def tell(_: report_shrink.Telling, progress: Progress) -> None:
