@@ -8,8 +8,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from specdiff.fixtures.rig.releases import RELEASES
+
+T = TypeVar("T")
 
 SPECDIFF = (sys.executable, "-m", "specdiff.cli")
 
@@ -19,7 +22,7 @@ EVERYTHING = bool(os.environ.get("SPECDIFF_TEST_ALL_RELEASES"))
 VERSIONS = RELEASES if EVERYTHING else SOME
 
 
-def on_demand(*cases: object) -> tuple[object, ...]:
+def on_demand(*cases: T) -> tuple[T, ...]:
     """Parameters that say much the same as those beside them, and take long: played with the releases on demand."""
     return cases if EVERYTHING else ()
 
