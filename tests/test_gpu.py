@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from children import IMPORT_ONLY, python, rig, specdiff
+from children import EVERYTHING, IMPORT_ONLY, python, rig, specdiff
 from specdiff import recorders
 from specdiff.cli.inputs import bundled
 from specdiff.fixtures.gpu.capture import Captured, capture, free_port
@@ -139,6 +139,7 @@ def test_the_pack_takes_of_the_kernels_what_this_gpu_loads() -> None:
     assert set(requirements(image=True)) - set(requirements(image=False)) >= {"transformers==5.8.1"}
 
 
+@pytest.mark.skipif(not EVERYTHING, reason="half a minute: with the releases on demand")
 @pytest.mark.live
 def test_from_the_command_to_the_matrix_on_the_rigs_server(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -33,6 +33,7 @@ def hunt(out: Path, release: str, *options: str) -> subprocess.CompletedProcess[
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.skipif(not EVERYTHING, reason="half a minute: with the releases on demand")
 @pytest.mark.live
 def test_nothing_is_found_where_nothing_is_wrong(tmp_path: Path) -> None:
     options = ("--examples", "12", "--servers", "tight", "pages of 64", "--silence", "session")
@@ -76,6 +77,7 @@ def test_a_broken_copy_of_the_release_is_found(tmp_path: Path) -> None:
     assert (recording.result_rows.is_retracted == 1).any()
 
 
+@pytest.mark.skipif(not EVERYTHING, reason="half a minute: with the releases on demand")
 @pytest.mark.live
 def test_a_play_and_the_scenario_it_is_written_as_are_one_run(tmp_path: Path) -> None:
     play = Play(PRIORITY, Arena(NEWEST, tmp_path / "arena", PRIORITY.server_args()))

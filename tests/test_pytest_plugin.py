@@ -62,7 +62,7 @@ def test_a_failure_says_where_each_quantity_parts_and_how_to_see_the_rest(
     result.assert_outcomes(passed=1, failed=1)
     said = result.stdout.str()
     assert "Traceback" not in said and "exercised" not in said
-    (line,) = (line for line in said.splitlines() if line.startswith("All of it: "))
+    line = next(line for line in said.splitlines() if line.startswith("All of it: "))
     done = subprocess.run(
         [sys.executable, "-m", "specdiff.cli", *shlex.split(line)[4:], "--format", "json"],
         capture_output=True,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from children import SPECDIFF, on_demand, rig
+from children import EVERYTHING, SPECDIFF, on_demand, rig
 from specdiff.recorders import hdf5
 from specdiff.recorders.recording import Recording
 from specdiff.replay import spec
@@ -140,6 +140,7 @@ def test_a_real_server_from_first_request_to_verdict(
     assert sum(one.num_compared for one in told.facts) > 700
 
 
+@pytest.mark.skipif(not EVERYTHING, reason="half a minute: with the releases on demand")
 def test_two_ranks_leave_two_recordings(tmp_path: Path) -> None:
     with recorded_server("0.5.13", tmp_path, "--", "--dp-size", "2") as (port, parent):
         ask(port, 40)

@@ -26,7 +26,7 @@ def of_tp(rank: int) -> Rank:
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("version", ["0.5.11", *on_demand("0.5.16"), "0.5.23"])
+@pytest.mark.parametrize("version", [*on_demand("0.5.11", "0.5.16"), "0.5.23"])
 def test_one_rank_of_a_group_is_recorded_and_the_manifest_says_why(
     version: str, tmp_path: Path
 ) -> None:
