@@ -37,10 +37,7 @@ def print_answer(act: str, answer: Answer) -> None:
     elif act == "start":
         say(f"process {answer.pid} records into {answer.journal}")
     elif act == "flush":
-        written = "is in" if answer.said["written"] else "is not all in"
-        say(
-            f"process {answer.pid}: what happened up to now {written} {answer.journal or 'a journal'}"
-        )
+        say(f"process {answer.pid}: {answer.flushed}")
 
 
 def _status(said: dict[str, Any]) -> str:

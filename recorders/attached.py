@@ -25,9 +25,8 @@ class Attached:
     @property
     def well(self) -> bool:
         """Everyone did as asked, and what was stopped became a recording."""
-        return not any(answer.error for answer in self.answers) and all(
-            isinstance(outcome, Recovered) for outcome in self.outcomes
-        )
+        told = all(one.error is None and one.said.get("written", True) for one in self.answers)
+        return told and all(isinstance(outcome, Recovered) for outcome in self.outcomes)
 
 
 def attached(

@@ -94,6 +94,8 @@ def scan(path: Path) -> Scan:
         return _scan_file(path)
     records: list[Record] = []
     for number, segment in enumerate(sorted(path.glob("*.segment"))):
+        if number and HEADER.startswith(segment.read_bytes()[: len(HEADER) + 1]):
+            break  # killed while it turned over: nothing is in this one yet
         found = _scan_file(segment)
         records += found.records if number == 0 else _behind_the_head(found.records)
         if found.damage is not None:

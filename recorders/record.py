@@ -96,9 +96,11 @@ def _rings_kept(config: Config, say: Say) -> Iterator[None]:
     """SIGUSR1: every ring of the run is kept as it is now; it becomes a recording with the others."""
 
     def keep() -> None:
-        for pid in processes(str(config.directory)):
-            answer = ask(pid, {"do": "flush"})
-            say(f"process {pid}: {answer.error or f'kept {answer.journal}'}")
+        try:
+            for pid in processes(str(config.directory)):
+                say(f"process {pid}: {ask(pid, {'do': 'flush'}).flushed}")
+        except UsageError as error:
+            say(str(error))
 
     def asked(number: int, frame: object) -> None:
         threading.Thread(target=keep, daemon=True).start()

@@ -30,6 +30,17 @@ class Answer:
         return None if found is None else str(found)
 
     @property
+    def flushed(self) -> str:
+        """Of a flush, in words."""
+        if not self.said.get("written"):
+            return (
+                self.error
+                or self.said.get("note")
+                or "the disk did not take all of it; see its log"
+            )
+        return f"what happened up to now is in {self.journal}"
+
+    @property
     def journal(self) -> Path | None:
         found = self.said.get("journal")
         return None if found is None else Path(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -73,6 +74,36 @@ def test_a_ring_is_the_end_of_the_whole_recording(tmp_path: Path) -> None:
         found = replay(ring, spec.parse("sglang==0.5.23"), spec.parse("observed"))
         assert found.verdict is Verdict.SAME
         assert sum(one.num_compared for one in found.quantities) > 100
+
+
+@pytest.mark.parametrize("torn", [b"", journal.HEADER[:5], journal.HEADER])
+def test_a_kill_while_the_ring_turns_over_costs_no_other_segment(
+    torn: bytes, tmp_path: Path
+) -> None:
+    run, *records = records_of(hdf5.load(MIX))
+    first = journal.frame(*run)
+    writer = JournalWriter(tmp_path / "j", first, 1 << 30, lambda _: STATS, print, ring_s=3600)
+    handed_over(records, writer, 0)
+    writer.close()
+    (tmp_path / "j" / "00000002.segment").write_bytes(torn)
+    assert build(tmp_path / "j").events.kind.tolist() == hdf5.load(MIX).events.kind.tolist()
+
+
+def test_a_ring_that_cannot_turn_over_says_so_and_leaves_others_files_alone(tmp_path: Path) -> None:
+    """The server has closed our descriptor and opened a file of its own under its number; then the folder goes."""
+    run, *_ = records_of(hdf5.load(MIX))
+    first = journal.frame(*run)
+    writer = JournalWriter(tmp_path / "j", first, 1 << 30, lambda _: STATS, print, ring_s=3600)
+    theirs = os.open(tmp_path / "theirs", os.O_CREAT | os.O_WRONLY)
+    os.dup2(theirs, writer._fd)
+    number = writer._fd
+    assert writer.keep(tmp_path / "kept", 5)
+    assert os.write(number, b"still theirs") == 12
+    shutil.rmtree(tmp_path / "j")
+    assert not writer.keep(tmp_path / "again", 5) and not (tmp_path / "again").exists()
+    writer.close()
+    os.close(number)
+    os.close(theirs)
 
 
 def test_a_ring_that_never_turned_over_is_the_whole_recording(tmp_path: Path) -> None:

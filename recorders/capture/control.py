@@ -92,13 +92,18 @@ class Control:
         now, at.recorder.breach = time.monotonic(), None
         if now >= at.quiet_until:
             at.quiet_until = now + (at.config.ring_s or 0)
-            logger.warning("specdiff: %s. What led to it is kept in %s", law, self._keep(at))
+            kept = self._keep(at)
+            where = f"is in {kept}" if kept else "could not be kept: the disk does not take it"
+            logger.warning("specdiff: %s. What led to it %s", law, where)
 
     def _keep(self, at: _At) -> Path | None:
         """The last seconds of a ring, as a journal of its own; None where they cannot be written."""
         at.kept += 1
         folder = at.recorder.path.with_suffix(f".{at.kept}.journal")
-        return folder if at.recorder.writer.keep(folder, _PATIENCE_S) else None
+        try:
+            return folder if at.recorder.writer.keep(folder, _PATIENCE_S) else None
+        except OSError:
+            return None
 
     def _end(self, at: _At) -> None:
         self._session.end(at.recorder)

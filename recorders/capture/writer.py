@@ -173,9 +173,10 @@ class JournalWriter:
         if self._ring is None or not self.flush(patience):
             return False
         with self._lock:
-            self._turn_over(self._ring)
-            self._ring.keep(folder)
-        return True
+            whole = self._turn_over(self._ring)
+            if whole:
+                self._ring.keep(folder)
+        return whole
 
     def _written_out(self) -> int:
         """Of `_bytes_in`. What is framed is out of the queue, but not in the file yet."""
@@ -246,17 +247,19 @@ class JournalWriter:
                 self._frame_some()
                 more = self._write()
 
-    def _turn_over(self, ring: Ring) -> None:
-        """Go on in the next segment, between two records; a disk that has no room for one goes on being written to."""
+    def _turn_over(self, ring: Ring) -> bool:
+        """Go on in the next segment, between two records; where a disk has no room for one, in this one: False."""
         if self._file.framed:
-            return
-        whole = self._fd
+            return False
+        whole, is_ours = self._fd, self._is_ours()
         try:
             self._begin(ring.next_path(), ring.head())
         except OSError as error:
             self._refused(error)
-        else:
+            return False
+        if is_ours:
             os.close(whole)
+        return True
 
     def _frame_some(self) -> None:
         """Take from the queue what one write may hold. An item leaves it last: an exception between any two steps
