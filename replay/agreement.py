@@ -109,7 +109,8 @@ def _of_kind(aligned: Aligned, kind: Kind) -> Iterator[_Column]:
     row_tables = [recording.row_table(kind) for recording in aligned.recordings]
     of_row = row_tables[0].qid[rows[0]]
     yield from _columns(aligned, kind, row_tables, rows, owner, of_row)
-    if kind == Kind.RESULT:
+    replaced = any(recording.tokens_replaced for recording in aligned.recordings)
+    if kind == Kind.RESULT and not replaced:
         yield _tokens(aligned, tables, refs, row_tables, rows, owner)
 
 
@@ -142,8 +143,10 @@ def _column(
     qids: I64 | None,
 ) -> _Column:
     differs = np.flatnonzero(left != right)
+    absent = NONE32 if left.dtype == np.int32 else NONE64
+    num_values = int(np.count_nonzero((left != absent) | (right != absent)))
     if not len(differs):
-        return _Column(len(left), 0, None)
+        return _Column(num_values, 0, None)
     at = int(differs[0])
     recording = aligned.left_recording
     event = int(aligned.left[owner[at]])
@@ -157,7 +160,7 @@ def _column(
         left=says(int(left[at])),
         right=says(int(right[at])),
     )
-    return _Column(len(left), len(differs), first)
+    return _Column(num_values, len(differs), first)
 
 
 def _tokens(

@@ -17,8 +17,9 @@ from gaps import without
 from recorded import Recorder
 from specdiff.cli.main import DIFFERS, SAME
 from specdiff.recorders import hdf5
+from specdiff.recorders.derived import Derived
 from specdiff.recorders.recording import TABLE_NAMES, Recording, columns
-from specdiff.recorders.schema import Kind
+from specdiff.recorders.schema import NONE64, Kind
 from specdiff.replay.agreement import Agreement, agree
 
 OWN = {"batch", "other", "launch", "session", "num_rows", "num_tokens", "ref", "time_ns"}
@@ -110,6 +111,26 @@ def test_tokens_are_compared_as_far_as_they_were_emitted(
 
 
 @pytest.mark.live
+@pytest.mark.live
+def test_what_neither_rank_has_is_not_counted_as_equal(pair: tuple[Recording, Recording]) -> None:
+    left, right = pair
+    whole = agree(left, right)
+    step = Derived("no-tokens", "0" * 64, "as the recorder does", 0)
+    veiled = agree(left, dataclasses.replace(right, derived=(step,), tokens=right.tokens + 1))
+    assert veiled.num_differed == 0 and veiled.num_values < whole.num_values
+
+    def without_sums(recording: Recording) -> Recording:
+        table = recording.launches
+        absent = np.full_like(table.seq_lens_sum, NONE64)
+        return dataclasses.replace(
+            recording, launches=dataclasses.replace(table, seq_lens_sum=absent)
+        )
+
+    less = agree(without_sums(left), without_sums(right))
+    num_launches = int((left.events.kind == Kind.LAUNCH).sum())
+    assert 0 < whole.num_values - less.num_values <= num_launches and less.num_differed == 0
+
+
 def test_what_was_lost_is_no_difference(pair: tuple[Recording, Recording]) -> None:
     """Gaps in the middle of either, a late begin and an early end: less is compared, and it is said how much less."""
     left, right = pair

@@ -19,6 +19,7 @@ from specdiff.cli.main import BROKEN, DIFFERS, NO_VERDICT, SAME, USAGE, run
 from specdiff.fixtures import make_served
 from specdiff.fixtures.rig.script import token
 from specdiff.recorders import hdf5
+from specdiff.recorders.derived import Derived
 from specdiff.recorders.recording import Recording
 from specdiff.recorders.schema import NONE64, Kind, Reason
 from specdiff.replay.columns.shared import Columns
@@ -329,6 +330,34 @@ def test_what_an_older_format_lacks_is_not_compared(tmp_path: Path) -> None:
     assert not differing(found)
     assert of(found, Fact.LOGPROBS).not_compared["not in format version 2"] > 10
     assert of(found, Fact.OUTPUT_IDS).num_compared > 25
+
+
+@pytest.mark.parametrize(
+    ("how", "lacks"),
+    [
+        ("no-tokens", {Fact.TOKEN_IDS}),
+        ("redact", {Fact.TOKEN_IDS, Fact.EXPERTS, Fact.INDEXER}),
+        ("shrink", {Fact.TOKEN_IDS, Fact.EXPERTS, Fact.INDEXER}),
+    ],
+)
+def test_contents_that_were_replaced_are_not_held_against_a_client(
+    how: str, lacks: set[Fact], tmp_path: Path
+) -> None:
+    whole = hdf5.load(path(NEW))
+    replaced = dataclasses.replace(
+        whole,
+        tokens=np.zeros_like(whole.tokens),
+        experts=whole.experts if how == "no-tokens" else np.zeros_like(whole.experts),
+        indexer=whole.indexer if how == "no-tokens" else np.zeros_like(whole.indexer),
+        derived=(Derived(how, "0" * 64, "as the recorder or the command does", 0),),
+    )
+    told = answers(NEW)
+    before, found = held(tmp_path, *told), held(tmp_path, *told, recording=replaced)
+    assert compared(before) - compared(found) == lacks & compared(before) and lacks & compared(
+        before
+    )
+    assert differing(found) == differing(before)
+    assert f"replaced by {how}" in str(of(found, Fact.TOKEN_IDS))
 
 
 def test_sums_over_messages_are_not_known_across_a_gap(tmp_path: Path) -> None:

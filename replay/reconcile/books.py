@@ -92,11 +92,10 @@ class Books:
             self._put_sent(side, qid, sent)
         else:
             self._put_unsent(side, finish)
-        side.put(
-            Fact.TOKEN_IDS,
-            tokens if (tokens != UNKNOWN).any() else None,
-            "no result of it was recorded",
-        )
+        replaced = self.recording.tokens_replaced
+        known = replaced is None and bool((tokens != UNKNOWN).any())
+        why = replaced or "no result of it was recorded"
+        side.put(Fact.TOKEN_IDS, tokens if known else None, why)
         return side
 
     def _put_finish(self, side: Side, row: int | None) -> None:
@@ -107,8 +106,10 @@ class Books:
             why = NO_END if row is None else _UNASKED if held else not_in(self.recording.version)
             side.put(fact, value, why)
         for fact, which in ((Fact.EXPERTS, "experts"), (Fact.INDEXER, "indexer")):
-            values = None if row is None else self._contents(which, row)
-            side.put(fact, values, NO_END if row is None else "its rows were not stored")
+            replaced = self.recording.rows_replaced
+            values = None if row is None or replaced else self._contents(which, row)
+            why = NO_END if row is None else replaced or "its rows were not stored"
+            side.put(fact, values, why)
 
     def _put_sent(self, side: Side, qid: int, row: int | None) -> None:
         sents = self.recording.sents
