@@ -20,6 +20,7 @@ from .errors import RecordingError
 from .recording import TABLE_NAMES, Recording, dtype_of
 from .run import Run, Stats, run_from_json, stats_from_json
 from .schema import EVENT_TABLES, NONE64, ROW_TABLES, Kind
+from .seeds import Plan, plan
 from .wire import ROW_WIDTH, TopkRows, WireEvent, unpack_event, unpack_topk
 
 
@@ -29,10 +30,10 @@ def build(path: Path) -> Recording:
     Raises RecordingError when it is not a journal, or holds no run attributes: then nothing was recorded.
     """
     scan = journal.scan(path)
-    parts = _Parts(of_a_ring=path.is_dir())
-    for record in scan.records:
+    parts = _Parts(of_a_ring=path.is_dir(), seeds=plan(scan.records))
+    for place, record in enumerate(scan.records):
         try:
-            parts.add(record)
+            parts.add(place, record)
         except RecordingError as error:
             raise RecordingError(f"{path}: {error} (the record at byte {record.offset})") from error
     if parts.run is None:
@@ -73,6 +74,7 @@ class _Parts:
     """The bytes of every table so far, in journal order."""
 
     of_a_ring: bool  # every segment names the requests under way again
+    seeds: Plan
     run: Run | None = None
     stats: Stats | None = None
     requests: dict[int, dict[str, Any]] = field(default_factory=dict)  # by the recorder's number
@@ -85,7 +87,7 @@ class _Parts:
     indexer: list[TopkRows] = field(default_factory=list)
     counts: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))
 
-    def add(self, record: journal.Record) -> None:
+    def add(self, place: int, record: journal.Record) -> None:
         if record.type == journal.Type.RUN:
             self.run = run_from_json(record.payload)
         elif record.type == journal.Type.STATS:
@@ -95,7 +97,9 @@ class _Parts:
             number = request["qid"] if self.of_a_ring else len(self.requests)
             self.requests.setdefault(number, request)
         elif record.type in EVENT_TABLES:
-            self._add_event(unpack_event(Kind(record.type), record.payload))
+            event = unpack_event(Kind(record.type), record.payload)
+            for one in self.seeds.events(place, event):
+                self._add_event(one)
         else:
             raise RecordingError(f"a record of unknown type {record.type}")
 

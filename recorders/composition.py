@@ -15,7 +15,15 @@ if TYPE_CHECKING:
 
     from .schema import I64
 
-_KINDS = (Kind.EXTEND, Kind.PREPARE, Kind.LAUNCH, Kind.FILTER, Kind.MERGE, Kind.GAP)
+_KINDS = (
+    Kind.EXTEND,
+    Kind.SEED,
+    Kind.PREPARE,
+    Kind.LAUNCH,
+    Kind.FILTER,
+    Kind.MERGE,
+    Kind.GAP,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

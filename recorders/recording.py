@@ -52,6 +52,8 @@ class Recording:
     saves: schema.Saves
     restores: schema.Restores
     sents: schema.Sents
+    seeds: schema.Seeds
+    seed_rows: schema.SeedRows
     gaps: schema.Gaps
     tokens: I32  # next_token_ids of every result, one after the other, padded to the stride
     experts: NDArray[

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     U8 = NDArray[np.uint8]
 
 FORMAT = "specdiff-recording"
-VERSION = 3
+VERSION = 4
 
 NONE32 = -(2**31)
 NONE64 = -(2**63)
@@ -49,6 +49,7 @@ class Kind(IntEnum):
     SESSION_SAVE = 13
     SESSION_RESTORE = 14
     SENT = 15
+    SEED = 16
 
     @property
     def words(self) -> str:
@@ -367,6 +368,25 @@ class Sents:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Seeds:
+    """Requests that were under way in a batch where recording, or what is left of it, begins: see `seeds.py`."""
+
+    batch: I64
+    launch: I64  # its decode launch follows; absent: none was under way
+    num_rows: I64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SeedRows:
+    qid: I32
+    begins: I32  # 1: the books of this request begin here; 0: they have begun before, or end here
+    seq_len: (
+        I32  # committed, less what the prepare of `launch` has claimed; absent: it is not known
+    )
+    output_len: I32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Gaps:
     """Events are missing here: the recorder had to drop them, or a cut left them out."""
 
@@ -402,6 +422,7 @@ EVENT_TABLES: dict[Kind, type] = {
     Kind.SESSION_SAVE: Saves,
     Kind.SESSION_RESTORE: Restores,
     Kind.SENT: Sents,
+    Kind.SEED: Seeds,
 }
 
 ROW_TABLES: dict[Kind, type] = {
@@ -411,6 +432,7 @@ ROW_TABLES: dict[Kind, type] = {
     Kind.RESULT: ResultRows,
     Kind.FILTER: FilterRows,
     Kind.MERGE: MergeRows,
+    Kind.SEED: SeedRows,
 }
 
 # What each version added, so that older files stay readable: what they do not have is absent.
@@ -433,6 +455,7 @@ ADDED: dict[int, dict[str, tuple[str, ...]]] = {
         "restores": (),
     },
     3: {"sents": (), "prepares": ("num_steps", "num_draft_tokens")},
+    4: {"seeds": (), "seed_rows": ()},
 }
 
 

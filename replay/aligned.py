@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from ..recorders.schema import I64
 
-_NOT_SHARED = (Kind.SENT, Kind.GAP)  # clients are sent things by the first rank alone
+# Clients are sent things by the first rank alone; where a recording begins anew is its recorder's own affair.
+_NOT_SHARED = (Kind.SENT, Kind.GAP, Kind.SEED)
 
 
 @dataclass(frozen=True, slots=True)

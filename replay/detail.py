@@ -10,8 +10,12 @@ from .tails import tails
 def detail(recording: Recording, kind: Kind, ref: int, row: int) -> str:
     """`ref`: row of the kind's event table; `row`: of its row table, where it has one, else of the event table."""
     if kind is Kind.EXTEND:
-        rows = recording.extend_rows
-        return f"{rows.extend_len[row]} tokens behind {rows.prefix_len[row]} cached"
+        extends = recording.extend_rows
+        return f"{extends.extend_len[row]} tokens behind {extends.prefix_len[row]} cached"
+    if kind is Kind.SEED:
+        rows = recording.seed_rows
+        where = "under way" if rows.begins[row] else "in the batch"
+        return f"{where} with {rows.output_len[row]} outputs"
     if kind is Kind.LAUNCH:
         return Mode(int(recording.launches.mode[ref])).name.lower()
     if kind is Kind.RESULT:

@@ -50,7 +50,21 @@ def _committed(columns: Columns) -> Series:
         (Kind.RESULT, Moment.AFTER, nullable(recording.result_rows.committed_after)),
         (Kind.FINISH, Moment.BEFORE, nullable(recording.finishes.committed)),
     )
-    return _read(Quantity.KV_COMMITTED_LEN, cells, places)
+    return _unseeded(columns, _read(Quantity.KV_COMMITTED_LEN, cells, places))
+
+
+def _unseeded(columns: Columns, series: Series) -> Series:
+    """At the prepare behind a seed the server did not know yet what a seed takes for granted."""
+    cells, touches = series.cells, columns.touches
+    behind = torch.zeros_like(touches.seeded)
+    behind[1:] = touches.kind[:-1] == Kind.SEED
+    at = touches.row[behind & (touches.kind == Kind.PREPARE)]
+    seeded = torch.zeros(len(columns.recording.prepare_rows.qid), dtype=torch.bool)
+    seeded[at] = True
+    mine = cells.kind == Kind.PREPARE
+    captured = series.captured.clone()
+    captured[mine] &= ~seeded[cells.row[mine]]
+    return replace(series, captured=captured)
 
 
 def _allocated(columns: Columns) -> Series:

@@ -128,6 +128,7 @@ def _books(columns: Columns, path: Path) -> _Books:
     raw = torch.full_like(touches.row, NONE64)
     for kind, values in (
         (Kind.EXTEND, nullable(recording.extend_rows.committed)),
+        (Kind.SEED, nullable(recording.seed_rows.seq_len)),
         (Kind.PREPARE, nullable(recording.prepare_rows.committed_after)),
         (Kind.RESULT, nullable(recording.result_rows.committed_after)),
         (Kind.RETRACT, column(recording.retracts.committed_after)),

@@ -67,15 +67,18 @@ def _prepare_after(recorder: Recorder, note: Any, _: None) -> None:
         return
     batch, reqs, sum_before, (committed, allocated) = note
     read = recorder.access(reqs[0])
+    number, after = recorder.numbers.batch(batch), read.committed.of_all(reqs)
+    if recorder.seeding.wanted:
+        recorder.seeding.prepared(number, reqs, committed, after)
     columns = (
         recorder.numbers.qids(reqs),
         committed,
-        read.committed.of_all(reqs),
+        after,
         allocated,
         read.allocated.of_all(reqs),
     )
     values = (
-        recorder.numbers.batch(batch),
+        number,
         sum_before,
         int64(batch.seq_lens_sum),
         device_sum(batch),

@@ -87,6 +87,10 @@ class Numbering:
             self._unanswered.append(number)
         return number
 
+    def under_way(self, answered: int) -> list[int]:
+        """Launches behind this one (NONE64: behind one that nobody numbered) that are not answered."""
+        return [launch for launch in self._unanswered if launch > answered]
+
     def lose(self, launch: int) -> None:
         """The launch is not in the journal, so no result may refer to it."""
         self._lost_launches.add(launch)

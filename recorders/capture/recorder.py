@@ -22,6 +22,7 @@ from .online import breach
 from .overhead import Overhead
 from .reading import Access
 from .request import describe
+from .seeding import Seeding
 from .writer import JournalWriter
 
 logger = logging.getLogger("specdiff")
@@ -59,6 +60,8 @@ class Recorder:
         self.choice, self._veil = choice, None if choice.tokens else Veil()
         self.ended = False  # nothing more is to be recorded; whoever sees it closes this recorder
         self.numbers = Numbering(self._announce, late)
+        self.seeding = Seeding(wanted=late)
+        self._segment = 1  # of a ring, as far as a step has seen
         self.named: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
         self.asked: tuple[int, int] | None = None  # the last (start, rows) asked of a capturer
         self.released = NONE64  # the committed length that the release under way asked for
@@ -158,6 +161,9 @@ class Recorder:
     def step(self) -> None:
         """A decode step is over."""
         self.overhead.step()
+        if self.writer.segment != self._segment:  # it may be the first that is left one day
+            self._segment = self.writer.segment
+            self.seeding.want()
         if self._max_steps is not None and self.overhead.steps >= self._max_steps:
             self.ended = True
 
@@ -168,6 +174,7 @@ class Recorder:
     def _mark_gap(self, stamp: tuple[int, int]) -> None:
         if self._gap:
             gap, self._gap = self._gap, 0
+            self.seeding.want()
             self.events += 1
             self.writer.put(Kind.GAP, pack_event(Kind.GAP, *stamp, (gap,)), 0)
 

@@ -30,7 +30,7 @@ class Ring:
     def __init__(self, folder: Path, seconds: float) -> None:
         self.folder = folder
         self._each_ns = int(seconds / _SEGMENTS * 1e9)
-        self._number = 0  # of the segment that is being written
+        self.number = 0  # of the segment that is being written
         self._due = 0
         self._run: bytes | None = None
         self._requests: dict[int, bytes] = {}
@@ -42,17 +42,17 @@ class Ring:
         return time.monotonic_ns() >= self._due
 
     def next_path(self) -> Path:
-        return self.folder / f"{self._number + 1:08}.segment"
+        return self.folder / f"{self.number + 1:08}.segment"
 
     def turned_over(self) -> None:
         """The next segment is being written; what is older than the ring goes."""
-        self._number += 1
+        self.number += 1
         self._due = time.monotonic_ns() + self._each_ns
-        oldest = self._number - _SEGMENTS - 1
+        oldest = self.number - _SEGMENTS - 1
         if oldest > 0:
             with contextlib.suppress(OSError):  # one that cannot go only takes room
                 (self.folder / f"{oldest:08}.segment").unlink(missing_ok=True)
-        for qid in [qid for qid, number in self._ended.items() if number < self._number - 1]:
+        for qid in [qid for qid, number in self._ended.items() if number < self.number - 1]:
             del self._ended[qid], self._requests[qid]  # a late result may name it one segment on
 
     def head(self) -> Records:
@@ -71,11 +71,11 @@ class Ring:
             if type in (Kind.FINISH, Kind.ABORT):
                 qid, from_queue = _FIELDS.unpack_from(payload, _STAMP.size)
                 if qid in self._requests and (type == Kind.FINISH or from_queue):
-                    self._ended[qid] = self._number
+                    self._ended[qid] = self.number
 
     def keep(self, folder: Path) -> None:
         """All whole segments under another name, where they stay: links, so that it takes no time and no room."""
         folder.mkdir()
         for path in sorted(self.folder.glob("*.segment")):
-            if path.name < f"{self._number:08}":
+            if path.name < f"{self.number:08}":
                 os.link(path, folder / path.name)

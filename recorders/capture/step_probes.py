@@ -38,8 +38,11 @@ def _emit_launch(recorder: Recorder, launch: int, note: Any) -> bool:
     batch, mode, sum_entry, qids = note
     if launch == 0:
         recorder.correct(with_capturers(recorder.run))
+    number = recorder.numbers.batch(batch)
+    if recorder.seeding.wanted:
+        recorder.seeding.launched(launch, mode, number, list(batch.reqs))
     values = (
-        recorder.numbers.batch(batch),
+        number,
         launch,
         mode,
         sum_entry,
@@ -63,8 +66,9 @@ def _resolve_before(recorder: Recorder, self: Any, result: Any, batch: Any, **_:
 def _resolve_after(recorder: Recorder, note: Any, returned: Any) -> None:
     result, batch, reqs, worker_stride, state = note
     tokens = _tokens(result)
+    launch = _answered(recorder, result)
     values = (
-        _answered(recorder, result),
+        launch,
         mode_of(batch),
         int64(getattr(result, "speculative_num_draft_tokens", None)),
         worker_stride,
@@ -77,6 +81,8 @@ def _resolve_after(recorder: Recorder, note: Any, returned: Any) -> None:
     accepted = result.accept_lens.tolist()
     columns = state.columns(recorder, reqs, accepted, emitted, grammars_done(recorder, reqs))
     recorder.emit(Kind.RESULT, values, columns, tokens)
+    if recorder.seeding.wanted:
+        recorder.seeding.processed(recorder, launch)
     recorder.step()
 
 
@@ -108,6 +114,8 @@ def _extend_result(recorder: Recorder, note: Any) -> None:
     values = (launch, mode_of(batch), *(NONE64,) * 4, len(tokens), len(reqs))
     columns = state.columns(recorder, reqs, absent, absent, grammars)
     recorder.emit(Kind.RESULT, values, columns, tokens)
+    if recorder.seeding.wanted:
+        recorder.seeding.processed(recorder, launch)
 
 
 class State(NamedTuple):

@@ -158,6 +158,11 @@ class JournalWriter:
         else:
             self._drain()
 
+    @property
+    def segment(self) -> int:
+        """Which one of a ring is being written, from 1; 1 where there is no ring."""
+        return 1 if self._ring is None else self._ring.number
+
     def flush(self, patience: float) -> bool:
         """Whether all that was put before is in the file; waits so many seconds for the thread, on any but the server's."""
         target, end = self._bytes_in, time.monotonic() + patience

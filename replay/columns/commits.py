@@ -36,14 +36,15 @@ class Counters:
 
 
 def commits(recording: Recording, touches: Touches, rules: Rules) -> Commits:
-    """The committed lengths these rules compute. Reads no observed length: seeds are the extends' seq_len."""
+    """The committed lengths these rules compute. Reads no observed length: they begin at the seq_len of an extend or a seed."""
     delta = torch.zeros_like(touches.row)
     delta[touches.kind == Kind.PREPARE] = rules.claim
     results = touches.kind == Kind.RESULT
     delta[results] = _result_delta(recording, touches.row[results], rules)
     start = torch.zeros_like(delta)
-    extends = touches.kind == Kind.EXTEND
-    start[extends] = column(recording.extend_rows.seq_len)[touches.row[extends]]
+    for kind, rows in ((Kind.EXTEND, recording.extend_rows), (Kind.SEED, recording.seed_rows)):
+        begins = touches.kind == kind
+        start[begins] = column(rows.seq_len)[touches.row[begins]]
     after = running(touches, start, delta)
     claims = torch.where(touches.kind == Kind.PREPARE, rules.claim, 0)
     open_after = open_claims(recording, touches, claims)

@@ -1,4 +1,4 @@
-"""The true sequence length of every request at any event: seq_len of its extend plus what was accepted since, and one
+"""The true sequence length of every request at any event: seq_len of its extend or seed plus what was accepted since, and one
 for every step in which it was decoded beside a prefill chunk.
 
 This is what batch.seq_lens holds on the device. It follows from the accepted lengths alone; no observed sum is read.
@@ -26,7 +26,7 @@ class Lengths:
     qid: Tensor
     length: Tensor
     known: Tensor
-    epoch: Tensor  # how many gaps came before the last extend
+    epoch: Tensor  # how many gaps came before the last extend or seed
     num_events: int
 
     def before(self, qid: Tensor, event: Tensor, epoch: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,25 +45,32 @@ class Lengths:
 
 
 def lengths_of(recording: Recording) -> Lengths:
-    extend_owner = column(recording.owner(Kind.EXTEND))
-    extends = (
-        column(recording.extend_rows.qid),
-        column(recording.event_of(Kind.EXTEND))[extend_owner],
-    )
+    begins = [_begins(recording, kind) for kind in (Kind.EXTEND, Kind.SEED)]
+    begin_qid, begin_event, begin_length = (torch.cat(parts) for parts in zip(*begins, strict=True))
     decode, accepted = _decode_rows(recording)
     launch_event = column(recording.event_of(Kind.LAUNCH))[
         column(recording.owner(Kind.LAUNCH))[decode]
     ]
-    qid = torch.cat([extends[0], column(recording.launch_rows.qid)[decode]])
-    event = torch.cat([extends[1], launch_event])
-    seed = torch.cat([torch.ones_like(extends[0]), torch.zeros_like(decode)]).bool()
-    delta = torch.cat([column(recording.extend_rows.seq_len), accepted])
+    qid = torch.cat([begin_qid, column(recording.launch_rows.qid)[decode]])
+    event = torch.cat([begin_event, launch_event])
+    seed = torch.cat([torch.ones_like(begin_qid), torch.zeros_like(decode)]).bool()
+    delta = torch.cat([begin_length, accepted])
     num_events = len(recording.events.kind) + 1
     order = torch.argsort(qid * num_events + event, stable=True)
     qid, event, seed, delta = qid[order], event[order], seed[order], delta[order]
     length, known, first = _run(qid, seed, delta)
     epoch = gaps_before(recording, event)[first]
     return Lengths(qid * num_events + event, qid, length, known, epoch, num_events)
+
+
+def _begins(recording: Recording, kind: Kind) -> tuple[Tensor, Tensor, Tensor]:
+    """Request, event and length of every row of the kind that sets a length."""
+    table = recording.row_table(kind)
+    rows = torch.arange(len(table.qid))
+    if kind is Kind.SEED:
+        rows = rows[torch.from_numpy(table.begins == 1)]
+    event = column(recording.event_of(kind))[column(recording.owner(kind))]
+    return column(table.qid)[rows], event[rows], column(table.seq_len)[rows]
 
 
 def _run(qid: Tensor, seed: Tensor, delta: Tensor) -> tuple[Tensor, Tensor, Tensor]:

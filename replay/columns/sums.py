@@ -12,11 +12,11 @@ from ...recorders.recording import Recording
 from ...recorders.schema import NONE64, Kind, Mode
 from ..paths.rules import Rules
 from ..tails import tails
-from ..tensors import column
+from ..tensors import column, nullable
 from .lengths import Lengths
 from .touches import gaps_before
 
-_KINDS = (Kind.EXTEND, Kind.PREPARE, Kind.FILTER, Kind.MERGE, Kind.LAUNCH)
+_KINDS = (Kind.EXTEND, Kind.SEED, Kind.PREPARE, Kind.FILTER, Kind.MERGE, Kind.LAUNCH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,10 @@ def true_sums(recording: Recording, lengths: Lengths) -> Sums:
         owner = column(recording.owner(kind))
         event = column(recording.event_of(kind))[owner]
         qid = column(recording.row_table(kind).qid)
-        if kind is Kind.EXTEND:
-            length, sure = column(recording.extend_rows.seq_len), torch.ones_like(qid).bool()
+        if kind in (Kind.EXTEND, Kind.SEED):
+            length = nullable(recording.row_table(kind).seq_len)
+            sure = length != NONE64
+            length = torch.where(sure, length, 0)
         else:
             late = 1 if kind is Kind.LAUNCH and not recording.run.overlap else 0
             length, sure = lengths.before(qid, event + late, gaps_before(recording, event))
@@ -98,7 +100,7 @@ class _Step:
         batch = int(table.batch[ref])
         before = held.get(batch, UNKNOWN)
         truth = Sum(int(self._true.value[event]), bool(self._true.known[event]))
-        if kind is Kind.EXTEND:
+        if kind in (Kind.EXTEND, Kind.SEED):
             return batch, truth
         if kind is Kind.PREPARE:
             return batch, before if self._lazy else truth

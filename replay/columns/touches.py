@@ -1,8 +1,8 @@
 """Everything that touches one request's counters, sorted by request and then by event, cut into segments.
 
-A segment begins where the books of a request are set rather than changed: at an extend (to its seq_len), at a
-retract (to zero), where a session takes its KV, and where a tail may have finished or not (the recording ends there).
-What comes before a request's first extend in the recording, or between a gap, a session's save or such a tail and its
+A segment begins where the books of a request are set rather than changed: at an extend and at a seed (to its seq_len), at
+a retract (to zero), where a session takes its KV, and where a tail may have finished or not (the recording ends there).
+What comes before a request's first extend or seed in the recording, or between a gap, a session's save or such a tail and its
 next extend, has no known start and is not seeded.
 """
 
@@ -68,14 +68,15 @@ class Touches:
 
 
 def touches_of(recording: Recording) -> Touches:
-    parts = [_rows(recording, kind) for kind in (Kind.EXTEND, Kind.PREPARE, Kind.RESULT)]
+    kinds = (Kind.EXTEND, Kind.SEED, Kind.PREPARE, Kind.RESULT)
+    parts = [_rows(recording, kind) for kind in kinds]
     parts += [_singles(recording, kind) for kind in (Kind.RETRACT, Kind.SESSION_SAVE)]
     parts.append(_lost_tails(recording))
     qid, event, kind, row = (torch.cat([part[i] for part in parts]) for i in range(4))
     num_events = len(recording.events.kind) + 1
     order = torch.argsort(qid * num_events + event, stable=True)
     qid, event, kind, row = qid[order], event[order], kind[order], row[order]
-    seed = (kind == Kind.EXTEND) | (kind == Kind.RETRACT)
+    seed = (kind == Kind.EXTEND) | (kind == Kind.SEED) | (kind == Kind.RETRACT)
     first = torch.ones_like(seed)
     first[1:] = qid[1:] != qid[:-1]
     starts = seed | first | (kind == Kind.SESSION_SAVE) | (kind == LOST_TAIL)
@@ -124,6 +125,8 @@ def _rows(recording: Recording, kind: Kind) -> list[Tensor]:
     if kind is Kind.RESULT:
         known = tails(recording).answered & ~_lost(recording)
         rows = rows[torch.from_numpy((table.accept_len != NONE32) | known)]
+    if kind is Kind.SEED:
+        rows = rows[torch.from_numpy(table.begins == 1)]
     events = column(recording.event_of(kind))[column(recording.owner(kind))][rows]
     return [column(table.qid)[rows], events, torch.full_like(rows, kind), rows]
 

@@ -111,6 +111,7 @@ def _handlers(
 
     books: dict[Kind, Handler] = {
         Kind.EXTEND: lives.extend,
+        Kind.SEED: lives.seed,
         Kind.PREPARE: lambda ref: lives.prepare(ref, prepared(ref)),
         Kind.LAUNCH: lives.launch,
         Kind.RESULT: lives.result,
@@ -123,6 +124,7 @@ def _handlers(
     }
     lengths: dict[Kind, Handler] = {
         Kind.EXTEND: batches.extend,
+        Kind.SEED: batches.seed,
         Kind.LAUNCH: batches.launch,
         Kind.FILTER: batches.filter,
         Kind.MERGE: batches.merge,

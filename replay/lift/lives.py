@@ -39,6 +39,8 @@ class Lives:
             for quantity, name in stage.counters.items()
             if quantity in tracks.wanted
         ]
+        # Seeded, and not extended since: a prepare may go by their lengths alone, but slots they had more of they keep.
+        self._unsized: dict[int, Request] = {}
         self._launched: dict[int, dict[int, tuple[int, int] | None]] = {}  # by launch and qid
         self._results = tape.rows_of[Kind.RESULT]
         self._tokens, self._tails = tape.once(tokens), tape.once(TailRows)
@@ -86,7 +88,20 @@ class Lives:
             if not request.seen and fresh:
                 self._stage.set_counters(request, 0)
             self._begins_anew(request)
+            self._unsized.pop(request.qid, None)
         self._note(self._extended, rows, reqs)
+
+    def seed(self, ref: int) -> None:
+        """Under way where the recording begins. How much it has allocated is its own release's affair."""
+        table = self._tape.rows_of[Kind.SEED]
+        for row in self._tape.rows[Kind.SEED][ref]:
+            if table.begins[row]:
+                request = self._stage.requests[table.qid[row]]
+                request.registers_kv()
+                request.kv_committed_len = table.seq_len[row]
+                self._stage.holds_kv_again(request)
+                self._begins_anew(request)
+                self._unsized[request.qid] = request
 
     def retract(self, ref: int) -> None:
         request = self._stage.requests[self._tape.events[Kind.RETRACT].qid[ref]]
@@ -105,6 +120,8 @@ class Lives:
         arguments = (batch.spec_info or self._stage.draft_input(()), batch)
         role = self._stage.prepare
         self._stage.call(role, *arguments[0 if self._stage.is_method(role) else 1 :])
+        for request in self._unsized.values():
+            request.kv_allocated_len = UNKNOWN_LEN
         for request, was, now in zip(reqs, before, committed_lens(reqs), strict=True):
             claim = now - was
             request.claims += claim

@@ -12,7 +12,7 @@ from .request import Request
 from .roles import Role
 from .stage import Stage
 from .standin import UNKNOWN_LEN
-from .tape import Tape, accepted
+from .tape import Tape, accepted, present
 from .tracks import Place, Tracks
 from .vector import Vector
 
@@ -36,6 +36,17 @@ class Batches:
         self._held[self._tape.events[Kind.EXTEND].batch[ref]] = batch
         if self._tape.recording.run.decode_side:  # no launch follows: another server computed this
             self._relay(batch, batch.seq_lens)
+
+    def seed(self, ref: int) -> None:
+        """A batch that was at work where the recording begins."""
+        table, rows = self._tape.rows_of[Kind.SEED], self._tape.rows[Kind.SEED][ref]
+        lengths = [present(length) for length in table.seq_len[rows.start : rows.stop]]
+        batch = self._stage.batch(
+            self._requests(Kind.SEED, ref),
+            [UNKNOWN_LEN if length is None else length for length in lengths],
+        )
+        self._held[self._tape.events[Kind.SEED].batch[ref]] = batch
+        self._relay(batch, batch.seq_lens)
 
     def prepare(self, ref: int) -> Batch:
         return self._whole(Kind.PREPARE, ref)

@@ -1,0 +1,73 @@
+"""Where recording begins among requests that are under way: what is noted of them, so that their books can begin, too.
+
+With overlap there is no moment at which nothing is under way. But when a result has been processed, only the launch behind it is,
+and what its prepare has claimed is known: without it, committed lengths are what every release agrees on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..schema import NONE32, NONE64, Kind, Mode
+
+if TYPE_CHECKING:
+    from .recorder import Recorder
+
+
+class _Decode(NamedTuple):
+    """A batch from its prepare on."""
+
+    batch: int
+    reqs: list[Any]
+    claims: list[int]
+    launch: int | None = None
+
+
+class Seeding:
+    """One SEED is emitted as soon as possible after `want`; the hooks ask `wanted` first, so that it costs nothing else."""
+
+    def __init__(self, wanted: bool) -> None:
+        self.wanted = wanted
+        self._prepared: _Decode | None = None  # and not launched yet
+        self._launched: _Decode | None = (
+            None  # the last launch, if it is a decode that was prepared since `want`
+        )
+
+    def want(self) -> None:
+        self.wanted, self._prepared, self._launched = True, None, None
+
+    def prepared(
+        self, batch: int, reqs: list[Any], before: Sequence[int], after: Sequence[int]
+    ) -> None:
+        claims = [b - a for a, b in zip(before, after, strict=True)]
+        self._prepared = _Decode(batch, reqs, claims)
+
+    def launched(self, launch: int, mode: Mode, batch: int, reqs: list[Any]) -> None:
+        made, self._prepared, self._launched = self._prepared, None, None
+        if mode is Mode.DECODE and made is not None and (made.batch, made.reqs) == (batch, reqs):
+            self._launched = made._replace(launch=launch)
+
+    def processed(self, recorder: Recorder, answered: int) -> None:
+        """A result has been: of this launch, or (NONE64) of one before recording began."""
+        made, behind = self._launched, recorder.numbers.under_way(answered)
+        if made is None:
+            return
+        if behind == [made.launch]:
+            self._emit(recorder, made, made.launch)
+        elif not behind and answered == made.launch and self._prepared is None:  # no overlap
+            self._emit(recorder, made._replace(claims=[0] * len(made.reqs)), NONE64)
+
+    def _emit(self, recorder: Recorder, made: _Decode, launch: int) -> None:
+        self.wanted, self._launched = False, None
+        reqs = made.reqs
+        qids = recorder.numbers.qids(reqs)
+        committed = recorder.access(reqs[0]).committed.of_all(reqs)
+        rows = []
+        for qid, req, length, claim in zip(qids, reqs, committed, made.claims, strict=True):
+            ended = req.is_retracted or req.finished_reason is not None
+            if ended or length == NONE32:
+                rows.append((qid, 0, NONE32, len(req.output_ids)))
+            else:
+                rows.append((qid, 1, length - claim, len(req.output_ids)))
+        recorder.emit(Kind.SEED, (made.batch, launch, len(rows)), tuple(zip(*rows, strict=True)))

@@ -1,0 +1,122 @@
+"""Where the books of requests begin that were under way when recording did: what a SEED in a journal comes to in a recording.
+
+The recorder notes a SEED when a result has been processed and one decode launch is under way. The lengths in it are those before
+the prepare of that launch, as if the result had been there by then; so that is where it goes. The result itself, of a launch
+that a gap hides, leaves the recording and is counted to the gap: what it did is in those lengths.
+
+A SEED is left out where it tells nothing new (each segment of a ring has one), and where that prepare was not recorded.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from .journal import Record
+from .schema import NONE64, Kind
+from .wire import WireEvent, unpack_event
+
+_KINDS = (Kind.EXTEND, Kind.PREPARE, Kind.LAUNCH, Kind.RESULT, Kind.GAP, Kind.SEED)
+
+
+@dataclass(slots=True)
+class Plan:
+    """By places in a journal: what becomes of its events."""
+
+    left_out: set[int] = field(default_factory=set)
+    ahead: dict[int, WireEvent] = field(default_factory=dict)  # the SEED that goes before it
+    in_place: dict[int, WireEvent] = field(default_factory=dict)
+    hidden: dict[int, int] = field(
+        default_factory=dict
+    )  # of a GAP: how many results are counted to it
+
+    def events(self, place: int, event: WireEvent) -> Iterator[WireEvent]:
+        """What stands in the recording for the event at this place."""
+        if place in self.ahead:
+            yield self.ahead[place]
+        if place in self.hidden:
+            event = replace(event, fields=array("q", [event.fields[0] + self.hidden[place]]))
+        if place not in self.left_out:
+            yield self.in_place.get(place, event)
+
+
+def plan(records: Sequence[Record]) -> Plan:
+    made = Plan()
+    if any(record.type == Kind.SEED for record in records):
+        walk = _Walk(made)
+        for place, record in enumerate(records):
+            if record.type in _KINDS:
+                walk.event(place, unpack_event(Kind(record.type), record.payload))
+    return made
+
+
+class _Prepare(NamedTuple):
+    place: int
+    event: WireEvent
+
+
+class _Walk:
+    """What is known since the last gap."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._gap: int | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self._begun: set[int] = set()  # requests whose books have
+        self._prepares: dict[int, _Prepare] = {}  # by batch
+        self._launches: dict[int, _Prepare] = {}  # by launch
+        self._results: list[tuple[int, set[int]]] = []  # place, requests
+
+    def event(self, place: int, event: WireEvent) -> None:
+        if event.kind is Kind.GAP:
+            self._gap = place
+            self._begin()
+        elif event.kind is Kind.EXTEND:
+            self._begun |= _qids(event)
+        elif event.kind is Kind.PREPARE:
+            self._prepares[event.fields[0]] = _Prepare(place, event)
+        elif event.kind is Kind.LAUNCH:
+            batch, launch = event.fields[:2]
+            if batch in self._prepares:
+                self._launches[launch] = self._prepares.pop(batch)
+        elif event.kind is Kind.RESULT:
+            self._results.append((place, _qids(event)))
+        else:
+            self._plan.left_out.add(place)
+            self._seed(place, event)
+
+    def _seed(self, place: int, event: WireEvent) -> None:
+        launch, size = event.fields[1:]
+        begins = [
+            int(may and qid not in self._begun)
+            for qid, may in zip(event.rows[:size], event.rows[size : 2 * size], strict=True)
+        ]
+        new = {qid for qid, begin in zip(event.rows[:size], begins, strict=True) if begin}
+        target = _Prepare(place, event) if launch == NONE64 else self._launches.get(launch)
+        if not new or target is None or self._gap is None:
+            return
+        since = [(at, qids) for at, qids in self._results if at > target.place and new & qids]
+        if any(qids & self._begun for _, qids in since):
+            return  # what that result did to others must stay
+        told = replace(
+            event,
+            time_ns=target.event.time_ns,
+            iteration=target.event.iteration,
+            rows=event.rows[:size] + array("i", begins) + event.rows[2 * size :],
+        )
+        if target.place == place:
+            self._plan.left_out.discard(place)
+            self._plan.in_place[place] = told
+        else:
+            self._plan.ahead[target.place] = told
+        self._plan.left_out |= {at for at, _ in since}
+        self._plan.hidden[self._gap] = self._plan.hidden.get(self._gap, 0) + len(since)
+        self._begun |= new
+
+
+def _qids(event: WireEvent) -> set[int]:
+    return set(event.rows[: event.fields[-1]])

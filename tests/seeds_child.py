@@ -1,0 +1,23 @@
+"""The rig, recorded, with a SEED noted as often as that can be: SPECDIFF_RECORD_DIR=... python tests/seeds_child.py RIG-ARGUMENTS...
+
+What a process is recorded by goes under a name of its own (`capture/inject`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import runpy
+from typing import Any
+
+recorder = importlib.import_module("specdiff_recorders.capture.recorder")
+_step = recorder.Recorder.step
+
+
+def _step_and_want(self: Any) -> None:
+    _step(self)
+    if not self.seeding.wanted:
+        self.seeding.want()
+
+
+recorder.Recorder.step = _step_and_want
+runpy.run_module("specdiff.fixtures.rig", run_name="__main__", alter_sys=True)

@@ -1,0 +1,147 @@
+"""A recording that begins among requests under way: their books begin with it, and are those of the whole recording."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from children import VERSIONS, on_demand
+from journalled import same_content
+from specdiff.recorders import journal
+from specdiff.recorders.build import build
+from specdiff.recorders.capture.config import DIR
+from specdiff.recorders.capture.writer import JournalWriter
+from specdiff.recorders.recording import Recording
+from specdiff.recorders.schema import Kind
+from specdiff.recorders.wire import pack_event, unpack_event
+from specdiff.replay import spec
+from specdiff.replay.flat import flat
+from specdiff.replay.quantity import Quantity
+from test_capture_inject import INJECT
+from test_ring import RING_S, STATS, handed_over
+
+Record = tuple[Kind | journal.Type, bytes]
+Cell = tuple[str, Quantity, int, int, str, int]  # path, quantity, time, moment, request, part
+
+# Of requests under way; of the others they are not known until an extend.
+TOLD = {Quantity.KV_COMMITTED_LEN, Quantity.KV_COMMITTED_LEN_SETTLED, Quantity.SEQ_LENS_SUM}
+NUM_CUTS = 4
+
+
+def noted(version: str, folder: Path, *more: str) -> list[Record]:
+    """The journal of a random run in which the recorder has noted a SEED whenever it could."""
+    command = [sys.executable, str(Path(__file__).with_name("seeds_child.py"))]
+    command += ["--sglang", version, "--scenario", "random", "--seed", "5", "--requests", "40"]
+    env = {**os.environ, DIR: str(folder), "PYTHONPATH": str(INJECT)}
+    subprocess.run([*command, *more], env=env, check=True, capture_output=True, timeout=300)
+    (path,) = folder.glob("*.journal")
+    return [
+        (Kind(r.type) if r.type < 100 else r.type, r.payload) for r in journal.scan(path).records
+    ]
+
+
+def from_here_on(records: list[Record], at: int, folder: Path, *, seeds: bool = True) -> Recording:
+    """What would have been recorded, had recording begun at this record."""
+    named = (journal.Type.RUN, journal.Type.REQUEST)
+    head = [record for record in records[:at] if record[0] in named]
+    tail = [record for record in records[at:] if seeds or record[0] != Kind.SEED]
+    if at:
+        kind, payload = next(record for record in tail if isinstance(record[0], Kind))
+        first = unpack_event(kind, payload)
+        head.append((Kind.GAP, pack_event(Kind.GAP, first.time_ns, first.iteration, (1,))))
+    path = folder / "cut.journal"
+    path.write_bytes(journal.HEADER + journal.frames([*head, *tail]))
+    return build(path)
+
+
+def ledgers(recording: Recording, *paths: str) -> dict[Cell, int]:
+    """What each path says, cell by cell, as far as it says anything."""
+    said: dict[Cell, int] = {}
+    names = [*recording.rids, ""]  # the last is what -1 finds: a whole batch
+    for one in flat(recording, [spec.parse(path) for path in paths], list(Quantity)):
+        times = recording.events.time_ns[one.event]
+        cells = [column.tolist() for column in (times, one.moment, one.qid, one.part)]
+        for path in one.paths:
+            told = zip(*cells, path.values.tolist(), path.captured.tolist(), strict=True)
+            for time, moment, qid, part, value, captured in told:
+                if captured:
+                    said[path.path, one.quantity, time, moment, names[qid], part] = value
+    return said
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("version", ["0.5.11", "0.5.23", *on_demand(*VERSIONS)])
+def test_the_books_of_requests_under_way_are_those_of_the_whole(
+    version: str, tmp_path: Path
+) -> None:
+    """Wherever recording begins, also among claims (0.5.11); by the release's own functions and by rules. Of the prepare
+    behind a seed only what comes of it: the seed takes for granted what it could not know."""
+    records = noted(version, tmp_path)
+    paths = ("observed", f"sglang=={version}", "fixed")
+    whole = ledgers(from_here_on(records, 0, tmp_path), *paths)
+    told: Counter[str] = Counter()
+    for at in random.Random(1).sample(range(len(records) // 20, len(records) // 2), NUM_CUTS):
+        cut = from_here_on(records, at, tmp_path)
+        books = ledgers(cut, *paths)
+        assert _differing(books, whole, cut) == [], at
+        told["seeds"] += len(cut.seeds.batch)
+        told["with"] += _told(books, version)
+        told["without"] += _told(
+            ledgers(from_here_on(records, at, tmp_path, seeds=False), f"sglang=={version}"), version
+        )
+    assert told["seeds"] == NUM_CUTS
+    assert told["with"] > 1.2 * told["without"] > 0, told
+
+
+def _differing(books: dict[Cell, int], whole: dict[Cell, int], cut: Recording) -> list[Cell]:
+    """Some of the cells that both have, but for prepares that a seed stands before."""
+    behind = set(cut.events.time_ns[cut.event_of(Kind.SEED)].tolist())
+    both = [cell for cell in books.keys() & whole.keys() if cell[2] not in behind]
+    return [cell for cell in both if books[cell] != whole[cell]][:3]
+
+
+def _told(books: dict[Cell, int], version: str) -> int:
+    return sum(cell[0] == f"sglang=={version}" and cell[1] in TOLD for cell in books)
+
+
+@pytest.mark.live
+def test_a_ring_has_the_books_of_requests_that_are_older_than_it(tmp_path: Path) -> None:
+    run, *records = noted("0.5.23", tmp_path)
+    first = journal.frame(*run)
+    writer = JournalWriter(tmp_path / "ring", first, 1 << 30, lambda _: STATS, print, ring_s=RING_S)
+    handed_over(records, writer, 3 * RING_S)
+    writer.close()
+    ring, paths = build(tmp_path / "ring"), ("observed", "sglang==0.5.23")
+    books, whole = (
+        ledgers(ring, *paths),
+        ledgers(from_here_on([run, *records], 0, tmp_path), *paths),
+    )
+    assert ring.event_of(Kind.SEED)[0] < 100 and ring.seed_rows.begins.any()
+    assert _differing(books, whole, ring) == [] and _told(books, "0.5.23") > 500
+
+
+@pytest.mark.live
+def test_a_seed_that_tells_nothing_new_leaves_no_trace(tmp_path: Path) -> None:
+    records = noted("0.5.23", tmp_path)
+    assert sum(type == Kind.SEED for type, _ in records) > 20
+    assert same_content(
+        from_here_on(records, 0, tmp_path), from_here_on(records, 0, tmp_path, seeds=False)
+    )
+
+
+@pytest.mark.live
+def test_without_overlap_books_begin_where_nothing_is_under_way(tmp_path: Path) -> None:
+    records = noted("0.5.23", tmp_path, "--disable-overlap")
+    paths = ("observed", "sglang==0.5.23")
+    whole = ledgers(from_here_on(records, 0, tmp_path), *paths)
+    cut = from_here_on(records, len(records) // 3, tmp_path)
+    books = ledgers(cut, *paths)
+    assert cut.gaps.dropped.tolist() == [1] and len(cut.seeds.batch) == 1
+    assert _differing(books, whole, cut) == []
+    assert _told(books, "0.5.23") > 500
