@@ -21,7 +21,7 @@ class _Decode(NamedTuple):
     batch: int
     reqs: list[Any]
     claims: list[int]
-    launch: int | None = None
+    launch: int = NONE64  # not yet
 
 
 class Seeding:
@@ -54,11 +54,11 @@ class Seeding:
         if made is None:
             return
         if behind == [made.launch]:
-            self._emit(recorder, made, made.launch)
+            self._emit(recorder, made)
         elif not behind and answered == made.launch and self._prepared is None:  # no overlap
-            self._emit(recorder, made._replace(claims=[0] * len(made.reqs)), NONE64)
+            self._emit(recorder, made._replace(claims=[0] * len(made.reqs), launch=NONE64))
 
-    def _emit(self, recorder: Recorder, made: _Decode, launch: int) -> None:
+    def _emit(self, recorder: Recorder, made: _Decode) -> None:
         self.wanted, self._launched = False, None
         reqs = made.reqs
         qids = recorder.numbers.qids(reqs)
@@ -70,4 +70,6 @@ class Seeding:
                 rows.append((qid, 0, NONE32, len(req.output_ids)))
             else:
                 rows.append((qid, 1, length - claim, len(req.output_ids)))
-        recorder.emit(Kind.SEED, (made.batch, launch, len(rows)), tuple(zip(*rows, strict=True)))
+        recorder.emit(
+            Kind.SEED, (made.batch, made.launch, len(rows)), tuple(zip(*rows, strict=True))
+        )
