@@ -99,6 +99,9 @@ def test_the_books_of_requests_under_way_are_those_of_the_whole(
         cut = from_here_on(records, at, tmp_path)
         books = ledgers(cut, *paths)
         assert _differing(books, whole, cut) == [], at
+        observed = {cell[1:]: value for cell, value in books.items() if cell[0] == paths[0]}
+        lifted = {cell[1:]: value for cell, value in books.items() if cell[0] == paths[1]}
+        assert all(observed[cell] == lifted[cell] for cell in observed.keys() & lifted.keys()), at
         (seed,) = cut.event_of(Kind.SEED)
         sums = {
             cell

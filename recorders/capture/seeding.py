@@ -6,7 +6,8 @@ and what its prepare has claimed is known: without it, committed lengths are wha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..schema import NONE32, NONE64, Kind, Mode
@@ -48,17 +49,20 @@ class Seeding:
         if mode is Mode.DECODE and made is not None and (made.batch, made.reqs) == (batch, reqs):
             self._launched = made._replace(launch=launch)
 
-    def processed(self, recorder: Recorder, answered: int) -> None:
-        """A result has been: of this launch, or (NONE64) of one before recording began."""
+    def processed(
+        self, recorder: Recorder, answered: int, cut: Mapping[int, int] = MappingProxyType({})
+    ) -> None:
+        """A result has been: of this launch, or (NONE64) of one before recording began. `cut`: by request, how much of its
+        accepted run a grammar has cut; the device's length has it, and the request ends here."""
         made, behind = self._launched, recorder.numbers.under_way(answered)
         if made is None:
             return
         if behind == [made.launch]:
-            self._emit(recorder, made)
+            self._emit(recorder, made, cut)
         elif not behind and answered == made.launch and self._prepared is None:  # no overlap
-            self._emit(recorder, made._replace(claims=[0] * len(made.reqs), launch=NONE64))
+            self._emit(recorder, made._replace(claims=[0] * len(made.reqs), launch=NONE64), cut)
 
-    def _emit(self, recorder: Recorder, made: _Decode) -> None:
+    def _emit(self, recorder: Recorder, made: _Decode, cut: Mapping[int, int]) -> None:
         self.wanted, self._launched = False, None
         reqs = made.reqs
         qids = recorder.numbers.qids(reqs)
@@ -66,10 +70,8 @@ class Seeding:
         rows = []
         for qid, req, length, claim in zip(qids, reqs, committed, made.claims, strict=True):
             ended = req.is_retracted or req.finished_reason is not None
-            if ended or length == NONE32:
-                rows.append((qid, 0, NONE32, len(req.output_ids)))
-            else:
-                rows.append((qid, 1, length - claim, len(req.output_ids)))
-        recorder.emit(
-            Kind.SEED, (made.batch, made.launch, len(rows)), tuple(zip(*rows, strict=True))
-        )
+            known = not ended and length != NONE32
+            seq_len = length - claim + cut.get(qid, 0) if known else NONE32
+            rows.append((qid, int(known and qid not in cut), seq_len, len(req.output_ids)))
+        values = (made.batch, made.launch, len(rows))
+        recorder.emit(Kind.SEED, values, tuple(zip(*rows, strict=True)))

@@ -82,7 +82,9 @@ def _resolve_after(recorder: Recorder, note: Any, returned: Any) -> None:
     columns = state.columns(recorder, reqs, accepted, emitted, grammars_done(recorder, reqs))
     recorder.emit(Kind.RESULT, values, columns, tokens)
     if recorder.seeding.wanted:
-        recorder.seeding.processed(recorder, launch)
+        runs = zip(state.qids, accepted, emitted, strict=True)
+        cut = {qid: had - got for qid, had, got in runs if had > got}
+        recorder.seeding.processed(recorder, launch, cut)
     recorder.step()
 
 

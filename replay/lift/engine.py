@@ -109,9 +109,13 @@ def _handlers(
         batches.forget()
         turns.forget()
 
+    def begin(ref: int) -> None:
+        lives.seed(ref)
+        turns.seed(ref)
+
     books: dict[Kind, Handler] = {
         Kind.EXTEND: lives.extend,
-        Kind.SEED: lives.seed,
+        Kind.SEED: begin,
         Kind.PREPARE: lambda ref: lives.prepare(ref, prepared(ref)),
         Kind.LAUNCH: lives.launch,
         Kind.RESULT: lives.result,

@@ -11,7 +11,8 @@ from .missing import CannotRunError
 from .request import Request
 from .roles import Role
 from .stage import Stage
-from .standin import UNKNOWN_LEN, known
+from .standin import UNKNOWN_LEN
+from .standin import known as is_known
 from .tape import Tape, present
 from .tracks import Place, Tracks
 
@@ -52,13 +53,15 @@ class Releases:
         request.given = None
         request.lets_kv_go()
 
-    def give(self, request: Request, tree: TreeCache) -> None:
-        """Play the release of a request to this cache; what it said is on `request.given`."""
-        if not known(request.kv_allocated_len):  # the extend that gave it KV is not here
+    def give(self, request: Request, tree: TreeCache, *, known: bool = True) -> None:
+        """Play the release of a request to this cache; what it said is on `request.given`. Not `known`: what it holds."""
+        if not is_known(request.kv_allocated_len):  # the extend that gave it KV is not here
             request.registers_kv()
             self._stage.holds_kv_again(request)
         allocated = request.kv_allocated_len
-        knows = known(request.kv_committed_len)  # else even a minimum with it would look known
+        knows = known and is_known(
+            request.kv_committed_len
+        )  # else even a minimum with it would look known
         request.given = allocated, self._released(request, tree) if knows else UNKNOWN_LEN
 
     def _released(self, request: Request, tree: TreeCache) -> int | None:

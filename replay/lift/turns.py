@@ -27,6 +27,9 @@ class Turns:
         self._tree = SessionTree(stage.settings.page_size, self._keeps)
         self._abort = stage.linked.named("FINISH_ABORT") or object
         self._borrowing: set[int] = set()  # requests that run on what their session had kept
+        self._under_way: set[int] = (
+            set()
+        )  # requests that a seed began: on whose KV they run is not known
         self._known: set[int] = set()  # sessions of which this path knows what they keep
         if absent := [role.value for role in _NEEDED if not stage.has(role)]:
             tracks.reasons[Quantity.SESSION_COMMITTED] = (
@@ -45,12 +48,12 @@ class Turns:
         request.finished_reason = self._reason(present(table.reason[ref]))
         borrowing = request.qid in self._borrowing
         self._borrowing.discard(request.qid)
-        knows = holds_known(request)
+        knows = holds_known(request) and request.qid not in self._under_way
         if not borrowing or not knows:
             self._sessions.slots.pop(session, None)
         if not knows:
             self._known.discard(session)
-            self._releases.give(request, self._tree)
+            self._releases.give(request, self._tree, known=False)
             return
         if not borrowing and self._stage.has(Role.SESSION_TAKE):
             self._stage.call(Role.SESSION_TAKE, self._sessions, request)
@@ -68,6 +71,7 @@ class Turns:
         if table.session[ref] not in self._known:
             request.kv_committed_len = request.kv_allocated_len = UNKNOWN_LEN
             return
+        self._under_way.discard(request.qid)
         asked = Match(request, table.key_len[ref])
         if self._stage.call(Role.SESSION_RESTORE, self._sessions, asked) is None:
             self._tracks.put(_RESTORED, ref, None)
@@ -75,8 +79,14 @@ class Turns:
         self._borrowing.add(request.qid)
         self._tracks.put(_RESTORED, ref, request.kv_committed_len)
 
+    def seed(self, ref: int) -> None:
+        table = self._tape.rows_of[Kind.SEED]
+        rows = self._tape.rows[Kind.SEED][ref]
+        self._under_way |= {table.qid[row] for row in rows if table.begins[row]}
+
     def forget(self) -> None:
         """Events were lost: a turn may have ended meanwhile."""
+        self._under_way.clear()
         self._sessions.slots.clear()
         self._borrowing.clear()
         self._known.clear()
