@@ -37,17 +37,17 @@ NUM_CUTS = 4
 
 
 @cache
-def noted(version: str, *more: str) -> list[Record]:
+def noted(version: str, scenario: str = "random", *more: str) -> list[Record]:
     """The journal of a random run in which the recorder has noted a SEED whenever it could."""
     with TemporaryDirectory() as folder:
-        return _noted(version, Path(folder), *more)
+        return _noted(Path(folder), "--sglang", version, "--scenario", scenario, *more)
 
 
-def _noted(version: str, folder: Path, *more: str) -> list[Record]:
+def _noted(folder: Path, *arguments: str) -> list[Record]:
     command = [sys.executable, str(Path(__file__).with_name("seeds_child.py"))]
-    command += ["--sglang", version, "--scenario", "random", "--seed", "5", "--requests", "40"]
+    command += ["--seed", "5", "--requests", "40", *arguments]
     env = {**os.environ, DIR: str(folder), "PYTHONPATH": str(INJECT)}
-    subprocess.run([*command, *more], env=env, check=True, capture_output=True, timeout=300)
+    subprocess.run(command, env=env, check=True, capture_output=True, timeout=300)
     (path,) = folder.glob("*.journal")
     return [(_type(record.type), record.payload) for record in journal.scan(path).records]
 
@@ -85,13 +85,21 @@ def ledgers(recording: Recording, *paths: str) -> dict[Cell, int]:
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("version", ["0.5.11", "0.5.23", *on_demand(*VERSIONS)])
+@pytest.mark.parametrize(
+    ("version", "scenario"),
+    [
+        ("0.5.11", "random"),
+        ("0.5.16", "sessions-random"),
+        ("0.5.23", "grammar-random"),
+        *on_demand(*((version, "random") for version in VERSIONS)),
+    ],
+)
 def test_the_books_of_requests_under_way_are_those_of_the_whole(
-    version: str, tmp_path: Path
+    version: str, scenario: str, tmp_path: Path
 ) -> None:
     """Wherever recording begins, also among claims (0.5.11); by the release's own functions and by rules. Of the prepare
     behind a seed only what comes of it: the seed takes for granted what it could not know."""
-    records = noted(version)
+    records = noted(version, scenario)
     paths = ("observed", f"sglang=={version}", "fixed")
     whole = ledgers(from_here_on(records, 0, tmp_path), *paths)
     more: Counter[tuple[str, Quantity]] = Counter()
@@ -158,7 +166,7 @@ def test_a_seed_that_tells_nothing_new_leaves_no_trace(tmp_path: Path) -> None:
 
 @pytest.mark.live
 def test_without_overlap_books_begin_where_nothing_is_under_way(tmp_path: Path) -> None:
-    records = noted("0.5.23", "--disable-overlap")
+    records = noted("0.5.23", "random", "--disable-overlap")
     paths = ("observed", "sglang==0.5.23")
     whole = ledgers(from_here_on(records, 0, tmp_path), *paths)
     cut = from_here_on(records, len(records) // 3, tmp_path)

@@ -54,6 +54,7 @@ class Turns:
         if not knows:
             self._known.discard(session)
             self._releases.give(request, self._tree, known=False)
+            request.kv_committed_len = UNKNOWN_LEN  # what it had may be its session's now
             return
         if not borrowing and self._stage.has(Role.SESSION_TAKE):
             self._stage.call(Role.SESSION_TAKE, self._sessions, request)
