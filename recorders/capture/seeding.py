@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from .recorder import Recorder
 
 
+TIMES = 4  # a prefill that was under way by then joins the batch some steps later
+
+
 class _Decode(NamedTuple):
     """A batch from its prepare on."""
 
@@ -26,17 +29,21 @@ class _Decode(NamedTuple):
 
 
 class Seeding:
-    """One SEED is emitted as soon as possible after `want`; the hooks ask `wanted` first, so that it costs nothing else."""
+    """After `want` the next results bring a SEED each; the hooks ask `wanted` first, so that it costs nothing else."""
 
     def __init__(self, wanted: bool) -> None:
-        self.wanted = wanted
+        self._left = TIMES if wanted else 0
         self._prepared: _Decode | None = None  # and not launched yet
         self._launched: _Decode | None = (
             None  # the last launch, if it is a decode that was prepared since `want`
         )
 
+    @property
+    def wanted(self) -> bool:
+        return self._left > 0
+
     def want(self) -> None:
-        self.wanted, self._prepared, self._launched = True, None, None
+        self._left, self._prepared, self._launched = TIMES, None, None
 
     def prepared(
         self, batch: int, reqs: list[Any], before: Sequence[int], after: Sequence[int]
@@ -63,15 +70,17 @@ class Seeding:
             self._emit(recorder, made._replace(claims=[0] * len(made.reqs), launch=NONE64), cut)
 
     def _emit(self, recorder: Recorder, made: _Decode, cut: Mapping[int, int]) -> None:
-        self.wanted, self._launched = False, None
+        self._left, self._launched = self._left - 1, None
         reqs = made.reqs
         qids = recorder.numbers.qids(reqs)
         committed = recorder.access(reqs[0]).committed.of_all(reqs)
         rows = []
         for qid, req, length, claim in zip(qids, reqs, committed, made.claims, strict=True):
-            ended = req.is_retracted or req.finished_reason is not None
-            known = not ended and length != NONE32
+            ended = req.finished_reason is not None  # its own length may be gone with its KV
+            length = recorder.finished_at.get(qid, NONE32) if ended else length
+            known = length != NONE32 and not req.is_retracted
             seq_len = length - claim + cut.get(qid, 0) if known else NONE32
-            rows.append((qid, int(known and qid not in cut), seq_len, len(req.output_ids)))
+            begins = known and not ended and qid not in cut
+            rows.append((qid, int(begins), seq_len, len(req.output_ids)))
         values = (made.batch, made.launch, len(rows))
         recorder.emit(Kind.SEED, values, tuple(zip(*rows, strict=True)))
