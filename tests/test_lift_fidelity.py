@@ -245,7 +245,14 @@ def test_what_is_left_out_changes_nothing_else(name: str, version: str) -> None:
         whole = replay(made, recording).values
     except CannotRunError:  # 0.5.10 has no DFLASH and no mixed chunk
         pytest.skip(f"{version} cannot run {name}")
-    for quantity in (Q.KV_COMMITTED_LEN, Q.SEQ_LENS_SUM, Q.FINISH, Q.ROUTED_EXPERTS):
+    for quantity in (
+        Q.KV_COMMITTED_LEN,
+        Q.KV_COMMITTED_LEN_SETTLED,
+        Q.SEQ_LENS_SUM,
+        Q.FINISH,
+        Q.ROUTED_EXPERTS,
+        Q.SPEC_HISTOGRAM,
+    ):
         alone = replay(made, recording, (quantity,)).values
         assert {place for place in whole if place.quantity is quantity} <= alone.keys()
         other = [place for place, values in alone.items() if values != whole[place]]
