@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +29,7 @@ class Decisions:
     finish: I64
 
 
+@lru_cache(maxsize=1)  # each path over a recording asks anew
 def decisions(recording: Recording) -> Decisions:
     """A request finishes at its last live result, if it does: later ones are stale.
 

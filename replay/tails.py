@@ -7,6 +7,7 @@ row of an extend's launch that a prepare saw last, and not an extend, is a tail.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +29,7 @@ class Tails:
     answered: NDArray[np.bool_]
 
 
+@lru_cache(maxsize=1)  # each path over a recording asks anew
 def tails(recording: Recording) -> Tails:
     """Where a gap hides what came before a launch, its rows are none: their lengths are not known either."""
     launches, rows = recording.launches, recording.result_rows

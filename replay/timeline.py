@@ -12,6 +12,7 @@ import torch
 from ..recorders.errors import UsageError
 from ..recorders.recording import Recording
 from ..recorders.schema import NONE64, ROW_TABLES, Kind
+from .columns.commits import claims as claims_of
 from .columns.commits import commits
 from .columns.shared import Columns
 from .detail import detail
@@ -120,8 +121,9 @@ class _Books:
 def _books(columns: Columns, path: Path) -> _Books:
     recording, touches = columns.recording, columns.touches
     if isinstance(path, FixSet):
-        made = commits(recording, touches, rules_of(path.fixes))
-        return _Books(made.after, made.claims_after, touches.seeded)
+        rules = rules_of(path.fixes)
+        _, claims = claims_of(recording, touches, rules)
+        return _Books(commits(recording, touches, rules).after, claims, touches.seeded)
     if isinstance(path, Lifted):
         told = lengths(columns, path)
         return _Books(told.raw, told.claims, told.known)

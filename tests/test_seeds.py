@@ -18,7 +18,6 @@ from journalled import same_content
 from specdiff.recorders import journal
 from specdiff.recorders.build import build
 from specdiff.recorders.capture.config import DIR
-from specdiff.recorders.capture.seeding import TIMES
 from specdiff.recorders.capture.writer import JournalWriter
 from specdiff.recorders.recording import Recording
 from specdiff.recorders.schema import Kind
@@ -34,7 +33,7 @@ Cell = tuple[str, Quantity, int, int, str, int]  # path, quantity, time, moment,
 
 # Of requests under way; of the others they are not known until an extend.
 TOLD = {Quantity.KV_COMMITTED_LEN, Quantity.KV_COMMITTED_LEN_SETTLED, Quantity.SEQ_LENS_SUM}
-NUM_CUTS = 16
+NUM_CUTS = 8
 
 
 @cache
@@ -58,7 +57,7 @@ def _type(number: int) -> Kind | journal.Type:
 
 
 def from_here_on(records: list[Record], at: int, folder: Path, *, seeds: int = TIMES) -> Recording:
-    """What would have been recorded, had recording begun at this record, and so many seeds been noted."""
+    """What would have been recorded, had recording begun at this record, with so many seeds."""
     named = (journal.Type.RUN, journal.Type.REQUEST)
     head = [record for record in records[:at] if record[0] in named]
     noted = [place for place in range(at, len(records)) if records[place][0] == Kind.SEED]

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from .recorder import Recorder
 
 
-TIMES = 4  # a prefill that was under way by then joins the batch some steps later
-
-
 class _Decode(NamedTuple):
     """A batch from its prepare on."""
 
@@ -29,21 +26,20 @@ class _Decode(NamedTuple):
 
 
 class Seeding:
-    """After `want` the next results bring a SEED each; the hooks ask `wanted` first, so that it costs nothing else."""
+    """One SEED is emitted as soon as possible after `want`; the hooks ask `wanted` first, so that it costs nothing else.
+
+    A prefill that is under way by then is in that batch, too: sglang merges it before it prepares the next decode.
+    """
 
     def __init__(self, wanted: bool) -> None:
-        self._left = TIMES if wanted else 0
+        self.wanted = wanted
         self._prepared: _Decode | None = None  # and not launched yet
         self._launched: _Decode | None = (
             None  # the last launch, if it is a decode that was prepared since `want`
         )
 
-    @property
-    def wanted(self) -> bool:
-        return self._left > 0
-
     def want(self) -> None:
-        self._left, self._prepared, self._launched = TIMES, None, None
+        self.wanted, self._prepared, self._launched = True, None, None
 
     def prepared(
         self, batch: int, reqs: list[Any], before: Sequence[int], after: Sequence[int]
@@ -70,7 +66,7 @@ class Seeding:
             self._emit(recorder, made._replace(claims=[0] * len(made.reqs), launch=NONE64), cut)
 
     def _emit(self, recorder: Recorder, made: _Decode, cut: Mapping[int, int]) -> None:
-        self._left, self._launched = self._left - 1, None
+        self.wanted, self._launched = False, None
         reqs = made.reqs
         qids = recorder.numbers.qids(reqs)
         committed = recorder.access(reqs[0]).committed.of_all(reqs)

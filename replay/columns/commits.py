@@ -18,12 +18,10 @@ from .touches import Touches, launch_events, running
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Commits:
-    """Per touch: the committed length and the open claims before and after it (int64)."""
+    """Per touch: the committed length before and after it (int64)."""
 
     before: Tensor
     after: Tensor
-    claims_before: Tensor
-    claims_after: Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,9 +44,13 @@ def commits(recording: Recording, touches: Touches, rules: Rules) -> Commits:
         begins = touches.kind == kind
         start[begins] = column(rows.seq_len)[touches.row[begins]]
     after = running(touches, start, delta)
-    claims = torch.where(touches.kind == Kind.PREPARE, rules.claim, 0)
-    open_after = open_claims(recording, touches, claims)
-    return Commits(after - delta, after, open_after[0], open_after[1])
+    return Commits(after - delta, after)
+
+
+def claims(recording: Recording, touches: Touches, rules: Rules) -> tuple[Tensor, Tensor]:
+    """Open claims before and after each touch, as these rules' prepares open them."""
+    claimed = torch.where(touches.kind == Kind.PREPARE, rules.claim, 0)
+    return open_claims(recording, touches, claimed)
 
 
 def open_claims(recording: Recording, touches: Touches, claimed: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from ..paths.rules import RowRange, Rules
 from ..quantity import Quantity
 from ..seeds import require_seeds
 from ..tensors import column
-from .commits import Commits, Counters, commits, counters
+from .commits import Commits, Counters, claims, commits, counters
 from .shared import Columns
 from .sums import Sums, sums
 
@@ -58,9 +58,7 @@ def _compute(columns: Columns, quantity: Quantity, rules: Rules) -> Series:
     recording, touches = columns.recording, columns.touches
     if quantity in (Quantity.KV_COMMITTED_LEN, Quantity.KV_COMMITTED_LEN_SETTLED):
         made = columns.once(("commits", rules), lambda: commits(recording, touches, rules))
-        return _committed(
-            columns, quantity, made, settled=quantity is Quantity.KV_COMMITTED_LEN_SETTLED
-        )
+        return _committed(columns, quantity, made, rules)
     if quantity is Quantity.SEQ_LENS_SUM:
         return _sums(columns, sums(recording, columns.true_sums, rules))
     if quantity is Quantity.ROUTED_EXPERTS:
@@ -72,7 +70,7 @@ def _compute(columns: Columns, quantity: Quantity, rules: Rules) -> Series:
     return _counted(columns, quantity, counted)
 
 
-def _committed(columns: Columns, quantity: Quantity, made: Commits, *, settled: bool) -> Series:
+def _committed(columns: Columns, quantity: Quantity, made: Commits, rules: Rules) -> Series:
     cells = columns.cells[quantity]
     touch = columns.touch_of(quantity)
     at = touch.clamp(min=0)
@@ -80,8 +78,9 @@ def _committed(columns: Columns, quantity: Quantity, made: Commits, *, settled: 
     if not len(made.after):
         return Series(quantity, cells, torch.zeros(len(cells), 1, dtype=torch.int64), touch >= 0)
     value = torch.where(before, made.before[at], made.after[at])
-    if settled:
-        value = value - torch.where(before, made.claims_before[at], made.claims_after[at])
+    if quantity is Quantity.KV_COMMITTED_LEN_SETTLED:
+        claimed = claims(columns.recording, columns.touches, rules)
+        value = value - torch.where(before, claimed[0][at], claimed[1][at])
     return Series(quantity, cells, value[:, None], (touch >= 0) & columns.touches.seeded[at])
 
 

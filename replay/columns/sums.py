@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,8 +21,7 @@ from .touches import gaps_before
 _KINDS = (Kind.EXTEND, Kind.SEED, Kind.PREPARE, Kind.FILTER, Kind.MERGE, Kind.LAUNCH)
 
 
-@dataclass(frozen=True, slots=True)
-class Sum:
+class Sum(NamedTuple):
     """A batch's seq_lens_sum: `value` None is sglang's None; not `known`: the recording does not say."""
 
     value: int | None
@@ -63,16 +64,14 @@ def true_sums(recording: Recording, lengths: Lengths) -> Sums:
 
 def sums(recording: Recording, true: Sums, rules: Rules) -> Sums:
     """Walk the batches once, in event order. Between events of a batch its sum only changes by these rules."""
-    held: dict[int, Sum] = {}
-    size = len(recording.events.kind)
-    value, known = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=bool)
-    step = _Step(recording, true, rules)
-    for event in np.flatnonzero(np.isin(recording.events.kind, (*_KINDS, Kind.GAP))).tolist():
-        if recording.events.kind[event] == Kind.GAP:
-            held.clear()
-            continue
-        batch, now = step(event, held)
-        held[batch] = now
+    events = recording.events
+    value = np.zeros(len(events.kind), dtype=np.int64)
+    known = np.zeros(len(events.kind), dtype=bool)
+    at = np.flatnonzero(np.isin(events.kind, (*_KINDS, Kind.GAP)))
+    columns = (at, events.kind[at], events.ref[at], true.value[at], true.known[at])
+    batches = _Batches(recording, rules)
+    for event, kind, ref, *truth in zip(*(values.tolist() for values in columns), strict=True):
+        now = batches.after(kind, ref, Sum(*truth))
         value[event] = NONE64 if now.value is None else now.value
         known[event] = now.known
     if not recording.run.overlap and not rules.lazy_sums:
@@ -86,60 +85,76 @@ def tails_of_launches(recording: Recording) -> NDArray[np.int64]:
     return np.bincount(owner, minlength=len(recording.launches.mode))
 
 
-class _Step:
-    """The rule of one event: which sum its batch holds afterwards."""
+class _Batches:
+    """Which sum each batch holds, and the rule of each kind of event. Plain lists: they are read one event at a time."""
 
-    def __init__(self, recording: Recording, true: Sums, rules: Rules) -> None:
-        self._recording, self._true, self._lazy = recording, true, rules.lazy_sums
-        self._kind, self._ref = recording.events.kind.tolist(), recording.events.ref.tolist()
-        self._tails = tails_of_launches(recording)
+    def __init__(self, recording: Recording, rules: Rules) -> None:
+        self._held: dict[int, Sum] = {}
+        self._lazy, run = rules.lazy_sums, recording.run
+        self._batch: dict[int, list[int]] = {
+            kind: recording.event_table(kind).batch.tolist() for kind in _KINDS
+        }
+        self._rules: dict[int, Callable[[int, Sum, Sum], Sum]] = {
+            Kind.EXTEND: self._begin,
+            Kind.SEED: self._begin,
+            Kind.PREPARE: self._prepare,
+            Kind.FILTER: self._filter,
+            Kind.MERGE: self._merge,
+            Kind.LAUNCH: self._launch,
+        }
+        self._size, self._left = (
+            recording.filters.size_before.tolist(),
+            recording.filters.num_rows.tolist(),
+        )
+        self._other = recording.merges.other.tolist()
+        self._idle, self._mixed, self._decode = (
+            (recording.launches.mode == mode).tolist()
+            for mode in (Mode.IDLE, Mode.MIXED, Mode.DECODE)
+        )
+        # Tails are counted with the token that they are about to write.
+        written = tails_of_launches(recording)
+        self._written = (written if run.overlap else np.zeros_like(written)).tolist()
+        # No backend reads it: #25879 leaves it None.
+        self._unread = run.overlap and run.needs_cpu_seq_lens is False
 
-    def __call__(self, event: int, held: dict[int, Sum]) -> tuple[int, Sum]:
-        kind, ref = Kind(self._kind[event]), self._ref[event]
-        table = self._recording.event_table(kind)
-        batch = int(table.batch[ref])
-        before = held.get(batch, UNKNOWN)
-        truth = Sum(int(self._true.value[event]), bool(self._true.known[event]))
-        if kind in (Kind.EXTEND, Kind.SEED):
-            return batch, truth
-        if kind is Kind.PREPARE:
-            return batch, before if self._lazy else truth
-        if kind is Kind.FILTER:
-            return batch, self._filter(ref, before, truth)
-        if kind is Kind.MERGE:
-            return batch, self._merge(before, held.get(int(table.other[ref]), UNKNOWN))
-        return batch, self._launch(ref, before, truth)
+    def after(self, kind: int, ref: int, truth: Sum) -> Sum:
+        """What the event's batch holds then; `truth`: the true sum. A gap makes all of them unknown."""
+        rule = self._rules.get(kind)
+        if rule is None:
+            self._held.clear()
+            return Sum(0, False)
+        batch = self._batch[kind][ref]
+        now = self._held[batch] = rule(ref, self._held.get(batch, UNKNOWN), truth)
+        return now
+
+    def _begin(self, _ref: int, _before: Sum, truth: Sum) -> Sum:
+        return truth
+
+    def _prepare(self, _ref: int, before: Sum, truth: Sum) -> Sum:
+        return before if self._lazy else truth
 
     def _filter(self, ref: int, before: Sum, truth: Sum) -> Sum:
         """An early return (nobody leaves, or everybody) keeps what was there."""
-        size, left = (
-            int(self._recording.filters.size_before[ref]),
-            int(self._recording.filters.num_rows[ref]),
-        )
+        size, left = self._size[ref], self._left[ref]
         if left in (0, size):
             return before
         if size == NONE64:  # who left is not known
             return UNKNOWN
         return Sum(None, True) if self._lazy else truth
 
-    def _merge(self, mine: Sum, other: Sum) -> Sum:
+    def _merge(self, ref: int, mine: Sum, _truth: Sum) -> Sum:
         if self._lazy:
             return Sum(None, True)
+        other = self._held.get(self._other[ref], UNKNOWN)
         if mine.value is None or other.value is None:
             return UNKNOWN
         return Sum(mine.value + other.value, mine.known and other.known)
 
     def _launch(self, ref: int, before: Sum, truth: Sum) -> Sum:
-        mode = self._recording.launches.mode[ref]
-        if mode == Mode.IDLE:
+        if self._idle[ref]:
             return Sum(0, True)  # each is made for its launch, with nobody in it
-        if mode == Mode.MIXED:
-            # Rebuilt whatever the rules: tails are counted with the token that they are about to write.
-            written = int(self._tails[ref]) if self._recording.run.overlap else 0
-            return Sum((truth.value or 0) + written, truth.known)
-        if not self._lazy or mode != Mode.DECODE:
+        if self._mixed[ref]:  # rebuilt whatever the rules
+            return Sum((truth.value or 0) + self._written[ref], truth.known)
+        if not self._lazy or not self._decode[ref]:
             return before
-        run = self._recording.run
-        if run.overlap and run.needs_cpu_seq_lens is False:
-            return Sum(None, True)  # no backend reads it: #25879 leaves it None
-        return truth
+        return Sum(None, True) if self._unread else truth

@@ -39,6 +39,19 @@ def optional(wanted: Collection[Quantity]) -> frozenset[Quantity]:
     return (_ROWS if chosen & _ROWS else frozenset()) | (chosen & _ALONE)
 
 
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """A replay makes millions of objects and hardly a circle of them: looking for circles is a fifth of its time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@_no_collector()
 def replay(
     books: Books,
     recording: Recording,
@@ -54,9 +67,10 @@ def replay(
     """
     tape = tape or Tape.of(recording)
     tracks = Tracks(tape, frozenset(wanted))
-    handlers = _handlers(Stage(books, recording), tape, tracks, optional(wanted))
-    with _no_collector():
-        _play(handlers, tape, until, lambda: watch is not None and watch(tracks))
+    stage = Stage(books, recording)
+    handlers = _handlers(stage, tape, tracks, optional(wanted))
+    _play(handlers, tape, until, lambda: watch is not None and watch(tracks))
+    stage.requests.clear()  # in a circle with the stage, they would stay until the collector comes
     return tracks
 
 
@@ -79,18 +93,6 @@ def _play(
             if over():
                 return
             look += min(look, _LOOK)
-
-
-@contextmanager
-def _no_collector() -> Iterator[None]:
-    """A replay makes millions of objects and hardly a circle of them: looking for circles is a fifth of its time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _handlers(
@@ -117,7 +119,6 @@ def _handlers(
         Kind.EXTEND: lives.extend,
         Kind.SEED: begin,
         Kind.PREPARE: lambda ref: lives.prepare(ref, prepared(ref)),
-        Kind.LAUNCH: lives.launch,
         Kind.RESULT: lives.result,
         Kind.FINISH: lives.finish,
         Kind.RETRACT: lives.retract,
@@ -126,6 +127,8 @@ def _handlers(
         Kind.SESSION_RESTORE: turns.restore,
         Kind.GAP: forget,
     }
+    if lives.claims is not None:
+        books[Kind.LAUNCH] = lives.claims.launch
     lengths: dict[Kind, Handler] = {
         Kind.EXTEND: batches.extend,
         Kind.SEED: batches.seed,

@@ -27,6 +27,8 @@ class Finishing:
         self._stops = tape.once(_stops)
         self._tokens, self._decided = tape.once(tokens), tape.once(_decided)
         self._outputs: dict[int, Outputs] = {}
+        self._results, self._rows = tape.rows_of[Kind.RESULT], tape.rows[Kind.RESULT]
+        self._aborts: list[bool] = (tape.recording.finishes.reason == Reason.ABORT).tolist()
         if not stage.has(Role.FINISH):
             tracks.reasons[Quantity.FINISH] = f"{stage.books.name} has no finish function known"
         elif any(stop.tokenizer_token_ids is None for stop in self._stops):
@@ -35,9 +37,9 @@ class Finishing:
             )
 
     def result(self, ref: int) -> None:
-        if Quantity.FINISH in self._tracks.reasons:
+        if self._tracks.reasons and Quantity.FINISH in self._tracks.reasons:
             return
-        table, rows = self._tape.rows_of[Kind.RESULT], self._tape.rows[Kind.RESULT][ref]
+        table, rows = self._results, self._rows[ref]
         tokens = self._tokens[ref]
         width = len(tokens) // len(rows) if rows else 0
         for place, row in enumerate(rows):
@@ -59,17 +61,26 @@ class Finishing:
             request.finished_reason, request.finished_len = None, None
 
     def _is_abort(self, finish: int) -> bool:
-        return finish >= 0 and self._tape.events[Kind.FINISH].reason[finish] == Reason.ABORT
+        return finish >= 0 and self._aborts[finish]
 
     def _arrange(self, request: Request, row: int, new: list[int], *, aborted: bool) -> None:
         """The request as it is when the decision is taken: the new tokens are appended."""
-        table, asked = self._tape.rows_of[Kind.RESULT], self._tape.requests
-        stop, had = self._stops[request.qid], table.output_len[row]
+        had = self._results.output_len[row]
         outputs = self._outputs.get(request.qid)
+        if outputs is None:
+            self._meet(request)
         if outputs is None or len(outputs) != had:  # first seen, or tokens were lost in a gap
             outputs = self._outputs[request.qid] = Outputs(had)
         outputs.extend(new)
         request.output_ids = outputs
+        done = self._results.grammar_done[row]
+        request.grammar = None if done == NONE32 else Decided(done == 1)
+        request.finished_reason, request.finished_len = None, None
+        request.to_finish = _ABORTED if aborted else None
+
+    def _meet(self, request: Request) -> None:
+        """What can stop it does not change from one decision to the next."""
+        asked, stop = self._tape.requests, self._stops[request.qid]
         request.sampling_params = Sampling(
             asked.max_new_tokens[request.qid], asked.ignore_eos[request.qid] == 1, stop
         )
@@ -78,10 +89,6 @@ class Finishing:
             Tokenizer(stop.tokenizer_token_ids) if stop.tokenizer_token_ids else None
         )
         request.vocab_size = present(asked.vocab_size[request.qid])
-        done = table.grammar_done[row]
-        request.grammar = None if done == NONE32 else Decided(done == 1)
-        request.finished_reason, request.finished_len = None, None
-        request.to_finish = _ABORTED if aborted else None
 
     def _decide(self, request: Request, row: int, num_new: int) -> None:
         try:

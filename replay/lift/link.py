@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import builtins
-import copy
 import importlib
 from dataclasses import dataclass
 from types import CodeType
@@ -53,7 +52,10 @@ class Defaults(dict[str, Any]):
 
     def fresh(self) -> dict[str, Any]:
         """For one object: no list or dict is shared."""
-        return {**self, **{name: copy.copy(self[name]) for name in self._own}}
+        made: dict[str, Any] = {**self}
+        for name in self._own:
+            made[name] = self[name].copy()
+        return made
 
 
 class Linked:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import attrgetter
+from typing import Any
 
 from ...recorders.schema import NONE32, Kind
 from ..decisions import GOES_ON, LOST
 from ..quantity import Quantity
 from .batch import Batch
+from .claims import Claims
 from .missing import CannotRunError
 from .request import Grammar, Request, allocated_lens, committed_lens
 from .result import Result
@@ -26,10 +28,12 @@ _HISTOGRAM = Place(Quantity.SPEC_HISTOGRAM, Kind.FINISH, False)
 
 
 class Lives:
-    """Claims are told from what this path's prepare added, never from the recording."""
+    """`claims`: None where nobody wants the settled length."""
 
     def __init__(self, stage: Stage, tape: Tape, tracks: Tracks) -> None:
         self._stage, self._tape, self._tracks = stage, tape, tracks
+        settles = Quantity.KV_COMMITTED_LEN_SETTLED in tracks.wanted
+        self.claims = Claims(stage, tape) if settles else None
         self._extended, self._retracted = self._after(Kind.EXTEND), self._after(Kind.RETRACT)
         self._preparing, self._prepared = self._before(Kind.PREPARE), self._after(Kind.PREPARE)
         self._resolving, self._resolved = self._before(Kind.RESULT), self._after(Kind.RESULT)
@@ -41,8 +45,14 @@ class Lives:
         ]
         # Seeded, and not extended since: a prepare may go by their lengths alone, but slots they had more of they keep.
         self._unsized: dict[int, Request] = {}
-        self._launched: dict[int, dict[int, tuple[int, int] | None]] = {}  # by launch and qid
-        self._results = tape.rows_of[Kind.RESULT]
+        self._drafted = self._histogram_of()
+        # At hand: a member of an enum takes longer to look up than most of what is done with it here.
+        self._extends, self._results = tape.rows_of[Kind.EXTEND], tape.rows_of[Kind.RESULT]
+        self._answers, self._finishes = tape.events[Kind.RESULT], tape.events[Kind.FINISH]
+        self._prepares, self._retracts = tape.events[Kind.PREPARE], tape.events[Kind.RETRACT]
+        self._extend_rows, self._result_rows = tape.rows[Kind.EXTEND], tape.rows[Kind.RESULT]
+        self._prepare_rows, self._has_grammar = tape.rows[Kind.PREPARE], tape.requests.has_grammar
+        self._fresh = tape.recording.outputs_before_verify
         self._tokens, self._tails = tape.once(tokens), tape.once(TailRows)
         self._tails_left = set(self._tails.rows)  # not played yet
         if self._tails.rows and not stage.has(Role.TAIL):
@@ -56,6 +66,16 @@ class Lives:
                 tracks.reasons[quantity] = (
                     f"{stage.books.name} resolve keeps no counter known for it"
                 )
+
+    def _histogram_of(self) -> Callable[[Request], Any] | None:
+        """Reads a request's count of verifies and its histogram; None where nobody wants it, or nothing keeps it."""
+        counter, histogram = (
+            self._stage.counters.get(Quantity.SPEC_VERIFY_CT),
+            self._stage.histogram,
+        )
+        if not counter or not histogram or Quantity.SPEC_HISTOGRAM not in self._tracks.wanted:
+            return None
+        return attrgetter(counter, histogram)
 
     def _before(self, kind: Kind) -> _Books:
         return self._books(kind, after=False)
@@ -76,15 +96,16 @@ class Lives:
         return track(raw), track(settled), track(allocated) if has_slots else None
 
     def extend(self, ref: int) -> None:
-        table, rows = self._tape.rows_of[Kind.EXTEND], self._tape.rows[Kind.EXTEND][ref]
-        reqs = [self._stage.requests[table.qid[row]] for row in rows]
+        table, rows = self._extends, self._extend_rows[ref]
+        requests = self._stage.requests
+        reqs = [requests[qid] for qid in table.qid[rows.start : rows.stop]]
         for row, request in zip(rows, reqs, strict=True):
             request.registers_kv()
             request.kv_committed_len = table.seq_len[row]
             request.kv_allocated_len = table.allocated[row]
             self._stage.holds_kv_again(request)
             request.is_retracted = False
-            fresh = table.output_len[row] <= self._tape.recording.outputs_before_verify
+            fresh = table.output_len[row] <= self._fresh
             if not request.seen and fresh:
                 self._stage.set_counters(request, 0)
             self._begins_anew(request)
@@ -104,16 +125,15 @@ class Lives:
                 self._unsized[request.qid] = request
 
     def retract(self, ref: int) -> None:
-        request = self._stage.requests[self._tape.events[Kind.RETRACT].qid[ref]]
+        request = self._stage.requests[self._retracts.qid[ref]]
         request.lets_kv_go()
         self._stage.call(Role.RETRACT, request)
         self._begins_anew(request)
         self._note(self._retracted, range(ref, ref + 1), [request])
 
     def prepare(self, ref: int, batch: Batch) -> None:
-        rows, reqs = self._tape.rows[Kind.PREPARE][ref], batch.reqs
+        rows, reqs, table = self._prepare_rows[ref], batch.reqs, self._prepares
         before = self._note(self._preparing, rows, reqs)
-        table = self._tape.events[Kind.PREPARE]
         self._stage.settings.drafts(
             present(table.num_steps[ref]), present(table.num_draft_tokens[ref])
         )
@@ -122,37 +142,32 @@ class Lives:
         self._stage.call(role, *arguments[0 if self._stage.is_method(role) else 1 :])
         for request in self._unsized.values():
             request.kv_allocated_len = UNKNOWN_LEN
-        for request, was, now in zip(reqs, before, committed_lens(reqs), strict=True):
-            claim = now - was
-            request.claims += claim
-            request.prepared, request.seen = (request.life, claim), True
+        for request in reqs:
+            request.seen = True
+        if self.claims is not None:
+            self.claims.open(reqs, before, committed_lens(reqs))
         self._note(self._prepared, rows, reqs)
-
-    def launch(self, ref: int) -> None:
-        launch, requests = self._tape.events[Kind.LAUNCH].launch[ref], self._stage.requests
-        qids = self._tape.qids(Kind.LAUNCH, ref)
-        self._launched[launch] = {qid: requests[qid].prepared for qid in qids}
 
     def result(self, ref: int) -> None:
         """A decode result; the first token of an extend resolves nothing."""
-        rows = self._tape.rows[Kind.RESULT][ref]
+        rows = self._result_rows[ref]
         if not rows or self._results.accept_len[rows.start] == NONE32:
             for row in rows:
                 self._tail(row)
             return
-        reqs = [self._arrives(row) for row in rows]
+        reqs = self._arrive(rows)
         self._note(self._resolving, rows, reqs)
         batch = self._stage.batch(reqs, ())
         batch.has_grammar = any(request.grammar is not None for request in reqs)
         self._stage.call(Role.RESOLVE, self._stage.scheduler, self._result(ref), batch)
-        self._close(rows, self._tape.events[Kind.RESULT].launch[ref], reqs)
+        self._close(rows, self._answers.launch[ref], reqs)
 
     def _tail(self, row: int) -> None:
         """If it was decoded beside a prefill chunk. Whether its token ends it is the recording's word."""
         if row not in self._tails_left:
             return
         self._tails_left.remove(row)
-        request, finish = self._arrives(row), self._tails.finish.get(row, GOES_ON)
+        (request,), finish = self._arrive(range(row, row + 1)), self._tails.finish.get(row, GOES_ON)
 
         def decide() -> None:
             request.finished_reason = "recorded" if finish >= 0 else None
@@ -166,31 +181,30 @@ class Lives:
         self._close(range(row, row + 1), self._tails.launch[row], [request])
 
     def _close(self, rows: range, launch: int, reqs: Sequence[Request]) -> None:
-        """Their results have answered what was claimed for them."""
-        launched = self._launched.get(launch, {})
-        for request in reqs:
-            prepared = launched.get(request.qid)
-            if prepared is not None and prepared[0] == request.life:
-                request.claims -= prepared[1]
+        if self.claims is not None:
+            self.claims.close(launch, reqs)
         self._note(self._resolved, rows, reqs)
         for track, count in self._counts:
             _write(track, rows, list(map(count, reqs)))
 
-    def _arrives(self, row: int) -> Request:
-        """The request as it was when its result began to be processed: decisions are fed, books are not."""
-        table = self._results
-        request = self._stage.requests[table.qid[row]]
-        request.seen = True
-        request.is_retracted = table.is_retracted[row] == 1
-        request.finished_reason = "recorded" if table.finished[row] == 1 else None
+    def _arrive(self, rows: range) -> list[Request]:
+        """The requests as they were when this result began to be processed: decisions are fed, books are not."""
+        table, requests, has_grammar = self._results, self._stage.requests, self._has_grammar
+        reqs = [requests[qid] for qid in table.qid[rows.start : rows.stop]]
+        for row, request in zip(rows, reqs, strict=True):
+            request.seen = True
+            request.is_retracted = table.is_retracted[row] == 1
+            request.finished_reason = "recorded" if table.finished[row] == 1 else None
+            request.grammar = self._grammar(row) if has_grammar[request.qid] else None
+        return reqs
+
+    def _grammar(self, row: int) -> Grammar:
         # 0 where it was not complete; recordings of format 1 do not say, and then it is what ended the run.
-        done = table.grammar_done[row] != 0
-        grammar = self._tape.has_grammar[request.qid]
-        request.grammar = Grammar(table.num_emitted[row], done=done) if grammar else None
-        return request
+        done = self._results.grammar_done[row] != 0
+        return Grammar(self._results.num_emitted[row], done=done)
 
     def _result(self, ref: int) -> Result:
-        table, rows = self._tape.events[Kind.RESULT], self._tape.rows[Kind.RESULT][ref]
+        table, rows = self._answers, self._result_rows[ref]
         recorded, workers = present(table.stride[ref]), present(table.worker_stride[ref])
         width = table.num_tokens[ref] // len(rows)
         accept = self._results.accept_len[rows.start : rows.stop]
@@ -207,30 +221,26 @@ class Lives:
         if committed is not None:
             _write(committed, rows, raw)
         if settled is not None:
-            bare = [
-                length - request.claims if -LIMIT < length < LIMIT else length
-                for length, request in zip(raw, reqs, strict=True)
-            ]
-            _write(settled, rows, bare)
+            _write(settled, rows, Claims.settled(reqs, raw))
         if allocated is not None:
             _write(allocated, rows, allocated_lens(reqs))
         return raw
 
     def finish(self, ref: int) -> None:
-        request = self._stage.requests[self._tape.events[Kind.FINISH].qid[ref]]
+        request = self._stage.requests[self._finishes.qid[ref]]
         if ref in self._tails.ended:
             self._tail(self._tails.ended[ref])
         self._note(self._finishing, range(ref, ref + 1), [request])
-        counted = self._stage.counters.get(Quantity.SPEC_VERIFY_CT)
-        if self._stage.histogram and counted and known(getattr(request, counted)):
-            steps: list[int] = getattr(request, self._stage.histogram)
-            drafts = sum(i * count for i, count in enumerate(steps))
-            self._tracks.put_parts(_HISTOGRAM, ref, sum(steps), drafts)
+        if self._drafted is not None:
+            verify_ct, steps = self._drafted(request)
+            if known(verify_ct):
+                drafts = sum(i * count for i, count in enumerate(steps))
+                self._tracks.put_parts(_HISTOGRAM, ref, sum(steps), drafts)
         self._ends(ref, request)
 
     def _ends(self, ref: int, request: Request) -> None:
         """The recorded decision: by it go those who collect its rows and those who release its KV."""
-        table = self._tape.events[Kind.FINISH]
+        table = self._finishes
         request.finished_reason = "recorded"
         request.finished_len = present(table.finished_len[ref])
         request.origin_input_ids = range(table.origin_len[ref])

@@ -24,8 +24,9 @@ class Releases:
     """The tree cache itself is not lifted: what it keeps and what it frees is not a book."""
 
     def __init__(self, stage: Stage, tape: Tape, tracks: Tracks) -> None:
-        self._stage, self._tape, self._tracks = stage, tape, tracks
+        self._stage, self._tracks = stage, tracks
         self._tree = stage.tree
+        self._table = tape.events[Kind.RELEASE]
         self._named: dict[str, bool] = {}
         absent = [role for role in (Role.RELEASE, Role.COMMIT_LENGTH) if not stage.has(role)]
         if absent:
@@ -38,7 +39,7 @@ class Releases:
         self._named = {name: False for name in ("checkpoint", "is_insert") if name in named}
 
     def release(self, ref: int) -> None:
-        table = self._tape.events[Kind.RELEASE]
+        table = self._table
         request = self._stage.requests[table.qid[ref]]
         if present(table.allocated[ref]) is None:  # it held none
             self._tracks.put(_RELEASED, ref, None)

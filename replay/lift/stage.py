@@ -79,11 +79,9 @@ class Stage:
         self._note_released()
         self.histogram = next((n for n in _HISTOGRAMS if n in linked.request_defaults), None)
         self.requests = _Requests(self._request, recording.rids)
-        self._methods = {
-            role: "." in key.partition(":")[2]
-            for role in Role
-            if (key := books.surface.roles.get(role.value))
-        }
+        places = {role: key for role in Role if (key := books.surface.roles.get(role.value))}
+        self._plays = {role: linked.role(role) for role in places}
+        self._methods = {role: "." in key.partition(":")[2] for role, key in places.items()}
 
     def _note_released(self) -> None:
         """Whoever asks a request how much it has committed leaves the answer on it: that is what is released."""
@@ -108,7 +106,7 @@ class Stage:
     def call(self, role: Role, *arguments: Any, **named: Any) -> Any:
         """Run the role. Raises CannotRunError naming what it wanted and did not find."""
         try:
-            return self.linked.role(role)(*arguments, **named)
+            return self._plays[role](*arguments, **named)
         except Missing as missing:
             raise CannotRunError(self._wanted(role, missing)) from None
         except Exception as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from itertools import accumulate
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...recorders.recording import Recording, row_starts
 from ...recorders.schema import EVENT_TABLES, NONE32, NONE64, ROW_TABLES, Kind
@@ -21,8 +21,9 @@ class Table:
         for column in fields(table):
             setattr(self, column.name, getattr(table, column.name).tolist())
 
-    def __getattr__(self, name: str) -> list[int]:
-        raise AttributeError(name)
+    if TYPE_CHECKING:  # at run time it would make every column slower to read
+
+        def __getattr__(self, name: str) -> list[int]: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,10 +74,6 @@ class Tape:
     def qids(self, kind: Kind, ref: int) -> list[int]:
         rows = self.rows[kind][ref]
         return self.rows_of[kind].qid[rows.start : rows.stop]
-
-    @property
-    def has_grammar(self) -> list[int]:
-        return self.requests.has_grammar
 
 
 def tokens(tape: Tape) -> list[list[int]]:

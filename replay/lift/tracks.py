@@ -41,10 +41,11 @@ class Tracks:
 
     def track(self, place: Place) -> array[int]:
         """The values of one place, to be written by row."""
-        if place not in self.values:
+        made = self.values.get(place)
+        if made is None:
             rows = self.tape.size(place.kind, per_batch=place.quantity is Quantity.SEQ_LENS_SUM)
-            self.values[place] = array("q", [UNSET]) * (rows * place.parts)
-        return self.values[place]
+            made = self.values[place] = array("q", [UNSET]) * (rows * place.parts)
+        return made
 
     def wanted_track(self, place: Place) -> array[int] | None:
         """None where nobody will ask for it."""

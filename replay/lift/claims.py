@@ -1,0 +1,47 @@
+"""Open claims: slots that this path's prepares committed for results still to come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ...recorders.schema import Kind
+from .request import Request
+from .stage import Stage
+from .standin import LIMIT
+from .tape import Tape
+
+
+class Claims:
+    """Told from what this path's prepare added, never from the recording. Only the settled length goes by them."""
+
+    def __init__(self, stage: Stage, tape: Tape) -> None:
+        self._requests, self._tape = stage.requests, tape
+        self._launch = tape.events[Kind.LAUNCH].launch
+        self._launched: dict[int, dict[int, tuple[int, int] | None]] = {}  # by launch and qid
+
+    def open(self, reqs: Sequence[Request], before: Sequence[int], after: Sequence[int]) -> None:
+        """`before`, `after`: their committed lengths around a prepare."""
+        for request, was, now in zip(reqs, before, after, strict=True):
+            claim = now - was
+            request.claims += claim
+            request.prepared = (request.life, claim)
+
+    def launch(self, ref: int) -> None:
+        requests, qids = self._requests, self._tape.qids(Kind.LAUNCH, ref)
+        self._launched[self._launch[ref]] = {qid: requests[qid].prepared for qid in qids}
+
+    def close(self, launch: int, reqs: Iterable[Request]) -> None:
+        """Its results have answered what was claimed for them."""
+        launched = self._launched.get(launch, {})
+        for request in reqs:
+            prepared = launched.get(request.qid)
+            if prepared is not None and prepared[0] == request.life:
+                request.claims -= prepared[1]
+
+    @staticmethod
+    def settled(reqs: Sequence[Request], lengths: Sequence[int]) -> list[int]:
+        """Their committed lengths without open claims; what is unknown stays so."""
+        return [
+            length - request.claims if -LIMIT < length < LIMIT else length
+            for length, request in zip(lengths, reqs, strict=True)
+        ]
