@@ -56,7 +56,7 @@ def _type(number: int) -> Kind | journal.Type:
     return Kind(number) if number < journal.Type.RUN else journal.Type(number)
 
 
-def from_here_on(records: list[Record], at: int, folder: Path, *, seeds: int = TIMES) -> Recording:
+def from_here_on(records: list[Record], at: int, folder: Path, *, seeds: int = 1) -> Recording:
     """What would have been recorded, had recording begun at this record, with so many seeds."""
     named = (journal.Type.RUN, journal.Type.REQUEST)
     head = [record for record in records[:at] if record[0] in named]
