@@ -1,6 +1,6 @@
 """The journal: an append-only file of checksummed records that survives a SIGKILL (standard library only).
 
-    b"specdiff-journal 4\\n"  then, any number of times:  magic, type, length, checksum, payload
+    b"specdiff-journal 5\\n"  then, any number of times:  magic, type, length, checksum, payload
 
 The checksum is a CRC-32 of type, length and payload that goes on from the checksum of the record before (0 at the first):
 a record that is lost, doubled, moved or another journal's breaks the chain.
@@ -20,7 +20,7 @@ from pathlib import Path
 from .errors import RecordingError
 from .schema import Kind
 
-HEADER = b"specdiff-journal 4\n"
+HEADER = b"specdiff-journal 5\n"
 _MAGIC = b"\xa5SD\n"
 _RECORD = struct.Struct("<4sBxxxII")
 _HEAD = slice(4, 12)  # of a record: type and length, which the checksum covers
@@ -149,7 +149,7 @@ def _not_a_journal(path: Path, data: bytes) -> str:
     found = data[: len(HEADER)]
     if found.startswith(b"specdiff-journal "):
         version = found.split(b" ")[1].split(b"\n")[0].decode("ascii", "replace")
-        return f"{path}: a journal of version {version}; this specdiff reads version 4. Use the specdiff that recorded it."
+        return f"{path}: a journal of version {version}; this specdiff reads version 5. Use the specdiff that recorded it."
     if HEADER.startswith(found):
         return f"{path}: the journal ends inside its header ({len(data)} bytes): nothing was recorded into it."
     return f"{path}: not a specdiff journal (it starts with {found[:12]!r})."
