@@ -139,15 +139,12 @@ def _collected(recorder: Recorder, which: str, finish: Finish, attribute: str) -
 def _add_outside(recorder: Recorder, which: str, finish: Finish, made: Collected) -> None:
     """The rows that were asked for and not returned; now, as the release that comes next gives their slots away.
 
-    No row is gathered twice, and none invented: behind the last slot that the request was given there is no row of its own,
-    and the decode side of a disaggregated server never saw those of the prompt.
+    No row is gathered twice, and none invented: the decode side of a disaggregated server never saw those of the prompt.
     """
     slot, req = Slot.of(finish.processor, finish.req), finish.req
     if slot is None or not recorder.choice.takes(req.rid):
         return
     end = len(req.origin_input_ids) + len(req.output_ids) - 1
-    if finish.allocated >= 0:
-        end = min(end, finish.allocated)
     whole = recorder.choice.rows == FULL and not recorder.run.decode_side
     if made.state == 1 and made.start != NONE64:
         if whole:
