@@ -312,6 +312,7 @@ capture_experts = true
 [settings]
 disaggregation_mode = "decode"
 disaggregation_transfer_backend = "fake"
+disaggregation_decode_retraction_backup = "cpu_tensor"
 
 [[request]]
 rid = "asks"
