@@ -29,7 +29,7 @@ def build(path: Path) -> Recording:
     Raises RecordingError when it is not a journal, or holds no run attributes: then nothing was recorded.
     """
     scan = journal.scan(path)
-    parts = _Parts(of_a_ring=path.is_dir())
+    parts = _Parts(of_a_ring=path.is_dir(), format=scan.format)
     for record in scan.records:
         try:
             parts.add(record)
@@ -73,6 +73,7 @@ class _Parts:
     """The bytes of every table so far, in journal order."""
 
     of_a_ring: bool  # every segment names the requests under way again
+    format: int  # of the recording: which columns the events have
     run: Run | None = None
     stats: Stats | None = None
     requests: dict[int, dict[str, Any]] = field(default_factory=dict)  # by the recorder's number
@@ -95,7 +96,7 @@ class _Parts:
             number = request["qid"] if self.of_a_ring else len(self.requests)
             self.requests.setdefault(number, request)
         elif record.type in EVENT_TABLES:
-            self._add_event(unpack_event(Kind(record.type), record.payload))
+            self._add_event(unpack_event(Kind(record.type), record.payload, self.format))
         else:
             raise RecordingError(f"a record of unknown type {record.type}")
 
