@@ -81,7 +81,8 @@ _OF_A_START = frozenset(
     type=click.Choice(ROWS),
     default=EVERY_ROW,
     show_default=True,
-    help="Keep routed rows as the server returned them, or only how many there were.",
+    help="Routed rows to keep: those that the server returned; 'tail': and those that it cut off at the stop; 'full': all from 0 "
+    "on, of every request, which gathers a whole sequence on the scheduler's thread at each finish; 'none': how many there were.",
 )
 @click.option(
     "--no-tokens",

@@ -11,6 +11,7 @@ from rich.text import Text
 from ..recorders.pseudonyms import contents
 from ..recorders.recording import Recording
 from ..recorders.schema import VERSION, Kind
+from ..recorders.stored_rows import StoredRows
 from ..replay.exercised import exercised
 from ..replay.held import branches_not_held, not_in
 from .console import Output, printable
@@ -65,7 +66,7 @@ def _what(recording: Recording, path: Path) -> Iterator[tuple[str, str]]:
     )
     yield "events", f"{len(recording.events.kind)}: {counts or 'none'}"
     yield "rows", f"{len(recording.result_rows.qid)} result rows, {len(recording.tokens)} tokens"
-    yield "top-k rows", f"{len(recording.experts)} routed experts, {len(recording.indexer)} indexer"
+    yield "top-k rows", _rows(recording)
     branches = exercised(recording)
     yield (
         "exercised",
@@ -78,6 +79,24 @@ def _what(recording: Recording, path: Path) -> Iterator[tuple[str, str]]:
         yield not_in(recording.version), ", ".join(unheld)
     yield "size", f"{path.stat().st_size:,} bytes"
     yield "contents", _contents(recording)
+
+
+def _rows(recording: Recording) -> str:
+    kept = (_kept(recording, which) for which in ("experts", "indexer"))
+    rows = recording.run.rows
+    asked = f"; recorded with --experts {rows}" if rows else ""
+    return f"{len(recording.experts)} routed experts{next(kept)}, {len(recording.indexer)} indexer{next(kept)}{asked}"
+
+
+def _kept(recording: Recording, which: str) -> str:
+    """Of how many finishes the recording holds what was returned, and what the server had besides."""
+    if not len(getattr(recording, which)):
+        return ""
+    counts = StoredRows(recording, which).coverage()
+    return (
+        f" (as returned {counts.returned} of {counts.collected}, to the end of the sequence {counts.to_the_end} of "
+        f"{counts.finishes} finishes, from 0 on too {counts.whole})"
+    )
 
 
 def _contents(recording: Recording) -> str:

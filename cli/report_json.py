@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..replay.aligned import Parting
+from ..replay.contents import Contents
 from ..replay.ranks import Pair, RanksOfRun
 from ..replay.verdict import ByFix, Divergence, Finish, Histogram, QuantityResult, Rows, Value
 from .known import Judged
@@ -100,8 +101,17 @@ def quantity_to_json(result: QuantityResult, known: Known | None = None) -> dict
         "unexplained": result.num_unexplained,
         "first": _divergence(result.first),
         "why_not": result.why_not,
+        "contents": result.contents and _contents(result.contents),
         "known": known and {"reason": known.reason, "until": known.until},
         "by_fix": {str(fix.number): _by_fix(fix) for fix in result.by_fix},
+    }
+
+
+def _contents(contents: Contents) -> dict[str, int]:
+    return {
+        "compared": contents.num_compared,
+        "differed": contents.num_differed,
+        "not_captured": contents.num_not_captured,
     }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.text import Text
 
+from ..replay.contents import Contents
 from ..replay.held import not_in
 from ..replay.paths.fixes import FIXES
 from ..replay.quantity import Quantity
@@ -111,6 +112,8 @@ def _print_quantities(console: Output, result: Result) -> None:
                 "",
                 f"{quantity.num_excused} more: None, as no backend needs the sum (#25879)",
             )
+        if quantity.contents:
+            made.add_row("  what is in them", *_contents(quantity.contents))
     if made.row_count:
         console.print(made)
     for reason, names in _not_compared(result).items():
@@ -118,6 +121,12 @@ def _print_quantities(console: Output, result: Result) -> None:
     for name in result.unknown:
         console.print(Text(f"note: nothing stands for the global {name}", style="yellow"))
     console.print()
+
+
+def _contents(contents: Contents) -> tuple[str, ...]:
+    counts = (contents.num_compared, contents.num_differed, contents.num_not_captured)
+    lacks = "the recording does not hold all the rows of both" if contents.num_not_captured else ""
+    return (*map(str, counts), lacks)
 
 
 def _print_known(console: Output, judged: Judged) -> None:

@@ -30,7 +30,8 @@ def build(path: Path) -> Recording:
     Raises RecordingError when it is not a journal, or holds no run attributes: then nothing was recorded.
     """
     scan = journal.scan(path)
-    parts = _Parts(of_a_ring=path.is_dir(), seeds=plan(scan.records))
+    seeds = plan(scan.records)
+    parts = _Parts(of_a_ring=path.is_dir(), seeds=seeds, format=scan.format)
     for place, record in enumerate(scan.records):
         try:
             parts.add(place, record)
@@ -75,6 +76,7 @@ class _Parts:
 
     of_a_ring: bool  # every segment names the requests under way again
     seeds: Plan
+    format: int  # of the recording: which columns the events have
     run: Run | None = None
     stats: Stats | None = None
     requests: dict[int, dict[str, Any]] = field(default_factory=dict)  # by the recorder's number
@@ -97,7 +99,7 @@ class _Parts:
             number = request["qid"] if self.of_a_ring else len(self.requests)
             self.requests.setdefault(number, request)
         elif record.type in EVENT_TABLES:
-            event = unpack_event(Kind(record.type), record.payload)
+            event = unpack_event(Kind(record.type), record.payload, self.format)
             for one in self.seeds.events(place, event):
                 self._add_event(one)
         else:

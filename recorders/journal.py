@@ -1,6 +1,6 @@
 """The journal: an append-only file of checksummed records that survives a SIGKILL (standard library only).
 
-    b"specdiff-journal 4\\n"  then, any number of times:  magic, type, length, checksum, payload
+    b"specdiff-journal 5\\n"  then, any number of times:  magic, type, length, checksum, payload
 
 The checksum is a CRC-32 of type, length and payload that goes on from the checksum of the record before (0 at the first):
 a record that is lost, doubled, moved or another journal's breaks the chain.
@@ -18,9 +18,11 @@ from enum import IntEnum
 from pathlib import Path
 
 from .errors import RecordingError
-from .schema import Kind
+from .schema import VERSION, Kind
 
-HEADER = b"specdiff-journal 4\n"
+HEADER = b"specdiff-journal 5\n"
+# How the journals begin that can be read, and the version of the recording format whose columns their events have.
+HEADERS = {b"specdiff-journal 4\n": 3, HEADER: VERSION}
 _MAGIC = b"\xa5SD\n"
 _RECORD = struct.Struct("<4sBxxxII")
 _HEAD = slice(4, 12)  # of a record: type and length, which the checksum covers
@@ -56,6 +58,7 @@ class Damage:
 class Scan:
     records: tuple[Record, ...]
     damage: Damage | None
+    format: int = VERSION  # of the recording: which columns the events have
 
     @property
     def goes_on(self) -> bool:
@@ -93,14 +96,21 @@ def scan(path: Path) -> Scan:
     if not path.is_dir():
         return _scan_file(path)
     records: list[Record] = []
+    format = VERSION
     for number, segment in enumerate(sorted(path.glob("*.segment"))):
-        if number and HEADER.startswith(segment.read_bytes()[: len(HEADER) + 1]):
+        if number and _is_only_a_header(segment):
             break  # killed while it turned over: nothing is in this one yet
         found = _scan_file(segment)
+        format = found.format  # one process wrote them all
         records += found.records if number == 0 else _behind_the_head(found.records)
         if found.damage is not None:
-            return Scan(tuple(records), found.damage)
-    return Scan(tuple(records), None)
+            return Scan(tuple(records), found.damage, format)
+    return Scan(tuple(records), None, format)
+
+
+def _is_only_a_header(segment: Path) -> bool:
+    begins = segment.read_bytes()[: len(HEADER) + 1]
+    return any(header.startswith(begins) for header in HEADERS)
 
 
 def _behind_the_head(records: tuple[Record, ...]) -> Iterator[Record]:
@@ -114,19 +124,20 @@ def _behind_the_head(records: tuple[Record, ...]) -> Iterator[Record]:
 
 def _scan_file(path: Path) -> Scan:
     data = path.read_bytes()
-    if not data.startswith(HEADER):
+    header = data[: len(HEADER)]
+    if header not in HEADERS:
         raise RecordingError(_not_a_journal(path, data))
     records: list[Record] = []
-    at, before = len(HEADER), 0
+    at, before = len(header), 0
     while at < len(data):
         record = _record(data, at, before)
         if isinstance(record, str):
             more = data.find(_MAGIC, at + 1) >= 0
-            return Scan(tuple(records), Damage(at, len(data), record, more))
+            return Scan(tuple(records), Damage(at, len(data), record, more), HEADERS[header])
         records.append(record)
         before = checksum_of(data[at : at + _RECORD.size])
         at += _RECORD.size + len(record.payload)
-    return Scan(tuple(records), None)
+    return Scan(tuple(records), None, HEADERS[header])
 
 
 def _record(data: bytes, at: int, before: int) -> Record | str:
@@ -149,7 +160,7 @@ def _not_a_journal(path: Path, data: bytes) -> str:
     found = data[: len(HEADER)]
     if found.startswith(b"specdiff-journal "):
         version = found.split(b" ")[1].split(b"\n")[0].decode("ascii", "replace")
-        return f"{path}: a journal of version {version}; this specdiff reads version 4. Use the specdiff that recorded it."
-    if HEADER.startswith(found):
+        return f"{path}: a journal of version {version}; this specdiff reads versions 4 and 5. Use the specdiff that recorded it."
+    if any(header.startswith(found) for header in HEADERS):
         return f"{path}: the journal ends inside its header ({len(data)} bytes): nothing was recorded into it."
     return f"{path}: not a specdiff journal (it starts with {found[:12]!r})."

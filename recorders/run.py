@@ -73,6 +73,9 @@ class Run:
     pp_rank: int
     pp_size: int
     server_args: dict[str, Scalar]  # those that bear on the books
+    rows: str | None = (
+        None  # which top-k rows were to be kept (`--experts`); None: written before format 4
+    )
 
     @property
     def decode_side(self) -> bool:
@@ -115,7 +118,8 @@ def _object(text: str | bytes, what: str) -> dict[str, Any]:
 
 def _build(cls: Any, raw: dict[str, Any], what: str) -> Any:
     expected = {field.name for field in dataclasses.fields(cls)}
-    if missing := sorted(expected - raw.keys()):
+    later = {f.name for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING}
+    if missing := sorted(expected - later - raw.keys()):
         raise RecordingError(f"{what} lack {', '.join(missing)}")
     if unknown := sorted(raw.keys() - expected):
         raise RecordingError(f"{what} have unknown fields: {', '.join(unknown)}")

@@ -288,13 +288,19 @@ class Finishes:
     num_logprobs: I64
     num_hidden_states: I64
     experts_state: I64  # 0 nothing collected, 1 collected, absent: the server has no capturer
-    experts_start: I64  # rows [start, start + rows), as asked of the capturer
+    experts_start: I64  # rows [start, start + rows), as the server asked them of its capturer
     experts_rows: I64
-    experts_stored: I64  # how many of them are in `Recording.experts`, from experts_start on
+    experts_stored: (
+        I64  # how many rows are in `Recording.experts`: [stored_from, stored_from + stored)
+    )
+    experts_stored_from: (
+        I64  # absent: none is, or the file is older than version 4; then it is experts_start
+    )
     indexer_state: I64
     indexer_start: I64
     indexer_rows: I64
     indexer_stored: I64
+    indexer_stored_from: I64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -455,7 +461,11 @@ ADDED: dict[int, dict[str, tuple[str, ...]]] = {
         "restores": (),
     },
     3: {"sents": (), "prepares": ("num_steps", "num_draft_tokens")},
-    4: {"seeds": (), "seed_rows": ()},
+    4: {
+        "seeds": (),
+        "seed_rows": (),
+        "finishes": ("experts_stored_from", "indexer_stored_from"),
+    },
 }
 
 

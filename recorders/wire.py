@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 
 from .errors import RecordingError
-from .schema import EVENT_TABLES, ROW_TABLES, Kind
+from .schema import EVENT_TABLES, NONE32, NONE64, ROW_TABLES, VERSION, Kind, columns_in
 
 _STAMP = struct.Struct("<QI")  # time_ns, iteration
 _TOPK = struct.Struct("<BHHI")  # itemsize, layers, topk, rows; the values follow
@@ -81,10 +81,14 @@ def _layout(code: str, count: int) -> struct.Struct:
     return struct.Struct(f"<{count}{code}")
 
 
-def unpack_event(kind: Kind, payload: bytes) -> WireEvent:
-    """The inverse of `pack_event`. Raises RecordingError where the payload is too short for what it announces."""
-    width = ROW_WIDTH.get(kind, 0)
-    start, middle = _STAMP.size, _STAMP.size + 8 * NUM_FIELDS[kind]
+def unpack_event(kind: Kind, payload: bytes, version: int = VERSION) -> WireEvent:
+    """The inverse of `pack_event`. `version`: of the recording format whose columns were packed; later ones are absent.
+
+    Raises RecordingError where the payload is too short for what it announces.
+    """
+    held, held_rows = _held(kind, version)
+    width = sum(held_rows)
+    start, middle = _STAMP.size, _STAMP.size + 8 * sum(held)
     if len(payload) < middle:
         raise RecordingError(
             f"a {kind.name} record has {len(payload)} bytes, at least {middle} were expected"
@@ -97,9 +101,35 @@ def unpack_event(kind: Kind, payload: bytes) -> WireEvent:
         raise RecordingError(
             f"a {kind.name} record announces {num_rows} rows but has {len(payload)} bytes"
         )
-    return WireEvent(
-        kind, time_ns, iteration, values, array("i", payload[middle:end]), payload[end:]
+    rows = array("i", payload[middle:end])
+    if not all(held):
+        values = _spread(values, held, 1, NONE64)
+    if not all(held_rows):
+        rows = _spread(rows, held_rows, num_rows, NONE32)
+    return WireEvent(kind, time_ns, iteration, values, rows, payload[end:])
+
+
+@lru_cache(maxsize=256)
+def _held(kind: Kind, version: int) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
+    """Of the columns of an event and of its rows: which this version of the recording format had."""
+    event, rows = EVENT_TABLES[kind], ROW_TABLES.get(kind)
+    return _columns(version, event.__name__.lower(), event), (
+        _columns(version, f"{kind.name.lower()}_rows", rows) if rows else ()
     )
+
+
+def _columns(version: int, name: str, table: type) -> tuple[bool, ...]:
+    held = columns_in(version, name, table)
+    return tuple(field.name in held for field in fields(table))
+
+
+def _spread(values: array[int], held: tuple[bool, ...], size: int, absent: int) -> array[int]:
+    """Columns of `size` values each, with those between that were not held."""
+    made, at = array(values.typecode), 0
+    for is_held in held:
+        made += values[at : at + size] if is_held else array(values.typecode, [absent] * size)
+        at += size * is_held
+    return made
 
 
 def pack_topk(rows: TopkRows | None) -> bytes:

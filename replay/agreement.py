@@ -30,6 +30,8 @@ _OWN = {
     "num_rows",
     "experts_stored",
     "indexer_stored",
+    "experts_stored_from",
+    "indexer_stored_from",
     "device_sum",
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..recorders.recording import Recording
 from ..recorders.schema import NONE32, NONE64, Kind, Mode, Reason
+from ..recorders.stored_rows import StoredRows
 from .tails import tails
 
 
@@ -82,7 +83,16 @@ def _finish_detail(recording: Recording, row: int) -> str:
     stop = finishes.finished_len[row]
     cut = stop not in (NONE64, finishes.output_len[row])
     kept = f", {stop} of them up to the stop" if cut else ""
-    return f"{reason}: prompt {finishes.origin_len[row]}, {finishes.output_len[row]} outputs{kept}"
+    rows = "".join(_held(recording, which, row) for which in ("experts", "indexer"))
+    return f"{reason}: prompt {finishes.origin_len[row]}, {finishes.output_len[row]} outputs{kept}{rows}"
+
+
+def _held(recording: Recording, which: str, row: int) -> str:
+    """The rows of a finish that are in the recording, which may be more or fewer than the server returned."""
+    held = StoredRows(recording, which)
+    name = "routed" if which == "experts" else "indexer"
+    start, end = held.start[row], held.end[row]
+    return f"; {name} rows [{start}, {end}) kept" if start < end else ""
 
 
 def _sent_detail(recording: Recording, row: int) -> str:

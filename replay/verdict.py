@@ -14,6 +14,7 @@ from ..recorders.run import Run
 from ..recorders.schema import NONE64, Kind, Reason
 from .cause import cause
 from .columns.shared import Columns
+from .contents import Contents, contents
 from .diff import SeriesDiff, diff
 from .exercised import exercised
 from .explain import Explanation, Toggles, explain
@@ -112,6 +113,7 @@ class QuantityResult:
     first: Divergence | None
     by_fix: tuple[ByFix, ...]
     why_not: str | None  # where nothing was compared: the reason
+    contents: Contents | None  # of rows: what is in them; None of other quantities
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +229,7 @@ class _Judge:
             first=self._first(difference, why, difference.differs),
             by_fix=tuple(fix for fix in by_fix if fix.num_differed),
             why_not=None if difference.num_compared else self._why_not(difference),
+            contents=contents(self._columns.recording, difference),
         )
 
     def _why_not(self, difference: SeriesDiff) -> str:

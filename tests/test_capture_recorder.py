@@ -8,12 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from specdiff.recorders import journal
 from specdiff.recorders.capture import step_probes
-from specdiff.recorders.capture.finish_probes import _itemsize
+from specdiff.recorders.capture.finish_probes import Collected, _fitting, _itemsize
 from specdiff.recorders.capture.numbering import Numbering
-from specdiff.recorders.capture.probe import MARK, Probe, nothing_after, nothing_before, wrap
+from specdiff.recorders.capture.probe import (
+    MARK,
+    Probe,
+    nothing_after,
+    nothing_before,
+    unhooked,
+    wrap,
+)
 from specdiff.recorders.capture.recorder import Recorder
 from specdiff.recorders.run import Stats, run_from_json, stats_from_json
 from specdiff.recorders.schema import Kind
@@ -233,6 +241,28 @@ def test_result_of_a_dropped_launch_refers_to_nothing() -> None:
 )
 def test_rows_take_the_narrowest_type_that_holds_them(low: int, high: int, itemsize: int) -> None:
     assert _itemsize(low, high) == itemsize
+
+
+@pytest.mark.parametrize(
+    ("returned", "more", "kept"), [(40, 40, [40, 40]), (40, 80, [40]), (120, 1, [])]
+)
+def test_rows_that_were_not_returned_go_first_where_there_is_no_room(
+    returned: int, more: int, kept: list[int], recorder: Recorder
+) -> None:
+    """In 2,000 bytes, of rows of 20."""
+    rows = Collected(1, 0, torch.zeros((returned, 1, 5), dtype=torch.int32))
+    rows.behind = torch.zeros((more, 1, 5), dtype=torch.int32)
+    assert _fitting(recorder, rows, Collected()) == 20 * sum(kept)
+    assert list(map(len, rows.kept)) == kept
+
+
+def test_what_is_under_our_hooks_is_found(recorder: Recorder) -> None:
+    twice = hook(
+        None,
+        hook(recorder, len, Probe(nothing_before, nothing_after)),
+        Probe(nothing_before, nothing_after),
+    )
+    assert unhooked(twice) is len and unhooked(len) is len
 
 
 def test_event_that_a_probe_loses_leaves_a_gap(recorder: Recorder, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from array import array
 from pathlib import Path
 
 import h5py
@@ -15,7 +16,10 @@ from numpy.typing import NDArray
 from lifting import bundled_recording
 from specdiff.cli.main import NO_VERDICT, SAME, run
 from specdiff.recorders import hdf5, schema
+from specdiff.recorders.build import build
 from specdiff.recorders.recording import TABLE_NAMES, Recording, columns
+from specdiff.recorders.schema import Kind
+from specdiff.recorders.wire import unpack_event
 from specdiff.replay import held
 from specdiff.replay.exercised import exercised
 from specdiff.replay.held import BRANCHES
@@ -44,6 +48,51 @@ def test_an_older_version_stays_readable(version: int) -> None:
                 same = other[known] if name == "events" else other
                 assert np.array_equal(one, same), (name, column)
     assert run(["replay", str(path), "--old", "observed", "--fixed", "old"]) == SAME
+
+
+def test_a_journal_of_the_version_before_becomes_a_recording(tmp_path: Path) -> None:
+    """As `recover` finds it where specdiff was renewed in between."""
+    path = tmp_path / "frozen-1-0.journal"
+    path.write_bytes((FROZEN / "journal-4-0.5.12-experts-overshoot.journal").read_bytes())
+    assert path.read_bytes().startswith(b"specdiff-journal 4\n")
+    made, same = build(path), bundled_recording("0.5.12-experts-overshoot")
+    for name, table in TABLE_NAMES.items():
+        for (column, one), (_, other) in zip(
+            columns(getattr(made, name)), columns(getattr(same, name)), strict=True
+        ):
+            if column not in schema.columns_in(3, name, table):
+                assert set(one.tolist()) <= {schema.NONE32, schema.NONE64}, (name, column)
+            elif column != "time_ns":  # the same run of the same release
+                assert np.array_equal(one, other), (name, column)
+    assert np.array_equal(made.experts, same.experts) and len(made.experts) > 100
+    assert np.array_equal(made.tokens, same.tokens)
+    assert run(["recover", str(tmp_path)]) == SAME and not path.exists()
+    (written,) = tmp_path.glob("*.h5")
+    assert (
+        run(["replay", str(written), "--old", "observed", "--fixed", "old+22651+23456+24851"])
+        == SAME
+    )
+
+
+@pytest.mark.parametrize("version", range(1, schema.VERSION))
+@pytest.mark.parametrize("kind", [Kind.RESULT, Kind.PREPARE, Kind.FINISH, Kind.EXTEND])
+def test_an_event_of_an_older_version_lacks_what_came_later(version: int, kind: Kind) -> None:
+    event = schema.EVENT_TABLES[kind]
+    rows = schema.ROW_TABLES.get(kind)
+    held = schema.columns_in(version, event.__name__.lower(), event)
+    held_rows = schema.columns_in(version, f"{kind.name.lower()}_rows", rows) if rows else ()
+    fields = [*range(100, 100 + len(held) - 1), 2]  # the last one says how many rows there are
+    values = array("i", range(2 * len(held_rows)))
+    packed = bytes(12) + array("q", fields).tobytes() + values.tobytes() + b"rest"
+    found = unpack_event(kind, packed, version)
+    assert found.blob == b"rest"
+    told = dict(zip(held, fields, strict=True))
+    expected = [told.get(field.name, schema.NONE64) for field in dataclasses.fields(event)]
+    assert found.fields.tolist() == expected
+    pairs = {name: values[2 * i : 2 * i + 2].tolist() for i, name in enumerate(held_rows)}
+    absent = [schema.NONE32] * 2
+    names = [field.name for field in dataclasses.fields(rows)] if rows else []
+    assert found.rows.tolist() == [one for name in names for one in pairs.get(name, absent)]
 
 
 def _known(version: int, recording: Recording) -> NDArray[np.bool_]:

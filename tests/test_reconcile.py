@@ -20,8 +20,9 @@ from specdiff.fixtures import make_served
 from specdiff.fixtures.rig.script import token
 from specdiff.recorders import hdf5
 from specdiff.recorders.derived import Derived
-from specdiff.recorders.recording import Recording
+from specdiff.recorders.recording import Recording, row_starts
 from specdiff.recorders.schema import NONE64, Kind, Reason
+from specdiff.recorders.stored_rows import StoredRows
 from specdiff.replay.columns.shared import Columns
 from specdiff.replay.laws.check import LAWS
 from specdiff.replay.observed import observed
@@ -212,6 +213,32 @@ def test_padding_is_as_told(tmp_path: Path) -> None:
     assert differing(held(tmp_path, one, recording=padded)) == {Fact.INDEXER}
     one["meta_info"]["indexer_topk"] = base64.b64encode(told.tobytes()).decode()
     assert not differing(held(tmp_path, one, recording=padded))
+
+
+def test_rows_that_were_not_returned_are_held_against_nobody(tmp_path: Path) -> None:
+    """As `--experts full` keeps them: here others before and behind each request's, where there is room before."""
+    recording = hdf5.load(path(NEW))
+    finishes, held = recording.finishes, StoredRows(recording, "experts")
+    room = held.start > 0
+    assert room.any() and not room.all()
+    before, behind = row_starts(finishes.experts_stored)[room], np.cumsum(finishes.experts_stored)
+    more = dataclasses.replace(
+        finishes,
+        experts_stored=finishes.experts_stored + room + 1,
+        experts_stored_from=held.start - room,
+    )
+    rows = np.insert(recording.experts, np.concatenate([before, behind]), 63, axis=0)
+    found = held_against(tmp_path, dataclasses.replace(recording, finishes=more, experts=rows))
+    assert not differing(found)
+    assert (
+        of(found, Fact.EXPERTS).num_compared
+        == of(held_against(tmp_path, recording), Fact.EXPERTS).num_compared
+        > 0
+    )
+
+
+def held_against(tmp_path: Path, recording: Recording) -> Reconciled:
+    return held(tmp_path, *answers(NEW), recording=recording)
 
 
 def test_every_fact_is_falsified_here() -> None:

@@ -1,15 +1,34 @@
-"""Routed rows: the numbers of the known examples, and that every stored row is the row of the position it claims."""
+"""Routed rows: the numbers of the known examples, that every stored row is the row of the position it claims, and which are stored."""
 
 from __future__ import annotations
 
+import dataclasses
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from children import specdiff
+from lifting import bundled_recording
 from recorded import Recorder
+from specdiff.cli.main import run
 from specdiff.fixtures.rig.capture_rows import topk_rows
+from specdiff.fixtures.rig.releases import find_release
 from specdiff.fixtures.rig.scenarios import find_scenario
 from specdiff.fixtures.rig.script import token
-from specdiff.recorders.recording import Recording, row_starts
+from specdiff.recorders import hdf5
+from specdiff.recorders.recording import Recording
+from specdiff.recorders.redact import redacted
+from specdiff.recorders.schema import Kind
+from specdiff.recorders.stored_rows import Coverage, StoredRows
+from specdiff.replay import spec
+from specdiff.replay.contents import Contents
+from specdiff.replay.quantity import Quantity
+from specdiff.replay.values import values_of
+from specdiff.replay.verdict import replay
 
 SEED = 3
 
@@ -20,14 +39,40 @@ EXAMPLES = {
     (15, 9, 6, 12): (23, 11, 8),
 }
 
+# What the servers of this file are asked to keep; what they return is the same.
+EXPERTS = {"0.5.11": "full", "0.5.12": "tail", "0.5.13": "tail", "0.5.23": "full"}
 
+
+@dataclass
+class Kept:
+    """Recorders by `--experts`."""
+
+    folder: Path
+    recorders: dict[str, Recorder] = field(default_factory=dict)
+
+    def __call__(self, release: str, scenario: str) -> Recording:
+        return hdf5.load(self.path(release, scenario))
+
+    def path(self, release: str, scenario: str) -> Path:
+        which = EXPERTS.get(release, "returned")
+        options = ("--experts", which)
+        recorder = self.recorders.setdefault(which, Recorder(self.folder / which, options))
+        return recorder.path(release, scenario, SEED)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
+    return Kept(tmp_path_factory.mktemp("kept"))
+
+
+@pytest.mark.live
 @pytest.mark.parametrize(
     ("release", "era"), [("0.5.10", 0), ("0.5.11", 0), ("0.5.12", 1), ("0.5.13", 2), ("0.5.23", 2)]
 )
-def test_the_known_examples(release: str, era: int, record: Recorder) -> None:
-    finishes = record(release, "experts-overshoot", SEED).finishes
+def test_the_known_examples(release: str, era: int, kept: Kept) -> None:
+    recording = kept(release, "experts-overshoot")
+    finishes, rids = recording.finishes, recording.rids
     asked = _asked("experts-overshoot")
-    rids = record(release, "experts-overshoot", SEED).rids
     lengths = zip(
         *(
             getattr(finishes, name).tolist()
@@ -36,9 +81,9 @@ def test_the_known_examples(release: str, era: int, record: Recorder) -> None:
         strict=True,
     )
     found = {}
-    for i, (prompt, outputs, kept) in enumerate(lengths):
+    for i, (prompt, outputs, length) in enumerate(lengths):
         start = asked[rids[int(finishes.qid[i])]]
-        found[prompt, outputs, kept, start] = int(finishes.experts_rows[i])
+        found[prompt, outputs, length, start] = int(finishes.experts_rows[i])
     assert {key: found[key] for key in EXAMPLES} == {
         key: rows[era] for key, rows in EXAMPLES.items()
     }
@@ -52,34 +97,247 @@ def _asked(scenario: str) -> dict[str, int]:
     }
 
 
-@pytest.mark.parametrize("release", ["0.5.10", "0.5.12", "0.5.13", "0.5.23"])
+@pytest.mark.parametrize("release", ["0.5.10", "0.5.12", "0.5.13"])
 def test_every_routed_row_is_the_row_of_its_position(release: str, record: Recorder) -> None:
     checked = _check_contents(record(release, "random", SEED), "random", "experts", salt=0)
     assert checked > 2000
 
 
+@pytest.mark.live
+def test_every_row_that_was_not_returned_is_the_row_of_its_position(kept: Kept) -> None:
+    """All that the server had, of who did not ask as well: retracts, aborts, cached prefixes and stops among them."""
+    recording = kept("0.5.23", "random")
+    assert recording.stats is not None and recording.stats.exceptions == 0
+    checked = _check_contents(recording, "random", "experts", salt=0)
+    finishes = recording.finishes
+    unasked = finishes.experts_state == 0
+    assert unasked.sum() > 50 and (finishes.experts_stored[unasked] > 0).sum() > 50
+    sequences = (finishes.origin_len + finishes.output_len - 1).clip(min=0)
+    assert checked == sequences.sum() == finishes.experts_stored.sum() > 4000
+
+
+@pytest.mark.live
 @pytest.mark.parametrize("release", ["0.5.12", "0.5.13", "0.5.23"])
-def test_every_indexer_row_is_the_row_of_its_position(release: str, record: Recorder) -> None:
-    checked = _check_contents(
-        record(release, "indexer-topk", SEED), "indexer-topk", "indexer", salt=1
-    )
+def test_every_indexer_row_is_the_row_of_its_position(release: str, kept: Kept) -> None:
+    recording = kept(release, "indexer-topk")
+    checked = _check_contents(recording, "indexer-topk", "indexer", salt=1)
     assert checked > 100
+    coverage = StoredRows(recording, "indexer").coverage()
+    assert coverage.whole == coverage.finishes > 0  # to the end, behind the stop too
 
 
 def _check_contents(recording: Recording, scenario: str, what: str, salt: int) -> int:
-    """Rows [start, start + stored) of each finish, held against what the script says of those positions."""
+    """The stored rows of each finish, held against what the script says of their positions."""
     scripts = {script.rid: script for script in find_scenario(scenario, SEED, None).requests}
-    finishes, stored_rows = recording.finishes, getattr(recording, what)
-    start, stored = getattr(finishes, f"{what}_start"), getattr(finishes, f"{what}_stored")
+    finishes, held = recording.finishes, StoredRows(recording, what)
     checked = 0
-    for i, first in enumerate(row_starts(stored).tolist()):
-        if not stored[i]:
+    for i, (start, end) in enumerate(zip(held.start.tolist(), held.end.tolist(), strict=True)):
+        if start == end:
             continue
         rid = recording.rids[int(finishes.qid[i])]
         outputs = [token(rid, position) for position in range(int(finishes.output_len[i]))]
-        positions = range(int(start[i]), int(start[i] + stored[i]))
+        positions = range(start, end)
         tokens = [(scripts[rid].prompt + outputs)[position] for position in positions]
-        rows = stored_rows[first : first + len(positions)]
+        rows = held.rows(i, start, end)
         assert np.array_equal(rows, topk_rows(positions, tokens, salt)), f"{rid}: rows {positions}"
         checked += len(positions)
     return checked
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(
+    ("release", "coverage"),
+    [
+        ("0.5.11", Coverage(9, 9, 9, 9, 9)),  # returns them all
+        ("0.5.12", Coverage(9, 9, 9, 9, 6)),  # from start_len on
+        ("0.5.13", Coverage(9, 9, 9, 9, 6)),  # up to the stop: the tail was asked for
+        ("0.5.23", Coverage(9, 9, 9, 9, 9)),
+    ],
+)
+def test_what_is_kept(
+    release: str, coverage: Coverage, kept: Kept, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recording = kept(release, "experts-overshoot")
+    assert StoredRows(recording, "experts").coverage() == coverage
+    assert run(["info", str(kept.path(release, "experts-overshoot"))]) == 0
+    said = capsys.readouterr().out
+    assert f"to the end of the sequence 9 of 9 finishes, from 0 on too {coverage.whole})" in said
+    assert f"recorded with --experts {EXPERTS[release]}" in said
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(
+    ("release", "path", "server"),
+    [
+        ("0.5.12", "fixed", "0.5.13"),  # it ends before what was returned does
+        ("0.5.13", "old+24851", "0.5.12"),  # it ends behind what was returned
+        ("0.5.23", "old", "0.5.11"),  # and begins before it
+        ("0.5.23", "sglang==0.5.12", "0.5.12"),
+    ],
+)
+def test_the_rows_of_another_era_are_those_that_its_server_returned(
+    release: str, path: str, server: str, kept: Kept
+) -> None:
+    recording = kept(release, "experts-overshoot")
+    made, returned = (_rows(recording, path), _rows(kept(server, "experts-overshoot"), "observed"))
+    assert made.keys() == returned.keys() and len(made) == 9
+    for rid, rows in made.items():
+        assert np.array_equal(rows, returned[rid]) and len(rows) > 0, rid
+    own = _rows(recording, "observed")
+    assert all(len(rows) != len(own[rid]) for rid, rows in made.items())
+
+
+def _rows(recording: Recording, path: str) -> dict[str, NDArray[np.uint8]]:
+    """By rid: what is in the rows that this path collects. All of them must be held."""
+    held = StoredRows(recording, "experts")
+    found = values_of(recording, spec.parse(path), Quantity.ROUTED_EXPERTS)
+    finish = {int(event): row for row, event in enumerate(recording.event_of(Kind.FINISH))}
+    rows = {}
+    for (event, rid, _), value in found.items():
+        assert isinstance(value, tuple) and rid is not None
+        start, end = value
+        assert isinstance(start, int) and isinstance(end, int)
+        assert held.holds(finish[event], start, end)
+        rows[rid] = held.rows(finish[event], start, end)
+    return rows
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(
+    ("release", "old", "new", "expected"),
+    [
+        ("0.5.12", "old+24851", "fixed", Contents(9, 9, 0)),
+        ("0.5.12", "old", "fixed", Contents(6, 6, 3)),  # start_len: nobody asked for what is before
+        ("0.5.13", "old+24851", "fixed", Contents(9, 9, 0)),
+        ("0.5.13", "old", "fixed", Contents(6, 6, 3)),
+        ("0.5.13", "observed", "fixed", Contents(9, 0, 0)),
+        ("0.5.23", "old", "fixed", Contents(9, 9, 0)),
+        ("0.5.23", "observed", "sglang==0.5.23", Contents(9, 0, 0)),
+    ],
+)
+def test_rows_that_are_held_are_compared_by_value(
+    release: str, old: str, new: str, expected: Contents, kept: Kept
+) -> None:
+    assert _contents(kept(release, "experts-overshoot"), old, new) == expected
+
+
+@pytest.mark.live
+def test_redacted_rows_are_not_compared(kept: Kept) -> None:
+    recording = redacted(kept("0.5.23", "experts-overshoot"), "")
+    assert _contents(recording, "old", "fixed") == Contents(0, 0, 9)
+
+
+def test_rows_that_are_not_held_are_never_compared() -> None:
+    """0.5.13 ends its rows at the stop: of what was returned alone, nothing can be said about older servers."""
+    recording = bundled_recording("0.5.13-experts-overshoot")
+    assert recording.finishes.experts_stored.sum() == recording.finishes.experts_rows.sum() > 0
+    assert _contents(recording, "old", "fixed") == Contents(0, 0, 9)
+    assert _contents(recording, "observed", "fixed") == Contents(9, 0, 0)
+    for lost in (_without_first, _without_last):
+        assert _contents(lost(recording), "observed", "fixed") == Contents(0, 0, 9)
+    assert _contents(bundled_recording("0.5.12-stale-stop"), "old", "fixed") is None  # no capturer
+
+
+def _contents(recording: Recording, old: str, new: str) -> Contents | None:
+    paths = spec.parse(old), spec.parse(new)
+    (found,) = replay(recording, *paths, [Quantity.ROUTED_EXPERTS]).quantities
+    return found.contents
+
+
+def _without_first(recording: Recording) -> Recording:
+    """Each finish less the first of its rows."""
+    start = StoredRows(recording, "experts").start
+    return _less_a_row(recording, start + 1, last=False)
+
+
+def _without_last(recording: Recording) -> Recording:
+    return _less_a_row(recording, StoredRows(recording, "experts").start, last=True)
+
+
+def _less_a_row(recording: Recording, start: NDArray[np.int64], *, last: bool) -> Recording:
+    finishes = recording.finishes
+    stored = finishes.experts_stored
+    ends = np.cumsum(stored)
+    gone = ends - 1 if last else ends - stored
+    return dataclasses.replace(
+        recording,
+        finishes=dataclasses.replace(
+            finishes, experts_stored=stored - 1, experts_stored_from=start
+        ),
+        experts=np.delete(recording.experts, gone, axis=0),
+    )
+
+
+# The server asks for rows from 0 or 12 on; rows behind what it returned begin at 20, and at 29 for lengths.
+REFUSES = """
+import sys
+from specdiff.fixtures.rig.__main__ import main
+from specdiff.fixtures.rig.postimport import install_patches
+def patch(module):
+    original = module.BaseTopkCapturer.get_topk
+    def refuses(self, *args, start_len=0, **kwargs):
+        if start_len == 20:
+            raise RuntimeError("not these")
+        rows = original(self, *args, start_len=start_len, **kwargs)
+        return rows[1:] if start_len == 29 else rows
+    module.BaseTopkCapturer.get_topk = refuses
+install_patches({"sglang.srt.state_capturer.base": patch})
+main(["--sglang", "0.5.13", "--scenario", "experts-overshoot", "--seed", "3"], standalone_mode=False)
+"""
+
+
+@pytest.mark.live
+def test_a_capturer_that_refuses_costs_no_finish(tmp_path: Path) -> None:
+    """The server sees nothing of it, the finish is whole, and the recorder's failures are counted. One that has other rows than
+    were asked for is not believed."""
+    find_release("0.5.13")
+    command = [sys.executable, "-c", REFUSES]
+    done = specdiff("record", "--experts", "tail", "-o", tmp_path, "--", *command)
+    assert done.returncode == 0, done.stderr
+    recording = hdf5.load(Path(done.stdout.strip()))
+    stats = recording.stats
+    assert stats is not None
+    assert (stats.exceptions, stats.first_exception) == (6, "RuntimeError: not these")
+    assert stats.dropped == 0 and not len(recording.event_of(Kind.GAP))
+    assert StoredRows(recording, "experts").coverage() == Coverage(9, 9, 9, 0, 0)
+    assert _check_contents(recording, "experts-overshoot", "experts", salt=0) > 0
+
+
+# Its prompts of 8 tokens are computed elsewhere; it is asked for rows from there on.
+DECODE_SIDE = """
+pool_tokens = 8192
+conservativeness = 1.0
+capture_experts = true
+
+[settings]
+disaggregation_mode = "decode"
+disaggregation_transfer_backend = "fake"
+disaggregation_decode_retraction_backup = "cpu_tensor"
+
+[[request]]
+rid = "asks"
+arrival = 0
+prompt_len = 8
+stop_at = 5
+accept = [4]
+return_routed_experts = true
+routed_experts_start_len = 8
+
+[[request]]
+rid = "asks nothing"
+arrival = 1
+prompt_len = 8
+stop_at = 5
+accept = [4]
+"""
+
+
+@pytest.mark.live
+def test_a_decode_side_has_no_rows_of_prompts(tmp_path: Path) -> None:
+    (tmp_path / "decode.toml").write_text(DECODE_SIDE)
+    recorder = Recorder(tmp_path, ("--experts", "full"))
+    recording = recorder("0.5.23", str(tmp_path / "decode.toml"), SEED)
+    finishes, held = recording.finishes, StoredRows(recording, "experts")
+    assert recording.run.decode_side and finishes.output_len.tolist() == [9, 9]
+    assert finishes.experts_state.tolist() == [1, 0]
+    assert list(zip(held.start.tolist(), held.end.tolist(), strict=True)) == [(8, 16), (0, 0)]

@@ -7,15 +7,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-EVERY_ROW, NO_ROWS = "returned", "none"
-ROWS = (EVERY_ROW, NO_ROWS)
+EVERY_ROW, TAIL_TOO, FULL, NO_ROWS = "returned", "tail", "full", "none"
+ROWS = (EVERY_ROW, TAIL_TOO, FULL, NO_ROWS)
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
     """`one_in` N requests, by a hash of the request id: every rank, and both sides of a disaggregated server, choose the same.
 
-    only: prefixes of request ids; empty means any. rows: whether routed rows are kept. tokens: whether token ids are.
+    only: prefixes of request ids; empty means any. tokens: whether token ids are kept. rows: which routed rows are: those that
+    the server returned; with the tail behind them that it cut at the stop; all from 0 on; none.
     """
 
     one_in: int = 1

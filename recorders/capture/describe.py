@@ -15,9 +15,9 @@ from typing import Any
 
 from ..run import Run, Scalar, Site
 from .books import whose
+from .capturer import has_capturer
 from .config import Config
 from .fingerprint import hash_in_file
-from .finish_probes import has_capturer
 from .sites import ACCOUNTING_SOURCES, PREPARE_FUNCTIONS
 
 _SERVER_ARGS = (
@@ -87,6 +87,7 @@ def describe_run(scheduler: Any, config: Config, sites: Iterable[Site]) -> Run:
         pp_rank=parallel(scheduler, "pp_rank") or 0,
         pp_size=parallel(scheduler, "pp_size") or 1,
         server_args=_server_args(args),
+        rows=config.choice.rows,
     )
 
 

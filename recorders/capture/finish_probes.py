@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from ..schema import NONE64, Kind
 from ..wire import TopkRows, pack_topk
-from .choice import NO_ROWS
+from .capturer import Slot, has_capturer
+from .choice import FULL, NO_ROWS, TAIL_TOO
 from .probe import Probe, nothing_after
 from .reading import int64, on_cpu, reason_of
 from .recorder import Recorder
 
-_CAPTURER_MODULES = {
-    "experts": (
-        "sglang.srt.state_capturer.routed_experts",
-        "sglang.srt.layers.moe.routed_experts_capturer",
-    ),
-    "indexer": ("sglang.srt.state_capturer.indexer_topk",),
-}
-
 
 @dataclass(slots=True)
 class Collected:
-    """What one collecting function left on the request; absent (NONE64) where the server has no capturer."""
+    """What one collecting function left on the request; absent (NONE64) where the server has no capturer.
+
+    before, behind: rows that border on those, which the server has and did not return.
+    """
 
     state: int = NONE64
     start: int = NONE64
     tensor: Any = None
+    before: Any = None
+    behind: Any = None
     keep: bool = True  # the rows themselves, not only how many
 
     @property
@@ -37,8 +34,27 @@ class Collected:
         return 0 if self.tensor is None else int(self.tensor.shape[0])
 
     @property
-    def kept(self) -> Any:
-        return self.tensor if self.keep and on_cpu(self.tensor) else None
+    def kept(self) -> list[Any]:
+        """In the order of their positions."""
+        parts = (self.before, self.tensor, self.behind) if self.keep and self._on_cpu else ()
+        return [part for part in parts if part is not None]
+
+    @property
+    def kept_from(self) -> int:
+        """The position of the first one that is kept."""
+        return 0 if self.before is not None or self.tensor is None else self.start
+
+    @property
+    def size(self) -> int:
+        """In bytes, as they wait to be written."""
+        return sum(part.nbytes for part in self.kept)
+
+    @property
+    def _on_cpu(self) -> bool:
+        return self.tensor is None or on_cpu(self.tensor)
+
+    def only_returned(self) -> None:
+        self.before = self.behind = None
 
 
 @dataclass(slots=True)
@@ -46,6 +62,7 @@ class Finish:
     """A finish under way: the experts function has run, the indexer function may still run."""
 
     req: Any
+    processor: Any  # whose method collects, and which knows the pools
     qid: int
     committed: int
     allocated: int
@@ -55,11 +72,11 @@ class Finish:
 
 def _experts_before(recorder: Recorder, self: Any, req: Any, *_: Any, **__: Any) -> Finish:
     recorder.asked = None
-    return _begin(recorder, req)
+    return _begin(recorder, self, req)
 
 
 def _experts_after(recorder: Recorder, finish: Finish, _: None) -> None:
-    finish.experts = _collected(recorder, "experts", getattr(finish.req, "routed_experts", None))
+    finish.experts = _collected(recorder, "experts", finish, "routed_experts")
     recorder.finishing = finish
     recorder.emit_later(partial(_emit, recorder, finish))
 
@@ -69,11 +86,11 @@ def _indexer_before(recorder: Recorder, self: Any, req: Any, *_: Any, **__: Any)
     finish = recorder.finishing
     if isinstance(finish, Finish) and finish.req is req:
         return finish
-    return _begin(recorder, req)
+    return _begin(recorder, self, req)
 
 
 def _indexer_after(recorder: Recorder, finish: Finish, _: None) -> None:
-    finish.indexer = _collected(recorder, "indexer", getattr(finish.req, "indexer_topk", None))
+    finish.indexer = _collected(recorder, "indexer", finish, "indexer_topk")
     if recorder.finishing is not finish:
         recorder.emit_later(partial(_emit, recorder, finish))
     recorder.flush()
@@ -92,29 +109,49 @@ def _topk_before(
     recorder.asked = (min(int(start_len), end), end)
 
 
-def _begin(recorder: Recorder, req: Any) -> Finish:
+def _begin(recorder: Recorder, processor: Any, req: Any) -> Finish:
     access = recorder.access(req)
     return Finish(
-        req, recorder.numbers.qid(req), access.committed.of(req), access.allocated.of(req)
+        req,
+        processor,
+        recorder.numbers.qid(req),
+        access.committed.of(req),
+        access.allocated.of(req),
     )
 
 
-def _collected(recorder: Recorder, which: str, tensor: Any) -> Collected:
+def _collected(recorder: Recorder, which: str, finish: Finish, attribute: str) -> Collected:
+    tensor = getattr(finish.req, attribute, None)
     start = NONE64 if recorder.asked is None else recorder.asked[0]
-    if tensor is not None:
-        return Collected(1, start, tensor)
-    return Collected(0 if has_capturer(which) else NONE64, start)
+    if tensor is None:
+        made = Collected(0 if has_capturer(which) else NONE64, start)
+    else:
+        made = Collected(1, start, tensor)
+    if recorder.choice.rows in (TAIL_TOO, FULL) and made.state != NONE64:
+        try:
+            _add_outside(recorder, which, finish, made)
+        except Exception as error:  # noqa: BLE001 (the finish is recorded all the same)
+            made.only_returned()
+            recorder.failed(error)
+    return made
 
 
-def has_capturer(which: str) -> bool:
-    """Whether this process collects such rows (up to 0.5.11 a no-op object stands for "no")."""
-    for name in _CAPTURER_MODULES[which]:
-        module = sys.modules.get(name)
-        get = getattr(module, f"get_global_{which}_capturer", None)
-        if get is not None:
-            capturer = get()
-            return capturer is not None and not type(capturer).__name__.endswith("Noop")
-    return False
+def _add_outside(recorder: Recorder, which: str, finish: Finish, made: Collected) -> None:
+    """The rows that were asked for and not returned; now, as the release that comes next gives their slots away.
+
+    No row is gathered twice, and none invented: the decode side of a disaggregated server never saw those of the prompt.
+    """
+    slot, req = Slot.of(finish.processor, finish.req), finish.req
+    if slot is None or not recorder.choice.takes(req.rid):
+        return
+    end = len(req.origin_input_ids) + len(req.output_ids) - 1
+    whole = recorder.choice.rows == FULL and not recorder.run.decode_side
+    if made.state == 1 and made.start != NONE64:
+        if whole:
+            made.before = slot.rows(which, 0, made.start)
+        made.behind = slot.rows(which, made.start + made.rows, end)
+    elif made.state == 0 and whole:
+        made.behind = slot.rows(which, 0, end)
 
 
 def _emit(recorder: Recorder, finish: Finish) -> None:
@@ -136,14 +173,22 @@ def _emit(recorder: Recorder, finish: Finish) -> None:
     )
     if recorder.choice.rows == NO_ROWS or not recorder.choice.takes(req.rid):
         experts.keep = indexer.keep = False
-    size = sum(kept.nbytes for kept in (experts.kept, indexer.kept) if kept is not None)
-    if not recorder.writer.has_room(size):  # rather the event without its rows than neither
-        experts.keep = indexer.keep = False
-        size = 0
+    size = _fitting(recorder, experts, indexer)
     stamp = recorder.stamp()
     recorder.queue(
         Kind.FINISH, partial(_pack, recorder, stamp, head, experts, indexer), size, stamp
     )
+
+
+def _fitting(recorder: Recorder, experts: Collected, indexer: Collected) -> int:
+    """Bytes of the rows for which there is room: rather the event without its rows than neither."""
+    has_room = recorder.writer.has_room
+    if not has_room(experts.size + indexer.size):
+        experts.only_returned()
+        indexer.only_returned()
+        if not has_room(experts.size + indexer.size):
+            experts.keep = indexer.keep = False
+    return experts.size + indexer.size
 
 
 def _statistics(recorder: Recorder, req: Any) -> tuple[int, ...]:
@@ -179,6 +224,7 @@ def _pack(
         rows = _narrowed(recorder, collected)
         values += (collected.state, collected.start)
         values += (collected.rows if collected.state == 1 else NONE64, rows.rows if rows else 0)
+        values += (collected.kept_from if rows else NONE64,)
         blob += pack_topk(rows)
     return recorder.pack(Kind.FINISH, *stamp, values, (), blob)
 
@@ -186,13 +232,14 @@ def _pack(
 def _narrowed(recorder: Recorder, collected: Collected) -> TopkRows | None:
     """The rows in the narrowest unsigned type that holds them; None when there are none to keep."""
     try:
-        if collected.kept is None or not collected.rows:
+        parts = [part.detach().numpy() for part in collected.kept]
+        parts = [part.reshape(len(part), part.shape[1], -1) for part in parts if len(part)]
+        if not parts:
             return None
-        array = collected.kept.detach().numpy()
-        array = array.reshape(array.shape[0], array.shape[1], -1)
-        itemsize = _itemsize(int(array.min(initial=0)), int(array.max(initial=0)))
-        data = array.astype(f"<u{itemsize}").tobytes()
-        return TopkRows(itemsize, array.shape[1], array.shape[2], array.shape[0], data)
+        itemsize = max(_itemsize(int(part.min()), int(part.max())) for part in parts)
+        data = b"".join(part.astype(f"<u{itemsize}").tobytes() for part in parts)
+        _, layers, topk = parts[0].shape
+        return TopkRows(itemsize, layers, topk, sum(map(len, parts)), data)
     except Exception as error:  # noqa: BLE001 (the writer must go on)
         recorder.failed(error)
         return None

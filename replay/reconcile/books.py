@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ...recorders.recording import Recording, row_starts
+from ...recorders.recording import Recording
 from ...recorders.schema import NONE64, Kind, Reason
+from ...recorders.stored_rows import StoredRows
 from ..held import holds, not_in
 from ..outputs import UNKNOWN, outputs
 from .facts import REASON_WORDS, Fact, Ints, Side
@@ -54,10 +55,7 @@ class Books:
             int(q) for q in recording.aborts.qid[recording.aborts.queued == 1]
         } - self._finish.keys()
         self._watched = self._whole_lives()
-        self._rows = {
-            "experts": row_starts(recording.finishes.experts_stored),
-            "indexer": row_starts(recording.finishes.indexer_stored),
-        }
+        self._rows = {which: StoredRows(recording, which) for which in ("experts", "indexer")}
 
     @property
     def ended(self) -> set[int]:
@@ -143,14 +141,16 @@ class Books:
         side.put_all(dict.fromkeys(missing), not_in(version))
 
     def _contents(self, which: str, row: int) -> Ints | None:
-        """The stored rows of a finish, flat."""
-        finishes = self.recording.finishes
-        count = int(getattr(finishes, f"{which}_stored")[row])
-        start = int(self._rows[which][row])
-        stored = getattr(self.recording, which)[start : start + count]
+        """The rows of a finish that the server returned, flat; None where they are not all held, or there were none."""
+        finishes, held = self.recording.finishes, self._rows[which]
+        start = _known(getattr(finishes, f"{which}_start"), row)
+        count = _known(getattr(finishes, f"{which}_rows"), row)
+        if start is None or not count or not held.holds(row, start, start + count):
+            return None
+        stored = held.rows(row, start, start + count)
         signed = stored.view(np.int32) if stored.dtype.itemsize == 4 else stored  # padding is -1
         values: Ints = signed.reshape(-1).astype(np.int64)
-        return values if count else None
+        return values
 
     def _whole_lives(self) -> set[int]:
         """Requests with no gap between their arrival and their end: sums over their messages miss none."""

@@ -11,6 +11,7 @@ from ...recorders.derived import Derived
 from ...recorders.errors import NoVerdictError, RecordingError
 from ...recorders.pseudonyms import pseudonymous
 from ...recorders.recording import Recording
+from ...recorders.schema import NONE64
 from ..quantity import Quantity
 from ..spec import Observed, Path
 from ..verdict import QuantityResult, Result, Verdict
@@ -99,10 +100,16 @@ def _nothing(result: Result) -> str:
 def _without_contents(recording: Recording, *, keep_tokens: bool) -> Recording:
     """What is in routed rows bears on no book; which tokens there are only by what stops a request."""
     finishes = recording.finishes
-    none = np.zeros_like(finishes.qid)
+    none, nowhere = np.zeros_like(finishes.qid), np.full_like(finishes.qid, NONE64)
     bare = replace(
         recording,
-        finishes=replace(finishes, experts_stored=none, indexer_stored=none),
+        finishes=replace(
+            finishes,
+            experts_stored=none,
+            indexer_stored=none,
+            experts_stored_from=nowhere,
+            indexer_stored_from=nowhere,
+        ),
         experts=recording.experts[:0],
         indexer=recording.indexer[:0],
     )
