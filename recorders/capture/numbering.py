@@ -10,9 +10,9 @@ from typing import Any
 
 from .reading import every
 
-_TAG = "_specdiff"  # on batches and results: (whose numbering, id of the object, number)
 _SESSION = "_specdiff_session"  # on streaming sessions: (whose numbering, number)
 _UNTAGGABLE = 16  # how many batches that take no attributes are remembered
+_NOBODY: tuple[list[Any], list[int]] = ([], [])
 _serials = itertools.count(1)
 
 
@@ -25,8 +25,9 @@ class Numbering:
         self._announce, self._late = announce, late
         self._serial = next(_serials)
         self._on_request = f"_specdiff_qid{self._serial}"
-        self._every_qid = every(self._on_request)
-        self._last: tuple[list[Any], list[int]] = ([], [])
+        self._tag = f"_specdiff{self._serial}"  # on batches and results: (id of the object, number)
+        self._every_qid = every(f"one.{self._on_request}")
+        self._last = self._other = _NOBODY
         self._requests = self._batches = self._launches = self._sessions = 0
         self._untaggable: deque[tuple[Any, int]] = deque(maxlen=_UNTAGGABLE)
         self._unanswered: deque[int] = deque()
@@ -36,15 +37,21 @@ class Numbering:
     def qids(self, reqs: list[Any]) -> list[int]:
         """The numbers of request objects, in their order; not to be changed, the list is given out again."""
         known, numbers = self._last
-        if (
-            known != reqs
-        ):  # most steps are about the same requests, and objects that are the same are compared at once
-            try:
-                numbers = self._every_qid(reqs)
-            except AttributeError:
-                numbers = [self.qid(req) for req in reqs]
-            self._last = list(reqs), numbers
+        if known == reqs:  # as in most steps; objects that are the same are compared at once
+            return numbers
+        (known, numbers), self._other = self._other, self._last
+        if known != reqs:  # while some are extended, their batch and that of the others take turns
+            known, numbers = list(reqs), self._numbers_of(reqs)
+        self._last = known, numbers
+        if not reqs:  # an idle server is not to keep requests alive
+            self._other = _NOBODY
         return numbers
+
+    def _numbers_of(self, reqs: list[Any]) -> list[int]:
+        try:
+            return self._every_qid(reqs)[0]
+        except AttributeError:
+            return [self.qid(req) for req in reqs]
 
     def qid(self, req: Any) -> int:
         number: int | None = getattr(req, self._on_request, None)
@@ -64,11 +71,13 @@ class Numbering:
         return number
 
     def batch(self, batch: Any) -> int:
-        number = self._tag_of(batch)
-        if number is None:
-            number, self._batches = self._batches, self._batches + 1
-            if not self._tag(batch, number):
-                self._untaggable.append((batch, number))
+        number = self._number_on(batch)
+        return self._meet_batch(batch) if number is None else number
+
+    def _meet_batch(self, batch: Any) -> int:
+        number, self._batches = self._batches, self._batches + 1
+        if not self._leave_on(batch, number):
+            self._untaggable.append((batch, number))
         return number
 
     def session(self, session: Any) -> int:
@@ -82,7 +91,7 @@ class Numbering:
     def launch(self, result: Any, answerable: bool) -> int:
         """Number a launch by the result object that will answer it; an idle one is never answered."""
         number, self._launches = self._launches, self._launches + 1
-        self._tag(result, number)
+        self._leave_on(result, number)
         if answerable:
             self._unanswered.append(number)
         return number
@@ -93,7 +102,7 @@ class Numbering:
 
     def answered(self, result: Any) -> int | None:
         """The launch that this result answers: by its tag, else the oldest one waiting; None where that is lost."""
-        number = self._tag_of(result)
+        number = self._number_on(result)
         if number is not None:
             self._late = False  # results come in the order of their launches: those from before us are through
         elif self._unanswered and not self._late:
@@ -107,16 +116,19 @@ class Numbering:
             return None
         return number
 
-    def _tag_of(self, thing: Any) -> int | None:
-        tag = getattr(thing, _TAG, None)
-        if tag is not None and tag[:2] == (self._serial, id(thing)):
-            number: int = tag[2]
+    def _number_on(self, thing: Any) -> int | None:
+        tag = getattr(thing, self._tag, None)
+        if tag is not None and tag[0] == id(thing):  # a copy brings the tag of the other along
+            number: int = tag[1]
             return number
+        return self._remembered(thing)
+
+    def _remembered(self, thing: Any) -> int | None:
         return next((number for kept, number in self._untaggable if kept is thing), None)
 
-    def _tag(self, thing: Any, number: int) -> bool:
+    def _leave_on(self, thing: Any, number: int) -> bool:
         try:
-            setattr(thing, _TAG, (self._serial, id(thing), number))
+            setattr(thing, self._tag, (id(thing), number))
         except (AttributeError, TypeError):
             return False
         return True
