@@ -214,8 +214,11 @@ def test_requests_keep_their_numbers_whichever_batches_take_turns(batches: list[
     numbers = Numbering(lambda n, _: None)
     reqs = [Thing() for _ in range(4)]
     known = [numbers.qid(req) for req in reqs]
+    merged: list[Any] = []  # sglang extends a batch's list in place
     for batch in batches:
+        merged += [reqs[i] for i in batch]
         assert numbers.qids([reqs[i] for i in batch]) == [known[i] for i in batch]
+        assert numbers.qids(merged) == [known[reqs.index(req)] for req in merged]
 
 
 def test_idle_server_keeps_no_request_alive() -> None:

@@ -11,8 +11,8 @@ from typing import Any
 from .reading import every
 
 _SESSION = "_specdiff_session"  # on streaming sessions: (whose numbering, number)
+_RECENT = 4  # batches whose numbers are remembered: who runs, who was extended, and both merged take turns
 _UNTAGGABLE = 16  # how many batches that take no attributes are remembered
-_NOBODY: tuple[list[Any], list[int]] = ([], [])
 _serials = itertools.count(1)
 
 
@@ -27,7 +27,7 @@ class Numbering:
         self._on_request = f"_specdiff_qid{self._serial}"
         self._tag = f"_specdiff{self._serial}"  # on batches and results: (id of the object, number)
         self._every_qid = every(f"one.{self._on_request}")
-        self._last = self._other = _NOBODY
+        self._recent: deque[tuple[list[Any], list[int]]] = deque(maxlen=_RECENT)
         self._requests = self._batches = self._launches = self._sessions = 0
         self._untaggable: deque[tuple[Any, int]] = deque(maxlen=_UNTAGGABLE)
         self._unanswered: deque[int] = deque()
@@ -36,22 +36,18 @@ class Numbering:
 
     def qids(self, reqs: list[Any]) -> list[int]:
         """The numbers of request objects, in their order; not to be changed, the list is given out again."""
-        known, numbers = self._last
-        if known == reqs:  # as in most steps; objects that are the same are compared at once
-            return numbers
-        (known, numbers), self._other = self._other, self._last
-        if known != reqs:  # while some are extended, their batch and that of the others take turns
-            known, numbers = list(reqs), self._numbers_of(reqs)
-        self._last = known, numbers
+        for known, numbers in self._recent:  # objects that are the same are compared at once
+            if known == reqs:
+                return numbers
         if not reqs:  # an idle server is not to keep requests alive
-            self._other = _NOBODY
-        return numbers
-
-    def _numbers_of(self, reqs: list[Any]) -> list[int]:
+            self._recent.clear()
+            return []
         try:
-            return self._every_qid(reqs)[0]
+            (numbers,) = self._every_qid(reqs)
         except AttributeError:
-            return [self.qid(req) for req in reqs]
+            numbers = [self.qid(req) for req in reqs]
+        self._recent.appendleft((list(reqs), numbers))
+        return numbers
 
     def qid(self, req: Any) -> int:
         number: int | None = getattr(req, self._on_request, None)
