@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from specdiff.recorders import journal
 from specdiff.recorders.capture import step_probes
@@ -22,9 +24,10 @@ from specdiff.recorders.capture.probe import (
     unhooked,
     wrap,
 )
+from specdiff.recorders.capture.reading import Access
 from specdiff.recorders.capture.recorder import Recorder
 from specdiff.recorders.run import Stats, run_from_json, stats_from_json
-from specdiff.recorders.schema import Kind
+from specdiff.recorders.schema import NONE32, NONE64, Kind
 from specdiff.recorders.wire import unpack_event
 from strategies import RUN
 
@@ -104,6 +107,24 @@ def test_pending_event_comes_before_the_next_one(recorder: Recorder, tmp_path: P
     recorder.emit_later(lambda: recorder.emit(Kind.ABORT, (3, 0)))
     recorder.close()
     assert events(tmp_path / "j") == [(Kind.ABORT, 1), (Kind.ARRIVE, 2), (Kind.ABORT, 3)]
+
+
+def test_what_is_no_int_is_absent(recorder: Recorder, tmp_path: Path) -> None:
+    recorder.emit(Kind.FILTER, (0, 1, None, True, object(), 0), ([],))
+    recorder.close()
+    (record,) = (one for one in journal.scan(tmp_path / "j").records if one.type < 100)
+    found = unpack_event(Kind.FILTER, record.payload)
+    assert found.fields.tolist() == [0, 1, NONE64, 1, NONE64, 0]
+
+
+def test_counter_that_a_request_lacks_is_absent_and_the_others_are_read() -> None:
+    whole, lacking = Thing(), Thing()
+    vars(whole).update(kv_committed_len=5, kv_allocated_len=8, spec_verify_ct=2)
+    vars(lacking).update(kv_committed_len=6)
+    access = Access.choose(whole)
+    assert [*access.lengths([whole, whole])] == [[5, 5], [8, 8]]
+    assert [*access.lengths([whole, lacking])] == [[5, 6], [8, NONE32]]
+    assert [*access.after_result([lacking])] == [[6], [NONE32], [NONE32]]
 
 
 # -- the wrapper
@@ -194,6 +215,25 @@ def test_copies_and_other_recorders_objects_are_new() -> None:
     other = Thing()
     other.__dict__.update(batch.__dict__)
     assert one.batch(other) == 1
+
+
+@given(st.lists(st.lists(st.integers(0, 3), unique=True), max_size=8))
+def test_requests_keep_their_numbers_whichever_batches_take_turns(batches: list[list[int]]) -> None:
+    numbers = Numbering(lambda n, _: None)
+    reqs = [Thing() for _ in range(4)]
+    known = [numbers.qid(req) for req in reqs]
+    merged: list[Any] = []  # sglang extends a batch's list in place
+    for batch in batches:
+        merged += [reqs[i] for i in batch]
+        assert numbers.qids([reqs[i] for i in batch]) == [known[i] for i in batch]
+        assert numbers.qids(merged) == [known[reqs.index(req)] for req in merged]
+
+
+def test_idle_server_keeps_no_request_alive() -> None:
+    numbers = Numbering(lambda n, _: None)
+    numbers.qids([Thing()]), numbers.qids([Thing(), Thing()])
+    numbers.qids([])
+    assert not numbers.live
 
 
 def test_results_answer_their_launch_in_any_order() -> None:

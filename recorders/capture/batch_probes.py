@@ -6,7 +6,7 @@ from typing import Any
 
 from ..schema import Kind
 from .probe import Probe
-from .reading import device_sum, drafts_of, int64, is_spec_v2
+from .reading import device_sum, draft_steps, draft_tokens, is_spec_v2
 from .recorder import Recorder
 
 
@@ -39,11 +39,10 @@ def _emit_extend(recorder: Recorder, batch: Any, seq_lens: list[int], follows: l
         seq_lens,
         [a - b for a, b in zip(seq_lens, batch.prefix_lens, strict=True)],
         follows,
-        read.committed.of_all(reqs),
-        read.allocated.of_all(reqs),
+        *read.lengths(reqs),
         [len(req.output_ids) for req in reqs],
     )
-    values = (recorder.numbers.batch(batch), int64(batch.seq_lens_sum), len(reqs))
+    values = (recorder.numbers.batch(batch), batch.seq_lens_sum, len(reqs))
     recorder.emit(Kind.EXTEND, values, columns)
 
 
@@ -57,39 +56,33 @@ def _prepare_before(recorder: Recorder, self: Any, *_: Any, **__: Any) -> Any:
     if not self.reqs or not is_spec_v2(self):
         return None
     reqs = list(self.reqs)
-    read = recorder.access(reqs[0])
-    before = read.committed.of_all(reqs), read.allocated.of_all(reqs)
-    return self, reqs, int64(self.seq_lens_sum), before
+    return self, reqs, self.seq_lens_sum, recorder.access(reqs[0]).lengths(reqs)
 
 
 def _prepare_after(recorder: Recorder, note: Any, _: None) -> None:
     if note is None:
         return
     batch, reqs, sum_before, (committed, allocated) = note
-    read = recorder.access(reqs[0])
-    number, after = recorder.numbers.batch(batch), read.committed.of_all(reqs)
+    committed_after, allocated_after = recorder.access(reqs[0]).lengths(reqs)
+    qids, number = recorder.numbers.qids(reqs), recorder.numbers.batch(batch)
     if recorder.seeding.wanted:
-        recorder.seeding.prepared(number, reqs, committed, after)
-    columns = (
-        recorder.numbers.qids(reqs),
-        committed,
-        after,
-        allocated,
-        read.allocated.of_all(reqs),
-    )
+        recorder.seeding.prepared(number, reqs, committed, committed_after)
+    columns = (qids, committed, committed_after, allocated, allocated_after)
+    worker = getattr(recorder.scheduler, "draft_worker", None)
     values = (
         number,
         sum_before,
-        int64(batch.seq_lens_sum),
+        batch.seq_lens_sum,
         device_sum(batch),
-        *drafts_of(recorder.scheduler),
+        draft_steps(worker),
+        draft_tokens(worker),
         len(reqs),
     )
     recorder.emit(Kind.PREPARE, values, columns)
 
 
 def _filter_before(recorder: Recorder, self: Any, *_: Any, **__: Any) -> Any:
-    return self, len(self.reqs), int64(self.seq_lens_sum)
+    return self, len(self.reqs), self.seq_lens_sum
 
 
 def _filter_after(recorder: Recorder, note: Any, _: None) -> None:
@@ -101,7 +94,7 @@ def _filter_after(recorder: Recorder, note: Any, _: None) -> None:
         recorder.numbers.batch(batch),
         size_before,
         sum_before,
-        int64(batch.seq_lens_sum),
+        batch.seq_lens_sum,
         device_sum(batch) if reqs else 0,
         len(reqs),
     )
@@ -109,7 +102,7 @@ def _filter_after(recorder: Recorder, note: Any, _: None) -> None:
 
 
 def _merge_before(recorder: Recorder, self: Any, other: Any, *_: Any, **__: Any) -> Any:
-    return self, other, int64(self.seq_lens_sum), int64(other.seq_lens_sum)
+    return self, other, self.seq_lens_sum, other.seq_lens_sum
 
 
 def _merge_after(recorder: Recorder, note: Any, _: None) -> None:
@@ -120,7 +113,7 @@ def _merge_after(recorder: Recorder, note: Any, _: None) -> None:
         recorder.numbers.batch(other),
         sum_before,
         other_sum,
-        int64(batch.seq_lens_sum),
+        batch.seq_lens_sum,
         device_sum(batch),
         len(reqs),
     )

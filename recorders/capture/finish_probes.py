@@ -226,7 +226,7 @@ def _pack(
         values += (collected.rows if collected.state == 1 else NONE64, rows.rows if rows else 0)
         values += (collected.kept_from if rows else NONE64,)
         blob += pack_topk(rows)
-    return recorder.pack(Kind.FINISH, *stamp, values, (), blob)
+    return recorder.pack(Kind.FINISH, stamp, values, (), blob)
 
 
 def _narrowed(recorder: Recorder, collected: Collected) -> TopkRows | None:

@@ -10,8 +10,8 @@ from typing import Any
 
 from .reading import every
 
-_TAG = "_specdiff"  # on batches and results: (whose numbering, id of the object, number)
 _SESSION = "_specdiff_session"  # on streaming sessions: (whose numbering, number)
+_RECENT = 4  # batches whose numbers are remembered: who runs, who was extended, and both merged take turns
 _UNTAGGABLE = 16  # how many batches that take no attributes are remembered
 _serials = itertools.count(1)
 
@@ -25,8 +25,9 @@ class Numbering:
         self._announce, self._late = announce, late
         self._serial = next(_serials)
         self._on_request = f"_specdiff_qid{self._serial}"
-        self._every_qid = every(self._on_request)
-        self._last: tuple[list[Any], list[int]] = ([], [])
+        self._tag = f"_specdiff{self._serial}"  # on batches and results: (id of the object, number)
+        self._every_qid = every(f"one.{self._on_request}")
+        self._recent: deque[tuple[list[Any], list[int]]] = deque(maxlen=_RECENT)
         self._requests = self._batches = self._launches = self._sessions = 0
         self._untaggable: deque[tuple[Any, int]] = deque(maxlen=_UNTAGGABLE)
         self._unanswered: deque[int] = deque()
@@ -35,15 +36,17 @@ class Numbering:
 
     def qids(self, reqs: list[Any]) -> list[int]:
         """The numbers of request objects, in their order; not to be changed, the list is given out again."""
-        known, numbers = self._last
-        if (
-            known != reqs
-        ):  # most steps are about the same requests, and objects that are the same are compared at once
-            try:
-                numbers = self._every_qid(reqs)
-            except AttributeError:
-                numbers = [self.qid(req) for req in reqs]
-            self._last = list(reqs), numbers
+        for known, numbers in self._recent:  # objects that are the same are compared at once
+            if known == reqs:
+                return numbers
+        if not reqs:  # an idle server is not to keep requests alive
+            self._recent.clear()
+            return []
+        try:
+            (numbers,) = self._every_qid(reqs)
+        except AttributeError:
+            numbers = [self.qid(req) for req in reqs]
+        self._recent.appendleft((list(reqs), numbers))
         return numbers
 
     def qid(self, req: Any) -> int:
@@ -64,11 +67,13 @@ class Numbering:
         return number
 
     def batch(self, batch: Any) -> int:
-        number = self._tag_of(batch)
-        if number is None:
-            number, self._batches = self._batches, self._batches + 1
-            if not self._tag(batch, number):
-                self._untaggable.append((batch, number))
+        number = self._number_on(batch)
+        return self._meet_batch(batch) if number is None else number
+
+    def _meet_batch(self, batch: Any) -> int:
+        number, self._batches = self._batches, self._batches + 1
+        if not self._leave_on(batch, number):
+            self._untaggable.append((batch, number))
         return number
 
     def session(self, session: Any) -> int:
@@ -82,14 +87,14 @@ class Numbering:
     def launch(self, result: Any, answerable: bool) -> int:
         """Number a launch by the result object that will answer it; an idle one is never answered."""
         number, self._launches = self._launches, self._launches + 1
-        self._tag(result, number)
+        self._leave_on(result, number)
         if answerable:
             self._unanswered.append(number)
         return number
 
-    def under_way(self, answered: int) -> list[int]:
-        """Launches behind this one (NONE64: behind one that nobody numbered) that are not answered."""
-        return [launch for launch in self._unanswered if launch > answered]
+    def under_way(self, answered: int | None) -> list[int]:
+        """Launches behind this one (None: behind one that nobody numbered) that are not answered."""
+        return [one for one in self._unanswered if answered is None or one > answered]
 
     def lose(self, launch: int) -> None:
         """The launch is not in the journal, so no result may refer to it."""
@@ -97,7 +102,7 @@ class Numbering:
 
     def answered(self, result: Any) -> int | None:
         """The launch that this result answers: by its tag, else the oldest one waiting; None where that is lost."""
-        number = self._tag_of(result)
+        number = self._number_on(result)
         if number is not None:
             self._late = False  # results come in the order of their launches: those from before us are through
         elif self._unanswered and not self._late:
@@ -111,16 +116,19 @@ class Numbering:
             return None
         return number
 
-    def _tag_of(self, thing: Any) -> int | None:
-        tag = getattr(thing, _TAG, None)
-        if tag is not None and tag[:2] == (self._serial, id(thing)):
-            number: int = tag[2]
+    def _number_on(self, thing: Any) -> int | None:
+        tag = getattr(thing, self._tag, None)
+        if tag is not None and tag[0] == id(thing):  # a copy brings the tag of the other along
+            number: int = tag[1]
             return number
+        return self._remembered(thing)
+
+    def _remembered(self, thing: Any) -> int | None:
         return next((number for kept, number in self._untaggable if kept is thing), None)
 
-    def _tag(self, thing: Any, number: int) -> bool:
+    def _leave_on(self, thing: Any, number: int) -> bool:
         try:
-            setattr(thing, _TAG, (self._serial, id(thing), number))
+            setattr(thing, self._tag, (id(thing), number))
         except (AttributeError, TypeError):
             return False
         return True

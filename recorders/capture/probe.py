@@ -12,6 +12,8 @@ from .recorder import Recorder
 
 MARK = "__specdiff_probe__"  # on every wrapper: the role it serves
 
+_FAILED = object()  # the note of what raised
+
 Before = Callable[..., Any]  # (recorder, *args, **kwargs of the hooked function) -> note
 After = Callable[[Recorder, Any, Any], None]  # (recorder, note, returned)
 
@@ -57,20 +59,19 @@ def wrap(
             return original(*args, **kwargs)
         began = now()
         try:
-            note, failed = before(recorder, *args, **kwargs), False
+            note = before(recorder, *args, **kwargs)
         except Exception as error:  # noqa: BLE001 (whatever it is, the server must not see it)
             recorder.lost(error)
-            note, failed = None, True
-        recorder.overhead.spent += now() - began
+            note = _FAILED
+        spent = now() - began
         returned = original(*args, **kwargs)
-        if failed or after is nothing_after:
-            return returned
         began = now()
-        try:
-            after(recorder, note, returned)
-        except Exception as error:  # noqa: BLE001
-            recorder.lost(error)
-        recorder.overhead.spent += now() - began
+        if note is not _FAILED:
+            try:
+                after(recorder, note, returned)
+            except Exception as error:  # noqa: BLE001
+                recorder.lost(error)
+        recorder.overhead.spent += spent + now() - began
         return returned
 
     setattr(hooked, MARK, role)

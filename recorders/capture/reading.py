@@ -24,16 +24,20 @@ _MODES = {"EXTEND": Mode.EXTEND, "DECODE": Mode.DECODE, "MIXED": Mode.MIXED, "ID
 
 @dataclass(frozen=True, slots=True)
 class Counter:
-    """One counter of a request: `fast` reads those of a whole batch and may raise AttributeError, `of` then says NONE32."""
+    """One number of a request: `of` reads it. `written` is the same in code over `one`, but may raise AttributeError."""
 
     of: Callable[[Any], int]
-    fast: Callable[[Sequence[Any]], list[int]]
+    written: str
 
-    def of_all(self, reqs: Sequence[Any]) -> list[int]:
-        try:
-            return self.fast(reqs)
-        except AttributeError:
-            return list(map(self.of, reqs))
+
+Columns = Callable[[Sequence[Any]], Sequence[list[int]]]  # of requests: a list per counter
+
+# `finished()` says the same in every release: `finished_reason is not None`.
+_RETRACTED = Counter(lambda one: int(one.is_retracted), "one.is_retracted")
+_FINISHED = Counter(
+    lambda one: int(one.finished_reason is not None), "one.finished_reason is not None"
+)
+_OUTPUT_LEN = Counter(lambda one: len(one.output_ids), "len(one.output_ids)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +47,24 @@ class Access:
     committed: Counter
     allocated: Counter
     accepted: Counter
-    verify_ct: Counter
     histogram: Callable[[Any], Sequence[int] | None]  # steps by number of accepted drafts
+    lengths: Columns  # committed, allocated
+    before_result: Columns  # retracted, finished, committed, output length
+    after_result: Columns  # committed, verify count, accepted
 
     @classmethod
     def choose(cls, req: Any) -> Access:
         """By what a request has: on `Req` itself, else on its `kv` (allocated from 0.5.16, committed from 0.5.19)."""
+        committed, allocated = _length(req, "kv_committed_len"), _length(req, "kv_allocated_len")
+        accepted = _direct(next((name for name in _ACCEPTED if hasattr(req, name)), ""))
         return cls(
-            committed=_length(req, "kv_committed_len"),
-            allocated=_length(req, "kv_allocated_len"),
-            accepted=_direct(next((name for name in _ACCEPTED if hasattr(req, name)), "")),
-            verify_ct=_direct("spec_verify_ct"),
+            committed=committed,
+            allocated=allocated,
+            accepted=accepted,
             histogram=_first(_HISTOGRAMS),
+            lengths=_together(committed, allocated),
+            before_result=_together(_RETRACTED, _FINISHED, committed, _OUTPUT_LEN),
+            after_result=_together(committed, _direct("spec_verify_ct"), accepted),
         )
 
 
@@ -66,7 +76,7 @@ def _length(req: Any, name: str) -> Counter:
         value: int = getattr(getattr(req, "kv", None), name, NONE32)
         return value
 
-    return Counter(on_kv, every(f"kv.{name}"))
+    return Counter(on_kv, f"one.kv.{name}")
 
 
 def _first(names: Iterable[str]) -> Callable[[Any], Any]:
@@ -80,24 +90,36 @@ def _first(names: Iterable[str]) -> Callable[[Any], Any]:
 
 def _direct(name: str) -> Counter:
     if not name:
-        return Counter(lambda req: NONE32, lambda reqs: [NONE32] * len(reqs))
+        return Counter(lambda req: NONE32, str(NONE32))
 
     def on_req(req: Any) -> int:
         value: int = getattr(req, name, NONE32)
         return value
 
-    return Counter(on_req, every(name))
+    return Counter(on_req, f"one.{name}")
 
 
-def every(path: str) -> Callable[[Iterable[Any]], list[Any]]:
-    """A function that reads an attribute, or one of an attribute, of each: `[one.path for one in them]`.
+def _together(*counters: Counter) -> Columns:
+    fast = every(*(counter.written for counter in counters))
+
+    def read(reqs: Sequence[Any]) -> Sequence[list[int]]:
+        try:
+            return fast(reqs)
+        except AttributeError:
+            return [list(map(counter.of, reqs)) for counter in counters]
+
+    return read
+
+
+def every(*written: str) -> Callable[[Iterable[Any]], Sequence[list[Any]]]:
+    """A function that evaluates, of each, each of these expressions over `one`: `([one.a for one in them], ...)`.
 
     Compiled, because the interpreter reads an attribute whose name stands in the code twice as fast as any other way, and a
-    step asks a thousand times.
+    step asks a thousand times. A pass for each: one pass for all is no faster, as what takes time is to get the memory of many
+    requests into the caches, and in short loops the processor asks for that of the next request ahead.
     """
-    if not all(name.isidentifier() for name in path.split(".")):
-        raise ValueError(f"{path!r} is no attribute")
-    read: Callable[[Iterable[Any]], list[Any]] = eval(f"lambda them: [one.{path} for one in them]")
+    columns = "".join(f"[{expression} for one in them], " for expression in written)
+    read: Callable[[Iterable[Any]], Sequence[list[Any]]] = eval(f"lambda them: ({columns})")
     return read
 
 
@@ -106,20 +128,21 @@ def int64(value: Any) -> int:
     return int(value) if isinstance(value, int) else NONE64
 
 
-def drafts_of(scheduler: Any) -> tuple[int, int]:
-    """The draft steps and tokens of the worker as it is now: an adaptive one changes them while it runs."""
-    worker = getattr(scheduler, "draft_worker", None)
-    return (
-        int64(getattr(worker, "speculative_num_steps", None)),
-        int64(getattr(worker, "speculative_num_draft_tokens", None)),
-    )
+def draft_tokens(worker: Any) -> Any:
+    """Of a draft worker as it is now: an adaptive one changes them while it runs."""
+    return getattr(worker, "speculative_num_draft_tokens", None)
 
 
-def batch_accepted(result: Any) -> int:
+def draft_steps(worker: Any) -> Any:
+    """As `draft_tokens`."""
+    return getattr(worker, "speculative_num_steps", None)
+
+
+def batch_accepted(result: Any) -> Any:
     for name in _BATCH_ACCEPTED:
         if hasattr(result, name):
-            return int64(getattr(result, name))
-    return NONE64
+            return getattr(result, name)
+    return None
 
 
 def mode_of(batch: Any) -> Mode:
@@ -140,7 +163,7 @@ def is_spec_v2(batch: Any) -> bool:
 def device_sum(batch: Any) -> int:
     """sum(batch.seq_lens) where that is on the CPU; on a GPU asking would be a synchronisation."""
     seq_lens: Any = getattr(batch, "seq_lens", None)
-    return sum(seq_lens.tolist()) if on_cpu(seq_lens) else NONE64
+    return sum(seq_lens.tolist()) if seq_lens is not None and seq_lens.is_cpu else NONE64
 
 
 def on_cpu(tensor: Any) -> bool:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import time
 import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from time import monotonic_ns as now
 from typing import Any
 
 from ..journal import Type, frame
@@ -20,7 +20,7 @@ from .choice import EVERYTHING, Choice, Veil
 from .numbering import Numbering
 from .online import breach
 from .overhead import Overhead
-from .reading import Access
+from .reading import Access, int64
 from .request import describe
 from .seeding import Seeding
 from .writer import JournalWriter
@@ -91,36 +91,40 @@ class Recorder:
     def emit(
         self,
         kind: Kind,
-        values: Sequence[int],
+        values: Sequence[Any],
         columns: Sequence[Sequence[int]] = (),
         tokens: Sequence[int] = (),
     ) -> bool:
         """Queue one event; False where it had to be dropped, which is counted.
 
-        It is packed on the writer's thread, so nothing that is given may change any more.
+        It is packed on the writer's thread, so nothing that is given may change any more. Of the `values`, what is no int
+        (None, a tensor we must not synchronise on) is absent.
         """
         if self._before_next is not None:
             self.flush()
-        stamp = self.stamp()
-        payload = partial(self.pack, kind, *stamp, values, columns, tokens)
+        stamp = now(), getattr(self._scheduler(), "forward_ct", 0)
+        payload = partial(self.pack, kind, stamp, values, columns, tokens)
         size = _INT_BYTES * (len(tokens) + (len(columns) * values[-1] if columns else 0))
-        return self.queue(kind, payload, size, stamp)
+        if self._gap or not self.writer.offer(kind, payload, size, stamp):
+            return self._queue_at_gap(kind, payload, size, stamp)
+        self.events += 1  # as `queue` does; written out, this runs a dozen times a step
+        return True
 
     def pack(
         self,
         kind: Kind,
-        time_ns: int,
-        iteration: int,
-        values: Sequence[int],
+        stamp: tuple[int, int],
+        values: Sequence[Any],
         columns: Sequence[Sequence[int]],
         rest: Sequence[int] | bytes,
     ) -> bytes:
         """`pack_event`, on the writer's thread, of what is to be written of an event."""
+        values = [one if type(one) is int else int64(one) for one in values]
         if self._watches and self.breach is None:
             self.breach = breach(kind, values, columns)
         if self._veil is not None and rest and not isinstance(rest, bytes):
             rest = self._veil(rest)
-        return pack_event(kind, time_ns, iteration, values, columns, rest)
+        return pack_event(kind, *stamp, values, columns, rest)
 
     def emit_later(self, pending: Callable[[], object]) -> None:
         """`pending` emits one event; it is called before the next event, at the latest."""
@@ -139,12 +143,20 @@ class Recorder:
         self, kind: Kind, payload: Callable[[], bytes], size: int, stamp: tuple[int, int]
     ) -> bool:
         """`size`: bytes that `payload` keeps in memory until it is packed."""
+        if self._gap or not self.writer.offer(kind, payload, size, stamp):
+            return self._queue_at_gap(kind, payload, size, stamp)
+        self.events += 1
+        return True
+
+    def _queue_at_gap(
+        self, kind: Kind, payload: Callable[[], bytes], size: int, stamp: tuple[int, int]
+    ) -> bool:
+        """Where something is missing before this event, or there is no room for it."""
         if self._is_dropping(stamp) or not self.writer.has_room(size):
             self._dropping = self._dropping or stamp
             self._drop()
             return False
-        if self._gap:
-            self._mark_gap(stamp)
+        self._mark_gap(stamp)
         self.events += 1
         self.writer.put(kind, payload, size, stamp)
         return True
@@ -180,7 +192,7 @@ class Recorder:
 
     def stamp(self) -> tuple[int, int]:
         """(time_ns, iteration) now."""
-        return time.monotonic_ns(), getattr(self._scheduler(), "forward_ct", 0)
+        return now(), getattr(self._scheduler(), "forward_ct", 0)
 
     def access(self, req: Any) -> Access:
         if self._access is None:

@@ -53,9 +53,12 @@ class Seeding:
             self._launched = made._replace(launch=launch)
 
     def processed(
-        self, recorder: Recorder, answered: int, cut: Mapping[int, int] = MappingProxyType({})
+        self,
+        recorder: Recorder,
+        answered: int | None,
+        cut: Mapping[int, int] = MappingProxyType({}),
     ) -> None:
-        """A result has been: of this launch, or (NONE64) of one before recording began. `cut`: by request, how much of its
+        """A result has been: of this launch, or (None) of one before recording began. `cut`: by request, how much of its
         accepted run a grammar has cut; the device's length has it, and the request ends here."""
         made, behind = self._launched, recorder.numbers.under_way(answered)
         if made is None:
@@ -69,7 +72,7 @@ class Seeding:
         self.wanted, self._launched = False, None
         reqs = made.reqs
         qids = recorder.numbers.qids(reqs)
-        committed = recorder.access(reqs[0]).committed.of_all(reqs)
+        committed = recorder.access(reqs[0]).lengths(reqs)[0]
         rows = []
         for qid, req, length, claim in zip(qids, reqs, committed, made.claims, strict=True):
             ended = req.finished_reason is not None  # its own length may be gone with its KV

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..schema import NONE32, NONE64, Kind, Mode
 from ..wire import ROW_WIDTH
 from .describe import with_capturers
 from .probe import Probe
-from .reading import batch_accepted, drafts_of, int64, mode_of, on_cpu
+from .reading import batch_accepted, draft_tokens, mode_of, on_cpu
 from .recorder import Recorder
 
 _ANSWERED = (Mode.EXTEND, Mode.DECODE, Mode.MIXED)
+_EXTENDING = (Mode.EXTEND, Mode.MIXED)
 
 
 def _launch_before(recorder: Recorder, self: Any, batch: Any, *_: Any, **__: Any) -> Any:
     try:
-        qids = recorder.numbers.qids(batch.reqs)
-        return batch, mode_of(batch), int64(batch.seq_lens_sum), qids
+        return batch, mode_of(batch), batch.seq_lens_sum, recorder.numbers.qids(batch.reqs)
     except Exception as error:  # noqa: BLE001 (its result must still be told from the others')
         recorder.lost(error)
         return None
@@ -46,7 +46,7 @@ def _emit_launch(recorder: Recorder, launch: int, note: Any) -> bool:
         launch,
         mode,
         sum_entry,
-        int64(batch.seq_lens_sum),
+        batch.seq_lens_sum,
         int(getattr(batch, "seq_lens_cpu", None) is None),
         len(qids),
     )
@@ -58,31 +58,31 @@ def _emit_launch(recorder: Recorder, launch: int, note: Any) -> bool:
 
 def _resolve_before(recorder: Recorder, self: Any, result: Any, batch: Any, **_: Any) -> Any:
     recorder.resolved = True
-    worker_stride = drafts_of(recorder.scheduler)[1]
     reqs = list(batch.reqs)
-    return result, batch, reqs, worker_stride, State.of(recorder, reqs)
+    worker_stride = draft_tokens(getattr(recorder.scheduler, "draft_worker", None))
+    return result, batch, reqs, worker_stride, _state(recorder, reqs)
 
 
 def _resolve_after(recorder: Recorder, note: Any, returned: Any) -> None:
     result, batch, reqs, worker_stride, state = note
     tokens = _tokens(result)
-    launch = _answered(recorder, result)
+    launch = recorder.numbers.answered(result)
     values = (
         launch,
         mode_of(batch),
-        int64(getattr(result, "speculative_num_draft_tokens", None)),
+        getattr(result, "speculative_num_draft_tokens", None),
         worker_stride,
-        int64(getattr(result, "num_non_draft_tokens_per_req", None)),
+        getattr(result, "num_non_draft_tokens_per_req", None),
         batch_accepted(result),
         len(tokens),
         len(reqs),
     )
     emitted = list(map(len, returned))
     accepted = result.accept_lens.tolist()
-    columns = state.columns(recorder, reqs, accepted, emitted, grammars_done(recorder, reqs))
+    columns = _columns(recorder, reqs, state, accepted, emitted, grammars_done(recorder, reqs))
     recorder.emit(Kind.RESULT, values, columns, tokens)
     if recorder.seeding.wanted:
-        runs = zip(state.qids, accepted, emitted, strict=True)
+        runs = zip(state[0], accepted, emitted, strict=True)
         cut = {qid: had - got for qid, had, got in runs if had > got}
         recorder.seeding.processed(recorder, launch, cut)
     recorder.step()
@@ -94,80 +94,67 @@ def _resolve_after(recorder: Recorder, note: Any, returned: Any) -> None:
 def _process_before(recorder: Recorder, self: Any, batch: Any, result: Any, **_: Any) -> Any:
     recorder.resolved = False
     recorder.finished_at.clear()
-    if not batch.reqs or mode_of(batch) not in (Mode.EXTEND, Mode.MIXED):
+    if not batch.reqs or mode_of(batch) not in _EXTENDING:
         return None
     reqs = list(batch.reqs)
-    return batch, reqs, result, State.of(recorder, reqs), grammars_done(recorder, reqs)
+    return batch, reqs, result, _state(recorder, reqs), grammars_done(recorder, reqs)
 
 
 def _process_after(recorder: Recorder, note: Any, _: None) -> None:
-    _extend_result(recorder, note)
+    if note is not None and not recorder.resolved:
+        _extend_result(recorder, *note)
     recorder.writer.commit()
 
 
-def _extend_result(recorder: Recorder, note: Any) -> None:
-    if note is None or recorder.resolved:
-        return
-    batch, reqs, result, state, grammars = note
+def _extend_result(
+    recorder: Recorder, batch: Any, reqs: list[Any], result: Any, state: Any, grammars: list[int]
+) -> None:
     recorder.flush()  # a finish of this result has then left its mark in `finished_at`
     absent = [NONE32] * len(reqs)
     tokens = _tokens(result)
-    launch = _answered(recorder, result)
+    launch = recorder.numbers.answered(result)
     values = (launch, mode_of(batch), *(NONE64,) * 4, len(tokens), len(reqs))
-    columns = state.columns(recorder, reqs, absent, absent, grammars)
+    columns = _columns(recorder, reqs, state, absent, absent, grammars)
     recorder.emit(Kind.RESULT, values, columns, tokens)
     if recorder.seeding.wanted:
         recorder.seeding.processed(recorder, launch)
 
 
-class State(NamedTuple):
+def _state(recorder: Recorder, reqs: list[Any]) -> Any:
     """The requests of a result when it begins to be processed, a list per column."""
+    qids = recorder.numbers.qids(reqs)
+    return qids, *(recorder.access(reqs[0]).before_result(reqs) if reqs else ([],) * 4)
 
-    qids: list[int]
-    retracted: list[int]
-    finished: list[int]
-    committed: list[int]
-    output_lens: list[int]
 
-    @classmethod
-    def of(cls, recorder: Recorder, reqs: list[Any]) -> State:
-        """`finished()` says the same in every release: `finished_reason is not None`."""
-        return cls(
-            recorder.numbers.qids(reqs),
-            [one.is_retracted for one in reqs],
-            [one.finished_reason is not None for one in reqs],
-            recorder.access(reqs[0]).committed.of_all(reqs) if reqs else [],
-            [len(one.output_ids) for one in reqs],
-        )
-
-    def columns(
-        self,
-        recorder: Recorder,
-        reqs: list[Any],
-        accept: list[int],
-        emitted: list[int],
-        grammars: list[int],
-    ) -> Sequence[list[int]]:
-        """As `schema.ResultRows`, with what the requests hold now."""
-        if not reqs:
-            return [[]] * ROW_WIDTH[Kind.RESULT]
-        read, at_finish = recorder.access(reqs[0]), recorder.finished_at
-        committed = read.committed.of_all(reqs)
-        if at_finish:  # a release may have reset the request since
-            committed = [at_finish.get(*pair) for pair in zip(self.qids, committed, strict=True)]
-        return (
-            self.qids,
-            accept,
-            emitted,
-            self.retracted,
-            self.finished,
-            self.committed,
-            committed,
-            self.output_lens,
-            read.verify_ct.of_all(reqs),
-            read.accepted.of_all(reqs),
-            grammars,
-        )
+def _columns(
+    recorder: Recorder,
+    reqs: list[Any],
+    state: Any,
+    accept: list[int],
+    emitted: list[int],
+    grammars: list[int],
+) -> Sequence[list[int]]:
+    """As `schema.ResultRows`, with what the requests hold now."""
+    if not reqs:
+        return [[]] * ROW_WIDTH[Kind.RESULT]
+    qids, retracted, finished, committed_before, output_lens = state
+    committed, verify_ct, accepted = recorder.access(reqs[0]).after_result(reqs)
+    at_finish = recorder.finished_at
+    if at_finish:  # a release may have reset the request since
+        committed = [at_finish.get(*pair) for pair in zip(qids, committed, strict=True)]
+    return (
+        qids,
+        accept,
+        emitted,
+        retracted,
+        finished,
+        committed_before,
+        committed,
+        output_lens,
+        verify_ct,
+        accepted,
+        grammars,
+    )
 
 
 def grammars_done(recorder: Recorder, reqs: list[Any]) -> list[int]:
@@ -175,11 +162,6 @@ def grammars_done(recorder: Recorder, reqs: list[Any]) -> list[int]:
     if not recorder.grammars:
         return [NONE32] * len(reqs)
     return [NONE32 if one.grammar is None else int(one.grammar.is_terminated()) for one in reqs]
-
-
-def _answered(recorder: Recorder, result: Any) -> int:
-    launch = recorder.numbers.answered(result)
-    return NONE64 if launch is None else launch
 
 
 def _tokens(result: Any) -> list[int]:

@@ -116,6 +116,19 @@ class JournalWriter:
         self._full = True
         return False
 
+    def offer(self, type: Kind, payload: Payload, size: int, stamp: Stamp) -> bool:
+        """`put`, where there is room; written out, as every event comes through here."""
+        size += _RECORD_BYTES
+        bytes_in, queue = self._bytes_in + size, self._queue
+        if bytes_in - self._bytes_out > self._max_bytes or self.stopped:
+            self._full = True
+            return False
+        self._bytes_in = bytes_in
+        if not queue:
+            self._since = time.monotonic()
+        queue.append((type, payload, size, stamp))
+        return True
+
     def put(
         self,
         type: Kind | journal.Type,
