@@ -27,9 +27,10 @@ from children import SPECDIFF, rig, specdiff
 from specdiff.recorders import hdf5
 from specdiff.replay import spec
 from specdiff.replay.verdict import Verdict, replay
+from test_record_server import free_port
 
 ON_S, OFF_S = 25.0, 10.0
-PORT = 29_431
+PORT = free_port()
 REQUESTS = 3000  # of one client; the next one begins where it has ended
 GROWTH_MB = 16.0  # a Python heap breathes by some MB
 
@@ -39,6 +40,7 @@ class Found:
     recordings: int = 0
     steps: int = 0
     values: int = 0
+    under_way: int = 0  # requests whose books begin where their recording does
     dropped: int = 0
     p50_us: float = 0.0
     p99_us: float = 0.0
@@ -93,7 +95,8 @@ def _soak(release: str, folder: Path, minutes: float) -> bool:
     half = len(memory) // 2
     growth = statistics.median(memory[half:]) - statistics.median(memory[1 : max(half, 2)])
     print(
-        f"{release}: {found.recordings} recordings, {found.steps} steps, {found.values} values equal to the release's, "
+        f"{release}: {found.recordings} recordings that begin among {found.under_way} requests under way, {found.steps} steps, "
+        f"{found.values} values equal to the release's, "
         f"{found.dropped} dropped, a step {found.p50_us:.0f} us p50 {found.p99_us:.0f} p99; "
         f"memory {memory[0]:.0f} MB, then {', '.join(f'{one:.0f}' for one in memory[1:])}"
     )
@@ -150,6 +153,7 @@ def _add(found: Found, path: Path) -> None:
     assert result.verdict is Verdict.SAME, result
     assert recording.stats is not None and recording.stats.exceptions == 0
     found.recordings += 1
+    found.under_way += int(recording.seed_rows.begins.sum())
     found.steps += recording.stats.steps_measured
     found.values += sum(one.num_compared for one in result.quantities)
     found.dropped += recording.stats.dropped
