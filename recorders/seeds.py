@@ -10,6 +10,7 @@ A SEED is left out where it tells nothing new (each segment of a ring has one), 
 from __future__ import annotations
 
 from array import array
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -28,9 +29,7 @@ class Plan:
     left_out: set[int] = field(default_factory=set)
     ahead: dict[int, WireEvent] = field(default_factory=dict)  # the SEED that goes before it
     in_place: dict[int, WireEvent] = field(default_factory=dict)
-    hidden: dict[int, int] = field(
-        default_factory=dict
-    )  # of a GAP: how many results are counted to it
+    hidden: dict[int, int] = field(default_factory=dict)  # by GAP: results that are counted to it
 
     def events(self, place: int, event: WireEvent) -> Iterator[WireEvent]:
         """What stands in the recording for the event at this place."""
@@ -68,8 +67,9 @@ class _Walk:
     def _begin(self) -> None:
         self._begun: set[int] = set()  # requests whose books have
         self._prepares: dict[int, _Prepare] = {}  # by batch
-        self._launches: dict[int, _Prepare] = {}  # by launch
-        self._results: list[tuple[int, set[int]]] = []  # place, requests
+        self._launches: dict[int, _Prepare] = {}  # by launch, until its result
+        # The last ones, place and requests: between a prepare and the SEED behind it stands one, or an extend's besides.
+        self._results: deque[tuple[int, set[int]]] = deque(maxlen=8)
 
     def event(self, place: int, event: WireEvent) -> None:
         if event.kind is Kind.GAP:
@@ -84,6 +84,7 @@ class _Walk:
             if batch in self._prepares:
                 self._launches[launch] = self._prepares.pop(batch)
         elif event.kind is Kind.RESULT:
+            self._launches.pop(event.fields[0], None)
             self._results.append((place, _qids(event)))
         else:
             self._plan.left_out.add(place)

@@ -120,11 +120,20 @@ def _across_gaps(pair: tuple[Recording, Recording], shared: list[I64]) -> list[s
 
 
 def _touched(recording: Recording) -> list[tuple[int, int]]:
-    """From the step before each gap to the one behind it; a gap at an end reaches as far as there are steps."""
-    steps, most = recording.events.iteration, np.iinfo(np.int64).max
+    """From the step before each gap to the one behind it, or to the launch behind a seed: up to there results are left
+    out. A gap at an end reaches as far as there are steps."""
+    steps, most = recording.events.iteration, int(np.iinfo(np.int64).max)
+    gaps, seeds, launches = (
+        recording.event_of(kind) for kind in (Kind.GAP, Kind.SEED, Kind.LAUNCH)
+    )
+    reach = {int(at): int(at) + 1 for at in gaps}
+    for seed in seeds.tolist():
+        gap, launch = np.searchsorted(gaps, seed) - 1, np.searchsorted(launches, seed)
+        if gap >= 0 and launch < len(launches):
+            reach[int(gaps[gap])] = int(launches[launch])
     return [
-        (int(steps[at - 1]) if at else 0, int(steps[at + 1]) if at + 1 < len(steps) else int(most))
-        for at in recording.event_of(Kind.GAP).tolist()
+        (int(steps[at - 1]) if at else 0, int(steps[end]) if end < len(steps) else most)
+        for at, end in reach.items()
     ]
 
 

@@ -25,7 +25,7 @@ from specdiff.replay.agreement import Agreement, agree
 OWN = {"batch", "other", "launch", "session", "num_rows", "num_tokens", "ref", "time_ns"}
 OWN |= {"device_sum", "experts_stored", "indexer_stored"}
 OWN |= {"experts_stored_from", "indexer_stored_from"}
-NOT_SHARED = {"requests", "sents", "gaps"}
+NOT_SHARED = {"requests", "sents", "gaps", "seeds", "seed_rows"}
 SCHEMA = Path(__file__).parent.parent / "docs" / "replay.schema.json"
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,6 +24,7 @@ from specdiff.recorders.recording import Recording
 from specdiff.recorders.schema import Kind
 from specdiff.recorders.wire import pack_event, unpack_event
 from specdiff.replay import spec
+from specdiff.replay.agreement import agree
 from specdiff.replay.flat import flat
 from specdiff.replay.quantity import Quantity
 from test_capture_inject import INJECT
@@ -138,7 +140,7 @@ def _told(books: dict[Cell, int]) -> Counter[tuple[str, Quantity]]:
 
 @pytest.mark.live
 def test_a_ring_has_the_books_of_requests_that_are_older_than_it(tmp_path: Path) -> None:
-    run, *records = noted("0.5.23")
+    run, *records = noted("0.5.23", "grammar-random")
     first = journal.frame(*run)
     writer = JournalWriter(tmp_path / "ring", first, 1 << 30, lambda _: STATS, print, ring_s=RING_S)
     handed_over(records, writer, 3 * RING_S)
@@ -155,8 +157,19 @@ def test_a_ring_has_the_books_of_requests_that_are_older_than_it(tmp_path: Path)
 
 
 @pytest.mark.live
+def test_ranks_that_were_joined_at_different_steps_agree(tmp_path: Path) -> None:
+    """As if two ranks had seen the same: what a seed hides of one is not held against the other."""
+    records = noted("0.5.23", "grammar-random")
+    places = random.Random(2).sample(range(len(records) // 10, len(records) // 2), NUM_CUTS)
+    begun = [from_here_on(records, at, tmp_path) for at in [0, *sorted(places)]]
+    for one, other in pairwise(begun):
+        found = agree(one, other)
+        assert found.first is None and found.num_events > 200, found
+
+
+@pytest.mark.live
 def test_a_seed_that_tells_nothing_new_leaves_no_trace(tmp_path: Path) -> None:
-    records = noted("0.5.23")
+    records = noted("0.5.23", "grammar-random")
     assert sum(type == Kind.SEED for type, _ in records) > 20
     assert same_content(
         from_here_on(records, 0, tmp_path), from_here_on(records, 0, tmp_path, seeds=0)
