@@ -121,13 +121,25 @@ def _whole(recording: Recording) -> Iterator[tuple[str, str]]:
             f" (first: {stats.first_exception})" if stats.exceptions else ""
         )
         yield "recorder", f"{stats.dropped} events dropped, {errors}, {_cost(recording)}"
-    yield "whole", recording.damage or _up_to(recording)
+    yield "whole", recording.damage or _up_to(recording) + _gaps(recording)
 
 
 def _up_to(recording: Recording) -> str:
     if recording.stats is not None and recording.stats.closed:
         return "yes"
     return "up to its last write: the process was killed, or could not write on"
+
+
+def _gaps(recording: Recording) -> str:
+    gaps, begun = len(recording.gaps.dropped), int((recording.seed_rows.begins == 1).sum())
+    if not gaps:
+        return ""
+    says = f", but for {_counted(int(recording.gaps.dropped.sum()), 'event')} in {_counted(gaps, 'gap')}"
+    return says + (f"; behind them {_counted(begun, 'request')} were under way" if begun else "")
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _cost(recording: Recording) -> str:
