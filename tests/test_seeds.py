@@ -16,7 +16,8 @@ import pytest
 
 from children import VERSIONS, on_demand
 from journalled import same_content
-from specdiff.recorders import journal
+from specdiff.cli.main import run as run_specdiff
+from specdiff.recorders import hdf5, journal
 from specdiff.recorders.build import build
 from specdiff.recorders.capture.config import DIR
 from specdiff.recorders.capture.writer import JournalWriter
@@ -139,21 +140,24 @@ def _told(books: dict[Cell, int]) -> Counter[tuple[str, Quantity]]:
 
 
 @pytest.mark.live
-def test_a_ring_has_the_books_of_requests_that_are_older_than_it(tmp_path: Path) -> None:
+def test_a_ring_has_the_books_of_requests_that_are_older_than_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run, *records = noted("0.5.23", "grammar-random")
     first = journal.frame(*run)
     writer = JournalWriter(tmp_path / "ring", first, 1 << 30, lambda _: STATS, print, ring_s=RING_S)
     handed_over(records, writer, 3 * RING_S)
     writer.close()
     ring, paths = build(tmp_path / "ring"), ("observed", "sglang==0.5.23")
-    books, whole = (
-        ledgers(ring, *paths),
-        ledgers(from_here_on([run, *records], 0, tmp_path), *paths),
-    )
+    books = ledgers(ring, *paths)
+    whole = ledgers(from_here_on([run, *records], 0, tmp_path), *paths)
     assert ring.event_of(Kind.SEED)[0] < 100 and ring.seed_rows.begins.any()
-    assert (
-        _differing(books, whole, ring) == [] and _told(books)[paths[1], Quantity.SEQ_LENS_SUM] > 50
-    )
+    assert _differing(books, whole, ring) == []
+    assert _told(books)[paths[1], Quantity.SEQ_LENS_SUM] > 50
+    hdf5.save(ring, tmp_path / "ring.h5")
+    run_specdiff(["info", str(tmp_path / "ring.h5")])
+    begun = f"1 gap; behind them {ring.seed_rows.begins.sum()} request"
+    assert begun in capsys.readouterr().out
 
 
 @pytest.mark.live
