@@ -98,6 +98,11 @@ class Recording:
         return np.flatnonzero(self.events.kind == kind)
 
     @property
+    def breaks(self) -> I64:
+        """Places in the event order behind which results from before may be missing: gaps, and seeds (see `seeds.py`)."""
+        return np.flatnonzero(np.isin(self.events.kind, (Kind.GAP, Kind.SEED)))
+
+    @property
     def outputs_before_verify(self) -> int:
         """At an extend, a request with no more outputs than these has seen no verify.
 

@@ -110,7 +110,8 @@ class Arrives:
     """A request entered the waiting queue (`Scheduler._add_request_to_queue`), or was first seen in a batch."""
 
     qid: I64
-    requeued: I64  # 1 when it came back after a retract
+    # 1 when it came back after a retract; absent: it was met in mid-life, as recording had begun later or missed things.
+    requeued: I64
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,10 +1,11 @@
 """Where the books of requests begin that were under way when recording did: what a SEED in a journal comes to in a recording.
 
-The recorder notes a SEED when a result has been processed and one decode launch is under way. The lengths in it are those before
-the prepare of that launch, as if the result had been there by then; so that is where it goes. The result itself, of a launch
-that a gap hides, leaves the recording and is counted to the gap: what it did is in those lengths.
+The recorder notes a SEED when a result has been processed and nothing but one prepared decode is under way. The lengths in it are
+those before that prepare, as if the result had been there by then; so that is where it goes. The result itself leaves the
+recording and is counted to the gap: what it did is in those lengths.
 
-A SEED is left out where it tells nothing new (each segment of a ring has one), and where that prepare was not recorded.
+A SEED is left out where it tells nothing new (each segment of a ring has one), where that prepare was not recorded, and where the
+result is of requests whose books have begun, too (a chunk of a prompt that decodes ran beside): they need it.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from .errors import RecordingError
 from .journal import Record
 from .schema import NONE64, Kind
 from .wire import WireEvent, unpack_event
@@ -47,7 +50,8 @@ def plan(records: Sequence[Record]) -> Plan:
         walk = _Walk(made)
         for place, record in enumerate(records):
             if record.type in _KINDS:
-                walk.event(place, unpack_event(Kind(record.type), record.payload))
+                with suppress(RecordingError):  # whoever builds says so, and where
+                    walk.event(place, unpack_event(Kind(record.type), record.payload))
     return made
 
 
@@ -91,13 +95,13 @@ class _Walk:
             self._seed(place, event)
 
     def _seed(self, place: int, event: WireEvent) -> None:
-        launch, size = event.fields[1:]
+        size = event.fields[-1]
         begins = [
             int(may and qid not in self._begun)
             for qid, may in zip(event.rows[:size], event.rows[size : 2 * size], strict=True)
         ]
         new = {qid for qid, begin in zip(event.rows[:size], begins, strict=True) if begin}
-        target = _Prepare(place, event) if launch == NONE64 else self._launches.get(launch)
+        target = self._target(place, event)
         if not new or target is None or self._gap is None:
             return
         since = [(at, qids) for at, qids in self._results if at > target.place and new & qids]
@@ -117,6 +121,13 @@ class _Walk:
         self._plan.left_out |= {at for at, _ in since}
         self._plan.hidden[self._gap] = self._plan.hidden.get(self._gap, 0) + len(since)
         self._begun |= new
+
+    def _target(self, place: int, event: WireEvent) -> _Prepare | None:
+        """The prepare that it goes before; where nothing was prepared by then it stays."""
+        batch, launch = event.fields[:2]
+        if launch != NONE64:
+            return self._launches.get(launch)
+        return self._prepares.get(batch, _Prepare(place, event))
 
 
 def _qids(event: WireEvent) -> set[int]:

@@ -124,17 +124,21 @@ def _touched(recording: Recording) -> list[tuple[int, int]]:
     out. A gap at an end reaches as far as there are steps."""
     steps, most = recording.events.iteration, int(np.iinfo(np.int64).max)
     gaps, seeds, launches = (
-        recording.event_of(kind) for kind in (Kind.GAP, Kind.SEED, Kind.LAUNCH)
+        recording.event_of(kind).tolist() for kind in (Kind.GAP, Kind.SEED, Kind.LAUNCH)
     )
-    reach = {int(at): int(at) + 1 for at in gaps}
-    for seed in seeds.tolist():
-        gap, launch = np.searchsorted(gaps, seed) - 1, np.searchsorted(launches, seed)
-        if gap >= 0 and launch < len(launches):
-            reach[int(gaps[gap])] = int(launches[launch])
-    return [
-        (int(steps[at - 1]) if at else 0, int(steps[end]) if end < len(steps) else most)
-        for at, end in reach.items()
-    ]
+
+    def between(first: int, last: int) -> tuple[int, int]:
+        return int(steps[first]) if first >= 0 else 0, int(steps[last]) if last < len(
+            steps
+        ) else most
+
+    found = [between(at - 1, at + 1) for at in gaps]
+    for seed in seeds:
+        launch = next((at for at in launches if at > seed), len(steps))
+        gap = max((at for at in gaps if at < seed), default=seed)
+        first = not any(gap < other < seed for other in seeds)
+        found.append(between((gap if first else seed) - 1, launch))
+    return found
 
 
 def _parting(pair: tuple[Recording, Recording], shared: list[I64]) -> tuple[int, Parting] | None:

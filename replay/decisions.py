@@ -54,8 +54,8 @@ def decisions(recording: Recording) -> Decisions:
     seen, finished = np.flatnonzero(ends >= 0), recording.event_of(Kind.FINISH)
     ends, finished = ends[seen], finished[seen]
     inside = (begins[ends] < finished) & (finished < event[ends])
-    behind = _gaps_before(recording, event[ends]) == _gaps_before(recording, finished)
-    behind &= _seeds_before(recording, event[ends]) == _seeds_before(recording, finished)
+    breaks = recording.breaks
+    behind = np.searchsorted(breaks, event[ends]) == np.searchsorted(breaks, finished)
     finish[ends] = np.where(inside | behind, seen, LOST)
     finish[unsure[row] & (finish == GOES_ON)] = LOST
     return Decisions(row, finish)
@@ -68,11 +68,6 @@ def _whole(recording: Recording) -> bool:
 
 def _gaps_before(recording: Recording, event: I64) -> I64:
     return np.searchsorted(recording.event_of(Kind.GAP), event)
-
-
-def _seeds_before(recording: Recording, event: I64) -> I64:
-    """What is before a seed may miss a last result: those of launches before the gap are left out."""
-    return np.searchsorted(recording.event_of(Kind.SEED), event)
 
 
 def _event_of_rows(recording: Recording) -> I64:

@@ -7,6 +7,8 @@ from ..recorders.schema import NONE32, NONE64, Kind, Mode, Reason
 from ..recorders.stored_rows import StoredRows
 from .tails import tails
 
+_ARRIVALS = {1: "again, after a retract", NONE64: "earlier: it was under way when first seen"}
+
 
 def detail(recording: Recording, kind: Kind, ref: int, row: int) -> str:
     """`ref`: row of the kind's event table; `row`: of its row table, where it has one, else of the event table."""
@@ -26,7 +28,7 @@ def detail(recording: Recording, kind: Kind, ref: int, row: int) -> str:
     if kind is Kind.ABORT:
         return "while queued" if recording.aborts.queued[row] else "while running"
     if kind is Kind.ARRIVE:
-        return "again, after a retract" if recording.arrives.requeued[row] else ""
+        return _ARRIVALS.get(int(recording.arrives.requeued[row]), "")
     if kind in (Kind.FILTER, Kind.MERGE):
         return f"{recording.event_table(kind).num_rows[ref]} requests in the batch"
     if kind is Kind.RELEASE:

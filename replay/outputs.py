@@ -63,7 +63,5 @@ def _ends(recording: Recording) -> dict[int, tuple[int, int]]:
 
 def _gaps_before(recording: Recording, kind: Kind) -> NDArray[np.int64]:
     """Per event of the kind."""
-    found: NDArray[np.int64] = np.searchsorted(
-        recording.event_of(Kind.GAP), recording.event_of(kind)
-    )
+    found: NDArray[np.int64] = np.searchsorted(recording.breaks, recording.event_of(kind))
     return found

@@ -56,7 +56,7 @@ def test_recording_comes_and_goes_on_a_running_server(
         assert stat.S_IMODE(door.stat().st_mode) == 0o600
         assert list(folder.glob("*.journal")) == []
 
-        load = threading.Thread(target=ask, args=(port, 60, "--no-aborts"))
+        load = threading.Thread(target=ask, args=(port, 60, "--no-aborts", "--seed", "4"))
         load.start()
         attach(folder, "start")
         assert "stop it first" in attach(folder, "start", code=NO_VERDICT)[1]
@@ -67,7 +67,7 @@ def test_recording_comes_and_goes_on_a_running_server(
         first = hdf5.load(Path(attach(folder, "stop")[0].strip()))
 
         attach(folder, "--sample", "1/3", "--no-tokens", "--steps", "40", "start")
-        ask(port, 40, "--no-aborts")
+        ask(port, 40, "--no-aborts", "--seed", "5")
         assert "does not record" in attach(folder, "status")[0]
         second = hdf5.load(Path(attach(folder, "stop")[0].strip()))
         parent.terminate()

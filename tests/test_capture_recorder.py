@@ -201,7 +201,7 @@ def test_nothing_runs_while_nobody_records() -> None:
 
 def test_copies_and_other_recorders_objects_are_new() -> None:
     announced: list[int] = []
-    one, two = Numbering(lambda n, _: announced.append(n)), Numbering(lambda n, _: None)
+    one, two = Numbering(lambda n, *_: announced.append(n)), Numbering(lambda n, *_: None)
     req = Thing()
     assert one.qid(req) == 0 == one.qid(req) and one.knows(req)
     assert not two.knows(req)
@@ -219,7 +219,7 @@ def test_copies_and_other_recorders_objects_are_new() -> None:
 
 @given(st.lists(st.lists(st.integers(0, 3), unique=True), max_size=8))
 def test_requests_keep_their_numbers_whichever_batches_take_turns(batches: list[list[int]]) -> None:
-    numbers = Numbering(lambda n, _: None)
+    numbers = Numbering(lambda n, *_: None)
     reqs = [Thing() for _ in range(4)]
     known = [numbers.qid(req) for req in reqs]
     merged: list[Any] = []  # sglang extends a batch's list in place
@@ -230,14 +230,14 @@ def test_requests_keep_their_numbers_whichever_batches_take_turns(batches: list[
 
 
 def test_idle_server_keeps_no_request_alive() -> None:
-    numbers = Numbering(lambda n, _: None)
+    numbers = Numbering(lambda n, *_: None)
     numbers.qids([Thing()]), numbers.qids([Thing(), Thing()])
     numbers.qids([])
     assert not numbers.live
 
 
 def test_results_answer_their_launch_in_any_order() -> None:
-    numbers = Numbering(lambda n, _: None)
+    numbers = Numbering(lambda n, *_: None)
     first, idle, second = Thing(), Thing(), Thing()
     assert [numbers.launch(first, True), numbers.launch(idle, False)] == [0, 1]
     assert numbers.launch(second, True) == 2
@@ -246,7 +246,7 @@ def test_results_answer_their_launch_in_any_order() -> None:
 
 
 def test_results_without_a_tag_answer_the_oldest_launch() -> None:
-    numbers = Numbering(lambda n, _: None)
+    numbers = Numbering(lambda n, *_: None)
     for _ in range(2):
         numbers.launch(Thing(), True)
     assert [numbers.answered(Thing()) for _ in range(3)] == [0, 1, None]
@@ -254,7 +254,7 @@ def test_results_without_a_tag_answer_the_oldest_launch() -> None:
 
 def test_results_from_before_a_late_start_answer_none() -> None:
     """With overlap one is under way, and processed behind the first launch that is numbered."""
-    numbers = Numbering(lambda n, _: None, late=True)
+    numbers = Numbering(lambda n, *_: None, late=True)
     first, second = Thing(), Thing()
     numbers.launch(first, True)
     assert numbers.answered(Thing()) is None
@@ -263,13 +263,13 @@ def test_results_from_before_a_late_start_answer_none() -> None:
 
 
 def test_objects_that_take_no_attributes_are_remembered() -> None:
-    numbers = Numbering(lambda n, _: None)
+    numbers = Numbering(lambda n, *_: None)
     one, two = Slotted(), Slotted()
     assert [numbers.batch(thing) for thing in (one, two, one, two)] == [0, 1, 0, 1]
 
 
 def test_result_of_a_dropped_launch_refers_to_nothing() -> None:
-    numbers = Numbering(lambda n, _: None)
+    numbers = Numbering(lambda n, *_: None)
     result = Thing()
     numbers.lose(numbers.launch(result, True))
     assert numbers.answered(result) is None

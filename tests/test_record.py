@@ -66,7 +66,7 @@ def check_values(recording: Recording) -> None:
     assert (finishes.experts_start[asked] >= 0).all()
     assert recording.experts.dtype == np.uint8
     kinds = {Kind(kind) for kind in np.unique(recording.events.kind)}
-    assert kinds == set(Kind) - {Kind.GAP, Kind.SESSION_SAVE, Kind.SESSION_RESTORE}
+    assert kinds == set(Kind) - {Kind.GAP, Kind.SEED, Kind.SESSION_SAVE, Kind.SESSION_RESTORE}
     assert len(set(recording.rids)) == len(recording.rids) == 200
 
 

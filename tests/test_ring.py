@@ -155,7 +155,7 @@ def test_a_server_with_a_ring_is_asked_and_then_killed(tmp_path: Path) -> None:
     options = ("--ring", "4s")
     with recorded_server("0.5.23", folder, "--no-experts", options=options) as (port, parent):
         ask(port, 30, "--no-aborts")
-        load = threading.Thread(target=ask, args=(port, 60, "--no-aborts"))
+        load = threading.Thread(target=ask, args=(port, 60, "--no-aborts", "--seed", "4"))
         load.start()
         flushed = Path(attach(folder, "flush")[0].strip())
         parent.send_signal(signal.SIGUSR1)

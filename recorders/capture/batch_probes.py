@@ -89,6 +89,7 @@ def _filter_after(recorder: Recorder, note: Any, _: None) -> None:
     batch, size_before, sum_before = note
     reqs = batch.reqs
     if not size_before and not reqs:  # an idle server filters nothing, over and over
+        recorder.numbers.qids(reqs)  # and keeps nobody alive
         return
     values = (
         recorder.numbers.batch(batch),

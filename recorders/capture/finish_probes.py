@@ -27,16 +27,16 @@ class Collected:
     tensor: Any = None
     before: Any = None
     behind: Any = None
-    keep: bool = True  # the rows themselves, not only how many
+    count: int = 0  # of rows that are not kept, only counted
 
     @property
     def rows(self) -> int:
-        return 0 if self.tensor is None else int(self.tensor.shape[0])
+        return self.count if self.tensor is None else int(self.tensor.shape[0])
 
     @property
     def kept(self) -> list[Any]:
         """In the order of their positions."""
-        parts = (self.before, self.tensor, self.behind) if self.keep and self._on_cpu else ()
+        parts = (self.before, self.tensor, self.behind) if self._on_cpu else ()
         return [part for part in parts if part is not None]
 
     @property
@@ -55,6 +55,11 @@ class Collected:
 
     def only_returned(self) -> None:
         self.before = self.behind = None
+
+    def only_counted(self) -> None:
+        """No row is kept alive until the event is written."""
+        self.count, self.tensor = self.rows, None
+        self.only_returned()
 
 
 @dataclass(slots=True)
@@ -172,7 +177,8 @@ def _emit(recorder: Recorder, finish: Finish) -> None:
         *_statistics(recorder, req),
     )
     if recorder.choice.rows == NO_ROWS or not recorder.choice.takes(req.rid):
-        experts.keep = indexer.keep = False
+        experts.only_counted()
+        indexer.only_counted()
     size = _fitting(recorder, experts, indexer)
     stamp = recorder.stamp()
     recorder.queue(
@@ -187,7 +193,8 @@ def _fitting(recorder: Recorder, experts: Collected, indexer: Collected) -> int:
         experts.only_returned()
         indexer.only_returned()
         if not has_room(experts.size + indexer.size):
-            experts.keep = indexer.keep = False
+            experts.only_counted()
+            indexer.only_counted()
     return experts.size + indexer.size
 
 

@@ -19,8 +19,8 @@ _serials = itertools.count(1)
 class Numbering:
     """The numbers of one recorder; an object that another one numbered, or a copy of one, is new to it."""
 
-    def __init__(self, announce: Callable[[int, Any], None], late: bool = False) -> None:
-        """`announce(number, req)` is called for every request object, when it is first seen. `late`: the scheduler has been
+    def __init__(self, announce: Callable[[int, Any, bool], None], late: bool = False) -> None:
+        """`announce(number, req, arrives)` is called for every request object, when it is first seen. `late`: the scheduler has been
         at work before, so that results of launches that nobody numbered may be on their way."""
         self._announce, self._late = announce, late
         self._serial = next(_serials)
@@ -58,12 +58,12 @@ class Numbering:
         number = getattr(req, self._on_request, None)
         return number is not None and self.live.get(number) is req
 
-    def meet(self, req: Any) -> int:
-        """Number a request object that is new."""
+    def meet(self, req: Any, *, arrives: bool = False) -> int:
+        """Number a request object that is new to us, or even `arrives` just now."""
         number, self._requests = self._requests, self._requests + 1
         setattr(req, self._on_request, number)
         self.live[number] = req
-        self._announce(number, req)
+        self._announce(number, req, arrives)
         return number
 
     def batch(self, batch: Any) -> int:

@@ -54,6 +54,7 @@ class Recorder:
         self._scheduler = weakref.ref(scheduler)
         self._access: Access | None = None
         self._before_next: Callable[[], object] | None = None
+        self._missed = late  # whether anything that has happened may be missing
         self._gap = int(late)  # nobody knows how many: one stands for all that came before
         self._dropping: tuple[int, int] | None = None  # the stamp at which memory was used up
         self._max_bytes, self._max_steps = max_bytes, max_steps
@@ -61,7 +62,10 @@ class Recorder:
         self.ended = False  # nothing more is to be recorded; whoever sees it closes this recorder
         self.numbers = Numbering(self._announce, late)
         self.seeding = Seeding(wanted=late)
-        self._segment = 1  # of a ring, as far as a step has seen
+        self._behind = (
+            1,
+            0,
+        )  # segment of the ring, and the writer's own gaps, as far as a step has seen
         self.named: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
         self.asked: tuple[int, int] | None = None  # the last (start, rows) asked of a capturer
         self.released = NONE64  # the committed length that the release under way asked for
@@ -173,13 +177,15 @@ class Recorder:
     def step(self) -> None:
         """A decode step is over."""
         self.overhead.step()
-        if self.writer.segment != self._segment:  # it may be the first that is left one day
-            self._segment = self.writer.segment
+        behind = self.writer.segment, self.writer.gaps
+        if behind != self._behind:  # a segment may be the first that is left one day
+            self._behind = behind
             self.seeding.want()
         if self._max_steps is not None and self.overhead.steps >= self._max_steps:
             self.ended = True
 
     def _drop(self) -> None:
+        self._missed = True
         self.dropped += 1
         self._gap += 1
 
@@ -199,7 +205,7 @@ class Recorder:
             self._access = Access.choose(req)
         return self._access
 
-    def _announce(self, number: int, req: Any) -> None:
+    def _announce(self, number: int, req: Any, arrives: bool) -> None:
         try:
             self.named[req.rid] = req  # an id that is used again names the newer request
             described = describe(req)
@@ -215,7 +221,8 @@ class Recorder:
             record = {"qid": number, "rid": f"unreadable-{number}"}
         # never dropped: its place is its number
         self.writer.put(Type.REQUEST, partial(_json, record), _REQUEST_BYTES)
-        self.emit(Kind.ARRIVE, (number, 0))
+        seen = arrives or not self._missed
+        self.emit(Kind.ARRIVE, (number, 0 if seen else None))
 
     # -- the recorder itself
 

@@ -14,7 +14,7 @@ def _arrive_before(
     recorder: Recorder, self: Any, req: Any, is_retracted: bool = False, *_: Any, **__: Any
 ) -> None:
     if not recorder.numbers.knows(req):
-        recorder.numbers.meet(req)  # announces the arrival, too
+        recorder.numbers.meet(req, arrives=True)  # announces the arrival, too
     else:
         recorder.emit(Kind.ARRIVE, (recorder.numbers.qid(req), int(bool(is_retracted))))
 

@@ -22,7 +22,7 @@ class _Decode(NamedTuple):
     batch: int
     reqs: list[Any]
     claims: list[int]
-    launch: int = NONE64  # not yet
+    launch: int = NONE64  # not yet, or answered
 
 
 class Seeding:
@@ -60,16 +60,31 @@ class Seeding:
     ) -> None:
         """A result has been: of this launch, or (None) of one before recording began. `cut`: by request, how much of its
         accepted run a grammar has cut; the device's length has it, and the request ends here."""
-        made, behind = self._launched, recorder.numbers.under_way(answered)
+        try:
+            made = self._known(answered, recorder.numbers.under_way(answered))
+            if made is not None:
+                self._emit(recorder, made, cut)
+        except Exception as error:  # noqa: BLE001 (no books are to be lost for want of where they begin)
+            self.wanted = False
+            recorder.failed(error)
+
+    def _known(self, answered: int | None, behind: list[int]) -> _Decode | None:
+        """The decode that was prepared and not answered, where nothing else is under way. `behind`: launches that are."""
+        made = self._launched
+        if (
+            self._prepared is not None
+        ):  # its launch waits for this result: no overlap, for now (grammars)
+            return None if behind else self._prepared
         if made is None:
-            return
+            return None
         if behind == [made.launch]:
-            self._emit(recorder, made, cut)
-        elif not behind and answered == made.launch and self._prepared is None:  # no overlap
-            self._emit(recorder, made._replace(claims=[0] * len(made.reqs), launch=NONE64), cut)
+            return made
+        if not behind and answered == made.launch:  # no overlap
+            return made._replace(claims=[0] * len(made.reqs), launch=NONE64)
+        return None
 
     def _emit(self, recorder: Recorder, made: _Decode, cut: Mapping[int, int]) -> None:
-        self.wanted, self._launched = False, None
+        self.wanted, self._prepared, self._launched = False, None, None
         reqs = made.reqs
         qids = recorder.numbers.qids(reqs)
         committed = recorder.access(reqs[0]).lengths(reqs)[0]

@@ -85,6 +85,7 @@ class JournalWriter:
         self._bytes_out = 0  # and only who holds the lock this one
         self._stats, self._failed = stats, failed
         self._last_stats: Stats | None = None
+        self.gaps = 0  # that are written for records that could not be packed
         self._every_step = every_step
         self._full = self._said = False
         self.error: str | None = None  # the disk refuses, for now
@@ -304,6 +305,7 @@ class JournalWriter:
             if stamp is None:
                 return _Framed(item, b"", before)
             type, packed = Kind.GAP, pack_event(Kind.GAP, *stamp, (1,))
+            self.gaps += 1
         if self._ring is not None:
             self._ring.note(type, packed)
         data = journal.frame(type, packed, before)

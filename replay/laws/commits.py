@@ -128,5 +128,5 @@ def _at(series: Series, kind: Kind, moment: Moment) -> Tensor:
 
 
 def _no_gap_between(recording: Recording, first: Tensor, second: Tensor) -> Tensor:
-    gaps = column(recording.event_of(Kind.GAP))
-    return torch.searchsorted(gaps, first) == torch.searchsorted(gaps, second)
+    breaks = column(recording.breaks)
+    return torch.searchsorted(breaks, first) == torch.searchsorted(breaks, second)

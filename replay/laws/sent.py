@@ -126,10 +126,12 @@ def _of(columns: Columns) -> _Sent:
     event, qid = column(recording.event_of(Kind.SENT)), column(recording.sents.qid)
     finish = _last(column(recording.finishes.qid), len(recording.rids))[qid]
     arrived = _first(column(recording.arrives.qid), len(recording.rids))[qid]
+    seen = column(recording.arrives.requeued) != NONE64
     known = (finish >= 0) & (arrived >= 0)
     since = column(recording.event_of(Kind.ARRIVE))
     epoch = gaps_before(recording, event)
     if len(since):
+        known &= seen[arrived.clamp(min=0)]
         known &= gaps_before(recording, since[arrived.clamp(min=0)]) == epoch
     row = torch.nonzero(known).flatten()
     return _Sent(columns, row, finish[row], event[row], qid[row])

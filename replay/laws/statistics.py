@@ -79,6 +79,7 @@ def _last_before(
         return torch.zeros_like(qid), torch.zeros_like(qid, dtype=torch.bool)
     place = order[(torch.searchsorted(key[order], qid * size + event) - 1).clamp(min=0)]
     known = (series.cells.qid[place] == qid) & (series.cells.event[place] < event)
-    gaps = column(columns.recording.event_of(Kind.GAP))
-    same = torch.searchsorted(gaps, series.cells.event[place]) == torch.searchsorted(gaps, event)
+    breaks = column(columns.recording.breaks)
+    since = torch.searchsorted(breaks, series.cells.event[place])
+    same = since == torch.searchsorted(breaks, event)
     return series.values[place, 0], known & same & series.captured[place]

@@ -156,13 +156,9 @@ class Books:
         """Requests with no gap between their arrival and their end: sums over their messages miss none."""
         recording = self.recording
         gaps = recording.event_of(Kind.GAP)
-        arrived = dict(
-            zip(
-                recording.arrives.qid[::-1].tolist(),
-                recording.event_of(Kind.ARRIVE)[::-1],
-                strict=True,
-            )
-        )
+        seen = recording.arrives.requeued != NONE64
+        qids, events = recording.arrives.qid[seen], recording.event_of(Kind.ARRIVE)[seen]
+        arrived = dict(zip(qids[::-1].tolist(), events[::-1], strict=True))
         ends = recording.event_of(Kind.SENT)
         return {
             qid
