@@ -31,7 +31,7 @@ from test_record_server import free_port
 
 ON_S, OFF_S = 25.0, 10.0
 PORT = free_port()
-REQUESTS = 3000  # of one client; the next one begins where it has ended
+REQUESTS = 30_000  # of one client, some minutes; the next one begins where it has ended
 GROWTH_MB = 16.0  # a Python heap breathes by some MB
 
 
@@ -109,11 +109,11 @@ def _in_turn(folder: Path, seconds: float) -> tuple[Found, list[float]]:
     load, seed = _load(1, REQUESTS), 1
     try:
         while time.monotonic() < end:
+            time.sleep(OFF_S * draw.uniform(0.5, 1.5))
             if load.poll() is not None:
                 assert load.returncode == 0, load.communicate()[1]
                 seed += 1
                 load = _load(seed, REQUESTS)
-            time.sleep(OFF_S * draw.uniform(0.5, 1.5))
             _attach(folder, "start")
             time.sleep(ON_S * draw.uniform(0.5, 1.5))
             status = _attach(folder, "status").stdout

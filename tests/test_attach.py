@@ -64,7 +64,8 @@ def test_recording_comes_and_goes_on_a_running_server(
         assert "is in" in attach(parent.pid, "flush")[1]
         said = attach(parent.pid, "status")[0]
         assert "records into" in said and " 0 dropped" in said and "us p50" in said
-        first = hdf5.load(Path(attach(folder, "stop")[0].strip()))
+        paths = [Path(attach(folder, "stop")[0].strip())]
+        first = hdf5.load(paths[0])
 
         attach(folder, "--sample", "1/3", "--no-tokens", "--steps", "40", "start")
         ask(port, 40, "--no-aborts", "--seed", "5")
@@ -77,6 +78,7 @@ def test_recording_comes_and_goes_on_a_running_server(
     assert first.run.run_id != second.run.run_id
     assert first.stats is not None and first.stats.closed and first.stats.exceptions == 0
     assert same_as_its_release(first) > 1000
+    assert specdiff("check", paths[0]).returncode == 0
     assert all(Choice(one_in=3).takes(rid) for rid in second.rids) and second.rids
     assert second.stats is not None and second.stats.steps_measured == 40
     assert [step.how for step in second.derived] == ["sample", "no-tokens"]

@@ -70,6 +70,19 @@ def last_stats(path: Path) -> Stats:
     return stats_from_json(records[-1].payload)
 
 
+def test_who_is_met_in_mid_life_has_not_arrived(owner: Owner, tmp_path: Path) -> None:
+    late = Recorder(owner, tmp_path / "j", 1 << 20, RUN, late=True)
+    late.numbers.meet(Thing())
+    late.numbers.meet(Thing(), arrives=True)
+    late.close()
+    found = [
+        unpack_event(Kind.ARRIVE, record.payload).fields[1]
+        for record in journal.scan(tmp_path / "j").records
+        if record.type == Kind.ARRIVE
+    ]
+    assert found == [NONE64, 0]
+
+
 def test_whole_steps_are_dropped_counted_and_marked_where_they_are_missing(
     recorder: Recorder, owner: Owner, tmp_path: Path
 ) -> None:

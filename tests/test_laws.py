@@ -20,6 +20,7 @@ from specdiff.replay.columns.shared import Columns
 from specdiff.replay.explain import Toggles
 from specdiff.replay.laws.check import LAWS, check
 from specdiff.replay.laws.law import Outcome, State
+from specdiff.replay.observed import observed
 from specdiff.replay.verdict import ledger_of
 
 OLD, NEW = "0.5.10-random", "0.5.23-random"
@@ -287,3 +288,16 @@ def _outcomes(recording: Recording, path: str = "observed") -> tuple[Outcome, ..
 
 def _broken(outcomes: tuple[Outcome, ...]) -> set[str]:
     return {outcome.law.name for outcome in outcomes if outcome.state is State.BROKEN}
+
+
+def test_messages_of_requests_met_in_mid_life_are_held_against_no_law() -> None:
+    """Some may have gone out before anybody listened."""
+    recording = bundled_recording("0.5.23-random")
+    arrives = dataclasses.replace(
+        recording.arrives, requeued=np.full_like(recording.arrives.requeued, NONE64)
+    )
+    for changed in (recording, dataclasses.replace(recording, arrives=arrives)):
+        columns = Columns(changed)
+        found = {one.law.name: one for one in check(columns, observed(columns))}
+        exercised = changed is recording
+        assert (found["tokens"].num_checked > 0) == (found["trainer"].num_checked > 0) == exercised
