@@ -309,6 +309,12 @@ def test_rows_that_were_not_returned_go_first_where_there_is_no_room(
     assert list(map(len, rows.kept)) == kept
 
 
+def test_rows_that_are_only_counted_are_let_go() -> None:
+    rows = Collected(1, 3, torch.zeros((20, 1, 1), dtype=torch.uint8))
+    rows.only_counted()
+    assert (rows.rows, rows.kept, rows.size, rows.tensor) == (20, [], 0, None)
+
+
 def test_what_is_under_our_hooks_is_found(recorder: Recorder) -> None:
     twice = hook(
         None,
