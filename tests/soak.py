@@ -39,6 +39,7 @@ GROWTH_MB = 16.0  # a Python heap breathes by some MB
 class Found:
     recordings: int = 0
     steps: int = 0
+    idle: int = 0  # recordings of a server that had nothing to do
     values: int = 0
     under_way: int = 0  # requests whose books begin where their recording does
     dropped: int = 0
@@ -95,7 +96,7 @@ def _soak(release: str, folder: Path, minutes: float) -> bool:
     half = len(memory) // 2
     growth = statistics.median(memory[half:]) - statistics.median(memory[1 : max(half, 2)])
     print(
-        f"{release}: {found.recordings} recordings that begin among {found.under_way} requests under way, {found.steps} steps, "
+        f"{release}: {found.recordings} recordings ({found.idle} of an idle server) that begin among {found.under_way} requests under way, {found.steps} steps, "
         f"{found.values} values equal to the release's, "
         f"{found.dropped} dropped, a step {found.p50_us:.0f} us p50 {found.p99_us:.0f} p99; "
         f"memory {memory[0]:.0f} MB, then {', '.join(f'{one:.0f}' for one in memory[1:])}"
@@ -148,11 +149,14 @@ def _resident_mb(pid: int) -> float:
 
 def _add(found: Found, path: Path) -> None:
     recording = hdf5.load(path)
+    found.recordings += 1
+    if not len(recording.launches.launch):  # one client had ended, and the next was not there yet
+        found.idle += 1
+        return
     release = spec.parse(f"sglang=={recording.run.sglang_version}")
     result = replay(recording, release, spec.parse("observed"))
     assert result.verdict is Verdict.SAME, result
     assert recording.stats is not None and recording.stats.exceptions == 0
-    found.recordings += 1
     found.under_way += int(recording.seed_rows.begins.sum())
     found.steps += recording.stats.steps_measured
     found.values += sum(one.num_compared for one in result.quantities)
