@@ -128,9 +128,8 @@ def _touched(recording: Recording) -> list[tuple[int, int]]:
     )
 
     def between(first: int, last: int) -> tuple[int, int]:
-        return int(steps[first]) if first >= 0 else 0, int(steps[last]) if last < len(
-            steps
-        ) else most
+        begin = int(steps[first]) if first >= 0 else 0
+        return begin, int(steps[last]) if last < len(steps) else most
 
     found = [between(at - 1, at + 1) for at in gaps]
     for seed in seeds:

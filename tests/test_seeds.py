@@ -105,10 +105,12 @@ def ledgers(recording: Recording, *paths: str) -> dict[Cell, int]:
 def test_the_books_of_requests_under_way_are_those_of_the_whole(
     version: str, scenario: str, tmp_path: Path
 ) -> None:
-    """Wherever recording begins, also among claims (0.5.11); by the release's own functions and by rules. Of the prepare
-    behind a seed only what comes of it: the seed takes for granted what it could not know."""
+    """Wherever recording begins, also among claims (0.5.11); by the release's own functions, by those of others and by rules.
+    Of the prepare behind a seed only what comes of it: the seed takes for granted what it could not know."""
     records = noted(version, scenario)
-    paths = ("observed", f"sglang=={version}", "fixed")
+    paths: tuple[str, ...] = ("observed", f"sglang=={version}", "fixed")
+    if scenario == "random":  # which older and newer books can run, too
+        paths += ("old", "sglang==0.5.10", "sglang==0.5.12", "sglang==0.5.23")
     whole = ledgers(from_here_on(records, 0, tmp_path), *paths)
     more: Counter[tuple[str, Quantity]] = Counter()
     for at in random.Random(1).sample(range(len(records) // 20, len(records) // 2), NUM_CUTS):

@@ -11,8 +11,7 @@ from .missing import CannotRunError
 from .request import Request
 from .roles import Role
 from .stage import Stage
-from .standin import UNKNOWN_LEN
-from .standin import known as is_known
+from .standin import UNKNOWN_LEN, known
 from .tape import Tape, present
 from .tracks import Place, Tracks
 
@@ -54,13 +53,13 @@ class Releases:
         request.given = None
         request.lets_kv_go()
 
-    def give(self, request: Request, tree: TreeCache, *, known: bool = True) -> None:
-        """Play the release of a request to this cache; what it said is on `request.given`. Not `known`: what it holds."""
-        if not is_known(request.kv_allocated_len):  # the extend that gave it KV is not here
+    def give(self, request: Request, tree: TreeCache, *, sure: bool = True) -> None:
+        """Play the release of a request to this cache; what it said is on `request.given`. Not `sure`: what it holds."""
+        if not known(request.kv_allocated_len):  # the extend that gave it KV is not here
             request.registers_kv()
             self._stage.holds_kv_again(request)
         allocated = request.kv_allocated_len
-        knows = known and is_known(
+        knows = sure and known(
             request.kv_committed_len
         )  # else even a minimum with it would look known
         request.given = allocated, self._released(request, tree) if knows else UNKNOWN_LEN

@@ -53,7 +53,7 @@ class Turns:
             self._sessions.slots.pop(session, None)
         if not knows:
             self._known.discard(session)
-            self._releases.give(request, self._tree, known=False)
+            self._releases.give(request, self._tree, sure=False)
             request.kv_committed_len = UNKNOWN_LEN  # what it had may be its session's now
             return
         if not borrowing and self._stage.has(Role.SESSION_TAKE):
