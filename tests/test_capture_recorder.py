@@ -309,6 +309,21 @@ def test_rows_that_were_not_returned_go_first_where_there_is_no_room(
     assert list(map(len, rows.kept)) == kept
 
 
+def test_books_are_to_begin_anew_behind_whatever_is_missing(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gap of the writer's own, and one day's first segment of a ring; where that fails, no event is lost with it."""
+    recorder.step()
+    assert not recorder.seeding.wanted
+    recorder.queue(Kind.ARRIVE, raising(ValueError()), 0, (1, 1))
+    assert recorder.writer.flush(5)
+    recorder.step()
+    assert recorder.seeding.wanted
+    monkeypatch.setattr(recorder.numbers, "under_way", raising(ValueError()))
+    recorder.seeding.processed(recorder, None)
+    assert not recorder.seeding.wanted and recorder.dropped == 0 and recorder.exceptions == 2
+
+
 def test_rows_that_are_only_counted_are_let_go() -> None:
     rows = Collected(1, 3, torch.zeros((20, 1, 1), dtype=torch.uint8))
     rows.only_counted()
