@@ -312,7 +312,7 @@ def test_rows_that_were_not_returned_go_first_where_there_is_no_room(
 def test_books_are_to_begin_anew_behind_whatever_is_missing(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A gap of the writer's own, and one day's first segment of a ring; where that fails, no event is lost with it."""
+    """A gap of the writer's own is one, too; where it fails, no event is lost with it."""
     recorder.step()
     assert not recorder.seeding.wanted
     recorder.queue(Kind.ARRIVE, raising(ValueError()), 0, (1, 1))
