@@ -52,38 +52,36 @@ def bisect(
     history, which assumes one change. Exit code 1 where a change was found, 0 where the ends say the same.
     """
     # imported late: torch comes with the engine, and `--help` must not wait for it
-    from ..replay.bisect.bisection import bisect as find
-    from ..replay.columns.shared import Columns
-    from . import report_bisect
-    from .progress_bisect import Narrowing
+    from ..replay.lift.crew import crew_of
 
     texts = (good, bad) if against is None else (good, bad, against)
     parsed = options.paths_of(texts, repo)
-    first, last = (report_bisect.end(path) for path in parsed[:2])
-    if log is not None:
-        check_output(log, force=False)
-    held, _ = one(Path(recording))
+    wanted = [Quantity(name) for name in quantities] or None
     # A search that goes on from nearer ends still holds everything against the first good one.
     asked: tuple[str, ...] = ("--against", against or good)
     asked += () if repo is None else ("--repo", repo)
     asked += tuple(word for name in quantities for word in ("--quantity", name))
-    narrowing = Narrowing(recording, first, last, asked, log)
-    stopped: BaseException | None = None
-    try:
-        found = find(
-            Columns(held),
-            first,
-            last,
-            quantities=[Quantity(name) for name in quantities] or None,
-            reference=None if against is None else parsed[2],
-            skip=skip,
-            report=narrowing,
-        )
-    except BaseException as error:
-        stopped = error
-        raise
-    finally:
-        narrowing.close(stopped)
+    reference = parsed[0] if against is None else parsed[2]
+    with crew_of(Path(recording), wanted or tuple(Quantity), [reference]) as crew:
+        from ..replay.bisect.bisection import bisect as find
+        from ..replay.columns.shared import Columns
+        from . import report_bisect
+        from .progress_bisect import Narrowing
+
+        first, last = (report_bisect.end(path) for path in parsed[:2])
+        if log is not None:
+            check_output(log, force=False)
+        held, _ = one(Path(recording), crew)
+        with Narrowing(recording, first, last, asked, log) as narrowing:
+            found = find(
+                Columns(held, crew),
+                first,
+                last,
+                quantities=wanted,
+                reference=None if against is None else parsed[2],
+                skip=skip,
+                report=narrowing,
+            )
     report = report_bisect.print_json if form == "json" else report_bisect.print_table
     report(recording, found)
     return SAME if found.inside is None else DIFFERS

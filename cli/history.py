@@ -48,24 +48,28 @@ def history(
     asked for by name.
     """
     # imported late: torch comes with the engine, and `--help` must not wait for it
-    from ..replay.columns.shared import Columns
-    from ..replay.history import Chapter, versions
-    from ..replay.history import history as tell
-    from . import report_history
-    from .report_bisect import end
+    from ..replay.lift.crew import crew_of
 
-    first, last = (end(path) for path in options.paths_of((oldest, newest), repo))
-    paths = versions(first, last)
-    held, _ = one(Path(recording))
+    ends = options.paths_of((oldest, newest), repo)
     wanted = [Quantity(name) for name in quantities] or list(Quantity)
-    told = 0
+    with crew_of(Path(recording), wanted, ends) as crew:
+        from ..replay.columns.shared import Columns
+        from ..replay.history import Chapter, versions
+        from ..replay.history import history as tell
+        from . import report_history
+        from .report_bisect import end
 
-    def report(chapter: Chapter) -> None:
-        nonlocal told
-        told += 1
-        click.echo(f"{told} of {len(paths)}  {chapter.path} {chapter.says}", err=True)
+        first, last = (end(path) for path in ends)
+        paths = versions(first, last)
+        held, _ = one(Path(recording), crew)
+        told = 0
 
-    chapters = tell(Columns(held), paths, wanted, report)
+        def report(chapter: Chapter) -> None:
+            nonlocal told
+            told += 1
+            click.echo(f"{told} of {len(paths)}  {chapter.path} {chapter.says}", err=True)
+
+        chapters = tell(Columns(held, crew), paths, wanted, report)
     show = report_history.print_json if form == "json" else report_history.print_table
     show(recording, chapters)
     if any(chapter.changed for chapter in chapters):

@@ -15,6 +15,7 @@ from .main import BROKEN, NO_VERDICT
 if TYPE_CHECKING:
     from ..recorders.manifest import Manifest
     from ..recorders.recording import Recording
+    from ..replay.lift.crew import Crew
 
 
 def bundled() -> Path:
@@ -51,14 +52,20 @@ def manifests(folder: Path, codes: set[int]) -> list[Manifest]:
     return found
 
 
-def one(path: Path) -> tuple[Recording, str]:
-    """A single recording and the sha256 of its file. Raises UsageError for a folder."""
+def one(path: Path, crew: Crew | None = None) -> tuple[Recording, str]:
+    """A single recording and the sha256 of its file. Raises UsageError for a folder.
+
+    `crew`: who replays it meanwhile, and is told which file that is.
+    """
     from ..recorders import hdf5
 
     if path.is_dir():
         raise UsageError(f"{path} is a folder; name one recording of it (*.h5).")
     recording = hdf5.load(path)
-    return recording, hashlib.sha256(path.read_bytes()).hexdigest()
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    if crew is not None:
+        crew.sha256 = sha256
+    return recording, sha256
 
 
 def check_output(path: Path, *, force: bool, source: Path | None = None) -> None:

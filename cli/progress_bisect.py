@@ -9,7 +9,7 @@ from typing import TextIO
 import click
 
 from ..replay.bisect.judge import Finding
-from ..replay.bisect.search import Progress
+from ..replay.bisect.search import Progress, Report
 from ..replay.spec import Lifted, Origin
 
 _WIDTH = 40  # characters of the bracket
@@ -36,8 +36,10 @@ class Narrowing:
             self._found(progress.tested.path, progress.tested.finding, progress.tested.why)
         click.echo(self._line(progress), err=True)
 
-    def close(self, stopped: BaseException | None) -> None:
-        """`stopped`: what ended the search before it was done."""
+    def __enter__(self) -> Report:
+        return self
+
+    def __exit__(self, _: object, stopped: BaseException | None, __: object) -> None:
         if self._log is not None:
             self._log.close()
         if isinstance(stopped, KeyboardInterrupt) and self._last and self._commits:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ..replay.quantity import Quantity
 from . import options
-from .inputs import each
+from .inputs import each, one
 from .main import BROKEN, DIFFERS, NO_VERDICT, SAME, USAGE
+
+if TYPE_CHECKING:
+    from .known import Judged
 
 
 @click.command()
@@ -36,14 +40,11 @@ def replay(
     Known mismatches in pyproject.toml ([tool.specdiff] known) are reported and not judged.
     """
     # imported late: torch comes with the engine, and `--help` must not wait for it
-    from ..recorders import hdf5
     from ..recorders.runs import Member, member_of, runs
     from ..replay import spec
+    from ..replay.lift.crew import crew_of
     from ..replay.lift.open import books_of
-    from ..replay.ranks import compare_all
-    from ..replay.verdict import Verdict
-    from ..replay.verdict import replay as replay_recording
-    from . import known, report_json, report_replay, report_runs, settings
+    from . import settings
 
     entries = settings.load().known
     left, right = options.paths_of((old, fixed), repo)
@@ -51,16 +52,26 @@ def replay(
     for lifted in (left, right):
         if isinstance(lifted, spec.Lifted):
             books_of(lifted)  # a source that cannot be had is said once, not for every recording
-    results: list[known.Judged] = []
+    results: list[Judged] = []
     members: list[Member] = []
 
     def judge(path: Path) -> None:
-        found = hdf5.load(path)
-        members.append(member_of(path, found))
-        result = replay_recording(found, left, right, wanted)
-        results.append(known.judge(entries, path, result))
+        with crew_of(path, wanted or tuple(Quantity), (left, right)) as crew:
+            from ..replay.columns.shared import Columns
+            from ..replay.verdict import compare
+            from . import known
+
+            found, _ = one(path, crew)
+            members.append(member_of(path, found))
+            result = compare(Columns(found, crew), left, right, wanted)
+            results.append(known.judge(entries, path, result))
 
     codes = each(recording, judge)
+    from ..recorders import hdf5
+    from ..replay.ranks import compare_all
+    from ..replay.verdict import Verdict
+    from . import report_json, report_replay, report_runs
+
     ranks = compare_all(runs(members), hdf5.load)
     if form == "json":
         report_json.print_results(results, ranks)

@@ -108,6 +108,8 @@ def _chapters(
 ) -> Iterator[Chapter]:
     before: Lifted | None = None
     code: str | None = None
+    if columns.crew is not None:
+        columns.crew.begin_all(paths)
     for path in paths:
         try:
             digest = surface_of(path).digest

@@ -16,7 +16,7 @@ from specdiff.replay.columns.shared import Columns
 from specdiff.replay.diff import SeriesDiff, diff
 from specdiff.replay.lift.ledger import ledger_of
 from specdiff.replay.lift.lifting import lift
-from specdiff.replay.lift.link import Books, compiled
+from specdiff.replay.lift.link import Books
 from specdiff.replay.lift.source import Source, open_wheel
 from specdiff.replay.lift.wheels import wheel_of
 from specdiff.replay.observed import observed
@@ -97,7 +97,7 @@ def lifted(text: str, repo: Path | None = None) -> spec.Lifted:
 
 
 def books(source: Source) -> Books:
-    return compiled(lift(source))
+    return Books(lift(source))
 
 
 def bundled_recording(name: str) -> Recording:

@@ -12,7 +12,7 @@ from lifting import bundled_recording, files_of, lifted, write_tree
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import DIFFERS, SAME, USAGE, run
 from specdiff.replay.lift.engine import replay
-from specdiff.replay.lift.link import compiled
+from specdiff.replay.lift.link import Books
 from specdiff.replay.lift.open import surface_of
 from test_fidelity import ERAS
 
@@ -38,7 +38,7 @@ def test_a_commit_gives_the_ledger_of_its_release(history: Path) -> None:
             surface_of(lifted(f"sglang=={version}")),
             surface_of(lifted(f"sglang@v{version}", history)),
         )
-        one, other = (replay(compiled(surface), recording).values for surface in two)
+        one, other = (replay(Books(surface), recording).values for surface in two)
         assert one == other
 
 

@@ -15,7 +15,7 @@ from specdiff.cli.main import NO_VERDICT, run
 from specdiff.replay.lift.engine import replay
 from specdiff.replay.lift.globals import stand_ins
 from specdiff.replay.lift.lifting import lift
-from specdiff.replay.lift.link import compiled
+from specdiff.replay.lift.link import Books
 from specdiff.replay.lift.missing import CannotRunError
 from specdiff.replay.lift.names import STAND_INS
 from specdiff.replay.lift.open import surface_of
@@ -68,7 +68,7 @@ def test_what_a_recording_does_not_hold_is_never_invented() -> None:
                 f"req.spec_verify_ct += bool({body})",
             )
             with pytest.raises(CannotRunError, match="cannot run") as raised:
-                replay(compiled(lift(changed)), bundled_recording("0.5.23-random"))
+                replay(Books(lift(changed)), bundled_recording("0.5.23-random"))
             assert says in str(raised.value)
 
 

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ..columns.shared import Columns
-from ..lift.departure import expected
-from ..lift.ledger import departs_by, lifted
-from ..lift.link import compiled
+from ..lift.ledger import departs_by, expected, lifted
+from ..lift.link import Books
 from ..lift.open import surface_of
 from ..lift.reach import reached
 from ..lift.roles import Role
@@ -45,7 +44,7 @@ def role_changes(
 
     def matters(role: Role) -> bool | None:
         try:
-            books = compiled(grafted(old, new, role))
+            books = Books(grafted(old, new, role))
             return departs_by(columns, books, values, event)
         except Exception:  # noqa: BLE001 - nobody's code: parts that do not fit together may fail anywhere
             return None

@@ -10,10 +10,9 @@ from ...recorders.errors import NoVerdictError
 from ..columns.shared import Columns
 from ..diff import SeriesDiff, diff
 from ..explain import Toggles
-from ..lift.departure import expected
-from ..lift.ledger import departs
+from ..lift.ledger import departs, expected
 from ..lift.ledger import ledger_of as ledger_of_books
-from ..lift.link import Books, compiled
+from ..lift.link import Books
 from ..lift.open import books_of, surface_of
 from ..quantity import Quantity
 from ..spec import Lifted, Path
@@ -62,9 +61,14 @@ class Judge:
             return Judged(path, Finding.SKIPPED, None, str(error))
         digest = surface.digest
         if digest not in self._found:
-            self._found[digest] = self._judge(compiled(surface))
+            self._found[digest] = self._judge(Books(surface))
         finding, why = self._found[digest]
         return Judged(path, finding, digest, why)
+
+    def ahead(self, paths: Sequence[Lifted]) -> None:
+        """These will be asked for, soon: a crew may begin."""
+        if self.columns.crew is not None:
+            self.columns.crew.begin_watched(paths, self._expected, self._found)
 
     def num_compared(self, path: Lifted) -> int:
         """Values of the wanted quantities that both the reference and this path have: the whole path is replayed."""

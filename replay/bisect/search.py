@@ -46,6 +46,9 @@ class Court(Protocol):
 
     def __call__(self, path: Lifted) -> Judged: ...
 
+    def ahead(self, paths: Sequence[Lifted]) -> None:
+        """These will be asked for, in this order."""
+
 
 @dataclass(frozen=True, slots=True)
 class Search:
@@ -99,12 +102,14 @@ def _releases(
         raise UsageError(
             f"--skip {unknown[0]}: not one of the releases between the ends: {', '.join(versions)}."
         )
+    paths = [Lifted(f"sglang=={version}", Origin.RELEASE, version) for version in versions]
+    left_out = [path for path in paths if {path.where, str(path)} & set(skip)]
+    judge.ahead([path for path in paths if path not in left_out])
     tested: list[Judged] = []
-    for version in versions:
-        path = Lifted(f"sglang=={version}", Origin.RELEASE, version)
-        left_out = {version, str(path)} & set(skip)
+    for path in paths:
         why = "left out by --skip"
-        tested.append(Judged(path, Finding.SKIPPED, None, why) if left_out else judge(path))
+        skipped = path in left_out
+        tested.append(Judged(path, Finding.SKIPPED, None, why) if skipped else judge(path))
         span = len(tested), len(versions) - 1
         report(Progress(tested[-1], len(versions), span, (good, bad), forward))
     found = changes(tested)

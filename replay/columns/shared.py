@@ -12,6 +12,7 @@ from torch import Tensor
 from ...recorders.recording import Recording
 from ...recorders.schema import NONE64, Kind
 from ..cells import Cells, cells_of
+from ..lift.crew import Crew
 from ..paths.rules import FinishRows
 from ..quantity import Quantity
 from ..tensors import column
@@ -23,10 +24,10 @@ T = TypeVar("T")
 
 
 class Columns:
-    """One recording as the engine needs it: cells, touches, true lengths."""
+    """One recording as the engine needs it: cells, touches, true lengths. `crew`: who replays it elsewhere."""
 
-    def __init__(self, recording: Recording) -> None:
-        self.recording = recording
+    def __init__(self, recording: Recording, crew: Crew | None = None) -> None:
+        self.recording, self.crew = recording, crew
         self._made: dict[Hashable, Any] = {}
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ...recorders.errors import RecordingError, SpecdiffError
 from ..spec import Lifted, Origin
 from . import wheels
-from .link import compiled
+from .link import Books
 from .matches import Match, Matches
 from .open import surface_of
 from .roles import Role
@@ -82,7 +82,7 @@ def _over(paths: Sequence[Path]) -> Callable[[Surface], dict[str, Match]]:
 
         if not read:
             read.extend(Columns(hdf5.load(path)) for path in paths)
-        return match_apart(read, compiled(surface))
+        return match_apart(read, Books(surface))
 
     return match
 

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
-from ...recorders.schema import NONE64, Kind
-from ..cells import Moment
-from ..ledger import Ledger, Series
+from ...recorders.schema import NONE64
 from ..quantity import Quantity
 from .tracks import UNSET, Place, Tracks
 
 Expected = dict[Place, NDArray[np.int64]]
-
-
-def expected(ledger: Ledger, quantities: Sequence[Quantity]) -> Expected:
-    """A ledger's values where a replay writes its own: by place and row, parts side by side, UNSET where it has none."""
-    return {place: values for quantity in quantities for place, values in _by_row(ledger[quantity])}
+"""A ledger's values where a replay writes its own: by place and row, parts side by side, UNSET where it has none."""
 
 
 class Departure:
@@ -52,15 +44,3 @@ class Departure:
         for silent in self._silent:
             said &= (one != silent) & (other != silent)
         return bool(said.any())
-
-
-def _by_row(series: Series) -> Iterator[tuple[Place, NDArray[np.int64]]]:
-    cells, parts = series.cells, series.values.shape[1]
-    for kind in Kind:
-        for moment in Moment:
-            mine = (cells.kind == kind) & (cells.moment == moment) & series.captured
-            rows = cells.row[mine].numpy()
-            if len(rows):
-                by_row = np.full((int(rows.max()) + 1, parts), UNSET, dtype=np.int64)
-                by_row[rows] = series.values[mine].numpy()
-                yield Place(series.quantity, kind, moment is Moment.AFTER), by_row.reshape(-1)

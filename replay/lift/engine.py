@@ -21,7 +21,7 @@ from .tape import Tape
 from .tracks import Tracks
 from .turns import Turns
 
-# Events before the first look and at most from one look to the next: ever longer, as most departures show early.
+# Events played before the first look, and at most from one look to the next: ever longer, as most departures show early.
 _FIRST_LOOK, _LOOK = 64, 4096
 _ROWS = frozenset({Quantity.ROUTED_EXPERTS, Quantity.INDEXER_TOPK})
 _ALONE = frozenset({Quantity.FINISH, Quantity.SEQ_LENS_SUM})
@@ -83,13 +83,14 @@ def _play(
     until: int | None,
     over: Callable[[], bool],
 ) -> None:
-    look = _FIRST_LOOK
+    played, look = 0, _FIRST_LOOK
     for place, (kind, ref) in enumerate(tape):
         for handle in handlers[kind]:
             handle(ref)
         if place == until:
             return
-        if place == look:
+        played += bool(handlers[kind])  # a queue of arrivals says nothing
+        if played == look:
             if over():
                 return
             look += min(look, _LOOK)

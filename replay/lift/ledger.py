@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ...recorders.schema import Kind
@@ -20,6 +22,7 @@ from .departure import Departure, Expected
 from .engine import Watch, replay
 from .link import Books
 from .open import books_of
+from .surface import Surface
 from .tape import Tape
 from .tracks import UNSET, Place, Tracks
 
@@ -27,6 +30,11 @@ from .tracks import UNSET, Place, Tracks
 def lifted(columns: Columns, path: Lifted, wanted: Sequence[Quantity] = tuple(Quantity)) -> Ledger:
     """Raises UsageError or NoVerdictError where the source cannot be had, or its books cannot run here."""
     return ledger_of(columns, books_of(path), str(path), wanted)
+
+
+def expected(ledger: Ledger, quantities: Sequence[Quantity]) -> Expected:
+    """What a `Departure` watches for."""
+    return {place: values for quantity in quantities for place, values in _by_row(ledger[quantity])}
 
 
 def departs_by(columns: Columns, books: Books, expected: Expected, event: int) -> bool:
@@ -42,11 +50,16 @@ def departs(columns: Columns, books: Books, expected: Expected, wanted: Sequence
     False only says that nothing has been seen: `diff` has the last word, over a ledger that costs nothing any more.
     """
     seen = Departure(expected)
-    key = _key(books, wanted)
-    if not columns.has(key):
+    key = _key(books.surface, wanted)
+    if columns.has(key):
+        return False
+    tracks = None
+    if columns.crew is not None and columns.crew.wanted == set(wanted):
+        seen.found, tracks = columns.crew.departs(books.surface, _tape(columns))
+    if tracks is None and not seen.found:
         tracks = _replay(columns, books, wanted, seen)
-        if not seen.found:
-            columns.once(key, lambda: tracks)
+    if not seen.found:
+        columns.once(key, lambda: tracks)
     return seen.found
 
 
@@ -88,7 +101,16 @@ def ledger_of(
 
 def _tracks(columns: Columns, books: Books, wanted: Sequence[Quantity] = tuple(Quantity)) -> Tracks:
     """Books that are the same code are replayed once, whatever they are called."""
-    return columns.once(_key(books, wanted), lambda: _replay(columns, books, wanted))
+    return columns.once(
+        _key(books.surface, wanted),
+        lambda: _elsewhere(columns, books, wanted) or _replay(columns, books, wanted),
+    )
+
+
+def _elsewhere(columns: Columns, books: Books, wanted: Sequence[Quantity]) -> Tracks | None:
+    if columns.crew is None or columns.crew.wanted != set(wanted):
+        return None
+    return columns.crew.tracks(books.surface, _tape(columns))
 
 
 def _replay(
@@ -98,12 +120,15 @@ def _replay(
     watch: Watch | None = None,
     until: int | None = None,
 ) -> Tracks:
-    tape = columns.once("tape", lambda: Tape.of(columns.recording))
-    return replay(books, columns.recording, wanted, watch, until, tape)
+    return replay(books, columns.recording, wanted, watch, until, _tape(columns))
 
 
-def _key(books: Books, wanted: Sequence[Quantity]) -> Hashable:
-    return ("lifted", books.surface.digest, frozenset(wanted))
+def _tape(columns: Columns) -> Tape:
+    return columns.once("tape", lambda: Tape.of(columns.recording))
+
+
+def _key(surface: Surface, wanted: Collection[Quantity]) -> Hashable:
+    return ("lifted", surface.digest, frozenset(wanted))
 
 
 def _series(quantity: Quantity, cells: Cells, tracks: Tracks) -> Series:
@@ -127,3 +152,15 @@ def _dense(track: array[int], rows: Tensor, parts: int) -> tuple[Tensor, Tensor]
     captured = noted[:, 0] != UNSET
     noted[~captured] = 0
     return noted, captured
+
+
+def _by_row(series: Series) -> Iterator[tuple[Place, NDArray[np.int64]]]:
+    cells, parts = series.cells, series.values.shape[1]
+    for kind in Kind:
+        for moment in Moment:
+            mine = (cells.kind == kind) & (cells.moment == moment) & series.captured
+            rows = cells.row[mine].numpy()
+            if len(rows):
+                by_row = np.full((int(rows.max()) + 1, parts), UNSET, dtype=np.int64)
+                by_row[rows] = series.values[mine].numpy()
+                yield Place(series.quantity, kind, moment is Moment.AFTER), by_row.reshape(-1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import importlib
-from dataclasses import dataclass
+from functools import cached_property
 from types import CodeType
 from typing import Any
 
@@ -22,25 +22,25 @@ from .standin import StandIn, Unknown
 from .surface import Binding, Definition, Means, Surface
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Books:
-    """A compiled surface."""
+    """A surface, to be compiled when it is first run: many are only held against others that were run elsewhere."""
 
-    surface: Surface
-    code: dict[str, CodeType]
+    def __init__(self, surface: Surface) -> None:
+        self.surface = surface
 
     @property
     def name(self) -> str:
         return self.surface.name
 
+    @cached_property
+    def code(self) -> dict[str, CodeType]:
+        """By key of the definition."""
+        return {item.key: self._compiled(item) for item in self.surface.definitions}
 
-def compiled(surface: Surface) -> Books:
-    code = {}
-    for definition in surface.definitions:
+    def _compiled(self, definition: Definition) -> CodeType:
         above = "\n" * (definition.line - 1)  # tracebacks point near the place
-        name = f"<{surface.name} {definition.key}>"
-        code[definition.key] = compile(above + definition.text, name, "exec")
-    return Books(surface, code)
+        name = f"<{self.surface.name} {definition.key}>"
+        return compile(above + definition.text, name, "exec")
 
 
 class Defaults(dict[str, Any]):

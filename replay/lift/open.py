@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import importlib.util
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
-from ...recorders.errors import UsageError
+from ...recorders.errors import NoVerdictError, UsageError
 from ..spec import Lifted, Origin
 from . import cache, wheels
 from .git import CatFile, GitSource, commit_of
 from .lifting import lift
-from .link import Books, compiled
+from .link import Books
 from .source import open_dir, open_wheel
 from .surface import Surface
 
 
 def books_of(path: Lifted) -> Books:
     """Raises UsageError for what does not exist, NoVerdictError for what cannot be fetched or is too old."""
-    return compiled(surface_of(path))
+    return Books(surface_of(path))
 
 
 def surface_of(path: Lifted) -> Surface:
@@ -31,14 +31,28 @@ def surface_of(path: Lifted) -> Surface:
     return lift(open_dir(Path(path.where)))
 
 
+def kept(path: Lifted) -> Surface | None:
+    """What was lifted from it before; None where it is yet to be fetched or lifted, or cannot be."""
+    if path.origin is Origin.RELEASE:
+        wheel = wheels.found(path.where)
+        return None if wheel is None else _kept_release(path.where, wheel)
+    if path.origin is Origin.REVISION:
+        with suppress(UsageError, NoVerdictError):
+            return cache.load(f"commit-{commit_of(Path(path.repo or '.'), path.where)}")
+    return None
+
+
+def _kept_release(version: str, wheel: Path) -> Surface | None:
+    known = wheels.recorded_hash(wheel)
+    return None if known is None else cache.load(f"{version}-{known[:16]}")
+
+
 def _release(version: str) -> Surface:
     wheel = wheels.wheel_of(version)
-    known = wheels.recorded_hash(wheel)
-    name = f"sglang {version}"
-    if known is not None and (kept := cache.load(f"{version}-{known[:16]}")) is not None:
-        return kept
+    if (surface := _kept_release(version, wheel)) is not None:
+        return surface
     digest = wheels.verified_hash(wheel)
-    source = open_wheel(wheel, name)
+    source = open_wheel(wheel, f"sglang {version}")
     with source.wheel:
         made = lift(source)
     cache.save(f"{version}-{digest[:16]}", made)
@@ -48,8 +62,8 @@ def _release(version: str) -> Surface:
 def _revision(path: Lifted) -> Surface:
     repo = Path(path.repo or ".")
     commit = commit_of(repo, path.where)
-    if (kept := cache.load(f"commit-{commit}")) is not None:
-        return kept
+    if (surface := cache.load(f"commit-{commit}")) is not None:
+        return surface
     with closing(CatFile(repo)) as files:
         made = lift(GitSource(f"sglang@{commit[:12]}", commit, files))
     cache.save(f"commit-{commit}", made)

@@ -26,6 +26,9 @@ class Place(NamedTuple):
         return len(PARTS.get(self.quantity, ("",)))
 
 
+Values = dict[Place, "array[int]"]
+
+
 @dataclass(slots=True)
 class Tracks:
     """Rows where nothing was noted were not captured. `reasons`: why a quantity never was, in a sentence.
@@ -36,7 +39,7 @@ class Tracks:
 
     tape: Tape
     wanted: frozenset[Quantity] = frozenset(Quantity)
-    values: dict[Place, array[int]] = field(default_factory=dict)
+    values: Values = field(default_factory=dict)
     reasons: dict[Quantity, str] = field(default_factory=dict)
 
     def track(self, place: Place) -> array[int]:

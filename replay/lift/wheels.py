@@ -17,19 +17,24 @@ def wheel_of(version: str) -> Path:
 
     Raises UsageError where there is no such release, NoVerdictError where it cannot be fetched.
     """
-    folder = cache_root() / "sglang" / "wheels"
-    wheel = _found(version, folder)
+    folder = _folder()
+    wheel = found(version)
     if wheel is None:
         fetch(version, folder, in_cache())
-        wheel = _found(version, folder)
+        wheel = found(version)
     if wheel is None:
         raise NoVerdictError(f"sglang=={version}: pip fetched no wheel into {folder}.")
     return wheel
 
 
+def found(version: str) -> Path | None:
+    """The wheel of a release in the cache; None where it has not been fetched."""
+    return next(iter(sorted(_folder().glob(f"sglang-{version}-*.whl"))), None)
+
+
 def in_cache() -> list[str]:
     """Versions whose wheel is in the cache."""
-    wheels = (cache_root() / "sglang" / "wheels").glob("sglang-*.whl")
+    wheels = _folder().glob("sglang-*.whl")
     return sorted({wheel.name.split("-")[1] for wheel in wheels}, key=Version)
 
 
@@ -62,5 +67,5 @@ def _beside(wheel: Path) -> Path:
     return wheel.with_name(f"{wheel.name}.sha256")
 
 
-def _found(version: str, folder: Path) -> Path | None:
-    return next(iter(sorted(folder.glob(f"sglang-{version}-*.whl"))), None)
+def _folder() -> Path:
+    return cache_root() / "sglang" / "wheels"
