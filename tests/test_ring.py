@@ -8,23 +8,30 @@ import shutil
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from children import rig, specdiff, wait_for
 from journalled import Record, records_of
 from specdiff.cli.inputs import bundled
 from specdiff.recorders import hdf5, journal
 from specdiff.recorders.build import build
-from specdiff.recorders.capture.online import breach
+from specdiff.recorders.capture.online import breaches
 from specdiff.recorders.capture.ring import Ring
 from specdiff.recorders.capture.writer import JournalWriter
+from specdiff.recorders.recording import Recording
 from specdiff.recorders.run import Stats
-from specdiff.recorders.schema import Kind
+from specdiff.recorders.schema import NONE32, NONE64, Kind
 from specdiff.recorders.wire import NUM_FIELDS, pack_event, unpack_event
 from specdiff.replay import spec
+from specdiff.replay.columns.shared import Columns
+from specdiff.replay.laws.check import LAWS
+from specdiff.replay.observed import observed
 from specdiff.replay.verdict import Verdict, replay
 from test_attach import attach, same_as_its_release
 from test_record_server import ask, recorded_server
@@ -129,23 +136,107 @@ def test_a_request_that_ended_is_named_one_segment_on(tmp_path: Path) -> None:
     assert named == [1, 1, 0]
 
 
-def test_laws_that_are_watched_hold_where_they_hold_and_break_where_they_break() -> None:
-    """0.5.12 returned the rows behind the stop, #26126; no later release does."""
-    assert _breaches("0.5.23-random") == set()
-    assert "23 routed rows where a trainer expects 20" in _breaches("0.5.12-experts-overshoot")
-    assert breach(Kind.PREPARE, (0,) * 6 + (2,), ([0, 1], [4, 4], [5, 9], [8, 8], [8, 8]))
+@pytest.mark.parametrize("path", sorted(bundled().glob("*.h5")), ids=lambda path: path.stem)
+def test_laws_that_are_watched_break_where_check_says(path: Path) -> None:
+    recording = hdf5.load(path)
+    assert _watched(recording) == _checked(recording)
 
 
-def _breaches(name: str) -> set[str]:
+@pytest.mark.parametrize(
+    ("name", "table", "column", "change", "law"),
+    [
+        ("0.5.23-random", "prepare_rows", "committed_after", 1000, "allocation"),
+        ("0.5.23-random", "prepare_rows", "committed_after", -1000, "allocation"),
+        ("0.5.23-random", "prepare_rows", "allocated_before", 1000, "allocation"),
+        ("0.5.23-random", "finishes", "committed", 1000, "allocation"),
+        ("0.5.23-random", "finishes", "committed", -1000, "allocation"),
+        ("0.5.23-random", "finishes", "experts_rows", 1, "rows"),
+        ("0.5.23-random", "finishes", "finished_len", -1, "rows"),
+        ("0.5.23-random", "finishes", "histogram_sum", 1, "statistics"),
+        ("0.5.23-random", "finishes", "histogram_weighted", -1, "statistics"),
+        ("0.5.13-indexer-topk", "finishes", "indexer_rows", -1, "rows"),
+        ("0.5.23-random", "results", "stride", 1, "stride"),
+        ("0.5.10-random", "results", "worker_stride", 1, "stride"),
+    ],
+)
+def test_a_wrong_value_breaks_the_law_that_is_watched(
+    name: str, table: str, column: str, change: int, law: str
+) -> None:
+    """One value in three is changed, where there is one."""
+    recording = hdf5.load(bundled() / f"{name}.h5")
+    values = getattr(getattr(recording, table), column).copy()
+    there = np.flatnonzero((values != NONE32) & (values != NONE64))[::3]
+    values[there] += change
+    wrong = with_column(recording, table, column, values)
+    assert _watched(wrong) == _checked(wrong)
+    assert law in {name for _, name in _watched(wrong)}
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [
+        ("prepare_rows", "committed_after"),
+        ("prepare_rows", "allocated_before"),
+        ("finishes", "committed"),
+        ("finishes", "finished_len"),
+        ("finishes", "start_len"),
+        ("finishes", "spec_verify_ct"),
+        ("finishes", "histogram_weighted"),
+        ("results", "stride"),
+    ],
+)
+def test_a_value_that_is_absent_breaks_what_check_says(table: str, column: str) -> None:
+    recording = hdf5.load(MIX)
+    values = getattr(getattr(recording, table), column)
+    absent = np.full_like(values, NONE32 if values.dtype == np.int32 else NONE64)
+    without = with_column(recording, table, column, absent)
+    assert _watched(without) == _checked(without)
+
+
+def test_rows_that_begin_behind_the_end_are_none() -> None:
+    recording = hdf5.load(MIX)
+    far = with_column(
+        recording, "finishes", "start_len", np.full_like(recording.finishes.qid, 10**6)
+    )
+    none = with_column(far, "finishes", "experts_rows", np.zeros_like(recording.finishes.qid))
+    assert _watched(none) == _checked(none) == set()
+
+
+def with_column(recording: Recording, table: str, column: str, values: NDArray[Any]) -> Recording:
+    changed = replace(getattr(recording, table), **{column: values})
+    return replace(recording, **{table: changed})
+
+
+def _checked(recording: Recording) -> set[tuple[int, str]]:
+    """Events and the laws that `specdiff check` says they break."""
+    columns, found = Columns(recording), set()
+    for law in (law for law in LAWS if law.name in WATCHED):
+        places = law.check(columns, observed(columns))
+        found |= {(event, law.name) for event in places.event[~places.holds].tolist()}
+    return found - _unasked(recording)
+
+
+def _unasked(recording: Recording) -> set[tuple[int, str]]:
+    """Up to 0.5.11 requests that did not ask for rows get them as well, in every finish of a server's life."""
+    finishes = recording.finishes
+    unasked = (finishes.return_routed_experts != 1) & (finishes.indexer_state != 1)
+    return {(event, "rows") for event in recording.event_of(Kind.FINISH)[unasked].tolist()}
+
+
+WATCHED = ("allocation", "rows", "statistics", "stride")
+
+
+def _watched(recording: Recording) -> set[tuple[int, str]]:
+    """Events and the laws that the recorder says they break."""
+    events = (record for record in records_of(recording) if isinstance(record[0], Kind))
     found = set()
-    for type, payload in records_of(hdf5.load(bundled() / f"{name}.h5")):
-        if type in (Kind.PREPARE, Kind.FINISH):
-            event = unpack_event(Kind(type), payload)
-            size = event.fields[-1] if type == Kind.PREPARE else 0
-            columns = [event.rows[i * size : (i + 1) * size] for i in range(5)]
-            law = breach(event.kind, event.fields, columns)
-            found |= set() if law is None else {law}
-    return found
+    for at, (kind, payload) in enumerate(events):
+        event = unpack_event(Kind(kind), payload)
+        size = event.fields[-1] if event.rows else 0
+        columns = [event.rows[i : i + size] for i in range(0, len(event.rows), size or 1)]
+        for breach in breaches(event.kind, event.fields, columns):
+            found.add((at, breach.partition(":")[0]))
+    return found - _unasked(recording)
 
 
 @pytest.mark.live

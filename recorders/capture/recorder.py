@@ -18,7 +18,7 @@ from ..schema import NONE64, Kind
 from ..wire import pack_event
 from .choice import EVERYTHING, Choice, Veil
 from .numbering import Numbering
-from .online import breach
+from .online import breaches
 from .overhead import Overhead
 from .reading import Access, int64
 from .request import describe
@@ -125,7 +125,7 @@ class Recorder:
         """`pack_event`, on the writer's thread, of what is to be written of an event."""
         values = [one if type(one) is int else int64(one) for one in values]
         if self._watches and self.breach is None:
-            self.breach = breach(kind, values, columns)
+            self.breach = next(breaches(kind, values, columns), None)
         if self._veil is not None and rest and not isinstance(rest, bytes):
             rest = self._veil(rest)
         return pack_event(kind, *stamp, values, columns, rest)
