@@ -18,7 +18,7 @@ demo: $(VENV)/demo
 # Files in parallel, since a file shares what it records; JOBS=0 for a debugger.
 JOBS ?= 2
 test: $(VENV)/test
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --durations 30 --durations-min 3 $(ARGS)
 
 # Every release against itself, lifted and replayed, 50 runs each: make fidelity ARGS="--releases 0.5.23 --seeds 3"
 fidelity: $(VENV)/test
