@@ -52,7 +52,8 @@ def bisect(
     history, which assumes one change. Exit code 1 where a change was found, 0 where the ends say the same.
     """
     # imported late: torch comes with the engine, and `--help` must not wait for it
-    from ..replay.lift.crew import crew_of
+    from ..replay.lift.crew import AHEAD, crew_of
+    from ..replay.spec import is_release
 
     texts = (good, bad) if against is None else (good, bad, against)
     parsed = options.paths_of(texts, repo)
@@ -62,7 +63,8 @@ def bisect(
     asked += () if repo is None else ("--repo", repo)
     asked += tuple(word for name in quantities for word in ("--quantity", name))
     reference = parsed[0] if against is None else parsed[2]
-    with crew_of(Path(recording), wanted or tuple(Quantity), [reference]) as crew:
+    jobs = AHEAD if is_release(parsed[0]) else 1  # which commit comes next is not known ahead
+    with crew_of(Path(recording), wanted or tuple(Quantity), [reference], jobs) as crew:
         from ..replay.bisect.bisection import bisect as find
         from ..replay.columns.shared import Columns
         from . import report_bisect

@@ -48,11 +48,11 @@ def history(
     asked for by name.
     """
     # imported late: torch comes with the engine, and `--help` must not wait for it
-    from ..replay.lift.crew import crew_of
+    from ..replay.lift.crew import AHEAD, crew_of
 
     ends = options.paths_of((oldest, newest), repo)
     wanted = [Quantity(name) for name in quantities] or list(Quantity)
-    with crew_of(Path(recording), wanted, ends) as crew:
+    with crew_of(Path(recording), wanted, ends[:1], AHEAD) as crew:
         from ..replay.columns.shared import Columns
         from ..replay.history import Chapter, versions
         from ..replay.history import history as tell

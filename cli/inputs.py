@@ -55,17 +55,16 @@ def manifests(folder: Path, codes: set[int]) -> list[Manifest]:
 def one(path: Path, crew: Crew | None = None) -> tuple[Recording, str]:
     """A single recording and the sha256 of its file. Raises UsageError for a folder.
 
-    `crew`: who replays it meanwhile, and is told which file that is.
+    `crew`: who replays it meanwhile, and is told that it has been read.
     """
     from ..recorders import hdf5
 
     if path.is_dir():
         raise UsageError(f"{path} is a folder; name one recording of it (*.h5).")
     recording = hdf5.load(path)
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     if crew is not None:
-        crew.sha256 = sha256
-    return recording, sha256
+        crew.confirm()
+    return recording, hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def check_output(path: Path, *, force: bool, source: Path | None = None) -> None:

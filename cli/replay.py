@@ -9,7 +9,7 @@ import click
 
 from ..replay.quantity import Quantity
 from . import options
-from .inputs import each, one
+from .inputs import each
 from .main import BROKEN, DIFFERS, NO_VERDICT, SAME, USAGE
 
 if TYPE_CHECKING:
@@ -56,12 +56,16 @@ def replay(
     members: list[Member] = []
 
     def judge(path: Path) -> None:
-        with crew_of(path, wanted or tuple(Quantity), (left, right)) as crew:
+        both = [one for one in (left, right) if isinstance(one, spec.Lifted)]
+        with crew_of(path, wanted or tuple(Quantity), both, len(both)) as crew:
+            from ..recorders import hdf5
             from ..replay.columns.shared import Columns
             from ..replay.verdict import compare
             from . import known
 
-            found, _ = one(path, crew)
+            found = hdf5.load(path)
+            if crew is not None:
+                crew.confirm()
             members.append(member_of(path, found))
             result = compare(Columns(found, crew), left, right, wanted)
             results.append(known.judge(entries, path, result))

@@ -9,6 +9,7 @@ from pathlib import Path as Folder
 from ..recorders.errors import NoVerdictError, UsageError
 from .bisect.commits import first_parents
 from .columns.shared import Columns
+from .lift.crew import AHEAD
 from .lift.git import commit_of
 from .lift.ledger import lifted
 from .lift.open import surface_of
@@ -108,9 +109,11 @@ def _chapters(
 ) -> Iterator[Chapter]:
     before: Lifted | None = None
     code: str | None = None
-    if columns.crew is not None:
-        columns.crew.begin_all(paths)
-    for path in paths:
+    for place, path in enumerate(paths):
+        if columns.crew is not None:
+            columns.crew.begin_all(
+                paths[place + AHEAD - 1 : place + AHEAD] if place else paths[:AHEAD]
+            )
         try:
             digest = surface_of(path).digest
             made = lifted(columns, path, quantities)  # it runs, or says why not

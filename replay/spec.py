@@ -70,6 +70,10 @@ _TOGGLE = re.compile(r"([+-])([^+-]*)")
 _BASES = {"old": frozenset[int](), "fixed": ALL}
 
 
+def is_release(path: Path) -> bool:
+    return isinstance(path, Lifted) and path.origin is Origin.RELEASE
+
+
 def parse(text: str, repo: str | None = None) -> Path:
     """Read a path spec; no source is opened. Raises UsageError naming the nearest that exists.
 

@@ -8,28 +8,30 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import wait
 from contextlib import contextmanager, suppress
-from multiprocessing import active_children
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from children import wait_for
-from specdiff.cli.inputs import bundled, one
+from specdiff.cli.inputs import bundled
 from specdiff.cli.main import INTERRUPTED, run
 from specdiff.recorders import hdf5
-from specdiff.replay.lift import crew
+from specdiff.replay.lift import crew, crewman
 from specdiff.replay.lift.crew import Crew
 from specdiff.replay.lift.open import surface_of
 from specdiff.replay.lift.tape import Tape
 from specdiff.replay.quantity import Quantity
 from specdiff.replay.spec import Lifted, Origin
 
-MIX = bundled() / "0.5.10-random.h5"
+MIX, OTHER = bundled() / "0.5.10-random.h5", bundled() / "0.5.23-random.h5"
 BISECT = ["bisect", str(MIX), "--good", "sglang==0.5.10", "--bad", "sglang==0.5.16"]
 COMMANDS = [
     [*BISECT, "--quantity", "kv_committed_len"],
     [*BISECT, "--against", "sglang==0.5.11", "--skip", "0.5.13"],
+    [*BISECT, "--against", "observed"],
     ["bisect", str(MIX), "--good", "sglang==0.5.16", "--bad", "sglang==0.5.10"],
     ["history", str(MIX), "--quantity", "released_len"],
     ["replay", str(MIX), "--old", "sglang==0.5.11", "--fixed", "sglang==0.5.12"],
@@ -66,18 +68,20 @@ def test_a_crew_changes_no_answer(arguments: list[str], capsys: pytest.CaptureFi
         patched.setattr(Crew, "_said", counted)
         assert told(arguments, capsys) == alone
     assert any(asked), "nobody was asked"
-    assert not active_children()
 
 
-def test_a_crew_that_is_killed_changes_no_answer(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = COMMANDS[0]
+def test_a_crew_that_is_killed_changes_no_answer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = copy(MIX, tmp_path / "r.h5")
+    arguments = ["bisect", str(file), *COMMANDS[0][2:]]
     alone = told(arguments, capsys)
     load, killed = hdf5.load, []
 
     def killing(path: Path) -> object:
-        killed.extend(active_children())
+        killed.extend(crewmen(file))
         for process in killed:
-            process.kill()
+            os.kill(process, signal.SIGKILL)
         return load(path)
 
     with two_cores() as patched:
@@ -86,37 +90,58 @@ def test_a_crew_that_is_killed_changes_no_answer(capsys: pytest.CaptureFixture[s
     assert len(killed) == 2
 
 
-def test_a_crew_that_read_another_file_is_not_believed(tmp_path: Path) -> None:
-    """The recording was replaced between the crew's look at it and ours."""
-    tape, path = Tape.of(hdf5.load(MIX)), Lifted("sglang==0.5.11", Origin.RELEASE, "0.5.11")
-    surface, wanted = surface_of(path), (Quantity.FINISH,)
-    with two_cores(), crew.crew_of(MIX, wanted, [path]) as made:
+def copy(recording: Path, to: Path) -> Path:
+    to.write_bytes(recording.read_bytes())
+    return to
+
+
+def refused(*_: object, **__: object) -> NoReturn:
+    raise BlockingIOError("no more processes")
+
+
+@pytest.mark.parametrize("what", ["subprocess.Popen", "TemporaryDirectory", "pickle.dumps"])
+def test_a_machine_without_room_for_a_crew_answers_too(
+    what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone = told(COMMANDS[0], capsys)
+    with two_cores() as patched:
+        patched.setattr(f"{crew.__name__}.{what}", refused)
+        assert told(COMMANDS[0], capsys) == alone
+
+
+@pytest.mark.parametrize("replaced", ["never", "before it is read", "when it has been"])
+def test_a_crew_that_read_another_file_is_not_believed(replaced: str, tmp_path: Path) -> None:
+    path, wanted = Lifted("sglang==0.5.11", Origin.RELEASE, "0.5.11"), (Quantity.FINISH,)
+    file, other = copy(MIX, tmp_path / "r.h5"), copy(OTHER, tmp_path / "other.h5")
+    with two_cores(), crew.crew_of(file, wanted, [path], 2) as made:
         assert made is not None
-        made.sha256 = "another"
-        assert made.tracks(surface, tape) is None
-        _, made.sha256 = one(MIX)
-        tracks = made.tracks(surface, tape)
-        assert tracks is not None
-        assert tracks.values
+        if replaced == "when it has been":
+            wait([*made._whole.values()])
+        if replaced != "never":
+            other.replace(file)
+        tape = Tape.of(hdf5.load(file))
+        made.confirm()
+        assert (made.tracks(surface_of(path), tape) is None) is (replaced != "never")
 
 
 def test_an_interrupt_ends_the_crew_too(tmp_path: Path) -> None:
-    """As the terminal sends it: to every process of the command at once, at any moment of their lives."""
-    script = tmp_path / "with_crew.py"
+    """As the terminal sends it, at any moment of their lives; and a SIGKILL of the command alone leaves nobody behind."""
+    script, file = tmp_path / "with_crew.py", copy(MIX, tmp_path / "r.h5")
     script.write_text(
         "import sys\n"
         "from specdiff.cli.main import main\n"
         "from specdiff.replay.lift import crew\n"
-        "if __name__ == '__main__':\n"
-        "    crew._WORTH_IT, crew._cores = 0, lambda: 2\n"
-        "    sys.exit(main())\n"
+        "crew._WORTH_IT, crew._cores = 0, lambda: 2\n"
+        "sys.exit(main())\n"
     )
-    for wait in (0.0, 0.1, 0.2, 0.4, 0.8):
-        interrupt([sys.executable, str(script), *COMMANDS[0]], wait)
+    command = [sys.executable, str(script), "bisect", str(file), *COMMANDS[0][2:]]
+    for seconds in (0.0, 0.2, 0.4):
+        assert stop(command, file, seconds, signal.SIGINT) == (INTERRUPTED, "")
+    assert stop(command, file, 0.4, signal.SIGKILL) == (-signal.SIGKILL, "")
 
 
-def interrupt(command: list[str], wait: float) -> None:
-    """`wait`: in seconds, from when the crew has started."""
+def stop(command: list[str], file: Path, seconds: float, number: signal.Signals) -> tuple[int, str]:
+    """Its code and what it said, stopped so long after the crew has started."""
     child = subprocess.Popen(
         command,
         stdout=subprocess.DEVNULL,
@@ -124,23 +149,20 @@ def interrupt(command: list[str], wait: float) -> None:
         start_new_session=True,
         text=True,
     )
-    wait_for(lambda: len(group(child.pid)) > 2 or child.poll() is not None, "its crew")
-    time.sleep(wait)
-    with suppress(ProcessLookupError):  # it has ended, and says below why
-        os.killpg(child.pid, signal.SIGINT)
-    _, err = child.communicate()
-    assert (child.returncode, err) == (INTERRUPTED, "")
-    wait_for(lambda: not group(child.pid), "the end of all")
+    wait_for(lambda: crewmen(file) or child.poll() is not None, "its crew")
+    time.sleep(seconds)
+    os.killpg(child.pid, number)
+    _, said = child.communicate()
+    wait_for(lambda: not crewmen(file), "the end of all")
+    return child.returncode, said
 
 
-def group(leader: int) -> list[int]:
-    """The processes of this process group."""
+def crewmen(file: Path) -> list[int]:
+    """The processes that replay this file for others."""
     found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            text = stat.read_text()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(text.rpartition(")")[2].split()[2]) == leader:
-            found.append(int(stat.parent.name))
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            words = path.read_text().split("\0")
+            if str(file) in words and any(crewman.__name__ in word for word in words):
+                found.append(int(path.parent.name))
     return found

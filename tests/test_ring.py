@@ -21,7 +21,9 @@ from journalled import Record, records_of
 from specdiff.cli.inputs import bundled
 from specdiff.recorders import hdf5, journal
 from specdiff.recorders.build import build
+from specdiff.recorders.capture import online
 from specdiff.recorders.capture.online import breaches
+from specdiff.recorders.capture.recorder import Recorder
 from specdiff.recorders.capture.ring import Ring
 from specdiff.recorders.capture.writer import JournalWriter
 from specdiff.recorders.recording import Recording
@@ -177,7 +179,12 @@ def test_a_wrong_value_breaks_the_law_that_is_watched(
     [
         ("prepare_rows", "committed_after"),
         ("prepare_rows", "allocated_before"),
+        ("prepare_rows", "allocated_after"),
         ("finishes", "committed"),
+        ("finishes", "allocated"),
+        ("finishes", "experts_state"),
+        ("finishes", "experts_start"),
+        ("finishes", "experts_rows"),
         ("finishes", "finished_len"),
         ("finishes", "start_len"),
         ("finishes", "spec_verify_ct"),
@@ -191,6 +198,30 @@ def test_a_value_that_is_absent_breaks_what_check_says(table: str, column: str) 
     absent = np.full_like(values, NONE32 if values.dtype == np.int32 else NONE64)
     without = with_column(recording, table, column, absent)
     assert _watched(without) == _checked(without)
+
+
+def test_one_absent_value_hides_no_other() -> None:
+    recording = hdf5.load(MIX)
+    values = -recording.prepare_rows.committed_after
+    values[::2] = NONE32
+    wrong = with_column(recording, "prepare_rows", "committed_after", values)
+    assert _watched(wrong) == _checked(wrong) != set()
+
+
+def test_rows_that_were_not_collected_at_all_are_missed() -> None:
+    recording = hdf5.load(MIX)
+    wrong = with_column(recording, "finishes", "experts_state", 0 * recording.finishes.qid)
+    assert _watched(wrong) == _checked(wrong) != set()
+
+
+def test_a_watch_that_fails_costs_no_event(tmp_path: Path) -> None:
+    recorder = Recorder(threading.Event(), tmp_path / "j", 1 << 20, hdf5.load(MIX).run, ring_s=9)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(online, "_WATCHED", {Kind.GAP: lambda values, columns: 1 / 0})
+        assert recorder.emit(Kind.GAP, (5,))
+        recorder.close()
+    assert build(tmp_path / "j").gaps.dropped.tolist() == [5]
+    assert recorder.exceptions == 1
 
 
 def test_rows_that_begin_behind_the_end_are_none() -> None:

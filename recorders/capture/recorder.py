@@ -125,10 +125,19 @@ class Recorder:
         """`pack_event`, on the writer's thread, of what is to be written of an event."""
         values = [one if type(one) is int else int64(one) for one in values]
         if self._watches and self.breach is None:
-            self.breach = next(breaches(kind, values, columns), None)
+            self.breach = self._breach(kind, values, columns)
         if self._veil is not None and rest and not isinstance(rest, bytes):
             rest = self._veil(rest)
         return pack_event(kind, *stamp, values, columns, rest)
+
+    def _breach(
+        self, kind: Kind, values: Sequence[int], columns: Sequence[Sequence[int]]
+    ) -> str | None:
+        try:
+            return next(breaches(kind, values, columns), None)
+        except Exception as error:  # noqa: BLE001 (the event is not lost with it)
+            self.failed(error)
+            return None
 
     def emit_later(self, pending: Callable[[], object]) -> None:
         """`pending` emits one event; it is called before the next event, at the latest."""

@@ -5,92 +5,128 @@ Nothing depends on them: where one fails, the caller replays for itself, and mee
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pickle
-import signal
-from collections.abc import Container, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from functools import lru_cache
-from multiprocessing import active_children, get_context
+import subprocess
+import sys
+from collections.abc import Container, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from queue import SimpleQueue
+from tempfile import TemporaryDirectory
+from typing import IO
 
-from ...recorders import hdf5
 from ..quantity import Quantity
 from ..spec import Lifted
 from ..spec import Path as PathSpec
-from .departure import Departure, Expected
-from .engine import replay
-from .link import Books
+from . import crewman
+from .crewman import Job, Said, signature
+from .departure import Expected
 from .open import kept
 from .surface import Surface
 from .tape import Tape
-from .tracks import Tracks, Values
+from .tracks import Tracks
 
 _WORTH_IT = 1 << 19  # bytes of a recording: smaller ones are replayed before a process has started
 _MOST = 8  # processes: each has the whole recording in memory
+AHEAD = 16  # replays that may be begun before they are asked for
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
-    """What one replay came to. `departed`: it stopped where it was seen to differ, and what it noted is not whole."""
+class _Process:
+    """A `crewman`, who says nothing at a Ctrl-C. It ends when its input does, so also when we are killed."""
 
-    sha256: str  # of the file that it read
-    values: Values
-    reasons: dict[Quantity, str]
-    departed: bool = False
+    def __init__(self, file: Path) -> None:
+        main = f"from {crewman.__name__} import main; main()"
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", main, str(file), repr(signature(file))],
+            env={**os.environ, "PYTHONSAFEPATH": "1"},  # no module of the folder we are in
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def ask(self, job: Job) -> Said:
+        """Raises OSError, EOFError or UnpicklingError where it has ended."""
+        to, answers = self._process.stdin, self._process.stdout
+        assert to is not None and answers is not None
+        pickle.dump(job, to)
+        to.flush()
+        said: Said = pickle.load(answers)
+        return said
+
+    def end(self) -> None:
+        self._process.kill()
+        pipes: Iterable[IO[bytes] | None] = (self._process.stdin, self._process.stdout)
+        for pipe in filter(None, pipes):
+            with suppress(OSError):  # what it did not read any more
+                pipe.close()
+        self._process.wait()
 
 
 class Crew:
-    """Replays of one recording, for the same quantities all of them."""
+    """Replays of one recording, for the same quantities all of them. `confirm` it before it is asked."""
 
-    def __init__(self, file: Path, wanted: Sequence[Quantity], size: int, shared: Path) -> None:
-        """`shared`: a file that is there as long as the crew is."""
+    def __init__(self, file: Path, wanted: Sequence[Quantity], size: int, folder: Path) -> None:
+        """`folder`: of its own, there as long as the crew is. Raises OSError where no process can be had."""
         self.wanted = frozenset(wanted)
-        self._shared = shared
-        self.sha256: str | None = None  # of the caller's recording: no other is answered for
-        self._others = frozenset(active_children())  # somebody else's
-        self._pool = ProcessPoolExecutor(size, get_context("spawn"), _read, (file.resolve(),))
+        self._file, self._signature, self._confirmed = file, signature(file), False
+        self._shared = folder / "expected"
+        self._expected: Expected | None = None
+        self._all: list[_Process] = []
+        self._idle: SimpleQueue[_Process] = SimpleQueue()
+        self._pool = ThreadPoolExecutor(size)  # a thread waits for one process at a time
         self._whole: dict[str, Future[Said]] = {}  # by the digest of the surface
         self._watched: dict[str, tuple[Surface, Future[Said]]] = {}
+        try:
+            for _ in range(size):
+                self._all.append(_Process(file))
+                self._idle.put(self._all[-1])
+        except OSError:
+            self.close()
+            raise
 
-    def muster(self, others: int) -> None:
-        """They start now, not when there is work for them."""
-        for _ in range(others):
-            with suppress(BrokenExecutor), _interrupts_are_ours():
-                self._pool.submit(os.getpid)
-
-    def begin_watched(
-        self, paths: Sequence[PathSpec], expected: Expected, besides: Container[str]
-    ) -> None:
-        """Once: to replay as much of each as it takes to see it depart from what is expected. `besides`: digests known."""
-        self._shared.write_bytes(pickle.dumps(expected))  # many megabytes: not once for each path
-        for surface in _surfaces(paths):
-            known = surface.digest in besides or surface.digest in self._watched
-            if not known and (begun := self._submit(surface, self._shared)):
-                self._watched[surface.digest] = surface, begun
-
-    def begin_all(self, paths: Sequence[PathSpec]) -> None:
-        for surface in _surfaces(paths):
-            self.begin(surface)
+    def confirm(self) -> None:
+        """The caller has read the file; it is believed only if nobody has changed that since the crew began."""
+        self._confirmed = signature(self._file) == self._signature
 
     def begin(self, surface: Surface) -> None:
         """To replay all of it."""
-        if surface.digest not in self._whole and (begun := self._submit(surface, None)):
-            self._whole[surface.digest] = begun
+        if surface.digest not in self._whole:
+            self._whole[surface.digest] = self._submit(surface, None)
+
+    def begin_all(self, paths: Iterable[PathSpec]) -> None:
+        for surface in _surfaces(paths):
+            self.begin(surface)
+
+    def begin_watched(
+        self, paths: Iterable[PathSpec], expected: Expected, besides: Container[str]
+    ) -> None:
+        """To replay as much of each as it takes to see it depart from what is expected. `besides`: digests known."""
+        if self._expected is not None:
+            return  # only the first ledger is watched for
+        try:  # many megabytes: not once for each path
+            self._shared.write_bytes(pickle.dumps(expected))
+        except OSError:
+            return
+        self._expected = expected
+        for surface in _surfaces(paths):
+            if surface.digest not in besides and surface.digest not in self._watched:
+                self._watched[surface.digest] = surface, self._submit(surface, self._shared)
 
     def tracks(self, surface: Surface, tape: Tape) -> Tracks | None:
         """All that it noted; None where that was not begun here, or failed."""
         said = self._said(self._whole.get(surface.digest))
         return None if said is None else self._tracks(said, tape)
 
-    def departs(self, surface: Surface, tape: Tape) -> tuple[bool, Tracks | None]:
+    def departs(
+        self, surface: Surface, tape: Tape, expected: Expected
+    ) -> tuple[bool, Tracks | None]:
         """Whether it was seen to depart, and all that it noted if not; as `tracks`."""
-        _, begun = self._watched.get(surface.digest, (None, None))
-        while begun is not None and not begun.done():
+        if expected is not self._expected or surface.digest not in self._watched:
+            return False, None
+        _, begun = self._watched[surface.digest]
+        while not begun.done():
             self._look_ahead()
         said = self._said(begun)
         if said is None or said.departed:
@@ -98,8 +134,8 @@ class Crew:
         return False, self._tracks(said, tape)
 
     def close(self) -> None:
-        for process in set(active_children()) - self._others:
-            process.terminate()
+        for process in self._all:
+            process.end()
         self._pool.shutdown(cancel_futures=True)
 
     def _look_ahead(self) -> None:
@@ -110,16 +146,21 @@ class Crew:
                 self.begin(surface)
                 return
 
-    def _submit(self, surface: Surface, expected: Path | None) -> Future[Said] | None:
-        with suppress(BrokenExecutor), _interrupts_are_ours():
-            return self._pool.submit(_replay, surface, self.wanted, expected)
-        return None
+    def _submit(self, surface: Surface, expected: Path | None) -> Future[Said]:
+        return self._pool.submit(self._ask, Job(surface, self.wanted, expected))
+
+    def _ask(self, job: Job) -> Said:
+        """On a thread."""
+        process = self._idle.get()
+        try:
+            return process.ask(job)
+        finally:
+            self._idle.put(process)
 
     def _said(self, begun: Future[Said] | None) -> Said | None:
-        if begun is None or begun.exception() is not None:
+        if begun is None or not self._confirmed or begun.exception() is not None:
             return None
-        said = begun.result()
-        return said if said.sha256 == self.sha256 else None
+        return begun.result()
 
     def _tracks(self, said: Said, tape: Tape) -> Tracks:
         return Tracks(tape, self.wanted, said.values, said.reasons)
@@ -127,22 +168,36 @@ class Crew:
 
 @contextmanager
 def crew_of(
-    file: Path, wanted: Sequence[Quantity], paths: Sequence[PathSpec]
+    file: Path, wanted: Sequence[Quantity], first: Iterable[PathSpec], jobs: int
 ) -> Iterator[Crew | None]:
-    """A crew that has begun with these paths; None where there is little to gain. It goes when the block ends."""
-    size = min(_cores(), _MOST)
+    """A crew that has begun with these paths; None where there is little to gain. It goes when the block ends.
+
+    `jobs`: how many replays there will be, at most.
+    """
+    with ExitStack() as stack:
+        yield _begun(stack, file, wanted, list(_surfaces(first)), jobs)
+
+
+def _begun(
+    stack: ExitStack,
+    file: Path,
+    wanted: Sequence[Quantity],
+    first: Sequence[Surface],
+    jobs: int,
+) -> Crew | None:
+    size = min(_cores(), _MOST, jobs)
     large = file.is_file() and file.stat().st_size >= _WORTH_IT
-    if not large or size == 1 or not any(isinstance(path, Lifted) for path in paths):
-        yield None
-        return
-    with NamedTemporaryFile(prefix="specdiff-") as shared:
-        crew = Crew(file, wanted, size, Path(shared.name))
-        try:
-            crew.begin_all(paths)
-            crew.muster(size - 1)
-            yield crew
-        finally:
-            crew.close()
+    if not large or _cores() == 1 or not (first or jobs > 1):
+        return None
+    try:
+        folder = stack.enter_context(TemporaryDirectory(prefix="specdiff-"))
+        crew = Crew(file, wanted, size, Path(folder))
+    except OSError:  # no room for it, of one kind or another
+        return None
+    stack.callback(crew.close)
+    for surface in first:
+        crew.begin(surface)
+    return crew
 
 
 def _cores() -> int:
@@ -151,48 +206,8 @@ def _cores() -> int:
     return allowed or os.cpu_count() or 1
 
 
-def _surfaces(paths: Sequence[PathSpec]) -> Iterator[Surface]:
+def _surfaces(paths: Iterable[PathSpec]) -> Iterator[Surface]:
     """Those that are at hand: what is yet to be fetched or lifted waits for its turn, as does what cannot be."""
     for path in paths:
         if isinstance(path, Lifted) and (surface := kept(path)) is not None:
             yield surface
-
-
-@contextmanager
-def _interrupts_are_ours() -> Iterator[None]:
-    """Processes that start in here never see a Ctrl-C, from their first instruction on; one that comes now is not lost."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _read(file: Path) -> None:
-    """In the other process, once."""
-    global _sha256, _tape
-    with suppress(Exception):  # without a tape every replay fails
-        _tape = Tape.of(hdf5.load(file))
-        _sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-_sha256: str
-_tape: Tape
-
-
-@lru_cache(maxsize=1)
-def _expected(file: Path) -> Expected:
-    with file.open("rb") as pickled:
-        found: Expected = pickle.load(pickled)  # our own, of a moment ago
-    return found
-
-
-def _replay(surface: Surface, wanted: frozenset[Quantity], expected: Path | None) -> Said:
-    watch = None if expected is None else Departure(_expected(expected))
-    tracks = replay(Books(surface), _tape.recording, wanted, watch, tape=_tape)
-    if watch is not None and watch.found:
-        return Said(_sha256, {}, {}, departed=True)
-    return Said(_sha256, tracks.values, tracks.reasons)

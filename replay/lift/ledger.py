@@ -55,7 +55,7 @@ def departs(columns: Columns, books: Books, expected: Expected, wanted: Sequence
         return False
     tracks = None
     if columns.crew is not None and columns.crew.wanted == set(wanted):
-        seen.found, tracks = columns.crew.departs(books.surface, _tape(columns))
+        seen.found, tracks = columns.crew.departs(books.surface, _tape(columns), expected)
     if tracks is None and not seen.found:
         tracks = _replay(columns, books, wanted, seen)
     if not seen.found:
