@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import wait
 from contextlib import contextmanager, suppress
@@ -124,37 +123,41 @@ def test_a_crew_that_read_another_file_is_not_believed(replaced: str, tmp_path: 
         assert (made.tracks(surface_of(path), tape) is None) is (replaced != "never")
 
 
-def test_an_interrupt_ends_the_crew_too(tmp_path: Path) -> None:
-    """As the terminal sends it, at any moment of their lives; and a SIGKILL of the command alone leaves nobody behind."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_nobody_is_left_behind(number: signal.Signals, tmp_path: Path) -> None:
+    """A Ctrl-C, as the terminal sends it, and a SIGKILL that only the command gets."""
     script, file = tmp_path / "with_crew.py", copy(MIX, tmp_path / "r.h5")
-    script.write_text(
-        "import sys\n"
-        "from specdiff.cli.main import main\n"
-        "from specdiff.replay.lift import crew\n"
-        "crew._WORTH_IT, crew._cores = 0, lambda: 2\n"
-        "sys.exit(main())\n"
-    )
-    command = [sys.executable, str(script), "bisect", str(file), *COMMANDS[0][2:]]
-    for seconds in (0.0, 0.2, 0.4):
-        assert stop(command, file, seconds, signal.SIGINT) == (INTERRUPTED, "")
-    assert stop(command, file, 0.4, signal.SIGKILL) == (-signal.SIGKILL, "")
-
-
-def stop(command: list[str], file: Path, seconds: float, number: signal.Signals) -> tuple[int, str]:
-    """Its code and what it said, stopped so long after the crew has started."""
+    script.write_text(SLOW)
     child = subprocess.Popen(
-        command,
+        [sys.executable, str(script), "bisect", str(file), *COMMANDS[0][2:]],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         start_new_session=True,
         text=True,
     )
-    wait_for(lambda: crewmen(file) or child.poll() is not None, "its crew")
-    time.sleep(seconds)
-    os.killpg(child.pid, number)
+    assert child.stderr is not None
+    assert child.stderr.readline().startswith("1 of 11")
+    assert len(crewmen(file)) == 2
+    (os.killpg if number == signal.SIGINT else os.kill)(child.pid, number)
     _, said = child.communicate()
+    assert child.returncode == (INTERRUPTED if number == signal.SIGINT else -number)
+    assert "Traceback" not in said
     wait_for(lambda: not crewmen(file), "the end of all")
-    return child.returncode, said
+
+
+SLOW = """
+import signal, sys, time
+from specdiff.cli.main import main
+from specdiff.replay.lift import crew
+
+def slowly(*given, departs=crew.Crew.departs):
+    time.sleep(1)
+    return departs(*given)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever runs the tests may ignore it
+crew._WORTH_IT, crew._cores, crew.Crew.departs = 0, lambda: 2, slowly
+sys.exit(main())
+"""
 
 
 def crewmen(file: Path) -> list[int]:

@@ -98,8 +98,8 @@ def ledgers(recording: Recording, *paths: str) -> dict[Cell, int]:
     ("version", "scenario"),
     [
         ("0.5.11", "random"),
-        ("0.5.23", "grammar-random"),
-        *on_demand(("0.5.16", "sessions-random"), *((version, "random") for version in VERSIONS)),
+        *on_demand(("0.5.23", "grammar-random"), ("0.5.16", "sessions-random")),
+        *on_demand(*((version, "random") for version in VERSIONS)),
     ],
 )
 def test_the_books_of_requests_under_way_are_those_of_the_whole(
