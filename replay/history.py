@@ -110,10 +110,9 @@ def _chapters(
     before: Lifted | None = None
     code: str | None = None
     for place, path in enumerate(paths):
-        if columns.crew is not None:
-            columns.crew.begin_all(
-                paths[place + AHEAD - 1 : place + AHEAD] if place else paths[:AHEAD]
-            )
+        if columns.crew is not None:  # the first ones, then one more each time
+            new = slice(place + AHEAD - 1, place + AHEAD) if place else slice(AHEAD)
+            columns.crew.begin_all(paths[new])
         try:
             digest = surface_of(path).digest
             made = lifted(columns, path, quantities)  # it runs, or says why not

@@ -94,6 +94,23 @@ def copy(recording: Path, to: Path) -> Path:
     return to
 
 
+def test_a_replay_that_fails_costs_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+    """No release before 0.5.14 can replay DFLASH: the crew goes on with the others."""
+    arguments = ["history", str(bundled() / "0.5.14-dflash.h5"), "--quantity", "finish"]
+    alone = told(arguments, capsys)
+    said, heard = Crew._said, []
+
+    def hearing(self: Crew, *given: object) -> object:
+        heard.append(found := said(self, *given))  # type: ignore[arg-type]
+        return found
+
+    with two_cores() as patched:
+        patched.setattr(Crew, "_said", hearing)
+        assert told(arguments, capsys) == alone
+    assert heard.count(None) > 2
+    assert heard[-1] is not None
+
+
 def refused(*_: object, **__: object) -> NoReturn:
     raise BlockingIOError("no more processes")
 

@@ -46,13 +46,13 @@ class _Process:
             stderr=subprocess.DEVNULL,
         )
 
-    def ask(self, job: Job) -> Said:
-        """Raises OSError, EOFError or UnpicklingError where it has ended."""
+    def ask(self, job: Job) -> Said | None:
+        """None where that replay fails. Raises an exception where the process has ended."""
         to, answers = self._process.stdin, self._process.stdout
         assert to is not None and answers is not None
         pickle.dump(job, to)
         to.flush()
-        said: Said = pickle.load(answers)
+        said: Said | None = pickle.load(answers)
         return said
 
     def end(self) -> None:
@@ -76,8 +76,8 @@ class Crew:
         self._all: list[_Process] = []
         self._idle: SimpleQueue[_Process] = SimpleQueue()
         self._pool = ThreadPoolExecutor(size)  # a thread waits for one process at a time
-        self._whole: dict[str, Future[Said]] = {}  # by the digest of the surface
-        self._watched: dict[str, tuple[Surface, Future[Said]]] = {}
+        self._whole: dict[str, Future[Said | None]] = {}  # by the digest of the surface
+        self._watched: dict[str, tuple[Surface, Future[Said | None]]] = {}
         try:
             for _ in range(size):
                 self._all.append(_Process(file))
@@ -146,10 +146,10 @@ class Crew:
                 self.begin(surface)
                 return
 
-    def _submit(self, surface: Surface, expected: Path | None) -> Future[Said]:
+    def _submit(self, surface: Surface, expected: Path | None) -> Future[Said | None]:
         return self._pool.submit(self._ask, Job(surface, self.wanted, expected))
 
-    def _ask(self, job: Job) -> Said:
+    def _ask(self, job: Job) -> Said | None:
         """On a thread."""
         process = self._idle.get()
         try:
@@ -157,7 +157,7 @@ class Crew:
         finally:
             self._idle.put(process)
 
-    def _said(self, begun: Future[Said] | None) -> Said | None:
+    def _said(self, begun: Future[Said | None] | None) -> Said | None:
         if begun is None or not self._confirmed or begun.exception() is not None:
             return None
         return begun.result()

@@ -56,7 +56,11 @@ def main() -> None:
             job: Job = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
-        pickle.dump(_answer(job, tape), sys.stdout.buffer)
+        try:
+            said = _answer(job, tape)
+        except Exception:  # noqa: BLE001 (the caller meets it, too, and says so)
+            said = None
+        pickle.dump(said, sys.stdout.buffer)
         sys.stdout.buffer.flush()
 
 
