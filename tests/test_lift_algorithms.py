@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from children import on_demand
 from lifting import Changed, against_observed, books, bundled_recording, release
 from recorded import Recorder
 from specdiff.replay import spec
@@ -92,7 +93,7 @@ def test_dflash_equals_the_release_that_recorded_it(record: Recorder) -> None:
     assert against_observed(recording, changed)[Q.KV_ALLOCATED_LEN].differs.any()
 
 
-@pytest.mark.parametrize("version", ["0.5.11", "0.5.23"])
+@pytest.mark.parametrize("version", [*on_demand("0.5.11"), "0.5.23"])
 def test_pages_of_16_equal_the_release_that_recorded_them(version: str, record: Recorder) -> None:
     recording = record(version, "random", SEED, "--page-size", "16", "--requests", "60")
     assert recording.run.page_size == 16
