@@ -5,7 +5,7 @@ VENV ?= .venv
 # Another torch, or a CPU build on Linux: make demo PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 PIP_ARGS ?=
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt $(PIP_ARGS)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 
 .PHONY: demo test fidelity hunt faults bench bench-record soak gpu-capture lint types wheel clean
 
@@ -64,7 +64,7 @@ wheel: $(VENV)/test
 	rm -rf build/wheel build/smoke && mkdir -p build/smoke
 	$(BIN)/python -m build --quiet --wheel --outdir build/wheel
 	$(PYTHON) -m venv build/smoke/venv
-	build/smoke/venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
+	build/smoke/venv/bin/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt $(PIP_ARGS) build/wheel/*.whl
 	cd build/smoke && VENV=venv sh ../../tests/smoke.sh
 
