@@ -64,8 +64,8 @@ wheel: $(VENV)/test
 	rm -rf build/wheel build/smoke && mkdir -p build/smoke
 	$(BIN)/python -m build --quiet --wheel --outdir build/wheel
 	$(PYTHON) -m venv build/smoke/venv
-	build/smoke/venv/bin/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt $(PIP_ARGS) build/wheel/*.whl
+	build/smoke/venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		$(PIP_ARGS) build/wheel/*.whl
 	cd build/smoke && VENV=venv sh ../../tests/smoke.sh
 
 clean:

@@ -80,7 +80,7 @@ def bisect(
                 first,
                 last,
                 quantities=wanted,
-                reference=None if against is None else parsed[2],
+                reference=reference,
                 skip=skip,
                 report=narrowing,
             )

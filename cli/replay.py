@@ -49,15 +49,14 @@ def replay(
     entries = settings.load().known
     left, right = options.paths_of((old, fixed), repo)
     wanted = [Quantity(name) for name in quantities] or None
-    for lifted in (left, right):
-        if isinstance(lifted, spec.Lifted):
-            books_of(lifted)  # a source that cannot be had is said once, not for every recording
+    lifted = [path for path in (left, right) if isinstance(path, spec.Lifted)]
+    for path in lifted:
+        books_of(path)  # a source that cannot be had is said once, not for every recording
     results: list[Judged] = []
     members: list[Member] = []
 
     def judge(path: Path) -> None:
-        both = [one for one in (left, right) if isinstance(one, spec.Lifted)]
-        with crew_of(path, wanted or tuple(Quantity), both, len(both)) as crew:
+        with crew_of(path, wanted or tuple(Quantity), lifted, len(lifted)) as crew:
             from ..recorders import hdf5
             from ..replay.columns.shared import Columns
             from ..replay.verdict import compare

@@ -28,7 +28,7 @@ def _prepare(_: Values, columns: Sequence[Values]) -> Iterator[str]:
     _, _, committed, before, allocated = columns
     if any(map(gt, committed, allocated)) and _above(committed, allocated):
         yield "allocation: more slots committed than allocated"
-    if committed and min(committed) < 0 and any(NONE32 < one < 0 for one in committed):
+    if committed and min(committed) < 0 and _below_none(committed, allocated):
         yield "allocation: fewer slots committed than none"
     if any(map(gt, before, allocated)) and _above(before, allocated):
         yield "allocation: a prepare took slots back"
@@ -36,6 +36,11 @@ def _prepare(_: Values, columns: Sequence[Values]) -> Iterator[str]:
 
 def _above(some: Values, limits: Values) -> bool:
     return any(one > limit != NONE32 for one, limit in zip(some, limits, strict=True))
+
+
+def _below_none(committed: Values, allocated: Values) -> bool:
+    rows = zip(committed, allocated, strict=True)
+    return any(NONE32 < one < 0 and limit != NONE32 for one, limit in rows)
 
 
 def _result(values: Values, _: Sequence[Values]) -> Iterator[str]:
