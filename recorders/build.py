@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,8 @@ class _Parts:
 
     def finish(self, run: Run, damage: str | None) -> Recording:
         tables = {name: _table(cls, self.tables[name]) for name, cls in TABLE_NAMES.items()}
+        if self.of_a_ring:
+            self._name_forgotten(tables.values())
         tables = {name: self._renumbered(table) for name, table in tables.items()}
         tables["results"] = _paired(tables["results"], tables["launches"])
         spine = np.array(self.spine, dtype=np.int64).reshape(-1, len(fields(schema.Events)))
@@ -143,6 +145,15 @@ class _Parts:
             indexer=_topk_rows(self.indexer, "indexer top-k"),
             **tables,
         )
+
+    def _name_forgotten(self, tables: Iterable[Any]) -> None:
+        """A result that comes late may name someone whom the segments that are left do not: then nobody knows more of them."""
+        named = {int(qid) for one in tables if hasattr(one, "qid") for qid in np.unique(one.qid)}
+        left_out = any(request.get("left_out") for request in self.requests.values())
+        for qid in sorted(named - self.requests.keys()):
+            if qid >= 0:
+                request = {"qid": qid, "rid": f"forgotten-{qid}", "left_out": left_out}
+                self.requests[qid] = request
 
     def _renumbered(self, table: Any) -> Any:
         """By place among the requests that are here; a ring has lost earlier ones. One that is nowhere stays what it is not."""

@@ -1,6 +1,6 @@
 """The journal: an append-only file of checksummed records that survives a SIGKILL (standard library only).
 
-    b"specdiff-journal 5\\n"  then, any number of times:  magic, type, length, checksum, payload
+    b"specdiff-journal 6\\n"  then, any number of times:  magic, type, length, checksum, payload
 
 The checksum is a CRC-32 of type, length and payload that goes on from the checksum of the record before (0 at the first):
 a record that is lost, doubled, moved or another journal's breaks the chain.
@@ -13,16 +13,17 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 
 from .errors import RecordingError
 from .schema import VERSION, Kind
 
-HEADER = b"specdiff-journal 5\n"
+HEADER = b"specdiff-journal 6\n"
 # How the journals begin that can be read, and the version of the recording format whose columns their events have.
-HEADERS = {b"specdiff-journal 4\n": 3, HEADER: VERSION}
+HEADERS = {b"specdiff-journal 4\n": 3, b"specdiff-journal 5\n": 4, HEADER: VERSION}
+_SAYS_NEXT = 6  # the first version of which a ring's segments say which one goes on
 _MAGIC = b"\xa5SD\n"
 _RECORD = struct.Struct("<4sBxxxII")
 _HEAD = slice(4, 12)  # of a record: type and length, which the checksum covers
@@ -35,6 +36,9 @@ class Type(IntEnum):
     RUN = 100  # JSON: who records, see `run.py`
     REQUEST = 101  # JSON: one request, see `capture`; its number is its position among the REQUEST records
     STATS = 102  # JSON: drops, exceptions and overhead so far; the last one counts
+    NEXT = (
+        103  # of a ring: where this segment ended, and the number of the one that goes on from here
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,7 @@ class Scan:
     records: tuple[Record, ...]
     damage: Damage | None
     format: int = VERSION  # of the recording: which columns the events have
+    version: int = _SAYS_NEXT  # of the journal
 
     @property
     def goes_on(self) -> bool:
@@ -96,21 +101,42 @@ def scan(path: Path) -> Scan:
     if not path.is_dir():
         return _scan_file(path)
     records: list[Record] = []
-    format = VERSION
-    for number, segment in enumerate(sorted(path.glob("*.segment"))):
-        if number and _is_only_a_header(segment):
+    format, before = VERSION, None
+    segments = sorted(one for one in path.iterdir() if one.suffix == ".segment")
+    for segment in segments:
+        if before is not None and _is_only_a_header(segment):
             break  # killed while it turned over: nothing is in this one yet
         found = _scan_file(segment)
         format = found.format  # one process wrote them all
-        records += found.records if number == 0 else _behind_the_head(found.records)
+        goes_on = before is not None and _goes_on(before, segment)
+        records += _behind_the_head(found.records) if goes_on else found.records
         if found.damage is not None:
-            return Scan(tuple(records), found.damage, format)
-    return Scan(tuple(records), None, format)
+            more = found.goes_on or segment != segments[-1]
+            return Scan(_events(records), replace(found.damage, more=more), format)
+        before = found
+    return Scan(_events(records), None, format)
 
 
 def _is_only_a_header(segment: Path) -> bool:
     begins = segment.read_bytes()[: len(HEADER) + 1]
     return any(header.startswith(begins) for header in HEADERS)
+
+
+def _goes_on(before: Scan, segment: Path) -> bool:
+    """Whether a segment begins where the one before has ended; journals up to version 5 did not say."""
+    last = before.records[-1] if before.records else None
+    if last is None or last.type != Type.NEXT:
+        return before.version < _SAYS_NEXT
+    return last.payload == next_number(int(segment.stem))
+
+
+def next_number(number: int) -> bytes:
+    """The payload of a NEXT."""
+    return number.to_bytes(4, "little")
+
+
+def _events(records: Iterable[Record]) -> tuple[Record, ...]:
+    return tuple(record for record in records if record.type != Type.NEXT)
 
 
 def _behind_the_head(records: tuple[Record, ...]) -> Iterator[Record]:
@@ -128,16 +154,18 @@ def _scan_file(path: Path) -> Scan:
     if header not in HEADERS:
         raise RecordingError(_not_a_journal(path, data))
     records: list[Record] = []
+    version = int(header.split()[1])
     at, before = len(header), 0
     while at < len(data):
         record = _record(data, at, before)
         if isinstance(record, str):
             more = data.find(_MAGIC, at + 1) >= 0
-            return Scan(tuple(records), Damage(at, len(data), record, more), HEADERS[header])
+            damage = Damage(at, len(data), record, more)
+            return Scan(tuple(records), damage, HEADERS[header], version)
         records.append(record)
         before = checksum_of(data[at : at + _RECORD.size])
         at += _RECORD.size + len(record.payload)
-    return Scan(tuple(records), None, HEADERS[header])
+    return Scan(tuple(records), None, HEADERS[header], version)
 
 
 def _record(data: bytes, at: int, before: int) -> Record | str:
@@ -160,7 +188,7 @@ def _not_a_journal(path: Path, data: bytes) -> str:
     found = data[: len(HEADER)]
     if found.startswith(b"specdiff-journal "):
         version = found.split(b" ")[1].split(b"\n")[0].decode("ascii", "replace")
-        return f"{path}: a journal of version {version}; this specdiff reads versions 4 and 5. Use the specdiff that recorded it."
+        return f"{path}: a journal of version {version}; this specdiff reads versions 4 to 6. Use the specdiff that recorded it."
     if any(header.startswith(found) for header in HEADERS):
         return f"{path}: the journal ends inside its header ({len(data)} bytes): nothing was recorded into it."
     return f"{path}: not a specdiff journal (it starts with {found[:12]!r})."

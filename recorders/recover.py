@@ -24,6 +24,7 @@ from .schema import Kind
 JOURNAL = ".journal"
 NOTE = ".attach.json"
 DAMAGED = ".damaged"  # behind a journal's name
+_DONE = ".done"  # behind that of a ring whose recording is in place
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,8 @@ def recover(directory: Path, run_id: str | None = None, *, force: bool = False) 
     """
     if not directory.is_dir():
         raise RecordingError(f"{directory}: no such folder. Expected the DIR of `specdiff record`.")
+    for path in _files(directory, run_id, JOURNAL + _DONE):  # a recover was killed
+        shutil.rmtree(path, ignore_errors=True)
     written: set[Path] = set()
     outcomes = [_recover_one(path, force, written) for path in journals(directory, run_id)]
     _file_away([note for note in notes(directory, run_id) if _is_over(note)])
@@ -100,8 +103,26 @@ def notes(directory: Path, run_id: str | None = None) -> list[Path]:
 
 def is_locked(path: Path) -> bool:
     """Whether a process still writes to a journal or note: it holds a record lock, which dies with it."""
-    if path.is_dir():
-        return any(map(is_locked, path.iterdir()))
+    if not path.is_dir():
+        return _is_held(path)
+    # A ring holds its next segment before it lets go of this one: whoever is not listed yet may be the one.
+    before, segments = None, _segments(path)
+    while segments != before:
+        if any(map(_is_held, segments)):
+            return True
+        before, segments = segments, _segments(path)
+    return False
+
+
+def _segments(ring: Path) -> list[Path]:
+    """Nothing where they cannot be listed: whoever reads them says so."""
+    try:
+        return sorted(ring.iterdir())
+    except OSError:
+        return []
+
+
+def _is_held(path: Path) -> bool:
     try:
         file = open(path, "rb")  # noqa: SIM115 (only a failing lockf says who writes)
     except OSError:
@@ -161,8 +182,9 @@ def _recover_one(journal: Path, force: bool, written: set[Path]) -> Outcome:
 def _put_away(journal: Path, recording: Recording) -> Path | None:
     """Its recording is in place. Only a journal that ends in a torn record, or in none, has given all it has."""
     if not recording.damage or not scan(journal).goes_on:
-        if journal.is_dir():
-            shutil.rmtree(journal)
+        if journal.is_dir():  # at once: half a ring would be another recording
+            done = journal.with_name(journal.name + _DONE)
+            shutil.rmtree(journal.replace(done))
         else:
             journal.unlink()
         return None

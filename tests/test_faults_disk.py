@@ -12,6 +12,7 @@ import pytest
 
 from children import specdiff
 from disks import ext4, small_disk
+from faults import FULL
 from journalled import rebuilt, records_of, same_content
 from specdiff.cli.inputs import bundled
 from specdiff.recorders import hdf5, journal
@@ -106,6 +107,89 @@ writer.close()
 """
 
 
+def test_a_disk_with_room_again_behind_the_end_costs_nothing(tmp_path: Path) -> None:
+    """Recording is over, and the disk does not take the rest: the thread goes on asking for as long as the process lives."""
+    path = tmp_path / "r-1-0.journal"
+    done = hand_over(path, LIMITED + LATER, room=1 << 22)
+    assert done.returncode == 0, done.stderr
+    assert num_found(path, tmp_path) == 2501
+    assert journal.scan(path).records[-1].type == journal.Type.STATS
+
+
+LATER = """
+hand_over(1, 2501)
+wait_for(lambda: writer.error)
+began = time.monotonic()
+writer.close()
+if time.monotonic() - began > 3: raise SystemExit("it waits for the disk")
+if writer.stopped or not writer.waiting_bytes: raise SystemExit("it has let go")
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+wait_for(lambda: writer.stopped)
+if writer.waiting_bytes: raise SystemExit("something is left")
+"""
+
+
+@pytest.mark.skipif(not FULL, reason="takes a while; make faults")
+def test_no_step_waits_for_a_disk_that_hangs(tmp_path: Path) -> None:
+    """An ext4 that is frozen for a second, eight times, while two other threads keep the writer's from its turn."""
+    with ext4(tmp_path / "image", tmp_path / "disk") as disk:
+        done = hand_over(disk / "r-1-0.journal", FROZEN.format(disk=disk), room=1 << 28)
+        assert done.returncode == 0, done.stderr
+        assert num_found(disk / "r-1-0.journal", tmp_path) > 300
+
+
+FROZEN = """
+import subprocess, threading
+over, longest, at = threading.Event(), 0, 1
+def busy():
+    while not over.is_set(): sum(range(20_000))
+def freeze():
+    time.sleep(0.3)
+    subprocess.run(["fsfreeze", "-f", "{disk}"], check=True)
+    time.sleep(1)
+    subprocess.run(["fsfreeze", "-u", "{disk}"], check=True)
+for _ in range(2): threading.Thread(target=busy, daemon=True).start()
+for trial in range(8):
+    freezing = threading.Thread(target=freeze)
+    freezing.start()
+    while freezing.is_alive():
+        for type, payload in records[at : at + 2]: writer.put(type, payload, len(payload))
+        at, began = at + 2, time.monotonic()
+        writer.commit()
+        longest = max(longest, time.monotonic() - began)
+        time.sleep(0.004)
+over.set()
+writer.close()
+if longest > 0.8: raise SystemExit(f"a step took {{longest:.2f}} s")
+"""
+
+
+def test_a_disk_that_hangs_takes_no_memory_without_end(tmp_path: Path) -> None:
+    """Of requests, which are never dropped as each is known by its number; what was queued is written when it ends."""
+    path = tmp_path / "r-1-0.journal"
+    done = hand_over(path, HANGS)
+    assert done.returncode == 0, done.stderr
+    (said,) = complaints(done.stderr)
+    assert "no more is recorded" in said
+    scan = journal.scan(path)
+    assert scan.damage is None
+    found = [one.payload for one in scan.records if one.type == journal.Type.REQUEST]
+    assert found == [b"%1000d" % i for i in range(int(done.stdout))]
+
+
+HANGS = """
+with writer._lock:  # as the thread holds it while its write hangs
+    for i in range(40_000):
+        writer.put(journal.Type.REQUEST, b"%1000d" % i, 1000)
+        if not writer.stopped: handed[0] = i
+    time.sleep(0.05)
+    writer.commit()
+    if writer.waiting_bytes > 18_000_000: raise SystemExit("it takes more and more")
+print(handed[0] + 1)
+writer.close()
+"""
+
+
 def test_a_limit_on_file_sizes_is_a_full_disk_for_everybody(tmp_path: Path) -> None:
     """No root is needed for this one. Python ignores SIGXFSZ, which would end another process."""
     path = tmp_path / "r-1-0.journal"
@@ -167,7 +251,7 @@ def test_a_server_that_closes_our_file_keeps_its_own(durability: str, tmp_path: 
 
 STOLEN = """
 import os
-number = writer._fd
+number = writer._file.fd
 os.close(number)
 mine = open("{mine}", "wb")
 if mine.fileno() != number: os.dup2(mine.fileno(), number)

@@ -31,6 +31,7 @@ from test_record_server import ask, recorded_server
 STATS = Stats(0, 0, 0, None, None, None, None, 0, False)
 RING_S = 0.4
 MIX = bundled() / "0.5.23-random.h5"
+REQUEST = journal.Type.REQUEST
 
 
 def handed_over(records: list[Record], writer: JournalWriter, seconds: float) -> None:
@@ -94,8 +95,8 @@ def test_a_ring_that_cannot_turn_over_says_so_and_leaves_others_files_alone(tmp_
     first = journal.frame(*run)
     writer = JournalWriter(tmp_path / "j", first, 1 << 30, lambda _: STATS, print, ring_s=3600)
     theirs = os.open(tmp_path / "theirs", os.O_CREAT | os.O_WRONLY)
-    os.dup2(theirs, writer._fd)
-    number = writer._fd
+    os.dup2(theirs, writer._file.fd)
+    number = writer._file.fd
     assert writer.keep(tmp_path / "kept", 5)
     assert os.write(number, b"still theirs") == 12
     shutil.rmtree(tmp_path / "j")
@@ -114,18 +115,21 @@ def test_a_ring_that_never_turned_over_is_the_whole_recording(tmp_path: Path) ->
     assert build(tmp_path / "j").events.kind.tolist() == hdf5.load(MIX).events.kind.tolist()
 
 
-def test_a_request_that_ended_is_named_one_segment_on(tmp_path: Path) -> None:
-    """A late result may still be about it; after that, a server that runs for weeks must forget it."""
-    ring = Ring(tmp_path / "j", 3600)
+def test_a_request_that_ended_is_named_a_while_longer(tmp_path: Path) -> None:
+    """A late result may still be about it; after that, a server that runs for weeks must forget it. Request 0 finishes, 1 is
+    gone without a word, 2 is there."""
+    ring = Ring(tmp_path / "j", 8 * 0.1, lambda number: number != 1)
     ring.turned_over()
     finish = pack_event(Kind.FINISH, 1, 1, (0,) * NUM_FIELDS[Kind.FINISH])
-    for type, payload in ((journal.Type.REQUEST, b'{"qid": 0}'), (Kind.FINISH, finish)):
-        ring.note(type, payload)
+    for number in range(3):
+        ring.note(journal.Type.REQUEST, json.dumps({"qid": number}).encode())
+    ring.note(Kind.FINISH, finish)
     named = []
-    for _ in range(3):
-        named.append([type for type, _ in ring.head()].count(journal.Type.REQUEST))
+    for seconds in (0, 0.1, 0):
         ring.turned_over()
-    assert named == [1, 1, 0]
+        named.append([json.loads(one)["qid"] for type, one in ring.head() if type == REQUEST])
+        time.sleep(seconds)
+    assert named == [[0, 1, 2], [0, 1, 2], [2]]
 
 
 @pytest.mark.live

@@ -83,8 +83,11 @@ class Recorder:
         self._watches = ring_s is not None
         first = frame(Type.RUN, to_json(run).encode())
         self.writer = JournalWriter(
-            path, first, max_bytes, self.stats, self.failed, every_step, ring_s
+            path, first, max_bytes, self.stats, self.failed, every_step, ring_s, self._is_there
         )
+
+    def _is_there(self, number: int) -> bool:
+        return number in self.numbers.live
 
     @property
     def scheduler(self) -> Any:

@@ -1,7 +1,8 @@
 """A journal that keeps the last minutes only: a folder of segments, of which the oldest go (standard library only).
 
 Every segment but the first begins with a head: who records, the requests under way, and a gap that stands for all that came
-before. So any run of segments is a journal, whenever the process dies; `journal.scan` puts them together again.
+before; the one before it ends with its number. So whatever is left of the segments is a journal, whenever the process dies:
+`journal.scan` puts those together that follow each other.
 """
 
 from __future__ import annotations
@@ -9,8 +10,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import struct
 import time
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 from .. import journal
@@ -18,6 +22,7 @@ from ..schema import Kind
 from ..wire import pack_event
 
 _SEGMENTS = 8  # that the time is cut into: at most one of them too many is kept
+_PARTIAL = ".partial"  # behind the name of a folder that is being filled
 _STAMP = struct.Struct("<QI")
 _FIELDS = struct.Struct("<2q")  # the first two fields of an event, behind its stamp
 
@@ -25,16 +30,21 @@ Records = list[tuple[Kind | journal.Type, bytes]]
 
 
 class Ring:
-    """Only the holder of the writer's lock is here. `seconds` are kept at least."""
+    """Only the holder of the writer's lock is here. `seconds` are kept at least.
 
-    def __init__(self, folder: Path, seconds: float) -> None:
-        self.folder = folder
-        self._each_ns = int(seconds / _SEGMENTS * 1e9)
+    `is_there(number)`: whether the server has that request still. Many end without a word: on the prefill side, or turned down.
+    """
+
+    def __init__(self, folder: Path, seconds: float, is_there: Callable[[int], bool]) -> None:
+        self.folder, self._is_there = folder, is_there
+        self._all_ns = int(seconds * 1e9)
+        self._each_ns = self._all_ns // _SEGMENTS
         self.number = 0  # of the segment that is being written
+        self._whole: deque[tuple[int, int]] = deque()  # segments, and when they ended
         self._due = 0
         self._run: bytes | None = None
         self._requests: dict[int, bytes] = {}
-        self._ended: dict[int, int] = {}  # qid -> the segment in which nothing more was to come
+        self._ended: dict[int, int] = {}  # qid -> since when nothing more is to come
         self._last = (time.monotonic_ns(), 0)  # stamp of the last event
         folder.mkdir()
 
@@ -45,15 +55,25 @@ class Ring:
         return self.folder / f"{self.number + 1:08}.segment"
 
     def turned_over(self) -> None:
-        """The next segment is being written; what is older than the ring goes."""
+        """The next segment is being written; what is older than the ring goes, however many segments that leaves."""
+        now = time.monotonic_ns()
+        if self.number:
+            self._whole.append((self.number, now))
         self.number += 1
-        self._due = time.monotonic_ns() + self._each_ns
-        oldest = self.number - _SEGMENTS - 1
-        if oldest > 0:
+        self._due = now + self._each_ns
+        while self._whole and now - self._whole[0][1] > self._all_ns:
+            oldest, _ = self._whole.popleft()
             with contextlib.suppress(OSError):  # one that cannot go only takes room
                 (self.folder / f"{oldest:08}.segment").unlink(missing_ok=True)
-        for qid in [qid for qid, number in self._ended.items() if number < self.number - 1]:
-            del self._ended[qid], self._requests[qid]  # a late result may name it one segment on
+        self._forget(now)
+
+    def _forget(self, now: int) -> None:
+        """Who ended a while ago: a late result may name them yet."""
+        for qid in self._requests.keys() - self._ended.keys():
+            if not self._is_there(qid):
+                self._ended[qid] = now
+        for qid in [qid for qid, since in self._ended.items() if now - since >= self._each_ns]:
+            del self._ended[qid], self._requests[qid]
 
     def head(self) -> Records:
         head: Records = [] if self._run is None else [(journal.Type.RUN, self._run)]
@@ -66,16 +86,33 @@ class Ring:
             self._run = payload
         elif type == journal.Type.REQUEST:
             self._requests[json.loads(payload)["qid"]] = payload
-        elif type != journal.Type.STATS:
+        elif type not in (journal.Type.STATS, journal.Type.NEXT):
             self._last = _STAMP.unpack_from(payload)
             if type in (Kind.FINISH, Kind.ABORT):
                 qid, from_queue = _FIELDS.unpack_from(payload, _STAMP.size)
                 if qid in self._requests and (type == Kind.FINISH or from_queue):
-                    self._ended[qid] = self.number
+                    self._ended[qid] = time.monotonic_ns()
 
     def keep(self, folder: Path) -> None:
-        """All whole segments under another name, where they stay: links, so that it takes no time and no room."""
-        folder.mkdir()
-        for path in sorted(self.folder.glob("*.segment")):
-            if path.name < f"{self.number:08}":
-                os.link(path, folder / path.name)
+        """All whole segments under another name, where they stay; nobody sees that folder before it is whole.
+
+        Raises OSError where that cannot be made; then nothing is left of it.
+        """
+        partial = folder.with_name(folder.name + _PARTIAL)
+        try:
+            partial.mkdir()
+            for path in sorted(self.folder.glob("*.segment")):
+                if path.name < f"{self.number:08}":
+                    _link(path, partial / path.name)
+            partial.rename(folder)
+        except OSError:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
+def _link(path: Path, other: Path) -> None:
+    """It takes no time and no room, but on a file system without links."""
+    try:
+        os.link(path, other)
+    except OSError:
+        shutil.copyfile(path, other)

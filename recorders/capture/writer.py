@@ -30,11 +30,15 @@ logger = logging.getLogger("specdiff")
 
 _EVERY_S = 0.02
 _LATE_S = 0.03  # 50 ms is what is promised: from here on a step writes itself what the thread had no turn to write
-_TURN_S = 0.0001  # what the thread is given to end what it has begun
+_TURN_S = 0.0001  # what the thread is given, some times over, to do it
+_TURNS = 3
 _TURN_EVERY_S = 0.005
 _AGAIN_S = 1.0  # between attempts on a disk that refuses
 _STATS_EVERY_S = 1.0
 _RECORD_BYTES = 200  # what a queued record takes besides its payload
+_BEYOND = (
+    16 << 20
+)  # bytes that may wait beyond the memory there is, of records that must not be dropped
 _CHUNK = 1 << 20  # bytes framed before they are written
 _PATIENCE_S = 5.0  # how long `close` waits for a disk that does not take the rest
 
@@ -52,6 +56,8 @@ class _Framed(NamedTuple):
 class _File(NamedTuple):
     """What is in the file, and what comes next: always replaced as one, so that no exception leaves half of it."""
 
+    fd: int  # -1: it is not ours any more
+    identity: tuple[int, int]
     good: int  # the file is sound up to here
     checksum: int  # of the last record
     framed: list[_Framed]  # taken from the queue, not in the file yet
@@ -69,16 +75,16 @@ class JournalWriter:
         failed: Callable[[Exception], None],
         every_step: bool = False,
         ring_s: float | None = None,
+        is_there: Callable[[int], bool] = lambda number: True,
     ) -> None:
         """`first`, a framed record, is in the file when this returns; `stats(closed)` and `failed(error)` are called on the
-        thread. With `ring_s`, `path` becomes a folder of segments that hold at least so many seconds (see `ring`).
+        thread. With `ring_s`, `path` becomes a folder of segments that hold at least so many seconds; `is_there`: see `ring`.
 
         Raises OSError where `path` cannot be created, or does not take `first`.
         """
-        self._path = path
-        self._ring = None if ring_s is None else Ring(path, ring_s)
-        self._first = first
-        self._begin(path if self._ring is None else self._ring.next_path(), ())
+        self._path, self._first = path, first
+        self._ring = None if ring_s is None else Ring(path, ring_s, is_there)
+        self._file = self._begun(path) if self._ring is None else self._first_of(self._ring)
         self._queue: deque[Item] = deque()
         self._max_bytes = max_bytes
         self._bytes_in = 0  # only the scheduler's thread writes this one
@@ -89,25 +95,34 @@ class JournalWriter:
         self._every_step = every_step
         self._full = self._said = False
         self.error: str | None = None  # the disk refuses, for now
-        self.stopped = False  # for good: nothing is queued or written any more
+        self.stopped = False  # for good: nothing is queued any more
+        self._gone = False  # nor written
         self._since = 0.0  # when the queue was last empty: what is in it waits since then, at most
         self._lock = threading.Lock()  # `_file` and the descriptor are the holder's
         self._stop = threading.Event()
+        self._asked = threading.Event()  # the disk, after that, to take the rest
         self._thread = threading.Thread(target=self._run, name="specdiff-journal", daemon=True)
         self._thread.start()
         _abandon_in_forks(self)
 
-    def _begin(self, path: Path, head: Sequence[tuple[Kind | journal.Type, bytes]]) -> None:
+    def _begun(self, path: Path, head: Sequence[tuple[Kind | journal.Type, bytes]] = ()) -> _File:
         framed, checksum = [self._first], journal.checksum_of(self._first)
         for type, payload in head:
             framed.append(journal.frame(type, payload, checksum))
             checksum = journal.checksum_of(framed[-1])
         data = journal.HEADER + b"".join(framed)
-        self._fd = _create(path, data)
-        self._identity = _identity(self._fd)
-        self._file = _File(len(data), checksum, [])
-        if self._ring is not None:
-            self._ring.turned_over()
+        fd = _create(path, data)
+        return _File(fd, _identity(fd), len(data), checksum, [])
+
+    def _first_of(self, ring: Ring) -> _File:
+        try:
+            file = self._begun(ring.next_path())
+        except OSError:
+            with contextlib.suppress(OSError):
+                ring.folder.rmdir()
+            raise
+        ring.turned_over()
+        return file
 
     # -- on the scheduler's thread
 
@@ -141,13 +156,25 @@ class JournalWriter:
 
         `stamp` is that of the GAP that is written instead where this one cannot be packed.
         """
+        size += _RECORD_BYTES
+        if self._bytes_in - self._bytes_out + size > self._max_bytes + _BEYOND:
+            self._give_up()
         if self.stopped:
             return
-        size += _RECORD_BYTES
         self._bytes_in += size
         if not self._queue:
             self._since = time.monotonic()
         self._queue.append((type, payload, size, stamp))
+
+    def _give_up(self) -> None:
+        """The disk hangs, and what comes cannot be dropped: what is queued is written if it ever takes it, nothing else is."""
+        if not self.stopped:
+            self.stopped = True
+            self._stop.set()
+            logger.warning(
+                "specdiff: %s: the disk has not taken anything for too long; no more is recorded. The server goes on.",
+                self._path,
+            )
 
     def commit(self) -> None:
         """A step is over. At durability `step` all that was put is in the file when this returns, and the server waits
@@ -164,9 +191,12 @@ class JournalWriter:
             self._guarded(self._drain_late)
 
     def _drain_late(self) -> None:
-        """Unless the thread has begun, and needs its turn to go on; if it does not take that, it waits for the disk."""
-        if self._lock.locked():
+        """Unless the thread does, given its turns: a step that writes waits for a disk that hangs. One that has begun and
+        does not end waits for the disk itself."""
+        for _ in range(_TURNS):
             time.sleep(_TURN_S)
+            if not self._queue:
+                return
         if self._lock.locked():
             self._since += _TURN_EVERY_S
         else:
@@ -203,17 +233,21 @@ class JournalWriter:
 
     @property
     def waiting_bytes(self) -> int:
-        return self._bytes_in - self._bytes_out
+        """Bytes in memory that are not in the file."""
+        return self._bytes_in - self._written_out()
 
     def close(self) -> None:
-        """Write what is queued and the last statistics; returns when that is done or the disk refuses."""
+        """Write what is queued and the last statistics; returns when that is done or the disk refuses. Then it is asked again
+        for as long as the process lives, and `stopped` says when it has taken all."""
         self._stop.set()
-        self._thread.join(_PATIENCE_S)
+        self._asked.wait(_PATIENCE_S)
+        if self._gone:
+            self._thread.join(_PATIENCE_S)
 
     def abandon(self) -> None:
         """In a fork: drop everything; the thread is not there and the journal is the parent's."""
-        if not self.stopped:
-            self.stopped = True
+        if not self._gone:
+            self.stopped = self._gone = True
             self._stop.set()
             self._queue.clear()
             self._let_go()  # record locks are not inherited: the parent keeps its own
@@ -234,10 +268,12 @@ class JournalWriter:
         self._guarded(self._drain)
         self._guarded(partial(self._put_stats, closed=True))
         self._guarded(self._drain)
-        if (
-            not self._file.framed
-        ):  # else whoever looks finds a process that has not written all it has
-            self._let_go_for_good()
+        while not self._gone and (self._queue or self._file.framed):
+            self._asked.set()
+            time.sleep(_AGAIN_S)  # whoever looks finds a process that has not written all it has
+            self._guarded(self._drain)
+        self._let_go_for_good()
+        self._asked.set()
 
     def _guarded(self, act: Callable[[], object]) -> None:
         """The thread outlives whatever goes wrong, and the server never sees it."""
@@ -259,7 +295,7 @@ class JournalWriter:
         with (
             self._lock
         ):  # a `with`: no signal's exception can come between taking it and giving it back
-            more = not self.stopped
+            more = not self._gone
             while more:
                 if self._ring is not None and self._ring.is_due():
                     self._turn_over(self._ring)
@@ -270,15 +306,27 @@ class JournalWriter:
         """Go on in the next segment, between two records; where a disk has no room for one, in this one: False."""
         if self._file.framed:
             return False
-        whole, is_ours = self._fd, self._is_ours()
-        try:
-            self._begin(ring.next_path(), ring.head())
-        except OSError as error:
-            self._refused(error)
-            return False
-        if is_ours:
-            os.close(whole)
+        path = ring.next_path()
+        if _named(path) != self._file.identity:  # else a signal's exception has come right behind
+            whole, is_ours = self._file, self._is_ours()
+            if is_ours and not self._ends_with(ring.number + 1):
+                return False
+            try:
+                path.unlink(missing_ok=True)  # what such an exception left, or right before
+                self._file = self._begun(path, ring.head())
+            except OSError as error:
+                self._refused(error)
+                return False
+            if is_ours:
+                os.close(whole.fd)
+        ring.turned_over()
         return True
+
+    def _ends_with(self, number: int) -> bool:
+        """Whether the segment says which one goes on."""
+        item: Item = (journal.Type.NEXT, journal.next_number(number), 0, None)
+        self._file = self._file._replace(framed=[self._framed(item, self._file.checksum)])
+        return self._write()
 
     def _frame_some(self) -> None:
         """Take from the queue what one write may hold. An item leaves it last: an exception between any two steps
@@ -316,7 +364,7 @@ class JournalWriter:
 
         Of a short write the whole records stay. At a place of its own, so that the next try overwrites what is torn.
         """
-        good, checksum, framed = self._file
+        _, _, good, checksum, framed = self._file
         if not framed:
             return False
         done, error = self._written(b"".join(one.data for one in framed), good)
@@ -326,12 +374,12 @@ class JournalWriter:
             good += len(framed[kept].data)
             checksum = framed[kept].checksum
             kept += 1
-        self._file = _File(good, checksum, framed[kept:])
+        self._file = self._file._replace(good=good, checksum=checksum, framed=framed[kept:])
         if error is None:
             self.error = None
             return True
         with contextlib.suppress(OSError):
-            os.ftruncate(self._fd, good)
+            os.ftruncate(self._file.fd, good)
         self._refused(error)
         return False
 
@@ -340,10 +388,10 @@ class JournalWriter:
         done, view = 0, memoryview(data)
         try:
             if not self._is_ours():
-                self._fd = -1
+                self._file = self._file._replace(fd=-1)
                 raise OSError("the server closed its file descriptor")
             while done < len(data):
-                done += os.pwrite(self._fd, view[done:], at + done)
+                done += os.pwrite(self._file.fd, view[done:], at + done)
         except OSError as error:
             return done, error
         return done, None
@@ -351,7 +399,7 @@ class JournalWriter:
     def _is_ours(self) -> bool:
         """A server that closes every descriptor it finds may have opened a file of its own under this number."""
         try:
-            return _identity(self._fd) == self._identity
+            return _identity(self._file.fd) == self._file.identity
         except OSError:
             return False
 
@@ -372,7 +420,7 @@ class JournalWriter:
     def _let_go_for_good(self) -> None:
         """Of the queue, too: the disk does not take it, or nobody wants it any more."""
         with self._lock:
-            self.stopped = True
+            self.stopped = self._gone = True
             self._stop.set()
             self._queue.clear()
             self._file = self._file._replace(framed=[])
@@ -380,8 +428,8 @@ class JournalWriter:
 
     def _let_go(self) -> None:
         if self._is_ours():
-            os.close(self._fd)
-        self._fd = -1
+            os.close(self._file.fd)
+        self._file = self._file._replace(fd=-1)
 
 
 def _create(path: Path, data: bytes) -> int:
@@ -390,7 +438,7 @@ def _create(path: Path, data: bytes) -> int:
         fcntl.lockf(fd, fcntl.LOCK_EX)
         if os.write(fd, data) < len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    except OSError:
+    except BaseException:  # a signal's, too
         os.close(fd)
         with contextlib.suppress(OSError):  # nothing is in it that could be recovered
             path.unlink()
@@ -400,6 +448,15 @@ def _create(path: Path, data: bytes) -> int:
 
 def _identity(fd: int) -> tuple[int, int]:
     found = os.fstat(fd)
+    return found.st_dev, found.st_ino
+
+
+def _named(path: Path) -> tuple[int, int] | None:
+    """The identity of the file of that name; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
     return found.st_dev, found.st_ino
 
 

@@ -1,0 +1,224 @@
+"""The segments of a ring: however they come to an end, and whichever are left, nothing is joined that does not follow."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from children import specdiff, wait_for
+from faults import trials
+from journalled import Record, records_of
+from specdiff.cli.inputs import bundled
+from specdiff.recorders import hdf5, journal
+from specdiff.recorders.build import build
+from specdiff.recorders.capture.writer import JournalWriter
+from specdiff.recorders.recover import DAMAGED, Recovered, is_locked, recover
+from specdiff.recorders.run import Stats
+from specdiff.recorders.schema import Kind
+from test_faults_disk import hand_over
+
+MIX = hdf5.load(bundled() / "0.5.23-random.h5")
+STATS = Stats(0, 0, 0, None, None, None, None, 0, False)
+HOUR = 3600.0
+
+
+def ring_of(folder: Path, ring_s: float, first: Record) -> JournalWriter:
+    framed = journal.frame(*first)
+    return JournalWriter(folder, framed, 1 << 30, lambda _: STATS, print, ring_s=ring_s)
+
+
+def twelve_segments(folder: Path) -> Path:
+    """The bundled recording in twelve segments, turned over by hand; that is said of none of them but by a `keep`."""
+    run, *records = records_of(MIX)
+    writer = ring_of(folder / "r-1-0.journal", HOUR, run)
+    size = len(records) // 12 + 1
+    for first in range(0, len(records), size):
+        for type, payload in records[first : first + size]:
+            writer.put(type, payload, len(payload))
+        assert writer.keep(folder / f"kept-{first}", 5)
+    writer.close()
+    return folder / "r-1-0.journal"
+
+
+def test_asked_over_and_over_a_ring_keeps_its_time(tmp_path: Path) -> None:
+    """Each `keep` ends a segment; the oldest go by age, not by number."""
+    kinds = MIX.events.kind.tolist()
+    assert build(twelve_segments(tmp_path)).events.kind.tolist() == kinds
+    first, *_, last = sorted(tmp_path.glob("kept-*"), key=lambda path: int(path.name[5:]))
+    assert build(last).events.kind.tolist() == kinds
+    assert build(first).events.kind.tolist() == kinds[: len(build(first).events.kind)] != kinds
+
+
+def test_what_is_older_than_the_ring_goes(tmp_path: Path) -> None:
+    run, *records = records_of(MIX)
+    writer = ring_of(tmp_path / "r-1-0.journal", 0.2, run)
+    for type, payload in records[:100]:
+        writer.put(type, payload, len(payload))
+    wait_for(lambda: writer.segment > 12, "turns")
+    writer.close()
+    assert len(list((tmp_path / "r-1-0.journal").iterdir())) <= 10
+    assert build(tmp_path / "r-1-0.journal").events.kind.tolist() == [Kind.GAP]
+
+
+@pytest.mark.parametrize("number", [2, 5, 12])
+def test_a_segment_that_is_missing_leaves_a_gap(number: int, tmp_path: Path) -> None:
+    path = twelve_segments(tmp_path)
+    (path / f"{number:08}.segment").unlink()
+    found = build(path)
+    kinds, gap = found.events.kind.tolist(), MIX.events.kind.tolist()
+    at = kinds.index(Kind.GAP)
+    behind = len(kinds) - at - 1
+    assert kinds[:at] == gap[:at] and kinds[at + 1 :] == gap[len(gap) - behind :]
+    assert len(kinds) < len(gap) and found.damage is None
+
+
+def test_a_segment_that_lost_its_end_is_followed_by_a_gap(tmp_path: Path) -> None:
+    """Cut exactly between two records, as no kill leaves it where another segment follows."""
+    path = twelve_segments(tmp_path) / "00000003.segment"
+    last = journal._scan_file(path).records[-2]
+    os.truncate(path, last.offset)
+    assert build(path.parent).gaps.dropped.tolist() == [1]
+
+
+def test_behind_damage_in_the_midst_nothing_is_thrown_away(tmp_path: Path) -> None:
+    path = twelve_segments(tmp_path)
+    segment = path / "00000003.segment"
+    data = bytearray(segment.read_bytes())
+    data[-1] ^= 1
+    segment.write_bytes(data)
+    (outcome,) = recover(tmp_path)
+    assert isinstance(outcome, Recovered)
+    assert outcome.damaged == path.with_name(path.name + DAMAGED)
+    assert len(list(outcome.damaged.iterdir())) == 13
+
+
+def test_whom_no_segment_names_is_named_for_what_he_is(tmp_path: Path) -> None:
+    """A result may come a segment after the last one that named its request: here none does."""
+    run, *records = records_of(MIX)
+    named = [one for one in records if one[0] != journal.Type.REQUEST]
+    folder = tmp_path / "j"
+    folder.mkdir()
+    (folder / "00000001.segment").write_bytes(journal.HEADER + journal.frames([run, *named]))
+    found = build(folder)
+    assert found.rids == tuple(f"forgotten-{i}" for i in range(len(MIX.rids)))
+    assert np.array_equal(found.result_rows.qid, MIX.result_rows.qid)
+
+
+def test_a_ring_at_work_is_never_taken_for_one_that_is_over(tmp_path: Path) -> None:
+    path = tmp_path / "r-1-0.journal"
+    child = subprocess.Popen([sys.executable, "-c", TURNS.format(path=str(path))])
+    try:
+        wait_for(lambda: path.exists() and max(os.listdir(path)) > "00000009.segment", "turns")
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            assert is_locked(path)
+    finally:
+        child.kill()
+        child.wait()
+    assert not is_locked(path)
+
+
+TURNS = """
+import sys, time
+from pathlib import Path
+from specdiff.recorders.capture.writer import JournalWriter
+writer = JournalWriter(Path({path!r}), b"", 1 << 20, lambda _: None, print, ring_s=8e-4)
+while True:
+    writer._guarded(writer._drain)
+"""
+
+
+def test_a_recover_that_is_killed_while_it_clears_up_leaves_no_half_ring(tmp_path: Path) -> None:
+    """The process is killed by the second file that it deletes."""
+    path = twelve_segments(tmp_path)
+    killed = subprocess.run([sys.executable, "-c", KILLED.format(path=str(tmp_path))], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert not path.exists() and list(tmp_path.glob("*.journal.done"))
+    done = specdiff("recover", tmp_path)
+    assert done.returncode == 0, done.stderr
+    (found,) = tmp_path.glob("*.h5")
+    assert not list(tmp_path.glob("*.journal*"))
+    assert hdf5.load(found).events.kind.tolist() == MIX.events.kind.tolist()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from specdiff.recorders.recover import recover
+deleted = []
+def watch(event, args):
+    if event == "os.remove" and str(args[0]).endswith(".segment"):
+        deleted.append(args)
+        if len(deleted) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(watch)
+recover(Path({path!r}))
+"""
+
+
+def test_an_exception_out_of_the_blue_does_not_stop_a_ring(tmp_path: Path) -> None:
+    """As a signal's may come: while a step, on the scheduler's thread, turns the ring over."""
+    count = trials(40, 400)
+    done = hand_over(tmp_path / "0.journal", INTERRUPTED.format(count=count), durability="step")
+    assert done.returncode == 0, done.stderr
+    turned = re.findall(r"^turned (\d+)$", done.stdout, re.MULTILINE)
+    assert len(turned) == count and all(int(one) > 10 for one in turned), turned
+    for number in range(count):
+        scan = journal.scan(tmp_path / f"{number}-i.journal")
+        assert scan.damage is None, f"trial {number}: {scan.damage}"
+        handed = [
+            int.from_bytes(one.payload[:8], "little") for one in scan.records if one.type == 12
+        ]
+        assert handed == sorted(set(handed)), f"trial {number}"
+
+
+INTERRUPTED = """
+import random, signal
+class Blue(BaseException): pass
+def raises(*_): raise Blue
+for trial in range({count}):
+    chance = random.Random(trial)
+    folder = path.with_name(f"{{trial}}-i.journal")
+    one = type(writer)(folder, b"", 1 << 28, stats, failed, True, 0.02)
+    signal.signal(signal.SIGALRM, raises)
+    for number in range(300):
+        try:
+            if number % 20 == 0: signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.0001, 0.003))
+            one.put(12, number.to_bytes(8, "little") * 50, 400)
+            one.commit()
+            time.sleep(0.0002)
+        except Blue:
+            pass
+    try:
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    except Blue:  # the last one was on its way
+        pass
+    before = one.segment
+    while one.segment == before: time.sleep(0.001)
+    one.close()
+    print("turned", one.segment, flush=True)
+"""
+
+
+def test_a_ring_that_cannot_begin_leaves_no_folder(tmp_path: Path) -> None:
+    script = LIMITED.format(folder=str(tmp_path / "ring"))
+    done = hand_over(tmp_path / "0.journal", script)
+    assert "OSError" in done.stdout and not (tmp_path / "ring").exists(), done.stderr
+
+
+LIMITED = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (5, resource.RLIM_INFINITY))
+try:
+    type(writer)(Path({folder!r}), b"", 1 << 28, stats, failed, False, 60)
+except OSError as error:
+    print("OSError", error)
+"""
