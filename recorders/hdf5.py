@@ -33,7 +33,6 @@ _SMALL = (
 )
 _MAX_DEFLATE = 1040  # deflate never shrinks by more than 1032 to 1
 _ARRAYS = ("tokens", "experts", "indexer")
-_MANIFEST_LIMIT = 64 << 20  # bytes
 
 
 def save(recording: Recording, path: Path, *, force: bool = False) -> None:
@@ -239,10 +238,8 @@ def _manifest(file: h5py.File) -> dict[str, Any]:
             "/manifest is missing: corrupt. Copy it again from where it was recorded."
         )
     dataset = _as_dataset(file, "manifest")
-    if dataset.dtype != np.uint8 or dataset.ndim != 1 or dataset.size > _MANIFEST_LIMIT:
-        raise RecordingError(
-            f"/manifest is {dataset.dtype} {dataset.shape}, text of at most 64 MiB was expected"
-        )
+    if dataset.dtype != np.uint8 or dataset.ndim != 1:
+        raise RecordingError(f"/manifest is {dataset.dtype} {dataset.shape}, text was expected")
     _check_size("manifest", dataset)
     text = dataset[()].tobytes()
     if hashlib.sha256(text).hexdigest() != _attribute(file, "manifest_sha256"):
@@ -310,8 +307,9 @@ def _checked(name: str, array: NDArray[Any], declared: Mapping[str, Any]) -> NDA
 
 
 def _check_size(name: str, dataset: h5py.Dataset) -> None:
-    """Nothing is allocated that the stored bytes cannot hold (an HDF5 header may claim any shape)."""
-    stored = dataset.id.get_storage_size()
+    """Nothing is allocated that the stored bytes cannot hold (an HDF5 header may claim any shape, and any stored bytes)."""
+    size = Path(dataset.file.filename).stat().st_size
+    stored = min(dataset.id.get_storage_size(), size)
     if dataset.size * dataset.dtype.itemsize > max(stored, 1) * _MAX_DEFLATE:
         raise RecordingError(
             f"/{name} claims shape {dataset.shape} but stores only {stored} bytes: corrupt"

@@ -49,6 +49,26 @@ def test_load_after_save_is_the_same(
     assert [item.name for item in path.parent.iterdir()] == ["x.h5"], "the temporary file is gone"
 
 
+def test_a_recording_of_a_server_that_ran_for_weeks_is_read_back(
+    real_recording: Path, tmp_path: Path
+) -> None:
+    """What is said of each request stands in the manifest, whose size is theirs."""
+    real, path, size = hdf5.load(real_recording), tmp_path / "x.h5", 200_000
+    recording = dataclasses.replace(
+        real,
+        version=schema.VERSION,
+        rids=tuple(f"{qid:032x}" for qid in range(size)),
+        details=(real.details * size)[:size],
+        requests=schema.Requests(
+            *(np.resize(values, size) for _, values in columns(real.requests))
+        ),
+    )
+    hdf5.save(recording, path)
+    with h5py.File(path) as file:
+        assert file["manifest"].size > 64 << 20  # where reading once ended
+    assert equal(hdf5.load(path), recording)
+
+
 def test_a_flipped_byte_is_an_error_or_changes_nothing(
     real_recording: Path, tmp_path: Path
 ) -> None:
@@ -124,11 +144,24 @@ def _value_changed(path: Path) -> None:
         file["result_rows"][5, 0] += 1
 
 
-def _claims_the_moon(path: Path) -> None:
+def _claims_the_moon(name: str) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        with h5py.File(path, "a") as file:
+            dtype = file[name].dtype
+            del file[name]
+            file.create_dataset(
+                name, shape=(1 << 40,), dtype=dtype, chunks=(65536,), compression="gzip"
+            )
+
+    return damage
+
+
+def _claims_to_be_elsewhere(path: Path) -> None:
+    """HDF5 takes the size of an external file's part for stored bytes, whatever is there."""
     with h5py.File(path, "a") as file:
-        del file["tokens"]
+        del file["manifest"]
         file.create_dataset(
-            "tokens", shape=(1 << 40,), dtype="i4", chunks=(65536,), compression="gzip"
+            "manifest", shape=(1 << 40,), dtype="u1", external=[("/dev/zero", 0, 1 << 40)]
         )
 
 
@@ -187,7 +220,9 @@ def _manifest(manifest: object) -> Callable[[Path], None]:
         (_table_gone, "result_rows"),
         (_table_added, "surprise"),
         (_value_changed, "result_rows does not match its digest"),
-        (_claims_the_moon, "tokens"),
+        (_claims_the_moon("tokens"), "/tokens"),
+        (_claims_the_moon("manifest"), r"/manifest claims shape \(1099511627776,\)"),
+        (_claims_to_be_elsewhere, r"/manifest claims shape \(1099511627776,\)"),
         (_group_for("manifest"), "/manifest is a Group, a dataset was expected.*Copy"),
         (_group_for("tokens"), "/tokens is a Group, a dataset was expected.*Copy"),
         (_manifest([]), "/manifest is not one that specdiff wrote.*Copy"),
