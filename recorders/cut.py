@@ -167,9 +167,14 @@ class _Parting:
     since: I64
 
     def __call__(self, numbers: I64, event: I64) -> I64:
-        mine = self.number[:, None] == numbers
-        times = np.count_nonzero(mine & (self.since[:, None] <= event), axis=0)
-        parted: I64 = numbers + times * _APART
+        """`numbers` as they stand at these events, kept apart from what they were of before."""
+        _, name = np.unique(np.concatenate([self.number, numbers]), return_inverse=True)
+        width = 1 + int(max(self.since.max(initial=0), event.max(initial=0)))
+        size = len(self.number)
+        partings = np.sort(name[:size] * width + self.since)  # by number, then by event
+        first = name[size:] * width
+        up_to_now = np.searchsorted(partings, first + event, side="right")
+        parted: I64 = numbers + (up_to_now - np.searchsorted(partings, first)) * _APART
         return parted
 
 

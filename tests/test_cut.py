@@ -6,12 +6,14 @@ import random
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cuts import SOURCE, Cut, cut, some_events, some_requests, values_at
 from lifting import bundled_recording, lifted
 from recorded import Recorder
 from specdiff.recorders.composition import members_before
-from specdiff.recorders.cut import Cutter
+from specdiff.recorders.cut import _APART, Cutter, _Parting
 from specdiff.recorders.recording import Recording
 from specdiff.recorders.schema import NONE64, Kind
 from specdiff.replay import spec
@@ -208,3 +210,28 @@ def test_a_gap_stands_wherever_events_are_left_out() -> None:
 
 def _all(recording: Recording) -> tuple[np.ndarray, np.ndarray]:
     return np.ones(len(recording.rids), dtype=bool), np.ones(len(recording.events.kind), dtype=bool)
+
+
+_NUMBERS = st.sampled_from((NONE64, -1, 0, 1, 2, 7, 1 << 40))
+_PLACES = st.lists(st.tuples(_NUMBERS, st.integers(0, 12)), max_size=20)
+
+
+@given(_PLACES, _PLACES)
+def test_a_number_is_parted_once_for_each_parting_of_it_so_far(
+    partings: list[tuple[int, int]], asked: list[tuple[int, int]]
+) -> None:
+    (number, since), (numbers, event) = (
+        np.array(pairs, dtype=np.int64).reshape(-1, 2).T for pairs in (partings, asked)
+    )
+    times = [sum(one == n and at <= e for one, at in partings) for n, e in asked]
+    found = _Parting(number, since)(numbers, event)
+    assert found.dtype == np.int64
+    assert found.tolist() == [n + k * _APART for (n, _), k in zip(asked, times, strict=True)]
+
+
+def test_a_long_run_is_cut_in_its_stride() -> None:
+    """As many merges as a server of some days: held against each other one by one, they take a terabyte."""
+    size = 1_000_000
+    places = np.arange(size)
+    parted = _Parting(places // 2, places)(places // 2, places)
+    assert parted.tolist() == (places // 2 + (1 + places % 2) * _APART).tolist()
