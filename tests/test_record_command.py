@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from children import SPECDIFF, rig, specdiff, wait_for
 from recorded import record
@@ -75,6 +80,7 @@ def test_secrets_reach_the_command_but_not_the_disk(tmp_path: Path) -> None:
             ["sh", "-c", "serve --api-key sk-1 --port 1"],
             ["sh", "-c", "serve --api-key *** --port 1"],
         ),
+        (["--env=HF_TOKEN=hf-1", "-eHF_TOKEN=hf-1"], ["--env=HF_TOKEN=***", "-eHF_TOKEN=***"]),
         (["--client-secret=a=b"], ["--client-secret=***"]),
         (["--speculative-num-draft-tokens", "4"], ["--speculative-num-draft-tokens", "4"]),
         (["--tokenizer-path", "p"], ["--tokenizer-path", "p"]),
@@ -85,3 +91,71 @@ def test_secrets_are_hidden_in_the_recorded_command(
     command: list[str], recorded: list[str]
 ) -> None:
     assert without_secrets(command) == tuple(recorded)
+
+
+@pytest.mark.parametrize(
+    ("script", "recorded"),
+    [
+        ("x --api-key sk-1 --port 1", "x --api-key *** --port 1"),
+        ('x --api-key "sk 1" --port 1', "x --api-key *** --port 1"),
+        ("x --api-key 'sk 1' --port 1", "x --api-key *** --port 1"),
+        ('x --api-key="sk 1" --port 1', "x --api-key=*** --port 1"),
+        ("x --api-key='sk 1'; y", "x --api-key=***; y"),
+        ('x "--api-key=sk 1" -p 1', 'x "--api-key=*** -p 1'),
+        ("x '--api-key' 'sk 1' -p 1", "x '--api-key' *** -p 1"),
+        ('x --api-key "a token=sk 1" -p 1', "x --api-key *** -p 1"),
+        ("x --api-key \\\n 'sk 1' \\\n -p 1", "x --api-key \\\n *** \\\n -p 1"),
+        ("x --api-key sk\\ 1\"sk '1\"'sk \"1' -p 1", "x --api-key *** -p 1"),
+        ('x --api-key "sk \\" 1" -p 1', "x --api-key *** -p 1"),
+        ("x --api-key $'sk \\' 1' -p 1", "x --api-key *** -p 1"),
+        ("x --api-key $(echo sk 1 | rev) -p 1", "x --api-key *** -p 1"),
+        ('sh -c "x --api-key \\"sk 1\\" -p 1"', 'sh -c "x --api-key *** -p 1"'),
+        ("sh -c \"x --api-key 'sk 1' -p 1\"", 'sh -c "x --api-key *** -p 1"'),
+        ('sh -c "x \\"--api-key\\" \\"sk 1\\" -p"', 'sh -c "x \\"--api-key\\" *** -p"'),
+        ("sh -c 'x --api-key sk-1' && y -p 1", "sh -c 'x --api-key *** && y -p 1"),
+        ("sh -c 'x --api-key sk-1'; y --key 'sk 2' -p 1", "sh -c 'x --api-key *** -p 1"),
+        ("export HF_TOKEN=hf-1; x -p 1", "export HF_TOKEN=***; x -p 1"),
+        ("cd /x && HF_TOKEN=hf-1 Y=1 x", "cd /x && HF_TOKEN=*** Y=1 x"),
+        ("env my_password='sk 1' x", "env my_password=*** x"),
+        ('docker run -e "HF_TOKEN=sk 1" -p 1', 'docker run -e "HF_TOKEN=*** -p 1'),
+        ("x --use-key && y --keys; z --key --port 1", None),
+        ("export TOKENIZERS_PARALLELISM=1; x --max-tokens 4 --num-tokens='4'", None),
+    ],
+)
+def test_secrets_are_hidden_in_a_script(script: str, recorded: str | None) -> None:
+    assert without_secrets(["sh", "-c", script]) == ("sh", "-c", recorded or script)
+
+
+def _double_quoted(text: str) -> str:
+    return '"' + re.sub(r'([\\"$`])', r"\\\1", text) + '"'
+
+
+_quotes = st.sampled_from((shlex.quote, _double_quoted))
+_SCRIPTS = (
+    ("x --api-key {} -p 1", ""),
+    ("x --api-key={}; y", ""),
+    ("export HF_TOKEN={} && y", ""),
+    ("x --api-key {0} && y --hf-token {0} -p 1", ""),
+    ("x -e {} -p 1", "HF_TOKEN="),
+)
+
+
+@given(
+    st.sampled_from(_SCRIPTS),
+    st.text("Z ;&|$`()\n'\"\\", max_size=8),
+    _quotes,
+    st.lists(_quotes, max_size=2),
+)
+def test_no_part_of_a_quoted_value_is_left(
+    form: tuple[str, str],
+    value: str,
+    quote: Callable[[str], str],
+    around: list[Callable[[str], str]],
+) -> None:
+    (script, name), z = form, f"Z{value}Z"
+    if around:  # a script in a script: its quotes inside a value are not followed
+        z = re.sub(r"""['"\\]""", "", z)
+    script = script.format(quote(name + z))
+    for outer in around:
+        script = f"sh -c {outer(script)} && y"
+    assert "Z" not in without_secrets(["sh", "-c", script])[2]
