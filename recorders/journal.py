@@ -23,6 +23,7 @@ from .schema import VERSION, Kind
 HEADER = b"specdiff-journal 6\n"
 # How the journals begin that can be read, and the version of the recording format whose columns their events have.
 HEADERS = {b"specdiff-journal 4\n": 3, b"specdiff-journal 5\n": 4, HEADER: VERSION}
+PARTIAL = ".partial"  # behind the name of a ring that is being copied
 _SAYS_NEXT = 6  # the first version of which a ring's segments say which one goes on
 _MAGIC = b"\xa5SD\n"
 _RECORD = struct.Struct("<4sBxxxII")

@@ -15,7 +15,7 @@ from . import manifest
 from .build import build
 from .errors import RecordingError
 from .hdf5 import is_saved, save
-from .journal import scan
+from .journal import PARTIAL, scan
 from .notes import read_notes
 from .recording import Recording
 from .run import Run
@@ -64,12 +64,21 @@ def recover(directory: Path, run_id: str | None = None, *, force: bool = False) 
     """
     if not directory.is_dir():
         raise RecordingError(f"{directory}: no such folder. Expected the DIR of `specdiff record`.")
-    for path in _files(directory, run_id, JOURNAL + _DONE):  # a recover was killed
-        shutil.rmtree(path, ignore_errors=True)
+    _clear_up(directory, run_id)
     written: set[Path] = set()
     outcomes = [_recover_one(path, force, written) for path in journals(directory, run_id)]
     _file_away([note for note in notes(directory, run_id) if _is_over(note)])
     return outcomes
+
+
+def _clear_up(directory: Path, run_id: str | None) -> None:
+    """What a recover and a server left that were killed: a ring whose recording is in place, and half a copy of one."""
+    for path in _files(directory, run_id, JOURNAL + _DONE):
+        shutil.rmtree(path, ignore_errors=True)
+    for path in _files(directory, run_id, JOURNAL + PARTIAL):
+        ring = path.name.removesuffix(JOURNAL + PARTIAL).rpartition(".")[0] + JOURNAL
+        if not is_locked(path.with_name(ring)):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _is_over(note: Path) -> bool:

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -189,6 +190,35 @@ def test_journal_without_permission_is_not_taken_for_a_live_one(tmp_path: Path) 
     (tmp_path / "r-1-0.journal").chmod(0)
     (outcome,) = recover(tmp_path)
     assert isinstance(outcome, Kept) and not outcome.live
+
+
+def test_a_ring_that_may_not_be_read_is_named_and_the_others_are_recovered() -> None:
+    """Of a server of another user; root reads everything, so it becomes somebody else."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
+        (Path(folder) / "b-1-0.journal").write_bytes(HEADER + run_frame())
+        (Path(folder) / "a-1-0.journal").mkdir(0)
+        done = subprocess.run(
+            [sys.executable, "-c", AS_SOMEBODY.format(folder=folder)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.stdout.split() == ["Kept", "Recovered"], done.stderr
+        assert "Permission denied" in done.stderr
+
+
+AS_SOMEBODY = """
+import os, sys
+from pathlib import Path
+from specdiff.recorders.recover import recover
+if os.geteuid() == 0:
+    os.setgid(65534)
+    os.setuid(65534)
+for one in recover(Path({folder!r})):
+    print(type(one).__name__)
+    print(getattr(one, "why", ""), file=sys.stderr)
+"""
 
 
 def test_failed_recording_leaves_no_rest(tmp_path: Path) -> None:

@@ -164,6 +164,49 @@ recover(Path({path!r}))
 """
 
 
+def test_half_a_copy_of_a_ring_goes_when_its_server_is_gone(tmp_path: Path) -> None:
+    """A server that is killed in the midst of a `flush`; the ring itself has all that is in the copy."""
+    half = tmp_path / "r-1-0.1.journal.partial"
+    child = subprocess.Popen(
+        [sys.executable, "-c", TURNS.format(path=str(tmp_path / "r-1-0.journal"))]
+    )
+    try:
+        wait_for((tmp_path / "r-1-0.journal").exists, "a ring")
+        half.mkdir()
+        recover(tmp_path)
+        assert half.exists()
+    finally:
+        child.kill()
+        child.wait()
+    recover(tmp_path)
+    assert not half.exists()
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_what_is_kept_is_whole_at_once(
+    links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a file system without links, too; nothing that could be taken for a journal stands there before."""
+    run, *records = records_of(MIX)
+    seen: list[list[str]] = []
+
+    def link(path: Path, other: Path) -> None:
+        seen.append([one.name for one in tmp_path.iterdir() if one.name.endswith(".journal")])
+        if not links:
+            raise PermissionError("no links here")
+        real(path, other)
+
+    real = os.link
+    writer = ring_of(tmp_path / "r-1-0.journal", HOUR, run)
+    for type, payload in records:
+        writer.put(type, payload, len(payload))
+    monkeypatch.setattr(os, "link", link)
+    assert writer.keep(tmp_path / "r-1-0.1.journal", 5)
+    writer.close()
+    assert seen == [["r-1-0.journal"]]
+    assert build(tmp_path / "r-1-0.1.journal").events.kind.tolist() == MIX.events.kind.tolist()
+
+
 def test_an_exception_out_of_the_blue_does_not_stop_a_ring(tmp_path: Path) -> None:
     """As a signal's may come: while a step, on the scheduler's thread, turns the ring over."""
     count = trials(40, 400)

@@ -22,7 +22,6 @@ from ..schema import Kind
 from ..wire import pack_event
 
 _SEGMENTS = 8  # that the time is cut into: at most one of them too many is kept
-_PARTIAL = ".partial"  # behind the name of a folder that is being filled
 _STAMP = struct.Struct("<QI")
 _FIELDS = struct.Struct("<2q")  # the first two fields of an event, behind its stamp
 
@@ -98,7 +97,7 @@ class Ring:
 
         Raises OSError where that cannot be made; then nothing is left of it.
         """
-        partial = folder.with_name(folder.name + _PARTIAL)
+        partial = folder.with_name(folder.name + journal.PARTIAL)
         try:
             partial.mkdir()
             for path in sorted(self.folder.glob("*.segment")):
