@@ -19,7 +19,10 @@ _NEVER_LOADED = (
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """One process that loaded sglang's scheduler module with the recorder in it (see `capture.session`)."""
+    """One process that loaded sglang's scheduler module with the recorder in it (see `capture.session`).
+
+    Who opened its note anew, as the server had closed it, says twice who it is.
+    """
 
     pid: int
     sglang_version: str
@@ -88,7 +91,7 @@ def _read(path: Path) -> Note | None:
         pid=said[0]["pid"],
         sglang_version=said[0]["sglang_version"],
         missing=said[0]["missing"],
-        num_schedulers=len(said) - 1,
+        num_schedulers=sum("pid" not in line for line in said),
         not_recorded=tuple(
             [line["why"] for line in made if line.get("why")]
             + [_detached(line) for line in made if line.get("detached")]

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..runtime import socket_of
 from .config import Config, with_options
+from .descriptor import OurSocket
 
 if TYPE_CHECKING:
     from .recorder import Recorder
@@ -51,7 +52,7 @@ class Control:
         self._session, self._pid = session, os.getpid()
         self._at: _At | None = None
         self._last: str | None = None  # the journal that was ended last
-        self._socket = _listen()
+        self._door = _listen()
         self._thread = threading.Thread(target=self._run, name="specdiff-control", daemon=True)
         self._thread.start()
 
@@ -67,17 +68,35 @@ class Control:
                 self._answer_one()
 
     def _answer_one(self) -> None:
-        if self._socket is None:
-            time.sleep(_EVERY_S)
+        asking = self._who_asks()
+        if asking is None:
             return
-        try:
-            asking, _ = self._socket.accept()
-        except TimeoutError:
-            return
-        with asking:
+        with contextlib.closing(OurSocket(asking)) as ours:
             asking.settimeout(_PATIENCE_S)
-            if _is_ours(asking):
-                asking.sendall(json.dumps(self._answer(_line(asking))).encode() + b"\n")
+            if _is_same_user(asking):
+                answer = json.dumps(self._answer(_line(asking))).encode() + b"\n"
+                if ours.is_ours():  # a stop takes seconds on a disk that refuses
+                    asking.sendall(answer)
+
+    def _who_asks(self) -> socket.socket | None:
+        """None where nobody does for a while."""
+        if self._door is not None and not self._door.is_ours():
+            self._door.close()
+            self._door = None
+            logger.warning(
+                "specdiff: the server has closed the socket of process %d: it cannot be asked any more (`record --attach`). "
+                "The server goes on.",
+                self._pid,
+            )
+        if self._door is not None:
+            try:
+                return self._door.made.accept()[0]
+            except TimeoutError:
+                return None
+            except OSError:  # no descriptor is left, say: who asks waits, and so do we
+                pass
+        time.sleep(_EVERY_S)
+        return None
 
     def _end_what_is_over(self) -> None:
         at = self._at
@@ -174,7 +193,7 @@ class Control:
         }
 
 
-def _listen() -> socket.socket | None:
+def _listen() -> OurSocket | None:
     """None where there can be no socket: the log says so, and recording goes on as it was asked for."""
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -189,8 +208,9 @@ def _listen() -> socket.socket | None:
         logger.warning("specdiff: no `record --attach` to process %d: %s", os.getpid(), error)
         return None
     atexit.register(_leave, path, os.getpid())
-    os.register_at_fork(after_in_child=made.close)
-    return made
+    door = OurSocket(made)
+    os.register_at_fork(after_in_child=door.close)
+    return door
 
 
 def _leave(path: Path, pid: int) -> None:
@@ -199,7 +219,7 @@ def _leave(path: Path, pid: int) -> None:
         path.unlink(missing_ok=True)
 
 
-def _is_ours(asking: socket.socket) -> bool:
+def _is_same_user(asking: socket.socket) -> bool:
     """The folder and the socket keep others out; this is the second lock on the same door."""
     size = struct.calcsize("3i")
     _, uid, _ = struct.unpack("3i", asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))

@@ -19,6 +19,7 @@ from ..run import Site
 from .config import EVERY_STEP, Config
 from .control import Control
 from .describe import describe_run, sglang_version, why_not_spec_v2
+from .descriptor import Identity, identity, is_still
 from .probe import MARK
 from .ranks import rank_of, why_not_this_rank
 from .recorder import Recorder
@@ -42,6 +43,7 @@ class Session:
         self._scheduler: Callable[[], Any] = lambda: None
         self._schedulers = 0
         self._note = self._note_pid = -1
+        self._note_identity: Identity | None = None
         os.register_at_fork(after_in_child=self._forked)
 
     # -- who records
@@ -157,17 +159,17 @@ class Session:
             self._note_attached()
 
     def _note_attached(self) -> None:
-        self._note = -1  # in a fork, its parent's
+        self._note = -1  # in a fork, its parent's; else, by now, whatever the server opened
         path = self.config.directory / f"{self.config.run_id}-{os.getpid()}.attach.json"
         self._note = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        self._note_pid = os.getpid()
+        self._note_pid, self._note_identity = os.getpid(), identity(self._note)
         fcntl.lockf(self._note, fcntl.LOCK_EX)  # held for as long as this process lives
         missing = {site.role: list(site.places) for site in self.missing_essential}
         self._tell(pid=os.getpid(), sglang_version=sglang_version()[0], missing=missing)
 
     def _tell(self, **what: Any) -> None:
-        if os.getpid() != self._note_pid:  # a fork that makes a scheduler of its own
-            self.note_attached()
+        if os.getpid() != self._note_pid or not is_still(self._note, self._note_identity):
+            self.note_attached()  # a fork with a scheduler of its own; or the server closed the file
         with contextlib.suppress(OSError):
             os.write(self._note, json.dumps(what).encode() + b"\n")
 

@@ -1,0 +1,131 @@
+"""The thread that answers `record --attach`, in servers that close every file they find, or have no descriptor left."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from children import python
+from specdiff.recorders.notes import read_notes
+from specdiff.recorders.runtime import RUNTIME
+
+# A process with the recorder in it. What the rest of a script prints comes back, and what the log says.
+SERVER = """
+import contextlib, json, os, resource, socket, sys, time
+from pathlib import Path
+from specdiff.recorders.capture.config import Config
+from specdiff.recorders.capture.control import Control
+from specdiff.recorders.capture.session import Session
+from specdiff.recorders.runtime import socket_of
+folder, pid = Path(sys.argv[1]), os.getpid()
+session = Session(Config(folder, "r", paused=True), [])
+session.note_attached()
+session.control = Control(session)
+
+def number():
+    '''The descriptor of the socket.'''
+    (found,) = (int(fd) for fd in os.listdir("/proc/self/fd") if is_socket(fd))
+    return found
+
+def is_socket(fd):
+    with contextlib.suppress(OSError):
+        return os.readlink(f"/proc/self/fd/{fd}").startswith("socket:")
+
+@contextlib.contextmanager
+def at_rest():
+    '''Costs next to no processor time.'''
+    began = time.process_time()
+    yield time.sleep(1)
+    spent = time.process_time() - began
+    assert spent < 0.3, f"{spent} s of processor time in one"
+"""
+
+
+def run(script: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, list[str]]:
+    monkeypatch.setenv(RUNTIME, str(folder / "run"))
+    done = python(SERVER + script, folder)
+    assert done.returncode == 0, done.stderr
+    said = [line for line in done.stderr.splitlines() if line.startswith("specdiff:")]
+    return done.stdout, said
+
+
+def test_a_server_that_closes_every_file_it_finds_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files of its own get the numbers of the socket and of the note. What is to be noted is in the note all the same."""
+    _, said = run(CLOSES, tmp_path, monkeypatch)
+    (line,) = said
+    assert "cannot be asked any more" in line
+    assert [path.read_text() for path in tmp_path.glob("theirs-*")] == [""] * 12
+    (path,) = tmp_path.glob("*.attach.json")
+    told = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [one.get("journal") for one in told] == [None, None, "r-1-0.journal", "r-1-1.journal"]
+    (note,) = read_notes([path])
+    assert note.num_schedulers == 2
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+CLOSES = """
+os.closerange(3, 256)
+with at_rest(): pass
+theirs = [os.open(folder / f"theirs-{i}", os.O_CREAT | os.O_RDWR) for i in range(12)]
+with at_rest(): pass
+session._tell(constructed=True, journal="r-1-0.journal")
+session._tell(constructed=True, journal="r-1-1.journal")
+for fd in theirs: os.close(fd)
+"""
+
+
+def test_clients_of_the_server_are_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its listening socket has our number now; nor does a fork close it, before we have seen it or after."""
+    answered, said = run(LISTENS, tmp_path, monkeypatch)
+    assert answered.split() == ["fork", "open"] * 2 + ["their", "own"] * 5
+    assert len(said) == 1
+
+
+LISTENS = """
+def fork():
+    if os.fork() == 0:
+        os.fstat(at)
+        print("fork open", flush=True)
+        os._exit(0)
+    assert os.wait()[1] == 0
+at = number()
+first = socket.create_server(("127.0.0.1", 0))
+os.dup2(first.fileno(), at)
+fork()
+first.close()
+mine = socket.socket(fileno=at)
+time.sleep(0.3)
+fork()
+mine.settimeout(5)
+for _ in range(5):
+    client = socket.create_connection(mine.getsockname())
+    time.sleep(0.1)
+    mine.accept()[0].sendall(b"their own")
+    print(client.recv(100).decode())
+"""
+
+
+def test_a_server_without_descriptors_is_answered_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer, said = run(FULL, tmp_path, monkeypatch)
+    assert json.loads(answer)["recording"] is False
+    assert said == []
+
+
+FULL = """
+asks = socket.socket(socket.AF_UNIX)
+path, taken = str(socket_of(pid)), []
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+with contextlib.suppress(OSError):
+    while True: taken.append(os.dup(0))
+asks.connect(path)
+asks.sendall(b'{"do": "status"}\\n')
+with at_rest(): pass
+for fd in taken: os.close(fd)
+print(asks.recv(1 << 16).decode())
+"""
