@@ -12,7 +12,7 @@ from typing import Any
 from .errors import UsageError
 from .notes import read_notes
 from .recover import is_locked, notes
-from .runtime import runtime_folder, socket_of
+from .runtime import is_dead, runtime_folder, socket_of
 
 _PATIENCE_S = 15.0  # longer than the recorder's own for its disk
 
@@ -84,15 +84,16 @@ def ask(pid: int, question: dict[str, Any]) -> Answer:
 
 
 def _doors() -> list[int]:
-    """The processes that can be asked. Sockets of dead ones go: a SIGKILL leaves them behind."""
+    """The processes that can be asked. Sockets of dead ones go: a SIGKILL leaves them behind. Who is not to be seen is not
+    dead for that, but in another PID namespace (of a container), as long as somebody listens."""
     try:
         paths = [path for path in runtime_folder().glob("*.sock") if path.stem.isdecimal()]
     except OSError as error:
         raise UsageError(str(error)) from error
     for path in paths:
-        if not _is_there(path.stem):
+        if not _is_there(path.stem) and is_dead(path):
             path.unlink(missing_ok=True)
-    return sorted(int(path.stem) for path in paths if _is_there(path.stem))
+    return sorted(int(path.stem) for path in paths if path.exists())
 
 
 def _is_there(pid: str) -> bool:

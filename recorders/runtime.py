@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 import tempfile
 from pathlib import Path
 
 RUNTIME = "SPECDIFF_RUNTIME_DIR"
+_PATIENCE_S = 1.0
 
 
 def runtime_folder() -> Path:
@@ -36,3 +38,16 @@ def runtime_folder() -> Path:
 def socket_of(pid: int) -> Path:
     """Where the schedulers of process `pid` are controlled. Raises OSError as `runtime_folder` does."""
     return runtime_folder() / f"{pid}.sock"
+
+
+def is_dead(path: Path) -> bool:
+    """Whether nobody listens on this socket; one that cannot be tried may be somebody's."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trying:
+        trying.settimeout(_PATIENCE_S)
+        try:
+            trying.connect(str(path))
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+    return False

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
-from children import python
+from children import SPECDIFF, python, wait_for
+from specdiff.recorders.errors import UsageError
 from specdiff.recorders.notes import read_notes
-from specdiff.recorders.runtime import RUNTIME
+from specdiff.recorders.remote import processes
+from specdiff.recorders.runtime import RUNTIME, socket_of
 
 # A process with the recorder in it. What the rest of a script prints comes back, and what the log says.
 SERVER = """
@@ -128,4 +135,60 @@ asks.sendall(b'{"do": "status"}\\n')
 with at_rest(): pass
 for fd in taken: os.close(fd)
 print(asks.recv(1 << 16).decode())
+"""
+
+
+def test_a_server_of_another_pid_namespace_is_asked_and_keeps_its_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its number is nobody's there. Needs root, as in the containers that this is about."""
+    namespace = ["unshare", "--pid", "--fork", "--mount-proc"]
+    if subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no PID namespace can be made here")
+    monkeypatch.setenv(RUNTIME, str(tmp_path / "run"))
+    with subprocess.Popen([sys.executable, "-c", SERVER + "input()", tmp_path], stdin=PIPE) as one:
+        try:
+            wait_for(lambda: list((tmp_path / "run").glob("*.sock")), "the socket")
+            status = [*SPECDIFF, "record", "--attach", str(tmp_path), "status"]
+            for where in (namespace, []):
+                done = subprocess.run(
+                    [*where, *status], capture_output=True, text=True, check=False
+                )
+                assert "does not record" in done.stdout, done.stderr
+            assert [path.stem for path in (tmp_path / "run").iterdir()] == [str(one.pid)]
+        finally:
+            one.communicate()
+
+
+def test_only_sockets_where_nobody_listens_are_taken_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None of these numbers is a process's, as of a container's elsewhere."""
+    monkeypatch.setenv(RUNTIME, str(tmp_path))
+    alive, dead = (socket_of(number) for number in (5_000_001, 5_000_002))
+    with socket.socket(socket.AF_UNIX) as listens, socket.socket(socket.AF_UNIX) as left:
+        listens.bind(str(alive))
+        listens.listen(1)
+        left.bind(str(dead))
+        with pytest.raises(UsageError, match="expected to have the recorder in it"):
+            processes(str(os.getpid()))
+        assert list(tmp_path.iterdir()) == [alive]
+
+
+def test_a_socket_that_is_listened_on_is_not_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the process that has our number in another namespace; a dead one's is."""
+    answer, said = run(TAKEN, tmp_path, monkeypatch)
+    assert json.loads(answer)["recording"] is False
+    (line,) = said
+    assert "another PID namespace" in line and RUNTIME in line
+
+
+TAKEN = """
+Control(session)
+with socket.socket(socket.AF_UNIX) as asks:
+    asks.connect(str(socket_of(pid)))
+    asks.sendall(b'{"do": "status"}\\n')
+    print(asks.recv(1 << 16).decode())
 """

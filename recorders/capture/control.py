@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..runtime import socket_of
+from ..runtime import RUNTIME, is_dead, socket_of
 from .config import Config, with_options
 from .descriptor import OurSocket
 
@@ -198,11 +198,17 @@ def _listen() -> OurSocket | None:
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         path = socket_of(os.getpid())
-        path.unlink(missing_ok=True)  # of a dead process that had the same number
-        made.bind(str(path))
-        path.chmod(0o600)
+        if path.exists() and not is_dead(path):
+            raise OSError(
+                f"{path} is of process {os.getpid()} of another PID namespace. Set {RUNTIME} to another folder in one of them"
+            )
+        scratch = path.with_suffix(".new")
+        scratch.unlink(missing_ok=True)
+        made.bind(str(scratch))
+        scratch.chmod(0o600)
         made.listen(8)
         made.settimeout(_EVERY_S)
+        scratch.replace(path)  # who finds it there finds it listening; a dead process's goes
     except OSError as error:
         made.close()
         logger.warning("specdiff: no `record --attach` to process %d: %s", os.getpid(), error)
