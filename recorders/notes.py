@@ -30,6 +30,7 @@ class Note:
     num_schedulers: int
     not_recorded: tuple[str, ...]  # why, per scheduler that has no journal and should have one
     schedulers: tuple[Scheduler, ...]  # those whose place in the run is known, or that have failed
+    journals: tuple[Path, ...]  # of all its recordings: `--attach ... start` begins some elsewhere
 
 
 _SAID_NOTHING = (
@@ -98,6 +99,9 @@ def _read(path: Path) -> Note | None:
             + [_failed(line) for line in said[1:] if "failed" in line]
         ),
         schedulers=tuple(_schedulers(said[0]["pid"], said[1:])),
+        journals=tuple(
+            Path(line["folder"], line["journal"]) for line in made if line.get("folder")
+        ),
     )
 
 

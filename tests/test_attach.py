@@ -44,7 +44,8 @@ def test_recording_comes_and_goes_on_a_running_server(
     version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Started in the middle of the load, its books are compared from the first step on; a second recording of the same
-    server knows nothing of the first, and holds the one request in three that it was asked for."""
+    server knows nothing of the first, and holds the one request in three that it was asked for. The third is a ring, and its
+    end that of the server."""
     runtime, folder = Path(tmp_path / "run"), tmp_path / "r"
     monkeypatch.setenv(RUNTIME, str(runtime))
     with recorded_server(version, folder, "--no-experts", options=("--paused",)) as (port, parent):
@@ -71,9 +72,13 @@ def test_recording_comes_and_goes_on_a_running_server(
         ask(port, 40, "--no-aborts", "--seed", "5")
         assert "does not record" in attach(folder, "status")[0]
         second = hdf5.load(Path(attach(folder, "stop")[0].strip()))
+        attach(folder, "-o", str(tmp_path / "other"), "--ring", "60s", "start")
+        ask(port, 20, "--no-aborts", "--seed", "6")
         parent.terminate()
         output, _ = parent.communicate(timeout=120)
-        assert output == ""  # each was built when it was stopped
+        (third,) = map(Path, output.split())  # the others were built when they were stopped
+    assert [third] == list((tmp_path / "other").iterdir())
+    assert same_as_its_release(hdf5.load(third)) > 100
     assert len(first.gaps.dropped) == 1 and first.events.kind[0] == Kind.GAP
     assert first.run.run_id != second.run.run_id
     assert first.stats is not None and first.stats.closed and first.stats.exceptions == 0

@@ -118,7 +118,8 @@ class Session:
             ring_s=config.ring_s,
         )
         atexit.register(recorder.close)
-        self._tell(constructed=True, journal=path.name, why=None, rank=rank_of(scheduler))
+        what = {"journal": path.name, "folder": str(path.parent), "rank": rank_of(scheduler)}
+        self._tell(constructed=True, why=None, **what)
         self._current = recorder
         setattr(scheduler, _ATTRIBUTE, recorder)
         return recorder

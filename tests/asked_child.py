@@ -1,0 +1,61 @@
+"""A process that is asked as a server is: all of it is real but sglang. It records gaps, and asks itself.
+
+argv: a recording, whose run this one pretends to be, and a statement. What that may use: `session`, `folder`, `emit(count)`,
+`attach(*words)`, `wait_for(condition, what)`. Under `specdiff record --paused`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+TESTS = Path(__file__).parent
+
+
+def main(recording: str, statement: str) -> None:
+    from children import specdiff, wait_for
+    from specdiff.recorders import hdf5
+    from specdiff.recorders.capture import session as module
+    from specdiff.recorders.capture.config import Config, from_env
+    from specdiff.recorders.run import Run
+    from specdiff.recorders.schema import Kind
+
+    run = hdf5.load(Path(recording)).run
+
+    def described(scheduler: Any, config: Config, sites: Any) -> Run:
+        return dataclasses.replace(run, run_id=config.run_id, pid=os.getpid())
+
+    def emit(count: int) -> None:
+        recorder = session.of_process(())
+        assert recorder is not None, "nobody records"
+        for _ in range(count):
+            recorder.emit(Kind.GAP, (1,))
+
+    vars(module).update(describe_run=described, why_not_spec_v2=lambda scheduler: None)
+    config = from_env(os.environ)
+    assert config is not None
+
+    def attach(*words: str, code: int = 0) -> tuple[str, str]:
+        done = specdiff("record", "--attach", config.directory, *words)
+        assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
+        return done.stdout.strip(), done.stderr
+
+    session = module.Session(config, [])
+    session.note_attached()
+
+    class Scheduler:
+        server_args, forward_ct = SimpleNamespace(), 1
+        __init__ = session.wrap_init(lambda self: None)
+
+    scheduler = Scheduler()
+    told = {"emit": emit, "attach": attach, "wait_for": wait_for, "scheduler": scheduler}
+    exec(statement, {**globals(), **told, "session": session, "folder": config.directory})  # noqa: S102 (what a test wants)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(TESTS))
+    main(*sys.argv[1:])
