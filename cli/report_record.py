@@ -32,6 +32,8 @@ def print_answer(act: str, answer: Answer) -> None:
         say(f"process {answer.pid}: {answer.error}")
     elif act == "status":
         click.echo(f"process {answer.pid}: {_status(answer.said)}")
+        if answer.kept is not None:
+            say(f"kept {answer.journal}: {answer.kept}")
     elif "note" in answer.said:
         say(f"process {answer.pid} {answer.said['note']}")
     elif act == "start":

@@ -13,7 +13,7 @@ from .errors import UsageError
 from .manifest import Scheduler
 from .ranks import Rank
 from .record import new_run_id, own_version, writable
-from .recover import Outcome, Recovered, is_locked, recover_journal
+from .recover import Kept, Outcome, Recovered, is_locked, recover_journal
 from .remote import Answer, ask, processes
 
 
@@ -24,7 +24,7 @@ class Attached:
 
     @property
     def well(self) -> bool:
-        """Everyone did as asked, and what was stopped became a recording."""
+        """Everyone did as asked, and all that was stopped became a recording."""
         told = all(one.error is None and one.said.get("written", True) for one in self.answers)
         return told and all(isinstance(outcome, Recovered) for outcome in self.outcomes)
 
@@ -46,13 +46,20 @@ def attached(
             manifest.write(
                 Path(question["directory"]), question["run_id"], map(_scheduler, answers)
             )
-    ended = [answer.journal for answer in answers if act in ("stop", "flush")]
-    outcomes = tuple(
-        recover_journal(one, force=force)
-        for one in ended
-        if one and one.exists() and not is_locked(one)  # one that is only flushed goes on
-    )
-    return Attached(answers, outcomes)
+    outcomes = (_outcome(act, answer, force) for answer in answers if act in ("stop", "flush"))
+    return Attached(answers, tuple(outcome for outcome in outcomes if outcome is not None))
+
+
+def _outcome(act: str, answer: Answer, force: bool) -> Outcome | None:
+    """None where nothing was to be built: nothing was ever recorded, it was built before, or it goes on."""
+    journal, was_ended = answer.journal, act == "stop" and "note" not in answer.said
+    if journal is None:
+        return None
+    if answer.kept is not None:
+        return Kept(journal, answer.kept, live=True)
+    if was_ended or (journal.exists() and (act == "stop" or not is_locked(journal))):
+        return recover_journal(journal, force=force)
+    return None
 
 
 def _scheduler(answer: Answer) -> Scheduler:

@@ -41,6 +41,18 @@ class Answer:
         return f"what happened up to now is in {self.journal}"
 
     @property
+    def kept(self) -> str | None:
+        """Why a journal that was ended cannot be built yet, and what to do; None where it can."""
+        kept = self.said.get("kept")
+        if kept is None or self.journal is None or not is_locked(self.journal):
+            return None
+        disk = f"refuses: {kept['disk']}" if kept["disk"] else "is too slow"
+        return (
+            f"{kept['waiting_bytes']:,} bytes of events wait in process {self.pid} to be written, as the disk {disk}. "
+            f"Once it takes them: specdiff record --attach {self.pid} stop"
+        )
+
+    @property
     def journal(self) -> Path | None:
         found = self.said.get("journal")
         return None if found is None else Path(found)

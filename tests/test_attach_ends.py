@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -75,4 +76,52 @@ wait_for(lambda: "does not record" in attach("status")[0], "its end")
 attach("start")
 os.truncate(session.of_process(()).path, 0)
 os._exit(0)
+"""
+
+
+def test_a_stop_that_the_disk_refuses_says_what_is_kept(tmp_path: Path) -> None:
+    """As often as someone asks, and with an exit status. Once there is room, nothing is lost."""
+    folder = tmp_path / "r"
+    done = recorded(folder, REFUSED)
+    assert done.stdout == ""
+    (path,) = folder.iterdir()
+    assert len(hdf5.load(path).gaps.dropped) == 51_001
+    told = re.findall(
+        r"^specdiff: kept (\S+): ([0-9,]+) bytes of events wait in process",
+        done.stderr,
+        re.MULTILINE,
+    )
+    assert len(told) == len(re.findall("as the disk refuses: File too large", done.stderr)) == 4
+    assert {Path(name).parent for name, _ in told} == {folder}
+    assert all(int(size.replace(",", "")) > 1_000_000 for _, size in told)
+    assert done.stderr.count(f"when that process has ended: specdiff recover {folder}") == 3
+
+
+# `attach` holds the exit status against `code`, a status's is 0.
+REFUSED = """
+import resource
+attach("start")
+recorder = session.of_process(())
+emit(1000)
+assert recorder.writer.flush(60)
+room = recorder.path.stat().st_size + 100
+resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+emit(50_000)
+for act, code in (("stop", 125), ("stop", 125), ("flush", 125), ("status", 0)):
+    print(attach(act, code=code)[1], file=sys.stderr)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+wait_for(lambda: recorder.writer.stopped, "the disk to take it")
+attach("stop")
+"""
+
+
+def test_a_stop_whose_journal_is_gone_says_so(tmp_path: Path) -> None:
+    assert "No such file" in recorded(tmp_path / "r", GONE).stderr
+
+
+GONE = """
+attach("start")
+session.of_process(()).path.unlink()
+print(attach("stop", code=125)[1], file=sys.stderr)
+attach("stop")
 """

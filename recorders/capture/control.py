@@ -15,6 +15,8 @@ import socket
 import struct
 import threading
 import time
+import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +28,7 @@ from .descriptor import OurSocket
 if TYPE_CHECKING:
     from .recorder import Recorder
     from .session import Session
+    from .writer import JournalWriter
 
 logger = logging.getLogger("specdiff")
 
@@ -52,6 +55,9 @@ class Control:
         self._session, self._pid = session, os.getpid()
         self._at: _At | None = None
         self._last: str | None = None  # the journal that was ended last
+        self._writer: Callable[[], JournalWriter | None] = lambda: (
+            None
+        )  # of that one, while it lives
         self._door = _listen()
         self._thread = threading.Thread(target=self._run, name="specdiff-control", daemon=True)
         self._thread.start()
@@ -126,6 +132,7 @@ class Control:
 
     def _end(self, at: _At) -> None:
         self._session.end(at.recorder)
+        self._writer = weakref.ref(at.recorder.writer)
         self._last, self._at = str(at.recorder.path), None
 
     def _answer(self, question: bytes) -> dict[str, Any]:
@@ -158,13 +165,21 @@ class Control:
 
     def _stop(self, asked: dict[str, Any]) -> dict[str, Any]:
         if self._at is None:
-            return {"journal": self._last, "note": "was not recording"}
+            return {**self._ended(), "note": "was not recording"}
         self._end(self._at)
-        return {"journal": self._last}
+        return self._ended()
+
+    def _ended(self) -> dict[str, Any]:
+        """The last journal; `kept`: why it is locked, if it still is."""
+        writer = self._writer()
+        if writer is None or (writer.stopped and not writer.waiting_bytes):
+            return {"journal": self._last}
+        kept = {"waiting_bytes": writer.waiting_bytes, "disk": writer.error}
+        return {"journal": self._last, "kept": kept}
 
     def _flush(self, asked: dict[str, Any]) -> dict[str, Any]:
         if self._at is None:
-            return {"journal": self._last, "note": "was not recording"}
+            return {**self._ended(), "note": "was not recording"}
         if self._at.config.ring_s is not None:
             kept = self._keep(self._at)
             return {"journal": None if kept is None else str(kept), "written": kept is not None}
@@ -174,7 +189,7 @@ class Control:
     def _status(self, asked: dict[str, Any]) -> dict[str, Any]:
         at = self._at
         if at is None:
-            return {"recording": False, "journal": self._last}
+            return {"recording": False, **self._ended()}
         recorder, stats = at.recorder, at.recorder.stats(closed=False)
         return {
             "recording": True,
