@@ -24,6 +24,7 @@ from .. import journal
 from ..run import Stats, to_json
 from ..schema import Kind
 from ..wire import pack_event
+from .descriptor import Identity, identity, is_still
 from .ring import Ring
 
 logger = logging.getLogger("specdiff")
@@ -57,7 +58,7 @@ class _File(NamedTuple):
     """What is in the file, and what comes next: always replaced as one, so that no exception leaves half of it."""
 
     fd: int  # -1: it is not ours any more
-    identity: tuple[int, int]
+    identity: Identity
     good: int  # the file is sound up to here
     checksum: int  # of the last record
     framed: list[_Framed]  # taken from the queue, not in the file yet
@@ -112,7 +113,7 @@ class JournalWriter:
             checksum = journal.checksum_of(framed[-1])
         data = journal.HEADER + b"".join(framed)
         fd = _create(path, data)
-        return _File(fd, _identity(fd), len(data), checksum, [])
+        return _File(fd, identity(fd), len(data), checksum, [])
 
     def _first_of(self, ring: Ring) -> _File:
         try:
@@ -398,10 +399,7 @@ class JournalWriter:
 
     def _is_ours(self) -> bool:
         """A server that closes every descriptor it finds may have opened a file of its own under this number."""
-        try:
-            return _identity(self._file.fd) == self._file.identity
-        except OSError:
-            return False
+        return is_still(self._file.fd, self._file.identity)
 
     def _refused(self, error: OSError) -> None:
         if self.error is None:
@@ -446,12 +444,7 @@ def _create(path: Path, data: bytes) -> int:
     return fd
 
 
-def _identity(fd: int) -> tuple[int, int]:
-    found = os.fstat(fd)
-    return found.st_dev, found.st_ino
-
-
-def _named(path: Path) -> tuple[int, int] | None:
+def _named(path: Path) -> Identity | None:
     """The identity of the file of that name; None where there is none."""
     try:
         found = path.stat()
