@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich import box
 from rich.console import Console, RenderableType
@@ -16,7 +17,7 @@ class Output:
     """Standard output, or `stream`. When piped: no colour, no wrapping, no padding behind the last word of a line."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stdout
+        self._stream = stream or _stdout()
         self.terminal = self._stream.isatty()
         self._console = (
             Console(file=stream, highlight=False, markup=False, emoji=False)
@@ -47,6 +48,19 @@ class Output:
                 header, justify="right" if number else "left", no_wrap=number or index == 0
             )
         return made
+
+
+def write_json(told: Any) -> None:
+    stream = _stdout()
+    json.dump(told, stream, indent=2)
+    stream.write("\n")
+
+
+def _stdout() -> TextIO:
+    """Raises OSError where somebody closed it."""
+    if sys.stdout is None:
+        raise OSError("standard output is closed")
+    return sys.stdout
 
 
 def printable(text: str) -> str:

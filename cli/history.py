@@ -9,7 +9,7 @@ import click
 from ..replay.quantity import Quantity
 from . import options
 from .inputs import one
-from .main import DIFFERS, NO_VERDICT, SAME
+from .main import DIFFERS, NO_VERDICT, SAME, complain
 
 
 @click.command()
@@ -76,5 +76,5 @@ def history(
         return DIFFERS
     compared = {quantity for chapter in chapters for quantity in chapter.compared}
     if silent := [name for name in quantities if Quantity(name) not in compared]:
-        click.echo(f"specdiff: nothing could be compared of {', '.join(silent)}", err=True)
+        complain(f"nothing could be compared of {', '.join(silent)}")
     return SAME if compared and not silent else NO_VERDICT

@@ -7,10 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from ..recorders.errors import NoVerdictError, RecordingError, UsageError
-from .main import BROKEN, NO_VERDICT
+from .main import BROKEN, NO_VERDICT, complain
 
 if TYPE_CHECKING:
     from ..recorders.manifest import Manifest
@@ -90,8 +88,8 @@ def _one(path: Path, work: Callable[[Path], None], codes: set[int]) -> None:
 
 
 def _report(message: str, codes: set[int], code: int) -> None:
-    click.echo(f"specdiff: {message}", err=True)
     codes.add(code)
+    complain(message)
 
 
 def _folder(path: Path) -> list[Path]:

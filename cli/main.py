@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import gc
 import importlib
 import os
 import sys
 import traceback
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 import click
 
@@ -33,7 +34,8 @@ _COMMANDS = (
     "show",
     "paths",
 )
-_CODES: tuple[tuple[type[SpecdiffError], int], ...] = (
+_CODES: tuple[tuple[type[Exception], int], ...] = (
+    (click.ClickException, USAGE),
     (RecordingError, BROKEN),
     (UsageError, USAGE),
     (NoVerdictError, NO_VERDICT),
@@ -77,34 +79,56 @@ def cli() -> None:
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Run one command line and return its exit code."""
+    """Run one command line and return its exit code, whether or not what it says can be written."""
     try:
         # not cli.main: click's own exit code for a closed pipe is 1, which reads as "differs"
         given = sys.argv[1:] if arguments is None else list(arguments)
         with cli.make_context("specdiff", given) as context:
             code = cli.invoke(context)
+        if sys.stdout is not None:  # as it is where somebody closed it
+            sys.stdout.flush()
         return code if isinstance(code, int) else SAME
     except click.exceptions.Exit as leaving:  # --help, --version
         return leaving.exit_code
-    except click.ClickException as error:
-        error.show()
-        return USAGE
-    except SpecdiffError as error:
-        click.echo(f"specdiff: {error}", err=True)
-        return next((code for kind, code in _CODES if isinstance(error, kind)), BROKEN)
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except BrokenPipeError:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # or the interpreter complains at exit
         return _PIPE_CLOSED
-    except Exception:  # noqa: BLE001 - exit 1 would read as "differs"
-        traceback.print_exc()
-        click.echo(
-            "specdiff: that is a bug in specdiff; please report it with the lines above.", err=True
-        )
-        return BROKEN
+    except Exception as error:  # noqa: BLE001 - exit 1 would read as "differs"
+        _tell(error)
+        return next((code for kind, code in _CODES if isinstance(error, kind)), BROKEN)
+    finally:
+        _drop_unwritten(sys.stdout)
+        _drop_unwritten(sys.stderr)
+
+
+def complain(message: str) -> None:
+    """On stderr. Where that cannot be written the exit code is all that is left, so nothing is raised."""
+    with contextlib.suppress(OSError):
+        click.echo(f"specdiff: {message}", err=True)
+
+
+def _tell(error: Exception) -> None:
+    with contextlib.suppress(Exception):  # as in `complain`; click does not expect a closed stderr
+        if isinstance(error, click.ClickException):
+            error.show()
+        elif isinstance(error, SpecdiffError):
+            complain(str(error))
+        elif isinstance(error, OSError):  # the machine's fault, which no traceback explains
+            complain(f"{error}.")
+        else:
+            click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+            complain("that is a bug in specdiff; please report it with the lines above.")
+
+
+def _drop_unwritten(stream: TextIO | None) -> None:
+    """The interpreter would try once more at exit, and then exit 120, which git takes for "bad"."""
+    if stream is None:
+        return
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def main() -> NoReturn:

@@ -10,7 +10,7 @@ import click
 from ..replay.quantity import Quantity
 from . import options
 from .inputs import each
-from .main import BROKEN, DIFFERS, NO_VERDICT, SAME, USAGE
+from .main import BROKEN, DIFFERS, NO_VERDICT, SAME, USAGE, complain
 
 if TYPE_CHECKING:
     from .known import Judged
@@ -85,6 +85,6 @@ def replay(
     codes |= {code_of[one.verdict(named=wanted is not None)] for one in results}
     complaints = [complaint for one in results for complaint in one.complaints]
     for complaint in complaints:
-        click.echo(f"specdiff: {complaint}.", err=True)
+        complain(f"{complaint}.")
     codes |= {USAGE} if complaints else set()
     return next(code for code in (BROKEN, USAGE, DIFFERS, NO_VERDICT, SAME) if code in codes)

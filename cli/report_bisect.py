@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from ..replay.spec import Lifted, Origin
 from ..replay.spec import Path as Spec
 from ..replay.verdict import Result
 from . import report_json
-from .console import Output
+from .console import Output, write_json
 from .report_replay import fixes, where
 
 SCHEMA_VERSION = 1
@@ -161,8 +159,7 @@ def print_json(recording: str, found: Bisection) -> None:
         "roles": [_role(one) for one in inside.roles] if inside else [],
         "first": first,
     }
-    json.dump(told, sys.stdout, indent=2)
-    sys.stdout.write("\n")
+    write_json(told)
 
 
 def _name(one: Judged) -> str:

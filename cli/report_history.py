@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +10,7 @@ from rich.text import Text
 from ..replay.history import Chapter
 from ..replay.verdict import QuantityResult
 from . import report_json
-from .console import Output
+from .console import Output, write_json
 from .report_replay import fixes, where
 
 SCHEMA_VERSION = 1
@@ -79,5 +77,4 @@ def print_json(recording: str, chapters: Sequence[Chapter]) -> None:
             for chapter in chapters
         ],
     }
-    json.dump(told, sys.stdout, indent=2)
-    sys.stdout.write("\n")
+    write_json(told)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +9,7 @@ from ..replay.aligned import Parting
 from ..replay.contents import Contents
 from ..replay.ranks import Pair, RanksOfRun
 from ..replay.verdict import ByFix, Divergence, Finish, Histogram, QuantityResult, Rows, Value
+from .console import write_json
 from .known import Judged
 from .settings import Known
 
@@ -19,8 +18,7 @@ SCHEMA_VERSION = 1
 
 def print_results(results: Sequence[Judged], ranks: Sequence[RanksOfRun] = ()) -> None:
     pairs = {pair.right.path: pair for run in ranks for pair in run.pairs}
-    json.dump([_result(one, pairs.get(one.path)) for one in results], sys.stdout, indent=2)
-    sys.stdout.write("\n")
+    write_json([_result(one, pairs.get(one.path)) for one in results])
 
 
 def _result(judged: Judged, pair: Pair | None) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from rich.text import Text
 from ..replay.reconcile.facts import Fact
 from ..replay.reconcile.reconcile import Difference, FactResult, Reconciled
 from ..replay.verdict import Verdict
-from .console import Output, printable
+from .console import Output, printable, write_json
 
 SCHEMA_VERSION = 1
 _STYLE = {Verdict.SAME: "green", Verdict.DIFFERS: "bold red", Verdict.NO_VERDICT: "yellow"}
@@ -127,8 +125,7 @@ def print_json(recording: Path, responses: Path, found: Reconciled, *, complete:
         "without_end": found.unended,
         "health_checks": found.health_checks,
     }
-    json.dump(told, sys.stdout, indent=2)
-    sys.stdout.write("\n")
+    write_json(told)
 
 
 def _fact(one: FactResult) -> dict[str, Any]:

@@ -299,6 +299,61 @@ def test_a_reader_that_leaves_early_is_no_verdict(real_recording: Path) -> None:
     assert done.stderr == "141\n" and done.returncode == 0
 
 
+FULL = "/dev/full"
+
+
+@pytest.mark.skipif(not os.path.exists(FULL), reason="a device that is always full is Linux's")
+@pytest.mark.parametrize(
+    ("arguments", "redirected", "code"),
+    [
+        ("replay {real} --old bogus", f"2>{FULL}", USAGE),
+        ("replay {real} --old bogus", "2</dev/null", USAGE),
+        ("replay --nonsense", f"2>{FULL}", USAGE),
+        ("info {real} no.h5", f"2>{FULL}", BROKEN),
+        ("shrink {real} -o {out} --old fixed", f"2>{FULL}", NO_VERDICT),
+        ("replay {real}", f">{FULL} 2>&1", BROKEN),
+        ("--help", f">{FULL} 2>{FULL}", BROKEN),
+    ],
+)
+def test_what_cannot_be_said_leaves_the_exit_code(
+    arguments: str, redirected: str, code: int, real_recording: Path, tmp_path: Path
+) -> None:
+    words = arguments.format(real=real_recording, out=tmp_path / "out.h5").split()
+    done = subprocess.run(["sh", "-c", f'"$@" {redirected}', "sh", *SPECDIFF, *words], check=False)
+    assert done.returncode == code
+
+
+def test_a_reader_of_stderr_that_leaves_early_leaves_the_exit_code(real_recording: Path) -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    command = [*SPECDIFF, "replay", str(real_recording), "--old", "bogus"]
+    done = subprocess.run(command, stderr=writes, check=False)
+    os.close(writes)
+    assert done.returncode == USAGE
+
+
+@pytest.mark.skipif(not os.path.exists(FULL), reason="a device that is always full is Linux's")
+@pytest.mark.parametrize(
+    ("redirected", "says"),
+    [
+        (f">{FULL}", "[Errno 28] No space left on device"),
+        (">&-", "standard output is closed"),
+    ],
+)
+@pytest.mark.parametrize("arguments", ["info {real}", "replay {real} --format json"])
+def test_an_output_that_cannot_be_written_is_said_in_a_line(
+    redirected: str, says: str, arguments: str, real_recording: Path
+) -> None:
+    command = [*SPECDIFF, *arguments.format(real=real_recording).split()]
+    done = subprocess.run(
+        ["sh", "-c", f'"$@" {redirected}', "sh", *command],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (BROKEN, f"specdiff: {says}.\n")
+
+
 def test_piped_output_is_plain(real_recording: Path) -> None:
     done = subprocess.run(
         [*SPECDIFF, "replay", str(real_recording)], capture_output=True, text=True, check=False
