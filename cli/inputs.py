@@ -32,6 +32,9 @@ def each(names: Sequence[str], work: Callable[[Path], None]) -> set[int]:
         except RecordingError as error:
             _report(str(error), codes, BROKEN)
             continue
+        except OSError as error:
+            _report(f"{name}: cannot be read ({error}).", codes, BROKEN)
+            continue
         for path in paths:
             _one(path, work, codes)
     return codes
@@ -70,12 +73,17 @@ def check_output(path: Path, *, force: bool, source: Path | None = None) -> None
 
     `source`: what it is made from, which nothing ever overwrites.
     """
-    if not path.parent.is_dir():
-        raise RecordingError(f"{path}: there is no folder {path.parent}. Make it, or name another.")
-    if source is not None and path.exists() and source.exists() and path.samefile(source):
-        raise RecordingError(f"{path} is the recording itself: name another file.")
-    if path.exists() and not force:
-        raise RecordingError(f"{path} exists. Use --force, or another name.")
+    try:
+        if not path.parent.is_dir():
+            raise RecordingError(
+                f"{path}: there is no folder {path.parent}. Make it, or name another."
+            )
+        if source is not None and path.exists() and source.exists() and path.samefile(source):
+            raise RecordingError(f"{path} is the recording itself: name another file.")
+        if path.exists() and not force:
+            raise RecordingError(f"{path} exists. Use --force, or another name.")
+    except OSError as error:
+        raise RecordingError(f"{path}: cannot be written ({error}).") from error
 
 
 def _one(path: Path, work: Callable[[Path], None], codes: set[int]) -> None:
@@ -93,10 +101,10 @@ def _report(message: str, codes: set[int], code: int) -> None:
 
 
 def _folder(path: Path) -> list[Path]:
-    found = sorted(path.glob("*.h5"))
-    if found:
+    inside = sorted(path.iterdir())  # a glob finds nothing where nobody may look
+    if found := [one for one in inside if one.name.endswith(".h5")]:
         return found
-    journals = len(list(path.glob("*.journal")))
+    journals = sum(one.name.endswith(".journal") for one in inside)
     remedy = (
         f"It holds {journals} journals: run `specdiff recover {path}`."
         if journals

@@ -8,6 +8,7 @@ from typing import TextIO
 
 import click
 
+from ..recorders.errors import RecordingError
 from ..replay.bisect.judge import Finding
 from ..replay.bisect.search import Progress, Report
 from ..replay.spec import Lifted, Origin
@@ -21,11 +22,14 @@ class Narrowing:
     def __init__(
         self, recording: str, good: Lifted, bad: Lifted, asked: tuple[str, ...], log: Path | None
     ) -> None:
-        """`asked`: the options that say what is good, for the command that goes on."""
+        """`asked`: the options that say what is good, for the command that goes on.
+
+        Raises RecordingError where the log cannot be written.
+        """
         self._recording, self._asked = recording, asked
         self._commits = good.origin is Origin.REVISION
         self._last: Progress | None = None
-        self._log: TextIO | None = log.open("w", encoding="utf-8") if log else None
+        self._log = _opened(log) if log else None
         self._write(f"# specdiff bisect {shlex.quote(recording)} --good {good} --bad {bad}")
 
     def __call__(self, progress: Progress) -> None:
@@ -89,6 +93,13 @@ class Narrowing:
         if not self._commits:
             return f"{progress.of - progress.left} of {progress.of}{says}"
         return f"{bracket(progress.span, progress.of)} {progress.left} left{says}"
+
+
+def _opened(log: Path) -> TextIO:
+    try:
+        return log.open("w", encoding="utf-8")
+    except OSError as error:
+        raise RecordingError(f"{log}: cannot be written ({error}).") from error
 
 
 def bracket(span: tuple[int, int], of: int) -> str:

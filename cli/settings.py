@@ -51,7 +51,10 @@ def load(start: Path | None = None) -> Settings:
 
     Raises UsageError naming file, key and the nearest name that exists.
     """
-    folder = (start or Path.cwd()).resolve()
+    try:
+        folder = (start or Path.cwd()).resolve()
+    except FileNotFoundError:  # we are in a folder that somebody deleted: it is of no project
+        return Settings()
     for file in (parent / "pyproject.toml" for parent in (folder, *folder.parents)):
         if file.is_file() and (table := _table(file)) is not None:
             return _settings(file, table)

@@ -77,12 +77,10 @@ def load(path: Path) -> Recording:
 
     Raises RecordingError naming file, dataset and remedy.
     """
-    if not path.is_file():
-        raise RecordingError(
-            f"{path}: no such file. Expected a recording (*.h5), as `specdiff record` writes them."
-        )
-    if not h5py.is_hdf5(path):
-        raise RecordingError(_not_hdf5(path))
+    try:
+        _check_is_hdf5(path)
+    except OSError as error:
+        raise RecordingError(f"{path}: cannot be read ({error}).") from error
     try:
         with h5py.File(path, "r") as file:
             return _read(file)
@@ -92,6 +90,17 @@ def load(path: Path) -> Recording:
         raise RecordingError(
             f"{path}: HDF5 cannot read it ({error}): truncated or corrupt. Copy it again from where it was recorded."
         ) from error
+
+
+def _check_is_hdf5(path: Path) -> None:
+    """Raises OSError where it cannot be looked at."""
+    if not path.is_file():
+        what = "not a file" if path.exists() else "no such file"
+        raise RecordingError(
+            f"{path}: {what}. Expected a recording (*.h5), as `specdiff record` writes them."
+        )
+    if not h5py.is_hdf5(path):
+        raise RecordingError(_not_hdf5(path))
 
 
 def _image(recording: Recording) -> bytes:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -108,6 +109,7 @@ def test_explanations_are_found_by_toggling(
     assert renamed == [set(fixes) for fixes in new]
 
 
+LONG = "x" * 300
 TABLE = ["export", "{real}", "-o", "{empty}/x.jsonl", "--format", "jsonl"]
 BISECT = ["bisect", "{retract}", "--good", "sglang==0.5.11", "--bad", "sglang==0.5.12"]
 
@@ -118,6 +120,8 @@ BISECT = ["bisect", "{retract}", "--good", "sglang==0.5.11", "--bad", "sglang==0
         (["replay", "no/such/file.h5"], BROKEN, "no/such/file.h5: no such file"),
         (["replay", "{empty}"], BROKEN, "a folder without recordings"),
         (["replay", "{text}"], BROKEN, "not an HDF5 file"),
+        (["redact", "{real}", "-o", LONG], BROKEN, f"{LONG}: cannot be written ("),
+        ([*BISECT, "--log", LONG], BROKEN, f"{LONG}: cannot be written ("),
         (["replay", "--old", "fxied"], USAGE, "Did you mean 'fixed'?"),
         (["replay", "--old", "0.5.11"], USAGE, "Did you mean 'sglang==0.5.11'?"),
         (["replay", "--old", "old+23465"], USAGE, "Did you mean 23456?"),
@@ -175,6 +179,69 @@ def test_bad_input_says_what_where_and_what_to_do(
     }
     assert run([argument.format(**names) for argument in arguments]) == code
     assert says.format(**names) in capsys.readouterr().err
+
+
+def test_what_cannot_be_read_is_said_and_the_others_are_done(
+    real_recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x.h5").mkdir()
+    for command in ("info", "replay", "check"):
+        assert (
+            run([command, LONG, f"{tmp_path / LONG}.h5", str(tmp_path), str(real_recording)])
+            == BROKEN
+        )
+        said = capsys.readouterr()
+        assert [line.split(": ", 2)[2].split(" (")[0] for line in said.err.splitlines()] == [
+            "cannot be read",
+            "cannot be read",
+            "not a file. Expected a recording",
+        ]
+        assert real_recording.name in said.out
+
+
+AS_ANYBODY = [] if os.geteuid() else ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+AS_ANYBODY += AS_ANYBODY and ["--inh-caps=-dac_override,-dac_read_search"]
+
+
+@pytest.mark.skipif(
+    bool(AS_ANYBODY) and shutil.which("setpriv") is None, reason="root may do everything"
+)
+def test_what_nobody_may_touch_is_said_and_the_others_are_done(
+    real_recording: Path, tmp_path: Path
+) -> None:
+    locked, file, log = (tmp_path / name for name in ("locked", "file.h5", "log"))
+    for one in (locked, log):
+        one.mkdir()
+    file.write_bytes(real_recording.read_bytes())
+    inside = locked / "x.h5"
+    for one in (inside, log / "x.h5"):
+        one.write_bytes(real_recording.read_bytes())
+    for one, mode in ((locked, 0), (file, 0), (log, 0o555)):
+        one.chmod(mode)
+
+    def said(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        command = [*AS_ANYBODY, *SPECDIFF, *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    info = said("info", locked, inside, file, real_recording)
+    assert info.returncode == BROKEN and real_recording.name in info.stdout
+    for line, path in zip(info.stderr.splitlines(), (locked, inside, file), strict=True):
+        assert f"{path}: cannot be read ([Errno 13]" in line
+    done = said(*BISECT[:1], real_recording, *BISECT[2:], "--log", log / "log")
+    assert done.returncode == BROKEN
+    assert done.stderr.startswith(f"specdiff: {log / 'log'}: cannot be written ([Errno 13]")
+    locked.chmod(0o755)
+
+
+def test_a_folder_that_is_no_more_has_no_settings(
+    real_recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert run(["replay", str(real_recording), "--old", "fixed"]) == SAME
+    assert run(["replay", "x.h5"]) == BROKEN
 
 
 def test_a_name_that_looks_like_markup_is_printed_as_it_is(

@@ -186,8 +186,7 @@ def _begun(
     jobs: int,
 ) -> Crew | None:
     size = min(_cores(), _MOST, jobs)
-    large = file.is_file() and file.stat().st_size >= _WORTH_IT
-    if not large or _cores() == 1 or not (first or jobs > 1):
+    if not _is_large(file) or _cores() == 1 or not (first or jobs > 1):
         return None
     try:
         folder = stack.enter_context(TemporaryDirectory(prefix="specdiff-"))
@@ -198,6 +197,13 @@ def _begun(
     for surface in first:
         crew.begin(surface)
     return crew
+
+
+def _is_large(file: Path) -> bool:
+    try:
+        return file.is_file() and file.stat().st_size >= _WORTH_IT
+    except OSError:  # who reads it says so
+        return False
 
 
 def _cores() -> int:
