@@ -96,6 +96,22 @@ def test_ends_are_verified() -> None:
         search(Oracle(says), release("0.5.11"), commit, lambda _: None)
 
 
+@pytest.mark.parametrize("skip", ["0.5.9", "sglang==0.5.9", "0.5.11", "sglang==0.5.11"])
+def test_a_release_at_an_end_is_not_skipped(skip: str) -> None:
+    oracle = Oracle({"0.5.9": GOOD, "0.5.11": BAD})
+    with pytest.raises(UsageError, match=f"--skip {skip}: an end of the search"):
+        search(oracle, release("0.5.9"), release("0.5.11"), lambda _: None, [skip])
+    assert not oracle.asked
+
+
+def test_a_commit_at_an_end_is_not_skipped(tmp_path: Path) -> None:
+    names = written(History(((), (0,), (1,))), tmp_path)
+    first, _, last = (Lifted(name, Origin.REVISION, name, str(tmp_path)) for name in names)
+    for skip in (names[0][:12], "c2"):
+        with pytest.raises(UsageError, match=f"--skip {skip}: an end of the search"):
+            search(Oracle({}), first, last, lambda _: None, [skip])
+
+
 @dataclass(frozen=True, slots=True)
 class History:
     """A git history made of numbers: commit i has these parents, all of them older. The last reaches all that counts."""

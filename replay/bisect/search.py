@@ -68,7 +68,8 @@ def search(
 ) -> Search:
     """`skip`: commits or releases that are not to be judged.
 
-    Raises NoVerdictError where an end is not what it is said to be, UsageError where nothing lies between them.
+    Raises NoVerdictError where an end is not what it is said to be, UsageError where nothing lies between them or an
+    end is to be skipped.
     """
     ends = {good.origin, bad.origin}
     if ends not in ({Origin.RELEASE}, {Origin.REVISION}):
@@ -76,6 +77,7 @@ def search(
             f"bisect needs two releases (sglang==A and sglang==B) or two commits (sglang@A and sglang@B with "
             f"--repo), not {good} and {bad}."
         )
+    _check_skip(good, bad, skip)
     first, last = judge(good), judge(bad)
     for one, name in ((first, "good"), (last, "bad")):
         if one.finding is Finding.SKIPPED:
@@ -90,6 +92,19 @@ def search(
     if ends == {Origin.RELEASE}:
         return _releases(judge, good, bad, report, skip)
     return _commits(judge, good, bad, report, skip)
+
+
+def _check_skip(good: Lifted, bad: Lifted, skip: Sequence[str]) -> None:
+    def which(name: str) -> str:
+        if good.origin is Origin.RELEASE:
+            return name.removeprefix("sglang==")
+        return commit_of(Folder(good.repo or "."), name)
+
+    for name in skip:
+        if which(name) in (which(good.where), which(bad.where)):
+            raise UsageError(
+                f"--skip {name}: an end of the search, which is judged always. Name another end, or leave it out."
+            )
 
 
 def _releases(
