@@ -72,7 +72,7 @@ def export(
         report_parquet.check_installed()
     from ..replay.flat import flat
 
-    chosen = options.paths_of(list(dict.fromkeys(paths or _PATHS)), repo)
+    chosen = list(dict.fromkeys(options.paths_of(paths or _PATHS, repo)))
     loaded = hdf5.load(recording)
     tables = flat(loaded, chosen, [Quantity(name) for name in quantities] or list(Quantity))
     try:

@@ -60,12 +60,13 @@ def only_for(what: str, *names: str) -> None:
 
 
 def quantities(says: str) -> Callable[[F], F]:
-    """Any number of them, by name."""
+    """Any number of them, by name; one that is named twice counts once."""
     return click.option(
         "--quantity",
         "quantities",
         multiple=True,
         type=click.Choice([quantity.value for quantity in Quantity]),
+        callback=lambda _context, _option, names: tuple(dict.fromkeys(names)),
         help=f"{says} May be repeated.",
     )
 

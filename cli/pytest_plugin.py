@@ -99,7 +99,7 @@ def _wanted(config: pytest.Config, recordings: list[Path]) -> Wanted:
         tuple(recordings),
         old,
         tuple(paths),
-        tuple(map(Quantity, _option(config, "quantity"))),
+        tuple(map(Quantity, dict.fromkeys(_option(config, "quantity")))),
         settings.load(config.rootpath).known,
     )
 

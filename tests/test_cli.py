@@ -87,6 +87,27 @@ def test_a_quantity_that_was_not_captured_has_no_verdict(
     assert (code, result["verdict"]) == (NO_VERDICT, "no-verdict")
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["replay"],
+        ["bisect", "--good", "sglang==0.5.11", "--bad", "sglang==0.5.12"],
+        ["history", "--from", "sglang==0.5.11", "--to", "sglang==0.5.12"],
+    ],
+)
+def test_a_quantity_that_is_named_twice_counts_once(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [*arguments, str(bundled() / "0.5.11-stale-retract.h5")]
+    for form in ("table", "json"):
+        said = []
+        for times in (1, 2):
+            named = ["--quantity", "kv_committed_len_settled"] * times
+            assert run([*asked, *named, "--format", form]) == DIFFERS
+            said.append(capsys.readouterr().out)
+        assert said[0] == said[1]
+
+
 def test_explanations_are_found_by_toggling(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,6 +72,12 @@ def test_none_is_a_state_and_not_captured_is_none(tmp_path: Path) -> None:
     assert {row["kind"] for row in finish} == {"result"} and finish[0]["moment"] == "after"
 
 
+def test_a_quantity_that_is_named_twice_is_written_once(tmp_path: Path) -> None:
+    once = rows_of(exported(tmp_path, "jsonl", "--quantity", "seq_lens_sum"))
+    twice = exported(tmp_path, "jsonl", *["--quantity", "seq_lens_sum"] * 2, "--force")
+    assert rows_of(twice) == once
+
+
 def test_the_rows_that_differ_are_those_that_replay_counts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -86,6 +86,14 @@ def test_a_failure_says_where_each_quantity_parts_and_how_to_see_the_rest(
         assert block[2 + 2 * at].strip() == first["cause"]
 
 
+def test_a_quantity_that_is_named_twice_is_said_once(project: pytest.Pytester) -> None:
+    asked = ["--specdiff-recordings", "runs/0.5.11-stale-retract.h5"]
+    result = play(project, *asked, *["--specdiff-quantity", "kv_committed_len_settled"] * 2)
+    result.assert_outcomes(passed=1, failed=1)
+    (line,) = (one for one in result.stdout.lines if one.startswith("All of it: "))
+    assert line.count("--quantity") == 1
+
+
 def test_nothing_happens_unasked(project: pytest.Pytester) -> None:
     play(project).assert_outcomes(passed=1)
     script = (
