@@ -6,7 +6,7 @@ import difflib
 import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from packaging.version import InvalidVersion, Version
@@ -64,9 +64,11 @@ def load(start: Path | None = None) -> Settings:
 def _table(file: Path) -> Any:
     try:
         raw = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{file}: cannot be read as TOML: {error}.") from error
-    return raw.get("tool", {}).get("specdiff")
+    tools = raw.get("tool", {})
+    _check_table(f"{file}: [tool]", tools)
+    return tools.get("specdiff")
 
 
 def _settings(file: Path, table: Any) -> Settings:
@@ -113,6 +115,10 @@ def _known(where: str, raw: Any) -> list[Known]:
             f"{where}: whose mismatch? Say path (on either side), or old and fixed, or one of them."
         )
     globs = _list(f"{where} recording", raw["recording"], "a glob")
+    if not all(PurePath(one).parts for one in globs):  # as of "" and ".", which match refuses
+        raise UsageError(
+            f"{where} recording: {raw['recording']!r}, a glob that names a file was expected."
+        )
     quantities = _quantities(where, _list(f"{where} quantity", raw["quantity"], "a name"))
     if "until" in raw and not _is_version(raw["until"]):
         raise UsageError(f"{where} until: {raw['until']!r} is not a version such as 0.5.25.")
@@ -150,11 +156,15 @@ def _path(where: str, key: str, text: str) -> str:
 
 
 def _check_keys(where: str, table: Any, names: Collection[str]) -> None:
-    if not isinstance(table, Mapping):
-        raise UsageError(f"{where}: {table!r}, a table was expected.")
+    _check_table(where, table)
     for key in table:
         if key not in names:
             raise UsageError(f"{where}: {_unknown('key', [key], names)}")
+
+
+def _check_table(where: str, found: Any) -> None:
+    if not isinstance(found, Mapping):
+        raise UsageError(f"{where}: {found!r}, a table was expected.")
 
 
 def _unknown(what: str, given: Collection[str], names: Collection[str]) -> str:

@@ -77,6 +77,16 @@ def test_releases_between() -> None:
     assert between("0.5.9", "0.5.23") == list(RELEASES)
 
 
+def test_a_wheel_of_no_release_lies_between_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPECDIFF_CACHE", str(tmp_path))
+    (tmp_path / "sglang" / "wheels").mkdir(parents=True)
+    for name in ("sglang-nightly-py3-none-any.whl", "sglang-0.5.10.post2-py3-none-any.whl"):
+        (tmp_path / "sglang" / "wheels" / name).touch()
+    assert between("0.5.10.post1", "0.5.11") == ["0.5.10.post1", "0.5.10.post2", "0.5.11"]
+
+
 def test_no_change_is_no_answer() -> None:
     says = dict.fromkeys(RELEASES, GOOD)
     oracle = Oracle(says)

@@ -23,7 +23,7 @@ def as_generate(raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[Fact, str]
         finished = {"type": "other"} if choice.get("finish_reason") else None
         return {"meta_info": {"id": rid, "finish_reason": finished}}, dict.fromkeys(Fact, _SHARED)
     ext, usage = _part(raw, "sglext"), _part(raw, "usage")
-    ids = choice.get("token_ids") or next(iter(ext.get("output_ids") or ()), None)
+    ids = choice.get("token_ids") or _first(ext.get("output_ids"))
     if isinstance(choice.get("meta_info"), Mapping):
         return {"output_ids": ids, "meta_info": {**choice["meta_info"], "id": rid}}, {}
     meta = {
@@ -48,6 +48,11 @@ def as_generate(raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[Fact, str]
 def _part(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     found = raw.get(name)
     return found if isinstance(found, Mapping) else {}
+
+
+def _first(lists: Any) -> Any:
+    """The one choice's own; what is no list at all stays as it is, to be refused as ids are."""
+    return next(iter(lists), None) if isinstance(lists, list) else lists
 
 
 def _reason(choice: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -46,7 +46,7 @@ def _each(where: str, lines: Iterable[str]) -> Iterator[Response]:
             continue
         try:
             raw = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RecordingError(
                 f"{where}, line {number}: not JSON ({error}). One response a line was expected, as the server sent it."
             ) from error

@@ -127,7 +127,10 @@ class Reader:
             return None
         if not isinstance(values, list) or any(type(value) is not int for value in values):
             raise self._broken(name, values, "a list of integers")
-        return np.array(values, dtype=np.int64)
+        try:
+            return np.array(values, dtype=np.int64)
+        except OverflowError as error:
+            raise self._broken(name, values, "a list of integers of 64 bits") from error
 
     def _decoded(self, name: str, text: Any) -> Ints | None:
         """Base64 of int32 values, as the detokenizer encodes rows."""
