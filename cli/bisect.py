@@ -10,10 +10,11 @@ from ..replay.quantity import Quantity
 from . import options
 from .inputs import check_output, one
 from .main import DIFFERS, SAME
+from .parameters import Named
 
 
 @click.command()
-@click.argument("recording", type=click.Path(readable=False))
+@click.argument("recording", type=Named(readable=False))
 @click.option("--good", required=True, metavar="PATH", help="sglang==VERSION or sglang@REV.")
 @click.option("--bad", required=True, metavar="PATH", help="The other end; older or newer.")
 @options.quantities("Only this quantity counts.")
@@ -31,7 +32,7 @@ from .main import DIFFERS, SAME
 )
 @click.option(
     "--log",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=Named(dir_okay=False, path_type=Path),
     help="Write down each finding here; of commits as `git bisect replay` reads it.",
 )
 @options.form

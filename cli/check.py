@@ -9,10 +9,11 @@ import click
 from . import options
 from .inputs import each
 from .main import BROKEN, DIFFERS, NO_VERDICT, SAME
+from .parameters import Named
 
 
 @click.command()
-@click.argument("recording", nargs=-1, type=click.Path(readable=False))
+@click.argument("recording", nargs=-1, type=Named(readable=False))
 @click.option(
     "--path",
     "text",

@@ -10,12 +10,13 @@ from ..recorders.errors import RecordingError, UsageError
 from ..replay.quantity import Quantity
 from . import options
 from .inputs import check_output
+from .parameters import Named
 
 _PATHS = ("observed", "old", "fixed")
 
 
 @click.command()
-@click.argument("recording", type=click.Path(path_type=Path, readable=False))
+@click.argument("recording", type=Named(path_type=Path, readable=False))
 @click.option(
     "--format",
     "form",

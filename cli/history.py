@@ -10,10 +10,11 @@ from ..replay.quantity import Quantity
 from . import options
 from .inputs import one
 from .main import DIFFERS, NO_VERDICT, SAME, complain
+from .parameters import Named
 
 
 @click.command()
-@click.argument("recording", type=click.Path(readable=False))
+@click.argument("recording", type=Named(readable=False))
 @click.option(
     "--from",
     "oldest",

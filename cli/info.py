@@ -11,12 +11,13 @@ from ..recorders import hdf5
 from ..recorders.runs import Member, member_of, runs
 from .inputs import each, manifests
 from .main import SAME
+from .parameters import Named
 from .report_info import print_info
 from .report_runs import print_runs
 
 
 @click.command()
-@click.argument("recording", nargs=-1, required=True, type=click.Path(readable=False))
+@click.argument("recording", nargs=-1, required=True, type=Named(readable=False))
 def info(recording: tuple[str, ...]) -> int:
     """Say what a recording holds and who made it.
 

@@ -86,6 +86,13 @@ def check_output(path: Path, *, force: bool, source: Path | None = None) -> None
         raise RecordingError(f"{path}: cannot be written ({error}).") from error
 
 
+def save(recording: Recording, path: Path, *, force: bool) -> None:
+    """Of one that was made of another. Raises RecordingError where it cannot be written."""
+    from ..recorders import hdf5
+
+    hdf5.save(recording, path, force=force, remedy="Mend that, or name another file.")
+
+
 def _one(path: Path, work: Callable[[Path], None], codes: set[int]) -> None:
     try:
         work(path)

@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from ..recorders.errors import UsageError
 from ..replay.quantity import Quantity
+from .parameters import Named
 
 if TYPE_CHECKING:
     from ..replay import spec
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 repo = click.option(
-    "--repo", metavar="PATH", help="The git clone that a path sglang@REV names a commit of."
+    "--repo",
+    metavar="PATH",
+    type=Named(readable=False),
+    help="The git clone that a path sglang@REV names a commit of.",
 )
 form = click.option(
     "--format",
@@ -85,6 +89,6 @@ def output(says: str) -> Callable[[F], F]:
         "--output",
         required=True,
         metavar="FILE",
-        type=click.Path(path_type=Path, dir_okay=False),
+        type=Named(path_type=Path, dir_okay=False),
         help=says,
     )

@@ -8,6 +8,15 @@ from typing import Any
 import click
 
 
+class Named(click.Path):
+    """A file or folder, by a name: an empty one, as of a variable that is not set, is not the folder we are in."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("the name is empty. Is a variable of the shell not set?", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 class OneIn(click.ParamType[int]):
     """`1/N`, as the number N."""
 

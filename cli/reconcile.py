@@ -8,11 +8,12 @@ import click
 
 from . import options
 from .main import DIFFERS, NO_VERDICT, SAME
+from .parameters import Named
 
 
 @click.command()
-@click.argument("recording", type=click.Path(path_type=Path, readable=False))
-@click.argument("responses", type=click.Path(path_type=Path, readable=False))
+@click.argument("recording", type=Named(path_type=Path, readable=False))
+@click.argument("responses", type=Named(path_type=Path, readable=False))
 @click.option(
     "--complete",
     is_flag=True,

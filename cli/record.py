@@ -10,7 +10,7 @@ from click.core import ParameterSource
 
 from ..recorders.capture.choice import EVERY_ROW, ROWS
 from ..recorders.capture.config import DEFAULT_BUFFER_MB, DURABILITIES
-from .parameters import Duration, OneIn, RunId
+from .parameters import Duration, Named, OneIn, RunId
 from .report_record import print_answer, print_left_out, print_outcomes, print_problems, say
 
 _NO_VERDICT = 125
@@ -38,7 +38,7 @@ _OF_A_START = frozenset(
     "--output",
     "directory",
     metavar="DIR",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=Named(path_type=Path, file_okay=False),
     help="Folder for the recordings; made if it is not there.",
 )
 @click.option("--force", is_flag=True, help="Overwrite a recording of the same name.")

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
+from .parameters import Named
 from .report_record import print_outcomes, say
 
 _BROKEN = 128
 
 
 @click.command()
-@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("directory", metavar="DIR", type=Named(path_type=Path))
 @click.option("--force", is_flag=True, help="Overwrite recordings of the same name.")
 def recover(directory: Path, force: bool) -> int:
     """Build the recordings of every journal in DIR that no process writes to any more.

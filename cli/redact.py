@@ -9,11 +9,12 @@ import click
 
 from ..recorders.errors import UsageError
 from . import options
-from .inputs import check_output
+from .inputs import check_output, save
+from .parameters import Named
 
 
 @click.command()
-@click.argument("recording", type=click.Path(path_type=Path, readable=False))
+@click.argument("recording", type=Named(path_type=Path, readable=False))
 @options.output("The recording to write (*.h5).")
 @options.force
 def redact(recording: Path, output: Path, force: bool) -> None:
@@ -31,5 +32,5 @@ def redact(recording: Path, output: Path, force: bool) -> None:
     check_output(output, force=force, source=recording)
     loaded = hdf5.load(recording)
     source = hashlib.sha256(recording.read_bytes()).hexdigest()
-    hdf5.save(redacted(loaded, source), output, force=force)
+    save(redacted(loaded, source), output, force=force)
     click.echo(str(output))

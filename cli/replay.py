@@ -11,13 +11,14 @@ from ..replay.quantity import Quantity
 from . import options
 from .inputs import each
 from .main import BROKEN, DIFFERS, NO_VERDICT, SAME, USAGE, complain
+from .parameters import Named
 
 if TYPE_CHECKING:
     from .known import Judged
 
 
 @click.command()
-@click.argument("recording", nargs=-1, type=click.Path(readable=False))
+@click.argument("recording", nargs=-1, type=Named(readable=False))
 @options.old("The path on the left.")
 @options.fixed("The path on the right.")
 @options.quantities("Compare only this quantity, and have no verdict if none of it was captured.")

@@ -8,10 +8,11 @@ import click
 
 from ..recorders.errors import UsageError
 from . import options
+from .parameters import Named
 
 
 @click.command()
-@click.argument("recording", type=click.Path(path_type=Path, readable=False))
+@click.argument("recording", type=Named(path_type=Path, readable=False))
 @click.option("--request", "rid", required=True, metavar="RID", help="The request, by its id.")
 @click.option(
     "--path",

@@ -9,10 +9,11 @@ import click
 from ..replay.quantity import Quantity
 from . import options
 from .main import INTERRUPTED, SAME
+from .parameters import Named
 
 
 @click.command()
-@click.argument("recording", type=click.Path(path_type=Path, readable=False))
+@click.argument("recording", type=Named(path_type=Path, readable=False))
 @options.output("The recording to write (*.h5).")
 @options.old("The path on the left.")
 @options.fixed("The path on the right.")
@@ -45,9 +46,8 @@ def shrink(
     Ctrl-C keeps the best so far. Exit code 125 where the paths do not part.
     """
     # imported late: torch comes with the engine, and `--help` must not wait for it
-    from ..recorders import hdf5
     from ..replay.shrink.shrink import shrink as shrink_recording
-    from .inputs import check_output, one
+    from .inputs import check_output, one, save
     from .report_shrink import Telling, print_shrunk
 
     check_output(output, force=force, source=recording)
@@ -58,6 +58,6 @@ def shrink(
         made = shrink_recording(
             source, digest, (left, right), wanted, tell, keep_tokens=keep_tokens
         )
-    hdf5.save(made.recording, output, force=force)
+    save(made.recording, output, force=force)
     print_shrunk(made, output)
     return INTERRUPTED if made.interrupted else SAME

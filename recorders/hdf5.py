@@ -35,9 +35,12 @@ _MAX_DEFLATE = 1040  # deflate never shrinks by more than 1032 to 1
 _ARRAYS = ("tokens", "experts", "indexer")
 
 
-def save(recording: Recording, path: Path, *, force: bool = False) -> None:
+def save(
+    recording: Recording, path: Path, *, force: bool = False, remedy: str | None = None
+) -> None:
     """Write `path` whole or not at all: a temporary file, read back and compared, then renamed into place.
 
+    `remedy`: what to do where that fails; None where `path` is made of a journal beside it, which is there still.
     Raises RecordingError when `path` exists and `force` is not set, or where it cannot be written.
     """
     if path.exists() and not force:
@@ -54,9 +57,8 @@ def save(recording: Recording, path: Path, *, force: bool = False) -> None:
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise RecordingError(
-            f"{path}: cannot be written ({error}). Once that is mended, run `specdiff recover {path.parent}`."
-        ) from error
+        remedy = remedy or f"Once that is mended, run `specdiff recover {path.parent}`."
+        raise RecordingError(f"{path}: cannot be written ({error}). {remedy}") from error
     finally:
         with contextlib.suppress(OSError):  # gone, unless something failed above
             temporary.unlink()

@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
+from packaging.version import Version
+
 from ..recorders.errors import UsageError
 from .paths.fixes import ALL, NUMBERS
 
@@ -102,9 +104,8 @@ def parse(text: str, repo: str | None = None) -> Path:
 def _sglang(text: str, repo: str | None) -> Lifted:
     where = text[len("sglang==") :] if text.startswith("sglang==") else text[len("sglang@") :]
     if text.startswith("sglang=="):
-        if not _VERSION.fullmatch(where):
-            raise UsageError(f"path {text!r}: {where!r} is not a version such as 0.5.11.")
-        return Lifted(text, Origin.RELEASE, where)
+        version = _version(text, where)
+        return Lifted(f"sglang=={version}", Origin.RELEASE, version)
     if not text.startswith("sglang@") or not where:
         raise UsageError(f"path {text!r}: expected sglang==VERSION or sglang@REV.")
     if where == "installed":
@@ -112,6 +113,20 @@ def _sglang(text: str, repo: str | None) -> Lifted:
     if repo is None:
         raise UsageError(f"path {text!r}: which clone? Name it with --repo PATH.")
     return Lifted(text, Origin.REVISION, where, repo)
+
+
+def _version(text: str, given: str) -> str:
+    """As sglang's releases are named, with three numbers: 0.5.12.0 is 0.5.12."""
+    try:
+        version = Version(given)
+    except ValueError:
+        raise UsageError(f"path {text!r}: {given!r} is not a version such as 0.5.11.") from None
+    base = version.base_version
+    numbers = base.split(".")
+    while len(numbers) > 3 and numbers[-1] == "0":
+        numbers.pop()
+    numbers += ["0"] * (3 - len(numbers))
+    return ".".join(numbers) + str(version).removeprefix(base)
 
 
 def _number(text: str, number: str) -> int:

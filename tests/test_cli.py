@@ -141,6 +141,11 @@ BISECT = ["bisect", "{retract}", "--good", "sglang==0.5.11", "--bad", "sglang==0
         (["replay", "no/such/file.h5"], BROKEN, "no/such/file.h5: no such file"),
         (["replay", "{empty}"], BROKEN, "a folder without recordings"),
         (["replay", "{text}"], BROKEN, "not an HDF5 file"),
+        (["replay", ""], USAGE, "the name is empty"),
+        (["check", "{real}", ""], USAGE, "the name is empty"),
+        (["recover", ""], USAGE, "the name is empty"),
+        (["record", "-o", "", "--", "true"], USAGE, "the name is empty"),
+        (["replay", "--old", "sglang@HEAD", "--repo", ""], USAGE, "the name is empty"),
         (["redact", "{real}", "-o", LONG], BROKEN, f"{LONG}: cannot be written ("),
         ([*BISECT, "--log", LONG], BROKEN, f"{LONG}: cannot be written ("),
         (["replay", "--old", "fxied"], USAGE, "Did you mean 'fixed'?"),
@@ -263,6 +268,19 @@ def test_a_folder_that_is_no_more_has_no_settings(
     gone.rmdir()
     assert run(["replay", str(real_recording), "--old", "fixed"]) == SAME
     assert run(["replay", "x.h5"]) == BROKEN
+
+
+@pytest.mark.parametrize("command", ["redact", "shrink"])
+def test_what_is_made_of_a_recording_is_not_recovered(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "x.h5"
+    (tmp_path / "x.h5.tmp").mkdir()  # in its way
+    source = str(bundled() / "0.5.11-stale-retract.h5")
+    assert run([command, source, "-o", str(target)]) == BROKEN
+    (line,) = (one for one in capsys.readouterr().err.splitlines() if "cannot be written" in one)
+    assert line.startswith(f"specdiff: {target}: ") and line.endswith("or name another file.")
+    assert "recover" not in line
 
 
 def test_a_name_that_looks_like_markup_is_printed_as_it_is(

@@ -13,6 +13,7 @@ from specdiff.cli.inputs import bundled
 from specdiff.cli.main import BROKEN, DIFFERS, NO_VERDICT, SAME, USAGE, run
 from specdiff.recorders import hdf5
 from specdiff.recorders.errors import NoVerdictError
+from specdiff.replay import spec
 from specdiff.replay.lift.missing import CannotRunError
 from test_fidelity import ERAS
 
@@ -62,6 +63,7 @@ def test_paths_lists_and_explains(capsys: pytest.CaptureFixture[str]) -> None:
 BAD = [
     ("sglang==", USAGE, "not a version"),
     ("sglang==--index-url=http://x", USAGE, "not a version"),
+    ("sglang==0.5.x", USAGE, "not a version"),
     ("sglang=0.5.11", USAGE, "sglang==VERSION"),
     ("sglang@", USAGE, "sglang==VERSION"),
     ("sglang@main", USAGE, "--repo"),
@@ -73,6 +75,27 @@ BAD = [
 def test_bad_paths(path: str, code: int, says: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["replay", RECORDING, "--old", path]) == code
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ("0.5.12.0", "0.5.12"),
+        ("0.5.12post1", "0.5.12.post1"),
+        ("0.5.12.0.post1", "0.5.12.post1"),
+        ("0.6", "0.6.0"),
+        ("0.5.10", "0.5.10"),
+        ("0.5.12rc1+cu130", "0.5.12rc1+cu130"),
+    ],
+)
+def test_a_release_goes_by_one_name(given: str, named: str) -> None:
+    assert spec.parse(f"sglang=={given}") == spec.parse(f"sglang=={named}")
+    assert str(spec.parse(f"sglang=={given}")) == f"sglang=={named}"
+
+
+def test_a_release_is_found_by_any_of_its_names() -> None:
+    same = ["--old", "sglang==0.5.12.0", "--fixed", "sglang==0.5.12"]
+    assert run(["replay", RECORDING, *same]) == SAME
 
 
 def test_the_codes_differ() -> None:
