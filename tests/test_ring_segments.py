@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -162,6 +163,18 @@ def watch(event, args):
 sys.addaudithook(watch)
 recover(Path({path!r}))
 """
+
+
+def test_a_ring_that_cannot_go_on_stays_where_it_is(tmp_path: Path) -> None:
+    """Its folder is gone: it tries to turn over once a second, not every time it looks, as each attempt takes room."""
+    run, *_ = records_of(MIX)
+    writer = ring_of(tmp_path / "j", 0.08, run)
+    shutil.rmtree(tmp_path / "j")
+    time.sleep(0.1)
+    before = os.fstat(writer._file.fd).st_size
+    time.sleep(0.5)
+    assert os.fstat(writer._file.fd).st_size - before < 100
+    writer.close()
 
 
 def test_half_a_copy_of_a_ring_goes_when_its_server_is_gone(tmp_path: Path) -> None:

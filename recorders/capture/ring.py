@@ -22,6 +22,7 @@ from ..schema import Kind
 from ..wire import pack_event
 
 _SEGMENTS = 8  # that the time is cut into: at most one of them too many is kept
+_AGAIN_NS = 1_000_000_000
 _STAMP = struct.Struct("<QI")
 _FIELDS = struct.Struct("<2q")  # the first two fields of an event, behind its stamp
 
@@ -49,6 +50,10 @@ class Ring:
 
     def is_due(self) -> bool:
         return time.monotonic_ns() >= self._due
+
+    def postpone(self) -> None:
+        """There is no room for another segment: each attempt leaves a few bytes in this one."""
+        self._due = time.monotonic_ns() + _AGAIN_NS
 
     def next_path(self) -> Path:
         return self.folder / f"{self.number + 1:08}.segment"

@@ -316,6 +316,7 @@ class JournalWriter:
                 path.unlink(missing_ok=True)  # what such an exception left, or right before
                 self._file = self._begun(path, ring.head())
             except OSError as error:
+                ring.postpone()
                 self._refused(error)
                 return False
             if is_ours:
