@@ -56,7 +56,10 @@ def decisions(recording: Recording) -> Decisions:
     inside = (begins[ends] < finished) & (finished < event[ends])
     breaks = recording.breaks
     behind = np.searchsorted(breaks, event[ends]) == np.searchsorted(breaks, finished)
-    finish[ends] = np.where(inside | behind, seen, LOST)
+    # Where the recording, or what a gap has left of it, ends between the finish and the result of an extend, that
+    # result is not here, and the one before it did not end its request: there are more outputs than it has made.
+    its = _outputs_behind(recording, row[ends]) == recording.finishes.output_len[seen]
+    finish[ends] = np.where((inside | behind) & its, seen, LOST)
     finish[unsure[row] & (finish == GOES_ON)] = LOST
     return Decisions(row, finish)
 
@@ -64,6 +67,13 @@ def decisions(recording: Recording) -> Decisions:
 def _whole(recording: Recording) -> bool:
     """Recorded to the end of the process: nothing can be missing behind the last event."""
     return bool(recording.stats and recording.stats.closed and not recording.damage)
+
+
+def _outputs_behind(recording: Recording, row: I64) -> I64:
+    """How many outputs the requests of these result rows have once they are processed; an extend makes one each."""
+    rows = recording.result_rows
+    emitted = np.where(rows.num_emitted[row] == NONE32, 1, rows.num_emitted[row])
+    return rows.output_len[row].astype(np.int64) + emitted
 
 
 def _gaps_before(recording: Recording, event: I64) -> I64:

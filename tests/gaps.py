@@ -38,6 +38,14 @@ def without(recording: Recording, start: int, stop: int) -> Recording:
     )
 
 
+def ended(recording: Recording, stop: int) -> Recording:
+    """The recording less its events from `stop` on, as a scheduler that is killed there leaves it: no GAP tells of it."""
+    cut = without(recording, stop, len(recording.events.kind))
+    events = type(cut.events)(*(values[:-1] for _, values in columns(cut.events)))
+    gaps = dataclasses.replace(cut.gaps, dropped=cut.gaps.dropped[:0])
+    return dataclasses.replace(cut, events=events, gaps=gaps, stats=None)
+
+
 def _masked(table: Any, mask: NDArray[np.bool_]) -> Any:
     return type(table)(*(values[mask] for _, values in columns(table)))
 
