@@ -333,6 +333,18 @@ def test_a_stream_that_tells_what_is_new_is_put_together(tmp_path: Path) -> None
     assert differing(held(tmp_path, *events)) == lost
 
 
+def test_slices_of_a_model_that_repeats_itself_are_put_together(tmp_path: Path) -> None:
+    """Each of them begins like the one before, as where a stream tells all each time."""
+    recording, events = hdf5.load(path(NEW)), _stream("http-3-0")
+    sevens = dataclasses.replace(recording, tokens=np.full_like(recording.tokens, 7))
+    one_by_one = [event | {"output_ids": [7]} for event in events[:-1]]
+    count = events[-1]["meta_info"]["completion_tokens"]
+    last = events[-1] | {"output_ids": [7] * (count - len(one_by_one))}
+    assert len(one_by_one) > 3 and len(last["output_ids"]) > 0
+    found = held(tmp_path, *one_by_one, last, recording=sevens)
+    assert not differing(found) and {Fact.OUTPUT_IDS, Fact.TOKEN_IDS} <= compared(found)
+
+
 def test_a_stream_that_tells_all_each_time_is_not(tmp_path: Path) -> None:
     """As servers do by default: an event before the last, made of the last, has the first of its ids and counts."""
     last, before = answer(NEW), answer(NEW)
