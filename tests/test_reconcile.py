@@ -415,6 +415,21 @@ def test_sums_over_messages_are_not_known_across_a_gap(tmp_path: Path) -> None:
     assert differing(found) == {Fact.TOKEN_IDS}
 
 
+def test_where_rows_start_is_not_known_without_the_finish(tmp_path: Path) -> None:
+    """Nobody is blamed for rows that begin where the client wanted them."""
+    recording = hdf5.load(path(NEW))
+    begins = np.flatnonzero(recording.finishes.start_len > 0)
+    assert len(begins) > 3
+    for row in begins.tolist():
+        told = _stream(recording.rids[recording.finishes.qid[row]])
+        at = int(recording.event_of(Kind.FINISH)[row])
+        whole = of(held(tmp_path, *told), Fact.TRAINER)
+        lost = of(held(tmp_path, *told, recording=without(recording, at, at + 1)), Fact.TRAINER)
+        assert (whole.num_compared, lost.num_compared) == (1, 0)
+        assert not (whole.differences or lost.differences)
+        assert lost.not_compared == {"the recording has no end of this request": 1}
+
+
 def test_output_tokens_are_those_that_the_results_brought() -> None:
     recording = hdf5.load(path(NEW))
     found = outputs(recording, range(len(recording.rids)))

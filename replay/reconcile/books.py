@@ -67,10 +67,10 @@ class Books:
         stored = getattr(self.recording, which)
         return int(stored.shape[1] * stored.shape[2])
 
-    def start_len(self, qid: int) -> int:
+    def start_len(self, qid: int) -> int | None:
+        """Of the rows that the request asked for; None where its finish is not here to say. Before 0.5.12 there is none: 0."""
         row = self._finish.get(qid)
-        start = NONE64 if row is None else int(self.recording.finishes.start_len[row])
-        return 0 if start == NONE64 else start
+        return None if row is None else _known(self.recording.finishes.start_len, row) or 0
 
     def sides(self, qids: Iterable[int]) -> dict[int, Side]:
         wanted = list(qids)

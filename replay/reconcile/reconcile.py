@@ -11,7 +11,7 @@ import numpy as np
 from ...recorders.recording import Recording
 from ..outputs import UNKNOWN
 from ..verdict import Verdict
-from .books import Books
+from .books import NO_END, Books
 from .facts import Fact, Ints, Side, Value
 from .read import Responses
 from .response import ABSENT, ROWS, Response
@@ -185,6 +185,8 @@ class _Tally:
         rows, prompt, ids = parts
         if not (isinstance(rows, int) and isinstance(prompt, int) and isinstance(ids, int)):
             self._not[fact]["rows, prompt tokens or output ids are not in the response"] += 1
+        elif start is None:
+            self._not[fact][NO_END] += 1
         elif prompt + ids - 1 <= start:
             self._not[fact]["no row to align"] += 1
         else:
