@@ -42,6 +42,9 @@ def pseudonymous(recording: Recording) -> Recording:
         run=_run(recording.run, texts),
         stats=recording.stats and _stats(recording.stats),
         damage=recording.damage and _without_traces(recording.damage, texts),
+        derived=tuple(
+            replace(step, says=_without_traces(step.says, texts)) for step in recording.derived
+        ),
         rids=tuple(map(rids, recording.rids)),
         details=tuple(_details(one, rids, sessions, tokens) for one in details),
         tokens=_replaced(recording.tokens, tokens),
@@ -59,7 +62,8 @@ def contents(recording: Recording) -> tuple[str, ...]:
         "ids and stop tokens of requests": recording.details != without.details,
         "routed rows": bool(recording.experts.any() or recording.indexer.any()),
         "the command line": recording.run.command != without.run.command,
-        "paths or hosts": recording.run != run or recording.damage != without.damage,
+        "paths or hosts": (recording.run, recording.damage, recording.derived)
+        != (run, without.damage, without.derived),
         "an exception's message": recording.stats != without.stats,
     }
     return tuple(name for name, held in parts.items() if held)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
 import runpy
@@ -11,13 +12,16 @@ from pathlib import Path
 import pytest
 
 from cuts import SOURCE
-from lifting import bundled_recording
+from lifting import bundled_recording, files_of, write_tree
 from specdiff.cli import report_shrink
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import BROKEN, INTERRUPTED, NO_VERDICT, SAME, USAGE, run
 from specdiff.recorders import hdf5
+from specdiff.recorders.pseudonyms import contents
+from specdiff.recorders.redact import redacted
 from specdiff.replay import spec
 from specdiff.replay.quantity import Quantity
+from specdiff.replay.shrink.shrink import shrink
 from specdiff.replay.shrink.shrinking import Progress, Shrinking
 from specdiff.replay.shrink.symptom import Question
 from specdiff.replay.verdict import replay
@@ -114,6 +118,24 @@ def test_tokens_and_ids_are_kept_where_asked(tmp_path: Path) -> None:
     qid = whole.rids.index("r1-3")
     assert shrunk.details == (whole.details[qid],)
     assert len(set(shrunk.tokens.tolist()) - {0}) > 2
+
+
+def test_where_a_source_tree_lies_is_not_told(tmp_path: Path) -> None:
+    """Nor is it left where an older file tells it."""
+    tree, small = write_tree(tmp_path / "alice", files_of("0.5.11")), tmp_path / "x.h5"
+    source = bundled() / "0.5.12-stale-stop.h5"
+    paths = ["--old", str(tree), "--fixed", "fixed", "--quantity", SETTLED]
+    assert run(["shrink", str(source), "-o", str(small), *paths]) == SAME
+    (step,) = hdf5.load(small).derived
+    assert "; a source tree and fixed first part over" in step.says and "alice" not in step.says
+
+    told = dataclasses.replace(step, says=f"{tree} and fixed first part")
+    recording = dataclasses.replace(hdf5.load(small), derived=(told,))
+    assert contents(recording) == ("paths or hosts",)
+    again = shrink(recording, SOURCE, (spec.OLD, spec.FIXED), None, lambda _: None).recording
+    for made in (redacted(recording, SOURCE), again):
+        assert made.derived[0].says == "redacted-0 and fixed first part"
+        assert len(made.derived) == 2 and not contents(made)
 
 
 def test_ctrl_c_leaves_the_best_so_far(

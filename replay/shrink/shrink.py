@@ -13,7 +13,7 @@ from ...recorders.pseudonyms import pseudonymous
 from ...recorders.recording import Recording
 from ...recorders.schema import NONE64
 from ..quantity import Quantity
-from ..spec import Observed, Path
+from ..spec import Lifted, Observed, Origin, Path
 from ..verdict import QuantityResult, Result, Verdict
 from ..verdict import replay as replay_recording
 from .shrinking import Progress, Shrinking
@@ -72,7 +72,8 @@ def shrink(
         )
     says = _says(before, left, paths, wanted, keep_tokens=keep_tokens)
     step = Derived("shrink", source, says, before.num_requests - left.num_requests)
-    made = replace(made, derived=(*recording.derived, step))
+    before_it = made.derived[: len(recording.derived)]  # less the cut, which is this step
+    made = replace(made, derived=(*before_it, step))
     return Shrunk(made, before, left, replay_recording(made, *paths, [wanted]), interrupted)
 
 
@@ -127,6 +128,12 @@ def _says(
     kept = f"{left.num_requests} of {before.num_requests} requests, {left.num_steps} of {before.num_steps} steps"
     contents = "" if keep_tokens else "tokens, ids, the command line and paths replaced, "
     return (
-        f"{kept}; {contents}what was in routed rows left out; {paths[0]} and {paths[1]} first part over "
+        f"{kept}; {contents}what was in routed rows left out; {_name(paths[0])} and {_name(paths[1])} first part over "
         f"{quantity.value} as they did"
     )
+
+
+def _name(path: Path) -> str:
+    """Where a source tree lies on this machine is nobody's business, and no use elsewhere."""
+    is_tree = isinstance(path, Lifted) and path.origin is Origin.TREE
+    return "a source tree" if is_tree else str(path)
