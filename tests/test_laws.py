@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from cuts import SOURCE
 from lifting import bundled_recording
 from specdiff.cli.main import run
 from specdiff.recorders import hdf5
+from specdiff.recorders.cut import Cutter
 from specdiff.recorders.recording import Recording
-from specdiff.recorders.schema import NONE32, NONE64
+from specdiff.recorders.schema import NONE32, NONE64, Mode
 from specdiff.replay import spec
 from specdiff.replay.columns.shared import Columns
 from specdiff.replay.explain import Toggles
@@ -223,6 +225,17 @@ def test_a_law_that_was_not_exercised_says_why() -> None:
         ),
     )
     assert _why("sums", silent).endswith("nowhere with values that can be held against it")
+
+
+def test_behind_a_gap_a_launch_without_its_prepare_is_not_judged() -> None:
+    """What stands there in the place of a prepare has a row in another table, which is longer."""
+    recording = bundled_recording("0.5.12-experts-start-len")
+    mine, at = np.array(recording.rids) == "start-1-1", np.arange(len(recording.events.kind))
+    lost = ((at >= 4) & (at <= 5)) | ((at >= 36) & (at <= 67))
+    cut = Cutter(recording, SOURCE)(mine, ~lost)
+    assert len(cut.prepare_rows.qid) == 1 < np.count_nonzero(cut.launches.mode == Mode.DECODE)
+    assert _law("room", recording).state is State.HOLDS
+    assert _law("room", cut).state is State.NOT_EXERCISED
 
 
 def _why(law: str, recording: Recording, path: str = "observed") -> str:

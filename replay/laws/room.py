@@ -34,7 +34,8 @@ def room(columns: Columns, ledger: Ledger) -> Places:
     length, known = lengths_of(recording).before(qid, event, epoch)
     stride = _strides(recording)[owner][rows]
     touch = columns.touches.prepare_before(qid, event)
-    cell = of_row[columns.touches.row[touch.clamp(min=0)]]
+    row = columns.touches.row[touch.clamp(min=0)]
+    cell = of_row[torch.where(touch >= 0, row, 0)]  # behind a gap: without its prepare
     known &= (touch >= 0) & (stride > 0) & allocated.captured[cell]
     known &= columns.touches.epoch[touch.clamp(min=0)] == epoch
     found = (length + stride)[known]
