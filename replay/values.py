@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from ..recorders import hdf5
 from ..recorders.errors import NoVerdictError
@@ -54,8 +55,13 @@ def values(recording: str | Path, path: str, quantity: str, repo: str | None = N
 def values_of(recording: Recording, path: spec.Path, quantity: Quantity) -> Values:
     columns = Columns(recording)
     series = ledger_of(columns, Toggles(columns, (quantity,)), path, (quantity,))[quantity]
-    found = Values(str(path), quantity.value)
-    for cell in np.flatnonzero(series.captured.numpy()).tolist():
+    return values_in(recording, path, series, series.captured)
+
+
+def values_in(recording: Recording, path: spec.Path, series: Series, cells: Tensor) -> Values:
+    """Of these cells (bool) of a series that the path computed."""
+    found = Values(str(path), series.quantity.value)
+    for cell in np.flatnonzero(cells.numpy()).tolist():
         found[_key(recording, series, cell)] = _plain(value_of(series, cell))
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -11,11 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from lifting import files_of, write_tree
+from lifting import bundled_recording, files_of, write_tree
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import BROKEN, NO_VERDICT, SAME, USAGE, run
 from specdiff.recorders.errors import NoVerdictError
-from specdiff.replay.values import values
+from specdiff.replay import spec
+from specdiff.replay.quantity import Quantity
+from specdiff.replay.regression import regression
+from specdiff.replay.values import values, values_of
+from specdiff.replay.verdict import replay
 
 RECORDING = bundled() / "0.5.12-experts-overshoot.h5"
 PATHS = ("--old", "old+24851", "--fixed", "fixed", "--quantity", "routed_experts")
@@ -65,6 +70,22 @@ def test_the_file_is_small_plain_python_that_needs_only_specdiff(tmp_path: Path)
     assert str(tmp_path) not in text and '"0.5.12-experts-overshoot.h5"' not in text
     relative = os.path.relpath(RECORDING, tmp_path)
     assert f'Path(__file__).parent / "{relative}"' in text
+
+
+def test_where_either_of_none_and_a_sum_is_right_nothing_is_expected() -> None:
+    """A server none of whose backends needs CPU lengths leaves None at decode launches (#25879)."""
+    recording = bundled_recording("0.5.13-merge-filter")
+    run = dataclasses.replace(recording.run, needs_cpu_seq_lens=False)
+    needs_none = dataclasses.replace(recording, run=run)
+    old, new, sums = spec.OLD, spec.FIXED, Quantity.SEQ_LENS_SUM
+    whole, found = (regression(one, old, new, sums) for one in (recording, needs_none))
+    assert found.key[0] == found.first.event and found.key in found.expected
+    assert (found.was, found.expected[found.key]) == (found.first.old, found.first.new)
+    computed = values_of(needs_none, old, sums)
+    wrong = [key for key, value in found.expected.items() if computed[key] != value]
+    assert wrong[0] == found.key and len(wrong) == found.num_wrong > 10
+    (made,) = replay(needs_none, old, new, [sums]).quantities
+    assert len(whole.expected) - len(found.expected) == made.num_excused > 0
 
 
 def test_what_cannot_be_a_test_is_refused(
