@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 
 def say(sentence: str) -> None:
-    click.echo(f"specdiff: {sentence}", err=True)
+    from .main import complain
+
+    complain(sentence)
 
 
 def print_outcomes(outcomes: Iterable[Outcome]) -> None:

@@ -57,9 +57,11 @@ def _outcome(act: str, answer: Answer, force: bool) -> Outcome | None:
         return None
     if answer.kept is not None:
         return Kept(journal, answer.kept, live=True)
-    if was_ended or (journal.exists() and (act == "stop" or not is_locked(journal))):
-        return recover_journal(journal, force=force)
-    return None
+    try:
+        is_there = journal.exists() and (act == "stop" or not is_locked(journal))
+    except OSError as error:
+        return Kept(journal, error.strerror or str(error), live=False)
+    return recover_journal(journal, force=force) if was_ended or is_there else None
 
 
 def _scheduler(answer: Answer) -> Scheduler:

@@ -13,24 +13,27 @@ _ASSIGNED = re.compile(rf"(-{{0,2}}{_SECRET})=(.*)", re.IGNORECASE | re.DOTALL)
 # An argument may be a script: there a value is assigned to an option or a variable, or stands behind an option.
 _IN_A_SCRIPT = re.compile(
     rf"""(?<![\w.-]) (?:
-        (?P<assigned> -{{0,2}}{_SECRET} )=
+        (?P<assigned> -{{0,2}}{_SECRET} )\+?=
       | (?P<option> -{{1,2}}{_SECRET} ) \\?['"]? (?:\s|\\\n)+ (?!--)
     )""",
     re.IGNORECASE | re.VERBOSE,
 )
-_WORD = r"""(?:
+_COMMAND = r"""\$\((?:[^()'"]|\((?:[^()'"]|\([^()'"]*\))*\))*\)"""
+_REST = r"\$\(.*"  # of the script: where such a command ends is not plain any more
+_DOUBLE = rf'(?:\\.|[^"\\$]|\$(?!\()|{_COMMAND})*'
+_WORD = rf"""(?:
     \$'(?:\\.|[^'\\])*'
   | '[^']*'
-  | "(?:\\.|[^"\\])*"
+  | "{_DOUBLE}(?:"|{_REST})
   | \\(?P<quote>['"])(?:(?!\\(?P=quote)).)*\\(?P=quote)  # quoted in a script within the script
-  | \$\([^()]*\) | `[^`]*`
+  | {_COMMAND} | {_REST} | \$\{{[^}}]*\}} | `[^`]*`
   | \\.
   | (?![;&|]+(?:\s|\Z))[^\s\\]  # a quote that is not closed again is the script's own
 )*"""
 # What a shell takes for one word, by the quote that was opened before the name: "--api-key=sk 1", and no less than that.
 _WORDS = {
     quote: re.compile(opened + _WORD, re.DOTALL | re.VERBOSE)
-    for quote, opened in {"": "", "'": r"[^']*'?", '"': r'(?:\\.|[^"\\])*"?'}.items()
+    for quote, opened in {"": "", "'": r"[^']*'?", '"': rf'{_DOUBLE}(?:"|{_REST})?'}.items()
 }
 
 

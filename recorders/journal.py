@@ -10,6 +10,7 @@ A reader keeps every record up to the first one that is cut, damaged or out of p
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
@@ -25,6 +26,7 @@ HEADER = b"specdiff-journal 6\n"
 HEADERS = {b"specdiff-journal 4\n": 3, b"specdiff-journal 5\n": 4, HEADER: VERSION}
 PARTIAL = ".partial"  # behind the name of a ring that is being copied
 _SAYS_NEXT = 6  # the first version of which a ring's segments say which one goes on
+_SEGMENT = re.compile(r"\d{8,}\.segment")
 _MAGIC = b"\xa5SD\n"
 _RECORD = struct.Struct("<4sBxxxII")
 _HEAD = slice(4, 12)  # of a record: type and length, which the checksum covers
@@ -103,7 +105,7 @@ def scan(path: Path) -> Scan:
         return _scan_file(path)
     records: list[Record] = []
     format, before = VERSION, None
-    segments = sorted(one for one in path.iterdir() if one.suffix == ".segment")
+    segments = sorted(one for one in path.iterdir() if _SEGMENT.fullmatch(one.name))
     for segment in segments:
         if before is not None and _is_only_a_header(segment):
             break  # killed while it turned over: nothing is in this one yet

@@ -91,7 +91,7 @@ def _recover_attached(config: Config, found: Sequence[Note], force: bool) -> Ite
             continue
         try:
             left = journals(begun.parent) if begun.parent.is_dir() else []
-        except RecordingError as error:  # not even whether it is still there
+        except (OSError, RecordingError) as error:  # not even whether it is still there
             yield Kept(begun, str(error).removesuffix("."), live=False)
             continue
         for path in left:

@@ -155,9 +155,9 @@ def _files(directory: Path, run_id: str | None, suffix: str) -> list[Path]:
 
 def _recover_one(journal: Path, force: bool, written: set[Path]) -> Outcome:
     """`written` holds what this call has put in place: not even `force` overwrites those."""
-    if is_locked(journal):
-        return Kept(journal, "a process still writes to it", live=True)
     try:
+        if is_locked(journal):
+            return Kept(journal, "a process still writes to it", live=True)
         recording = build(journal)
         path = journal.with_name(recording_name(recording.run, journal))
         if path in written:

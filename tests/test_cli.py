@@ -419,6 +419,7 @@ FULL = "/dev/full"
         ("shrink {real} -o {out} --old fixed", f"2>{FULL}", NO_VERDICT),
         ("replay {real}", f">{FULL} 2>&1", BROKEN),
         ("--help", f">{FULL} 2>{FULL}", BROKEN),
+        ("record -o {out} -- false", f"2>{FULL}", 1),
     ],
 )
 def test_what_cannot_be_said_leaves_the_exit_code(

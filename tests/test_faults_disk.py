@@ -17,6 +17,7 @@ from journalled import rebuilt, records_of, same_content
 from specdiff.cli.inputs import bundled
 from specdiff.recorders import hdf5, journal
 from specdiff.recorders.recover import Kept, Recovered, is_locked, recover
+from specdiff.recorders.run import stats_from_json
 
 RECORDING = bundled() / "0.5.23-random.h5"
 TIMES = 10  # 13,000 records, 2.3 MB: more than the disk, the queue and one write hold
@@ -175,6 +176,8 @@ def test_a_disk_that_hangs_takes_no_memory_without_end(tmp_path: Path) -> None:
     assert scan.damage is None
     found = [one.payload for one in scan.records if one.type == journal.Type.REQUEST]
     assert found == [b"%1000d" % i for i in range(int(done.stdout))]
+    told = [stats_from_json(one.payload) for one in scan.records if one.type == journal.Type.STATS]
+    assert told and not any(stats.closed for stats in told), "nobody is to think it whole"
 
 
 HANGS = """

@@ -88,6 +88,14 @@ for trial in range({count}):
 """
 
 
+def test_a_fork_that_exits_waits_for_nobody(tmp_path: Path) -> None:
+    """It inherits our `atexit` and no thread that could answer it."""
+    script = "import atexit, os\natexit.register(writer.close)\nbegan = time.monotonic()\npid = os.fork()\n"
+    script += "if not pid: sys.exit(0)\nos.waitpid(pid, 0)\nprint(time.monotonic() - began < 2)"
+    done = hand_over(tmp_path / "r-1-0.journal", script)
+    assert done.stdout.split() == ["True"], done.stderr
+
+
 def test_forks_under_load_leave_the_journal_to_their_parent(tmp_path: Path) -> None:
     """Children that go on as if it were theirs, whoever held the lock when they were made."""
     path = tmp_path / "r-1-0.journal"

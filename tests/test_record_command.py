@@ -97,6 +97,12 @@ def test_secrets_are_hidden_in_the_recorded_command(
     ("script", "recorded"),
     [
         ("x --api-key sk-1 --port 1", "x --api-key *** --port 1"),
+        ("export API_KEY+=sk-1 && x", "export API_KEY+=*** && x"),
+        ("export API_KEY=${K:-sk 1} && x", "export API_KEY=*** && x"),
+        ("export API_KEY=$(vault $(cat p) sk-1) && x", "export API_KEY=*** && x"),
+        ("export API_KEY=$(vault 'a)' sk-1) && x", "export API_KEY=***"),
+        ('x --api-key "$(cat "a b")" -p 1', "x --api-key ***"),
+        ('x "API_KEY=of $(echo "x sk-1") "', 'x "API_KEY=***'),
         ('x --api-key "sk 1" --port 1', "x --api-key *** --port 1"),
         ("x --api-key 'sk 1' --port 1", "x --api-key *** --port 1"),
         ('x --api-key="sk 1" --port 1', "x --api-key=*** --port 1"),

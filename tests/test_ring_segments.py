@@ -187,7 +187,7 @@ def test_half_a_copy_of_a_ring_goes_when_its_server_is_gone(tmp_path: Path) -> N
         [sys.executable, "-c", TURNS.format(path=str(tmp_path / "r-1-0.journal"))]
     )
     try:
-        wait_for((tmp_path / "r-1-0.journal").exists, "a ring")
+        wait_for(lambda: is_locked(tmp_path / "r-1-0.journal"), "a ring")
         half.mkdir()
         recover(tmp_path)
         assert half.exists()
@@ -221,6 +221,39 @@ def test_what_is_kept_is_whole_at_once(
     writer.close()
     assert seen == [["r-1-0.journal"]]
     assert build(tmp_path / "r-1-0.1.journal").events.kind.tolist() == MIX.events.kind.tolist()
+
+
+def test_nobody_waits_for_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it takes long, the ring goes on meanwhile; what it lets go of is not in the copy."""
+    run, *records = records_of(MIX)
+    writer = ring_of(tmp_path / "r-1-0.journal", 0.2, run)
+    for type, payload in records:
+        writer.put(type, payload, len(payload))
+    real = os.link
+
+    def link(path: Path, other: Path) -> None:
+        number = writer.segment
+        wait_for(lambda: writer.segment > number + 9, "turns")
+        real(path, other)
+
+    monkeypatch.setattr(os, "link", link)
+    assert writer.keep(tmp_path / "r-1-0.1.journal", 5)
+    writer.close()
+    assert build(tmp_path / "r-1-0.journal").damage is None
+
+
+def test_a_closed_ring_is_not_opened_again(tmp_path: Path) -> None:
+    run, *_ = records_of(MIX)
+    writer = ring_of(tmp_path / "j", HOUR, run)
+    writer.close()
+    assert not writer.keep(tmp_path / "kept", 1)
+    assert len(list((tmp_path / "j").iterdir())) == 1
+
+
+def test_a_stray_file_is_no_segment(tmp_path: Path) -> None:
+    path = twelve_segments(tmp_path)
+    (path / "00000002.old.segment").write_bytes(b"of somebody else")
+    assert build(path).events.kind.tolist() == MIX.events.kind.tolist()
 
 
 def test_an_exception_out_of_the_blue_does_not_stop_a_ring(tmp_path: Path) -> None:

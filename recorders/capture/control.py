@@ -107,7 +107,9 @@ class Control:
     def _end_what_is_over(self) -> None:
         at = self._at
         if at is not None and (
-            at.recorder.ended or (at.deadline is not None and time.monotonic() >= at.deadline)
+            at.recorder.ended
+            or at.recorder.writer.stopped
+            or (at.deadline is not None and time.monotonic() >= at.deadline)
         ):
             self._end(at)
         elif at is not None and at.recorder.breach is not None:

@@ -30,7 +30,7 @@ Records = list[tuple[Kind | journal.Type, bytes]]
 
 
 class Ring:
-    """Only the holder of the writer's lock is here. `seconds` are kept at least.
+    """Only the holder of the writer's lock is here, but for `keep`. `seconds` are kept at least.
 
     `is_there(number)`: whether the server has that request still. Many end without a word: on the prefill side, or turned down.
     """
@@ -97,8 +97,8 @@ class Ring:
                 if qid in self._requests and (type == Kind.FINISH or from_queue):
                     self._ended[qid] = time.monotonic_ns()
 
-    def keep(self, folder: Path) -> None:
-        """All whole segments under another name, where they stay; nobody sees that folder before it is whole.
+    def keep(self, folder: Path, number: int) -> None:
+        """All segments before this one under another name, where they stay; nobody sees that folder before it is whole.
 
         Raises OSError where that cannot be made; then nothing is left of it.
         """
@@ -106,8 +106,9 @@ class Ring:
         try:
             partial.mkdir()
             for path in sorted(self.folder.glob("*.segment")):
-                if path.name < f"{self.number:08}":
-                    _link(path, partial / path.name)
+                if path.name < f"{number:08}":
+                    with contextlib.suppress(FileNotFoundError):  # the oldest may go meanwhile
+                        _link(path, partial / path.name)
             partial.rename(folder)
         except OSError:
             shutil.rmtree(partial, ignore_errors=True)
@@ -118,5 +119,7 @@ def _link(path: Path, other: Path) -> None:
     """It takes no time and no room, but on a file system without links."""
     try:
         os.link(path, other)
+    except FileNotFoundError:
+        raise
     except OSError:
         shutil.copyfile(path, other)

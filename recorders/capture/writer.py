@@ -97,6 +97,7 @@ class JournalWriter:
         self._full = self._said = False
         self.error: str | None = None  # the disk refuses, for now
         self.stopped = False  # for good: nothing is queued any more
+        self._gave_up = False  # and that was not at the end
         self._gone = False  # nor written
         self._since = 0.0  # when the queue was last empty: what is in it waits since then, at most
         self._lock = threading.Lock()  # `_file` and the descriptor are the holder's
@@ -170,7 +171,7 @@ class JournalWriter:
     def _give_up(self) -> None:
         """The disk hangs, and what comes cannot be dropped: what is queued is written if it ever takes it, nothing else is."""
         if not self.stopped:
-            self.stopped = True
+            self.stopped = self._gave_up = True
             self._stop.set()
             logger.warning(
                 "specdiff: %s: the disk has not taken anything for too long; no more is recorded. The server goes on.",
@@ -224,8 +225,9 @@ class JournalWriter:
             return False
         with self._lock:
             whole = self._turn_over(self._ring)
-            if whole:
-                self._ring.keep(folder)
+            number = self._ring.number
+        if whole:
+            self._ring.keep(folder, number)  # which may take time: nobody waits for it
         return whole
 
     def _written_out(self) -> int:
@@ -250,6 +252,7 @@ class JournalWriter:
         if not self._gone:
             self.stopped = self._gone = True
             self._stop.set()
+            self._asked.set()
             self._queue.clear()
             self._let_go()  # record locks are not inherited: the parent keeps its own
 
@@ -267,9 +270,9 @@ class JournalWriter:
                 passed = 0.0
                 self._guarded(partial(self._put_stats, closed=False))
         self._guarded(self._drain)
-        self._guarded(partial(self._put_stats, closed=True))
+        self._guarded(partial(self._put_stats, closed=not self._gave_up))
         self._guarded(self._drain)
-        while not self._gone and (self._queue or self._file.framed):
+        while self._file.fd >= 0 and (self._queue or self._file.framed):
             self._asked.set()
             time.sleep(_AGAIN_S)  # whoever looks finds a process that has not written all it has
             self._guarded(self._drain)
@@ -305,7 +308,7 @@ class JournalWriter:
 
     def _turn_over(self, ring: Ring) -> bool:
         """Go on in the next segment, between two records; where a disk has no room for one, in this one: False."""
-        if self._file.framed:
+        if self._file.framed or self._gone:
             return False
         path = ring.next_path()
         if _named(path) != self._file.identity:  # else a signal's exception has come right behind
