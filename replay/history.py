@@ -69,7 +69,8 @@ class Chapter:
 def versions(oldest: Lifted, newest: Lifted) -> list[Lifted]:
     """Both ends and what lies between: every release, or every commit along first parents that touches the runtime.
 
-    Raises UsageError where the ends are of two sorts, or the older one is not the first.
+    Raises UsageError where the ends are of two sorts, the older one is not the first, or no line of commits leads from
+    one to the other.
     """
     if oldest.origin is newest.origin is Origin.RELEASE:
         if version_of(oldest.where) >= version_of(newest.where):

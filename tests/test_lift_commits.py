@@ -11,6 +11,8 @@ from clones import clone, commit, git
 from lifting import bundled_recording, files_of, lifted, write_tree
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import DIFFERS, SAME, USAGE, run
+from specdiff.recorders.errors import UsageError
+from specdiff.replay.bisect.commits import first_parents, merge_base
 from specdiff.replay.lift.engine import replay
 from specdiff.replay.lift.link import Books
 from specdiff.replay.lift.open import surface_of
@@ -84,3 +86,61 @@ def test_a_commit_without_sglang(tmp_path: Path, capsys: pytest.CaptureFixture[s
     command = ["replay", RECORDING, "--old", "sglang@main", "--repo", str(tmp_path)]
     assert run(command) == USAGE
     assert "holds no sglang" in capsys.readouterr().err
+
+
+def forked(repo: Path) -> Path:
+    """main: fork, left, merge; beside it right, which `merge` brings in. No sglang: what lies between is git's to say."""
+    git(repo, "init", "--quiet", "--initial-branch=main")
+    empty = ("commit", "--quiet", "--allow-empty", "--message")
+    git(repo, *empty, "fork")
+    git(repo, "tag", "fork")
+    git(repo, "checkout", "--quiet", "-b", "side")
+    git(repo, *empty, "right")
+    git(repo, "tag", "right")
+    git(repo, "checkout", "--quiet", "main")
+    git(repo, *empty, "left")
+    git(repo, "tag", "left")
+    git(repo, "merge", "--quiet", "--no-ff", "--message", "merge", "side")
+    git(repo, "tag", "merge")
+    return repo
+
+
+@pytest.mark.parametrize(
+    ("oldest", "newest", "says"),
+    [
+        ("left", "fork", "is the older one"),
+        ("right", "left", "is no ancestor of"),
+        ("right", "merge", "by a merge"),
+    ],
+)
+def test_ends_that_no_line_of_commits_joins_have_no_history(
+    oldest: str, newest: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Held against an end that it does not stem from, a commit would be blamed for what is another's."""
+    repo = forked(tmp_path)
+    ends = ["--from", f"sglang@{oldest}", "--to", f"sglang@{newest}", "--repo", str(repo)]
+    assert run(["history", RECORDING, *ends]) == USAGE
+    said = capsys.readouterr().err
+    assert says in said and "--unshallow" not in said
+
+
+def test_where_a_clone_is_cut_off_more_may_be_fetched(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir()
+    repo = forked(whole).as_uri()
+    git(tmp_path, "clone", "--quiet", "--depth=1", "--branch=merge", repo, str(cut))
+    git(cut, "fetch", "--quiet", "--depth=1", "origin", "tag", "fork")
+    ends = ["--from", "sglang@fork", "--to", "sglang@merge", "--repo", str(cut)]
+    assert run(["history", RECORDING, *ends]) == USAGE
+    assert "git fetch --unshallow" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="git fetch --unshallow"):
+        merge_base(cut, "fork", "merge")
+
+
+def test_a_line_of_commits_leaves_out_what_a_merge_brought(tmp_path: Path) -> None:
+    repo = forked(tmp_path)
+    fork, merge = (git(repo, "rev-parse", name) for name in ("fork", "merge"))
+    assert first_parents(repo, fork, merge, ["sglang"]) == [fork, merge]
+    assert first_parents(repo, fork, fork, ["sglang"]) == [fork]

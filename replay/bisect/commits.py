@@ -50,6 +50,7 @@ def merge_base(repo: Path, one: str, other: str) -> str:
     except UsageError:
         raise UsageError(
             f"{one[:12]} and {other[:12]} have no common history in {repo}: nothing lies between them."
+            f"{_unshallow(repo)}"
         ) from None
 
 
@@ -58,12 +59,39 @@ def parent(repo: Path, commit: str) -> str:
 
 
 def first_parents(repo: Path, oldest: str, newest: str, under: Collection[str]) -> list[str]:
-    """Both ends, and what lies between them along first parents and touches these folders; oldest first."""
+    """Both ends, and what lies between them along first parents and touches these folders; oldest first.
+
+    Raises UsageError where the first parents of `newest` do not lead to `oldest`: then each commit would not be held
+    against the one before it, and one that is innocent be blamed.
+    """
+    _check_line(repo, oldest, newest)
     told = run_git(
         repo, "rev-list", "--first-parent", "--reverse", f"{oldest}..{newest}", "--", *under
     )
     ends = [commit_of(repo, oldest), *told.split(), commit_of(repo, newest)]
     return list(dict.fromkeys(ends))
+
+
+def _check_line(repo: Path, oldest: str, newest: str) -> None:
+    if oldest in run_git(repo, "rev-list", "--first-parent", newest).split():
+        return
+    old, new = oldest[:12], newest[:12]
+    if is_ancestor(repo, newest, oldest):
+        why = f"{new} is the older one of the two, and --from is for that."
+    elif is_ancestor(repo, oldest, newest):
+        why = (
+            f"{old} came into {new} by a merge, and lies on another branch than its first parents."
+        )
+    else:
+        why = f"{old} is no ancestor of {new}: not each commit between them is made from the one before."
+    raise UsageError(f"no history leads from {old} to {new} in {repo}: {why}{_unshallow(repo)}")
+
+
+def _unshallow(repo: Path) -> str:
+    """Where a clone is cut off, nobody knows what is whose ancestor."""
+    if run_git(repo, "rev-parse", "--is-shallow-repository").strip() != "true":
+        return ""
+    return " The clone is shallow: `git fetch --unshallow` there may bring what is missing."
 
 
 def subject(repo: Path, commit: str) -> str:
