@@ -144,3 +144,9 @@ def test_a_line_of_commits_leaves_out_what_a_merge_brought(tmp_path: Path) -> No
     fork, merge = (git(repo, "rev-parse", name) for name in ("fork", "merge"))
     assert first_parents(repo, fork, merge, ["sglang"]) == [fork, merge]
     assert first_parents(repo, fork, fork, ["sglang"]) == [fork]
+
+
+def test_a_folder_of_a_clone_has_the_history_of_the_clone(history: Path) -> None:
+    ends = [git(history, "rev-parse", f"v{version}") for version in ERAS]
+    for repo in (history, history / "python"):
+        assert first_parents(repo, ends[0], ends[-1], ["python/sglang/srt"]) == ends

@@ -65,8 +65,10 @@ def first_parents(repo: Path, oldest: str, newest: str, under: Collection[str]) 
     against the one before it, and one that is innocent be blamed.
     """
     _check_line(repo, oldest, newest)
+    # from the top, or they are read as of `repo`, which may be a folder inside
+    paths = [f":(top){folder}" for folder in under]
     told = run_git(
-        repo, "rev-list", "--first-parent", "--reverse", f"{oldest}..{newest}", "--", *under
+        repo, "rev-list", "--first-parent", "--reverse", f"{oldest}..{newest}", "--", *paths
     )
     ends = [commit_of(repo, oldest), *told.split(), commit_of(repo, newest)]
     return list(dict.fromkeys(ends))
