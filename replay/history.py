@@ -10,7 +10,7 @@ from ..recorders.errors import NoVerdictError, UsageError
 from .bisect.commits import first_parents
 from .columns.shared import Columns
 from .lift.crew import AHEAD
-from .lift.git import commit_of
+from .lift.git import NoSourceError, check_sglang, commit_of
 from .lift.ledger import lifted
 from .lift.open import surface_of
 from .lift.releases import between, version_of
@@ -69,8 +69,8 @@ class Chapter:
 def versions(oldest: Lifted, newest: Lifted) -> list[Lifted]:
     """Both ends and what lies between: every release, or every commit along first parents that touches the runtime.
 
-    Raises UsageError where the ends are of two sorts, the older one is not the first, or no line of commits leads from
-    one to the other.
+    Raises UsageError where the ends are of two sorts, the older one is not the first, no line of commits leads from one
+    to the other, or one of them holds no sglang.
     """
     if oldest.origin is newest.origin is Origin.RELEASE:
         if version_of(oldest.where) >= version_of(newest.where):
@@ -81,6 +81,8 @@ def versions(oldest: Lifted, newest: Lifted) -> list[Lifted]:
         repo = Folder(oldest.repo or ".")
         first, last = (commit_of(repo, end.where) for end in (oldest, newest))
         found = first_parents(repo, first, last, _SOURCES)
+        for end, commit in ((oldest, first), (newest, last)):
+            check_sglang(repo, str(end), commit)
         return [
             Lifted(f"sglang@{commit[:12]}", Origin.REVISION, commit, oldest.repo)
             for commit in found
@@ -124,7 +126,7 @@ def _chapters(
                 yield Chapter(path, digest, None, same_code=before is not None, has=has)
             else:
                 yield Chapter(path, digest, compare(columns, before, path, quantities))
-        except NoVerdictError as error:
+        except (NoVerdictError, NoSourceError) as error:
             yield Chapter(path, None, None, str(error))
             continue
         before, code = path, digest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from children import SPECDIFF
 from clones import clone, commit, git
+from lifting import files_of, write_tree
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import BROKEN, DIFFERS, INTERRUPTED, NO_VERDICT, SAME, USAGE, run
 from specdiff.cli.progress_bisect import Narrowing, bracket
@@ -276,3 +278,44 @@ def test_the_bracket_narrows() -> None:
     assert bracket((0, 9), 10) == "[##########]"
     assert bracket((3, 5), 10) == "[...###....]"
     assert bracket((150, 150), 300) == "[" + "." * 20 + "#" + "." * 19 + "]"
+
+
+def moved_away_and_back(repo: Path) -> Path:
+    """v0.5.11, a commit without sglang, then 0.5.12: the last is `back`."""
+    clone(repo, ["0.5.11"])
+    (repo / "python").rename(repo / "elsewhere")
+    commit(repo, "away")
+    git(repo, "tag", "away")
+    shutil.rmtree(repo / "elsewhere")
+    write_tree(repo, files_of("0.5.12"))
+    commit(repo, "back")
+    git(repo, "tag", "back")
+    return repo
+
+
+def test_a_commit_without_sglang_is_skipped_unless_it_is_an_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    repo = moved_away_and_back(made(tmp_path / "repo"))
+    clones = ["--repo", str(repo)]
+    away, back = (f"sglang@{git(repo, 'rev-parse', name)}" for name in ("away", "back"))
+    named = ["--quantity", "spec_verify_ct", *clones]
+    code, told = bisected(capsys, "--good", "sglang@v0.5.11", "--bad", "sglang@back", *named)
+    assert code == DIFFERS
+    assert told["range"] == [away, back]
+    (passed,) = [one for one in told["tested"] if one["path"] == away]
+    assert passed["verdict"] == "skipped" and "holds no sglang" in passed["why"]
+
+    ends = ["--from", "sglang@v0.5.11", "--to", "sglang@back", *clones]
+    assert run(["history", MIX, *ends, "--format", "json"]) == DIFFERS
+    says = [one["says"] for one in json.loads(capsys.readouterr().out)["versions"]]
+    assert says == ["the first", "skipped", "changed"]
+
+    for older, newer in (("away", "back"), ("v0.5.11", "away")):
+        for command, one, other in (("history", "--from", "--to"), ("bisect", "--good", "--bad")):
+            ends = [one, f"sglang@{older}", other, f"sglang@{newer}", *clones]
+            if command == "bisect":
+                ends += ["--against", "sglang==0.5.11"]
+            assert run([command, MIX, *ends]) == USAGE
+            said = capsys.readouterr().err
+            assert "holds no sglang" in said and "of 3" not in said

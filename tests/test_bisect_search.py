@@ -265,3 +265,13 @@ def test_changes_are_told_in_order() -> None:
     ]
     told = [(c.last.path.where, [s.path.where for s in c.suspects]) for c in changes(line)]
     assert told == [("1", ["2"]), ("2", ["3", "4"]), ("4", ["5"])]
+
+
+def test_a_history_that_was_merged_in_has_nothing_before_it(tmp_path: Path) -> None:
+    """1 has no parent and is not judged; 2 merges it: the answer is a range, and what came before is the good end."""
+    names = written(History(((), (), (0, 1), (2,))), tmp_path)
+    says = dict(zip(names, (GOOD, SKIPPED, SKIPPED, BAD), strict=True))
+    found = _searched(says, names, tmp_path, fixed=False)
+    assert found.change is not None
+    assert [one.path.where for one in found.change.suspects] == names[1:]
+    assert found.change.last.path.where == names[0]

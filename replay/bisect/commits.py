@@ -54,8 +54,10 @@ def merge_base(repo: Path, one: str, other: str) -> str:
         ) from None
 
 
-def parent(repo: Path, commit: str) -> str:
-    return run_git(repo, "rev-parse", f"{commit}^").strip()
+def parent(repo: Path, commit: str) -> str | None:
+    """The first one; None where it has none: a history that was merged into another begins with such a commit."""
+    told = run_git(repo, "rev-list", "--parents", "--max-count=1", commit).split()
+    return told[1] if len(told) > 1 else None
 
 
 def first_parents(repo: Path, oldest: str, newest: str, under: Collection[str]) -> list[str]:

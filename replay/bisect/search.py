@@ -8,7 +8,7 @@ from pathlib import Path as Folder
 from typing import Protocol
 
 from ...recorders.errors import NoVerdictError, UsageError
-from ..lift.git import commit_of
+from ..lift.git import NoSourceError, commit_of
 from ..lift.releases import between, version_of
 from ..spec import Lifted, Origin, Path
 from .commits import Commits, is_ancestor, merge_base, parent
@@ -168,7 +168,7 @@ def _commits(
 
     report(progress(None))
     while middle := commits.middle():
-        tested[middle] = one = judge(candidate(middle))
+        tested[middle] = one = _inner(judge, candidate(middle))
         if one.finding is Finding.SKIPPED:
             commits.skipped.add(middle)
         elif one.finding is made:
@@ -178,7 +178,8 @@ def _commits(
             newest_start = middle
         report(progress(one))
     suspects = tuple(tested.get(commit) or judge(candidate(commit)) for commit in commits.left())
-    last = judge(candidate(parent(repo, suspects[0].path.where)))
+    before = parent(repo, suspects[0].path.where)
+    last = tested[start] if before is None else _inner(judge, candidate(before))
     if last.finding is not tested[start].finding:  # more than one change after all
         last = tested[start]
     return Search(tuple(tested.values()), Change(last, suspects), (), one_change=True)
@@ -186,9 +187,17 @@ def _commits(
 
 def _check_base(judge: Court, base: Lifted, good: Lifted) -> None:
     """As in git: an end that is no ancestor of the other vouches for their merge base only if that is good too."""
-    one = judge(base)
+    one = _inner(judge, base)
     if one.finding is Finding.BAD:
         raise NoVerdictError(
             f"{good} is no ancestor of the bad end, and their merge base {base} is bad already: the change to find "
             f"is the one that made {good} good, between {base} and {good}."
         )
+
+
+def _inner(judge: Court, path: Lifted) -> Judged:
+    """As `judge`, of a commit that nobody named: one without sglang, of another project merged in, is no mistake."""
+    try:
+        return judge(path)
+    except NoSourceError as error:
+        return Judged(path, Finding.SKIPPED, None, str(error))

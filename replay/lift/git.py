@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from contextlib import closing
 from pathlib import Path
 from typing import IO
 
@@ -10,6 +11,10 @@ from ...recorders.errors import UsageError
 from .source import PROBE, ROOTS
 
 GIT = ("git", "--no-pager", "-c", "core.quotePath=false")
+
+
+class NoSourceError(UsageError):
+    """A commit holds no sglang: a mistake where somebody named it, passed over where it lies between two others."""
 
 
 def commit_of(repo: Path, revision: str) -> str:
@@ -66,19 +71,25 @@ class CatFile:
 
 
 class GitSource:
-    """One commit. Raises UsageError where it holds no sglang."""
+    """One commit. Raises NoSourceError where it holds no sglang."""
 
     def __init__(self, name: str, commit: str, files: CatFile) -> None:
         self.name, self._commit, self._files = name, commit, files
         roots = (root for root in ROOTS if files.blob(commit, _join(root, PROBE)) is not None)
         found = next(roots, None)
         if found is None:
-            raise UsageError(f"path {name!r}: commit {commit[:12]} holds no sglang source tree.")
+            raise NoSourceError(f"path {name!r}: commit {commit[:12]} holds no sglang source tree.")
         self._root = found
 
     def read(self, path: str) -> str | None:
         data = self._files.blob(self._commit, _join(self._root, path))
         return None if data is None else data.decode("utf-8")
+
+
+def check_sglang(repo: Path, name: str, commit: str) -> None:
+    """Raises NoSourceError."""
+    with closing(CatFile(repo)) as files:
+        GitSource(name, commit, files)
 
 
 def _join(root: str, path: str) -> str:
