@@ -17,7 +17,7 @@ from ..replay.spec import Lifted, Origin
 from ..replay.spec import Path as Spec
 from ..replay.verdict import Result
 from . import report_json
-from .console import Output, write_json
+from .console import Output, printable, write_json
 from .report_replay import fixes, where
 
 SCHEMA_VERSION = 1
@@ -84,7 +84,7 @@ def _title(one: Judged) -> str:
     path = one.path
     if path.origin is not Origin.REVISION:
         return str(path)
-    return f"{path.where} {subject(Path(path.repo or '.'), path.where)}"
+    return f"{path.where} {printable(subject(Path(path.repo or '.'), path.where))}"
 
 
 def _print_inside(console: Output, inside: Inside) -> None:

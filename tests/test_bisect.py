@@ -319,3 +319,18 @@ def test_a_commit_without_sglang_is_skipped_unless_it_is_an_end(
             assert run([command, MIX, *ends]) == USAGE
             said = capsys.readouterr().err
             assert "holds no sglang" in said and "of 3" not in said
+
+
+def test_a_subject_may_be_any_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    repo = clone(made(tmp_path / "repo"), ["0.5.11"])
+    write_tree(repo, files_of("0.5.12"))
+    commit(repo, "Fix cafe")
+    raw = tmp_path / "commit"  # as other tools write them: `git commit` would make text of it
+    told = git(repo, "cat-file", "commit", "main").encode()
+    raw.write_bytes(told.replace(b"cafe", b"caf\xe9 \x1b[31mred"))
+    made_of_bytes = git(repo, "hash-object", "-t", "commit", "-w", str(raw))
+    ends = ["--good", "sglang@v0.5.11", "--bad", f"sglang@{made_of_bytes}", "--repo", str(repo)]
+    assert run(["bisect", MIX, *ends, "--quantity", "spec_verify_ct"]) == DIFFERS
+    said = capsys.readouterr().out
+    assert "Fix caf\N{REPLACEMENT CHARACTER} \\x1b[31mred\n" in said
+    assert "\x1b" not in said

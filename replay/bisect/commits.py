@@ -99,13 +99,18 @@ def _unshallow(repo: Path) -> str:
 
 
 def subject(repo: Path, commit: str) -> str:
-    """Date and subject of a commit, on one line."""
-    return run_git(repo, "show", "--no-patch", "--format=%cs %s", commit).strip()
+    """Date and subject of a commit, on one line; what is not text in them stands as U+FFFD."""
+    told = run_git(repo, "show", "--no-patch", "--encoding=UTF-8", "--format=%cs %s", commit)
+    return told.strip()
 
 
 def run_git(repo: Path, *arguments: str) -> str:
     done = subprocess.run(
-        [*GIT, "-C", str(repo), *arguments], capture_output=True, text=True, check=False
+        [*GIT, "-C", str(repo), *arguments],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",  # git passes on what is in a commit, whatever it is
+        check=False,
     )
     if done.returncode:
         raise UsageError(f"git {arguments[0]} in {repo}: {done.stderr.strip() or 'failed'}")
