@@ -67,6 +67,9 @@ class Narrowing:
         self._write(f"git bisect start{terms}")
         for finding, path in ends:
             self._found(path, finding, None, forward=progress.forward)
+        for commit in progress.skipped:  # by --skip: it is not found, and not judged on the way
+            self._write("# left out by --skip")
+            self._write(f"git bisect skip {commit}")
 
     def _found(
         self, path: Lifted, finding: Finding, why: str | None, *, forward: bool | None = None

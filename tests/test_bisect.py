@@ -123,6 +123,23 @@ def test_a_clone_is_bisected_and_the_log_replayed_by_git(
     assert f"{mended} is the first bad commit" in replayed
 
 
+def test_git_passes_over_what_was_to_be_skipped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """0.5.12 alone is left out and it made the change: git, too, then knows no more than that it is one of two."""
+    repo = clone(made(tmp_path / "repo"), ["0.5.11", "0.5.12"])
+    log = tmp_path / "log"
+    ends = ["--good", "sglang@behind-0.5.11", "--bad", "sglang@behind-0.5.12", "--repo", str(repo)]
+    skip = ["--skip", "v0.5.12", "--log", str(log)]
+    _, told = bisected(capsys, *ends, "--quantity", "spec_verify_ct", *skip)
+    range_ = [git(repo, "rev-parse", name) for name in ("v0.5.12", "behind-0.5.12")]
+    assert told["range"] == [f"sglang@{name}" for name in range_]
+    command = ["git", "-C", str(repo), "bisect", "replay", str(log)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "only 'skip'ped commits left" in done.stdout
+    assert set(range_) <= set(done.stdout.split())
+
+
 def test_what_mended_it_is_logged_in_terms_that_git_reads(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
