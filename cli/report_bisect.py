@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +41,18 @@ def print_table(recording: str, found: Bisection) -> None:
     change = found.search.change
     if change is None or found.inside is None:
         console.print(Text(f"same: {found.num_compared} values compared, none differs", "green"))
-        between = f"--from {found.good} --to {found.bad}"
-        console.print(
-            f"Whether they changed in between and back: specdiff history {recording} {between}"
-        )
+        console.print(f"Whether they changed in between and back: {_history(recording, found)}")
         return
     _print_tested(console, found)
     _print_change(console, found, change)
     _print_inside(console, found.inside)
+
+
+def _history(recording: str, found: Bisection) -> str:
+    """The command, to be copied."""
+    words = ["specdiff", "history", recording, "--from", str(found.good), "--to", str(found.bad)]
+    words += ["--repo", found.good.repo] if found.good.repo else []
+    return shlex.join(words)
 
 
 def _print_tested(console: Output, found: Bisection) -> None:

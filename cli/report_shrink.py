@@ -12,8 +12,11 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
+from ..replay.quantity import Quantity
 from ..replay.shrink.shrink import Shrunk
 from ..replay.shrink.shrinking import Progress
+from ..replay.spec import Lifted
+from ..replay.verdict import Result
 from .console import Output
 from .report_replay import fixes, where
 
@@ -77,12 +80,18 @@ def print_shrunk(made: Shrunk, path: Path) -> None:
     console.print(f"{result.old} against {result.new}: {quantity.quantity.value}")
     console.print(f"  {where(quantity.first)}; fixes: {fixes(quantity.first)}")
     console.print(f"  {quantity.first.cause}")
-    paths = f"--old {shlex.quote(str(result.old))} --fixed {shlex.quote(str(result.new))}"
-    paths += f" --quantity {quantity.quantity.value}"
-    test = f"test_{path.stem.replace('-', '_').replace('.', '_')}.py"
-    console.print(
-        f"a test of it: specdiff export {shlex.quote(str(path))} --format pytest {paths} -o {test}"
-    )
+    console.print(f"a test of it: {_export(result, quantity.quantity, path)}")
+
+
+def _export(result: Result, quantity: Quantity, path: Path) -> str:
+    """The command, to be copied."""
+    sides = (result.old, result.new)
+    words = ["specdiff", "export", str(path), "--format", "pytest"]
+    words += ["--old", str(result.old), "--fixed", str(result.new), "--quantity", quantity.value]
+    clone = next((side.repo for side in sides if isinstance(side, Lifted) and side.repo), None)
+    words += ["--repo", clone] if clone else []
+    words += ["-o", f"test_{path.stem.replace('-', '_').replace('.', '_')}.py"]
+    return shlex.join(words)
 
 
 def _count(number: int, noun: str) -> str:

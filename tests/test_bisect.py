@@ -351,3 +351,26 @@ def test_a_subject_may_be_any_bytes(tmp_path: Path, capsys: pytest.CaptureFixtur
     said = capsys.readouterr().out
     assert "Fix caf\N{REPLACEMENT CHARACTER} \\x1b[31mred\n" in said
     assert "\x1b" not in said
+
+
+def test_the_commands_that_are_told_run_as_they_stand(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a clone, and with names that a shell would take apart."""
+    repo = clone(made(tmp_path / "my clone"), ["0.5.11", "0.5.12"])
+    recording, small = tmp_path / "a mix.h5", tmp_path / "a part.h5"
+    recording.write_bytes((bundled() / "0.5.11-stale-stop.h5").read_bytes())
+    clones = ["--repo", str(repo)]
+    old, new = (f"sglang@main^{{/sglang 0.5.{number}}}" for number in (11, 12))
+
+    ends = ["--good", old, "--bad", "sglang@behind-0.5.11"]
+    assert run(["bisect", str(recording), *ends, *clones]) == SAME
+    _, command = capsys.readouterr().out.strip().split("between and back: specdiff ")
+    assert run(shlex.split(command)) == SAME
+
+    sides = ["--old", old, "--fixed", new, "--quantity", "spec_verify_ct"]
+    assert run(["shrink", str(recording), "-o", str(small), *sides, *clones]) == SAME
+    _, command = capsys.readouterr().out.strip().split("a test of it: specdiff ")
+    monkeypatch.chdir(tmp_path)
+    assert run(shlex.split(command)) == SAME
+    assert (tmp_path / "test_a part.py").is_file()
