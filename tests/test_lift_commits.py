@@ -79,6 +79,24 @@ def test_a_revision_that_is_not_there(history: Path, capsys: pytest.CaptureFixtu
     assert "no such folder" in capsys.readouterr().err
 
 
+def test_git_itself_says_why_it_reads_no_repository(
+    history: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def said(repo: Path) -> str:
+        command = ["replay", RECORDING, "--old", "sglang@main", "--repo", str(repo)]
+        assert run(command) == USAGE
+        return capsys.readouterr().err
+
+    assert "not a git repository" in said(tmp_path)
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    refused = said(history)
+    assert "dubious ownership" in refused and "safe.directory" in refused
+    assert "not a git repository" not in refused
+
+
 def test_a_commit_without_sglang(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     git(tmp_path, "init", "--quiet", "--initial-branch=main")
     (tmp_path / "README").write_text("nothing")

@@ -30,10 +30,16 @@ def commit_of(repo: Path, revision: str) -> str:
         raise UsageError("sglang@REV needs git, which is not installed.") from None
     if done.returncode:
         inside = subprocess.run(
-            [*GIT, "-C", str(repo), "rev-parse", "--git-dir"], capture_output=True, check=False
+            [*GIT, "-C", str(repo), "rev-parse", "--git-dir"],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
         )
-        if inside.returncode:
-            raise UsageError(f"--repo {str(repo)!r}: not a git repository.")
+        if inside.returncode:  # none there, or another user's: git says which, and what to do
+            raise UsageError(
+                f"--repo {str(repo)!r}: git reads no repository there: {inside.stderr.strip()}"
+            )
         raise UsageError(
             f"path 'sglang@{revision}': {repo} has no such commit, tag or branch. "
             "`git fetch --tags` there may bring it."
