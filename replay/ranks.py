@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..recorders.recording import Recording
@@ -57,32 +57,82 @@ class RanksOfRun:
 
 def compare(run: WholeRun, load: Callable[[Path], Recording]) -> RanksOfRun:
     """`load` reads a recording again: no more than two are held at a time."""
+    groups = [replace(group, members=tuple(_distinct(group.members))) for group in run.groups]
     pairs: list[Pair] = []
     not_compared: list[str] = []
-    for group in run.groups:
-        if why := _why_not(group):
-            not_compared.append(why)
-            continue
-        for lead in _of_lead(group):
-            found = [
-                other for other in group.members if other.rank != lead.rank and _meet(lead, other)
+    for group in groups:
+        found, why_not = _compare_group(group, load)
+        pairs += found
+        not_compared += why_not
+    in_step, why_not = _in_step(groups)
+    return RanksOfRun(run, tuple(pairs), in_step, (*not_compared, *why_not))
+
+
+def _distinct(members: Iterable[Member]) -> Iterable[Member]:
+    """A file that was named twice, or through a link, is one recording."""
+    by_file: dict[Path, Member] = {}
+    for member in members:
+        by_file.setdefault(member.path.resolve(), member)
+    return by_file.values()
+
+
+def _compare_group(
+    group: GroupOfRun, load: Callable[[Path], Recording]
+) -> tuple[list[Pair], list[str]]:
+    """Those that were made alike are held against each other: a file of another make keeps none from being compared."""
+    if group.ambiguous:
+        names = ", ".join(member.path.name for member in group.members)
+        why = f"several processes say that they are the same rank, so they are of several servers: {names}"
+        return [], [f"{why}. Record each server by itself"]
+    if _num_ranks(group.members) < 2:
+        return [], []
+    pairs: list[Pair] = []
+    not_compared = [f"{one.path.name} was shrunk" for one in group.members if _shrunk(one)]
+    for members in _made_alike(one for one in group.members if not _shrunk(one)):
+        if _num_ranks(members) < 2:
+            not_compared += [
+                f"{one.path.name}: there is no other rank of its group that was made as it was"
+                for one in members
             ]
-            if found:
-                left = load(lead.path)
-                pairs += [Pair(lead, other, agree(left, load(other.path))) for other in found]
-    met = {member for pair in pairs for member in (pair.left, pair.right)}
-    not_compared += [
-        f"{member.path.name} has no step in common with a recording of its group's first rank"
-        for group in run.groups
-        if not _why_not(group) and len({m.rank for m in group.members}) > 1
-        for member in group.members
-        if member not in met
-    ]
-    return RanksOfRun(run, tuple(pairs), _in_step(run), tuple(not_compared))
+            continue
+        found = _pairs(members, load)
+        met = {member for pair in found for member in (pair.left, pair.right)}
+        not_compared += [
+            f"{member.path.name} has no step in common with a recording of its group's first rank"
+            for member in members
+            if member not in met
+        ]
+        pairs += found
+    return pairs, not_compared
 
 
-def _of_lead(group: GroupOfRun) -> list[Member]:
-    return [one for one in group.members if one.rank == group.members[0].rank]
+def _num_ranks(members: Iterable[Member]) -> int:
+    return len({member.rank for member in members})
+
+
+def _shrunk(member: Member) -> bool:
+    return "shrink" in member.made
+
+
+def _made_alike(members: Iterable[Member]) -> Iterable[list[Member]]:
+    found: dict[tuple[str, ...], list[Member]] = {}
+    for member in members:
+        found.setdefault(member.made, []).append(member)
+    return found.values()
+
+
+def _pairs(members: Sequence[Member], load: Callable[[Path], Recording]) -> list[Pair]:
+    pairs: list[Pair] = []
+    for lead in _of_lead(members):
+        found = [other for other in members if other.rank != lead.rank and _meet(lead, other)]
+        if found:
+            left = load(lead.path)
+            pairs += [Pair(lead, other, agree(left, load(other.path))) for other in found]
+    return pairs
+
+
+def _of_lead(members: Sequence[Member]) -> list[Member]:
+    return [one for one in members if one.rank == members[0].rank]
 
 
 def _meet(left: Member, right: Member) -> bool:
@@ -91,41 +141,40 @@ def _meet(left: Member, right: Member) -> bool:
     return max(left.steps[0], right.steps[0]) <= min(left.steps[1], right.steps[1])
 
 
-def _why_not(group: GroupOfRun) -> str | None:
-    """None where the ranks of a group can be compared, or there is but one."""
-    if len({member.rank for member in group.members}) < 2 and not group.ambiguous:
-        return None
-    names = ", ".join(member.path.name for member in group.members)
-    if group.ambiguous:
-        return (
-            f"several processes say that they are the same rank, so they are of several servers: {names}. "
-            "Record each server by itself"
-        )
-    if len({member.made for member in group.members}) > 1 or any(
-        "shrink" in member.made for member in group.members
-    ):
-        return f"they are not as recorded, or not made alike: {names}"
-    return None
+def _in_step(groups: Sequence[GroupOfRun]) -> tuple[InStep | None, list[str]]:
+    """And sentences on the dp ranks that were left out of it."""
+    each = [
+        _recordings_of(group.members)
+        for group in groups
+        if group.members and not group.side and not group.ambiguous
+    ]
+    if len(each) < 2 or not all(some[0].rank.dp_attention for some in each):
+        return None, []
+    not_compared = [
+        f"several recordings of {some[0].rank.words}, of which none holds all of its launches: "
+        + ", ".join(one.path.name for one in some)
+        for some in each
+        if len(some) > 1
+    ]
+    leads = tuple(some[0] for some in each if len(some) == 1)
+    if len(leads) < 2:
+        return None, not_compared
+    return InStep(leads, next(filter(None, map(_not_whole, leads)), None)), not_compared
 
 
-def _in_step(run: WholeRun) -> InStep | None:
-    leads = tuple(_each_dp_rank(run))
-    if len(leads) < 2 or not all(lead.rank.dp_attention for lead in leads):
-        return None
-    return InStep(leads, next(filter(None, map(_not_whole, leads)), None))
+def _recordings_of(members: Sequence[Member]) -> list[Member]:
+    """Those of a group's first rank, as recorded if there are such; more than one: each is a part of what happened.
 
-
-def _each_dp_rank(run: WholeRun) -> Iterator[Member]:
-    """The one recording of each; none where a group has several, which are parts of what happened."""
-    for group in run.groups:
-        leads = _of_lead(group) if group.members else []
-        if len(leads) == 1 and not group.side and not group.ambiguous:
-            yield leads[0]
+    A copy tells the same of its launches, and is left out.
+    """
+    recorded = [one for one in members if not {"shrink", "redact"} & set(one.made)]
+    told = {replace(one, path=Path()): one for one in reversed(_of_lead(recorded or members))}
+    return sorted(told.values(), key=lambda one: one.path)
 
 
 def _not_whole(member: Member) -> str | None:
     name = member.path.name
-    if "shrink" in member.made or "sample" in member.made:
+    if _shrunk(member) or "sample" in member.made:
         return f"{name} holds a choice of its requests"
     if member.num_dropped:
         return f"{name} lost {member.num_dropped} events"

@@ -1,0 +1,123 @@
+"""Which recordings of a run are held against each other: a file made of one of them lets no difference disappear."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from specdiff.cli.inputs import bundled
+from specdiff.recorders import hdf5
+from specdiff.recorders.derived import Derived
+from specdiff.recorders.recording import Recording
+from specdiff.recorders.runs import Member, member_of, runs
+from specdiff.replay.ranks import RanksOfRun, compare
+
+SHRUNK, REDACTED = (Derived(how, "0" * 64, "for a test", 0) for how in ("shrink", "redact"))
+
+
+@pytest.fixture(scope="module")
+def idle() -> list[Recording]:
+    """Two ranks of DP attention, which launch together."""
+    left, right = (hdf5.load(bundled() / f"0.5.12-dp-idle-rank{rank}.h5") for rank in range(2))
+    return [left, right]
+
+
+@pytest.fixture(scope="module")
+def stray(idle: list[Recording]) -> list[Recording]:
+    """Two ranks of one group, of which the second has another sum at one launch."""
+    args = {**idle[0].run.server_args, "enable_dp_attention": False}
+    whole = dataclasses.replace(
+        idle[0].run, tp_rank=0, tp_size=2, dp_rank=None, dp_size=1, server_args=args
+    )
+    sums = idle[0].launches.seq_lens_sum.copy()
+    sums[3] += 1
+    return [
+        dataclasses.replace(idle[0], run=whole),
+        dataclasses.replace(
+            idle[0],
+            run=dataclasses.replace(whole, tp_rank=1, pid=whole.pid + 1),
+            launches=dataclasses.replace(idle[0].launches, seq_lens_sum=sums),
+        ),
+    ]
+
+
+def made(recording: Recording, *steps: Derived) -> Recording:
+    return dataclasses.replace(recording, derived=steps)
+
+
+def compared(files: dict[str, Recording], **more_launches: int) -> RanksOfRun:
+    """`more_launches`: by file, without its ending."""
+
+    def member(name: str, recording: Recording) -> Member:
+        found = member_of(Path(name), recording)
+        more = more_launches.get(name.partition(".")[0], 0)
+        return dataclasses.replace(found, num_launches=found.num_launches + more)
+
+    (run,) = runs([member(name, recording) for name, recording in files.items()])
+    return compare(run, lambda path: files[path.name])
+
+
+def pairs(found: RanksOfRun) -> list[tuple[str, str]]:
+    return [(pair.left.path.name, pair.right.path.name) for pair in found.pairs]
+
+
+@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("step", [SHRUNK, REDACTED])
+def test_a_file_made_of_a_rank_keeps_no_ranks_from_being_compared(
+    stray: list[Recording], place: int, step: Derived
+) -> None:
+    files = {"tp0.h5": stray[0], "tp1.h5": stray[1], "a.h5": made(stray[place], step)}
+    found = compared(files)
+    assert pairs(found) == [("tp0.h5", "tp1.h5")]
+    assert found.parted
+    (why,) = found.not_compared  # of what is not compared, and of nothing else
+    assert "a.h5" in why and "tp0.h5" not in why and "tp1.h5" not in why
+
+
+def test_those_that_were_made_alike_are_held_against_each_other(stray: list[Recording]) -> None:
+    files = {"tp0.h5": stray[0], "tp1.h5": stray[1]}
+    redacted = {f"red-{name}": made(one, REDACTED) for name, one in files.items()}
+    both = [("tp0.h5", "tp1.h5"), ("red-tp0.h5", "red-tp1.h5")]
+    found = compared({**files, **redacted})
+    assert sorted(pairs(found)) == sorted(both) and not found.not_compared
+    one = compared({"tp0.h5": stray[0], "red-tp1.h5": redacted["red-tp1.h5"]})
+    assert not one.pairs and len(one.not_compared) == 2
+    shrunk = compared({name: made(one, SHRUNK) for name, one in files.items()})
+    assert not shrunk.pairs and len(shrunk.not_compared) == 2
+
+
+def test_a_file_that_is_named_twice_is_compared_once(
+    stray: list[Recording], tmp_path: Path
+) -> None:
+    paths = [tmp_path / f"tp{rank}.h5" for rank in range(2)]
+    for path in paths:
+        path.touch()
+    link = tmp_path / "link.h5"
+    link.symlink_to(paths[1])
+    members = [member_of(path, stray[path != paths[0]]) for path in (*paths, paths[1], link)]
+    (run,) = runs(members)
+    found = compare(run, lambda path: stray[path != paths[0]])
+    assert len(found.pairs) == 1 and not found.not_compared
+
+
+@pytest.mark.parametrize("step", [(SHRUNK,), (REDACTED,), ()])  # (): a copy
+def test_a_file_made_of_a_dp_rank_leaves_the_launches_judged(
+    idle: list[Recording], step: tuple[Derived, ...]
+) -> None:
+    files = {"dp0.h5": idle[0], "dp1.h5": idle[1], "a.h5": made(idle[0], *step)}
+    same = compared(files)
+    assert same.in_step is not None and same.in_step.why_not is None and not same.parted
+    assert not same.not_compared
+    assert compared(files, dp1=1).parted
+
+
+def test_where_none_of_a_dp_rank_is_the_whole_it_is_said(idle: list[Recording]) -> None:
+    files = {"dp0.h5": idle[0], "dp1.h5": idle[1], "later.h5": idle[1]}
+    found = compared(files, later=-2)
+    assert found.in_step is None
+    (why,) = found.not_compared
+    assert "dp1.h5, later.h5" in why and "dp 1, tp 1" in why
+    lone = compared({"dp0.h5": made(idle[0], REDACTED), "dp1.h5": idle[1]}, dp1=1)
+    assert lone.parted  # `redact` leaves every launch
