@@ -61,11 +61,16 @@ def judge(known: Iterable[Known], path: Path, result: Result) -> Judged:
 def _covers(entry: Known, path: Path, result: Result) -> bool:
     old, new = str(result.old), str(result.new)
     return (
-        any(path.resolve().match(glob) for glob in entry.recording)
+        any(name.match(glob) for name in _names(path) for glob in entry.recording)
         and entry.path in (None, old, new)
         and entry.old in (None, old)
         and entry.fixed in (None, new)
     )
+
+
+def _names(path: Path) -> tuple[Path, ...]:
+    """As it was named, and what that is a link to."""
+    return path.absolute(), path.resolve()
 
 
 def _expired(entry: Known, result: Result) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -36,14 +36,15 @@ _OPTIONS = {  # name -> (help, is a list, default)
 class Wanted:
     """What was asked for: recordings, the path on the left, those on the right."""
 
-    recordings: tuple[Path, ...]
+    recordings: tuple[Path, ...]  # as they were named, and where a link leads
     old: spec.Path
     paths: tuple[spec.Path, ...]
     quantities: tuple[Quantity, ...]
     known: tuple[Known, ...]
 
     def holds(self, file: Path) -> bool:
-        return any(file == one or one in file.parents for one in self.recordings)
+        names = {file, file.resolve()}
+        return any(name == one or one in name.parents for name in names for one in self.recordings)
 
 
 _WANTED = pytest.StashKey[Wanted]()
@@ -62,7 +63,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     named = config.getoption("--specdiff-recordings")
     found = [config.invocation_params.dir / name for name in named or ()]
-    recordings = [path.resolve() for path in found or config.getini("specdiff_recordings")]
+    # A link keeps its name: tests are named by it, and what is known of recordings may be.
+    recordings = [_absolute(path) for path in found or config.getini("specdiff_recordings")]
     if not recordings:
         return
     try:
@@ -73,30 +75,32 @@ def pytest_configure(config: pytest.Config) -> None:
     paths = [config.invocation_params.dir / arg.partition("::")[0] for arg in config.args]
     # Who names tests, and not the recordings, does not want those that the configuration names; and who names one
     # recording does not want the others.
-    if not any(wanted.holds(path.resolve()) for path in paths) and (named or not chosen):
+    if not any(wanted.holds(_absolute(path)) for path in paths) and (named or not chosen):
         config.args += map(str, recordings)
 
 
 def _wanted(config: pytest.Config, recordings: list[Path]) -> Wanted:
-    from ..replay import spec
     from ..replay.quantity import Quantity
     from . import options, settings
 
     for path in recordings:
         if not path.is_file() and not any(path.rglob("*.h5")):
             raise UsageError(f"--specdiff-recordings {path}: there is no recording (*.h5).")
-    repo = _option(config, "repo")
+    repo = _repo(config)
     names = [quantity.value for quantity in Quantity]
     for name in _option(config, "quantity"):
         if name not in names:
             raise UsageError(f"no such quantity: {name!r}. There are {', '.join(names)}.")
-    texts = [_option(config, "old"), *_option(config, "path")]
+    old, *paths = (
+        _path(config, name, text, repo)
+        for name, texts in (("old", [_option(config, "old")]), ("path", _option(config, "path")))
+        for text in texts
+    )
     # One that only the configuration names may be for other runs.
     if config.getoption("--specdiff-repo"):
-        options.paths_of(texts, repo, "--specdiff-repo")
-    old, *paths = (spec.parse(text, repo) for text in texts)
+        options.paths_of([_word(path) for path in (old, *paths)], repo, "--specdiff-repo")
     return Wanted(
-        tuple(recordings),
+        (*recordings, *(path.resolve() for path in recordings)),
         old,
         tuple(paths),
         tuple(map(Quantity, dict.fromkeys(_option(config, "quantity")))),
@@ -106,6 +110,49 @@ def _wanted(config: pytest.Config, recordings: list[Path]) -> Wanted:
 
 def _option(config: pytest.Config, name: str) -> Any:
     return config.getoption(f"--specdiff-{name}") or config.getini(f"specdiff_{name}")
+
+
+def _repo(config: pytest.Config) -> str | None:
+    given: str | None = config.getoption("--specdiff-repo")
+    named: str | None = config.getini("specdiff_repo")
+    return given or (named and str(_folder(config) / named))
+
+
+def _path(config: pytest.Config, option: str, text: str, repo: str | None) -> spec.Path:
+    """A source tree that the configuration names is found from its file, and keeps the name that it has there."""
+    from ..replay import spec
+
+    if config.getoption(f"--specdiff-{option}"):
+        return spec.parse(text, repo)
+    there = _folder(config) / text
+    try:
+        path = spec.parse(text, repo)
+    except UsageError:  # it was looked for in the current folder
+        if not there.is_dir():
+            raise
+        path = spec.Lifted(text, spec.Origin.TREE, text)
+    if isinstance(path, spec.Lifted) and path.origin is spec.Origin.TREE:
+        return replace(path, where=str(there))
+    return path
+
+
+def _folder(config: pytest.Config) -> Path:
+    """What a relative name in the configuration starts from, as pytest has it for those of recordings."""
+    return config.inipath.parent if config.inipath else config.invocation_params.dir
+
+
+def _word(path: spec.Path) -> str:
+    """For a command line in the current folder."""
+    from ..replay import spec
+
+    if isinstance(path, spec.Lifted) and path.origin is spec.Origin.TREE:
+        return path.where
+    return str(path)
+
+
+def _absolute(path: Path) -> Path:
+    """As pytest has those that it collects: links are not followed."""
+    return Path(os.path.abspath(path))
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
@@ -207,7 +254,7 @@ class ReplayItem(pytest.Item):
             "replay",
             os.path.relpath(self.path, self.config.invocation_params.dir),
         ]
-        words += ["--old", str(wanted.old), "--fixed", str(self._right)]
+        words += ["--old", _word(wanted.old), "--fixed", _word(self._right)]
         words += [word for one in wanted.quantities for word in ("--quantity", one.value)]
         sides = (wanted.old, self._right)
         clone = next((path.repo for path in sides if isinstance(path, Lifted) and path.repo), None)

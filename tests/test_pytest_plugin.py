@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from clones import clone
 from lifting import write_tree
 from specdiff.cli import report_replay
 from specdiff.cli.inputs import bundled
@@ -161,6 +162,53 @@ def test_the_configuration_may_ask_for_it(project: pytest.Pytester) -> None:
     one = "runs/0.5.12-stale-retract.h5::fixed"
     play(project, one).assert_outcomes(passed=1)
     play(project, "--specdiff-path", "fixed").assert_outcomes(passed=3)
+
+
+def test_recordings_are_found_and_known_through_a_link(project: pytest.Pytester) -> None:
+    """Each by the name that it has in the project, and by that of what it links to."""
+    (project.path / "runs").rename(project.path.parent / "store")
+    (project.path / "runs").symlink_to(Path("..", "store"))
+    named = project.path / "runs" / "named.h5"
+    named.symlink_to(f"{NAMES[0]}.h5")
+    asked = ["--specdiff-quantity", "kv_committed_len_settled"]
+    config = project.path / "pyproject.toml"
+    ini = '[tool.pytest.ini_options]\nspecdiff_recordings = ["runs"]\n'
+    config.write_text(ini)
+    for one in (f"runs/{NAMES[1]}.h5::fixed", f"../store/{NAMES[1]}.h5"):
+        play(project, one, *asked, "-c", "pyproject.toml").assert_outcomes(passed=1)
+    play(project, *asked).assert_outcomes(passed=2, failed=2)  # once each
+    play(project, ".", "--specdiff-recordings", "runs", *asked).assert_outcomes(passed=2, failed=2)
+    for glob in ("runs/named.h5", f"store/{NAMES[0]}.h5"):
+        config.write_text(ini + KNOWN.format(recording=glob))
+        play(project, "runs/named.h5", *asked).assert_outcomes(xfailed=1)
+
+
+def test_what_the_configuration_names_is_found_from_its_file(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo = clone(project.mkdir("clone"), ["0.5.12"])
+    shutil.copytree(repo / "python", project.path / "tree")
+    paths = ("sglang@HEAD", "./tree", "tree")
+    lines = ["[pytest]", f"specdiff_recordings = runs/{NAMES[1]}.h5", "specdiff_repo = clone"]
+    lines += ["specdiff_path =", *(f"  {path}" for path in paths)]
+    project.makeini("\n".join(lines))
+    play(project).assert_outcomes(passed=4)
+    monkeypatch.chdir(project.mkdir("tests"))
+    result = play(project, "-v")
+    result.assert_outcomes(passed=3)
+    result.stdout.fnmatch_lines([f"*.h5::{path} PASSED*" for path in paths])
+    # What is on the command line is of the current folder.
+    play(project, "--specdiff-repo", "../clone").assert_outcomes(passed=3)
+    play(project, "--specdiff-path", "../tree").assert_outcomes(passed=1)
+    play(project, "--specdiff-path", "./tree").assert_outcomes(errors=1)
+    # The command that a failure names is, too.
+    line = next(
+        line
+        for line in play(project, "--specdiff-old", "old").stdout.lines
+        if line.startswith("All of it: ") and "/tree" in line
+    )
+    words = shlex.split(line)
+    assert Path(words[words.index("--fixed") + 1]).samefile("../tree")
 
 
 @pytest.mark.parametrize(
