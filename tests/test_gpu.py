@@ -15,8 +15,9 @@ import pytest
 from children import EVERYTHING, IMPORT_ONLY, python, rig, specdiff
 from specdiff import recorders
 from specdiff.cli.inputs import bundled
+from specdiff.fixtures.gpu import device
 from specdiff.fixtures.gpu.capture import Captured, capture, free_port
-from specdiff.fixtures.gpu.device import Host
+from specdiff.fixtures.gpu.device import Host, host_of
 from specdiff.fixtures.gpu.errors import GpuError
 from specdiff.fixtures.gpu.models import DENSE, EOS_TOKENS, MODELS, MOE
 from specdiff.fixtures.gpu.outcome import tell
@@ -52,6 +53,59 @@ def test_a_python_that_cannot_be_asked_is_a_failure() -> None:
     done = gpu("capture", "--python", "/no/such/python")
     assert done.returncode == 2
     assert "/no/such/python cannot be asked for its GPU" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("/bin/true", "/bin/true cannot be asked for its GPU: expected a line of JSON, got ''"),
+        ("/bin/echo", "/bin/echo cannot be asked for its GPU: expected a line of JSON, got '"),
+        ("", "--python names no Python"),
+    ],
+)
+def test_what_is_no_python_is_a_failure_that_names_it(name: str, says: str) -> None:
+    done = gpu("capture", "--python", name)
+    assert done.returncode == 2, "1 is: something differs"
+    assert done.stderr.startswith(f"gpu-capture: {says}")
+
+
+def test_what_answers_otherwise_is_no_python(tmp_path: Path) -> None:
+    for answer in ("3", "{}", "[]", "null"):
+        with pytest.raises(GpuError, match="expected a line of JSON"):
+            host_of(script(tmp_path / "other", f"echo '{answer}'"))
+
+
+def test_a_python_without_torch_is_a_failure_where_there_is_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = script(tmp_path / "bare", f'exec {sys.executable} -I -S "$@"')
+    monkeypatch.setattr(device, "has_nvidia", lambda: False)
+    found = host_of(bare)
+    assert found.gpu is None and found.torch.startswith("missing (No module named")
+    monkeypatch.setattr(device, "has_nvidia", lambda: True)
+    with pytest.raises(GpuError, match=r"has no torch .*cannot be recorded"):
+        host_of(bare)
+
+
+def test_the_driver_shows_a_gpu(tmp_path: Path) -> None:
+    (tmp_path / "nvidiactl").touch()
+    assert not device.has_nvidia(tmp_path)
+    (tmp_path / "nvidia0").touch()
+    assert device.has_nvidia(tmp_path)
+
+
+def script(path: Path, line: str) -> str:
+    path.write_text(f"#!/bin/sh\n{line}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_a_folder_that_cannot_be_written_is_a_failure(tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    taken.touch()
+    done = gpu("pack", str(taken))
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"gpu-capture: {taken} is not a folder")
 
 
 def test_the_requests_wish_for_everything() -> None:
