@@ -275,24 +275,24 @@ def test_an_exception_out_of_the_blue_does_not_stop_a_ring(tmp_path: Path) -> No
 INTERRUPTED = """
 import random, signal
 class Blue(BaseException): pass
-def raises(*_): raise Blue
+armed = False
+def raises(*_):
+    if armed: raise Blue
+signal.signal(signal.SIGALRM, raises)
 for trial in range({count}):
     chance = random.Random(trial)
     folder = path.with_name(f"{{trial}}-i.journal")
     one = type(writer)(folder, b"", 1 << 28, stats, failed, True, 0.02)
-    signal.signal(signal.SIGALRM, raises)
     for number in range(300):
+        if number % 20 == 0: signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.0001, 0.003))
         try:
-            if number % 20 == 0: signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.0001, 0.003))
+            armed = True
             one.put(12, number.to_bytes(8, "little") * 50, 400)
             one.commit()
             time.sleep(0.0002)
+            armed = False
         except Blue:
-            pass
-    try:
-        signal.signal(signal.SIGALRM, signal.SIG_IGN)
-    except Blue:  # the last one was on its way
-        pass
+            armed = False
     before = one.segment
     while one.segment == before: time.sleep(0.001)
     one.close()
