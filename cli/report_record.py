@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .main import complain
+
 if TYPE_CHECKING:
     from ..recorders.recover import Kept, Outcome, Recovered
     from ..recorders.remote import Answer
 
 
 def say(sentence: str) -> None:
-    from .main import complain
-
     complain(sentence)
 
 

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePath
 from typing import Any
 
-from packaging.version import InvalidVersion, Version
-
 from ..recorders.errors import UsageError
 from ..replay import spec
 from ..replay.quantity import Quantity
@@ -120,7 +118,7 @@ def _known(where: str, raw: Any) -> list[Known]:
             f"{where} recording: {raw['recording']!r}, a glob that names a file was expected."
         )
     quantities = _quantities(where, _list(f"{where} quantity", raw["quantity"], "a name"))
-    if "until" in raw and not _is_version(raw["until"]):
+    if "until" in raw and not spec.is_version(raw["until"]):
         raise UsageError(f"{where} until: {raw['until']!r} is not a version such as 0.5.25.")
     paths = {
         name: _path(where, name, raw[name]) for name in ("path", "old", "fixed") if name in raw
@@ -175,11 +173,3 @@ def _unknown(what: str, given: Collection[str], names: Collection[str]) -> str:
 
 def _is_texts(values: Any) -> bool:
     return isinstance(values, list) and all(isinstance(value, str) for value in values)
-
-
-def _is_version(text: str) -> bool:
-    try:
-        Version(text)
-    except InvalidVersion:
-        return False
-    return True

@@ -13,7 +13,7 @@ from .errors import UsageError
 from .manifest import Scheduler
 from .ranks import Rank
 from .record import new_run_id, own_version, writable
-from .recover import Kept, Outcome, Recovered, is_locked, recover_journal
+from .recover import Kept, Outcome, Recovered, is_locked, once_mended, recover_journal
 from .remote import Answer, ask, processes
 
 
@@ -60,7 +60,8 @@ def _outcome(act: str, answer: Answer, force: bool) -> Outcome | None:
     try:
         is_there = journal.exists() and (act == "stop" or not is_locked(journal))
     except OSError as error:
-        return Kept(journal, error.strerror or str(error), live=False)
+        why = f"{error.strerror or error}. {once_mended(journal.parent)}"
+        return Kept(journal, why, live=False)
     return recover_journal(journal, force=force) if was_ended or is_there else None
 
 

@@ -26,6 +26,7 @@ from .recover import (
     is_locked,
     journals,
     notes,
+    once_mended,
     recover,
     recover_journal,
 )
@@ -92,7 +93,8 @@ def _recover_attached(config: Config, found: Sequence[Note], force: bool) -> Ite
         try:
             left = journals(begun.parent) if begun.parent.is_dir() else []
         except (OSError, RecordingError) as error:  # not even whether it is still there
-            yield Kept(begun, str(error).removesuffix("."), live=False)
+            why = f"{str(error).removesuffix('.')}. {once_mended(begun.parent)}"
+            yield Kept(begun, why, live=False)
             continue
         for path in left:
             if path.name.startswith(begun.name.removesuffix(JOURNAL) + "."):

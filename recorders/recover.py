@@ -170,7 +170,7 @@ def _recover_one(journal: Path, force: bool, written: set[Path]) -> Outcome:
         return Kept(journal, str(error).removeprefix(f"{journal}: "), live=False)
     except OSError as error:
         return Kept(
-            journal, f"{error.strerror or error}. {_once_mended(journal.parent)}", live=False
+            journal, f"{error.strerror or error}. {once_mended(journal.parent)}", live=False
         )
     stats = recording.stats
     gaps = int(recording.gaps.dropped.sum())
@@ -200,7 +200,7 @@ def _put_away(journal: Path, recording: Recording) -> Path | None:
     return journal.replace(journal.with_name(journal.name + DAMAGED))
 
 
-def _once_mended(directory: Path) -> str:
+def once_mended(directory: Path) -> str:
     return f"Once that is mended, run `specdiff recover {directory}`."
 
 

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
-from packaging.version import Version
+from packaging.version import InvalidVersion, Version
 
 from ..recorders.errors import UsageError
 from .paths.fixes import ALL, NUMBERS
@@ -115,11 +115,19 @@ def _sglang(text: str, repo: str | None) -> Lifted:
     return Lifted(text, Origin.REVISION, where, repo)
 
 
+def is_version(text: str) -> bool:
+    try:
+        Version(text)
+    except InvalidVersion:
+        return False
+    return True
+
+
 def _version(text: str, given: str) -> str:
     """As sglang's releases are named, with three numbers: 0.5.12.0 is 0.5.12."""
     try:
         version = Version(given)
-    except ValueError:
+    except InvalidVersion:
         raise UsageError(f"path {text!r}: {given!r} is not a version such as 0.5.11.") from None
     base = version.base_version
     numbers = base.split(".")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +14,6 @@ import numpy as np
 import pytest
 
 from children import specdiff, wait_for
-from faults import trials
 from journalled import Record, records_of
 from specdiff.cli.inputs import bundled
 from specdiff.recorders import hdf5, journal
@@ -254,50 +252,6 @@ def test_a_stray_file_is_no_segment(tmp_path: Path) -> None:
     path = twelve_segments(tmp_path)
     (path / "00000002.old.segment").write_bytes(b"of somebody else")
     assert build(path).events.kind.tolist() == MIX.events.kind.tolist()
-
-
-def test_an_exception_out_of_the_blue_does_not_stop_a_ring(tmp_path: Path) -> None:
-    """As a signal's may come: while a step, on the scheduler's thread, turns the ring over."""
-    count = trials(40, 400)
-    done = hand_over(tmp_path / "0.journal", INTERRUPTED.format(count=count), durability="step")
-    assert done.returncode == 0, done.stderr
-    turned = re.findall(r"^turned (\d+)$", done.stdout, re.MULTILINE)
-    assert len(turned) == count and all(int(one) > 10 for one in turned), turned
-    for number in range(count):
-        scan = journal.scan(tmp_path / f"{number}-i.journal")
-        assert scan.damage is None, f"trial {number}: {scan.damage}"
-        handed = [
-            int.from_bytes(one.payload[:8], "little") for one in scan.records if one.type == 12
-        ]
-        assert handed == sorted(set(handed)), f"trial {number}"
-
-
-INTERRUPTED = """
-import random, signal
-class Blue(BaseException): pass
-armed = False
-def raises(*_):
-    if armed: raise Blue
-signal.signal(signal.SIGALRM, raises)
-for trial in range({count}):
-    chance = random.Random(trial)
-    folder = path.with_name(f"{{trial}}-i.journal")
-    one = type(writer)(folder, b"", 1 << 28, stats, failed, True, 0.02)
-    for number in range(300):
-        if number % 20 == 0: signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.0001, 0.003))
-        try:
-            armed = True
-            one.put(12, number.to_bytes(8, "little") * 50, 400)
-            one.commit()
-            time.sleep(0.0002)
-            armed = False
-        except Blue:
-            armed = False
-    before = one.segment
-    while one.segment == before: time.sleep(0.001)
-    one.close()
-    print("turned", one.segment, flush=True)
-"""
 
 
 def test_a_ring_that_cannot_begin_leaves_no_folder(tmp_path: Path) -> None:

@@ -54,10 +54,9 @@ class Control:
     def __init__(self, session: Session) -> None:
         self._session, self._pid = session, os.getpid()
         self._at: _At | None = None
-        self._last: str | None = None  # the journal that was ended last
-        self._writer: Callable[[], JournalWriter | None] = lambda: (
-            None
-        )  # of that one, while it lives
+        # The journal that was ended last, and its writer while that lives.
+        self._last: str | None = None
+        self._writer: Callable[[], JournalWriter | None] = lambda: None
         self._door = _listen()
         self._thread = threading.Thread(target=self._run, name="specdiff-control", daemon=True)
         self._thread.start()

@@ -174,8 +174,10 @@ class JournalWriter:
             self.stopped = self._gave_up = True
             self._stop.set()
             logger.warning(
-                "specdiff: %s: the disk has not taken anything for too long; no more is recorded. The server goes on.",
+                "specdiff: %s: the disk has hung for so long that %d MB wait for it; no more is recorded. The server goes on, "
+                "and what waits is written if the disk comes back.",
                 self._path,
+                self.waiting_bytes >> 20,
             )
 
     def commit(self) -> None:

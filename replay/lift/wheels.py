@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from ...recorders.errors import NoVerdictError, UsageError
+from ..spec import is_version
 from .cache import cache_root
 from .fetch import fetch
 
@@ -35,16 +36,8 @@ def found(version: str) -> Path | None:
 def in_cache() -> list[str]:
     """Versions whose wheel is in the cache, oldest first."""
     named = {wheel.name.split("-")[1] for wheel in _folder().glob("sglang-*.whl")}
-    return sorted(filter(_is_version, named), key=Version)
-
-
-def _is_version(text: str) -> bool:
-    """Somebody may have put another wheel there, such as a nightly build's."""
-    try:
-        Version(text)
-    except InvalidVersion:
-        return False
-    return True
+    # Somebody may have put another wheel there, such as a nightly build's.
+    return sorted(filter(is_version, named), key=Version)
 
 
 def recorded_hash(wheel: Path) -> str | None:
