@@ -30,7 +30,7 @@ from .ring import Ring
 logger = logging.getLogger("specdiff")
 
 _EVERY_S = 0.02
-_LATE_S = 0.03  # 50 ms is what is promised: from here on a step writes itself what the thread had no turn to write
+_LATE_S = 0.025  # 50 ms is what is promised: from here on a step writes itself what the thread had no turn to write
 _TURN_S = 0.0001  # what the thread is given, some times over, to do it
 _TURNS = 3
 _TURN_EVERY_S = 0.005
