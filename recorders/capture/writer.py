@@ -99,7 +99,7 @@ class JournalWriter:
         self.stopped = False  # for good: nothing is queued any more
         self._gave_up = False  # and that was not at the end
         self._gone = False  # nor written
-        self._since = 0.0  # when the queue was last empty: what is in it waits since then, at most
+        self._since = 0.0  # when all was last in the file: what is not waits since then, at most
         self._lock = threading.Lock()  # `_file` and the descriptor are the holder's
         self._stop = threading.Event()
         self._asked = threading.Event()  # the disk, after that, to take the rest
@@ -142,7 +142,7 @@ class JournalWriter:
             self._full = True
             return False
         self._bytes_in = bytes_in
-        if not queue:
+        if not queue and not self._file.framed:
             self._since = time.monotonic()
         queue.append((type, payload, size, stamp))
         return True
@@ -164,7 +164,7 @@ class JournalWriter:
         if self.stopped:
             return
         self._bytes_in += size
-        if not self._queue:
+        if not self._queue and not self._file.framed:
             self._since = time.monotonic()
         self._queue.append((type, payload, size, stamp))
 
@@ -199,7 +199,7 @@ class JournalWriter:
         does not end waits for the disk itself."""
         for _ in range(_TURNS):
             time.sleep(_TURN_S)
-            if not self._queue:
+            if not self._queue and not self._file.framed:
                 return
         if self._lock.locked():
             self._since += _TURN_EVERY_S
