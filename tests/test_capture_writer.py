@@ -54,6 +54,27 @@ if then == "fork":
 writer.close()
 """
 
+# argv: the journal. The thread is slow to write what it has taken; the step ends meanwhile.
+SLOW_THREAD = """
+import os, sys, threading, time
+from pathlib import Path
+from specdiff.recorders.capture.writer import JournalWriter
+from specdiff.recorders.schema import Kind
+
+write, has_taken = os.pwrite, threading.Event()
+def slowly(*args):
+    if threading.current_thread().name == "specdiff-journal":
+        has_taken.set()
+        time.sleep(0.5)
+    return write(*args)
+os.pwrite = slowly
+writer = JournalWriter(Path(sys.argv[1]), b"", 1 << 24, lambda closed: None, print, every_step=True)
+writer.put(Kind.GAP, bytes(100), 100)
+has_taken.wait()
+writer.commit()
+os._exit(0)  # as a kill leaves it
+"""
+
 
 def numbers(path: Path) -> list[int]:
     """The record numbers, each checked against its whole payload."""
@@ -92,6 +113,12 @@ def test_killed_writer_leaves_whole_records_and_no_lock(tmp_path: Path) -> None:
     assert not is_locked(path)
     assert numbers(path) == list(range(2000))
     assert journal.scan(path).damage is None
+
+
+def test_a_step_that_must_be_durable_waits_for_what_the_thread_has_taken(tmp_path: Path) -> None:
+    done = python(SLOW_THREAD, tmp_path / "j")
+    assert done.returncode == 0, done.stderr
+    assert numbers(tmp_path / "j") == [0]
 
 
 def test_fork_does_not_write_and_does_not_take_the_lock(tmp_path: Path) -> None:

@@ -7,24 +7,20 @@ room; then the recorder stops for good. The log says so once, and what is in the
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import logging
 import os
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from .. import journal
 from ..run import Stats, to_json
 from ..schema import Kind
-from ..wire import pack_event
-from .descriptor import Identity, identity, is_still
+from .journal_file import Item, JournalFile, Payload, Stamp
 from .ring import Ring
 
 logger = logging.getLogger("specdiff")
@@ -37,35 +33,12 @@ _TURN_EVERY_S = 0.005
 _AGAIN_S = 1.0  # between attempts on a disk that refuses
 _STATS_EVERY_S = 1.0
 _RECORD_BYTES = 200  # what a queued record takes besides its payload
-_BEYOND = (
-    16 << 20
-)  # bytes that may wait beyond the memory there is, of records that must not be dropped
-_CHUNK = 1 << 20  # bytes framed before they are written
+_BEYOND = 16 << 20  # bytes that may wait beyond the memory there is: of records not to be dropped
 _PATIENCE_S = 5.0  # how long `close` waits for a disk that does not take the rest
-
-Payload = bytes | Callable[[], bytes]  # a callable is packed when it is written
-Stamp = tuple[int, int]  # (time_ns, iteration)
-Item = tuple[Kind | journal.Type, Payload, int, Stamp | None]
-
-
-class _Framed(NamedTuple):
-    item: Item
-    data: bytes  # none where it could not be packed and leaves no gap
-    checksum: int  # of the last record so far
-
-
-class _File(NamedTuple):
-    """What is in the file, and what comes next: always replaced as one, so that no exception leaves half of it."""
-
-    fd: int  # -1: it is not ours any more
-    identity: Identity
-    good: int  # the file is sound up to here
-    checksum: int  # of the last record
-    framed: list[_Framed]  # taken from the queue, not in the file yet
 
 
 class JournalWriter:
-    """Owns one journal file, locked (POSIX record lock) for as long as this process writes to it."""
+    """Owns one journal: what is handed over is in its file soon, whatever becomes of the process."""
 
     def __init__(
         self,
@@ -83,16 +56,14 @@ class JournalWriter:
 
         Raises OSError where `path` cannot be created, or does not take `first`.
         """
-        self._path, self._first = path, first
+        self._path = path
         self._ring = None if ring_s is None else Ring(path, ring_s, is_there)
-        self._file = self._begun(path) if self._ring is None else self._first_of(self._ring)
+        self._file = JournalFile(path, first, self._ring, self._refused, failed)
         self._queue: deque[Item] = deque()
         self._max_bytes = max_bytes
-        self._bytes_in = 0  # only the scheduler's thread writes this one
-        self._bytes_out = 0  # and only who holds the lock this one
+        self._bytes_in = 0  # that were queued; only the scheduler's thread writes this one
         self._stats, self._failed = stats, failed
         self._last_stats: Stats | None = None
-        self.gaps = 0  # that are written for records that could not be packed
         self._every_step = every_step
         self._full = self._said = False
         self.error: str | None = None  # the disk refuses, for now
@@ -100,36 +71,17 @@ class JournalWriter:
         self._gave_up = False  # and that was not at the end
         self._gone = False  # nor written
         self._since = 0.0  # when all was last in the file: what is not waits since then, at most
-        self._lock = threading.Lock()  # `_file` and the descriptor are the holder's
+        self._lock = threading.Lock()  # `_file` is the holder's
         self._stop = threading.Event()
         self._asked = threading.Event()  # the disk, after that, to take the rest
         self._thread = threading.Thread(target=self._run, name="specdiff-journal", daemon=True)
         self._thread.start()
         _abandon_in_forks(self)
 
-    def _begun(self, path: Path, head: Sequence[tuple[Kind | journal.Type, bytes]] = ()) -> _File:
-        framed, checksum = [self._first], journal.checksum_of(self._first)
-        for type, payload in head:
-            framed.append(journal.frame(type, payload, checksum))
-            checksum = journal.checksum_of(framed[-1])
-        data = journal.HEADER + b"".join(framed)
-        fd = _create(path, data)
-        return _File(fd, identity(fd), len(data), checksum, [])
-
-    def _first_of(self, ring: Ring) -> _File:
-        try:
-            file = self._begun(ring.next_path())
-        except OSError:
-            with contextlib.suppress(OSError):
-                ring.folder.rmdir()
-            raise
-        ring.turned_over()
-        return file
-
     # -- on the scheduler's thread
 
     def has_room(self, size: int) -> bool:
-        if self._bytes_in - self._bytes_out + size <= self._max_bytes and not self.stopped:
+        if self._bytes_in - self._file.taken + size <= self._max_bytes and not self.stopped:
             return True
         self._full = True
         return False
@@ -138,7 +90,7 @@ class JournalWriter:
         """`put`, where there is room; written out, as every event comes through here."""
         size += _RECORD_BYTES
         bytes_in, queue = self._bytes_in + size, self._queue
-        if bytes_in - self._bytes_out > self._max_bytes or self.stopped:
+        if bytes_in - self._file.taken > self._max_bytes or self.stopped:
             self._full = True
             return False
         self._bytes_in = bytes_in
@@ -159,12 +111,12 @@ class JournalWriter:
         `stamp` is that of the GAP that is written instead where this one cannot be packed.
         """
         size += _RECORD_BYTES
-        if self._bytes_in - self._bytes_out + size > self._max_bytes + _BEYOND:
+        if self._bytes_in - self._file.taken + size > self._max_bytes + _BEYOND:
             self._give_up()
         if self.stopped:
             return
         self._bytes_in += size
-        if not self._queue and not self._file.framed:
+        if self._is_empty():
             self._since = time.monotonic()
         self._queue.append((type, payload, size, stamp))
 
@@ -187,7 +139,7 @@ class JournalWriter:
         Otherwise nothing is written here but what the thread is late with: on a busy machine, or behind other
         threads, it may not get its turn. Where it waits for the disk, nobody else does.
         """
-        if not self._queue or self.error or self.stopped:
+        if self.error or self.stopped or self._is_empty():
             return
         if self._every_step:
             self._guarded(self._drain)
@@ -199,12 +151,16 @@ class JournalWriter:
         does not end waits for the disk itself."""
         for _ in range(_TURNS):
             time.sleep(_TURN_S)
-            if not self._queue and not self._file.framed:
+            if self._is_empty():
                 return
         if self._lock.locked():
             self._since += _TURN_EVERY_S
         else:
             self._drain()
+
+    def _is_empty(self) -> bool:
+        """Whether all that was put is in the file: what is framed is out of the queue, but not there yet."""
+        return not self._queue and not self._file.framed
 
     @property
     def segment(self) -> int:
@@ -214,9 +170,9 @@ class JournalWriter:
     def flush(self, patience: float) -> bool:
         """Whether all that was put before is in the file; waits so many seconds for the thread, on any but the server's."""
         target, end = self._bytes_in, time.monotonic() + patience
-        while self._written_out() < target and time.monotonic() < end:
+        while self._file.written < target and time.monotonic() < end:
             time.sleep(_TURN_S)
-        return self._written_out() >= target
+        return self._file.written >= target
 
     def keep(self, folder: Path, patience: float) -> bool:
         """Of a ring: what it holds now, also as a journal `folder`, which nobody writes to. False where a disk is in the way.
@@ -226,20 +182,21 @@ class JournalWriter:
         if self._ring is None or not self.flush(patience):
             return False
         with self._lock:
-            whole = self._turn_over(self._ring)
+            whole = not self._gone and self._file.turn_over()
             number = self._ring.number
         if whole:
             self._ring.keep(folder, number)  # which may take time: nobody waits for it
         return whole
 
-    def _written_out(self) -> int:
-        """Of `_bytes_in`. What is framed is out of the queue, but not in the file yet."""
-        return self._bytes_out - sum(one.item[2] for one in list(self._file.framed))
+    @property
+    def gaps(self) -> int:
+        """That are written for records that could not be packed."""
+        return self._file.gaps
 
     @property
     def waiting_bytes(self) -> int:
         """Bytes in memory that are not in the file."""
-        return self._bytes_in - self._written_out()
+        return self._bytes_in - self._file.written
 
     def close(self) -> None:
         """Write what is queued and the last statistics; returns when that is done or the disk refuses. Then it is asked again
@@ -256,7 +213,7 @@ class JournalWriter:
             self._stop.set()
             self._asked.set()
             self._queue.clear()
-            self._let_go()  # record locks are not inherited: the parent keeps its own
+            self._file.let_go()  # record locks are not inherited: the parent keeps its own
 
     # -- on the writer's thread
 
@@ -274,7 +231,7 @@ class JournalWriter:
         self._guarded(self._drain)
         self._guarded(partial(self._put_stats, closed=not self._gave_up))
         self._guarded(self._drain)
-        while self._file.fd >= 0 and (self._queue or self._file.framed):
+        while self._file.fd >= 0 and not self._is_empty():
             self._asked.set()
             time.sleep(_AGAIN_S)  # whoever looks finds a process that has not written all it has
             self._guarded(self._drain)
@@ -298,114 +255,14 @@ class JournalWriter:
     # -- on either, under the lock
 
     def _drain(self) -> None:
-        with (
-            self._lock
-        ):  # a `with`: no signal's exception can come between taking it and giving it back
+        with self._lock:  # no signal's exception can come between taking it and giving it back
             more = not self._gone
             while more:
                 if self._ring is not None and self._ring.is_due():
-                    self._turn_over(self._ring)
-                self._frame_some()
-                more = self._write()
-
-    def _turn_over(self, ring: Ring) -> bool:
-        """Go on in the next segment, between two records; where a disk has no room for one, in this one: False."""
-        if self._file.framed or self._gone:
-            return False
-        path = ring.next_path()
-        if _named(path) != self._file.identity:  # else a signal's exception has come right behind
-            whole, is_ours = self._file, self._is_ours()
-            if is_ours and not self._ends_with(ring.number + 1):
-                return False
-            try:
-                path.unlink(missing_ok=True)  # what such an exception left, or right before
-                self._file = self._begun(path, ring.head())
-            except OSError as error:
-                ring.postpone()
-                self._refused(error)
-                return False
-            if is_ours:
-                os.close(whole.fd)
-        ring.turned_over()
-        return True
-
-    def _ends_with(self, number: int) -> bool:
-        """Whether the segment says which one goes on."""
-        item: Item = (journal.Type.NEXT, journal.next_number(number), 0, None)
-        self._file = self._file._replace(framed=[self._framed(item, self._file.checksum)])
-        return self._write()
-
-    def _frame_some(self) -> None:
-        """Take from the queue what one write may hold. An item leaves it last: an exception between any two steps
-        (a signal's, on the scheduler's thread) leaves it in both places, and it is written once all the same."""
-        framed = self._file.framed
-        size = sum(len(one.data) for one in framed)
-        while self._queue:
-            item = self._queue[0]
-            if not framed or framed[-1].item is not item:
-                if size >= _CHUNK:
-                    return
-                framed.append(self._framed(item, (framed[-1] if framed else self._file).checksum))
-                size += len(framed[-1].data)
-            self._bytes_out += item[2]
-            self._queue.popleft()
-
-    def _framed(self, item: Item, before: int) -> _Framed:
-        type, payload, _, stamp = item
-        try:
-            packed = payload if isinstance(payload, bytes) else payload()
-        except Exception as error:  # noqa: BLE001 (one record is lost, the others must go on)
-            with contextlib.suppress(Exception):
-                self._failed(error)
-            if stamp is None:
-                return _Framed(item, b"", before)
-            type, packed = Kind.GAP, pack_event(Kind.GAP, *stamp, (1,))
-            self.gaps += 1
-        if self._ring is not None:
-            self._ring.note(type, packed)
-        data = journal.frame(type, packed, before)
-        return _Framed(item, data, journal.checksum_of(data))
-
-    def _write(self) -> bool:
-        """True when what was framed is in the file and there may be more.
-
-        Of a short write the whole records stay. At a place of its own, so that the next try overwrites what is torn.
-        """
-        _, _, good, checksum, framed = self._file
-        if not framed:
-            return False
-        done, error = self._written(b"".join(one.data for one in framed), good)
-        kept = 0
-        while kept < len(framed) and len(framed[kept].data) <= done:
-            done -= len(framed[kept].data)
-            good += len(framed[kept].data)
-            checksum = framed[kept].checksum
-            kept += 1
-        self._file = self._file._replace(good=good, checksum=checksum, framed=framed[kept:])
-        if error is None:
-            self.error = None
-            return True
-        with contextlib.suppress(OSError):
-            os.ftruncate(self._file.fd, good)
-        self._refused(error)
-        return False
-
-    def _written(self, data: bytes, at: int) -> tuple[int, OSError | None]:
-        """How much of it the disk took, and why not more."""
-        done, view = 0, memoryview(data)
-        try:
-            if not self._is_ours():
-                self._file = self._file._replace(fd=-1)
-                raise OSError("the server closed its file descriptor")
-            while done < len(data):
-                done += os.pwrite(self._file.fd, view[done:], at + done)
-        except OSError as error:
-            return done, error
-        return done, None
-
-    def _is_ours(self) -> bool:
-        """A server that closes every descriptor it finds may have opened a file of its own under this number."""
-        return is_still(self._file.fd, self._file.identity)
+                    self._file.turn_over()
+                self._file.take(self._queue)
+                if more := self._file.write():
+                    self.error = None
 
     def _refused(self, error: OSError) -> None:
         if self.error is None:
@@ -427,36 +284,8 @@ class JournalWriter:
             self.stopped = self._gone = True
             self._stop.set()
             self._queue.clear()
-            self._file = self._file._replace(framed=[])
-            self._let_go()
-
-    def _let_go(self) -> None:
-        if self._is_ours():
-            os.close(self._file.fd)
-        self._file = self._file._replace(fd=-1)
-
-
-def _create(path: Path, data: bytes) -> int:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.lockf(fd, fcntl.LOCK_EX)
-        if os.write(fd, data) < len(data):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    except BaseException:  # a signal's, too
-        os.close(fd)
-        with contextlib.suppress(OSError):  # nothing is in it that could be recovered
-            path.unlink()
-        raise
-    return fd
-
-
-def _named(path: Path) -> Identity | None:
-    """The identity of the file of that name; None where there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
+            self._file.forget()
+            self._file.let_go()
 
 
 def _abandon_in_forks(writer: JournalWriter) -> None:
