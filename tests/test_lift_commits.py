@@ -140,6 +140,12 @@ def test_ends_that_no_line_of_commits_joins_have_no_history(
     assert run(["history", RECORDING, *ends]) == USAGE
     said = capsys.readouterr().err
     assert says in said and "--unshallow" not in said
+    if oldest == "right":  # they have one each from here on
+        base = git(repo, "rev-parse", "fork")
+        assert f"--from sglang@{base[:12]}" in said
+        for end in (oldest, newest):
+            tip = git(repo, "rev-parse", end)
+            assert first_parents(repo, base, tip, ["sglang"]) == [base, tip]
 
 
 def test_where_a_clone_is_cut_off_more_may_be_fetched(

@@ -85,10 +85,26 @@ def _check_line(repo: Path, oldest: str, newest: str) -> None:
     elif is_ancestor(repo, oldest, newest):
         why = (
             f"{old} came into {new} by a merge, and lies on another branch than its first parents."
+            f"{_from_base(repo, oldest, newest)}"
         )
     else:
-        why = f"{old} is no ancestor of {new}: not each commit between them is made from the one before."
+        why = (
+            f"{old} is no ancestor of {new}: not each commit between them is made from the one before."
+            f"{_from_base(repo, oldest, newest)}"
+        )
     raise UsageError(f"no history leads from {old} to {new} in {repo}: {why}{_unshallow(repo)}")
+
+
+def _from_base(repo: Path, oldest: str, newest: str) -> str:
+    """Tags of different release branches have none between them, but one each since they parted."""
+    beside = run_git(repo, "rev-list", "--first-parent", newest, "--not", oldest).split()
+    base = parent(repo, beside[-1])
+    if base is None:
+        return ""
+    return (
+        f" They part at {subject(repo, base)!r}: --from sglang@{base[:12]} tells what came to {newest[:12]} since; "
+        f"with --to sglang@{oldest[:12]}, what came to that."
+    )
 
 
 def _unshallow(repo: Path) -> str:
