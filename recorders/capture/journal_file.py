@@ -114,12 +114,12 @@ class JournalFile:
             if not framed or framed[-1].item is not item:
                 if size >= _CHUNK:
                     return
-                framed.append(self._framed(item, (framed[-1] if framed else self._end).checksum))
+                framed.append(self._record(item, (framed[-1] if framed else self._end).checksum))
                 size += len(framed[-1].data)
             self.taken += item[2]
             queue.popleft()
 
-    def _framed(self, item: Item, before: int) -> _Framed:
+    def _record(self, item: Item, before: int) -> _Framed:
         type, payload, _, stamp = item
         try:
             packed = payload if isinstance(payload, bytes) else payload()
@@ -196,7 +196,7 @@ class JournalFile:
     def _ends_with(self, number: int) -> bool:
         """Whether the segment says which one goes on."""
         item: Item = (journal.Type.NEXT, journal.next_number(number), 0, None)
-        self._end = self._end._replace(framed=[self._framed(item, self._end.checksum)])
+        self._end = self._end._replace(framed=[self._record(item, self._end.checksum)])
         return self.write()
 
     def forget(self) -> None:
