@@ -114,10 +114,17 @@ def test_a_release_at_an_end_is_not_skipped(skip: str) -> None:
     assert not oracle.asked
 
 
+@pytest.mark.parametrize("skip", ["0.5.10", "sglang==0.5.10", "v0.5.10", "sglang==v0.5.10"])
+def test_a_release_is_skipped_by_any_of_its_names(skip: str) -> None:
+    oracle = Oracle({"0.5.9": GOOD, "0.5.10.post1": BAD, "0.5.11": BAD})
+    search(oracle, release("0.5.9"), release("0.5.11"), lambda _: None, [skip])
+    assert "0.5.10" not in oracle.asked and "0.5.10.post1" in oracle.asked
+
+
 def test_a_commit_at_an_end_is_not_skipped(tmp_path: Path) -> None:
     names = written(History(((), (0,), (1,))), tmp_path)
     first, _, last = (Lifted(name, Origin.REVISION, name, str(tmp_path)) for name in names)
-    for skip in (names[0][:12], "c2"):
+    for skip in (names[0][:12], "c2", "sglang@c2"):
         with pytest.raises(UsageError, match=f"--skip {skip}: an end of the search"):
             search(Oracle({}), first, last, lambda _: None, [skip])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path as Folder
 from typing import Protocol
@@ -66,7 +66,7 @@ class Search:
 def search(
     judge: Court, good: Lifted, bad: Lifted, report: Report, skip: Sequence[str] = ()
 ) -> Search:
-    """`skip`: commits or releases that are not to be judged.
+    """`skip`: commits or releases that are not to be judged, named as the ends are or bare.
 
     Raises NoVerdictError where an end is not what it is said to be, UsageError where nothing lies between them or an
     end is to be skipped.
@@ -77,7 +77,7 @@ def search(
             f"bisect needs two releases (sglang==A and sglang==B) or two commits (sglang@A and sglang@B with "
             f"--repo), not {good} and {bad}."
         )
-    _check_skip(good, bad, skip)
+    left_out = _left_out(good, bad, skip)
     first, last = judge(good), judge(bad)
     for one, name in ((first, "good"), (last, "bad")):
         if one.finding is Finding.SKIPPED:
@@ -90,40 +90,43 @@ def search(
     if last.finding is Finding.GOOD:
         return Search((first, last), None, (), False)
     if ends == {Origin.RELEASE}:
-        return _releases(judge, good, bad, report, skip)
-    return _commits(judge, good, bad, report, skip)
+        return _releases(judge, good, bad, report, left_out)
+    return _commits(judge, good, bad, report, left_out)
 
 
-def _check_skip(good: Lifted, bad: Lifted, skip: Sequence[str]) -> None:
+def _left_out(good: Lifted, bad: Lifted, skip: Sequence[str]) -> dict[str, str]:
+    """By version or commit hash: as it was named."""
+
     def which(name: str) -> str:
         if good.origin is Origin.RELEASE:
-            return name.removeprefix("sglang==")
-        return commit_of(Folder(good.repo or "."), name)
+            return str(version_of(name.removeprefix("sglang==")))
+        return commit_of(Folder(good.repo or "."), name.removeprefix("sglang@"))
 
-    for name in skip:
-        if which(name) in (which(good.where), which(bad.where)):
+    left_out = {which(name): name for name in skip}
+    for end in (good, bad):
+        if name := left_out.get(which(end.where)):
             raise UsageError(
                 f"--skip {name}: an end of the search, which is judged always. Name another end, or leave it out."
             )
+    return left_out
 
 
 def _releases(
-    judge: Court, good: Lifted, bad: Lifted, report: Report, skip: Sequence[str]
+    judge: Court, good: Lifted, bad: Lifted, report: Report, left_out: Mapping[str, str]
 ) -> Search:
     forward = version_of(good.where) <= version_of(bad.where)
     versions = between(*((good.where, bad.where) if forward else (bad.where, good.where)))
-    names = {name for version in versions for name in (version, f"sglang=={version}")}
-    if unknown := [name for name in skip if name not in names]:
-        raise UsageError(
-            f"--skip {unknown[0]}: not one of the releases between the ends: {', '.join(versions)}."
-        )
+    for version, name in left_out.items():
+        if version not in versions:
+            raise UsageError(
+                f"--skip {name}: not one of the releases between the ends: {', '.join(versions)}."
+            )
     paths = [Lifted(f"sglang=={version}", Origin.RELEASE, version) for version in versions]
-    left_out = [path for path in paths if {path.where, str(path)} & set(skip)]
-    judge.ahead([path for path in paths if path not in left_out])
+    judge.ahead([path for path in paths if path.where not in left_out])
     tested: list[Judged] = []
     for path in paths:
         why = "left out by --skip"
-        skipped = path in left_out
+        skipped = path.where in left_out
         tested.append(Judged(path, Finding.SKIPPED, None, why) if skipped else judge(path))
         span = len(tested), len(versions) - 1
         report(Progress(tested[-1], len(versions), span, (good, bad), forward))
@@ -134,7 +137,7 @@ def _releases(
 
 
 def _commits(
-    judge: Court, good: Lifted, bad: Lifted, report: Report, skip: Sequence[str]
+    judge: Court, good: Lifted, bad: Lifted, report: Report, left_out: Mapping[str, str]
 ) -> Search:
     """The older end, good or bad, is departed from; the first commit that is as the newer end is looked for."""
     repo = Folder(good.repo or ".")
@@ -150,7 +153,7 @@ def _commits(
     if not backward and not is_ancestor(repo, start, target):
         _check_base(judge, candidate(merge_base(repo, start, target)), good)
     tested = {commit: judge(candidate(commit)) for commit in (start, target)}
-    commits = Commits(repo, {start}, target, {commit_of(repo, name) for name in skip})
+    commits = Commits(repo, {start}, target, set(left_out))
     order = {commit: place for place, commit in enumerate(commits.left())}
     newest_start = start
 
