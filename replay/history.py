@@ -80,6 +80,8 @@ def versions(oldest: Lifted, newest: Lifted) -> list[Lifted]:
     if oldest.origin is newest.origin is Origin.REVISION:
         repo = Folder(oldest.repo or ".")
         first, last = (commit_of(repo, end.where) for end in (oldest, newest))
+        if first == last:
+            raise UsageError(f"{oldest} and {newest} are one commit: nothing lies between them.")
         found = first_parents(repo, first, last, _SOURCES)
         for end, commit in ((oldest, first), (newest, last)):
             check_sglang(repo, str(end), commit)

@@ -127,6 +127,7 @@ def forked(repo: Path) -> Path:
     ("oldest", "newest", "says"),
     [
         ("left", "fork", "is the older one"),
+        ("left", "left", "are one commit"),
         ("right", "left", "is no ancestor of"),
         ("right", "merge", "by a merge"),
     ],
