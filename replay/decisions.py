@@ -95,12 +95,13 @@ def _inside_prompt(recording: Recording) -> tuple[NDArray[np.bool_], NDArray[np.
         return inside, unsure
     size = len(recording.events.kind) + 1
     extended = recording.event_of(Kind.EXTEND)[recording.owner(Kind.EXTEND)]
-    key = extends.qid * size + extended
+    key = extends.qid.astype(np.int64) * size + extended
     order = np.argsort(key)
     mine = np.flatnonzero(rows.accept_len == NONE32)  # of an extend
     launched = launch_events(recording)[mine]
     begins = np.where(launched < 0, _event_of_rows(recording)[mine], launched)
-    at = np.searchsorted(key[order], rows.qid[mine] * size + begins) - 1
+    wanted = rows.qid[mine].astype(np.int64) * size + begins
+    at = np.searchsorted(key[order], wanted) - 1
     found = order[at.clip(0)] if len(order) else np.zeros(len(mine), dtype=np.int64)
     there = at >= 0
     there[there] = extends.qid[found[there]] == rows.qid[mine[there]]

@@ -1,0 +1,65 @@
+"""What a recording of hours meets and a short one does not: numbers that need 64 bits, work that grows with all that was recorded.
+
+Nothing here is timed: results of long recordings are those of short ones, and what is allocated or looked up is counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from lifting import bundled_recording
+from specdiff.recorders.recording import TABLE_NAMES, Recording, columns
+from specdiff.recorders.schema import Arrives, Events, ExtendRows, Kind
+from specdiff.replay.decisions import decisions
+
+APART = 1 << 16
+
+
+def among_many(recording: Recording, numbers: dict[int, int]) -> Recording:
+    """Requests numbered anew, among 2^16 others who only arrive: request x event then passes 2^32."""
+    many, events = 2 * APART, recording.events
+    idle = APART - 1 - len(events.kind)  # so that the events, and the place behind them, are 2^16
+    number = np.arange(many)
+    for qid, other in numbers.items():
+        number[qid] = other
+    changed = {}
+    for name in TABLE_NAMES:
+        table = getattr(recording, name)
+        if hasattr(table, "qid"):
+            changed[name] = replace(table, qid=number[table.qid].astype(table.qid.dtype))
+    first = len(recording.arrives.qid)
+    theirs = np.arange(APART // 2, APART // 2 + idle)
+    arrives = changed["arrives"]
+    changed["arrives"] = Arrives(
+        np.append(arrives.qid, theirs), np.append(arrives.requeued, np.zeros_like(theirs))
+    )
+    changed["events"] = Events(
+        kind=np.append(events.kind, np.full(idle, int(Kind.ARRIVE))),
+        ref=np.append(events.ref, first + np.arange(idle)),
+        iteration=np.append(events.iteration, np.full(idle, events.iteration[-1])),
+        time_ns=np.append(events.time_ns, np.full(idle, events.time_ns[-1])),
+    )
+    size = np.zeros(many, dtype=np.int64)
+    changed["requests"] = replace(
+        recording.requests, **{name: size for name, _ in columns(recording.requests)}
+    )
+    texts = {"rids": tuple(map(str, range(many))), "details": ("{}",) * many}
+    return replace(recording, **texts, **changed)
+
+
+def test_requests_times_events_need_64_bits() -> None:
+    """A chunk and another request of its extend, whose keys are one number but for the bits above the 32nd."""
+    recording = bundled_recording("0.5.13-chunked")
+    rows = np.flatnonzero(recording.owner(Kind.EXTEND) == 6)
+    swapped = np.arange(len(recording.extend_rows.qid))
+    swapped[rows] = rows[::-1]  # the chunk first: of equal keys the last one is found
+    turned = {name: values[swapped] for name, values in columns(recording.extend_rows)}
+    recording = replace(recording, extend_rows=ExtendRows(**turned))
+    chunked, other = recording.extend_rows.qid[rows].tolist()
+    assert recording.extend_rows.chunked[rows].tolist() == [1, 0]
+    made = decisions(among_many(recording, {other: chunked + APART}))
+    whole = decisions(recording)
+    assert np.array_equal(made.row, whole.row)
+    assert np.array_equal(made.finish, whole.finish)
