@@ -26,11 +26,12 @@ def outputs(recording: Recording, qids: Iterable[int]) -> dict[int, NDArray[np.i
     start = row_starts(results.num_tokens)[owner] + within * width
     live = np.flatnonzero((rows.finished != 1) & (rows.is_retracted != 1))
     by_qid = live[np.argsort(rows.qid[live], kind="stable")]
+    sorted_qids = rows.qid[by_qid]
     epoch = _gaps_before(recording, Kind.RESULT)[owner]
     ends = _ends(recording)
     found = {}
     for qid in qids:
-        low, high = np.searchsorted(rows.qid[by_qid], (qid, qid + 1))
+        low, high = np.searchsorted(sorted_qids, (qid, qid + 1))
         mine = by_qid[low:high]
         before = rows.output_len[mine].astype(np.int64)
         # What an extend brought is seen from what comes after: all but the last chunk of a prompt bring nothing. Across

@@ -6,6 +6,7 @@ Nothing here is timed: results of long recordings are those of short ones, and w
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from lifting import bundled_recording
 from specdiff.recorders.recording import TABLE_NAMES, Recording, columns
 from specdiff.recorders.schema import Arrives, Events, ExtendRows, Kind
 from specdiff.replay.decisions import decisions
+from specdiff.replay.outputs import outputs
 
 APART = 1 << 16
 
@@ -63,3 +65,23 @@ def test_requests_times_events_need_64_bits() -> None:
     whole = decisions(recording)
     assert np.array_equal(made.row, whole.row)
     assert np.array_equal(made.finish, whole.finish)
+
+
+class Counted(np.ndarray):
+    """A column that counts the values that are picked out of it."""
+
+    picked = 0
+
+    def __getitem__(self, at: Any) -> Any:
+        found = super().__getitem__(at)
+        Counted.picked += np.size(found)
+        return found
+
+
+def test_outputs_of_all_requests_look_at_each_row_a_few_times() -> None:
+    recording = bundled_recording("0.5.23-random")
+    rows = recording.result_rows
+    counted = replace(recording, result_rows=replace(rows, qid=rows.qid.view(Counted)))
+    Counted.picked = 0
+    outputs(counted, range(len(counted.rids)))
+    assert 0 < Counted.picked < 10 * len(rows.qid)
