@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,11 @@ def build(path: Path) -> Recording:
 
     Raises RecordingError when it is not a journal, or holds no run attributes: then nothing was recorded.
     """
+    return _built(*_read(path), path)
+
+
+def _read(path: Path) -> tuple[_Parts, str | None]:
+    """What the records come to, and what is lost behind them. The journal itself is held no longer than that."""
     scan = journal.scan(path)
     seeds = plan(scan.records)
     parts = _Parts(of_a_ring=path.is_dir(), seeds=seeds, format=scan.format)
@@ -37,16 +43,19 @@ def build(path: Path) -> Recording:
             parts.add(place, record)
         except RecordingError as error:
             raise RecordingError(f"{path}: {error} (the record at byte {record.offset})") from error
+    damage = scan.damage
+    return parts, damage and f"{damage.why} at byte {damage.offset} of {damage.size}"
+
+
+def _built(parts: _Parts, lost: str | None, path: Path) -> Recording:
     if parts.run is None:
         raise RecordingError(
             f"{path}: the journal holds no run attributes: nothing was recorded into it."
         )
-    damage = scan.damage
-    lost = damage and f"{damage.why} at byte {damage.offset} of {damage.size}"
-    recording = parts.finish(parts.run, lost or None)
+    recording = parts.finish(parts.run, lost)
     requests = parts.requests.values()
-    chosen = np.array([not request.get("left_out") for request in requests], dtype=bool)
-    veiled = any(request.get("veiled") for request in requests)
+    chosen = np.array([not request.left_out for request in requests], dtype=bool)
+    veiled = any(request.veiled for request in requests)
     return recording if chosen.all() and not veiled else _chosen(recording, chosen, veiled, path)
 
 
@@ -65,9 +74,32 @@ def _chosen(recording: Recording, chosen: NDArray[np.bool_], veiled: bool, path:
 
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
-    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-        digest.update(file.read_bytes())
+    for name in sorted(path.iterdir()) if path.is_dir() else [path]:
+        with name.open("rb") as file:
+            while part := file.read(1 << 20):
+                digest.update(part)
     return digest.hexdigest()
+
+
+class _Request(NamedTuple):
+    """What a recording keeps of a REQUEST record: as a text, which is a fifth of what it is parsed."""
+
+    rid: str
+    details: str
+    row: tuple[int, ...]  # of `Requests`
+    left_out: bool
+    veiled: bool
+
+
+def _request(said: dict[str, Any]) -> _Request:
+    values = (said.get(field.name) for field in fields(schema.Requests))
+    return _Request(
+        rid=str(said["rid"]),
+        details=json.dumps(said, sort_keys=True),
+        row=tuple(NONE64 if value is None else int(value) for value in values),
+        left_out=bool(said.get("left_out")),
+        veiled=bool(said.get("veiled")),
+    )
 
 
 @dataclass(slots=True)
@@ -79,8 +111,8 @@ class _Parts:
     format: int  # of the recording: which columns the events have
     run: Run | None = None
     stats: Stats | None = None
-    requests: dict[int, dict[str, Any]] = field(default_factory=dict)  # by the recorder's number
-    spine: list[int] = field(default_factory=list)
+    requests: dict[int, _Request] = field(default_factory=dict)  # by the recorder's number
+    spine: array[int] = field(default_factory=lambda: array("q"))
     tables: dict[str, bytearray] = field(
         default_factory=lambda: {name: bytearray() for name in TABLE_NAMES}
     )
@@ -95,9 +127,9 @@ class _Parts:
         elif record.type == journal.Type.STATS:
             self.stats = stats_from_json(record.payload)
         elif record.type == journal.Type.REQUEST:
-            request = json.loads(record.payload)
-            number = request["qid"] if self.of_a_ring else len(self.requests)
-            self.requests.setdefault(number, request)
+            said = json.loads(record.payload)
+            number = said["qid"] if self.of_a_ring else len(self.requests)
+            self.requests.setdefault(number, _request(said))
         elif record.type in EVENT_TABLES:
             event = unpack_event(Kind(record.type), record.payload, self.format)
             for one in self.seeds.events(place, event):
@@ -107,7 +139,7 @@ class _Parts:
 
     def _add_event(self, event: WireEvent) -> None:
         kind = event.kind
-        self.spine += (int(kind), self.counts[kind], event.iteration, event.time_ns)
+        self.spine.extend((int(kind), self.counts[kind], event.iteration, event.time_ns))
         self.counts[kind] += 1
         self.tables[EVENT_TABLES[kind].__name__.lower()] += event.fields.tobytes()
         if kind in ROW_TABLES:
@@ -121,26 +153,22 @@ class _Parts:
             self.indexer.append(indexer)
 
     def finish(self, run: Run, damage: str | None) -> Recording:
-        tables = {name: _table(cls, self.tables[name]) for name, cls in TABLE_NAMES.items()}
+        tables = {name: _table(cls, self.tables.pop(name)) for name, cls in TABLE_NAMES.items()}
         if self.of_a_ring:
             self._name_forgotten(tables.values())
         tables = {name: self._renumbered(table) for name, table in tables.items()}
         tables["results"] = _paired(tables["results"], tables["launches"])
-        spine = np.array(self.spine, dtype=np.int64).reshape(-1, len(fields(schema.Events)))
-        tables["events"] = schema.Events(*spine.T)
-        tables["requests"] = schema.Requests(
-            *(self._request_column(f.name) for f in fields(schema.Requests))
-        )
+        tables["events"] = _table(schema.Events, self.spine)
+        requests = array("q", (value for one in self.requests.values() for value in one.row))
+        tables["requests"] = _table(schema.Requests, requests)
         return Recording(
             run=run,
             stats=self.stats,
             damage=damage,
             derived=(),
-            rids=tuple(str(request["rid"]) for request in self.requests.values()),
-            details=tuple(
-                json.dumps(request, sort_keys=True) for request in self.requests.values()
-            ),
-            tokens=np.frombuffer(bytes(self.tokens), dtype=np.int32),
+            rids=tuple(request.rid for request in self.requests.values()),
+            details=tuple(request.details for request in self.requests.values()),
+            tokens=np.frombuffer(self.tokens, dtype=np.int32),
             experts=_topk_rows(self.experts, "routed experts"),
             indexer=_topk_rows(self.indexer, "indexer top-k"),
             **tables,
@@ -149,11 +177,11 @@ class _Parts:
     def _name_forgotten(self, tables: Iterable[Any]) -> None:
         """A result that comes late may name someone whom the segments that are left do not: then nobody knows more of them."""
         named = {int(qid) for one in tables if hasattr(one, "qid") for qid in np.unique(one.qid)}
-        left_out = any(request.get("left_out") for request in self.requests.values())
+        left_out = any(request.left_out for request in self.requests.values())
         for qid in sorted(named - self.requests.keys()):
             if qid >= 0:
                 request = {"qid": qid, "rid": f"forgotten-{qid}", "left_out": left_out}
-                self.requests[qid] = request
+                self.requests[qid] = _request(request)
 
     def _renumbered(self, table: Any) -> Any:
         """By place among the requests that are here; a ring has lost earlier ones. One that is nowhere stays what it is not."""
@@ -165,16 +193,10 @@ class _Parts:
         qid = np.where(known[order[at]] == table.qid, order[at], -1)
         return dataclasses.replace(table, qid=qid.astype(table.qid.dtype))
 
-    def _request_column(self, name: str) -> NDArray[np.int64]:
-        values = [request.get(name) for request in self.requests.values()]
-        return np.array(
-            [NONE64 if value is None else int(value) for value in values], dtype=np.int64
-        )
 
-
-def _table(cls: type, data: bytearray) -> Any:
+def _table(cls: type, data: bytearray | array[int]) -> Any:
     make: Callable[..., Any] = cls
-    table = np.frombuffer(bytes(data), dtype=dtype_of(cls)).reshape(-1, len(fields(cls)))
+    table = np.frombuffer(data, dtype=dtype_of(cls)).reshape(-1, len(fields(cls)))
     return make(*np.ascontiguousarray(table.T))
 
 

@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ def is_saved(recording: Recording, path: Path) -> bool:
     if not path.is_file():
         return False
     try:
-        return _manifest_text(load(path)) == _manifest_text(recording)
+        return _told(load(path)) == _told(recording)
     except RecordingError:
         return False
 
@@ -126,15 +126,20 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def _arrays(recording: Recording) -> dict[str, Any]:
-    tables = {name: _stack(getattr(recording, name), cls) for name, cls in TABLE_NAMES.items()}
-    return tables | {name: getattr(recording, name) for name in _ARRAYS}
+def _arrays(recording: Recording) -> Iterator[tuple[str, NDArray[Any]]]:
+    """One at a time: each table is a copy of its columns."""
+    for name, cls in TABLE_NAMES.items():
+        yield name, _stack(getattr(recording, name), cls)
+    for name in _ARRAYS:
+        yield name, getattr(recording, name)
 
 
 def _write(file: h5py.File, recording: Recording) -> None:
-    for name, array in _arrays(recording).items():
+    declared = {}
+    for name, array in _arrays(recording):
         _create(file, name, array)
-    text = _manifest_text(recording)
+        declared[name] = _declared(array)
+    text = _manifest_text(recording, declared)
     _create(file, "manifest", np.frombuffer(text, dtype=np.uint8))
     # As bytes: one str among the attributes makes the file 4 KiB longer.
     file.attrs["format"] = np.bytes_(FORMAT)
@@ -143,7 +148,16 @@ def _write(file: h5py.File, recording: Recording) -> None:
     file.attrs["complete"] = True
 
 
-def _manifest_text(recording: Recording) -> bytes:
+def _told(recording: Recording) -> bytes:
+    declared = {name: _declared(array) for name, array in _arrays(recording)}
+    return _manifest_text(recording, declared)
+
+
+def _declared(array: NDArray[Any]) -> dict[str, Any]:
+    return {"dtype": array.dtype.str, "shape": array.shape, "sha256": _digest(array)}
+
+
+def _manifest_text(recording: Recording, declared: Mapping[str, Mapping[str, Any]]) -> bytes:
     manifest = {
         "run": json.loads(to_json(recording.run)),
         "stats": recording.stats and json.loads(to_json(recording.stats)),
@@ -151,10 +165,7 @@ def _manifest_text(recording: Recording) -> bytes:
         "derived": derived_to_json(recording.derived),
         "rids": recording.rids,
         "details": recording.details,
-        "tables": {
-            name: {"dtype": array.dtype.str, "shape": array.shape, "sha256": _digest(array)}
-            for name, array in _arrays(recording).items()
-        },
+        "tables": declared,
     }
     return json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
 
@@ -328,7 +339,7 @@ def _check_size(name: str, dataset: h5py.Dataset) -> None:
 
 
 def _digest(array: NDArray[Any]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
 
 
 def _stack(table: Any, cls: type) -> NDArray[Any]:

@@ -14,7 +14,7 @@ import re
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from pathlib import Path
 
@@ -46,9 +46,17 @@ class Type(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Record:
+    """`data` is the whole file: of a long journal no second copy is held, record by record."""
+
     type: int
-    payload: bytes
     offset: int  # bytes into the file
+    length: int  # bytes of the payload
+    data: bytes = field(repr=False)
+
+    @property
+    def payload(self) -> bytes:
+        body = self.offset + _RECORD.size
+        return self.data[body : body + self.length]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +175,7 @@ def _scan_file(path: Path) -> Scan:
             return Scan(tuple(records), damage, HEADERS[header], version)
         records.append(record)
         before = checksum_of(data[at : at + _RECORD.size])
-        at += _RECORD.size + len(record.payload)
+        at += _RECORD.size + record.length
     return Scan(tuple(records), None, HEADERS[header], version)
 
 
@@ -184,7 +192,7 @@ def _record(data: bytes, at: int, before: int) -> Record | str:
     payload = data[body : body + length]
     if zlib.crc32(payload, zlib.crc32(data[at:body][_HEAD], before)) != checksum:
         return "the checksum of a record does not match"
-    return Record(type, payload, at)
+    return Record(type, at, length, data)
 
 
 def _not_a_journal(path: Path, data: bytes) -> str:

@@ -5,12 +5,19 @@ Nothing here is timed: results of long recordings are those of short ones, and w
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from journalled import records_of
 from lifting import bundled_recording
+from specdiff.recorders import hdf5, journal
+from specdiff.recorders.build import build
 from specdiff.recorders.recording import TABLE_NAMES, Recording, columns
 from specdiff.recorders.schema import Arrives, Events, ExtendRows, Kind
 from specdiff.replay.decisions import decisions
@@ -85,3 +92,38 @@ def test_outputs_of_all_requests_look_at_each_row_a_few_times() -> None:
     Counted.picked = 0
     outputs(counted, range(len(counted.rids)))
     assert 0 < Counted.picked < 10 * len(rows.qid)
+
+
+def test_a_journal_is_built_within_a_few_times_its_size(tmp_path: Path) -> None:
+    """A journal of hours has gigabytes: what it comes to stands beside it, and no third copy of either."""
+    records = records_of(bundled_recording("0.5.10-random"), times=20)
+    path = tmp_path / "long.journal"
+    path.write_bytes(journal.HEADER + journal.frames(records))
+    del records
+    peak, size = peak_of(lambda: build(path)), path.stat().st_size
+    assert peak < 3.5 * size
+
+
+def test_routed_rows_are_read_into_memory_once(tmp_path: Path) -> None:
+    """`--experts full` has gigabytes of them: no second copy is made to take their digest."""
+    recording, times = bundled_recording("0.5.23-random"), 4000
+    finishes = recording.finishes
+    many = replace(
+        recording,
+        finishes=replace(finishes, experts_stored=finishes.experts_stored * times),
+        experts=np.tile(recording.experts, (times, 1, 1)),
+    )
+    path = tmp_path / "rows.h5"
+    hdf5.save(many, path)
+    assert peak_of(lambda: hdf5.load(path)) < 1.5 * many.experts.nbytes
+
+
+def peak_of(work: Callable[[], object]) -> int:
+    """The most bytes of Python and numpy that were held at a time."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
