@@ -86,6 +86,16 @@ _MOMENTS: dict[Quantity, tuple[tuple[Kind, Moment], ...]] = {
 }
 
 
+_OF_ITS_OWN = (Quantity.SEQ_LENS_SUM, Quantity.FINISH)  # of batches; where there is a decision
+
+
+def same_cells(one: Quantity, other: Quantity) -> bool:
+    """Whether both have a value at the same places of any recording."""
+    if one in _OF_ITS_OWN or other in _OF_ITS_OWN:
+        return one is other
+    return _MOMENTS[one] == _MOMENTS[other]
+
+
 def _part(recording: Recording, kind: Kind, moment: Moment, quantity: Quantity) -> list[Tensor]:
     """event, kind, moment, row, qid of one kind's cells."""
     table = recording.event_table(kind)

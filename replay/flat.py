@@ -54,8 +54,8 @@ class Flat:
 def flat(recording: Recording, paths: Sequence[Path], wanted: Sequence[Quantity]) -> list[Flat]:
     """The ledgers of these paths. Raises UsageError or NoVerdictError where a lifted path cannot be had or cannot run."""
     columns = Columns(recording)
-    toggles = Toggles(columns)
-    ledgers = [(str(path), ledger_of(columns, toggles, path)) for path in paths]
+    toggles = Toggles(columns, wanted)
+    ledgers = [(str(path), ledger_of(columns, toggles, path, wanted)) for path in paths]
     return [_flat(recording, columns, ledgers, quantity) for quantity in wanted]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 
 import torch
@@ -22,23 +22,11 @@ from .tensors import column, nullable
 _LEFT_OUT = "requests were left out of this recording, so that the server's sums are not those of its batches"
 
 
-def observed(columns: Columns) -> Ledger:
-    series = [
-        _committed(columns),
-        _settled(columns),
-        _allocated(columns),
-        _sums(columns),
-        _rows(columns, Quantity.ROUTED_EXPERTS, "experts"),
-        _rows(columns, Quantity.INDEXER_TOPK, "indexer"),
-        _counter(columns, Quantity.SPEC_VERIFY_CT),
-        _counter(columns, Quantity.SPEC_ACCEPTED_DRAFTS),
-        _histogram(columns),
-        _finish(columns),
-        _released(columns),
-        _inherited(columns),
-    ]
+def observed(columns: Columns, wanted: Collection[Quantity] = tuple(Quantity)) -> Ledger:
+    """`wanted`: of these quantities only; each is read by itself."""
+    series = tuple(read(columns) for quantity, read in _READ.items() if quantity in wanted)
     reasons = {} if columns.recording.has_every_request else {Quantity.SEQ_LENS_SUM: _LEFT_OUT}
-    return Ledger("observed", tuple(series), reasons)
+    return Ledger("observed", series, reasons)
 
 
 def _committed(columns: Columns) -> Series:
@@ -193,3 +181,19 @@ def _counter(columns: Columns, quantity: Quantity) -> Series:
     cells = columns.cells[quantity]
     values = nullable(getattr(columns.recording.result_rows, quantity.value))[cells.row]
     return Series(quantity, cells, values[:, None], values != NONE64)
+
+
+_READ: dict[Quantity, Callable[[Columns], Series]] = {
+    Quantity.KV_COMMITTED_LEN: _committed,
+    Quantity.KV_COMMITTED_LEN_SETTLED: _settled,
+    Quantity.KV_ALLOCATED_LEN: _allocated,
+    Quantity.SEQ_LENS_SUM: _sums,
+    Quantity.ROUTED_EXPERTS: lambda columns: _rows(columns, Quantity.ROUTED_EXPERTS, "experts"),
+    Quantity.INDEXER_TOPK: lambda columns: _rows(columns, Quantity.INDEXER_TOPK, "indexer"),
+    Quantity.SPEC_VERIFY_CT: lambda columns: _counter(columns, Quantity.SPEC_VERIFY_CT),
+    Quantity.SPEC_ACCEPTED_DRAFTS: lambda columns: _counter(columns, Quantity.SPEC_ACCEPTED_DRAFTS),
+    Quantity.SPEC_HISTOGRAM: _histogram,
+    Quantity.FINISH: _finish,
+    Quantity.RELEASED_LEN: _released,
+    Quantity.SESSION_COMMITTED: _inherited,
+}

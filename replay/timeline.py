@@ -101,12 +101,20 @@ def lives(recording: Recording, rid: str, paths: Sequence[Path]) -> tuple[Life, 
         )
         raise UsageError(f"--request {rid!r}: no such request in this recording. {known}")
     columns = Columns(recording)
-    toggles = Toggles(columns)
+    toggles = Toggles(columns, _BESIDE)
     books = [_books(columns, path) for path in paths]
-    ledgers = [ledger_of(columns, toggles, path) for path in paths]
+    ledgers = [ledger_of(columns, toggles, path, _beside(path)) for path in paths]
     return tuple(
         Life(rid, qid, tuple(paths), tuple(_moments(columns, qid, books, ledgers))) for qid in qids
     )
+
+
+_BESIDE = (Quantity.ROUTED_EXPERTS, Quantity.SESSION_COMMITTED)
+
+
+def _beside(path: Path) -> Sequence[Quantity]:
+    """A lifted path is replayed once, for its committed lengths too."""
+    return tuple(Quantity) if isinstance(path, Lifted) else _BESIDE
 
 
 @dataclass(frozen=True, slots=True, eq=False)

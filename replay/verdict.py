@@ -185,13 +185,15 @@ def _warnings(recording: Recording) -> Iterator[str]:
 def ledger_of(
     columns: Columns, toggles: Toggles, path: Path, wanted: Sequence[Quantity] = tuple(Quantity)
 ) -> Ledger:
-    """`wanted`: a lifted path leaves out what nobody wants.
+    """`wanted`: what nobody wants is left out (of a set of fixes, by its `toggles`).
 
     Raises UsageError or NoVerdictError where a lifted path cannot be had or cannot run.
     """
     if isinstance(path, FixSet):
         return toggles(path.fixes)
-    return lifted(columns, path, wanted) if isinstance(path, Lifted) else observed(columns)
+    if isinstance(path, Lifted):
+        return lifted(columns, path, wanted)
+    return observed(columns, wanted)
 
 
 def _verdict(results: Sequence[QuantityResult], *, named: bool) -> Verdict:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+import torch
 
 from journalled import records_of
 from lifting import bundled_recording
@@ -20,8 +22,17 @@ from specdiff.recorders import hdf5, journal
 from specdiff.recorders.build import build
 from specdiff.recorders.recording import TABLE_NAMES, Recording, columns
 from specdiff.recorders.schema import Arrives, Events, ExtendRows, Kind
+from specdiff.replay.cells import Cells, cells_of
+from specdiff.replay.columns import shared
+from specdiff.replay.columns.shared import Columns
 from specdiff.replay.decisions import decisions
+from specdiff.replay.flat import flat
 from specdiff.replay.outputs import outputs
+from specdiff.replay.quantity import Quantity
+from specdiff.replay.shrink.symptom import Question
+from specdiff.replay.spec import parse
+from specdiff.replay.timeline import lives
+from specdiff.replay.verdict import replay
 
 APART = 1 << 16
 
@@ -116,6 +127,38 @@ def test_routed_rows_are_read_into_memory_once(tmp_path: Path) -> None:
     path = tmp_path / "rows.h5"
     hdf5.save(many, path)
     assert peak_of(lambda: hdf5.load(path)) < 1.5 * many.experts.nbytes
+
+
+@pytest.mark.parametrize("path", ["observed", "old"])
+def test_what_nobody_asks_for_is_not_computed(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One quantity, the life of one request, a step of `shrink`: all twelve over millions of rows take gigabytes."""
+    made = set[Quantity]()
+
+    def noted(recording: Recording, quantity: Quantity) -> Cells:
+        made.add(quantity)
+        return cells_of(recording, quantity)
+
+    monkeypatch.setattr(shared, "cells_of", noted)
+    recording, new = bundled_recording("0.5.23-random"), parse("fixed")
+    replay(recording, parse(path), new, [Quantity.RELEASED_LEN])
+    flat(recording, [parse(path)], [Quantity.RELEASED_LEN])
+    Question(parse(path), new, Quantity.RELEASED_LEN)(recording)
+    assert made == {Quantity.RELEASED_LEN}
+    made.clear()
+    lives(recording, recording.rids[0], [parse(path), new])
+    assert made == {Quantity.ROUTED_EXPERTS, Quantity.SESSION_COMMITTED}
+
+
+def test_quantities_of_the_same_places_share_them() -> None:
+    """Places are most of what a replay holds; and what is shared is what each would have had."""
+    recording = bundled_recording("0.5.23-random")
+    cells = Columns(recording).cells
+    assert cells[Quantity.KV_COMMITTED_LEN] is cells[Quantity.KV_COMMITTED_LEN_SETTLED]
+    assert cells[Quantity.SPEC_VERIFY_CT] is cells[Quantity.SPEC_ACCEPTED_DRAFTS]
+    for quantity in Quantity:
+        own, held = cells_of(recording, quantity), cells[quantity]
+        names = ("event", "kind", "moment", "row", "qid")
+        assert all(torch.equal(getattr(own, name), getattr(held, name)) for name in names), quantity
 
 
 def peak_of(work: Callable[[], object]) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...recorders.recording import Recording
 from ...recorders.schema import NONE64, Kind
-from ..cells import Cells, cells_of
+from ..cells import Cells, cells_of, same_cells
 from ..lift.crew import Crew
 from ..paths.rules import FinishRows
 from ..quantity import Quantity
@@ -67,7 +67,8 @@ class Columns:
 
     def touch_of(self, quantity: Quantity) -> Tensor:
         """Per cell of a committed length or counter: the touch that made it (-1: none, or lost in a gap)."""
-        return self.once(("touch", quantity), lambda: self._touch_of(self.cells[quantity]))
+        cells = self.cells[quantity]  # several quantities have the same
+        return self.once(("touch", id(cells)), lambda: self._touch_of(cells))
 
     def _touch_of(self, cells: Cells) -> Tensor:
         index = torch.full_like(cells.event, -1)
@@ -90,12 +91,14 @@ class Columns:
 
 
 class _AllCells(dict[Quantity, Cells]):
-    """By quantity, each made when first asked for."""
+    """By quantity, each made when first asked for; where two quantities have values at the same places, once for both."""
 
     def __init__(self, recording: Recording) -> None:
         super().__init__()
         self._recording = recording
 
     def __missing__(self, quantity: Quantity) -> Cells:
-        self[quantity] = made = cells_of(self._recording, quantity)
+        like = next((known for known in self if same_cells(known, quantity)), None)
+        made = self[like] if like else cells_of(self._recording, quantity)
+        self[quantity] = made
         return made

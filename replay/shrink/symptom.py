@@ -44,7 +44,7 @@ class Question:
 
     def __init__(self, old: Path, new: Path, quantity: Quantity) -> None:
         self.old, self.new, self.quantity = old, new, quantity
-        self._ledgers = _ledgers(old), _ledgers(new)
+        self._ledgers = _ledgers(old, quantity), _ledgers(new, quantity)
 
     def __call__(self, recording: Recording) -> Found | None:
         """None: they do not, or a path cannot run here."""
@@ -72,10 +72,11 @@ class Question:
         )
 
 
-def _ledgers(path: Path) -> _Ledgers:
+def _ledgers(path: Path, quantity: Quantity) -> _Ledgers:
+    """A question is asked hundreds of times, of one quantity: nothing else is computed."""
     if isinstance(path, FixSet):
         return lambda _, toggles: toggles(path.fixes)
     if isinstance(path, Lifted):
         books = books_of(path)
-        return lambda columns, _: ledger_of(columns, books, str(path))
-    return lambda columns, _: observed(columns)
+        return lambda columns, _: ledger_of(columns, books, str(path), (quantity,))
+    return lambda columns, _: observed(columns, (quantity,))
