@@ -13,7 +13,7 @@ from .schema import Kind
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from .schema import I64
+    from .schema import I32, I64
 
 _KINDS = (
     Kind.EXTEND,
@@ -42,8 +42,8 @@ class Members:
 
 def members_before(recording: Recording) -> dict[Kind, Members]:
     """Of every filter and merge. Not known: the batch was not seen since a gap, or not of the size that was recorded."""
-    held: dict[int, list[int]] = {}
-    found: dict[Kind, list[list[int] | None]] = {Kind.FILTER: [], Kind.MERGE: []}
+    held: dict[int, I32] = {}
+    found: dict[Kind, list[I32 | None]] = {Kind.FILTER: [], Kind.MERGE: []}
     rows = {kind: _rows(recording, kind) for kind in _KINDS[:-1]}
     batches = {kind: recording.event_table(kind).batch.tolist() for kind in _KINDS[:-1]}
     others, sizes = recording.merges.other.tolist(), recording.filters.size_before.tolist()
@@ -65,18 +65,18 @@ def members_before(recording: Recording) -> dict[Kind, Members]:
     return {kind: _members(lists) for kind, lists in found.items()}
 
 
-def _rows(recording: Recording, kind: Kind) -> list[list[int]]:
-    """The requests of every event of a kind."""
-    qid, counts = recording.row_table(kind).qid.tolist(), recording.event_table(kind).num_rows
+def _rows(recording: Recording, kind: Kind) -> list[I32]:
+    """The requests of every event of a kind: parts of its column, of which a long recording has hundreds of millions."""
+    qid, counts = recording.row_table(kind).qid, recording.event_table(kind).num_rows
     starts = row_starts(counts).tolist()
     return [qid[start : start + n] for start, n in zip(starts, counts.tolist(), strict=True)]
 
 
-def _members(lists: list[list[int] | None]) -> Members:
-    owner = [ref for ref, qids in enumerate(lists) for _ in qids or ()]
-    qid = [qid for qids in lists for qid in qids or ()]
+def _members(parts: list[I32 | None]) -> Members:
+    there = [qids for qids in parts if qids is not None]
+    counts = [0 if qids is None else len(qids) for qids in parts]
     return Members(
-        np.array(owner, dtype=np.int64),
-        np.array(qid, dtype=np.int64),
-        np.array([qids is not None for qids in lists], dtype=bool),
+        np.repeat(np.arange(len(parts)), counts),
+        np.concatenate([np.zeros(0, dtype=np.int32), *there]).astype(np.int64),
+        np.array([qids is not None for qids in parts], dtype=bool),
     )

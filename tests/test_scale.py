@@ -20,8 +20,9 @@ from journalled import records_of
 from lifting import bundled_recording
 from specdiff.recorders import hdf5, journal
 from specdiff.recorders.build import build
+from specdiff.recorders.composition import members_before
 from specdiff.recorders.recording import TABLE_NAMES, Recording, columns
-from specdiff.recorders.schema import Arrives, Events, ExtendRows, Kind
+from specdiff.recorders.schema import EVENT_TABLES, ROW_TABLES, Arrives, Events, ExtendRows, Kind
 from specdiff.replay.cells import Cells, cells_of
 from specdiff.replay.columns import shared
 from specdiff.replay.columns.shared import Columns
@@ -159,6 +160,30 @@ def test_quantities_of_the_same_places_share_them() -> None:
         own, held = cells_of(recording, quantity), cells[quantity]
         names = ("event", "kind", "moment", "row", "qid")
         assert all(torch.equal(getattr(own, name), getattr(held, name)) for name in names), quantity
+
+
+def test_who_was_in_a_batch_takes_no_list_of_every_row() -> None:
+    """A cut (`shrink`, `--sample`) asks that of the whole recording: a number in a list is ten times one in a column."""
+    recording = among_each_other(bundled_recording("0.5.23-random"), 100)
+    rows = sum(len(recording.row_table(kind).qid) for kind in ROW_TABLES)
+    assert peak_of(lambda: members_before(recording)) < 15 * rows
+
+
+def among_each_other(recording: Recording, times: int) -> Recording:
+    """Each request `times` times, side by side in its batches."""
+    changed: dict[str, Any] = {}
+    for kind, cls in ROW_TABLES.items():
+        table, events = recording.row_table(kind), recording.event_table(kind)
+        owner = np.tile(recording.owner(kind), times)
+        order = np.argsort(owner, kind="stable")
+        rows = {name: np.tile(values, times)[order] for name, values in columns(table)}
+        name = f"{kind.name.lower()}_rows"
+        changed[name] = cls(**rows)
+        sizes = {"num_rows": events.num_rows * times}
+        if kind is Kind.FILTER:
+            sizes["size_before"] = events.size_before * times
+        changed[EVENT_TABLES[kind].__name__.lower()] = replace(events, **sizes)
+    return replace(recording, **changed)
 
 
 def peak_of(work: Callable[[], object]) -> int:
