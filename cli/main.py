@@ -116,9 +116,20 @@ def _tell(error: Exception) -> None:
             complain(str(error))
         elif isinstance(error, OSError):  # the machine's fault, which no traceback explains
             complain(f"{error}.")
+        elif _lacks_memory(error):
+            complain(
+                f"there is not enough memory for this ({error}). Take a machine with more, ask for one --quantity, "
+                "or record less: --sample, --steps, --ring (docs/recorder.md, How long a recording may be)."
+            )
         else:
             click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
             complain("that is a bug in specdiff; please report it with the lines above.")
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """torch has no exception of its own for it."""
+    told = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return told or isinstance(error, MemoryError)
 
 
 def _drop_unwritten(stream: TextIO | None) -> None:

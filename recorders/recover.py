@@ -24,6 +24,7 @@ from .schema import Kind
 JOURNAL = ".journal"
 NOTE = ".attach.json"
 DAMAGED = ".damaged"  # behind a journal's name
+_TOO_LARGE = "there is not enough memory to build it: four times its size is enough."
 _DONE = ".done"  # behind that of a ring whose recording is in place
 
 
@@ -172,6 +173,8 @@ def _recover_one(journal: Path, force: bool, written: set[Path]) -> Outcome:
         return Kept(
             journal, f"{error.strerror or error}. {once_mended(journal.parent)}", live=False
         )
+    except MemoryError:  # the others may be smaller, and `record` has a command's status to tell
+        return Kept(journal, f"{_TOO_LARGE} {once_mended(journal.parent)}", live=False)
     stats = recording.stats
     gaps = int(recording.gaps.dropped.sum())
     return Recovered(

@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 import torch
 
-from journalled import records_of
+from journalled import journal_of, records_of
 from lifting import bundled_recording
-from specdiff.recorders import hdf5, journal
+from specdiff.cli.inputs import bundled
+from specdiff.cli.main import BROKEN, run
+from specdiff.recorders import hdf5, journal, recover
 from specdiff.recorders.build import build
 from specdiff.recorders.composition import members_before
 from specdiff.recorders.recording import TABLE_NAMES, Recording, columns
@@ -184,6 +186,45 @@ def among_each_other(recording: Recording, times: int) -> Recording:
             sizes["size_before"] = events.size_before * times
         changed[EVENT_TABLES[kind].__name__.lower()] = replace(events, **sizes)
     return replace(recording, **changed)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 26.2 MiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."),
+    ],
+)
+def test_too_little_memory_is_no_bug(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load(path: Path) -> Recording:
+        raise error
+
+    monkeypatch.setattr(hdf5, "load", load)
+    assert run(["replay", str(bundled() / "0.5.23-random.h5")]) == BROKEN
+    said = capsys.readouterr().err
+    assert said.startswith(f"specdiff: there is not enough memory for this ({error})")
+    assert said.count("\n") == 1
+
+
+def test_a_journal_that_is_too_large_keeps_none_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = journal_of(bundled_recording("0.5.23-random"))
+    large, small = tmp_path / "run-1-0.journal", tmp_path / "run-2-0.journal"
+    for path in (large, small):
+        path.write_bytes(whole)
+
+    def built(path: Path) -> Recording:
+        if path == large:
+            raise MemoryError
+        return build(path)
+
+    monkeypatch.setattr(recover, "build", built)
+    kept, recovered = recover.recover(tmp_path)
+    assert isinstance(kept, recover.Kept) and "not enough memory" in kept.why and large.exists()
+    assert isinstance(recovered, recover.Recovered) and not small.exists()
 
 
 def peak_of(work: Callable[[], object]) -> int:
