@@ -107,15 +107,14 @@ def _late(pair: tuple[Recording, Recording], shared: list[I64]) -> list[str]:
 
 def _across_gaps(pair: tuple[Recording, Recording], shared: list[I64]) -> list[str]:
     """Narrow both to the steps that no gap of either touches."""
-    lost = [_touched(one) for one in pair]
-    if not any(map(len, lost)):
+    lost = [span for one in pair for span in _touched(one)]
+    if not lost:
         return []
+    begins, ends = np.sort(np.array(lost, dtype=np.int64), axis=0).T
     for i, one in enumerate(pair):
         steps = _steps(one, shared[i])
-        touched = np.zeros(len(steps), dtype=bool)
-        for begin, end in (*lost[0], *lost[1]):
-            touched |= (steps >= begin) & (steps <= end)
-        shared[i] = shared[i][~touched]
+        begun, ended = np.searchsorted(begins, steps, "right"), np.searchsorted(ends, steps, "left")
+        shared[i] = shared[i][begun == ended]  # as many have begun by then as have ended before
     return ["events were dropped in their steps"]
 
 
@@ -124,20 +123,23 @@ def _touched(recording: Recording) -> list[tuple[int, int]]:
     out. A gap at an end reaches as far as there are steps."""
     steps, most = recording.events.iteration, int(np.iinfo(np.int64).max)
     gaps, seeds, launches = (
-        recording.event_of(kind).tolist() for kind in (Kind.GAP, Kind.SEED, Kind.LAUNCH)
+        recording.event_of(kind) for kind in (Kind.GAP, Kind.SEED, Kind.LAUNCH)
     )
 
     def between(first: int, last: int) -> tuple[int, int]:
         begin = int(steps[first]) if first >= 0 else 0
         return begin, int(steps[last]) if last < len(steps) else most
 
-    found = [between(at - 1, at + 1) for at in gaps]
-    for seed in seeds:
-        launch = next((at for at in launches if at > seed), len(steps))
-        gap = max((at for at in gaps if at < seed), default=seed)
-        first = not any(gap < other < seed for other in seeds)
-        found.append(between((gap if first else seed) - 1, launch))
-    return found
+    found = [between(at - 1, at + 1) for at in gaps.tolist()]
+    # Behind each seed the next launch, and before it the last gap, if there is one and no seed since.
+    launched = np.append(launches, len(steps))[np.searchsorted(launches, seeds, "right")]
+    before = np.append(-1, gaps)[np.searchsorted(gaps, seeds)]
+    since = np.append(-1, seeds)[:-1]
+    first = np.where((before >= 0) & (since <= before), before, seeds)
+    return found + [
+        between(begin - 1, end)
+        for begin, end in zip(first.tolist(), launched.tolist(), strict=True)
+    ]
 
 
 def _parting(pair: tuple[Recording, Recording], shared: list[I64]) -> tuple[int, Parting] | None:

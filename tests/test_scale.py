@@ -24,7 +24,16 @@ from specdiff.recorders import hdf5, journal, recover
 from specdiff.recorders.build import build
 from specdiff.recorders.composition import members_before
 from specdiff.recorders.recording import TABLE_NAMES, Recording, columns
-from specdiff.recorders.schema import EVENT_TABLES, ROW_TABLES, Arrives, Events, ExtendRows, Kind
+from specdiff.recorders.schema import (
+    EVENT_TABLES,
+    ROW_TABLES,
+    Arrives,
+    Events,
+    ExtendRows,
+    Gaps,
+    Kind,
+)
+from specdiff.replay.aligned import align
 from specdiff.replay.cells import Cells, cells_of
 from specdiff.replay.columns import shared
 from specdiff.replay.columns.shared import Columns
@@ -225,6 +234,49 @@ def test_a_journal_that_is_too_large_keeps_none_of_the_others(
     kept, recovered = recover.recover(tmp_path)
     assert isinstance(kept, recover.Kept) and "not enough memory" in kept.why and large.exists()
     assert isinstance(recovered, recover.Recovered) and not small.exists()
+
+
+class Compared(np.ndarray):
+    """A column that counts the values that are computed with it."""
+
+    values = 0
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        Compared.values += self.size
+        plain = [one.view(np.ndarray) if isinstance(one, Compared) else one for one in inputs]
+        return getattr(ufunc, method)(*plain, **options)
+
+
+def test_steps_are_not_gone_through_for_each_gap() -> None:
+    """A disk that is too slow drops steps for hours: of two ranks, thousands of gaps each."""
+    recording = bundled_recording("0.5.23-random")
+    places = np.arange(10, len(recording.events.kind), 5)
+    compared, left = [], []
+    for some in (places[:4], places):
+        gapped = with_gaps(recording, some)
+        steps = gapped.events.iteration.view(Compared)
+        counted = replace(gapped, events=replace(gapped.events, iteration=steps))
+        Compared.values = 0
+        aligned = align(counted, gapped)
+        compared.append(Compared.values)
+        left.append(aligned.left)
+        touched = {int(steps[at + side]) for at in gapped.event_of(Kind.GAP) for side in (-1, 1)}
+        assert not touched & set(gapped.events.iteration[aligned.left].tolist())
+    assert len(left[0]) > len(left[1]) > 0
+    assert compared[1] < 2 * compared[0] + len(recording.events.kind)
+
+
+def with_gaps(recording: Recording, places: np.ndarray) -> Recording:
+    """One event lost before each of these."""
+    events = recording.events
+    kind = np.insert(events.kind, places, int(Kind.GAP))
+    made = Events(
+        kind=kind,
+        ref=np.insert(events.ref, places, np.arange(len(places))),
+        iteration=np.insert(events.iteration, places, events.iteration[places]),
+        time_ns=np.insert(events.time_ns, places, events.time_ns[places]),
+    )
+    return replace(recording, events=made, gaps=Gaps(np.ones(len(places), dtype=np.int64)))
 
 
 def peak_of(work: Callable[[], object]) -> int:
