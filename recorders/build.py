@@ -44,7 +44,8 @@ def _read(path: Path) -> tuple[_Parts, str | None]:
         except RecordingError as error:
             raise RecordingError(f"{path}: {error} (the record at byte {record.offset})") from error
     damage = scan.damage
-    return parts, damage and f"{damage.why} at byte {damage.offset} of {damage.size}"
+    lost = f"{damage.why} at byte {damage.offset} of {damage.size}" if damage else None
+    return parts, lost
 
 
 def _built(parts: _Parts, lost: str | None, path: Path) -> Recording:

@@ -339,7 +339,7 @@ def _check_size(name: str, dataset: h5py.Dataset) -> None:
 
 
 def _digest(array: NDArray[Any]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
 
 
 def _stack(table: Any, cls: type) -> NDArray[Any]:

@@ -56,7 +56,7 @@ def among_many(recording: Recording, numbers: dict[int, int]) -> Recording:
     number = np.arange(many)
     for qid, other in numbers.items():
         number[qid] = other
-    changed = {}
+    changed: dict[str, Any] = {}
     for name in TABLE_NAMES:
         table = getattr(recording, name)
         if hasattr(table, "qid"):
@@ -77,8 +77,8 @@ def among_many(recording: Recording, numbers: dict[int, int]) -> Recording:
     changed["requests"] = replace(
         recording.requests, **{name: size for name, _ in columns(recording.requests)}
     )
-    texts = {"rids": tuple(map(str, range(many))), "details": ("{}",) * many}
-    return replace(recording, **texts, **changed)
+    rids, details = tuple(map(str, range(many))), ("{}",) * many
+    return replace(recording, rids=rids, details=details, **changed)
 
 
 def test_requests_times_events_need_64_bits() -> None:
