@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -34,9 +34,20 @@ _NAMES_SOMETHING = re.compile(r"path|dir|file|host|addr|url|model|name|key|token
 
 def pseudonymous(recording: Recording) -> Recording:
     """The recording with pseudonyms. Done twice, nothing changes any more; every path's books stay as they were."""
-    rids, sessions, texts = _Names("request"), _Names("session"), _Names("redacted")
-    details = tuple(json.loads(text) for text in recording.details)
-    tokens = _token_map(recording, {token for one in details for token in _stop_ids(one)})
+    rids, tokens = _Names("request"), _token_map(recording)
+    return replace(
+        _of_the_run(recording),
+        rids=tuple(map(rids, recording.rids)),
+        details=tuple(_all_details(recording, rids, tokens)),
+        tokens=_replaced(recording.tokens, tokens),
+        experts=np.zeros_like(recording.experts),
+        indexer=np.zeros_like(recording.indexer),
+    )
+
+
+def _of_the_run(recording: Recording) -> Recording:
+    """With pseudonyms in what is said about the run; its requests as they are."""
+    texts = _Names("redacted")
     return replace(
         recording,
         run=_run(recording.run, texts),
@@ -45,21 +56,17 @@ def pseudonymous(recording: Recording) -> Recording:
         derived=tuple(
             replace(step, says=_without_traces(step.says, texts)) for step in recording.derived
         ),
-        rids=tuple(map(rids, recording.rids)),
-        details=tuple(_details(one, rids, sessions, tokens) for one in details),
-        tokens=_replaced(recording.tokens, tokens),
-        experts=np.zeros_like(recording.experts),
-        indexer=np.zeros_like(recording.indexer),
     )
 
 
 def contents(recording: Recording) -> tuple[str, ...]:
     """What `pseudonymous` would take out, in words; empty where it has been taken out."""
-    without = pseudonymous(recording)
+    without = _of_the_run(recording)
     run = replace(without.run, command=recording.run.command)
+    tokens = _token_map(recording)
     parts = {
-        "output tokens": not np.array_equal(recording.tokens, without.tokens),
-        "ids and stop tokens of requests": recording.details != without.details,
+        "output tokens": not np.array_equal(recording.tokens, _replaced(recording.tokens, tokens)),
+        "ids and stop tokens of requests": _tells_of_requests(recording, tokens),
         "routed rows": bool(recording.experts.any() or recording.indexer.any()),
         "the command line": recording.run.command != without.run.command,
         "paths or hosts": (recording.run, recording.damage, recording.derived)
@@ -67,6 +74,15 @@ def contents(recording: Recording) -> tuple[str, ...]:
         "an exception's message": recording.stats != without.stats,
     }
     return tuple(name for name, held in parts.items() if held)
+
+
+def _tells_of_requests(recording: Recording, tokens: dict[int, int]) -> bool:
+    """The first one mostly does, of what may be a million."""
+    rids = _Names("request")
+    for rid in recording.rids:
+        rids(rid)
+    rewritten = _all_details(recording, rids, tokens)
+    return any(one != other for one, other in zip(recording.details, rewritten, strict=True))
 
 
 @dataclass(slots=True)
@@ -86,13 +102,14 @@ def _stop_ids(details: dict[str, Any]) -> Iterator[int]:
         yield from stop.get(name) or ()
 
 
-def _token_map(recording: Recording, stops: Collection[int]) -> dict[int, int]:
+def _token_map(recording: Recording) -> dict[int, int]:
     """Token id -> what stands for it.
 
     Negative ids and the vocabulary's size itself stay: releases disagree on which side of the boundary it is. Of the
     others, an id stays in its range (below that size, or above it): the lowest of a range stands for every ordinary
     one, those that can stop a request follow.
     """
+    stops = {token for text in recording.details for token in _stop_ids(json.loads(text))}
     sizes = recording.requests.vocab_size
     vocabularies = sorted({int(size) for size in sizes[sizes != NONE64] if size >= 0})
     seen = {*map(int, np.unique(recording.tokens)), *stops}
@@ -112,6 +129,11 @@ def _replaced(tokens: I32, mapped: dict[int, int]) -> I32:
     found, where = np.unique(tokens, return_inverse=True)
     stands = np.array([mapped[int(token)] for token in found], dtype=tokens.dtype)
     return stands[where] if len(found) else tokens
+
+
+def _all_details(recording: Recording, rids: _Names, tokens: dict[int, int]) -> Iterator[str]:
+    sessions = _Names("session")
+    return (_details(json.loads(text), rids, sessions, tokens) for text in recording.details)
 
 
 def _details(raw: dict[str, Any], rids: _Names, sessions: _Names, tokens: dict[int, int]) -> str:
