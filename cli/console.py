@@ -44,8 +44,12 @@ class Output:
         made = Table(box=look, pad_edge=False, show_edge=False, show_header=shown)
         for index, header in enumerate(headers):
             number = index in right
+            whole = number or index == 0
             made.add_column(
-                header, justify="right" if number else "left", no_wrap=number or index == 0
+                header,
+                justify="right" if number else "left",
+                no_wrap=whole,
+                overflow="ellipsis" if whole else "fold",  # an id cut short names no request
             )
         return made
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import re
@@ -468,6 +469,29 @@ def test_piped_output_is_plain(real_recording: Path) -> None:
     assert done.returncode == DIFFERS and done.stderr == ""
     assert "\x1b" not in done.stdout
     assert all(line == line.rstrip() for line in done.stdout.splitlines())
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    "words", [["replay", "{one}"], ["replay", "{folder}"], ["check", "{one}"], ["info", "{one}"]]
+)
+def test_a_narrow_terminal_cuts_nothing_short(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request is named in whole, and a count has all its digits: "129..." is another number."""
+    for name in ("20261122-031103-0.5.10-e521cd-pid13000-0.h5", "x.h5"):
+        shutil.copy(bundled() / "0.5.10-random.h5", tmp_path / name)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stdout", terminal := _Terminal())
+    run([word.format(one=tmp_path / "x.h5", folder=tmp_path) for word in words])
+    monkeypatch.undo()
+    said = terminal.getvalue()
+    assert len(said) > 1000 and "\u2026" not in said
 
 
 @pytest.mark.parametrize(
