@@ -107,10 +107,11 @@ def _needs_repo(found: Regression) -> bool:
 
 
 def _located(recording: Path, output: Path) -> str:
-    if recording.resolve().parent == output.resolve().parent:
+    """By the name it was given: a link beside the test may be pointed elsewhere, and is what a copy of the folder holds."""
+    folder, beside = recording.parent.resolve(), output.parent.resolve()
+    if folder == beside:
         return f"Path(__file__).with_name({_quoted(recording.name)})"
-    relative = os.path.relpath(recording.resolve(), output.resolve().parent)
-    return f"Path(__file__).parent / {_quoted(relative)}"
+    return f"Path(__file__).parent / {_quoted(os.path.join(os.path.relpath(folder, beside), recording.name))}"
 
 
 def _literal(value: object) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -52,6 +53,21 @@ def test_pytest_fails_before_the_fix_and_passes_with_it(tmp_path: Path) -> None:
     assert "assert (0, 23) == (0, 20)" in before.stdout
     after = played(test, str(write_tree(tmp_path / "sglang", files_of("0.5.13"))))
     assert after.returncode == 0 and "2 passed" in after.stdout, after.stdout + after.stderr
+
+
+def test_a_link_is_found_by_its_own_name(tmp_path: Path) -> None:
+    """Recordings that are kept in one place and linked to from others, the folder of the tests too."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "links").mkdir()
+    (tmp_path / "links").symlink_to("real/links")
+    shutil.copy(RECORDING, tmp_path / "kept.h5")
+    link = tmp_path / "links" / "small.h5"
+    link.symlink_to(tmp_path / "kept.h5")
+    for test in (tmp_path / "test_apart.py", tmp_path / "links" / "test_beside.py"):
+        assert export(link, test, *PATHS) == SAME
+        found = runpy.run_path(str(test))["RECORDING"]
+        assert found.samefile(tmp_path / "kept.h5") and found.name == "small.h5"
+    assert 'with_name("small.h5")' in (tmp_path / "links" / "test_beside.py").read_text()
 
 
 def test_the_file_is_small_plain_python_that_needs_only_specdiff(tmp_path: Path) -> None:
