@@ -9,6 +9,7 @@ import importlib
 import os
 import sys
 import traceback
+from io import TextIOWrapper
 from typing import NoReturn, TextIO
 
 import click
@@ -142,7 +143,15 @@ def _drop_unwritten(stream: TextIO | None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
+def _say_what_it_can(stream: TextIO | None) -> None:
+    """Where names are not all of its encoding (ASCII, Latin-1; a file name of other bytes) they are escaped, as on stderr:
+    a character that cannot be printed is no reason to have no verdict."""
+    if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
+        stream.reconfigure(errors="backslashreplace")
+
+
 def main() -> NoReturn:
+    _say_what_it_can(sys.stdout)
     # A command makes millions of objects, few of them garbage in circles, and ends: look for those seldom.
     gc.set_threshold(200_000)
     sys.exit(run())

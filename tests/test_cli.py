@@ -471,6 +471,21 @@ def test_piped_output_is_plain(real_recording: Path) -> None:
     assert all(line == line.rstrip() for line in done.stdout.splitlines())
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_what_an_encoding_lacks_is_escaped(encoding: str, tmp_path: Path) -> None:
+    """A file's name, here: it is the verdict that is asked for."""
+    recording = Path(os.fsdecode(bytes(tmp_path) + b"/\xce\xbb\xff.h5"))
+    shutil.copy(bundled() / "0.5.11-stale-retract.h5", recording)
+    done = subprocess.run(
+        [*SPECDIFF, "replay", recording],
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == DIFFERS and not done.stderr, done.stderr
+    assert b"\\udcff.h5  differs" in done.stdout
+
+
 class _Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
