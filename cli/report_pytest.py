@@ -24,7 +24,7 @@ _ERA = (
 
 def test_file(found: Regression, recording: Path, output: Path) -> str:
     """The text of a test in `output` over the recording in that file."""
-    name, quantity = output.name, found.quantity.value
+    name, quantity = _quiet(output.name), found.quantity.value
     place, right = _literal(found.key)[1:-1], _literal(found.expected[found.key])
     repo = _needs_repo(found)
     call = f'values(RECORDING, SGLANG, "{quantity}"{", REPO" if repo else ""})'
@@ -95,8 +95,12 @@ def _paragraphs(found: Regression, recording: Path, name: str) -> Iterator[str]:
 
 def _wrapped(text: str) -> Iterator[str]:
     yield ""
-    safe = printable(text).replace("\\", "\\\\").replace('"""', "'''")
-    yield from textwrap.wrap(safe, 100, break_long_words=False, break_on_hyphens=False)
+    yield from textwrap.wrap(_quiet(text), 100, break_long_words=False, break_on_hyphens=False)
+
+
+def _quiet(text: str) -> str:
+    """As it may stand in a docstring."""
+    return printable(text).replace("\\", "\\\\").replace('"""', "'''")
 
 
 def _needs_repo(found: Regression) -> bool:
@@ -121,4 +125,5 @@ def _literal(value: object) -> str:
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+    """Bytes of a file name that are no text in this locale are surrogates, which no file of UTF-8 holds: they are escaped."""
+    return json.dumps(text, ensure_ascii=False).encode(errors="backslashreplace").decode()

@@ -70,6 +70,14 @@ def test_a_link_is_found_by_its_own_name(tmp_path: Path) -> None:
     assert 'with_name("small.h5")' in (tmp_path / "links" / "test_beside.py").read_text()
 
 
+def test_a_name_that_is_no_text_here_is_escaped(tmp_path: Path) -> None:
+    """As any name beyond ASCII is under LC_ALL=C."""
+    recording, test = (Path(os.fsdecode(bytes(tmp_path) + name)) for name in (b"/\xfc.h5", b"/\xfc.py"))
+    shutil.copy(RECORDING, recording)
+    assert export(recording, test, *PATHS) == SAME
+    assert runpy.run_path(str(test))["RECORDING"] == recording
+
+
 def test_the_file_is_small_plain_python_that_needs_only_specdiff(tmp_path: Path) -> None:
     test = tmp_path / "test_26126.py"
     assert export(RECORDING, test, *PATHS) == SAME
