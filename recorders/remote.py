@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 from collections.abc import Iterator
@@ -59,7 +60,7 @@ class Answer:
 
 
 def processes(target: str) -> list[int]:
-    """The processes with a recorder in them: those of a recording's folder, or a process and those it started.
+    """The processes with a recorder in them: those of a run's or a recording's folder, or a process and those it started.
 
     Raises UsageError where there is none, saying what was looked for.
     """
@@ -73,7 +74,10 @@ def processes(target: str) -> list[int]:
             raise UsageError(f"{target}: neither a process number nor a folder")
         paths = [path for path in notes(folder) if is_locked(path)]
         noted = {note.pid for note in read_notes(paths)}
-        found = [pid for pid in doors if pid in noted]
+        # the notes of a run lie where it began; `start -o` may have sent its recording elsewhere
+        found = [pid for pid in doors if pid in noted] or [
+            pid for pid in doors if _records_into(pid, folder)
+        ]
         looked = f"a running process that records into {target}"
     if not found:
         raise UsageError(
@@ -81,6 +85,14 @@ def processes(target: str) -> list[int]:
             "--paused -o DIR -- COMMAND` (or without --paused), as the same user"
         )
     return found
+
+
+def _records_into(pid: int, folder: Path) -> bool:
+    """By its own word: now, or last."""
+    journal = ask(pid, {"do": "status"}).journal
+    with contextlib.suppress(OSError):  # a folder that is gone, or another container's
+        return journal is not None and journal.parent.samefile(folder)
+    return False
 
 
 def ask(pid: int, question: dict[str, Any]) -> Answer:

@@ -58,6 +58,28 @@ emit(50)
 """
 
 
+def test_a_recording_is_asked_for_by_the_folder_that_it_lies_in(tmp_path: Path) -> None:
+    """Not only by that of its server's start: `status` and `start` name the other one."""
+    (tmp_path / "bystander").mkdir()
+    done = recorded(tmp_path / "r", ELSEWHERE.format(tmp=tmp_path))
+    assert done.stdout == ""  # it was built when it was stopped
+    (path,) = (tmp_path / "other").iterdir()
+    assert len(hdf5.load(path).gaps.dropped) == 4  # one for what came before
+
+
+ELSEWHERE = """
+from children import specdiff
+def asked(folder, act):
+    return specdiff("record", "--attach", "{tmp}/" + folder, act)
+attach("-o", "{tmp}/other", "start")
+emit(3)
+assert "records into" in asked("other", "status").stdout
+assert asked("bystander", "status").returncode == 129
+stopped = asked("other", "stop")
+assert stopped.returncode == 0 and stopped.stdout.strip().endswith(".h5"), stopped.stderr
+"""
+
+
 def test_what_attach_began_and_cannot_be_built_is_named(tmp_path: Path) -> None:
     """One has reached its end by itself, one is damaged; the folder is that of the run."""
     folder = tmp_path / "r"
