@@ -113,7 +113,7 @@ def _folder(path: Path) -> list[Path]:
         return found
     journals = sum(one.name.endswith(".journal") for one in inside)
     remedy = (
-        f"It holds {journals} journals: run `specdiff recover {path}`."
+        f"It holds {journals} journal{'' if journals == 1 else 's'}: run `specdiff recover {path}`."
         if journals
         else "Name a folder that `specdiff record -o` wrote into, or a recording."
     )

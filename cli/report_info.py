@@ -127,7 +127,7 @@ def _whole(recording: Recording) -> Iterator[tuple[str, str]]:
 def _up_to(recording: Recording) -> str:
     if recording.stats is not None and recording.stats.closed:
         return "yes"
-    return "up to its last write: the process was killed, or could not write on"
+    return "up to its last write: the process was killed, could not write on, or goes on (a ring that was flushed)"
 
 
 def _gaps(recording: Recording) -> str:

@@ -22,8 +22,9 @@ def print_table(recording: Path, responses: Path, found: Reconciled, *, complete
     console, verdict = Output(), found.verdict(complete=complete)
     compared = sum(one.num_compared for one in found.facts)
     differed = sum(len(one.differences) for one in found.facts)
-    says = f"{verdict.value}: {differed} of {compared} values differ"
-    says = says if compared else f"{verdict.value}: nothing was compared"
+    says = f"{differed} of {compared} values differ" if compared else "nothing was compared"
+    says += ", and not all have a counterpart" if complete and not found.complete else ""
+    says = f"{verdict.value}: {says}"
     console.print(
         Text.assemble((str(responses), "bold"), f" against {recording}  ", (says, _STYLE[verdict]))
     )

@@ -99,7 +99,7 @@ def _whole(member: Member) -> str:
     said = [f"made by {', '.join(member.made)}"] if member.made else []
     said += [f"the recorder failed {member.num_exceptions} times"] if member.num_exceptions else []
     said += [member.damage] if member.damage else []
-    said += [] if member.closed or member.damage else ["up to where its process was killed"]
+    said += [] if member.closed or member.damage else ["up to its last write"]
     return "; ".join(said) or "yes"
 
 
