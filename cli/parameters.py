@@ -8,12 +8,26 @@ from typing import Any
 import click
 
 
+_EMPTY = "the name is empty. Is a variable of the shell not set?"
+
+
+class Prefix(click.ParamType[str]):
+    """How a name begins. An empty one, as of a variable that is not set, would be that of every name."""
+
+    name = "PREFIX"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value == "":
+            self.fail(_EMPTY, param, ctx)
+        return str(value)
+
+
 class Named(click.Path):
     """A file or folder, by a name: an empty one, as of a variable that is not set, is not the folder we are in."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
-            self.fail("the name is empty. Is a variable of the shell not set?", param, ctx)
+            self.fail(_EMPTY, param, ctx)
         return super().convert(value, param, ctx)
 
 

@@ -10,7 +10,7 @@ from click.core import ParameterSource
 
 from ..recorders.capture.choice import EVERY_ROW, ROWS
 from ..recorders.capture.config import DEFAULT_BUFFER_MB, DURABILITIES
-from .parameters import Duration, Named, OneIn, RunId
+from .parameters import Duration, Named, OneIn, Prefix, RunId
 from .report_record import print_answer, print_left_out, print_outcomes, print_problems, say
 
 _NO_VERDICT = 125
@@ -73,7 +73,7 @@ _OF_A_START = frozenset(
 @click.option(
     "--only-rid",
     multiple=True,
-    metavar="PREFIX",
+    type=Prefix(),
     help="Record only requests whose id begins so. May be repeated.",
 )
 @click.option(
@@ -109,6 +109,7 @@ _OF_A_START = frozenset(
 @click.option(
     "--attach",
     metavar="PID|DIR",
+    type=Named(readable=False),
     help="Ask the recorders of a running server: COMMAND is start, stop, status or flush.",
 )
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)

@@ -146,6 +146,8 @@ BISECT = ["bisect", "{retract}", "--good", "sglang==0.5.11", "--bad", "sglang==0
         (["check", "{real}", ""], USAGE, "the name is empty"),
         (["recover", ""], USAGE, "the name is empty"),
         (["record", "-o", "", "--", "true"], USAGE, "the name is empty"),
+        (["record", "-o", "{empty}", "--only-rid", "", "--", "true"], USAGE, "the name is empty"),
+        (["record", "--attach", "", "stop"], USAGE, "the name is empty"),
         (["replay", "--old", "sglang@HEAD", "--repo", ""], USAGE, "the name is empty"),
         (["redact", "{real}", "-o", LONG], BROKEN, f"{LONG}: cannot be written ("),
         ([*BISECT, "--log", LONG], BROKEN, f"{LONG}: cannot be written ("),
