@@ -73,7 +73,7 @@ def bisect(
 
         first, last = (report_bisect.end(path) for path in parsed[:2])
         if log is not None:
-            check_output(log, force=False)
+            check_output(log, force=None)
         held, _ = one(Path(recording), crew)
         with Narrowing(recording, first, last, asked, log) as narrowing:
             found = find(

@@ -68,10 +68,10 @@ def one(path: Path, crew: Crew | None = None) -> tuple[Recording, str]:
     return recording, hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def check_output(path: Path, *, force: bool, source: Path | None = None) -> None:
+def check_output(path: Path, *, force: bool | None, source: Path | None = None) -> None:
     """Raises RecordingError where a file cannot be written to `path`, before any work is done for it.
 
-    `source`: what it is made from, which nothing ever overwrites.
+    `source`: what it is made from, which nothing ever overwrites. `force`: None where the command has no such option.
     """
     try:
         if not path.parent.is_dir():
@@ -81,7 +81,8 @@ def check_output(path: Path, *, force: bool, source: Path | None = None) -> None
         if source is not None and path.exists() and source.exists() and path.samefile(source):
             raise RecordingError(f"{path} is the recording itself: name another file.")
         if path.exists() and not force:
-            raise RecordingError(f"{path} exists. Use --force, or another name.")
+            remedy = "Name another file." if force is None else "Use --force, or another name."
+            raise RecordingError(f"{path} exists. {remedy}")
     except OSError as error:
         raise RecordingError(f"{path}: cannot be written ({error}).") from error
 

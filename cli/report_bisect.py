@@ -14,6 +14,8 @@ from ..replay.bisect.commits import subject
 from ..replay.bisect.inside import RoleChange
 from ..replay.bisect.judge import Finding, Judged
 from ..replay.bisect.line import Change
+from ..replay.history import in_order
+from ..replay.quantity import Quantity
 from ..replay.spec import Lifted, Origin
 from ..replay.spec import Path as Spec
 from ..replay.verdict import Result
@@ -41,7 +43,8 @@ def print_table(recording: str, found: Bisection) -> None:
     change = found.search.change
     if change is None or found.inside is None:
         console.print(Text(f"same: {found.num_compared} values compared, none differs", "green"))
-        console.print(f"Whether they changed in between and back: {_history(recording, found)}")
+        if found.good != found.bad:
+            console.print(f"Whether they changed in between and back: {_history(recording, found)}")
         return
     _print_tested(console, found)
     _print_change(console, found, change)
@@ -49,9 +52,12 @@ def print_table(recording: str, found: Bisection) -> None:
 
 
 def _history(recording: str, found: Bisection) -> str:
-    """The command, to be copied."""
-    words = ["specdiff", "history", recording, "--from", str(found.good), "--to", str(found.bad)]
+    """The command, to be copied. The good end may be the newer one, which history does not begin with."""
+    oldest, newest = in_order(found.good, found.bad)
+    words = ["specdiff", "history", recording, "--from", str(oldest), "--to", str(newest)]
     words += ["--repo", found.good.repo] if found.good.repo else []
+    if len(found.quantities) < len(Quantity):
+        words += [word for one in found.quantities for word in ("--quantity", one.value)]
     return shlex.join(words)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path as Folder
 
 from ..recorders.errors import NoVerdictError, UsageError
-from .bisect.commits import first_parents
+from .bisect.commits import first_parents, is_ancestor
 from .columns.shared import Columns
 from .lift.crew import AHEAD
 from .lift.git import NoSourceError, check_sglang, commit_of
@@ -93,6 +93,16 @@ def versions(oldest: Lifted, newest: Lifted) -> list[Lifted]:
         f"history needs two releases (sglang==A and sglang==B) or two commits (sglang@A and sglang@B with --repo), "
         f"not {oldest} and {newest}."
     )
+
+
+def in_order(one: Lifted, other: Lifted) -> tuple[Lifted, Lifted]:
+    """Two releases or two commits, the older one first, as `versions` wants them."""
+    if one.origin is Origin.RELEASE:
+        newer_first = version_of(other.where) < version_of(one.where)
+    else:
+        repo = Folder(one.repo or ".")
+        newer_first = is_ancestor(repo, *(commit_of(repo, end.where) for end in (other, one)))
+    return (other, one) if newer_first else (one, other)
 
 
 def history(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -88,6 +89,20 @@ def test_where_nothing_differs_nothing_is_named(capsys: pytest.CaptureFixture[st
     said = capsys.readouterr().out
     assert "values compared, none differs" in said and "specdiff history" in said
     assert "first changed" not in said
+
+
+@pytest.mark.parametrize("quantity", [(), ("--quantity", "finish", "--quantity", "seq_lens_sum")])
+def test_the_command_that_tells_more_can_be_copied(
+    quantity: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The good end is the newer one; it is history of the same quantities."""
+    ends = ["--good", "sglang==0.5.10.post1", "--bad", "sglang==0.5.10", *quantity]
+    assert run(["bisect", MIX, *ends]) == SAME
+    (line,) = re.findall(r"specdiff (history .*)", capsys.readouterr().out)
+    words = shlex.split(line)
+    assert run(words) == SAME and sorted(words[6:]) == sorted(quantity)
+    assert run(["bisect", MIX, "--good", "sglang==0.5.10", "--bad", "sglang==0.5.10"]) == SAME
+    assert "specdiff history" not in capsys.readouterr().out  # of one version there is none
 
 
 @pytest.mark.parametrize(
@@ -228,6 +243,8 @@ def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[st
     for target in (recording, log):
         log.write_text("mine")
         assert run(["bisect", str(recording), *ends, "--log", str(target)]) == BROKEN
+        said = capsys.readouterr().err
+        assert "exists. Name another file." in said and "--force" not in said  # which it has not
     assert log.read_text() == "mine" and recording.read_bytes() == Path(MIX).read_bytes()
     assert run(["bisect", str(recording), *ends, "--log", str(tmp_path / "no" / "log")]) == BROKEN
     for made in (["redact"], ["shrink"], ["export", "--format", "jsonl"]):

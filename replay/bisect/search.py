@@ -84,8 +84,8 @@ def search(
             raise NoVerdictError(f"{one.path}, the {name} end: {one.why}")
     if first.finding is not Finding.GOOD:
         raise NoVerdictError(
-            f"{good} is not good: it differs from {judge.reference}. Where, `specdiff replay --old {judge.reference} "
-            f"--fixed {good}` says; a good end is one that does not."
+            f"{good} is not good: it differs from {judge.reference}. Where, `specdiff replay RECORDING --old "
+            f"{judge.reference} --fixed {good}` says; a good end is one that does not."
         )
     if last.finding is Finding.GOOD:
         return Search((first, last), None, (), False)
