@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..recorders.errors import NoVerdictError, RecordingError, UsageError
+from ..recorders.errors import NoVerdictError, RecordingError, UsageError, to_recover
 from .main import BROKEN, NO_VERDICT, complain
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _folder(path: Path) -> list[Path]:
         return found
     journals = sum(one.name.endswith(".journal") for one in inside)
     remedy = (
-        f"It holds {journals} journal{'' if journals == 1 else 's'}: run `specdiff recover {path}`."
+        f"It holds {journals} journal{'' if journals == 1 else 's'}: run `{to_recover(path)}`."
         if journals
         else "Name a folder that `specdiff record -o` wrote into, or a recording."
     )

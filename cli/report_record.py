@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..recorders.errors import to_recover
 from .main import complain
 
 if TYPE_CHECKING:
@@ -88,4 +89,4 @@ def _print_recovered(outcome: Recovered) -> None:
 def _print_kept(outcome: Kept) -> None:
     say(f"kept {outcome.journal}: {outcome.why}")
     if outcome.live:
-        say(f"when that process has ended: specdiff recover {outcome.journal.parent}")
+        say(f"when that process has ended: {to_recover(outcome.journal.parent)}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
 
 class SpecdiffError(Exception):
     """Root of all errors whose message is meant for a person: found, expected, where, what to do."""
@@ -17,3 +20,8 @@ class UsageError(SpecdiffError):
 
 class NoVerdictError(SpecdiffError):
     """A path cannot run on this recording, or nothing was there to compare."""
+
+
+def to_recover(folder: Path) -> str:
+    """The command, to be copied."""
+    return shlex.join(["specdiff", "recover", str(folder)])

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .derived import derived_from_json, derived_to_json
-from .errors import RecordingError
+from .errors import RecordingError, to_recover
 from .heaps import check_heaps
 from .recording import TABLE_NAMES, Recording, columns, dtype_of
 from .run import run_from_json, stats_from_json, to_json
@@ -57,7 +57,7 @@ def save(
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        remedy = remedy or f"Once that is mended, run `specdiff recover {path.parent}`."
+        remedy = remedy or f"Once that is mended, run `{to_recover(path.parent)}`."
         raise RecordingError(f"{path}: cannot be written ({error}). {remedy}") from error
     finally:
         with contextlib.suppress(OSError):  # gone, unless something failed above
@@ -369,5 +369,5 @@ def _not_hdf5(path: Path) -> str:
     with path.open("rb") as file:
         start = file.read(8)
     if path.name.endswith(".journal"):
-        return f"{path}: a journal, not yet a recording. Run `specdiff recover {path.parent}`."
+        return f"{path}: a journal, not yet a recording. Run `{to_recover(path.parent)}`."
     return f"{path}: not an HDF5 file ({size} bytes, it starts with {start!r}). Expected a recording (*.h5)."

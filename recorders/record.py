@@ -16,7 +16,7 @@ from typing import Any
 
 from .capture.config import RUN_ID, Config, with_options
 from .command import without_secrets
-from .errors import RecordingError, UsageError
+from .errors import RecordingError, UsageError, to_recover
 from .notes import Note, left_out, read_notes, why_nothing
 from .recover import (
     JOURNAL,
@@ -183,7 +183,7 @@ def _await_writers(config: Config, say: Say, terms: list[int]) -> None:
     except KeyboardInterrupt:
         say(
             f"no longer waiting; still there: {_names(_alive(config))}. "
-            f"When they have ended: specdiff recover {config.directory}"
+            f"When they have ended: {to_recover(config.directory)}"
         )
 
 

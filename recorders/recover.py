@@ -13,7 +13,7 @@ from pathlib import Path
 
 from . import manifest
 from .build import build
-from .errors import RecordingError
+from .errors import RecordingError, to_recover
 from .hdf5 import is_saved, save
 from .journal import PARTIAL, scan
 from .notes import read_notes
@@ -204,7 +204,7 @@ def _put_away(journal: Path, recording: Recording) -> Path | None:
 
 
 def once_mended(directory: Path) -> str:
-    return f"Once that is mended, run `specdiff recover {directory}`."
+    return f"Once that is mended, run `{to_recover(directory)}`."
 
 
 def _same_name(path: Path) -> str:

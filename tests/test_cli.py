@@ -473,6 +473,16 @@ def test_piped_output_is_plain(real_recording: Path) -> None:
     assert all(line == line.rstrip() for line in done.stdout.splitlines())
 
 
+def test_how_to_recover_can_be_copied(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder := tmp_path / "of a server").mkdir()
+    (journal := folder / "r-1-0.journal").write_bytes(b"x" * 20)
+    for target in (folder, journal):
+        assert run(["replay", str(target)]) == BROKEN
+        assert f"un `specdiff recover '{folder}'`" in capsys.readouterr().err
+    assert run(["info", str(folder)]) == BROKEN
+    assert "It holds 1 journal: " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_what_an_encoding_lacks_is_escaped(encoding: str, tmp_path: Path) -> None:
     """A file's name, here: it is the verdict that is asked for."""
