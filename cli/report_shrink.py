@@ -33,7 +33,7 @@ class Telling:
         self._last: tuple[int, int] | None = None
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal:
+        if self._console.file.isatty():  # not is_terminal, which FORCE_COLOR makes of a log in CI
             self._status = self._console.status("shrinking")
             self._status.start()
         return self

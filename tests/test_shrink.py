@@ -160,6 +160,17 @@ def test_ctrl_c_leaves_the_best_so_far(
     assert replay(left, spec.OLD, spec.FIXED, [Quantity.SEQ_LENS_SUM]).quantities[0].num_differed
 
 
+def test_a_log_gets_lines_where_colour_is_forced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As CI does: that it takes colour makes it no terminal, and a spinner would fill it."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    source = str(bundled() / "0.5.11-stale-retract.h5")
+    assert run(["shrink", source, "-o", str(tmp_path / "x.h5")]) == SAME
+    said = capsys.readouterr().err
+    assert said.startswith("specdiff: left: ") and "\x1b" not in said
+
+
 def test_where_observed_sums_keep_every_request_it_says_why_and_what_lets_them_go(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
