@@ -130,7 +130,7 @@ def record(
     specdiff record -o runs --paused -- python -m sglang.launch_server --model-path ...
     specdiff record --attach runs --sample 1/16 --duration 60 start
     Paths of the recordings go to stdout. The exit status is the command's; 125 where the command
-    ended well but nothing was recorded.
+    ended well but nothing was recorded (with --paused: where nothing could have been).
     """
     if attach is not None:
         return _attached(context, attach, directory, force, command, told)
@@ -144,7 +144,8 @@ def record(
     print_outcomes(done.outcomes)
     print_problems(done.problems)
     print_left_out(done.left_out)
-    nothing = not (done.anything or told["paused"] or (done.left_out and not done.problems))
+    meant = (told["paused"] or done.left_out) and not done.problems
+    nothing = not (done.anything or meant)
     return _NO_VERDICT if done.status == 0 and nothing else done.status
 
 

@@ -33,6 +33,12 @@ def test_command_without_sglang_keeps_its_own_status(
     not_recorded([sys.executable, "-c", f"raise SystemExit({status})"], tmp_path, expected)
 
 
+def test_a_paused_server_that_nobody_could_ask_is_no_success(tmp_path: Path) -> None:
+    """Nothing recorded is what --paused means; nothing to be asked is not."""
+    done = specdiff("record", "--paused", "-o", tmp_path, "--", "true")
+    assert done.returncode == 125 and "no process loaded sglang's scheduler" in done.stderr
+
+
 def test_command_that_cannot_start_is_a_usage_error(tmp_path: Path) -> None:
     done = specdiff("record", "-o", tmp_path, "--", "/nowhere")
     assert (done.returncode, done.stdout) == (129, "")
