@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from children import SPECDIFF
@@ -284,6 +285,10 @@ def test_history_tells_every_change(capsys: pytest.CaptureFixture[str]) -> None:
     ends = ["--from", "sglang==0.5.10", "--to", "sglang==0.5.13"]
     assert run(["history", MIX, *ends, "--format", "json"]) == DIFFERS
     told = json.loads(capsys.readouterr().out)["versions"]
+    schema = json.loads((Path(__file__).parent.parent / "docs" / "replay.schema.json").read_text())
+    for one in told:  # as docs/bisect.md says
+        for quantity in one["quantities"].values():
+            jsonschema.validate(quantity, {**schema, "type": "object", "$ref": "#/$defs/quantity"})
     changed = {one["path"]: set(one["quantities"]) for one in told if one["changed"]}
     assert changed.keys() == {f"sglang=={version}" for version in RELEASES[1:]}
     assert changed["sglang==0.5.13"] == {"seq_lens_sum", "routed_experts"}
