@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-
 _EMPTY = "the name is empty. Is a variable of the shell not set?"
 
 

@@ -224,7 +224,8 @@ def _print_summary(console: Output, results: Sequence[tuple[Path, Result]]) -> N
         *(f"#{number}" for number in numbers),
         right=(3, 4, 5, 6, 7),
     )
-    made.columns[0].no_wrap, made.columns[0].overflow = False, "fold"  # rather than a count cut short
+    # a name that folds rather than a count that is cut short
+    made.columns[0].no_wrap, made.columns[0].overflow = False, "fold"
     for path, result in results:
         counts = [str(_num_explained(result, number)) for number in numbers]
         made.add_row(path.name, result.run.sglang_version, result.verdict.value, *counts)

@@ -72,7 +72,9 @@ def test_a_link_is_found_by_its_own_name(tmp_path: Path) -> None:
 
 def test_a_name_that_is_no_text_here_is_escaped(tmp_path: Path) -> None:
     """As any name beyond ASCII is under LC_ALL=C."""
-    recording, test = (Path(os.fsdecode(bytes(tmp_path) + name)) for name in (b"/\xfc.h5", b"/\xfc.py"))
+    recording, test = (
+        Path(os.fsdecode(bytes(tmp_path) + name)) for name in (b"/\xfc.h5", b"/\xfc.py")
+    )
     shutil.copy(RECORDING, recording)
     assert export(recording, test, *PATHS) == SAME
     assert runpy.run_path(str(test))["RECORDING"] == recording
