@@ -10,6 +10,7 @@ from . import options
 from .inputs import each
 from .main import BROKEN, DIFFERS, NO_VERDICT, SAME
 from .parameters import Named
+from .working import working
 
 
 @click.command()
@@ -66,7 +67,8 @@ def check(recording: tuple[str, ...], text: str, repo: str | None, details: bool
         ledger = ledger_of(columns, Toggles(columns), path)
         found.append((file, check_laws(columns, ledger, silenced)))
 
-    codes = each(recording, judge)
+    with working("reading") as now:
+        codes = each(recording, judge, now)
     print_outcomes(found, str(path), details=details)
     ranks = compare_all(runs(members), hdf5.load)
     print_ranks(ranks)

@@ -11,6 +11,7 @@ from ..replay.quantity import Quantity
 from . import options
 from .inputs import check_output
 from .parameters import Named
+from .working import working
 
 _PATHS = ("observed", "old", "fixed")
 
@@ -74,12 +75,14 @@ def export(
     from ..replay.flat import flat
 
     chosen = list(dict.fromkeys(options.paths_of(paths or _PATHS, repo)))
-    loaded = hdf5.load(recording)
-    tables = flat(loaded, chosen, [Quantity(name) for name in quantities] or list(Quantity))
-    try:
-        write(loaded, tables, output)
-    except OSError as error:
-        raise RecordingError(f"{output}: cannot be written ({error}).") from error
+    wanted = [Quantity(name) for name in quantities] or list(Quantity)
+    with working(f"{recording}"):
+        loaded = hdf5.load(recording)
+        tables = flat(loaded, chosen, wanted)
+        try:
+            write(loaded, tables, output)
+        except OSError as error:
+            raise RecordingError(f"{output}: cannot be written ({error}).") from error
     click.echo(str(output))
 
 

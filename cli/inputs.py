@@ -20,23 +20,36 @@ def bundled() -> Path:
     return Path(__file__).resolve().parent.parent / "fixtures" / "recordings"
 
 
-def each(names: Sequence[str], work: Callable[[Path], None]) -> set[int]:
-    """Do `work` for every recording behind `names`, folders expanded; none named means the bundled ones.
+def each(
+    names: Sequence[str], work: Callable[[Path], None], now: Callable[[str], None] = lambda _: None
+) -> set[int]:
+    """Do `work` for every recording behind `names`, folders expanded; none named means the bundled ones. `now` hears of each.
 
     What is wrong with one is said, and the others are done all the same. Returns the exit codes of what was wrong.
     """
     codes: set[int] = set()
+
+    def report(message: str, code: int) -> None:
+        now("")
+        _report(message, codes, code)
+
     for name in [Path(name) for name in names] or [bundled()]:
         try:
             paths = _folder(name) if name.is_dir() else [name]
         except RecordingError as error:
-            _report(str(error), codes, BROKEN)
+            report(str(error), BROKEN)
             continue
         except OSError as error:
-            _report(f"{name}: cannot be read ({error}).", codes, BROKEN)
+            report(f"{name}: cannot be read ({error}).", BROKEN)
             continue
-        for path in paths:
-            _one(path, work, codes)
+        for number, path in enumerate(paths, 1):
+            now(f"{path}" + (f"  ({number} of {len(paths)})" if len(paths) > 1 else ""))
+            try:
+                work(path)
+            except RecordingError as error:
+                report(str(error), BROKEN)
+            except NoVerdictError as error:
+                report(f"{path}: {error}", NO_VERDICT)
     return codes
 
 
@@ -92,15 +105,6 @@ def save(recording: Recording, path: Path, *, force: bool) -> None:
     from ..recorders import hdf5
 
     hdf5.save(recording, path, force=force, remedy="Mend that, or name another file.")
-
-
-def _one(path: Path, work: Callable[[Path], None], codes: set[int]) -> None:
-    try:
-        work(path)
-    except RecordingError as error:
-        _report(str(error), codes, BROKEN)
-    except NoVerdictError as error:
-        _report(f"{path}: {error}", codes, NO_VERDICT)
 
 
 def _report(message: str, codes: set[int], code: int) -> None:

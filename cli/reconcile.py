@@ -9,6 +9,7 @@ import click
 from . import options
 from .main import DIFFERS, NO_VERDICT, SAME
 from .parameters import Named
+from .working import working
 
 
 @click.command()
@@ -34,8 +35,9 @@ def reconcile(recording: Path, responses: Path, complete: bool, form: str) -> in
     from . import report_reconcile
     from .inputs import one
 
-    held, _ = one(recording)
-    found = hold(held, read.load(responses))
+    with working(f"{recording}, {responses}"):
+        held, _ = one(recording)
+        found = hold(held, read.load(responses))
     report = report_reconcile.print_json if form == "json" else report_reconcile.print_table
     report(recording, responses, found, complete=complete)
     verdict = found.verdict(complete=complete)

@@ -8,6 +8,7 @@ import click
 
 from .parameters import Named
 from .report_record import print_outcomes, say
+from .working import working
 
 _BROKEN = 128
 
@@ -26,7 +27,8 @@ def recover(directory: Path, force: bool) -> int:
     from ..recorders.recover import Kept  # imports h5py
     from ..recorders.recover import recover as build
 
-    outcomes = build(directory, force=force)
+    with working(f"{directory}"):
+        outcomes = build(directory, force=force)
     print_outcomes(outcomes)
     if not outcomes:
         say(f"{directory}: no journals, nothing to recover")

@@ -12,6 +12,7 @@ from . import options
 from .inputs import each
 from .main import BROKEN, DIFFERS, NO_VERDICT, SAME, USAGE, complain
 from .parameters import Named
+from .working import working
 
 if TYPE_CHECKING:
     from .known import Judged
@@ -70,7 +71,8 @@ def replay(
             result = compare(Columns(found, crew), left, right, wanted)
             results.append(known.judge(entries, path, result))
 
-    codes = each(recording, judge)
+    with working("reading") as now:
+        codes = each(recording, judge, now)
     from ..recorders import hdf5
     from ..replay.ranks import compare_all
     from ..replay.verdict import Verdict

@@ -9,6 +9,7 @@ import click
 from ..recorders.errors import UsageError
 from . import options
 from .parameters import Named
+from .working import working
 
 
 @click.command()
@@ -38,4 +39,6 @@ def show(recording: Path, rid: str, paths: tuple[str, ...], repo: str | None) ->
     if recording.is_dir():
         raise UsageError(f"{recording} is a folder; show wants one recording of it (*.h5).")
     wanted = options.paths_of(paths or ("old", "fixed", "observed"), repo)
-    print_lives(lives(hdf5.load(recording), rid, wanted))
+    with working(f"{recording}"):
+        found = lives(hdf5.load(recording), rid, wanted)
+    print_lives(found)

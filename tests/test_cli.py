@@ -554,3 +554,22 @@ def test_every_command_and_option_has_help() -> None:
         for parameter in command.params:
             if isinstance(parameter, click.Option):
                 assert parameter.help, f"{name} {parameter.opts[0]}"
+
+
+def test_a_terminal_is_told_what_is_worked_on_and_a_file_is_not(tmp_path: Path) -> None:
+    """What goes to stdout is the same whether or not somebody looks at stderr."""
+    recording = str(min(bundled().glob("*.h5")))
+    command = [*SPECDIFF, "check", recording, str(tmp_path / "none.h5")]
+    piped = subprocess.run(command, capture_output=True, check=False)
+    ours, theirs = os.openpty()
+    env = {**os.environ, "TERM": "xterm", "COLUMNS": "400"}
+    with (tmp_path / "out").open("wb") as out:
+        done = subprocess.run(command, stdout=out, stderr=theirs, env=env, check=False)
+    os.close(theirs)
+    shown = os.read(ours, 1 << 16)
+    os.close(ours)
+    assert (tmp_path / "out").read_bytes() == piped.stdout and done.returncode == piped.returncode
+    name = Path(recording).name.encode()
+    assert name in shown and name not in piped.stderr
+    before, _, _ = shown.partition(b"specdiff: ")
+    assert not before.rpartition(b"\x1b[2K")[2].strip()  # the line is clear by then
