@@ -21,6 +21,7 @@ _LIFTER = (
     "surface.py",
     "bases.py",
     "reading.py",
+    "writers.py",
 )
 _STAND_INS = ("batch.py", "request.py", "scheduler.py", "session.py")
 

@@ -17,6 +17,7 @@ from .roles import DFLASH_DRAFT, ESSENTIAL, EXCERPTS, PLACES, REQ, REQ_KV, SLOT,
 from .source import Source
 from .strip import inner_imports, is_property, is_static, stripped
 from .surface import Binding, Definition, Means, Surface
+from .writers import Writers
 
 _REQUESTS = frozenset({"req", "r"})  # what sglang's functions call a request
 _MAX_REEXPORTS = 5
@@ -59,11 +60,14 @@ class _Lift:
             )
         for place in roles.values():
             self._add(place)
+        defaults = self._defaults()
+        kept = {name for values in defaults.values() for name in values}
+        Writers(self._source.name, self._modules, roles, self._made, kept).check()
         return Surface(
             name=self._source.name,
             roles=roles,
             definitions=tuple(self._made[key] for key in sorted(self._made)),
-            defaults=self._defaults(),
+            defaults=defaults,
             members={key: tuple(sorted(found)) for key, found in sorted(self._members.items())},
         )
 
@@ -87,9 +91,7 @@ class _Lift:
         return None
 
     def _find(self, key: str) -> ast.stmt | None:
-        path, _, qualified = key.partition(":")
-        module = self._modules.at(path)
-        found = module.find(qualified) if module else None
+        found = self._modules.definition(key)
         return commit_of_tails(found, self._source.name) if key in EXCERPTS else found
 
     def _add(self, key: str) -> None:

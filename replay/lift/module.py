@@ -42,6 +42,24 @@ class Modules:
         self._source = source
         self._parsed: dict[str, Module | None] = {}
 
+    @property
+    def read(self) -> list[str]:
+        """The files that were asked for and are there."""
+        return [path for path, module in self._parsed.items() if module]
+
+    def text(self, path: str) -> str | None:
+        """Unparsed; None where it is not there, or cannot be read as text."""
+        try:
+            return self._source.read(path)
+        except (ValueError, OSError):
+            return None
+
+    def definition(self, key: str) -> ast.stmt | None:
+        """By path:Qualified.name."""
+        path, _, qualified = key.partition(":")
+        module = self.at(path)
+        return module.find(qualified) if module else None
+
     def at(self, path: str) -> Module | None:
         if path not in self._parsed:
             self._parsed[path] = self._read(path)
