@@ -134,6 +134,8 @@ class _Lift:
 
     def _meaning(self, module: Module, bound: str, name: str, depth: int) -> Binding:
         """`bound` as the lifted code says it, `name` as this module knows it."""
+        if name in module.ambiguous:
+            return Binding(bound, Means.UNKNOWN, f"{name}, bound more than once in {module.path}")
         if name in module.definitions:
             return Binding(bound, Means.LIFTED, f"{module.path}:{name}")
         if name in module.assigned:
@@ -191,6 +193,7 @@ def _sort(node: ast.stmt) -> str:
 
 
 def _literal(name: str, node: ast.expr) -> Binding:
-    if not is_literal(node):
+    # A list or dict is there to be changed, by whom this function does not say.
+    if not is_literal(node) or isinstance(node, (ast.List, ast.Dict, ast.Set)):
         return Binding(name, Means.UNKNOWN, name)
     return Binding(name, Means.LITERAL, ast.unparse(node))

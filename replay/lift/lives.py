@@ -156,10 +156,13 @@ class Lives:
                 self._tail(row)
             return
         reqs = self._arrive(rows)
+        before = self._say(rows, reqs)
         self._note(self._resolving, rows, reqs)
-        batch = self._stage.batch(reqs, ())
+        batch = self._stage.answered(reqs)
         batch.has_grammar = any(request.grammar is not None for request in reqs)
         self._stage.call(Role.RESOLVE, self._stage.scheduler, self._result(ref), batch)
+        for request, (prompt, outputs) in zip(reqs, before, strict=True):
+            request.origin_input_ids, request.output_ids = prompt, outputs
         self._close(rows, self._answers.launch[ref], reqs)
 
     def _tail(self, row: int) -> None:
@@ -173,7 +176,7 @@ class Lives:
             request.finished_reason = "recorded" if finish >= 0 else None
 
         self._note(self._resolving, range(row, row + 1), [request])
-        batch = self._stage.batch([request], ())
+        batch = self._stage.answered([request])
         batch.decoding_reqs = [request]
         self._stage.call(Role.TAIL, self._stage.scheduler, batch, request, decide)
         if finish == LOST:
@@ -197,6 +200,15 @@ class Lives:
             request.finished_reason = "recorded" if table.finished[row] == 1 else None
             request.grammar = self._grammar(row) if has_grammar[request.qid] else None
         return reqs
+
+    def _say(self, rows: range, reqs: Sequence[Request]) -> list[tuple[Any, Any]]:
+        """How many tokens they have before this result. Returns what they had before: nothing of it holds behind."""
+        before = [(request.origin_input_ids, request.output_ids) for request in reqs]
+        had, origin = self._results.output_len, self._tape.requests.origin_len
+        for row, request in zip(rows, reqs, strict=True):
+            request.origin_input_ids = range(origin[request.qid])
+            request.output_ids = range(had[row])
+        return before
 
     def _grammar(self, row: int) -> Grammar:
         # 0 where it was not complete; recordings of format 1 do not say, and then it is what ended the run.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from platform import python_version
@@ -25,6 +26,7 @@ class Module:
     definitions: dict[str, ast.stmt]
     imports: dict[str, Origin]
     assigned: dict[str, ast.expr]
+    ambiguous: frozenset[str] = frozenset()  # bound more than once: which one counts, only a run says
 
     def find(self, qualified: str) -> ast.stmt | None:
         """The definition of `function` or `Class.method`."""
@@ -108,7 +110,20 @@ def _parse(path: str, text: str) -> Module:
     definitions: dict[str, ast.stmt] = {
         node.name: node for node in body if isinstance(node, (ast.FunctionDef, ast.ClassDef))
     }
-    return Module(path, definitions, dict(imports_of(body)), dict(_assigned(body)))
+    return Module(
+        path, definitions, dict(imports_of(body)), dict(_assigned(body)), _bound_twice(body)
+    )
+
+
+def _bound_twice(body: list[ast.stmt]) -> frozenset[str]:
+    imported = set(imports_of(body))  # the same import twice binds the same
+    names = [name for name, _ in imported] + [name for name, _ in _assigned(body)]
+    for node in body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names.append(node.name)
+        elif isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
+            names.append(node.target.id)
+    return frozenset(name for name, count in Counter(names).items() if count > 1)
 
 
 def _flat(body: list[ast.stmt]) -> Iterator[ast.stmt]:

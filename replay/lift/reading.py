@@ -50,11 +50,20 @@ def written(nodes: Iterable[ast.AST]) -> Iterator[str]:
 
 
 def init_literals(node: ast.stmt | None) -> Iterator[tuple[str, str]]:
+    """What each attribute starts with; nothing of one that starts with this or with that."""
+    found: dict[str, set[str | None]] = {}
     for item in ast.walk(node) if node else ():
-        target = item.targets[0] if isinstance(item, ast.Assign) else getattr(item, "target", None)
-        value = getattr(item, "value", None)
-        if isinstance(target, ast.Attribute) and isinstance(value, ast.expr) and is_literal(value):
-            yield target.attr, ast.unparse(value)
+        if not isinstance(item, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
+            continue
+        target = item.targets[0] if isinstance(item, ast.Assign) else item.target
+        if isinstance(target, ast.Attribute) and item.value is not None:
+            plain = not isinstance(item, ast.AugAssign) and is_literal(item.value)
+            text = ast.unparse(item.value) if plain else None
+            found.setdefault(target.attr, set()).add(text)
+    for name, texts in found.items():
+        text = texts.pop()
+        if not texts and text is not None:
+            yield name, text
 
 
 def field_literals(node: ast.stmt | None) -> Iterator[tuple[str, str]]:

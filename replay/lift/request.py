@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .standin import UNKNOWN_LEN, StandIn
-from .stops import ANY_SAMPLING, AnySampling, Outputs, Tokenizer
+from .stops import ANY_SAMPLING, AnySampling, Outputs, Tokenizer, Unsaid
+
+_PROMPT, _OUTPUTS = Unsaid("req.origin_input_ids"), Unsaid("req.output_ids")
 
 
 class Kv(StandIn):
@@ -54,8 +56,8 @@ class Request(StandIn):
         self.__dict__.update(defaults)
         self.qid, self.rid, self._kv = qid, rid, kv
         self.holds_kv = True
-        self.origin_input_ids: Sequence[int] = ()
-        self.output_ids: Sequence[int] | Outputs = ()
+        self.origin_input_ids: Sequence[int] | Unsaid = _PROMPT
+        self.output_ids: Sequence[int] | Unsaid | Outputs = _OUTPUTS
         self.finished_reason: object | None = None
         self.finished_len: int | None = None
         self.is_retracted = False

@@ -121,6 +121,12 @@ class Stage:
         )
         return made
 
+    def answered(self, reqs: list[Request]) -> Batch:
+        """The batch of a result: sglang's copy of the one that was launched, whose lengths are those of no moment."""
+        made = self.batch(reqs, ())
+        del made.seq_lens, made.seq_lens_cpu, made.orig_seq_lens, made.seq_lens_sum
+        return made
+
     def draft_input(self, qids: Sequence[int]) -> DraftInput:
         defaults = self.linked.draft_defaults.fresh()
         made: DraftInput = self.linked.types[DraftInput](Vector(qids), defaults)

@@ -58,6 +58,11 @@ class Quiet(StandIn):
     def __len__(self) -> int:
         raise Missing(self.what, "depends on")
 
+    def __eq__(self, _: object) -> bool:
+        raise Missing(self.what, "depends on")
+
+    __hash__ = StandIn.__hash__
+
 
 class Unknown(StandIn):
     """A global name that nobody knows. It may be passed around; using it stops the path."""
@@ -75,6 +80,14 @@ class Unknown(StandIn):
 
     def __bool__(self) -> bool:
         raise Missing(self.what, "tests")
+
+    def _use(self, *_: object) -> NoReturn:
+        raise Missing(self.what, "uses")
+
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __contains__ = _use
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __floordiv__ = __rfloordiv__ = _use
+    __int__ = __index__ = __len__ = __iter__ = __getitem__ = __setitem__ = _use
+    __hash__ = StandIn.__hash__
 
     def __mro_entries__(self, _: object) -> tuple[type, ...]:
         return ()

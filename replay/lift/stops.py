@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from .missing import Missing
 from .standin import StandIn
@@ -72,6 +72,19 @@ class Stop:
             None if tokenizer is None else frozenset(tokenizer),
             stop.get("num_strings", 0) + stop.get("num_regexes", 0),
         )
+
+
+class Unsaid(StandIn):
+    """`req.origin_input_ids` or `req.output_ids` at a moment of which the recording does not say how many there are."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def _ask(self, *_: object) -> NoReturn:
+        raise Missing(f"{self.what} at this moment")
+
+    __len__ = __iter__ = __getitem__ = __contains__ = __eq__ = __add__ = _ask
+    __hash__ = StandIn.__hash__
 
 
 class Outputs(StandIn):

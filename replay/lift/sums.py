@@ -137,12 +137,12 @@ class Batches:
 
     def _mix(self, batch: Batch, running: Batch) -> None:
         """What merges them. Outputs still to come are no part of any length then: it is set at the launch."""
-        had = [(request, request.output_ids) for request in running.reqs]
-        for request, _ in had:
-            request.output_ids = range(UNKNOWN_LEN)
+        had = [(req, req.origin_input_ids, req.output_ids) for req in running.reqs]
+        for request, *_ in had:
+            request.origin_input_ids = request.output_ids = range(UNKNOWN_LEN)
         self._try(Role.MIX, batch, running)
-        for request, outputs in had:
-            request.output_ids = outputs
+        for request, prompt, outputs in had:
+            request.origin_input_ids, request.output_ids = prompt, outputs
 
     def forget(self) -> None:
         self._held.clear()
