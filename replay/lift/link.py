@@ -12,13 +12,14 @@ from typing import Any
 from .bases import BASES
 from .batch import Batch
 from .globals import stand_ins
+from .missing import Missing
 from .names import BUILTINS
 from .request import Kv, Request
 from .roles import Role
 from .scheduler import Capturer
 from .session import Slot
 from .settings import Settings
-from .standin import StandIn, Unknown
+from .standin import Decorated, StandIn, Unknown
 from .surface import Binding, Definition, Means, Surface
 
 
@@ -127,12 +128,18 @@ class Linked:
         definition = self._definitions[key]
         space: dict[str, Any] = {"__builtins__": BUILTINS, "__name__": definition.key}
         late = []
+        decorated = definition.text.startswith("@")  # what decorates it runs at once
         for binding in definition.bindings:
-            if binding.means is Means.LIFTED and definition.sort != "class":
+            if binding.means is Means.LIFTED and definition.sort != "class" and not decorated:
                 late.append(binding)  # functions may call each other in a circle
             else:
                 space[binding.name] = self._value(binding)
-        exec(self._books.code[key], space)  # noqa: S102 (the sources are trusted)
+        try:
+            exec(self._books.code[key], space)  # noqa: S102 (the sources are trusted)
+        except (Missing, Exception):
+            if not decorated:
+                raise
+            space[definition.name] = Decorated(definition.text.partition("\n")[0], definition.name)
         self._made[key] = space[definition.name]
         for binding in late:
             space[binding.name] = self._value(binding)

@@ -91,3 +91,10 @@ class Unknown(StandIn):
 
     def __mro_entries__(self, _: object) -> tuple[type, ...]:
         return ()
+
+
+class Decorated(Unknown):
+    """A function whose decorator cannot be run: what it would do instead of the function, nobody knows."""
+
+    def __init__(self, decorator: str, name: str) -> None:
+        self.what = f"the decorator {decorator} of {name}"

@@ -1,4 +1,4 @@
-"""A definition without what does not compute: decorators, annotations, docstrings, imports inside functions."""
+"""A definition without what does not compute: decorators that are known to add nothing, annotations, docstrings, imports inside functions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 _PROPERTIES = frozenset({"property", "cached_property"})
+# What they add is no book: descriptors, marks for readers, compilers, gradients and profilers.
+_HARMLESS = _PROPERTIES | {
+    *("staticmethod", "classmethod", "abstractmethod", "override", "final", "dataclass", "contextmanager"),
+    *("DynamicGradMode", "scheduler_stage_method"),
+}
+_FUNCTOOLS = frozenset({"cache", "lru_cache", "wraps", "total_ordering"})
+_HARMLESS_MODULES = frozenset({"torch", "functools", "triton", "nvtx", "abc", "typing"})
 _DROPPED = frozenset({"annotation", "returns", "type_comment"})
 
 
@@ -27,6 +34,14 @@ def inner_imports(nodes: Iterable[ast.AST]) -> list[ast.stmt]:
     return [item for item in nodes if isinstance(item, (ast.Import, ast.ImportFrom))]
 
 
+def _is_harmless(node: ast.expr) -> bool:
+    called = node.func if isinstance(node, ast.Call) else node
+    first = called
+    while isinstance(first, ast.Attribute):
+        first = first.value
+    return _name(called) in _HARMLESS | _FUNCTOOLS or _name(first) in _HARMLESS_MODULES
+
+
 def _name(node: ast.expr) -> str:
     return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
 
@@ -45,7 +60,7 @@ def _copied(node: ast.AST) -> ast.AST:
     # Positions as well: ast.unparse asks for the line of a statement.
     made.__dict__.update((name, _value(name, value)) for name, value in vars(node).items())
     if isinstance(made, (ast.FunctionDef, ast.ClassDef)):
-        made.decorator_list = []
+        made.decorator_list = [item for item in made.decorator_list if not _is_harmless(item)]
         made.body = _without_docstring(made.body) or [ast.Pass()]
     return made
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 
 from .missing import CannotRunError
 from .module import Module, Modules, members
-from .roles import EXCERPTS, SLOT, Role
+from .roles import EXCERPTS, REQ, REQ_KV, SLOT, Role
 from .surface import Definition
 
 _BOOKS = frozenset(
@@ -80,6 +80,7 @@ class Writers:
 
     def check(self) -> None:
         """Raises CannotRunError, naming the place, at the first that the lifted functions would lack."""
+        self._check_fields()
         helpers, state = set(), set()
         for key in self._made:
             node = self._modules.definition(key)
@@ -94,6 +95,16 @@ class Writers:
         for role, passed in _PASSED.items():
             if key := self._roles.get(role.value):
                 self._check_calls(key, passed)
+
+    def _check_fields(self) -> None:
+        """The stand-ins hold a book as a number: one that is computed when it is read or set would be another."""
+        for owner in (REQ, *REQ_KV):
+            node = self._modules.definition(owner)
+            for name in _BOOKS & set(members(node) if isinstance(node, ast.ClassDef) else ()):
+                raise CannotRunError(
+                    f"cannot run: {self._source} {owner} has {name} as a method or property, and specdiff knows it as a "
+                    "plain number. Read what it computes, and teach replay/lift/request.py."
+                )
 
     def _check_file(self, path: str, helpers: Collection[str], state: Collection[str]) -> None:
         for name, node in self._mentioning(path, _BOOKS | set(helpers) | set(state)):
