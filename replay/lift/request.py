@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .standin import UNKNOWN_LEN, StandIn
+from .standin import UNKNOWN_LEN, Quiet, StandIn
 from .stops import ANY_SAMPLING, AnySampling, Outputs, Tokenizer, Unsaid
 
 _PROMPT, _OUTPUTS = Unsaid("req.origin_input_ids"), Unsaid("req.output_ids")
@@ -39,7 +39,7 @@ class Request(StandIn):
     # No book depends on these, and recordings do not hold them: read as absent.
     return_logprob = False
     stream = False
-    cached_tokens = 0  # in a log line only
+    cached_tokens = Quiet("req.cached_tokens")  # in a log line only
     skip_radix_cache_insert = False
     lock = lock_receipt = None
     mamba_pool_idx = None

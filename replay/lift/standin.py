@@ -16,7 +16,18 @@ def known(value: int | None) -> bool:
     return value is None or -LIMIT < value < LIMIT
 
 
-class StandIn:
+class _Kind(type):
+    """A class of sglang has constants, too: nor does a stand-in's class invent them."""
+
+    what: str
+
+    def __getattr__(cls, name: str) -> NoReturn:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise Missing(f"{cls.what}.{name}")
+
+
+class StandIn(metaclass=_Kind):
     """Has what the recording holds, and no more: reading anything else stops the path."""
 
     what = "object"
@@ -46,21 +57,12 @@ class Quiet(StandIn):
 
     def __setitem__(self, *_: object) -> None: ...
 
-    def __iter__(self) -> Any:
+    def _depend(self, *_: object) -> NoReturn:
         raise Missing(self.what, "depends on")
 
-    def __bool__(self) -> bool:
-        raise Missing(self.what, "depends on")
-
-    def __int__(self) -> int:
-        raise Missing(self.what, "depends on")
-
-    def __len__(self) -> int:
-        raise Missing(self.what, "depends on")
-
-    def __eq__(self, _: object) -> bool:
-        raise Missing(self.what, "depends on")
-
+    __iter__ = __bool__ = __int__ = __index__ = __len__ = __contains__ = _depend
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _depend
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __floordiv__ = __rfloordiv__ = _depend
     __hash__ = StandIn.__hash__
 
 

@@ -39,6 +39,9 @@ _FED = frozenset(
 # A session goes by what the tree and the turn before left, and by events of its own.
 _SESSIONS = frozenset(place.partition(":")[0] for place in SLOT)
 
+# Read as absent, as no book depends on them.
+_ABSENT = frozenset({"return_logprob", "stream", "is_prefill_only", "return_hidden_states", "skip_radix_cache_insert"})
+
 # How many arguments the engine passes, and which ones it knows by name.
 _PASSED = {
     Role.RESOLVE: 3,
@@ -86,6 +89,13 @@ class Writers:
             node = self._modules.definition(key)
             if node is None or key in EXCERPTS or not any(_stores(node, _BOOKS)):
                 continue
+            for item in _attributes(node, ast.Load):
+                if item.attr in _ABSENT:
+                    raise CannotRunError(
+                        f"cannot run: {self._source} {key}, line {item.lineno}, reads {item.attr} and changes a book; specdiff "
+                        "reads it as absent, as no book depended on it. Record it, or where this does not bear on "
+                        "the book, take it out of replay/lift/writers.py."
+                    )
             if key not in self._roles.values():
                 helpers.add(key.rpartition(":")[2].rpartition(".")[2])
             if key.partition(":")[0] not in _SESSIONS:
