@@ -26,7 +26,9 @@ class Module:
     definitions: dict[str, ast.stmt]
     imports: dict[str, Origin]
     assigned: dict[str, ast.expr]
-    ambiguous: frozenset[str] = frozenset()  # bound more than once: which one counts, only a run says
+    ambiguous: frozenset[str] = (
+        frozenset()
+    )  # bound more than once: which one counts, only a run says
 
     def find(self, qualified: str) -> ast.stmt | None:
         """The definition of `function` or `Class.method`."""

@@ -166,8 +166,8 @@ class Stage:
     def _wanted(self, role: Role, missing: Missing) -> str:
         says = f"cannot run: {self.books.name} {role.value} {missing.verb} {missing.what}"
         if missing.what.startswith(("the global ", "the decorator ")):
-            return f"{says}, which specdiff has no stand-in for"
-        return f"{says}, which recordings of format {VERSION} do not hold"
+            return f"{says}, which specdiff has no stand-in for; docs/lifting.md says what to do"
+        return f"{says}, which recordings of format {VERSION} do not hold; docs/lifting.md says what to do"
 
 
 class _Requests(dict[int, Request]):

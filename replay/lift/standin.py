@@ -62,7 +62,9 @@ class Quiet(StandIn):
 
     __iter__ = __bool__ = __int__ = __index__ = __len__ = __contains__ = _depend
     __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _depend
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __floordiv__ = __rfloordiv__ = _depend
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __floordiv__ = __rfloordiv__ = (
+        _depend
+    )
     __hash__ = StandIn.__hash__
 
 
@@ -87,7 +89,9 @@ class Unknown(StandIn):
         raise Missing(self.what, "uses")
 
     __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __contains__ = _use
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __floordiv__ = __rfloordiv__ = _use
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __floordiv__ = __rfloordiv__ = (
+        _use
+    )
     __int__ = __index__ = __len__ = __iter__ = __getitem__ = __setitem__ = _use
     __hash__ = StandIn.__hash__
 

@@ -9,7 +9,15 @@ from typing import Any, cast
 _PROPERTIES = frozenset({"property", "cached_property"})
 # What they add is no book: descriptors, marks for readers, compilers, gradients and profilers.
 _HARMLESS = _PROPERTIES | {
-    *("staticmethod", "classmethod", "abstractmethod", "override", "final", "dataclass", "contextmanager"),
+    *(
+        "staticmethod",
+        "classmethod",
+        "abstractmethod",
+        "override",
+        "final",
+        "dataclass",
+        "contextmanager",
+    ),
     *("DynamicGradMode", "scheduler_stage_method"),
 }
 _FUNCTOOLS = frozenset({"cache", "lru_cache", "wraps", "total_ordering"})

@@ -40,7 +40,15 @@ _FED = frozenset(
 _SESSIONS = frozenset(place.partition(":")[0] for place in SLOT)
 
 # Read as absent, as no book depends on them.
-_ABSENT = frozenset({"return_logprob", "stream", "is_prefill_only", "return_hidden_states", "skip_radix_cache_insert"})
+_ABSENT = frozenset(
+    {
+        "return_logprob",
+        "stream",
+        "is_prefill_only",
+        "return_hidden_states",
+        "skip_radix_cache_insert",
+    }
+)
 
 # How many arguments the engine passes, and which ones it knows by name.
 _PASSED = {
@@ -84,10 +92,11 @@ class Writers:
     def check(self) -> None:
         """Raises CannotRunError, naming the place, at the first that the lifted functions would lack."""
         self._check_fields()
-        helpers, state = set(), set()
+        helpers: set[str] = set()
+        state: set[str] = set()
         for key in self._made:
             node = self._modules.definition(key)
-            if node is None or key in EXCERPTS or not any(_stores(node, _BOOKS)):
+            if node is None or key in EXCERPTS or not _keeps(node):
                 continue
             for item in _attributes(node, ast.Load):
                 if item.attr in _ABSENT:
@@ -96,7 +105,7 @@ class Writers:
                         "reads it as absent, as no book depended on it. Record it, or where this does not bear on "
                         "the book, take it out of replay/lift/writers.py."
                     )
-            if key not in self._roles.values():
+            if key not in self._roles.values() or key == self._roles.get(Role.STATISTICS.value):
                 helpers.add(key.rpartition(":")[2].rpartition(".")[2])
             if key.partition(":")[0] not in _SESSIONS:
                 state |= {item.attr for item in _attributes(node, ast.Load)} & self._kept
@@ -116,8 +125,8 @@ class Writers:
                     "plain number. Read what it computes, and teach replay/lift/request.py."
                 )
 
-    def _check_file(self, path: str, helpers: Collection[str], state: Collection[str]) -> None:
-        for name, node in self._mentioning(path, _BOOKS | set(helpers) | set(state)):
+    def _check_file(self, path: str, helpers: set[str], state: set[str]) -> None:
+        for name, node in self._mentioning(path, _BOOKS | helpers | state):
             if name in _KNOWN:
                 continue
             key = f"{path}:{name}"
@@ -137,7 +146,7 @@ class Writers:
         """Functions and methods of a file in whose lines any of these words stands."""
         text = self._modules.text(path) or ""
         pattern = re.compile(rf"\b(?:{'|'.join(sorted(words))})\b")
-        lines = [text.count("\n", 0, found.start()) + 1 for found in pattern.finditer(text)]
+        lines = [n for n, line in enumerate(text.splitlines(), 1) if pattern.search(line)]
         module = self._modules.at(path) if lines else None
         for name, node in _functions(module) if module else ():
             if any(node.lineno <= line <= (node.end_lineno or 0) for line in lines):
@@ -199,6 +208,16 @@ def _stores(node: ast.AST, names: Collection[str]) -> Iterator[tuple[int, str]]:
             yield item.lineno, item.attr
 
 
+def _keeps(node: ast.AST) -> bool:
+    """A number, or a histogram that is extended and counted up in place."""
+    return any(
+        item.attr in _BOOKS
+        and (isinstance(item.ctx, ast.Store) or item.attr.endswith("_histogram"))
+        for item in ast.walk(node)
+        if isinstance(item, ast.Attribute)
+    )
+
+
 def _calls(node: ast.AST, helpers: Collection[str]) -> Iterator[tuple[int, str]]:
     for name in helpers:
         for call in _calls_of(node, name):
@@ -209,7 +228,9 @@ def _calls_of(node: ast.AST, name: str) -> Iterator[ast.Call]:
     for item in ast.walk(node):
         if isinstance(item, ast.Call):
             called = item.func
-            if name == (called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")):
+            if name == (
+                called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+            ):
                 yield item
 
 

@@ -1,0 +1,250 @@
+"""Code that specdiff has never seen: what sglang may turn into is played as it is or refused with its place, never guessed."""
+
+from __future__ import annotations
+
+import pytest
+
+from lifting import Changed, against_observed, books, bundled_recording, release
+from specdiff.replay.lift.missing import CannotRunError
+from specdiff.replay.lift.source import Source
+
+_BATCH = "srt/managers/schedule_batch.py"
+_PROCESSOR = "srt/managers/scheduler_components/batch_result_processor.py"
+_RESOLVE, _STRIDE = "_resolve_spec_v2_tokens", "_get_speculative_output_stride"
+_COMMIT = "req.kv.kv_committed_len += num_accept_tokens"
+_COUNTER = "self.spec_verify_ct = 0"
+
+Edit = tuple[str, str, str, str]  # path, function, what it holds, what stands there then
+
+
+def _commits(new: str) -> Edit:
+    return _PROCESSOR, _RESOLVE, _COMMIT, new
+
+
+def _above(text: str) -> Edit:
+    """At the top level of the file of the resolve function."""
+    head = f"def {_STRIDE}"
+    return _PROCESSOR, _STRIDE, head, f"{text}\n\n\n{head}"
+
+
+def _starts(text: str) -> Edit:
+    """In `Req.__init__`."""
+    return _BATCH, "__init__", _COUNTER, f"{_COUNTER}\n        {text}"
+
+
+_PENDING = f"{_COMMIT} + req.pending\n                req.pending = 0"
+_CALL = "self._resolve_spec_v2_tokens(result, batch"
+_CLAIM = (
+    _PROCESSOR,
+    _RESOLVE,
+    "batch: ScheduleBatch,\n    )",
+    "batch: ScheduleBatch, claim: int = 0\n    )",
+)
+_DECORATED = "@{}\ndef _commit(req, n):\n    req.kv.kv_committed_len += n"
+_TWICE = "def _same(function):\n    def inner(*given):\n        return function(*given)\n\n    return inner\n\n\n"
+
+SAME: dict[str, list[Edit]] = {
+    "committed by how many tokens there are": [
+        _commits("req.kv.kv_committed_len = req.seqlen - 1 + num_accept_tokens")
+    ],
+    "never more than there are tokens": [
+        _commits(
+            "req.kv.kv_committed_len = min(req.kv.kv_committed_len + num_accept_tokens, "
+            "len(req.origin_input_ids) + len(req.output_ids) + num_accept_tokens)"
+        )
+    ],
+    "a decorator that adds nothing": [
+        _above(_TWICE + _DECORATED.format("_same")),
+        _commits("_commit(req, num_accept_tokens)"),
+    ],
+    "an attribute that only lifted functions change": [
+        _starts("self.pending = 0"),
+        _commits(_PENDING),
+    ],
+    "a new argument that nobody passes": [_CLAIM, _commits(f"{_COMMIT} - claim")],
+    "a new argument at its default": [
+        _CLAIM,
+        (_PROCESSOR, "_normalize_decode_outputs", _CALL, f"{_CALL}, 0"),
+        _commits(f"{_COMMIT} - claim"),
+    ],
+}
+DIFFERS: dict[str, list[Edit]] = {
+    "a decorator that computes": [
+        _above(
+            _TWICE.replace("function(*given)", "function(given[0], given[1] - 1)")
+            + _DECORATED.format("_same")
+        ),
+        _commits("_commit(req, num_accept_tokens)"),
+    ],
+}
+REFUSED: dict[str, tuple[str, list[Edit]]] = {
+    "a caller commits": (
+        rf"{_PROCESSOR}:\d+ SchedulerBatchResultProcessor\._normalize_decode_outputs changes kv_committed_len",
+        [
+            (
+                _PROCESSOR,
+                "_normalize_decode_outputs",
+                "next_token_ids = self._resolve",
+                "batch.reqs[0].kv.kv_committed_len += 1\n            next_token_ids = self._resolve",
+            )
+        ],
+    ),
+    "the caller of prepare claims": (
+        r"ScheduleBatch\.prepare_for_decode changes kv_committed_len",
+        [
+            (
+                _BATCH,
+                "prepare_for_decode",
+                "spec_prepare_for_decode(self)\n",
+                "spec_prepare_for_decode(self)\n            self.reqs[0].kv.kv_committed_len += 1\n",
+            )
+        ],
+    ),
+    "a method that a stand-in answers commits": (
+        r"ScheduleBatch\.maybe_evict_swa changes kv_committed_len",
+        [
+            (
+                _BATCH,
+                "maybe_evict_swa",
+                "def maybe_evict_swa(self):",
+                "def maybe_evict_swa(self):\n        self.reqs[0].kv.kv_committed_len += 1",
+            )
+        ],
+    ),
+    "somebody else changes what the books go by": (
+        r"_normalize_decode_outputs changes pending",
+        [
+            _starts("self.pending = 0"),
+            (
+                _PROCESSOR,
+                "_normalize_decode_outputs",
+                "next_token_ids = self._resolve",
+                "batch.reqs[0].pending = 1\n            next_token_ids = self._resolve",
+            ),
+            _commits(_PENDING),
+        ],
+    ),
+    "a caller passes what is new": (
+        r"_normalize_decode_outputs passes claim=1 to _resolve_spec_v2_tokens",
+        [
+            _CLAIM,
+            (_PROCESSOR, "_normalize_decode_outputs", _CALL, f"{_CALL}, claim=1"),
+            _commits(f"{_COMMIT} - claim"),
+        ],
+    ),
+    "a start that depends": (
+        r"resolve reads req\.pending",
+        [
+            _starts("self.pending = 2 if origin_input_ids else 0\n        self.pending = 0"),
+            _commits(_PENDING),
+        ],
+    ),
+    "a start that is counted up": (
+        r"resolve reads req\.pending",
+        [_starts("self.pending = 5\n        self.pending -= 3"), _commits(_PENDING)],
+    ),
+    "a constant bound twice": (
+        r"resolve uses the global _BONUS, bound more than once in .*processor\.py",
+        [
+            _above("_BONUS = 1\nif torch.cuda.is_available():\n    _BONUS = 0"),
+            _commits(f"{_COMMIT} + _BONUS"),
+        ],
+    ),
+    "a function bound twice": (
+        r"resolve calls the global _bonus, bound more than once",
+        [
+            _above("def _bonus():\n    return 0\n\n\n_bonus = int"),
+            _commits(f"{_COMMIT} + _bonus()"),
+        ],
+    ),
+    "what functions share": (
+        r"resolve uses the global _EXTRA",
+        [_above("_EXTRA = {}"), _commits(f"{_COMMIT} + _EXTRA.get(req.rid, 0)")],
+    ),
+    "a setting that is compared": (
+        r"resolve uses the global _LIMIT",
+        [_above("_LIMIT = int('3')"), _commits(f"{_COMMIT} + (num_accept_tokens == _LIMIT)")],
+    ),
+    "a constant of a class": (
+        r"resolve reads req\.BONUS",
+        [_commits(f"{_COMMIT} + getattr(type(req), 'BONUS', 0)")],
+    ),
+    "the sum of a batch whose lengths are of no moment": (
+        r"resolve reads batch\.seq_lens_sum",
+        [_commits(f"{_COMMIT} + (batch.seq_lens_sum == 0)")],
+    ),
+    "how many tokens there are at a prepare": (
+        r"prepare reads req\.output_ids at this moment",
+        [
+            (
+                "srt/speculative/eagle_utils.py",
+                "eagle_prepare_for_decode",
+                "r.decode_batch_idx += 1",
+                "r.kv.kv_committed_len = max(r.kv.kv_committed_len, len(r.output_ids))",
+            )
+        ],
+    ),
+    "what is read as absent": (
+        r"_resolve_spec_v2_tokens, line \d+, reads return_logprob and changes a book",
+        [_commits(f"{_COMMIT} - (1 if req.return_logprob else 0)")],
+    ),
+    "what was only logged": (
+        r"experts depends on req\.cached_tokens",
+        [
+            (
+                _PROCESSOR,
+                "_maybe_collect_routed_experts",
+                "start_len = req.routed_experts_start_len",
+                "start_len = max(req.routed_experts_start_len, req.cached_tokens)",
+            )
+        ],
+    ),
+    "a decorator that cannot be run": (
+        r"resolve calls the decorator @get_settled\(\) of _commit",
+        [_above(_DECORATED.format("get_settled()")), _commits("_commit(req, num_accept_tokens)")],
+    ),
+    "a book that is computed": (
+        r"ReqKvInfo has kv_committed_len as a method or property",
+        [
+            (
+                _BATCH,
+                "swa_dead_lo",
+                "def swa_dead_lo",
+                "@property\n    def kv_committed_len(self):\n        return self.raw - 1\n\n    def swa_dead_lo",
+            )
+        ],
+    ),
+}
+
+
+def _shows(edits: list[Edit]) -> set[str]:
+    """The quantities in which a 0.5.23 changed like this departs from what 0.5.23 computed."""
+    with release("0.5.23") as source:
+        changed: Source = source
+        for edit in edits:
+            changed = Changed(changed, *edit)
+        made = books(changed)
+    found = against_observed(bundled_recording("0.5.23-random"), made)
+    return {quantity.value for quantity, difference in found.items() if difference.differs.any()}
+
+
+@pytest.mark.parametrize("what", SAME)
+def test_the_same_books_said_otherwise_are_the_same(what: str) -> None:
+    assert _shows(SAME[what]) == set()
+
+
+@pytest.mark.parametrize("what", DIFFERS)
+def test_what_computes_is_played(what: str) -> None:
+    assert _shows(DIFFERS[what]) == {
+        "kv_committed_len",
+        "kv_committed_len_settled",
+        "kv_allocated_len",
+        "released_len",
+    }
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_is_not_known_is_refused_with_its_place(what: str) -> None:
+    says, edits = REFUSED[what]
+    with pytest.raises(CannotRunError, match=says):
+        _shows(edits)
