@@ -111,6 +111,36 @@ REFUSED: dict[str, tuple[str, list[Edit]]] = {
             )
         ],
     ),
+    "a caller commits by a helper": (
+        r"_normalize_decode_outputs changes a book by commit_to\(\)",
+        [
+            _above("def commit_to(req, n):\n    req.kv.kv_committed_len += n"),
+            _commits("commit_to(req, num_accept_tokens - 1)"),
+            (
+                _PROCESSOR,
+                "_normalize_decode_outputs",
+                "next_token_ids = self._resolve",
+                "commit_to(batch.reqs[0], 1)\n            next_token_ids = self._resolve",
+            ),
+        ],
+    ),
+    "a caller counts up the histogram": (
+        r"_normalize_decode_outputs changes a book by update_spec_correct_drafts_histogram\(\)",
+        [
+            (
+                _PROCESSOR,
+                _RESOLVE,
+                "req.update_spec_correct_drafts_histogram(num_correct_drafts)",
+                "pass",
+            ),
+            (
+                _PROCESSOR,
+                "_normalize_decode_outputs",
+                "next_token_ids = self._resolve",
+                "batch.reqs[0].update_spec_correct_drafts_histogram(1)\n            next_token_ids = self._resolve",
+            ),
+        ],
+    ),
     "somebody else changes what the books go by": (
         r"_normalize_decode_outputs changes pending",
         [

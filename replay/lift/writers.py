@@ -112,8 +112,8 @@ class Writers:
         for path in sorted({*self._modules.read, *_CALLERS}):
             self._check_file(path, helpers, state)
         for role, passed in _PASSED.items():
-            if key := self._roles.get(role.value):
-                self._check_calls(key, passed)
+            if place := self._roles.get(role.value):
+                self._check_calls(place, passed)
 
     def _check_fields(self) -> None:
         """The stand-ins hold a book as a number: one that is computed when it is read or set would be another."""
@@ -137,8 +137,8 @@ class Writers:
             for line, what in (*_stores(node, books | state), *_calls(node, helpers)):
                 if line < end:
                     raise CannotRunError(
-                        f"cannot run: {self._source} {path}:{line} {name} changes {what}, which the lifted functions "
-                        "keep, and none of them leads there: a replay would lack it. Where spec v2 runs it, teach "
+                        f"cannot run: {self._source} {path}:{line} {name} changes {what}, and "
+                        "nothing that is lifted leads there: a replay would lack it. Where spec v2 runs it, teach "
                         "replay/lift/roles.py its place; where it does not, name it in replay/lift/writers.py."
                     )
 
@@ -221,7 +221,7 @@ def _keeps(node: ast.AST) -> bool:
 def _calls(node: ast.AST, helpers: Collection[str]) -> Iterator[tuple[int, str]]:
     for name in helpers:
         for call in _calls_of(node, name):
-            yield call.lineno, f"what {name}() does"
+            yield call.lineno, f"a book by {name}()"
 
 
 def _calls_of(node: ast.AST, name: str) -> Iterator[ast.Call]:
