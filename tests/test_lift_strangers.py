@@ -218,6 +218,17 @@ REFUSED: dict[str, tuple[str, list[Edit]]] = {
         r"_resolve_spec_v2_tokens, line \d+, reads return_logprob and changes a book",
         [_commits(f"{_COMMIT} - (1 if req.return_logprob else 0)")],
     ),
+    "why a request ended": (
+        r"resolve reads the kind of req\.finished_reason",
+        [
+            (
+                _PROCESSOR,
+                _RESOLVE,
+                "                pass\n",
+                "                req.kv.kv_committed_len -= isinstance(req.finished_reason, int)\n",
+            )
+        ],
+    ),
     "what was only logged": (
         r"experts depends on req\.cached_tokens",
         [

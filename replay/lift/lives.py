@@ -13,7 +13,7 @@ from ..quantity import Quantity
 from .batch import Batch
 from .claims import Claims
 from .missing import CannotRunError
-from .request import Grammar, Request, allocated_lens, committed_lens
+from .request import ENDED, Grammar, Request, allocated_lens, committed_lens
 from .result import Result
 from .roles import Role
 from .stage import Stage
@@ -173,7 +173,7 @@ class Lives:
         (request,), finish = self._arrive(range(row, row + 1)), self._tails.finish.get(row, GOES_ON)
 
         def decide() -> None:
-            request.finished_reason = "recorded" if finish >= 0 else None
+            request.finished_reason = ENDED if finish >= 0 else None
 
         self._note(self._resolving, range(row, row + 1), [request])
         batch = self._stage.answered([request])
@@ -197,7 +197,7 @@ class Lives:
         for row, request in zip(rows, reqs, strict=True):
             request.seen = True
             request.is_retracted = table.is_retracted[row] == 1
-            request.finished_reason = "recorded" if table.finished[row] == 1 else None
+            request.finished_reason = ENDED if table.finished[row] == 1 else None
             request.grammar = self._grammar(row) if has_grammar[request.qid] else None
         return reqs
 
@@ -253,7 +253,7 @@ class Lives:
     def _ends(self, ref: int, request: Request) -> None:
         """The recorded decision: by it go those who collect its rows and those who release its KV."""
         table = self._finishes
-        request.finished_reason = "recorded"
+        request.finished_reason = ENDED
         request.finished_len = present(table.finished_len[ref])
         request.origin_input_ids = range(table.origin_len[ref])
         request.output_ids = range(table.output_len[ref])

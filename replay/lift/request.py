@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
+from .missing import Missing
 from .standin import UNKNOWN_LEN, Quiet, StandIn
 from .stops import ANY_SAMPLING, AnySampling, Outputs, Tokenizer, Unsaid
 
@@ -126,6 +127,20 @@ class Request(StandIn):
     def lets_kv_go(self) -> None:
         """Its KV was released."""
         self._kv.req_pool_idx, self.holds_kv = None, False
+
+
+class Ended(StandIn):
+    """`req.finished_reason` of a request that has ended, as recorded: that it has; of which kind is asked of a session only."""
+
+    what = "req.finished_reason"
+
+    def _kind(self) -> NoReturn:
+        raise Missing("the kind of req.finished_reason")
+
+    __class__ = property(_kind)  # what isinstance() goes by
+
+
+ENDED = Ended()
 
 
 class Decided(StandIn):
