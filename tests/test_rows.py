@@ -22,7 +22,7 @@ from specdiff.fixtures.rig.script import token
 from specdiff.recorders import hdf5
 from specdiff.recorders.recording import Recording
 from specdiff.recorders.redact import redacted
-from specdiff.recorders.schema import Kind
+from specdiff.recorders.schema import NONE64, Kind
 from specdiff.recorders.stored_rows import Coverage, StoredRows
 from specdiff.replay import spec
 from specdiff.replay.contents import Contents
@@ -301,6 +301,33 @@ def test_a_capturer_that_refuses_costs_no_finish(tmp_path: Path) -> None:
     assert stats.dropped == 0 and not len(recording.event_of(Kind.GAP))
     assert StoredRows(recording, "experts").coverage() == Coverage(9, 9, 9, 0, 0)
     assert _check_contents(recording, "experts-overshoot", "experts", salt=0) > 0
+
+
+# The server asks for rows from 12 on, and a capturer that goes by whole pages gives them from 8 on.
+ALIGNS = """
+from specdiff.fixtures.rig.__main__ import main
+from specdiff.fixtures.rig.postimport import install_patches
+def patch(module):
+    original = module.BaseTopkCapturer.get_topk
+    def aligns(self, *args, start_len=0, **kwargs):
+        return original(self, *args, start_len=start_len // 8 * 8, **kwargs)
+    module.BaseTopkCapturer.get_topk = aligns
+install_patches({"sglang.srt.state_capturer.base": patch})
+main(["--sglang", "0.5.13", "--scenario", "experts-overshoot", "--seed", "3"], standalone_mode=False)
+"""
+
+
+@pytest.mark.live
+def test_rows_that_begin_where_nobody_asked_begin_nowhere_known(tmp_path: Path) -> None:
+    find_release("0.5.13")
+    done = specdiff("record", "-o", tmp_path, "--", sys.executable, "-c", ALIGNS)
+    assert "captured rows (salt 0) are not those of its tokens" in done.stderr  # says the rig
+    path = Path(done.stdout.strip())
+    starts = set(hdf5.load(path).finishes.experts_start.tolist())
+    assert starts == {0, NONE64}
+    routed = ["--quantity", "routed_experts"]
+    same = specdiff("replay", path, "--old", "observed", "--fixed", "sglang==0.5.13", *routed)
+    assert same.returncode == 0, same.stdout
 
 
 # Its prompts of 8 tokens are computed elsewhere; it is asked for rows from there on.

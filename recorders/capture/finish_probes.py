@@ -127,11 +127,12 @@ def _begin(recorder: Recorder, processor: Any, req: Any) -> Finish:
 
 def _collected(recorder: Recorder, which: str, finish: Finish, attribute: str) -> Collected:
     tensor = getattr(finish.req, attribute, None)
-    start = NONE64 if recorder.asked is None else recorder.asked[0]
+    start, end = (NONE64, NONE64) if recorder.asked is None else recorder.asked
     if tensor is None:
         made = Collected(0 if has_capturer(which) else NONE64, start)
     else:
-        made = Collected(1, start, tensor)
+        as_asked = tensor.shape[0] == end - start  # else it begins, or ends, where nobody said
+        made = Collected(1, start if as_asked else NONE64, tensor)
     if recorder.choice.rows in (TAIL_TOO, FULL) and made.state != NONE64:
         try:
             _add_outside(recorder, which, finish, made)

@@ -26,9 +26,7 @@ class Module:
     definitions: dict[str, ast.stmt]
     imports: dict[str, Origin]
     assigned: dict[str, ast.expr]
-    ambiguous: frozenset[str] = (
-        frozenset()
-    )  # bound more than once: which one counts, only a run says
+    ambiguous: frozenset[str] = frozenset()  # bound more than once: only a run says which counts
 
     def find(self, qualified: str) -> ast.stmt | None:
         """The definition of `function` or `Class.method`."""

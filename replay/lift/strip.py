@@ -8,19 +8,12 @@ from typing import Any, cast
 
 _PROPERTIES = frozenset({"property", "cached_property"})
 # What they add is no book: descriptors, marks for readers, compilers, gradients and profilers.
-_HARMLESS = _PROPERTIES | {
-    *(
-        "staticmethod",
-        "classmethod",
-        "abstractmethod",
-        "override",
-        "final",
-        "dataclass",
-        "contextmanager",
-    ),
-    *("DynamicGradMode", "scheduler_stage_method"),
-}
-_FUNCTOOLS = frozenset({"cache", "lru_cache", "wraps", "total_ordering"})
+_HARMLESS = _PROPERTIES | frozenset(
+    """
+    staticmethod classmethod abstractmethod override final dataclass contextmanager
+    cache lru_cache wraps total_ordering DynamicGradMode scheduler_stage_method
+    """.split()  # noqa: SIM905
+)
 _HARMLESS_MODULES = frozenset({"torch", "functools", "triton", "nvtx", "abc", "typing"})
 _DROPPED = frozenset({"annotation", "returns", "type_comment"})
 
@@ -47,7 +40,7 @@ def _is_harmless(node: ast.expr) -> bool:
     first = called
     while isinstance(first, ast.Attribute):
         first = first.value
-    return _name(called) in _HARMLESS | _FUNCTOOLS or _name(first) in _HARMLESS_MODULES
+    return _name(called) in _HARMLESS or _name(first) in _HARMLESS_MODULES
 
 
 def _name(node: ast.expr) -> str:

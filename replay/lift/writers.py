@@ -19,6 +19,7 @@ _BOOKS = frozenset(
 )
 # Read besides the files that were lifted from: who calls the lifted functions.
 _CALLERS = ("srt/managers/scheduler.py", "srt/speculative/spec_utils.py")
+# A request's start and an extend, which are fed; a decode without speculation; spec v1.
 _KNOWN = frozenset(
     """
     Req.__init__ ScheduleBatch.prepare_for_extend alloc_for_extend
@@ -26,10 +27,10 @@ _KNOWN = frozenset(
     NgramVerifyInput._fill_requests NgramVerifyInput._free_cache
     """.split()  # noqa: SIM905
 )
-"""A request's start and an extend, which are fed; a decode without speculation; spec v1."""
 
 # It prepares every decode: under spec v2 it returns early, and what stands behind is of the others.
 _RETURNS_EARLY = "ScheduleBatch.prepare_for_decode"
+# Set before each call, as recorded.
 _FED = frozenset(
     """
     is_retracted finished_reason finished_len to_finish grammar tokenizer output_ids origin_input_ids kv req_pool_idx
