@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from lifting import Changed, against_observed, books, bundled_recording, release
 from specdiff.replay.lift.missing import CannotRunError
 from specdiff.replay.lift.source import Source
+from specdiff.replay.quantity import Quantity
 
 _BATCH = "srt/managers/schedule_batch.py"
 _PROCESSOR = "srt/managers/scheduler_components/batch_result_processor.py"
@@ -289,3 +292,21 @@ def test_what_is_not_known_is_refused_with_its_place(what: str) -> None:
     says, edits = REFUSED[what]
     with pytest.raises(CannotRunError, match=says):
         _shows(edits)
+
+
+def test_a_sum_that_others_set_is_not_known_and_all_else_is() -> None:
+    """As `Scheduler.run_batch` may, where spec v2 does not refresh it by what is lifted."""
+    exact = "batch.seq_lens_sum = int(batch.seq_lens_cpu.sum())"
+    with release("0.5.23") as source:
+        made = books(
+            Changed(source, "srt/managers/scheduler.py", "run_batch", exact, f"{exact} - 1")
+        )
+        assert books(source).surface.no_sums is None
+    assert made.surface.no_sums is not None
+    assert re.search(
+        r"scheduler.py:\d+ Scheduler.run_batch sets seq_lens_sum to .* - 1", made.surface.no_sums
+    )
+    found = against_observed(bundled_recording("0.5.23-random"), made)
+    compared = {one for one, difference in found.items() if difference.num_compared}
+    assert Quantity.SEQ_LENS_SUM not in compared and Quantity.KV_COMMITTED_LEN in compared
+    assert not any(difference.differs.any() for difference in found.values())

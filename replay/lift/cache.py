@@ -22,6 +22,8 @@ _LIFTER = (
     "bases.py",
     "reading.py",
     "writers.py",
+    "arguments.py",
+    "scan.py",
 )
 _STAND_INS = ("batch.py", "request.py", "scheduler.py", "session.py")
 

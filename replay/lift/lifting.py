@@ -7,6 +7,7 @@ import gc
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from .arguments import check_arguments
 from .bases import answers
 from .excerpt import commit_of_tails
 from .missing import CannotRunError
@@ -62,13 +63,16 @@ class _Lift:
             self._add(place)
         defaults = self._defaults()
         kept = {name for values in defaults.values() for name in values}
-        Writers(self._source.name, self._modules, roles, self._made, kept).check()
+        others = Writers(self._source.name, self._modules, roles, self._made, kept)
+        others.check()
+        check_arguments(self._source.name, self._modules, roles)
         return Surface(
             name=self._source.name,
             roles=roles,
             definitions=tuple(self._made[key] for key in sorted(self._made)),
             defaults=defaults,
             members={key: tuple(sorted(found)) for key, found in sorted(self._members.items())},
+            no_sums=others.of_sums(),
         )
 
     def _place(self, role: Role) -> str | None:

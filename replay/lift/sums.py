@@ -24,7 +24,9 @@ class Batches:
         self._stage, self._tape, self._tracks = stage, tape, tracks
         self._held: dict[int, Batch] = {}
         self._overlap = tape.recording.run.overlap
-        if not self._overlap and not stage.has(Role.SEQ_LENS):
+        if stage.books.surface.no_sums:
+            self._give_up(stage.books.surface.no_sums)
+        elif not self._overlap and not stage.has(Role.SEQ_LENS):
             self._give_up(f"{stage.books.name} runs no spec v2 without the overlap schedule")
 
     def extend(self, ref: int) -> None:

@@ -45,13 +45,17 @@ class Definition:
 
 @dataclass(frozen=True, slots=True)
 class Surface:
-    """`roles`: role -> key, absent roles left out; `defaults`: per class, literal starting values of attributes."""
+    """`roles`: role -> key, absent roles left out; `defaults`: per class, literal starting values of attributes.
+
+    `no_sums`: why `seq_lens_sum` cannot be replayed; None where it can.
+    """
 
     name: str
     roles: dict[str, str]
     definitions: tuple[Definition, ...]
     defaults: dict[str, dict[str, str]]
     members: dict[str, tuple[str, ...]]  # class key -> keys of its lifted members
+    no_sums: str | None = None
 
     @property
     def unknown(self) -> tuple[str, ...]:
@@ -78,6 +82,7 @@ class Surface:
                 for item in self.definitions
             ],
             sys.version_info[:2],  # the normal form is ast.unparse's, which changes with Python
+            *([self.no_sums] if self.no_sums else []),
         ]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Collection, Iterator
 
 from .missing import CannotRunError
-from .module import Module, Modules, members
+from .module import Modules, members
 from .roles import EXCERPTS, REQ, REQ_KV, SLOT, Role
+from .scan import calls_of, files, mentioning
 from .surface import Definition
 
 _BOOKS = frozenset(
@@ -17,8 +17,6 @@ _BOOKS = frozenset(
     spec_correct_drafts_histogram spec_acceptance_histogram
     """.split()  # noqa: SIM905
 )
-# Read besides the files that were lifted from: who calls the lifted functions.
-_CALLERS = ("srt/managers/scheduler.py", "srt/speculative/spec_utils.py")
 # A request's start and an extend, which are fed; a decode without speculation; spec v1.
 _KNOWN = frozenset(
     """
@@ -51,28 +49,11 @@ _ABSENT = frozenset(
     }
 )
 
-# How many arguments the engine passes, and which ones it knows by name.
-_PASSED = {
-    Role.RESOLVE: 3,
-    Role.PREPARE: 2,
-    Role.PREPARE_DFLASH: 2,
-    Role.PREPARE_NGRAM: 2,
-    Role.EXPERTS: 2,
-    Role.INDEXER: 2,
-    Role.SEQ_LENS: 2,
-    Role.FILTER: 1,
-    Role.MERGE: 2,
-    Role.RETRACT: 1,
-    Role.MIX: 2,
-    Role.TAIL_LENS: 2,
-    Role.FINISH: 2,
-    Role.COMMIT_LENGTH: 1,
-    Role.RELEASE: 2,
-}
-_NAMED = frozenset(
-    """
-    checkpoint is_insert stream_ordered keep_indices reqs_to_exclude chunked_req_to_exclude v1_spec_info_filtered
-    """.split()  # noqa: SIM905
+# The sum itself, or nothing; and who counts on in a copy of its own (a draft's extend, spec v1).
+_SUM = "seq_lens_sum"
+_SUMS = frozenset({"sum(seq_lens)", "int(batch.seq_lens_cpu.sum())", "0", "None"})
+_KNOWN_SUMS = frozenset(
+    {"EagleDraftInputV2Mixin.prepare_for_extend_to_fill_draft_kvcache", "NgramVerifyInput.verify"}
 )
 
 
@@ -110,11 +91,26 @@ class Writers:
                 helpers.add(key.rpartition(":")[2].rpartition(".")[2])
             if key.partition(":")[0] not in _SESSIONS:
                 state |= {item.attr for item in _attributes(node, ast.Load)} & self._kept
-        for path in sorted({*self._modules.read, *_CALLERS}):
+        for path in files(self._modules):
             self._check_file(path, helpers, state)
-        for role, passed in _PASSED.items():
-            if place := self._roles.get(role.value):
-                self._check_calls(place, passed)
+
+    def of_sums(self) -> str | None:
+        """Where a batch's `seq_lens_sum` is set to what no lifted function makes of it; None where it is not.
+
+        Who sets it to the sum itself, or to nothing, adds nothing: the lengths are replayed.
+        """
+        for path in files(self._modules):
+            for name, node in mentioning(self._modules, path, (_SUM,)):
+                if name in _KNOWN_SUMS or f"{path}:{name}" in self._made:
+                    continue
+                end = _last_return(node) if name == _RETURNS_EARLY else 1 << 30
+                for line, value in _sums_set(node, of_self=name.startswith("ScheduleBatch.")):
+                    if line < end and value not in _SUMS:
+                        return (
+                            f"cannot run: {self._source} {path}:{line} {name} sets {_SUM} to {value}, and nothing that "
+                            "is lifted leads there; docs/lifting.md says what to do"
+                        )
+        return None
 
     def _check_fields(self) -> None:
         """The stand-ins hold a book as a number: one that is computed when it is read or set would be another."""
@@ -127,7 +123,7 @@ class Writers:
                 )
 
     def _check_file(self, path: str, helpers: set[str], state: set[str]) -> None:
-        for name, node in self._mentioning(path, _BOOKS | helpers | state):
+        for name, node in mentioning(self._modules, path, _BOOKS | helpers | state):
             if name in _KNOWN:
                 continue
             key = f"{path}:{name}"
@@ -143,59 +139,6 @@ class Writers:
                         "replay/lift/roles.py its place; where it does not, name it in replay/lift/writers.py."
                     )
 
-    def _mentioning(self, path: str, words: Collection[str]) -> Iterator[tuple[str, ast.stmt]]:
-        """Functions and methods of a file in whose lines any of these words stands."""
-        text = self._modules.text(path) or ""
-        pattern = re.compile(rf"\b(?:{'|'.join(sorted(words))})\b")
-        lines = [n for n, line in enumerate(text.splitlines(), 1) if pattern.search(line)]
-        module = self._modules.at(path) if lines else None
-        for name, node in _functions(module) if module else ():
-            if any(node.lineno <= line <= (node.end_lineno or 0) for line in lines):
-                yield name, node
-
-    def _check_calls(self, key: str, passed: int) -> None:
-        """A parameter that is new has a default; a caller that passes something else does more than is played."""
-        node = self._modules.definition(key)
-        if not isinstance(node, ast.FunctionDef):
-            return
-        name, is_method = node.name, "." in key.partition(":")[2]
-        known = passed if is_method or passed != 2 or key.endswith(":release_kv_cache") else 1
-        defaults = _defaults_of(node)
-        extra = {
-            argument.arg: place
-            for place, argument in enumerate(node.args.args)
-            if place >= known and argument.arg not in _NAMED and argument.arg in defaults
-        } | {
-            argument.arg: 1 << 30
-            for argument in node.args.kwonlyargs
-            if argument.arg not in _NAMED and argument.arg in defaults
-        }
-        if not extra:
-            return
-        for path in sorted({*self._modules.read, *_CALLERS}):
-            for where, function in self._mentioning(path, {name}):
-                for call in _calls_of(function, name):
-                    given = {word.arg: word.value for word in call.keywords if word.arg}
-                    values = dict(zip(range(is_method, 99), call.args, strict=False))
-                    for argument, place in extra.items():
-                        value = given.get(argument, values.get(place))
-                        if value is not None and ast.dump(value) != ast.dump(defaults[argument]):
-                            raise CannotRunError(
-                                f"cannot run: {self._source} {path}:{call.lineno} {where} passes {argument}="
-                                f"{ast.unparse(value)} to {name}, and a replay would leave it at its default, "
-                                f"{ast.unparse(defaults[argument])}. Teach replay/lift/ to pass it, or name it in "
-                                "replay/lift/writers.py where no book depends on it."
-                            )
-
-
-def _functions(module: Module) -> Iterator[tuple[str, ast.stmt]]:
-    for name, node in module.definitions.items():
-        if isinstance(node, ast.ClassDef):
-            for member, function in members(node).items():
-                yield f"{name}.{member}", function
-        else:
-            yield name, node
-
 
 def _attributes(node: ast.AST, context: type[ast.expr_context]) -> Iterator[ast.Attribute]:
     for item in ast.walk(node):
@@ -207,6 +150,20 @@ def _stores(node: ast.AST, names: Collection[str]) -> Iterator[tuple[int, str]]:
     for item in _attributes(node, ast.Store):
         if item.attr in names:
             yield item.lineno, item.attr
+
+
+def _sums_set(node: ast.AST, *, of_self: bool) -> Iterator[tuple[int, str]]:
+    """Line and value, of batches: not of what a forward is given."""
+    for item in ast.walk(node):
+        if not isinstance(item, (ast.Assign, ast.AugAssign)):
+            continue
+        for target in item.targets if isinstance(item, ast.Assign) else [item.target]:
+            if isinstance(target, ast.Attribute) and target.attr == _SUM:
+                whose = ast.unparse(target.value).rpartition(".")[2]
+                is_batch = of_self if whose == "self" else whose.endswith("batch")
+                if is_batch and whose != "forward_batch":
+                    counts = isinstance(item, ast.AugAssign)
+                    yield item.lineno, f"{'more by ' * counts}{ast.unparse(item.value)}"
 
 
 def _keeps(node: ast.AST) -> bool:
@@ -221,29 +178,9 @@ def _keeps(node: ast.AST) -> bool:
 
 def _calls(node: ast.AST, helpers: Collection[str]) -> Iterator[tuple[int, str]]:
     for name in helpers:
-        for call in _calls_of(node, name):
+        for call in calls_of(node, name):
             yield call.lineno, f"a book by {name}()"
-
-
-def _calls_of(node: ast.AST, name: str) -> Iterator[ast.Call]:
-    for item in ast.walk(node):
-        if isinstance(item, ast.Call):
-            called = item.func
-            if name == (
-                called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
-            ):
-                yield item
 
 
 def _last_return(node: ast.AST) -> int:
     return max((item.lineno for item in ast.walk(node) if isinstance(item, ast.Return)), default=0)
-
-
-def _defaults_of(node: ast.FunctionDef) -> dict[str, ast.expr]:
-    arguments = node.args
-    last = arguments.args[len(arguments.args) - len(arguments.defaults) :]
-    found = {name.arg: value for name, value in zip(last, arguments.defaults, strict=True)}
-    for name, value in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
-        if value is not None:
-            found[name.arg] = value
-    return found

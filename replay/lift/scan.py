@@ -1,0 +1,49 @@
+"""Functions of a source that nobody lifted: where in its files a name is mentioned, and called."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Collection, Iterator
+
+from .module import Module, Modules, members
+
+# Read besides the files that were lifted from: who calls the lifted functions.
+_CALLERS = ("srt/managers/scheduler.py", "srt/speculative/spec_utils.py")
+
+
+def files(modules: Modules) -> list[str]:
+    return sorted({*modules.read, *_CALLERS})
+
+
+def mentioning(
+    modules: Modules, path: str, words: Collection[str]
+) -> Iterator[tuple[str, ast.stmt]]:
+    """Functions and methods of a file in whose lines any of these words stands."""
+    text = modules.text(path) or ""
+    pattern = re.compile(rf"\b(?:{'|'.join(sorted(words))})\b")
+    # lines as ast counts them, which is not as `splitlines` does
+    lines = [n for n, line in enumerate(text.split("\n"), 1) if pattern.search(line)]
+    module = modules.at(path) if lines else None
+    for name, node in functions(module) if module else ():
+        if any(node.lineno <= line <= (node.end_lineno or 0) for line in lines):
+            yield name, node
+
+
+def functions(module: Module) -> Iterator[tuple[str, ast.stmt]]:
+    for name, node in module.definitions.items():
+        if isinstance(node, ast.ClassDef):
+            for member, function in members(node).items():
+                yield f"{name}.{member}", function
+        else:
+            yield name, node
+
+
+def calls_of(node: ast.AST, name: str) -> Iterator[ast.Call]:
+    for item in ast.walk(node):
+        if isinstance(item, ast.Call):
+            called = item.func
+            if name == (
+                called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+            ):
+                yield item
