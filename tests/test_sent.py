@@ -159,23 +159,43 @@ STREAMER = "sglang/srt/managers/scheduler_components/output_streamer.py"
 FORGETS = ("req.send_token_offset = len(output_ids_)", "pass")
 
 
-def test_a_server_that_sends_its_tokens_again_is_seen(tmp_path: Path) -> None:
-    """sglang with one line changed: every message begins with the first token."""
+PROCESSOR = "sglang/srt/managers/scheduler_components/batch_result_processor.py"
+MOVES = (
+    "start_len = req.routed_experts_start_len",
+    "start_len = req.routed_experts_start_len = req.routed_experts_start_len // 8 * 8",
+)
+
+
+def _of_changed(tmp_path: Path, file: str, change: tuple[str, str], *scenario: str) -> Recording:
+    """Recorded of sglang 0.5.23 with one line changed; the rig sees it, too, by the answers themselves."""
     real = find_release("0.5.23").root
     tree = tmp_path / "sglang" / "0.5.23"
     shutil.copytree(real, tree, copy_function=os.symlink)
-    changed = (real / STREAMER).read_text().replace(*FORGETS)
-    (tree / STREAMER).unlink()
-    (tree / STREAMER).write_text(changed)
-    command = rig("0.5.23", "streamed", "--seed", "1", "--requests", "40")
-    done = specdiff(
-        "record", "-o", tmp_path / "out", "--", *command, env={"SPECDIFF_CACHE": str(tmp_path)}
-    )
-    assert "answers are wrong" in done.stderr  # the rig sees it too, by the tokens themselves
-    recording = hdf5.load(next((tmp_path / "out").glob("*.h5")))
+    changed = (real / file).read_text().replace(*change)
+    (tree / file).unlink()
+    (tree / file).write_text(changed)
+    command, env = rig("0.5.23", *scenario), {"SPECDIFF_CACHE": str(tmp_path)}
+    done = specdiff("record", "-o", tmp_path / "out", "--", *command, env=env)
+    assert "answers are wrong" in done.stderr
+    return hdf5.load(next((tmp_path / "out").glob("*.h5")))
+
+
+def test_a_server_that_sends_its_tokens_again_is_seen(tmp_path: Path) -> None:
+    """Every message begins with the first token."""
+    streamed = ("streamed", "--seed", "1", "--requests", "40")
+    recording = _of_changed(tmp_path, STREAMER, FORGETS, *streamed)
     again = recording.sents.num_in_order < recording.sents.num_output_ids
     assert again.sum() > 20
     assert _outcomes(recording)["tokens"].num_broken == 2 * again.sum()
+
+
+def test_a_server_that_moves_the_start_of_rows_is_held_to_what_was_asked(tmp_path: Path) -> None:
+    """It says so of itself at the finish, and returns rows from there on."""
+    recording = _of_changed(tmp_path, PROCESSOR, MOVES, "experts-start-len", "--seed", "1")
+    finishes = recording.finishes
+    moved = finishes.start_len != recording.requests.start_len[finishes.qid]
+    assert moved.sum() >= 4
+    assert _outcomes(recording)["trainer"].num_broken == moved.sum()
 
 
 def test_behind_a_gap_nothing_is_claimed(play: Play) -> None:

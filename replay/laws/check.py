@@ -45,7 +45,7 @@ LAWS = (
     ),
     Law(
         "trainer",
-        "rows + start_len + 1 = prompt tokens + returned tokens, as the client gets them",
+        "rows + start_len (as asked) + 1 = prompt tokens + returned tokens, as the client gets them",
         (24851, 26126),
         sent.trainer,
         needs.SENT_ROWS,

@@ -97,7 +97,9 @@ class _Sent:
 
     @property
     def start_len(self) -> Tensor:
-        return self.columns.finish_rows.start_len[self.finish]
+        """As the client asked when the request arrived: a server that changes it by the finish is none the better for that."""
+        asked = column(self.columns.recording.requests.start_len)[self.qid]
+        return torch.where(asked == NONE64, self.columns.finish_rows.start_len[self.finish], asked)
 
     def exactly(self, name: str, expected: Tensor) -> Places:
         return self._held(name, expected, expected)

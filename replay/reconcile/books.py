@@ -68,9 +68,11 @@ class Books:
         return int(stored.shape[1] * stored.shape[2])
 
     def start_len(self, qid: int) -> int | None:
-        """Of the rows that the request asked for; None where its finish is not here to say. Before 0.5.12 there is none: 0."""
-        row = self._finish.get(qid)
-        return None if row is None else _known(self.recording.finishes.start_len, row) or 0
+        """Of the rows that the request asked for; None where its finish is not here. Before 0.5.12 there is none: 0."""
+        asked, row = _known(self.recording.requests.start_len, qid), self._finish.get(qid)
+        if row is None:
+            return None
+        return (_known(self.recording.finishes.start_len, row) if asked is None else asked) or 0
 
     def sides(self, qids: Iterable[int]) -> dict[int, Side]:
         wanted = list(qids)
