@@ -189,7 +189,7 @@ class Recorder:
     def step(self) -> None:
         """A decode step is over."""
         self.overhead.step()
-        behind = self.writer.segment, self.writer.gaps
+        behind = self.writer.marks
         if behind != self._behind:  # a segment may be the first that is left one day
             self._behind = behind
             self.seeding.want()

@@ -139,7 +139,7 @@ class JournalWriter:
         Otherwise nothing is written here but what the thread is late with: on a busy machine, or behind other
         threads, it may not get its turn. Where it waits for the disk, nobody else does.
         """
-        if self.error or self.stopped or self._is_empty():
+        if self.error or self.stopped or not (self._queue or self._file.framed):
             return
         if self._every_step:
             self._guarded(self._drain)
@@ -167,6 +167,11 @@ class JournalWriter:
         """Which one of a ring is being written, from 1; 1 where there is no ring."""
         return 1 if self._ring is None else self._ring.number
 
+    @property
+    def marks(self) -> tuple[int, int]:
+        """`segment`, and the gaps that are written for records that could not be packed."""
+        return 1 if self._ring is None else self._ring.number, self._file.gaps
+
     def flush(self, patience: float) -> bool:
         """Whether all that was put before is in the file; waits so many seconds for the thread, on any but the server's."""
         target, end = self._bytes_in, time.monotonic() + patience
@@ -187,11 +192,6 @@ class JournalWriter:
         if whole:
             self._ring.keep(folder, number)  # which may take time: nobody waits for it
         return whole
-
-    @property
-    def gaps(self) -> int:
-        """That are written for records that could not be packed."""
-        return self._file.gaps
 
     @property
     def waiting_bytes(self) -> int:
