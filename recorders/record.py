@@ -18,6 +18,7 @@ from .capture.config import RUN_ID, Config, with_options
 from .command import without_secrets
 from .errors import RecordingError, UsageError, to_recover
 from .notes import Note, left_out, read_notes, why_nothing
+from .processes import marked
 from .recover import (
     JOURNAL,
     Kept,
@@ -170,7 +171,8 @@ def _await_writers(config: Config, say: Say, terms: list[int]) -> None:
     said: set[int] = set()
     num_passed_on = 0
     try:
-        while alive := _alive(config):
+        # a second look: who begot another and ended while the first one went on was seen no more, the other not yet
+        while alive := _alive(config) or _alive(config):
             if not alive <= said:
                 say(f"the command has ended, its processes have not; waiting for {_names(alive)}")
                 said |= alive
@@ -219,13 +221,7 @@ def _held(config: Config) -> list[str]:
 
 
 def _descendants(config: Config) -> set[int]:
-    """By the run id in their environment; a parent link does not outlive the parent."""
-    mark, found = f"{RUN_ID}={config.run_id}\0".encode(), set()
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # gone meanwhile, or another user's
-            if mark in (folder / "environ").read_bytes() + b"\0":
-                found.add(int(folder.name))
-    return found - {os.getpid()}
+    return marked(f"{RUN_ID}={config.run_id}")
 
 
 def _name(pid: int) -> str:

@@ -14,6 +14,7 @@ from children import IMPORT_ONLY, SPECDIFF, python, rig, specdiff, wait_for
 from recorded import check_pairing, record
 from specdiff.fixtures.rig.releases import find_release
 from specdiff.recorders import hdf5
+from specdiff.recorders.processes import marked
 from specdiff.recorders.recover import is_locked
 
 pytestmark = pytest.mark.live
@@ -51,6 +52,27 @@ def test_launcher_that_ends_before_its_scheduler_has_begun(tmp_path: Path) -> No
     recording, said = record(tmp_path / "out", ["sh", "-c", f"{command} & exit 0"])
     assert "waiting for" in said
     assert len(recording.rids) == 8
+
+
+CHANGES = """#!/bin/sh
+[ "$1" -gt 0 ] && exec "$0" $(($1 - 1))
+"""
+
+
+def test_a_process_that_becomes_another_program_is_there_all_the_time(tmp_path: Path) -> None:
+    """For a moment it has no environment; who goes by that would be gone too early, and a recording lost."""
+    script = tmp_path / "changes"
+    script.write_text(CHANGES)
+    script.chmod(0o755)
+    looks = 0
+    with subprocess.Popen([script, "400"], env={**os.environ, "MARK": str(tmp_path)}) as changing:
+        while True:
+            found = marked(f"MARK={tmp_path}")
+            if changing.poll() is not None:
+                break
+            looks += 1
+            assert found == {changing.pid}
+    assert looks > 10
 
 
 BOTH = (
