@@ -118,8 +118,9 @@ def _tell(error: Exception) -> None:
         elif isinstance(error, OSError):  # the machine's fault, which no traceback explains
             complain(f"{error}.")
         elif _lacks_memory(error):
+            said = f" ({error})" if str(error) else ""
             complain(
-                f"there is not enough memory for this ({error}). Take a machine with more, ask for one --quantity, "
+                f"there is not enough memory for this{said}. Take a machine with more, ask for one --quantity, "
                 "or record less: --sample, --steps, --ring (docs/recorder.md, How long a recording may be)."
             )
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from pathlib import Path
@@ -12,21 +11,28 @@ _PAUSE_S = 0.001
 
 
 def marked(mark: str) -> set[int]:
-    """`mark`: NAME=VALUE. By the environment, as a parent link does not outlive the parent; this process left out."""
+    """`mark`: NAME=VALUE. By the environment, as a parent link does not outlive the parent; this process left out.
+
+    A process that is just becoming another program has no environment for a moment: those without one are looked at again, all
+    together, for a twentieth of a second. Who has none in earnest keeps having none.
+    """
     wanted, found = f"{mark}\0".encode(), set()
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # gone meanwhile, or another user's
-            if wanted in _environment(folder) + b"\0":
-                found.add(int(folder.name))
+    unsaid = list(Path("/proc").glob("[0-9]*"))
+    for look in range(_LOOKS):
+        if look and unsaid:
+            time.sleep(_PAUSE_S)
+        environments = {folder: _environment(folder) for folder in unsaid}
+        found |= {int(folder.name) for folder, one in environments.items() if one and wanted in one + b"\0"}
+        unsaid = [folder for folder, one in environments.items() if one == b""]
     return found - {os.getpid()}
 
 
-def _environment(folder: Path) -> bytes:
-    """A process that is just becoming another program has none for a moment; who has none in earnest keeps having none."""
-    for _ in range(_LOOKS):
-        with contextlib.suppress(ProcessLookupError):
-            if environment := (folder / "environ").read_bytes():
-                return environment
-        os.readlink(folder / "exe")  # raises where it is a thread of the kernel, or over
-        time.sleep(_PAUSE_S)
-    return b""
+def _environment(folder: Path) -> bytes | None:
+    """b"" where there is none now; None where none is to be had: it is over, another user's, or a thread of the kernel."""
+    try:
+        os.readlink(folder / "exe")
+        return (folder / "environ").read_bytes()
+    except ProcessLookupError:  # between two programs
+        return b""
+    except OSError:
+        return None

@@ -37,7 +37,8 @@ class _Device(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         global _asked
-        if any(one is tensor for one in args for tensor in self._tensors):
+        given = (one for value in (*args, *(kwargs or {}).values()) for one in _inside(value))
+        if any(one is tensor for one in given for tensor in self._tensors):
             attribute = getattr(getattr(func, "__self__", None), "__name__", "")
             if attribute == "is_cpu":
                 _asked += 1
@@ -45,6 +46,11 @@ class _Device(TorchFunctionMode):
             if not attribute and func.__name__ not in _ASKED_THE_HOST:
                 _seen.append(f"{self._role}: {func.__name__}")
         return func(*args, **(kwargs or {}))
+
+
+def _inside(value: Any) -> Any:
+    """torch.cat takes a list of them."""
+    return value if isinstance(value, (list, tuple)) else (value,)
 
 
 def _tensors_of(thing: Any, role: str) -> Iterator[torch.Tensor]:

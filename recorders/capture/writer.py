@@ -170,7 +170,7 @@ class JournalWriter:
     @property
     def marks(self) -> tuple[int, int]:
         """`segment`, and the gaps that are written for records that could not be packed."""
-        return 1 if self._ring is None else self._ring.number, self._file.gaps
+        return self.segment, self._file.gaps
 
     def flush(self, patience: float) -> bool:
         """Whether all that was put before is in the file; waits so many seconds for the thread, on any but the server's."""
