@@ -22,7 +22,11 @@ def marked(mark: str) -> set[int]:
         if look and unsaid:
             time.sleep(_PAUSE_S)
         environments = {folder: _environment(folder) for folder in unsaid}
-        found |= {int(folder.name) for folder, one in environments.items() if one and wanted in one + b"\0"}
+        found |= {
+            int(folder.name)
+            for folder, one in environments.items()
+            if one and wanted in one + b"\0"
+        }
         unsaid = [folder for folder, one in environments.items() if one == b""]
     return found - {os.getpid()}
 

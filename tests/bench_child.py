@@ -21,10 +21,11 @@ from specdiff.fixtures.rig.stubs import install_stubs
 from specdiff.fixtures.rig.wire import connect
 from specdiff.fixtures.rig.workarounds import workarounds
 from specdiff.recorders.capture.attach import attach
+from specdiff.recorders.capture.choice import Choice
 from specdiff.recorders.capture.config import Config
 
 
-def measure(version: str, scenario: Scenario, turns: int, folder: Path) -> Measured:
+def measure(version: str, scenario: Scenario, turns: int, folder: Path, one_in: int) -> Measured:
     import torch
 
     torch.set_num_threads(1)
@@ -39,7 +40,7 @@ def measure(version: str, scenario: Scenario, turns: int, folder: Path) -> Measu
     install_stubs()
     install_patches(workarounds(lambda: script))
     importlib.import_module("sglang.srt.managers.scheduler")
-    session = attach(Config(folder, "bench", ("bench",), "bench", 256))
+    session = attach(Config(folder, "bench", ("bench",), "bench", 256, choice=Choice(one_in)))
     assert session is not None
     watch = Stopwatch()
     driver = Driver(scenario, lambda forced: None)

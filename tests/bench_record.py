@@ -1,6 +1,6 @@
 """What recording costs a scheduler, beside the same scheduler with its recorder stopped: make bench-record
 
-    python tests/bench_record.py [--releases 0.5.23,...] [--running 64,256] [--turns 1500]
+    python tests/bench_record.py [--releases 0.5.23,...] [--running 64,256] [--turns 1500] [--samples 1,16]
 
 One process and one scheduler for both: blocks of turns with and without the recorder take turns, so that a noisy machine
 is noisy for both. A turn is one pass of sglang's own event loop, less the scripted worker's forward and the rig's messages: the
@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from specdiff.fixtures.rig.script import RequestScript, Scenario
 
 BLOCK = 50  # turns
 SETTLE = 60  # turns until everybody runs
-HEAD = "release        running  off p50  on p50     p99  ratio  hot p50   p99    max  bytes/step  dropped"
+HEAD = "release        running sample  off p50  on p50     p99  ratio  hot p50   p99    max  bytes/step  dropped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +51,19 @@ def main() -> int:
     parser.add_argument("--releases", default="0.5.12,0.5.16,0.5.23")
     parser.add_argument("--running", default="8,64,256")
     parser.add_argument("--turns", type=int, default=1500)
-    parser.add_argument("--child", nargs=2, metavar=("RELEASE", "RUNNING"), help=argparse.SUPPRESS)
+    parser.add_argument("--samples", default="1,16", help="one in so many requests is recorded")
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     told = parser.parse_args()
     if told.child:
-        print(json.dumps(asdict(_measure(told.child[0], int(told.child[1]), told.turns))))
+        release, running, one_in = told.child
+        print(json.dumps(asdict(_measure(release, int(running), told.turns, int(one_in)))))
         return 0
     print(f"{_machine()}; times in us\n{HEAD}")
     for release in told.releases.split(","):
-        for running in map(int, told.running.split(",")):
-            found = _in_child(release, running, told.turns)
+        for running, one_in in product(_numbers(told.running), _numbers(told.samples)):
+            found = _in_child(release, running, told.turns, one_in)
             print(
-                f"{release:13} {running:8} {found.off_p50:8.0f} {found.on_p50:7.0f} {found.on_p99:7.0f} "
+                f"{release:13} {running:8} {f'1/{one_in}':>6} {found.off_p50:8.0f} {found.on_p50:7.0f} {found.on_p99:7.0f} "
                 f"{found.ratio:6.3f} {found.hot_p50:8.0f} {found.hot_p99:5.0f} {found.hot_max:6.0f} "
                 f"{found.bytes_per_step:11.0f} {found.dropped:8}",
                 flush=True,
@@ -77,9 +80,13 @@ def _machine() -> str:
     return f"{model}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}"
 
 
-def _in_child(release: str, running: int, turns: int) -> Measured:
+def _numbers(text: str) -> list[int]:
+    return [int(one) for one in text.split(",")]
+
+
+def _in_child(release: str, running: int, turns: int, one_in: int) -> Measured:
     """sglang keeps its state in module globals: a process for each."""
-    told = [__file__, "--child", release, str(running), "--turns", str(turns)]
+    told = [__file__, "--child", release, str(running), str(one_in), "--turns", str(turns)]
     done = subprocess.run([sys.executable, *told], capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{release} with {running} running: {done.stderr[-2000:]}")
@@ -139,11 +146,11 @@ class Stopwatch:
             self._rig += time.perf_counter_ns() - began
 
 
-def _measure(version: str, running: int, turns: int) -> Measured:
+def _measure(version: str, running: int, turns: int, one_in: int) -> Measured:
     import bench_child
 
     with tempfile.TemporaryDirectory() as folder:
-        return bench_child.measure(version, crowd(running, turns), turns, Path(folder))
+        return bench_child.measure(version, crowd(running, turns), turns, Path(folder), one_in)
 
 
 def measured(

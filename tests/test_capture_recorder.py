@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,8 +13,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from children import wait_for
 from specdiff.recorders import journal
 from specdiff.recorders.capture import step_probes
+from specdiff.recorders.capture.choice import Choice
 from specdiff.recorders.capture.finish_probes import Collected, _fitting, _itemsize
 from specdiff.recorders.capture.numbering import Numbering
 from specdiff.recorders.capture.probe import (
@@ -44,6 +47,15 @@ class Thing:
 
 class Slotted:
     __slots__ = ("value",)
+
+
+class Request:
+    """What `describe` cannot do without."""
+
+    origin_input_ids = ()
+
+    def __init__(self, rid: str) -> None:
+        self.rid = rid
 
 
 @pytest.fixture
@@ -81,6 +93,22 @@ def test_who_is_met_in_mid_life_has_not_arrived(owner: Owner, tmp_path: Path) ->
         if record.type == Kind.ARRIVE
     ]
     assert found == [NONE64, 0]
+
+
+def test_who_is_left_out_is_counted_and_nothing_more(owner: Owner, tmp_path: Path) -> None:
+    """Once, and in a ring for as long as the server has it: what is said of its batches is not of all who are in them."""
+    chosen, other = Request("a"), Request("b")
+    ring = Recorder(owner, tmp_path / "j", 1 << 20, RUN, choice=Choice(only=("a",)), ring_s=0.08)
+    assert [ring.numbers.meet(one, arrives=True) for one in (chosen, other)] == [0, ~1]
+    wait_for(lambda: ring.writer.breaks > 10, "turns")
+    ring.close()
+    found = journal.scan(tmp_path / "j").records
+    named = [json.loads(one.payload) for one in found if one.type == journal.Type.REQUEST]
+    assert named[-2]["rid"] == "a" and "left_out" not in named[-2]
+    assert named[-1] == {"qid": 1, "rid": "", "left_out": True}
+    assert Kind.GAP in {one.type for one in found} and Kind.ARRIVE not in {
+        one.type for one in found
+    }
 
 
 def test_whole_steps_are_dropped_counted_and_marked_where_they_are_missing(
@@ -221,7 +249,7 @@ def test_copies_and_other_recorders_objects_are_new() -> None:
     copy = Thing()
     copy.__dict__.update(req.__dict__)
     assert not one.knows(copy)
-    assert one.meet(copy) == 1 and one.qids([req, copy]) == [0, 1]
+    assert one.meet(copy) == 1 and one.pick([req, copy]).qids == [0, 1]
     assert announced == [0, 1]
     batch = Thing()
     assert one.batch(batch) == 0 == one.batch(batch)
@@ -238,14 +266,33 @@ def test_requests_keep_their_numbers_whichever_batches_take_turns(batches: list[
     merged: list[Any] = []  # sglang extends a batch's list in place
     for batch in batches:
         merged += [reqs[i] for i in batch]
-        assert numbers.qids([reqs[i] for i in batch]) == [known[i] for i in batch]
-        assert numbers.qids(merged) == [known[reqs.index(req)] for req in merged]
+        assert numbers.pick([reqs[i] for i in batch]).qids == [known[i] for i in batch]
+        assert numbers.pick(merged).qids == [known[reqs.index(req)] for req in merged]
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=6), st.integers(0, 20))
+def test_of_a_batch_those_are_picked_that_are_recorded(taken: list[bool], size: int) -> None:
+    """And of a list of tokens their parts; where it cannot be shared out, nobody knows whose is whose."""
+    reqs = [Thing() for _ in taken]
+    wanted = [i for i, one in enumerate(taken) if one]
+    numbers = Numbering(lambda *_: None, takes=lambda req: reqs.index(req) in wanted)
+    met = [numbers.qid(req) for req in reqs]
+    assert met == [n if one else ~n for n, one in enumerate(taken)]
+    assert all(map(numbers.knows, reqs))
+    picked = numbers.pick(reqs)
+    assert picked.reqs == [reqs[i] for i in wanted] and picked.qids == wanted
+    assert list(picked.of(met)) == wanted and numbers.count(reqs) == len(wanted)
+    assert picked.nobody == (not wanted)
+    width, rest = divmod(size, len(taken))
+    parts = [i * width + at for i in wanted for at in range(width)]
+    whole = list(range(size))
+    assert picked.runs(whole) == (whole if all(taken) else [] if rest else parts)
 
 
 def test_idle_server_keeps_no_request_alive() -> None:
     numbers = Numbering(lambda n, *_: None)
-    numbers.qids([Thing()]), numbers.qids([Thing(), Thing()])
-    numbers.qids([])
+    numbers.pick([Thing()]), numbers.pick([Thing(), Thing()])
+    numbers.pick([])
     assert not numbers.live
 
 

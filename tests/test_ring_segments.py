@@ -61,7 +61,7 @@ def test_what_is_older_than_the_ring_goes(tmp_path: Path) -> None:
     writer = ring_of(tmp_path / "r-1-0.journal", 0.2, run)
     for type, payload in records[:100]:
         writer.put(type, payload, len(payload))
-    wait_for(lambda: writer.segment > 12, "turns")
+    wait_for(lambda: writer.breaks > 11, "turns")
     writer.close()
     assert len(list((tmp_path / "r-1-0.journal").iterdir())) <= 10
     assert build(tmp_path / "r-1-0.journal").events.kind.tolist() == [Kind.GAP]
@@ -230,8 +230,8 @@ def test_nobody_waits_for_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     real = os.link
 
     def link(path: Path, other: Path) -> None:
-        number = writer.segment
-        wait_for(lambda: writer.segment > number + 9, "turns")
+        number = writer.breaks
+        wait_for(lambda: writer.breaks > number + 9, "turns")
         real(path, other)
 
     monkeypatch.setattr(os, "link", link)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..schema import Kind
+from ..schema import NONE64, Kind
+from .numbering import Picked
 from .probe import Probe
 from .reading import device_sum, draft_steps, draft_tokens, is_spec_v2
 from .recorder import Recorder
@@ -26,20 +27,18 @@ def _prebuilt_after(recorder: Recorder, batch: Any, _: None) -> None:
 
 
 def _emit_extend(recorder: Recorder, batch: Any, seq_lens: list[int], follows: list[bool]) -> None:
-    reqs = batch.reqs
-    for req in reqs:
+    for req in batch.reqs:
         if not recorder.numbers.knows(req):
             recorder.numbers.meet(req)
-    read = recorder.access(reqs[0]) if reqs else None
-    if read is None:
+    picked = recorder.numbers.pick(batch.reqs)
+    reqs = picked.reqs
+    if not reqs:
         return
+    extends = [a - b for a, b in zip(seq_lens, batch.prefix_lens, strict=True)]
     columns = (
-        recorder.numbers.qids(reqs),
-        batch.prefix_lens,
-        seq_lens,
-        [a - b for a, b in zip(seq_lens, batch.prefix_lens, strict=True)],
-        follows,
-        *read.lengths(reqs),
+        picked.qids,
+        *map(picked.of, (batch.prefix_lens, seq_lens, extends, follows)),
+        *recorder.access(reqs[0]).lengths(reqs),
         [len(req.output_ids) for req in reqs],
     )
     values = (recorder.numbers.batch(batch), batch.seq_lens_sum, len(reqs))
@@ -55,25 +54,28 @@ def _more_follows(batch: Any, req: Any, seq_len: int) -> bool:
 def _prepare_before(recorder: Recorder, self: Any, *_: Any, **__: Any) -> Any:
     if not self.reqs or not is_spec_v2(self):
         return None
-    reqs = list(self.reqs)
-    return self, reqs, self.seq_lens_sum, recorder.access(reqs[0]).lengths(reqs)
+    picked = recorder.numbers.pick(self.reqs)
+    if picked.nobody:
+        return None
+    read = recorder.access(picked.reqs[0]).lengths
+    return self, picked, self.seq_lens_sum, read(picked.reqs)
 
 
 def _prepare_after(recorder: Recorder, note: Any, _: None) -> None:
     if note is None:
         return
-    batch, reqs, sum_before, (committed, allocated) = note
+    batch, picked, sum_before, (committed, allocated) = note
+    reqs, number = picked.reqs, recorder.numbers.batch(batch)
     committed_after, allocated_after = recorder.access(reqs[0]).lengths(reqs)
-    qids, number = recorder.numbers.qids(reqs), recorder.numbers.batch(batch)
     if recorder.seeding.wanted:
         recorder.seeding.prepared(number, reqs, committed, committed_after)
-    columns = (qids, committed, committed_after, allocated, allocated_after)
+    columns = (picked.qids, committed, committed_after, allocated, allocated_after)
     worker = getattr(recorder.scheduler, "draft_worker", None)
     values = (
         number,
         sum_before,
         batch.seq_lens_sum,
-        device_sum(batch),
+        _sum_of(picked, batch),
         draft_steps(worker),
         draft_tokens(worker),
         len(reqs),
@@ -82,43 +84,55 @@ def _prepare_after(recorder: Recorder, note: Any, _: None) -> None:
 
 
 def _filter_before(recorder: Recorder, self: Any, *_: Any, **__: Any) -> Any:
-    return self, len(self.reqs), self.seq_lens_sum
+    return self, recorder.numbers.count(self.reqs), self.seq_lens_sum
 
 
 def _filter_after(recorder: Recorder, note: Any, _: None) -> None:
     batch, size_before, sum_before = note
-    reqs = batch.reqs
-    if not size_before and not reqs:  # an idle server filters nothing, over and over
-        recorder.numbers.qids(reqs)  # and keeps nobody alive
+    picked = recorder.numbers.pick(batch.reqs)  # where nobody is there, it keeps nobody alive
+    if not size_before and not picked.qids:  # an idle server filters nothing, over and over
         return
     values = (
         recorder.numbers.batch(batch),
         size_before,
         sum_before,
         batch.seq_lens_sum,
-        device_sum(batch) if reqs else 0,
-        len(reqs),
+        _sum_of(picked, batch) if picked.size else 0,
+        len(picked.qids),
     )
-    recorder.emit(Kind.FILTER, values, (recorder.numbers.qids(reqs),))
+    recorder.emit(Kind.FILTER, values, (picked.qids,))
+
+
+def _sum_of(picked: Picked, batch: Any) -> int:
+    """Not asked for where it is of others, too: then nobody compares it."""
+    return device_sum(batch) if picked.at is None else NONE64
 
 
 def _merge_before(recorder: Recorder, self: Any, other: Any, *_: Any, **__: Any) -> Any:
-    return self, other, self.seq_lens_sum, other.seq_lens_sum
+    count = recorder.numbers.count
+    if other.reqs and not count(other.reqs):  # to who is recorded, nothing happens
+        return None
+    of_others = bool(self.reqs) and not count(self.reqs)
+    return self, other, self.seq_lens_sum, other.seq_lens_sum, of_others
 
 
 def _merge_after(recorder: Recorder, note: Any, _: None) -> None:
-    batch, other, sum_before, other_sum = note
-    reqs = batch.reqs
+    if note is None:
+        return
+    batch, other, sum_before, other_sum, of_others = note
+    if of_others:
+        recorder.numbers.begin_anew(batch)
+    picked = recorder.numbers.pick(batch.reqs)
     values = (
         recorder.numbers.batch(batch),
         recorder.numbers.batch(other),
         sum_before,
         other_sum,
         batch.seq_lens_sum,
-        device_sum(batch),
-        len(reqs),
+        _sum_of(picked, batch),
+        len(picked.qids),
     )
-    recorder.emit(Kind.MERGE, values, (recorder.numbers.qids(reqs),))
+    recorder.emit(Kind.MERGE, values, (picked.qids,))
 
 
 PROBES = {

@@ -75,18 +75,20 @@ class Finish:
     indexer: Collected = field(default_factory=Collected)
 
 
-def _experts_before(recorder: Recorder, self: Any, req: Any, *_: Any, **__: Any) -> Finish:
+def _experts_before(recorder: Recorder, self: Any, req: Any, *_: Any, **__: Any) -> Finish | None:
     recorder.asked = None
     return _begin(recorder, self, req)
 
 
-def _experts_after(recorder: Recorder, finish: Finish, _: None) -> None:
+def _experts_after(recorder: Recorder, finish: Finish | None, _: None) -> None:
+    if finish is None:
+        return
     finish.experts = _collected(recorder, "experts", finish, "routed_experts")
     recorder.finishing = finish
     recorder.emit_later(partial(_emit, recorder, finish))
 
 
-def _indexer_before(recorder: Recorder, self: Any, req: Any, *_: Any, **__: Any) -> Finish:
+def _indexer_before(recorder: Recorder, self: Any, req: Any, *_: Any, **__: Any) -> Finish | None:
     recorder.asked = None
     finish = recorder.finishing
     if isinstance(finish, Finish) and finish.req is req:
@@ -94,7 +96,9 @@ def _indexer_before(recorder: Recorder, self: Any, req: Any, *_: Any, **__: Any)
     return _begin(recorder, self, req)
 
 
-def _indexer_after(recorder: Recorder, finish: Finish, _: None) -> None:
+def _indexer_after(recorder: Recorder, finish: Finish | None, _: None) -> None:
+    if finish is None:
+        return
     finish.indexer = _collected(recorder, "indexer", finish, "indexer_topk")
     if recorder.finishing is not finish:
         recorder.emit_later(partial(_emit, recorder, finish))
@@ -114,12 +118,15 @@ def _topk_before(
     recorder.asked = (min(int(start_len), end), end)
 
 
-def _begin(recorder: Recorder, processor: Any, req: Any) -> Finish:
-    access = recorder.access(req)
+def _begin(recorder: Recorder, processor: Any, req: Any) -> Finish | None:
+    """None where the request is not recorded."""
+    access, qid = recorder.access(req), recorder.numbers.qid(req)
+    if qid < 0:
+        return None
     return Finish(
         req,
         processor,
-        recorder.numbers.qid(req),
+        qid,
         access.committed.of(req),
         access.allocated.of(req),
     )
@@ -148,7 +155,7 @@ def _add_outside(recorder: Recorder, which: str, finish: Finish, made: Collected
     No row is gathered twice, and none invented: the decode side of a disaggregated server never saw those of the prompt.
     """
     slot, req = Slot.of(finish.processor, finish.req), finish.req
-    if slot is None or not recorder.choice.takes(req.rid):
+    if slot is None:
         return
     end = len(req.origin_input_ids) + len(req.output_ids) - 1
     whole = recorder.choice.rows == FULL and not recorder.run.decode_side
@@ -177,7 +184,7 @@ def _emit(recorder: Recorder, finish: Finish) -> None:
         int64(getattr(req, "routed_experts_start_len", None)),
         *_statistics(recorder, req),
     )
-    if recorder.choice.rows == NO_ROWS or not recorder.choice.takes(req.rid):
+    if recorder.choice.rows == NO_ROWS:
         experts.only_counted()
         indexer.only_counted()
     size = _fitting(recorder, experts, indexer)

@@ -67,7 +67,7 @@ class JournalFile:
         self._first, self._ring = first, ring
         self._refused, self._failed = refused, failed
         self.taken = 0  # of the queue, by the items' sizes
-        self.gaps = 0  # that are written for records that could not be packed
+        self.breaks = 0  # gaps written for records that could not be packed, and segments begun: the first one left, one day
         self._end = self._begun(path) if ring is None else self._first_of(ring)
 
     def _begun(self, path: Path, head: Sequence[tuple[Kind | journal.Type, bytes]] = ()) -> _End:
@@ -129,7 +129,7 @@ class JournalFile:
             if stamp is None:
                 return _Framed(item, b"", before)
             type, packed = Kind.GAP, pack_event(Kind.GAP, *stamp, (1,))
-            self.gaps += 1
+            self.breaks += 1
         if self._ring is not None:
             self._ring.note(type, packed)
         data = journal.frame(type, packed, before)
@@ -191,6 +191,7 @@ class JournalFile:
             if is_ours:
                 os.close(whole.fd)
         ring.turned_over()
+        self.breaks += 1
         return True
 
     def _ends_with(self, number: int) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from .reading import every
 
@@ -16,40 +16,84 @@ _UNTAGGABLE = 16  # how many batches that take no attributes are remembered
 _serials = itertools.count(1)
 
 
-class Numbering:
-    """The numbers of one recorder; an object that another one numbered, or a copy of one, is new to it."""
+class Picked(NamedTuple):
+    """Those requests of a batch that are recorded, in its order. Nothing in it is to be changed: it is given out again."""
 
-    def __init__(self, announce: Callable[[int, Any, bool], None], late: bool = False) -> None:
+    reqs: list[Any]
+    qids: list[int]
+    at: list[int] | None  # their places in the batch; None: all of them
+    size: int  # of the batch
+
+    @property
+    def nobody(self) -> bool:
+        """Others are there, and none of these."""
+        return self.at is not None and not self.at
+
+    def of(self, column: Sequence[Any]) -> Sequence[Any]:
+        """Their entries of a column over the batch."""
+        return column if self.at is None else [column[i] for i in self.at]
+
+    def runs(self, values: list[int]) -> list[int]:
+        """Their parts of a list that has as many entries of each; none where it cannot be shared out."""
+        if self.at is None:
+            return values
+        width, rest = divmod(len(values), self.size)
+        return [] if rest else [one for i in self.at for one in values[i * width : (i + 1) * width]]
+
+
+class Numbering:
+    """The numbers of one recorder; an object that another one numbered, or a copy of one, is new to it.
+
+    Of a request that is not to be recorded, the number on it is inverted (`~number`, below 0).
+    """
+
+    def __init__(
+        self,
+        announce: Callable[[int, Any, bool], None],
+        late: bool = False,
+        takes: Callable[[Any], bool] | None = None,
+    ) -> None:
         """`announce(number, req, arrives)` is called for every request object, when it is first seen. `late`: the scheduler has been
-        at work before, so that results of launches that nobody numbered may be on their way."""
-        self._announce, self._late = announce, late
+        at work before, so that results of launches that nobody numbered may be on their way. `takes(req)`: whether it is to be
+        recorded; None: all are."""
+        self._announce, self._late, self._takes = announce, late, takes
         self._serial = next(_serials)
         self._on_request = f"_specdiff_qid{self._serial}"
         self._tag = f"_specdiff{self._serial}"  # on batches and results: (id of the object, number)
         self._every_qid = every(f"one.{self._on_request}")
-        self._recent: deque[tuple[list[Any], list[int]]] = deque(maxlen=_RECENT)
+        self._recent: deque[tuple[list[Any], Picked]] = deque(maxlen=_RECENT)
         self._requests = self._batches = self._launches = self._sessions = 0
         self._untaggable: deque[tuple[Any, int]] = deque(maxlen=_UNTAGGABLE)
         self._unanswered: deque[int] = deque()
         self._lost_launches: set[int] = set()
         self.live: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
-    def qids(self, reqs: list[Any]) -> list[int]:
-        """The numbers of request objects, in their order; not to be changed, the list is given out again."""
-        for known, numbers in self._recent:  # objects that are the same are compared at once
+    def pick(self, reqs: list[Any]) -> Picked:
+        """Those of a batch's requests that are recorded."""
+        for known, picked in self._recent:  # objects that are the same are compared at once
             if known == reqs:
-                return numbers
+                return picked
         if not reqs:  # an idle server is not to keep requests alive
             self._recent.clear()
-            return []
+            return Picked([], [], None, 0)
         try:
             (numbers,) = self._every_qid(reqs)
         except AttributeError:
             numbers = [self.qid(req) for req in reqs]
-        self._recent.appendleft((list(reqs), numbers))
-        return numbers
+        known = list(reqs)
+        picked = Picked(known, numbers, None, len(known))
+        if self._takes is not None and min(numbers) < 0:
+            at = [i for i, number in enumerate(numbers) if number >= 0]
+            picked = Picked([known[i] for i in at], [numbers[i] for i in at], at, len(known))
+        self._recent.appendleft((known, picked))
+        return picked
+
+    def count(self, reqs: list[Any]) -> int:
+        """How many of them are recorded."""
+        return len(reqs) if self._takes is None else len(self.pick(reqs).qids)
 
     def qid(self, req: Any) -> int:
+        """Below 0: it is not to be recorded."""
         number: int | None = getattr(req, self._on_request, None)
         return self.meet(req) if number is None else number
 
@@ -61,14 +105,22 @@ class Numbering:
     def meet(self, req: Any, *, arrives: bool = False) -> int:
         """Number a request object that is new to us, or even `arrives` just now."""
         number, self._requests = self._requests, self._requests + 1
-        setattr(req, self._on_request, number)
-        self.live[number] = req
+        qid = number if self._takes is None or self._takes(req) else ~number
+        setattr(req, self._on_request, qid)
+        self.live[qid] = req
         self._announce(number, req, arrives)
-        return number
+        return qid
 
     def batch(self, batch: Any) -> int:
         number = self._number_on(batch)
         return self._meet_batch(batch) if number is None else number
+
+    def begin_anew(self, batch: Any) -> None:
+        """It has others in it than those that are recorded: what was said of it until now is not true of what it becomes."""
+        self._untaggable = deque(
+            (one for one in self._untaggable if one[0] is not batch), _UNTAGGABLE
+        )
+        self._meet_batch(batch)
 
     def _meet_batch(self, batch: Any) -> int:
         number, self._batches = self._batches, self._batches + 1
@@ -83,6 +135,11 @@ class Numbering:
             number, self._sessions = self._sessions, self._sessions + 1
             setattr(session, _SESSION, (self._serial, number))
         return int(number)
+
+    def lose_session(self, session: Any) -> None:
+        """Its KV is from a turn that is not recorded: what comes is of another one."""
+        if hasattr(session, _SESSION):
+            delattr(session, _SESSION)
 
     def launch(self, result: Any, answerable: bool) -> int:
         """Number a launch by the result object that will answer it; an idle one is never answered."""

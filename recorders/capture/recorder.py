@@ -60,12 +60,9 @@ class Recorder:
         self._max_bytes, self._max_steps = max_bytes, max_steps
         self.choice, self._veil = choice, None if choice.tokens else Veil()
         self.ended = False  # nothing more is to be recorded; whoever sees it closes this recorder
-        self.numbers = Numbering(self._announce, late)
+        self.numbers = Numbering(self._announce, late, None if choice.everyone else self._takes)
         self.seeding = Seeding(wanted=late)
-        self._behind = (
-            1,
-            0,
-        )  # segment of the ring, and the writer's own gaps, as far as a step has seen
+        self._breaks = 0  # the writer's own, as far as a step has seen
         self.named: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
         self.asked: tuple[int, int] | None = None  # the last (start, rows) asked of a capturer
         self.released = NONE64  # the committed length that the release under way asked for
@@ -87,7 +84,7 @@ class Recorder:
         )
 
     def _is_there(self, number: int) -> bool:
-        return number in self.numbers.live
+        return number in self.numbers.live or ~number in self.numbers.live
 
     @property
     def scheduler(self) -> Any:
@@ -189,9 +186,8 @@ class Recorder:
     def step(self) -> None:
         """A decode step is over."""
         self.overhead.step()
-        behind = self.writer.marks
-        if behind != self._behind:  # a segment may be the first that is left one day
-            self._behind = behind
+        if (breaks := self.writer.breaks) != self._breaks:
+            self._breaks = breaks
             self.seeding.want()
         if self._max_steps is not None and self.overhead.steps >= self._max_steps:
             self.ended = True
@@ -217,17 +213,24 @@ class Recorder:
             self._access = Access.choose(req)
         return self._access
 
+    def _takes(self, req: Any) -> bool:
+        try:
+            return self.choice.takes(req.rid)
+        except Exception:  # noqa: BLE001 (`_announce` counts it)
+            return True
+
     def _announce(self, number: int, req: Any, arrives: bool) -> None:
         try:
             self.named[req.rid] = req  # an id that is used again names the newer request
+            if number not in self.numbers.live:
+                self.writer.put(Type.REQUEST, partial(_left_out, number), 0)
+                return
             described = describe(req)
             self.grammars |= bool(described["has_grammar"])
             record = {"qid": number, **described}
             if self._veil is not None:
                 self._veil.learn(described)
                 record["veiled"] = True
-            if not self.choice.takes(req.rid):
-                record["left_out"] = True  # as `build` does
         except Exception as error:  # noqa: BLE001 (without a record, all later numbers would be off)
             self.lost(error)
             record = {"qid": number, "rid": f"unreadable-{number}"}
@@ -276,6 +279,11 @@ class Recorder:
         self.flush()
         self._mark_gap(self.stamp())
         self.writer.close()
+
+
+def _left_out(number: int) -> bytes:
+    """Its place is its number, and `build` counts it."""
+    return json.dumps({"qid": number, "rid": "", "left_out": True}).encode()
 
 
 def _json(record: dict[str, Any]) -> bytes:

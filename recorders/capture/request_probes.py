@@ -16,16 +16,24 @@ def _arrive_before(
     if not recorder.numbers.knows(req):
         recorder.numbers.meet(req, arrives=True)  # announces the arrival, too
     else:
-        recorder.emit(Kind.ARRIVE, (recorder.numbers.qid(req), int(bool(is_retracted))))
+        qid = recorder.numbers.qid(req)
+        if qid >= 0:
+            recorder.emit(Kind.ARRIVE, (qid, int(bool(is_retracted))))
 
 
 def _lengths_before(recorder: Recorder, self: Any, *_: Any, **__: Any) -> Any:
+    """None of who is not recorded."""
+    qid = recorder.numbers.qid(self)
+    if qid < 0:
+        return None
     access = recorder.access(self)
     lengths = (access.committed.of(self), access.allocated.of(self))
-    return self, recorder.numbers.qid(self), lengths, len(self.output_ids)
+    return self, qid, lengths, len(self.output_ids)
 
 
 def _retract_after(recorder: Recorder, note: Any, _: None) -> None:
+    if note is None:
+        return
     req, qid, (committed, allocated), output_len = note
     access = recorder.access(req)
     after = (access.committed.of(req), access.allocated.of(req))
@@ -39,6 +47,8 @@ def _release_before(recorder: Recorder, req: Any, *_: Any, **__: Any) -> Any:
 
 
 def _release_after(recorder: Recorder, note: Any, _: None) -> None:
+    if note is None:
+        return
     req, qid, (committed, allocated), _output_len = note
     access = recorder.access(req)
     after = (access.committed.of(req), access.allocated.of(req))
@@ -55,7 +65,7 @@ def _abort_before(recorder: Recorder, self: Any, recv_req: Any, *_: Any, **__: A
     meant = [
         (qid, req)
         for qid, req in sorted(recorder.numbers.live.items())
-        if (everyone or req.rid.startswith(prefix)) and not req.finished()
+        if qid >= 0 and (everyone or req.rid.startswith(prefix)) and not req.finished()
     ]
     waiting = {id(req) for req in getattr(self, "waiting_queue", ())}
     return self, [(qid, req, id(req) in waiting) for qid, req in meant]

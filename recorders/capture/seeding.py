@@ -86,7 +86,7 @@ class Seeding:
     def _emit(self, recorder: Recorder, made: _Decode, cut: Mapping[int, int]) -> None:
         self.wanted, self._prepared, self._launched = False, None, None
         reqs = made.reqs
-        qids = recorder.numbers.qids(reqs)
+        qids = [recorder.numbers.qid(req) for req in reqs]
         committed = recorder.access(reqs[0]).lengths(reqs)[0]
         rows = []
         for qid, req, length, claim in zip(qids, reqs, committed, made.claims, strict=True):

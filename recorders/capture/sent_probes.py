@@ -51,6 +51,8 @@ def _send_after(recorder: Recorder, output: Any, _: None) -> None:
         req = recorder.named.get(rid)
         if req is None:  # turned down before it was queued: it is in no book
             continue
+        if recorder.numbers.qid(req) < 0:
+            continue
         tally = _tally(recorder, req)
         tally.add(output, i, req)
         if output.finished_reasons[i] is not None:

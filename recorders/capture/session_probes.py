@@ -14,9 +14,13 @@ def _save_before(recorder: Recorder, self: Any, req: Any, *_: Any, **__: Any) ->
     session = _streaming(req)
     if session is None:
         return None
+    qid = recorder.numbers.qid(req)
+    if qid < 0:
+        recorder.numbers.lose_session(session)
+        return None
     access = recorder.access(req)
     found = (
-        recorder.numbers.qid(req),
+        qid,
         recorder.numbers.session(session),
         len(req.origin_input_ids),
         len(req.output_ids),
@@ -44,7 +48,7 @@ def _restore_before(recorder: Recorder, self: Any, params: Any, *_: Any, **__: A
     """Nothing, unless there is KV to take over: what an ordinary request matches is no event."""
     session = _streaming(params.req)
     slot = None if session is None else self.slots.get(session.session_id)
-    if slot is None or not _holds_kv(slot):
+    if slot is None or not _holds_kv(slot) or recorder.numbers.qid(params.req) < 0:
         return None
     return params.req, session, len(params.key)
 

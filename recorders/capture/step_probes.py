@@ -8,6 +8,7 @@ from typing import Any
 from ..schema import NONE32, NONE64, Kind, Mode
 from ..wire import ROW_WIDTH
 from .describe import with_capturers
+from .numbering import Picked
 from .probe import Probe
 from .reading import batch_accepted, draft_tokens, mode_of, on_cpu
 from .recorder import Recorder
@@ -18,7 +19,7 @@ _EXTENDING = (Mode.EXTEND, Mode.MIXED)
 
 def _launch_before(recorder: Recorder, self: Any, batch: Any, *_: Any, **__: Any) -> Any:
     try:
-        return batch, mode_of(batch), batch.seq_lens_sum, recorder.numbers.qids(batch.reqs)
+        return batch, mode_of(batch), batch.seq_lens_sum, recorder.numbers.pick(batch.reqs)
     except Exception as error:  # noqa: BLE001 (its result must still be told from the others')
         recorder.lost(error)
         return None
@@ -35,12 +36,14 @@ def _launch_after(recorder: Recorder, note: Any, result: Any) -> None:
 
 
 def _emit_launch(recorder: Recorder, launch: int, note: Any) -> bool:
-    batch, mode, sum_entry, qids = note
+    batch, mode, sum_entry, picked = note
     if launch == 0:
         recorder.correct(with_capturers(recorder.run))
     number = recorder.numbers.batch(batch)
     if recorder.seeding.wanted:
-        recorder.seeding.launched(launch, mode, number, list(batch.reqs))
+        recorder.seeding.launched(launch, mode, number, picked.reqs)
+    if picked.nobody:
+        return False
     values = (
         number,
         launch,
@@ -48,9 +51,9 @@ def _emit_launch(recorder: Recorder, launch: int, note: Any) -> bool:
         sum_entry,
         batch.seq_lens_sum,
         int(getattr(batch, "seq_lens_cpu", None) is None),
-        len(qids),
+        len(picked.qids),
     )
-    return recorder.emit(Kind.LAUNCH, values, (qids,))
+    return recorder.emit(Kind.LAUNCH, values, (picked.qids,))
 
 
 # -- a decode result: around the resolve function
@@ -58,31 +61,35 @@ def _emit_launch(recorder: Recorder, launch: int, note: Any) -> bool:
 
 def _resolve_before(recorder: Recorder, self: Any, result: Any, batch: Any, **_: Any) -> Any:
     recorder.resolved = True
-    reqs = list(batch.reqs)
+    picked = recorder.numbers.pick(batch.reqs)
     worker_stride = draft_tokens(getattr(recorder.scheduler, "draft_worker", None))
-    return result, batch, reqs, worker_stride, _state(recorder, reqs)
+    return result, batch, picked, worker_stride, _state(recorder, picked)
 
 
 def _resolve_after(recorder: Recorder, note: Any, returned: Any) -> None:
-    result, batch, reqs, worker_stride, state = note
-    tokens = _tokens(result)
+    result, batch, picked, worker_stride, state = note
     launch = recorder.numbers.answered(result)
-    values = (
-        launch,
-        mode_of(batch),
-        getattr(result, "speculative_num_draft_tokens", None),
-        worker_stride,
-        getattr(result, "num_non_draft_tokens_per_req", None),
-        batch_accepted(result),
-        len(tokens),
-        len(reqs),
-    )
-    emitted = list(map(len, returned))
-    accepted = result.accept_lens.tolist()
-    columns = _columns(recorder, reqs, state, accepted, emitted, grammars_done(recorder, reqs))
-    recorder.emit(Kind.RESULT, values, columns, tokens)
+    accepted: Sequence[int] = ()
+    emitted: Sequence[int] = ()
+    if not picked.nobody:
+        tokens = picked.runs(_tokens(result))
+        values = (
+            launch,
+            mode_of(batch),
+            getattr(result, "speculative_num_draft_tokens", None),
+            worker_stride,
+            getattr(result, "num_non_draft_tokens_per_req", None),
+            batch_accepted(result),
+            len(tokens),
+            len(picked.qids),
+        )
+        accepted = picked.of(result.accept_lens.tolist())
+        emitted = list(map(len, picked.of(returned)))
+        grammars = grammars_done(recorder, picked.reqs)
+        columns = _columns(recorder, picked, state, accepted, emitted, grammars)
+        recorder.emit(Kind.RESULT, values, columns, tokens)
     if recorder.seeding.wanted:
-        runs = zip(state[0], accepted, emitted, strict=True)
+        runs = zip(picked.qids, accepted, emitted, strict=True)
         cut = {qid: had - got for qid, had, got in runs if had > got}
         recorder.seeding.processed(recorder, launch, cut)
     recorder.step()
@@ -96,8 +103,8 @@ def _process_before(recorder: Recorder, self: Any, batch: Any, result: Any, **_:
     recorder.finished_at.clear()
     if not batch.reqs or mode_of(batch) not in _EXTENDING:
         return None
-    reqs = list(batch.reqs)
-    return batch, reqs, result, _state(recorder, reqs), grammars_done(recorder, reqs)
+    picked = recorder.numbers.pick(batch.reqs)
+    return batch, picked, result, _state(recorder, picked), grammars_done(recorder, picked.reqs)
 
 
 def _process_after(recorder: Recorder, note: Any, _: None) -> None:
@@ -107,37 +114,39 @@ def _process_after(recorder: Recorder, note: Any, _: None) -> None:
 
 
 def _extend_result(
-    recorder: Recorder, batch: Any, reqs: list[Any], result: Any, state: Any, grammars: list[int]
+    recorder: Recorder, batch: Any, picked: Picked, result: Any, state: Any, grammars: list[int]
 ) -> None:
     recorder.flush()  # a finish of this result has then left its mark in `finished_at`
-    absent = [NONE32] * len(reqs)
-    tokens = _tokens(result)
     launch = recorder.numbers.answered(result)
-    values = (launch, mode_of(batch), *(NONE64,) * 4, len(tokens), len(reqs))
-    columns = _columns(recorder, reqs, state, absent, absent, grammars)
-    recorder.emit(Kind.RESULT, values, columns, tokens)
+    if not picked.nobody:
+        absent = [NONE32] * len(picked.qids)
+        tokens = picked.runs(_tokens(result))
+        values = (launch, mode_of(batch), *(NONE64,) * 4, len(tokens), len(picked.qids))
+        columns = _columns(recorder, picked, state, absent, absent, grammars)
+        recorder.emit(Kind.RESULT, values, columns, tokens)
     if recorder.seeding.wanted:
         recorder.seeding.processed(recorder, launch)
 
 
-def _state(recorder: Recorder, reqs: list[Any]) -> Any:
+def _state(recorder: Recorder, picked: Picked) -> Sequence[list[int]]:
     """The requests of a result when it begins to be processed, a list per column."""
-    qids = recorder.numbers.qids(reqs)
-    return qids, *(recorder.access(reqs[0]).before_result(reqs) if reqs else ([],) * 4)
+    reqs = picked.reqs
+    return recorder.access(reqs[0]).before_result(reqs) if reqs else ([],) * 4
 
 
 def _columns(
     recorder: Recorder,
-    reqs: list[Any],
-    state: Any,
-    accept: list[int],
-    emitted: list[int],
+    picked: Picked,
+    state: Sequence[list[int]],
+    accept: Sequence[int],
+    emitted: Sequence[int],
     grammars: list[int],
-) -> Sequence[list[int]]:
+) -> Sequence[Sequence[int]]:
     """As `schema.ResultRows`, with what the requests hold now."""
+    reqs, qids = picked.reqs, picked.qids
     if not reqs:
         return [[]] * ROW_WIDTH[Kind.RESULT]
-    qids, retracted, finished, committed_before, output_lens = state
+    retracted, finished, committed_before, output_lens = state
     committed, verify_ct, accepted = recorder.access(reqs[0]).after_result(reqs)
     at_finish = recorder.finished_at
     if at_finish:  # a release may have reset the request since

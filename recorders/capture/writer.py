@@ -163,14 +163,9 @@ class JournalWriter:
         return not self._queue and not self._file.framed
 
     @property
-    def segment(self) -> int:
-        """Which one of a ring is being written, from 1; 1 where there is no ring."""
-        return 1 if self._ring is None else self._ring.number
-
-    @property
-    def marks(self) -> tuple[int, int]:
-        """`segment`, and the gaps that are written for records that could not be packed."""
-        return self.segment, self._file.gaps
+    def breaks(self) -> int:
+        """How often the file may have lost what came before, without anyone having been asked."""
+        return self._file.breaks
 
     def flush(self, patience: float) -> bool:
         """Whether all that was put before is in the file; waits so many seconds for the thread, on any but the server's."""

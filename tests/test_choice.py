@@ -1,0 +1,65 @@
+"""Recording a part of the requests is recording all of them and cutting: two ways to one recording, of which one costs the server less."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from children import VERSIONS, on_demand, rig, specdiff
+from recorded import Recorder
+from specdiff.recorders import hdf5
+from specdiff.recorders.capture.choice import Choice
+from specdiff.recorders.cut import Cutter
+from specdiff.recorders.recording import TABLE_NAMES, Recording, columns
+from specdiff.recorders.schema import EVENT_TABLES, NONE64, Kind
+
+pytestmark = pytest.mark.live
+
+CASES = [("0.5.10", "random"), ("0.5.23", "sessions-random"), ("0.5.13", "chunked-random")]
+CASES += on_demand(*((version, "random") for version in VERSIONS), ("0.5.10", "sessions-random"))
+ONE_IN = 3
+
+
+@pytest.mark.parametrize(("version", "scenario"), CASES)
+def test_a_sample_is_what_a_cut_makes_of_everything(
+    version: str, scenario: str, tmp_path: Path, record: Recorder
+) -> None:
+    whole = record(version, scenario, 3)
+    command = rig(version, scenario, "--seed", "3")
+    done = specdiff("record", "--sample", f"1/{ONE_IN}", "-o", tmp_path, "--", *command)
+    assert done.returncode == 0, done.stderr
+    sample = hdf5.load(Path(done.stdout.strip()))
+
+    chosen = np.array([Choice(one_in=ONE_IN).takes(rid) for rid in whole.rids])
+    cut = Cutter(whole, "")(chosen, np.ones(len(whole.events.kind), dtype=bool))
+    assert sample.rids == cut.rids and 0 < len(cut.rids) < len(whole.rids)
+    assert [step.how for step in sample.derived] == ["sample"]
+    assert sample.derived[0].requests_left_out == int((~chosen).sum())
+    kept, all_told = map(int, re.findall(r"(\d+) of (\d+) events", sample.derived[0].says)[0])
+    assert kept > 0.9 * all_told  # of what was journalled: what is of others never was
+    for name in TABLE_NAMES:
+        here, there = getattr(sample, name), getattr(cut, name)
+        for (column, one), (_, other) in zip(columns(here), columns(there), strict=True):
+            if column not in ("time_ns", "batch", "other", "session"):
+                assert np.array_equal(one, other), f"{name}.{column}"
+    for these in (("batch", "other"), ("session",)):
+        assert in_order(sample, these) == in_order(cut, these)
+    for part in ("tokens", "experts", "indexer"):
+        assert np.array_equal(getattr(sample, part), getattr(cut, part)), part
+
+
+def in_order(recording: Recording, these: tuple[str, ...]) -> list[int]:
+    """Numbers of batches or sessions, by which one came first."""
+    found: dict[int, int] = {}
+    told = []
+    for kind, ref in zip(
+        recording.events.kind.tolist(), recording.events.ref.tolist(), strict=True
+    ):
+        table = getattr(recording, EVENT_TABLES[Kind(kind)].__name__.lower())
+        for column in these:
+            number = int(getattr(table, column)[ref]) if hasattr(table, column) else NONE64
+            told.append(NONE64 if number == NONE64 else found.setdefault(number, len(found)))
+    return told
