@@ -68,7 +68,7 @@ def replay(
             if crew is not None:
                 crew.confirm()
             members.append(member_of(path, found))
-            result = compare(Columns(found, crew), left, right, wanted)
+            result = compare(Columns(found, crew), left, right, wanted, last=True)
             results.append(known.judge(entries, path, result))
 
     with working("reading") as now:

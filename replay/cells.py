@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -94,6 +95,18 @@ def same_cells(one: Quantity, other: Quantity) -> bool:
     if one in _OF_ITS_OWN or other in _OF_ITS_OWN:
         return one is other
     return _MOMENTS[one] == _MOMENTS[other]
+
+
+def at_same_places(quantities: Iterable[Quantity]) -> list[tuple[Quantity, ...]]:
+    """Those that have values at the same places, together."""
+    groups: list[tuple[Quantity, ...]] = []
+    for quantity in quantities:
+        like = next((i for i, some in enumerate(groups) if same_cells(some[0], quantity)), None)
+        if like is None:
+            groups.append((quantity,))
+        else:
+            groups[like] += (quantity,)
+    return groups
 
 
 def _part(recording: Recording, kind: Kind, moment: Moment, quantity: Quantity) -> list[Tensor]:

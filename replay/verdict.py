@@ -13,6 +13,7 @@ from ..recorders.recording import Recording
 from ..recorders.run import Run
 from ..recorders.schema import NONE64, Kind, Reason
 from .cause import cause
+from .cells import at_same_places
 from .columns.shared import Columns
 from .contents import Contents, contents
 from .diff import SeriesDiff, diff
@@ -141,35 +142,59 @@ def replay(
 
     `Verdict.NO_VERDICT` when nothing was compared at all, or not one value of a quantity that was asked for by name.
     """
-    return compare(Columns(recording), old, new, quantities)
+    return compare(Columns(recording), old, new, quantities, last=True)
 
 
 def compare(
-    columns: Columns, old: Path, new: Path, quantities: Sequence[Quantity] | None = None
+    columns: Columns,
+    old: Path,
+    new: Path,
+    quantities: Sequence[Quantity] | None = None,
+    *,
+    last: bool = False,
 ) -> Result:
-    """`replay`, of a recording that other paths are replayed over too: what they share is computed once."""
-    recording, wanted = columns.recording, tuple(quantities or Quantity)
-    toggles = columns.once(("toggles", wanted), lambda: Toggles(columns, wanted))
-    ledgers = (
-        ledger_of(columns, toggles, old, wanted).only(wanted),
-        ledger_of(columns, toggles, new, wanted).only(wanted),
-    )
-    judge = _Judge(columns, toggles, (old, new), ledgers)
-    results = tuple(judge(difference) for difference in diff(recording, *ledgers))
+    """`replay`, of a recording that other paths are replayed over too: what they share is computed once.
+
+    `last`: none are, any more. No more is held at a time, then, than the values of quantities that have them at the same places.
+    """
+    recording, wanted = columns.recording, tuple(dict.fromkeys(quantities or Quantity))
+    made: dict[Quantity, QuantityResult] = {}
+    unknown: set[str] = set()
+    for some in at_same_places(wanted):
+        results, names = _compare_some(columns, (old, new), some, wanted)
+        made |= results
+        unknown |= names
+        if last:
+            columns.let_go()
+    compared = tuple(made[quantity] for quantity in wanted)
     return Result(
         run=recording.run,
         num_events=len(recording.events.kind),
         num_requests=len(recording.rids),
         old=old,
         new=new,
-        verdict=_verdict(results, named=quantities is not None),
-        quantities=results,
+        verdict=_verdict(compared, named=quantities is not None),
+        quantities=compared,
         version=recording.version,
         exercised=exercised(recording),
         not_held=branches_not_held(recording),
         warnings=tuple(_warnings(recording)),
-        unknown=tuple(sorted({name for made in ledgers for name in made.unknown})),
+        unknown=tuple(sorted(unknown)),
     )
+
+
+def _compare_some(
+    columns: Columns,
+    paths: tuple[Path, Path],
+    some: tuple[Quantity, ...],
+    wanted: tuple[Quantity, ...],
+) -> tuple[dict[Quantity, QuantityResult], set[str]]:
+    """Of some of the quantities that are wanted: their results, and the global names that nothing stands for."""
+    toggles = columns.once(("toggles", some), lambda: Toggles(columns, some))
+    old, new = (ledger_of(columns, toggles, path, some, wanted).only(some) for path in paths)
+    judge = _Judge(columns, toggles, paths, (old, new))
+    results = {made.quantity: judge(made) for made in diff(columns.recording, old, new)}
+    return results, {*old.unknown, *new.unknown}
 
 
 def _warnings(recording: Recording) -> Iterator[str]:
@@ -183,16 +208,21 @@ def _warnings(recording: Recording) -> Iterator[str]:
 
 
 def ledger_of(
-    columns: Columns, toggles: Toggles, path: Path, wanted: Sequence[Quantity] = tuple(Quantity)
+    columns: Columns,
+    toggles: Toggles,
+    path: Path,
+    wanted: Sequence[Quantity] = tuple(Quantity),
+    replayed: Sequence[Quantity] | None = None,
 ) -> Ledger:
-    """`wanted`: what nobody wants is left out (of a set of fixes, by its `toggles`).
+    """`wanted`: what nobody wants is left out (of a set of fixes, by its `toggles`). `replayed`: what one replay of a lifted
+    path notes, if more will be wanted of it.
 
     Raises UsageError or NoVerdictError where a lifted path cannot be had or cannot run.
     """
     if isinstance(path, FixSet):
         return toggles(path.fixes)
     if isinstance(path, Lifted):
-        return lifted(columns, path, wanted)
+        return lifted(columns, path, wanted, replayed)
     return observed(columns, wanted)
 
 

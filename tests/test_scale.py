@@ -33,18 +33,21 @@ from specdiff.recorders.schema import (
     Gaps,
     Kind,
 )
+from specdiff.replay import verdict
 from specdiff.replay.aligned import align
-from specdiff.replay.cells import Cells, cells_of
+from specdiff.replay.cells import Cells, at_same_places, cells_of
 from specdiff.replay.columns import shared
 from specdiff.replay.columns.shared import Columns
 from specdiff.replay.decisions import decisions
+from specdiff.replay.diff import diff
 from specdiff.replay.flat import flat
+from specdiff.replay.ledger import Series
 from specdiff.replay.outputs import outputs
 from specdiff.replay.quantity import Quantity
 from specdiff.replay.shrink.symptom import Question
 from specdiff.replay.spec import parse
 from specdiff.replay.timeline import lives
-from specdiff.replay.verdict import replay
+from specdiff.replay.verdict import compare, replay
 
 APART = 1 << 16
 
@@ -171,6 +174,26 @@ def test_quantities_of_the_same_places_share_them() -> None:
         own, held = cells_of(recording, quantity), cells[quantity]
         names = ("event", "kind", "moment", "row", "qid")
         assert all(torch.equal(getattr(own, name), getattr(held, name)) for name in names), quantity
+
+
+@pytest.mark.parametrize("old", ["old", "observed", "sglang==0.5.9"])
+def test_a_replay_holds_the_values_of_few_quantities_at_a_time(
+    old: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those at the same places; and what comes of it is what comes of all at once."""
+    held: set[frozenset[Quantity]] = set()
+
+    def noted(*args: Any) -> Any:
+        gc.collect()
+        held.add(frozenset(one.quantity for one in gc.get_objects() if type(one) is Series))
+        return diff(*args)
+
+    recording, paths = bundled_recording("0.5.23-random"), (parse(old), parse("fixed"))
+    assert compare(Columns(recording), *paths) == replay(recording, *paths)
+    gc.collect()
+    monkeypatch.setattr(verdict, "diff", noted)
+    replay(recording, *paths)
+    assert held == {frozenset(some) for some in at_same_places(Quantity)}
 
 
 def test_who_was_in_a_batch_takes_no_list_of_every_row() -> None:

@@ -29,20 +29,28 @@ class Columns:
     def __init__(self, recording: Recording, crew: Crew | None = None) -> None:
         self.recording, self.crew = recording, crew
         self._made: dict[Hashable, Any] = {}
+        self._replayed: dict[Hashable, Any] = {}
+        self._cells = _AllCells(recording)
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         """What `make` returned the first time: 32 sets of fixes share all but a few of their parts."""
-        if key not in self._made:
-            self._made[key] = make()
-        made: T = self._made[key]
-        return made
+        return _once(self._made, key, make)
 
-    def has(self, key: Hashable) -> bool:
-        return key in self._made
+    def replayed(self, key: Hashable, make: Callable[[], T]) -> T:
+        """As `once`, of what all quantities come from at once: kept where values are let go."""
+        return _once(self._replayed, key, make)
 
-    @cached_property
+    def has_replayed(self, key: Hashable) -> bool:
+        return key in self._replayed
+
+    def let_go(self) -> None:
+        """Of all values so far, which are most of what a replay holds; whoever asks again has them computed anew."""
+        self._made.clear()
+        self._cells.clear()
+
+    @property
     def cells(self) -> Mapping[Quantity, Cells]:
-        return _AllCells(self.recording)
+        return self._cells
 
     @cached_property
     def touches(self) -> Touches:
@@ -88,6 +96,13 @@ class Columns:
         if not len(self.touches.epoch):
             return torch.zeros_like(touch, dtype=torch.bool)
         return self.touches.epoch[touch.clamp(min=0)] == gaps_before(self.recording, event)
+
+
+def _once(made: dict[Hashable, Any], key: Hashable, make: Callable[[], T]) -> T:
+    if key not in made:
+        made[key] = make()
+    found: T = made[key]
+    return found
 
 
 class _AllCells(dict[Quantity, Cells]):

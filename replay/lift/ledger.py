@@ -27,9 +27,14 @@ from .tape import Tape
 from .tracks import UNSET, Place, Tracks
 
 
-def lifted(columns: Columns, path: Lifted, wanted: Sequence[Quantity] = tuple(Quantity)) -> Ledger:
-    """Raises UsageError or NoVerdictError where the source cannot be had, or its books cannot run here."""
-    return ledger_of(columns, books_of(path), str(path), wanted)
+def lifted(
+    columns: Columns,
+    path: Lifted,
+    wanted: Sequence[Quantity] = tuple(Quantity),
+    replayed: Sequence[Quantity] | None = None,
+) -> Ledger:
+    """As `ledger_of`. Raises UsageError or NoVerdictError where the source cannot be had, or its books cannot run here."""
+    return ledger_of(columns, books_of(path), str(path), wanted, replayed)
 
 
 def expected(ledger: Ledger, quantities: Sequence[Quantity]) -> Expected:
@@ -51,7 +56,7 @@ def departs(columns: Columns, books: Books, expected: Expected, wanted: Sequence
     """
     seen = Departure(expected)
     key = _key(books.surface, wanted)
-    if columns.has(key):
+    if columns.has_replayed(key):
         return False
     tracks = None
     if columns.crew is not None and columns.crew.wanted == set(wanted):
@@ -59,7 +64,7 @@ def departs(columns: Columns, books: Books, expected: Expected, wanted: Sequence
     if tracks is None and not seen.found:
         tracks = _replay(columns, books, wanted, seen)
     if not seen.found:
-        columns.once(key, lambda: tracks)
+        columns.replayed(key, lambda: tracks)
     return seen.found
 
 
@@ -90,18 +95,22 @@ def lengths(columns: Columns, path: Lifted) -> Lengths:
 
 
 def ledger_of(
-    columns: Columns, books: Books, path: str, wanted: Sequence[Quantity] = tuple(Quantity)
+    columns: Columns,
+    books: Books,
+    path: str,
+    wanted: Sequence[Quantity] = tuple(Quantity),
+    replayed: Sequence[Quantity] | None = None,
 ) -> Ledger:
-    """`wanted`: of these quantities only."""
+    """`wanted`: of these quantities only. `replayed`: what one replay notes, if more will be wanted of it."""
     require_seeds(columns.recording)
-    tracks = _tracks(columns, books, wanted)
+    tracks = _tracks(columns, books, replayed or wanted)
     series = tuple(_series(quantity, columns.cells[quantity], tracks) for quantity in wanted)
     return Ledger(path, series, tracks.reasons, books.surface.unknown)
 
 
 def _tracks(columns: Columns, books: Books, wanted: Sequence[Quantity] = tuple(Quantity)) -> Tracks:
     """Books that are the same code are replayed once, whatever they are called."""
-    return columns.once(
+    return columns.replayed(
         _key(books.surface, wanted),
         lambda: _elsewhere(columns, books, wanted) or _replay(columns, books, wanted),
     )
@@ -124,7 +133,7 @@ def _replay(
 
 
 def _tape(columns: Columns) -> Tape:
-    return columns.once("tape", lambda: Tape.of(columns.recording))
+    return columns.replayed("tape", lambda: Tape.of(columns.recording))
 
 
 def _key(surface: Surface, wanted: Collection[Quantity]) -> Hashable:
