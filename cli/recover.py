@@ -17,7 +17,8 @@ _BROKEN = 128
 @click.argument("directory", metavar="DIR", type=Named(path_type=Path))
 @click.option("--force", is_flag=True, help="Overwrite recordings of the same name.")
 def recover(directory: Path, force: bool) -> int:
-    """Build the recordings of every journal in DIR that no process writes to any more.
+    """Build the recordings of every journal in DIR that no process writes to any more, and of those that
+    `record --attach` began elsewhere, on servers that were started into DIR.
 
     \b
     Paths of the recordings go to stdout. A journal goes away once its recording is in place and has been

@@ -17,19 +17,15 @@ from typing import Any
 from .capture.config import RUN_ID, Config, with_options
 from .command import without_secrets
 from .errors import RecordingError, UsageError, to_recover
-from .notes import Note, left_out, read_notes, why_nothing
+from .notes import left_out, read_notes, why_nothing
 from .processes import marked
 from .recover import (
-    JOURNAL,
-    Kept,
     Outcome,
     Recovered,
     is_locked,
     journals,
     notes,
-    once_mended,
     recover,
-    recover_journal,
 )
 from .remote import ask, processes
 from .supervise import supervise
@@ -76,30 +72,12 @@ def record(
         try:
             paths = notes(config.directory, config.run_id)
             found = read_notes(paths)
-            own = recover(config.directory, config.run_id, force=force)
-            outcomes = (*own, *_recover_attached(config, found, force))
+            outcomes = tuple(recover(config.directory, config.run_id, force=force))
         except (
             RecordingError
         ) as error:  # the folder went away: the command's status is not lost with it
             return Recorded(status, (), (str(error).removesuffix("."),))
     return Recorded(status, outcomes, tuple(why_nothing(found, paths)), tuple(left_out(found)))
-
-
-def _recover_attached(config: Config, found: Sequence[Note], force: bool) -> Iterator[Outcome]:
-    """Of what `--attach ... start` began on these processes, as runs and perhaps in folders of their own, and nobody has
-    stopped; and of what was kept of such a ring."""
-    for begun in (path for note in found for path in note.journals):
-        if begun.name.startswith(f"{config.run_id}-"):
-            continue
-        try:
-            left = journals(begun.parent) if begun.parent.is_dir() else []
-        except (OSError, RecordingError) as error:  # not even whether it is still there
-            why = f"{str(error).removesuffix('.')}. {once_mended(begun.parent)}"
-            yield Kept(begun, why, live=False)
-            continue
-        for path in left:
-            if path.name.startswith(begun.name.removesuffix(JOURNAL) + "."):
-                yield recover_journal(path, force=force)
 
 
 def own_version() -> str:

@@ -7,6 +7,7 @@ import fcntl
 import os
 import re
 import shutil
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -16,7 +17,7 @@ from .build import build
 from .errors import RecordingError, to_recover
 from .hdf5 import is_saved, save
 from .journal import PARTIAL, scan
-from .notes import read_notes
+from .notes import Note, read_notes
 from .recording import Recording
 from .run import Run
 from .schema import Kind
@@ -59,7 +60,8 @@ Outcome = Recovered | Kept
 
 
 def recover(directory: Path, run_id: str | None = None, *, force: bool = False) -> list[Outcome]:
-    """Build, verify and put in place the recording of every journal in `directory` (of one run, or of all).
+    """Build, verify and put in place the recording of every journal in `directory` (of one run, or of all), and of those that
+    `--attach ... start` began on the same processes, as runs and perhaps in folders of their own.
 
     A journal is deleted once its recording is in place. Raises RecordingError where `directory` is none.
     """
@@ -67,9 +69,35 @@ def recover(directory: Path, run_id: str | None = None, *, force: bool = False) 
         raise RecordingError(f"{directory}: no such folder. Expected the DIR of `specdiff record`.")
     _clear_up(directory, run_id)
     written: set[Path] = set()
-    outcomes = [_recover_one(path, force, written) for path in journals(directory, run_id)]
-    _file_away([note for note in notes(directory, run_id) if _is_over(note)])
+    found = notes(directory, run_id)
+    own = journals(directory, run_id)
+    outcomes = [_recover_one(path, force, written) for path in own]
+    outcomes += _recover_attached(read_notes(found), {*map(_place, own)}, force, written)
+    _file_away([note for note in found if _is_over(note)])
     return outcomes
+
+
+def _recover_attached(
+    found: Iterable[Note], seen: set[Path], force: bool, written: set[Path]
+) -> Iterator[Outcome]:
+    """What nobody has stopped, and what was kept of such a ring; none of the `seen` again."""
+    for begun in (path for note in found for path in note.journals):
+        try:
+            left = journals(begun.parent) if begun.parent.is_dir() else []
+        except (OSError, RecordingError) as error:  # not even whether it is still there
+            why = f"{str(error).removesuffix('.')}. {once_mended(begun.parent)}"
+            yield Kept(begun, why, live=False)
+            continue
+        for path in left:
+            is_one = path.name.startswith(begun.name.removesuffix(JOURNAL) + ".")
+            if is_one and _place(path) not in seen:
+                seen.add(_place(path))
+                yield _recover_one(path, force, written)
+
+
+def _place(journal: Path) -> Path:
+    """Notes say where it is in full."""
+    return journal.parent.resolve() / journal.name
 
 
 def _clear_up(directory: Path, run_id: str | None) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from children import specdiff
+from children import specdiff, wait_for
 from specdiff.cli.inputs import bundled
 from specdiff.recorders import hdf5
+from specdiff.recorders.recover import is_locked, notes
 from specdiff.recorders.runtime import RUNTIME
 
 CHILD = Path(__file__).parent / "asked_child.py"
@@ -55,6 +57,38 @@ emit(100)
 os.kill(os.getppid(), signal.SIGUSR1)
 wait_for(lambda: list(Path("{other}").glob("*.1.journal")), "what is kept")
 emit(50)
+"""
+
+
+def test_what_attach_began_is_recovered_with_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it lies: who was started into a folder is looked for there, when its `specdiff record` is dead, too."""
+    monkeypatch.chdir(tmp_path)
+    child = [sys.executable, str(CHILD), str(bundled() / "0.5.23-random.h5"), KILLED]
+    assert specdiff("record", "--paused", "-o", "r", "--", *child).returncode == -signal.SIGKILL
+    wait_for(lambda: not any(map(is_locked, notes(Path("r")))), "the server's end")
+    kept = sorted(Path("r").glob("*.journal"))
+    assert len(kept) == 1 and kept[0].stat().st_size == 3
+    done = specdiff("recover", "r")
+    (path,) = map(Path, done.stdout.splitlines())
+    assert path.parent == tmp_path / "other" and len(hdf5.load(path).gaps.dropped) == 4
+    assert done.returncode == 128 and f"kept {kept[0]}" in done.stderr  # that one is damaged
+    assert done.stderr.count("kept ") == 1
+    assert [path] == list((tmp_path / "other").iterdir())
+
+
+KILLED = """
+import os, signal
+attach("--duration", "1s", "start")
+begun = session.of_process(()).path
+wait_for(lambda: "does not record" in attach("status")[0], "its end")
+os.truncate(begun, 3)
+attach("-o", "other", "start")
+emit(3)
+attach("flush")
+os.kill(os.getppid(), signal.SIGKILL)
+os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
