@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from faults import PROPERTY, tell
 from recorded import Recorder
@@ -13,6 +14,9 @@ from slices import todays
 from specdiff.cli.inputs import bundled
 
 __all__ = ["tell"]  # a fixture
+
+settings.register_profile("unhurried", settings.default, deadline=None)  # no test is timed
+settings.load_profile("unhurried")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -183,7 +183,7 @@ def _imported(history: History) -> Iterator[str]:
         yield f"M 644 inline number\ndata {len(str(commit))}\n{commit}\n"
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(histories(), st.data())
 def test_commits_against_a_scan_of_all(history: History, data: st.DataObject) -> None:
     newest = len(history.parents) - 1
@@ -216,7 +216,7 @@ def _searched(says: dict[str, Finding], names: list[str], repo: Path, fixed: boo
     return search(Oracle(says), good, bad, lambda _: None)
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(histories(), st.data())
 def test_git_itself_finds_the_same_commit(history: History, data: st.DataObject) -> None:
     newest = len(history.parents) - 1

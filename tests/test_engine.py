@@ -26,7 +26,7 @@ from specdiff.replay.paths.fixes import ALL, NUMBERS, rules_of, subsets
 from specdiff.replay.quantity import Quantity
 from strategies import recordings
 
-many = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+many = settings(max_examples=300, suppress_health_check=list(HealthCheck))
 fix_sets = st.sets(st.sampled_from(NUMBERS)).map(frozenset)
 
 
@@ -65,7 +65,7 @@ def test_a_ledger_against_itself_differs_nowhere_and_says_how_much_it_compared(
             assert difference.num_compared + int(difference.not_captured.sum()) == len(series.cells)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(recordings())
 def test_every_set_of_fixes_runs_and_has_the_same_cells(recording: Recording) -> None:
     columns = Columns(recording)

@@ -21,7 +21,7 @@ from specdiff.recorders.errors import RecordingError
 from specdiff.recorders.recording import TABLE_NAMES, Recording, columns
 from strategies import recordings
 
-some = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+some = settings(max_examples=60, suppress_health_check=list(HealthCheck))
 
 
 def equal(left: Recording, right: Recording) -> bool:

@@ -83,7 +83,7 @@ VOCABULARY = 4096  # of the rig's model
 IDS = (-1, 0, 1, 2, 3, 273, VOCABULARY - 1, VOCABULARY, VOCABULARY + 1, VOCABULARY + 2, 2**31 - 1)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.lists(st.tuples(st.integers(0, 10_000), st.sampled_from(IDS)), max_size=30))
 def test_ids_at_the_edges_are_decided_as_before(put: list[tuple[int, int]]) -> None:
     """0.5.10 ends a request above the vocabulary's size, 0.5.23 at it."""
@@ -110,7 +110,7 @@ def _unequal(before: NDArray[np.int32], after: NDArray[np.int32]) -> int:
     return len(np.unique(np.stack([before, after]), axis=1).T) - len(np.unique(before))
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(recordings())
 def test_any_recording_keeps_its_books_and_is_redacted_once(recording: Recording) -> None:
     assert_same_books(recording, RULES)
