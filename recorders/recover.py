@@ -20,6 +20,7 @@ from .journal import PARTIAL, scan
 from .notes import Note, read_notes
 from .recording import Recording
 from .run import Run
+from .runs import num_dropped
 from .schema import Kind
 
 JOURNAL = ".journal"
@@ -204,7 +205,6 @@ def _recover_one(journal: Path, force: bool, written: set[Path]) -> Outcome:
     except MemoryError:  # the others may be smaller, and `record` has a command's status to tell
         return Kept(journal, f"{_TOO_LARGE} {once_mended(journal.parent)}", live=False)
     stats = recording.stats
-    gaps = int(recording.gaps.dropped.sum())
     return Recovered(
         path=path,
         journal=journal,
@@ -212,7 +212,7 @@ def _recover_one(journal: Path, force: bool, written: set[Path]) -> Outcome:
         num_steps=int((recording.events.kind == Kind.LAUNCH).sum()),
         num_requests=len(recording.rids),
         num_events=len(recording.events.kind),
-        num_dropped=gaps if stats is None else max(stats.dropped, gaps),
+        num_dropped=num_dropped(recording),
         num_exceptions=0 if stats is None else stats.exceptions,
         first_exception=None if stats is None else stats.first_exception,
         damage=recording.damage,

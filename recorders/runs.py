@@ -84,7 +84,6 @@ class WholeRun:
 
 def member_of(path: Path, recording: Recording) -> Member:
     run, stats, steps = recording.run, recording.stats, recording.events.iteration
-    gaps = int(recording.gaps.dropped.sum())
     mode = run.server_args.get("disaggregation_mode")
     return Member(
         path=path,
@@ -97,7 +96,7 @@ def member_of(path: Path, recording: Recording) -> Member:
         late=is_late(recording),
         num_requests=len(recording.rids),
         num_events=len(recording.events.kind),
-        num_dropped=gaps if stats is None else max(stats.dropped, gaps),
+        num_dropped=num_dropped(recording),
         num_exceptions=None if stats is None else stats.exceptions,
         step_ns=(None, None) if stats is None else (stats.step_ns_p50, stats.step_ns_p99),
         damage=recording.damage,
@@ -110,6 +109,14 @@ def is_late(recording: Recording) -> bool:
     """Whether the server had launched batches before the first one that is recorded: each one counts."""
     counts = recording.events.iteration[recording.event_of(Kind.LAUNCH)]
     return bool(len(counts)) and int(counts[0]) > 1
+
+
+def num_dropped(recording: Recording) -> int:
+    """Events that were lost while it was recorded; of what came before, for which a gap at its head stands, nobody knows how many."""
+    gaps, stats, kinds = recording.gaps.dropped, recording.stats, recording.events.kind
+    if len(kinds) and kinds[0] == Kind.GAP and is_late(recording):
+        gaps = gaps[1:]
+    return max(int(gaps.sum()), 0 if stats is None else stats.dropped)
 
 
 def runs(members: Iterable[Member], manifests: Sequence[Manifest] = ()) -> list[WholeRun]:
