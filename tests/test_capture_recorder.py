@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from children import wait_for
 from specdiff.recorders import journal
+from specdiff.recorders.build import build
 from specdiff.recorders.capture import step_probes
 from specdiff.recorders.capture.choice import Choice
 from specdiff.recorders.capture.finish_probes import Collected, _fitting, _itemsize
@@ -54,7 +55,7 @@ class Request:
 
     origin_input_ids = ()
 
-    def __init__(self, rid: str) -> None:
+    def __init__(self, rid: Any) -> None:
         self.rid = rid
 
 
@@ -109,6 +110,21 @@ def test_who_is_left_out_is_counted_and_nothing_more(owner: Owner, tmp_path: Pat
     assert Kind.GAP in {one.type for one in found} and Kind.ARRIVE not in {
         one.type for one in found
     }
+
+
+@pytest.mark.parametrize("choice", [Choice(one_in=2), Choice(only=("5", "a"))])
+def test_whatever_an_id_is_it_chooses_as_it_is_written_down(
+    choice: Choice, owner: Owner, tmp_path: Path
+) -> None:
+    """Half a surrogate pair is what a client's JSON may hold; nobody is recorded who was not to be, and nothing fails."""
+    rids: list[Any] = ["a", "b", "d", "\ud800", "\ud801", 5, 6, 7, None]
+    recorder = Recorder(owner, tmp_path / "j", 1 << 20, RUN, choice=choice)
+    reqs = [Request(rid) for rid in rids]
+    taken = [str(req.rid) for req in reqs if recorder.numbers.meet(req, arrives=True) >= 0]
+    recorder.close()
+    assert 0 < len(taken) < len(rids)
+    assert taken == [rid for rid in map(str, rids) if choice.takes(rid)]
+    assert list(build(tmp_path / "j").rids) == taken and recorder.exceptions == 0
 
 
 def test_whole_steps_are_dropped_counted_and_marked_where_they_are_missing(

@@ -29,9 +29,10 @@ class Choice:
         return self.one_in == 1 and not self.only
 
     def takes(self, rid: str) -> bool:
+        """Of any id: JSON's may hold half a surrogate pair, which is no UTF-8."""
         if self.only and not rid.startswith(self.only):
             return False
-        return self.one_in == 1 or zlib.crc32(rid.encode()) % self.one_in == 0
+        return self.one_in == 1 or zlib.crc32(rid.encode(errors="surrogatepass")) % self.one_in == 0
 
     @property
     def words(self) -> str:

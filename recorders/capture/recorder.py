@@ -215,8 +215,8 @@ class Recorder:
 
     def _takes(self, req: Any) -> bool:
         try:
-            return self.choice.takes(req.rid)
-        except Exception:  # noqa: BLE001 (`_announce` counts it)
+            return self.choice.takes(str(req.rid))  # as `describe` says it
+        except Exception:  # noqa: BLE001 (`_announce` asks for it, too, and counts that)
             return True
 
     def _announce(self, number: int, req: Any, arrives: bool) -> None:
