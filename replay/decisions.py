@@ -58,7 +58,9 @@ def decisions(recording: Recording) -> Decisions:
     behind = np.searchsorted(breaks, event[ends]) == np.searchsorted(breaks, finished)
     # Where the recording, or what a gap has left of it, ends between the finish and the result of an extend, that
     # result is not here, and the one before it did not end its request: there are more outputs than it has made.
+    # Nor did a result that may be of a chunk: what it would have made is another's.
     its = _outputs_behind(recording, row[ends]) == recording.finishes.output_len[seen]
+    behind &= ~unsure[row[ends]]
     finish[ends] = np.where((inside | behind) & its, seen, LOST)
     finish[unsure[row] & (finish == GOES_ON)] = LOST
     return Decisions(row, finish)

@@ -26,7 +26,9 @@ def without(recording: Recording, start: int, stop: int) -> Recording:
     lost = ~np.isin(tables["results"].launch, tables["launches"].launch)
     launch = np.where(lost, NONE64, tables["results"].launch)
     tables["results"] = dataclasses.replace(tables["results"], launch=launch)
-    tables["gaps"] = dataclasses.replace(recording.gaps, dropped=np.array([stop - start]))
+    before = np.searchsorted(recording.event_of(Kind.GAP), start)
+    dropped = np.insert(tables["gaps"].dropped, before, stop - start)
+    tables["gaps"] = dataclasses.replace(recording.gaps, dropped=dropped)
     results, finishes = keep[recording.event_of(Kind.RESULT)], keep[recording.event_of(Kind.FINISH)]
     return dataclasses.replace(
         recording,
@@ -42,7 +44,7 @@ def ended(recording: Recording, stop: int) -> Recording:
     """The recording less its events from `stop` on, as a scheduler that is killed there leaves it: no GAP tells of it."""
     cut = without(recording, stop, len(recording.events.kind))
     events = type(cut.events)(*(values[:-1] for _, values in columns(cut.events)))
-    gaps = dataclasses.replace(cut.gaps, dropped=cut.gaps.dropped[:0])
+    gaps = dataclasses.replace(cut.gaps, dropped=cut.gaps.dropped[:-1])
     return dataclasses.replace(cut, events=events, gaps=gaps, stats=None)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from gaps import ended, without
 from lifting import books, bundled_recording, release
+from recorded import Recorder
 from specdiff.cli.inputs import bundled
 from specdiff.recorders import hdf5
 from specdiff.recorders.schema import Kind
@@ -100,3 +101,21 @@ def test_no_end_between_a_finish_and_its_result_makes_a_true_path_look_wrong(
                 assert not difference.differs.any(), f"{difference.quantity}, ended at {stop}"
                 if difference.quantity not in computed.reasons.keys() | ABSENT:
                     assert difference.num_compared > 0
+
+
+@pytest.mark.live
+def test_a_chunk_of_which_the_extend_is_lost_ends_no_request(record: Recorder) -> None:
+    """Where the last chunk's result is lost, too: what comes of the first could be its only output, and is none."""
+    recording, books_of = record("0.5.23", "chunked-random", 3), lifted("0.5.23")
+    rows, owner = recording.extend_rows, recording.owner(Kind.EXTEND)
+    extends, num_cut = recording.event_of(Kind.EXTEND), 0
+    finishes = recording.event_of(Kind.FINISH)
+    for qid, stop in zip(recording.finishes.qid, finishes, strict=True):
+        *chunks, _ = extends[owner[rows.qid == qid]]
+        if recording.finishes.output_len[recording.finishes.qid == qid] == 1:
+            for start in chunks:
+                cut = ended(without(recording, start, start + 1), stop + 1)
+                columns, num_cut = Columns(cut), num_cut + 1
+                for difference in diff(cut, observed(columns), books_of(columns)):
+                    assert not difference.differs.any(), f"{difference.quantity}, ended at {stop}"
+    assert num_cut > 3
