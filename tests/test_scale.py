@@ -196,6 +196,14 @@ def test_a_replay_holds_the_values_of_few_quantities_at_a_time(
     assert held == {frozenset(some) for some in at_same_places(Quantity)}
 
 
+@pytest.mark.parametrize("old", ["old", "observed", "sglang==0.5.9"])
+def test_quantities_come_in_the_order_asked_for_each_once(old: str) -> None:
+    """Whatever is on the left, and however they are put together to be compared."""
+    asked = [Quantity.SPEC_VERIFY_CT, Quantity.KV_COMMITTED_LEN, Quantity.SPEC_ACCEPTED_DRAFTS]
+    result = replay(bundled_recording("0.5.23-random"), parse(old), parse("fixed"), asked + asked)
+    assert [one.quantity for one in result.quantities] == asked
+
+
 def test_who_was_in_a_batch_takes_no_list_of_every_row() -> None:
     """A cut (`shrink`, `--sample`) asks that of the whole recording: a number in a list is ten times one in a column."""
     recording = among_each_other(bundled_recording("0.5.23-random"), 100)
