@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from ...recorders.schema import NONE64, Kind
-from ..cells import Moment
+from ..cells import Cells, Moment
 from ..ledger import Ledger, Series, nothing
 from ..paths.rules import RowRange, Rules
 from ..quantity import Quantity
@@ -56,9 +57,10 @@ def _series(columns: Columns, quantity: Quantity, rules: Rules) -> Series:
 
 def _compute(columns: Columns, quantity: Quantity, rules: Rules) -> Series:
     recording, touches = columns.recording, columns.touches
-    if quantity in (Quantity.KV_COMMITTED_LEN, Quantity.KV_COMMITTED_LEN_SETTLED):
-        made = columns.once(("commits", rules), lambda: commits(recording, touches, rules))
-        return _committed(columns, quantity, made, rules)
+    if quantity is Quantity.KV_COMMITTED_LEN:
+        return _committed(columns, commits(recording, touches, rules))
+    if quantity is Quantity.KV_COMMITTED_LEN_SETTLED:
+        return _settled(columns, rules)
     if quantity is Quantity.SEQ_LENS_SUM:
         return _sums(columns, sums(recording, columns.true_sums, rules))
     if quantity is Quantity.ROUTED_EXPERTS:
@@ -70,18 +72,31 @@ def _compute(columns: Columns, quantity: Quantity, rules: Rules) -> Series:
     return _counted(columns, quantity, counted)
 
 
-def _committed(columns: Columns, quantity: Quantity, made: Commits, rules: Rules) -> Series:
-    cells = columns.cells[quantity]
-    touch = columns.touch_of(quantity)
-    at = touch.clamp(min=0)
-    before = (cells.moment == Moment.BEFORE) & (cells.kind != Kind.FINISH)
+def _committed(columns: Columns, made: Commits) -> Series:
+    quantity = Quantity.KV_COMMITTED_LEN
+    cells, touch = columns.cells[quantity], columns.touch_of(quantity)
     if not len(made.after):
         return Series(quantity, cells, torch.zeros(len(cells), 1, dtype=torch.int64), touch >= 0)
-    value = torch.where(before, made.before[at], made.after[at])
-    if quantity is Quantity.KV_COMMITTED_LEN_SETTLED:
-        claimed = claims(columns.recording, columns.touches, rules)
-        value = value - torch.where(before, claimed[0][at], claimed[1][at])
+    at = touch.clamp(min=0)
+    value = torch.where(_before(cells), made.before[at], made.after[at])
     return Series(quantity, cells, value[:, None], (touch >= 0) & columns.touches.seeded[at])
+
+
+def _settled(columns: Columns, rules: Rules) -> Series:
+    """These rules' raw length minus the claims that their prepares opened."""
+    raw = _series(columns, Quantity.KV_COMMITTED_LEN, rules)
+    quantity = Quantity.KV_COMMITTED_LEN_SETTLED
+    before, after = claims(columns.recording, columns.touches, rules)
+    if not len(after):
+        return replace(raw, quantity=quantity)
+    at = columns.touch_of(quantity).clamp(min=0)
+    claimed = torch.where(_before(raw.cells), before[at], after[at])
+    return replace(raw, quantity=quantity, values=raw.values - claimed[:, None])
+
+
+def _before(cells: Cells) -> Tensor:
+    """Of committed lengths: those (bool) that are taken before their touch. A finish is none, it comes after its last."""
+    return (cells.moment == Moment.BEFORE) & (cells.kind != Kind.FINISH)
 
 
 def _counted(columns: Columns, quantity: Quantity, counted: Counters) -> Series:
