@@ -44,6 +44,9 @@ class Ring:
         self._due = 0
         self._run: bytes | None = None
         self._requests: dict[int, bytes] = {}
+        self._left_out: dict[
+            int, bytes
+        ] = {}  # the last who was: of batches with such, the sums are of others, too
         self._ended: dict[int, int] = {}  # qid -> since when nothing more is to come
         self._last = (time.monotonic_ns(), 0)  # stamp of the last event
         folder.mkdir()
@@ -81,7 +84,8 @@ class Ring:
 
     def head(self) -> Records:
         head: Records = [] if self._run is None else [(journal.Type.RUN, self._run)]
-        head += [(journal.Type.REQUEST, self._requests[qid]) for qid in sorted(self._requests)]
+        named = self._left_out | self._requests
+        head += [(journal.Type.REQUEST, named[qid]) for qid in sorted(named)]
         return [*head, (Kind.GAP, pack_event(Kind.GAP, *self._last, (1,)))]
 
     def note(self, type: Kind | journal.Type, payload: bytes) -> None:
@@ -89,7 +93,10 @@ class Ring:
         if type == journal.Type.RUN:
             self._run = payload
         elif type == journal.Type.REQUEST:
-            self._requests[json.loads(payload)["qid"]] = payload
+            said = json.loads(payload)
+            self._requests[said["qid"]] = payload
+            if said.get("left_out"):
+                self._left_out = {said["qid"]: payload}
         elif type not in (journal.Type.STATS, journal.Type.NEXT):
             self._last = _STAMP.unpack_from(payload)
             if type in (Kind.FINISH, Kind.ABORT):
