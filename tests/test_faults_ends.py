@@ -129,10 +129,10 @@ for trial in range({count}):
             armed = False
         except Blue:
             armed = False
-    before = one.segment
-    while one.segment == before: time.sleep(0.001)
+    before = one.breaks
+    while one.breaks == before: time.sleep(0.001)
     one.close()
-    print("turned", one.segment, flush=True)
+    print("turned", one.breaks, flush=True)
 """
 
 

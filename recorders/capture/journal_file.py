@@ -190,8 +190,8 @@ class JournalFile:
                 return False
             if is_ours:
                 os.close(whole.fd)
+        self.breaks += 1  # first: rather twice than never, where an exception comes between
         ring.turned_over()
-        self.breaks += 1
         return True
 
     def _ends_with(self, number: int) -> bool:
