@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,29 @@ def test_whatever_an_id_is_it_chooses_as_it_is_written_down(
     assert 0 < len(taken) < len(rids)
     assert taken == [rid for rid in map(str, rids) if choice.takes(rid)]
     assert list(build(tmp_path / "j").rids) == taken and recorder.exceptions == 0
+
+
+@pytest.mark.parametrize("ring_s", [0.4, None])
+def test_behind_what_the_writer_breaks_off_books_are_to_begin_anew(
+    ring_s: float | None, owner: Owner, tmp_path: Path
+) -> None:
+    """Each segment of a ring is the first one, one day; and a record that could not be packed leaves a gap."""
+    recorder = Recorder(owner, tmp_path / "j", 1 << 20, RUN, ring_s=ring_s)
+    for _ in range(2):
+        recorder.step()
+        recorder.seeding.wanted, seen = False, recorder._breaks
+        if ring_s is None:
+            recorder.step()
+            assert not recorder.seeding.wanted
+            recorder.queue(Kind.FINISH, raising(ValueError()), 0, recorder.stamp())
+        wait_for(partial(_broken_off, recorder, seen), "what breaks it off")
+        recorder.step()
+        assert recorder.seeding.wanted
+    recorder.close()
+
+
+def _broken_off(recorder: Recorder, seen: int) -> bool:
+    return recorder.writer.breaks > seen
 
 
 def test_whole_steps_are_dropped_counted_and_marked_where_they_are_missing(
