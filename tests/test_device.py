@@ -14,7 +14,7 @@ from specdiff.recorders import hdf5
 from specdiff.recorders.recording import TABLE_NAMES, columns
 from specdiff.recorders.schema import NONE64
 
-CASES = [("0.5.12", "random"), ("0.5.23", "sessions-random")]
+CASES = [("0.5.23", "sessions-random")]
 CASES += on_demand(*((version, "random") for version in VERSIONS), ("0.5.23", "chunked-random"))
 FEW = ("--requests", "40")
 
