@@ -61,7 +61,8 @@ def _built(parts: _Parts, lost: str | None, path: Path) -> Recording:
 
 
 def _chosen(recording: Recording, chosen: NDArray[np.bool_], veiled: bool, path: Path) -> Recording:
-    """The requests that were to be recorded, with whole books: those of the others are journalled too, as the batches are."""
+    """The requests that were to be recorded, with whole books. Of the others the journal only says that they were there; an older
+    one has theirs, too. What is of whole batches is of nobody here."""
     source = _sha256(path)
     if not chosen.all():
         cut = Cutter(recording, source)(chosen, np.ones(len(recording.events.kind), dtype=bool))

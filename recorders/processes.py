@@ -18,9 +18,7 @@ def marked(mark: str) -> set[int]:
     """
     wanted, found = f"{mark}\0".encode(), set()
     unsaid = list(Path("/proc").glob("[0-9]*"))
-    for look in range(_LOOKS):
-        if look and unsaid:
-            time.sleep(_PAUSE_S)
+    for _ in range(_LOOKS):
         environments = {folder: _environment(folder) for folder in unsaid}
         found |= {
             int(folder.name)
@@ -28,6 +26,9 @@ def marked(mark: str) -> set[int]:
             if one and wanted in one + b"\0"
         }
         unsaid = [folder for folder, one in environments.items() if one == b""]
+        if not unsaid:
+            break
+        time.sleep(_PAUSE_S)
     return found - {os.getpid()}
 
 

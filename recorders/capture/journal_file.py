@@ -67,7 +67,8 @@ class JournalFile:
         self._first, self._ring = first, ring
         self._refused, self._failed = refused, failed
         self.taken = 0  # of the queue, by the items' sizes
-        self.breaks = 0  # gaps written for records that could not be packed, and segments begun: the first one left, one day
+        # Segments begun, each of which is the oldest one day, and gaps written for records that could not be packed.
+        self.breaks = 0
         self._end = self._begun(path) if ring is None else self._first_of(ring)
 
     def _begun(self, path: Path, head: Sequence[tuple[Kind | journal.Type, bytes]] = ()) -> _End:

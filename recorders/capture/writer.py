@@ -164,7 +164,7 @@ class JournalWriter:
 
     @property
     def breaks(self) -> int:
-        """How often the file may have lost what came before, without anyone having been asked."""
+        """How often the writer has made a place behind which books must begin anew: see `JournalFile.breaks`."""
         return self._file.breaks
 
     def flush(self, patience: float) -> bool:
