@@ -38,7 +38,7 @@ class Block:
     asks: tuple[RequestScript, ...] = ()
     aborts: tuple[str, ...] = ()
     closes: tuple[str, ...] = ()
-    flush: bool = False
+    controls: frozenset[str] = frozenset()
     retract: bool = False
 
 

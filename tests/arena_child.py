@@ -154,8 +154,7 @@ def _messages(block: Block) -> Iterator[Any]:
     yield from map(messages.generate_message, block.asks)
     yield from map(messages.abort_message, block.aborts)
     yield from map(messages.close_message, block.closes)
-    if block.flush:
-        yield messages.flush_message()
+    yield from (make() for name, make in messages.CONTROLS.items() if name in block.controls)
 
 
 def _flushable(writer: Any) -> Callable[[], None]:

@@ -97,11 +97,25 @@ class Machine(RuleBasedStateMachine):
         self.play.retract()
         self._step(then)
 
-    @precondition(lambda self: self.play.scripts and not self.play.waiting)
+    @precondition(lambda self: self.play.scripts and (self.play.paused or not self.play.waiting))
     @rule(then=_then)
     def flush(self, then: int) -> None:
-        self.play.flush()
-        self._step(then)
+        self._control("flush", then)
+
+    @precondition(lambda self: self.play.scripts)
+    @rule(retract=st.booleans(), then=_then)
+    def pause(self, retract: bool, then: int) -> None:
+        self._control("pause_retract" if retract else "pause", then)
+
+    @precondition(lambda self: self.play.paused)
+    @rule(then=_then)
+    def go_on(self, then: int) -> None:
+        self._control("continue", then)
+
+    @precondition(lambda self: self.play.waiting)
+    @rule(then=_then)
+    def abort_all(self, then: int) -> None:
+        self._control("abort_all", then)
 
     @precondition(lambda self: self.play.scripts)
     @rule(turns=st.integers(1, 12))
@@ -139,8 +153,14 @@ class Machine(RuleBasedStateMachine):
         self.play.ask(replace(script, rid=RIDS[len(self.play.scripts)], **more))
         self._step(then)
 
+    def _control(self, name: str, then: int) -> None:
+        self.play.control(name)
+        self._step(then)
+
     def _answer_all(self) -> None:
         """Idle sessions may hold the whole of a small pool: they go first, then who still waits is aborted."""
+        if self.play.paused:
+            self._control("continue", 1)
         for block in range(GIVE_UP_AFTER):
             if not self.play.waiting:
                 return

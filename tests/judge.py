@@ -72,7 +72,7 @@ def wrong_answers(scenario: Scenario, answers: dict[str, Answer]) -> Wrong | Non
         request for request in scenario.requests if not _out_of_memory(answers.get(request.rid))
     ]
     try:
-        check_answers(tuple(asked), answers)
+        check_answers(tuple(asked), answers, all_aborted=bool(scenario.abort_all_at))
     except RigError as error:
         return Wrong("the clients", str(error))
     return None

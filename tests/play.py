@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from arena import Arena, Block, Played, Stopped
+from specdiff.fixtures.rig.messages import CONTROLS
 from specdiff.fixtures.rig.releases import Release
 from specdiff.fixtures.rig.script import RequestScript, Scenario
 from specdiff.fixtures.rig.settings import server_settings
@@ -69,7 +70,8 @@ class Play:
         self.answered: dict[str, int] = {}
         self.last_turn: dict[str, str] = {}  # of every open session
         self.retract_at: set[int] = set()
-        self.flush_at: set[int] = set()
+        self.controls: dict[str, set[int]] = {name: set() for name in CONTROLS}  # their steps
+        self.paused = False
         self._new: list[str] = []
         self._aborts: list[str] = []
         self._closes: list[str] = []
@@ -99,8 +101,11 @@ class Play:
     def retract(self) -> None:
         self.retract_at.add(self.now)
 
-    def flush(self) -> None:
-        self.flush_at.add(self.now)
+    def control(self, name: str) -> None:
+        """What a trainer says, by its name in `messages.CONTROLS`."""
+        self.controls[name].add(self.now)
+        if name in ("pause", "pause_retract", "continue"):
+            self.paused = name != "continue"
 
     # -- what is so
 
@@ -118,11 +123,14 @@ class Play:
         return [name for name, rid in self.last_turn.items() if rid in self.answered]
 
     def scenario(self) -> Scenario:
-        """Raises RigError where nothing was asked."""
+        """Who is paused goes on in the end. Raises RigError where nothing was asked."""
+        controls = {name: frozenset(steps) for name, steps in self.controls.items()}
+        if self.paused:
+            controls["continue"] |= {self.now}
         return self.server.scenario(
             tuple(self.scripts.values()),
             retract_at=frozenset(self.retract_at),
-            flush_at=frozenset(self.flush_at),
+            **{f"{name}_at": steps for name, steps in controls.items()},
         )
 
     # -- playing
@@ -138,7 +146,7 @@ class Play:
             tuple(asks),
             tuple(self._aborts),
             tuple(self._closes),
-            self.now in self.flush_at,
+            frozenset(name for name, steps in self.controls.items() if self.now in steps),
             self.now in self.retract_at,
         )
         self._new, self._aborts, self._closes = [], [], []

@@ -121,7 +121,7 @@ def _act(play: Play) -> None:
         play.step(5)
     play.close("s")
     play.step(3)
-    play.flush()
+    play.control("flush")
     play.step(6)
 
 

@@ -74,3 +74,4 @@ def test_an_abort_reaches_every_rid_that_begins_with_its_own() -> None:
         check_answers((one, other), {"r-1": answer("r-1"), "r-2": answer("r-2")})
     with pytest.raises(RigError, match="1 of 1 answers are wrong"):
         check_answers((ten,), {"r-10": answer("r-10")})
+    check_answers((ten, other), {rid: answer(rid) for rid in ("r-10", "r-2")}, all_aborted=True)

@@ -98,6 +98,12 @@ def test_every_report_reads(path: Path) -> None:
         ),
         ("[[request]]\nrid = ''", "request[0].rid (rid ''): found empty"),
         ("retract_at = [-4]\n{a}", "retract_at: found -4, expected steps from 0 on"),
+        ("flush_at = [2, -1]\n{a}", "flush_at: found -1, expected steps from 0 on"),
+        ("pause_at = [3]\n{a}", "continue_at: found nothing, expected 3 or later"),
+        (
+            "pause_retract_at = [9]\npause_at = [3]\ncontinue_at = [8]\n{a}",
+            "continue_at: found 8, expected 9 or later",
+        ),
         ("pool_tokens = 0\n{a}", "pool_tokens: found 0, expected 1 or more"),
         ("conservativeness = nan\n{a}", "conservativeness: found nan, expected more than 0"),
         ("settings = 3\n{a}", "settings: found 3, expected a table"),
@@ -118,6 +124,9 @@ def test_a_mistake_is_named(text: str, says: str, tmp_path: Path) -> None:
 
 WHOLE: dict[str, Any] = {
     "retract_at": [4],
+    "flush_at": [3],
+    "pause_at": [2],
+    "continue_at": [3],
     "pool_tokens": 512,
     "max_running": 4,
     "conservativeness": 0.5,
@@ -196,7 +205,8 @@ def test_whatever_stands_anywhere_it_is_read_as_its_type_or_refused_by_name(
         except RigError as error:
             assert str(error).startswith(f"{path}: ")
             return
-    steps = [*scenario.retract_at, scenario.pool_tokens, scenario.max_running]
+    steps = [*scenario.retract_at, *scenario.pause_at, *scenario.continue_at, *scenario.flush_at]
+    steps += [scenario.pool_tokens, scenario.max_running]
     for request in scenario.requests:
         steps += [request.arrival, request.prompt_len, *request.accept]
         steps += [step for step in (request.stop_at, request.abort_at) if step is not None]
@@ -212,6 +222,7 @@ def test_whatever_stands_anywhere_it_is_read_as_its_type_or_refused_by_name(
         (["--seed", "3"], "--seed means nothing with"),
         (["--runs", "2"], "--runs means nothing with"),
         (["--requests", "2"], "--requests means nothing with"),
+        (["--paused"], "--paused means nothing with"),
         (["--port", "3"], "--port means nothing without --serve"),
         (["--serve", "--events", "x"], "--events means nothing with --serve"),
     ],
@@ -242,6 +253,10 @@ def _scenarios(draw: st.DrawFn) -> Scenario:
         tuple(_request(draw, rid) for rid in rids),
         retract_at=draw(st.frozensets(st.integers(0, 9))),
         flush_at=draw(st.frozensets(st.integers(0, 9))),
+        pause_at=draw(st.frozensets(st.integers(0, 9))),
+        pause_retract_at=draw(st.frozensets(st.integers(0, 9))),
+        continue_at=draw(st.frozensets(st.integers(0, 9))) | {9},
+        abort_all_at=draw(st.frozensets(st.integers(0, 9))),
         pool_tokens=draw(st.integers(100, 5000)),
         conservativeness=draw(st.sampled_from([0.05, 1.0])),
         capture_experts=True,
