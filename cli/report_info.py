@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.text import Text
 
 from ..recorders.pseudonyms import contents
 from ..recorders.recording import Recording
-from ..recorders.schema import VERSION, Kind
+from ..recorders.schema import VERSION, Act, Kind
 from ..recorders.stored_rows import StoredRows
 from ..replay.exercised import exercised
 from ..replay.held import branches_not_held, not_in
@@ -67,6 +67,9 @@ def _what(recording: Recording, path: Path) -> Iterator[tuple[str, str]]:
     yield "events", f"{len(recording.events.kind)}: {counts or 'none'}"
     yield "rows", f"{len(recording.result_rows.qid)} result rows, {len(recording.tokens)} tokens"
     yield "top-k rows", _rows(recording)
+    if versions := recording.run.weight_versions:
+        changes = int((recording.controls.act == Act.WEIGHTS).sum())
+        yield "weights", f"{_some(versions)}; changed {changes} times"
     branches = exercised(recording)
     yield (
         "exercised",
@@ -79,6 +82,11 @@ def _what(recording: Recording, path: Path) -> Iterator[tuple[str, str]]:
         yield not_in(recording.version), ", ".join(unheld)
     yield "size", f"{path.stat().st_size:,} bytes"
     yield "contents", _contents(recording)
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first and the last of what may be hundreds."""
+    return ", ".join(names) if len(names) < 6 else f"{names[0]}, {names[1]}, ... {names[-1]}"
 
 
 def _rows(recording: Recording) -> str:

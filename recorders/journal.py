@@ -1,6 +1,6 @@
 """The journal: an append-only file of checksummed records that survives a SIGKILL (standard library only).
 
-    b"specdiff-journal 6\\n"  then, any number of times:  magic, type, length, checksum, payload
+    b"specdiff-journal 7\\n"  then, any number of times:  magic, type, length, checksum, payload
 
 The checksum is a CRC-32 of type, length and payload that goes on from the checksum of the record before (0 at the first):
 a record that is lost, doubled, moved or another journal's breaks the chain.
@@ -21,9 +21,14 @@ from pathlib import Path
 from .errors import RecordingError
 from .schema import VERSION, Kind
 
-HEADER = b"specdiff-journal 6\n"
+HEADER = b"specdiff-journal 7\n"
 # How the journals begin that can be read, and the version of the recording format whose columns their events have.
-HEADERS = {b"specdiff-journal 4\n": 3, b"specdiff-journal 5\n": 4, HEADER: VERSION}
+HEADERS = {
+    b"specdiff-journal 4\n": 3,
+    b"specdiff-journal 5\n": 4,
+    b"specdiff-journal 6\n": 4,
+    HEADER: VERSION,
+}
 PARTIAL = ".partial"  # behind the name of a ring that is being copied
 _SAYS_NEXT = 6  # the first version of which a ring's segments say which one goes on
 _SEGMENT = re.compile(r"\d{8,}\.segment")

@@ -165,7 +165,9 @@ def _run(run: Run, texts: _Names) -> Run:
     }
     sites = tuple(replace(site, target=_without_traces(site.target, texts)) for site in run.sites)
     args = {name: _argument(name, value, texts) for name, value in run.server_args.items()}
-    return replace(run, command=(), sites=sites, server_args=args, **clean)  # type: ignore[arg-type]
+    versions = tuple(str(_argument("", name, texts)) for name in run.weight_versions)
+    told = {"sites": sites, "server_args": args, "weight_versions": versions, **clean}
+    return replace(run, command=(), **told)  # type: ignore[arg-type]
 
 
 def _argument(name: str, value: Scalar, texts: _Names) -> Scalar:

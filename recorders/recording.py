@@ -54,6 +54,8 @@ class Recording:
     sents: schema.Sents
     seeds: schema.Seeds
     seed_rows: schema.SeedRows
+    controls: schema.Controls
+    spans: schema.Spans
     gaps: schema.Gaps
     tokens: I32  # next_token_ids of every result, one after the other, padded to the stride
     experts: NDArray[

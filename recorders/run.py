@@ -76,6 +76,14 @@ class Run:
     rows: str | None = (
         None  # which top-k rows were to be kept (`--experts`); None: written before format 4
     )
+    weight_versions: tuple[
+        str, ...
+    ] = ()  # as sglang calls them, in the order in which they came up
+
+    def weights(self, number: int) -> str:
+        """What sglang calls the weights of this number."""
+        known = 0 <= number < len(self.weight_versions)
+        return self.weight_versions[number] if known else f"number {number}"
 
     @property
     def decode_side(self) -> bool:
@@ -96,7 +104,8 @@ def run_from_json(text: str | bytes) -> Run:
     """Raises RecordingError naming the field that is missing or unknown."""
     raw = _object(text, "run attributes")
     sites = tuple(_build(Site, item, "a hook site") for item in raw.pop("sites", []))
-    raw["command"] = tuple(raw.get("command", ()))
+    for name in ("command", "weight_versions"):
+        raw[name] = tuple(raw.get(name, ()))
     run: Run = _build(Run, {**raw, "sites": sites}, "the run attributes")
     return run
 

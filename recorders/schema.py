@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     U8 = NDArray[np.uint8]
 
 FORMAT = "specdiff-recording"
-VERSION = 4
+VERSION = 5
 
 NONE32 = -(2**31)
 NONE64 = -(2**63)
@@ -50,6 +50,8 @@ class Kind(IntEnum):
     SESSION_RESTORE = 14
     SENT = 15
     SEED = 16
+    CONTROL = 17
+    WEIGHT_SPAN = 18
 
     @property
     def words(self) -> str:
@@ -65,6 +67,17 @@ class Mode(IntEnum):
     MIXED = 3
     IDLE = 4
     OTHER = 5
+
+
+class Act(IntEnum):
+    """What a trainer, or whoever operates the server, told the scheduler."""
+
+    PAUSE = (
+        1  # generation stands still, and everybody stays where they are: sglang's mode `in_place`
+    )
+    PAUSE_RETRACT = 2  # and all who run are retracted: mode `retract`
+    CONTINUE = 3
+    WEIGHTS = 4  # other weights serve from here on
 
 
 class Reason(IntEnum):
@@ -394,6 +407,27 @@ class SeedRows:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Controls:
+    """The scheduler was told something that is about everybody, when it had heeded it (`Scheduler.pause_generation`,
+    `continue_generation`, and from 0.5.19 on `record_weight_version_change`)."""
+
+    act: I64  # an `Act`
+    weights_before: I64  # which weights served, by their number in `Run.weight_versions`; absent but for WEIGHTS
+    weights: I64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spans:
+    """A client whose end was sent was told that output tokens [start, end) are of these weights (from 0.5.19 on; `meta_info`
+    calls it `weight_versions`)."""
+
+    qid: I64
+    weights: I64  # by their number in `Run.weight_versions`
+    start: I64
+    end: I64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Gaps:
     """Events are missing here: the recorder had to drop them, or a cut left them out."""
 
@@ -430,6 +464,8 @@ EVENT_TABLES: dict[Kind, type] = {
     Kind.SESSION_RESTORE: Restores,
     Kind.SENT: Sents,
     Kind.SEED: Seeds,
+    Kind.CONTROL: Controls,
+    Kind.WEIGHT_SPAN: Spans,
 }
 
 ROW_TABLES: dict[Kind, type] = {
@@ -467,6 +503,7 @@ ADDED: dict[int, dict[str, tuple[str, ...]]] = {
         "seed_rows": (),
         "finishes": ("experts_stored_from", "indexer_stored_from"),
     },
+    5: {"controls": (), "spans": ()},
 }
 
 

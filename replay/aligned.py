@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..recorders.schema import I64
 
 # Clients are sent things by the first rank alone; where a recording begins anew is its recorder's own affair.
-_NOT_SHARED = (Kind.SENT, Kind.GAP, Kind.SEED)
+_NOT_SHARED = (Kind.SENT, Kind.WEIGHT_SPAN, Kind.GAP, Kind.SEED)
 
 
 @dataclass(frozen=True, slots=True)

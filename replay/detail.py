@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..recorders.recording import Recording
-from ..recorders.schema import NONE32, NONE64, Kind, Mode, Reason
+from ..recorders.schema import NONE32, NONE64, Act, Kind, Mode, Reason
 from ..recorders.stored_rows import StoredRows
 from .tails import tails
 
@@ -37,7 +37,29 @@ def detail(recording: Recording, kind: Kind, ref: int, row: int) -> str:
         return _session_detail(recording, kind, row)
     if kind is Kind.SENT:
         return _sent_detail(recording, row)
+    if kind is Kind.CONTROL:
+        return _told(recording, row)
+    if kind is Kind.WEIGHT_SPAN:
+        spans = recording.spans
+        name = recording.run.weights(int(spans.weights[row]))
+        return f"tokens [{spans.start[row]}, {spans.end[row]}) are said to be of weights {name}"
     return ""
+
+
+_ACTS = {
+    int(Act.PAUSE): "generation is paused, and everybody stays where they are",
+    int(Act.PAUSE_RETRACT): "generation is paused, and all who run are retracted",
+    int(Act.CONTINUE): "generation goes on",
+}
+
+
+def _told(recording: Recording, row: int) -> str:
+    """What the scheduler was told of everybody."""
+    controls, name = recording.controls, recording.run.weights
+    act = int(controls.act[row])
+    if act != Act.WEIGHTS:
+        return _ACTS.get(act, f"act {act}")
+    return f"weights {name(int(controls.weights[row]))} serve, no longer {name(int(controls.weights_before[row]))}"
 
 
 def _released(recording: Recording, row: int) -> str:

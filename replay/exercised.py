@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..recorders.recording import Recording
-from ..recorders.schema import NONE32, NONE64, Kind, Mode, Reason
+from ..recorders.schema import NONE32, NONE64, Act, Kind, Mode, Reason
 from .decisions import decisions
 from .tails import tails
 
@@ -21,6 +21,7 @@ def exercised(recording: Recording) -> dict[str, int]:
         **_batches(recording),
         **_requests(recording),
         **_turns(recording),
+        **_controls(recording),
     }
     return {name: int(np.count_nonzero(mask)) for name, mask in masks.items()}
 
@@ -182,3 +183,12 @@ def _after_retract(recording: Recording) -> NDArray[np.bool_]:
         recording.event_of(Kind.EXTEND)[recording.owner(Kind.EXTEND)] > first[rows.qid]
     )
     return mask
+
+
+def _controls(recording: Recording) -> dict[str, NDArray[np.bool_]]:
+    act = recording.controls.act
+    return {
+        "paused-in-place": act == Act.PAUSE,
+        "paused-retracting": act == Act.PAUSE_RETRACT,
+        "weights-changed": act == Act.WEIGHTS,
+    }

@@ -23,6 +23,9 @@ BRANCHES: Mapping[str, str] = {
     "turn-aborted": "saves",
     "turn-retracted": "saves",
     "turn-inherits": "restores",
+    "paused-in-place": "controls",
+    "paused-retracting": "controls",
+    "weights-changed": "controls",
 }
 
 

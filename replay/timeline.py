@@ -197,7 +197,18 @@ def _kept(series: Series, event: int) -> Kept | None:
 
 
 def _events_of(recording: Recording, qid: int) -> Iterator[tuple[int, int]]:
-    """(event, row of the row table or of the event table) for every event that names the request."""
+    """(event, row of the row table or of the event table) for every event that names the request, or is about everybody
+    while it is there."""
+    named = list(_naming(recording, qid))
+    yield from named
+    if named:
+        (first, _), (last, _) = min(named), max(named)
+        for row, event in enumerate(recording.event_of(Kind.CONTROL).tolist()):
+            if first < event < last:
+                yield event, row
+
+
+def _naming(recording: Recording, qid: int) -> Iterator[tuple[int, int]]:
     for kind in Kind:
         events = recording.event_of(kind)
         if kind in ROW_TABLES:

@@ -16,6 +16,7 @@ from . import (
     sent_probes,
     session_probes,
     step_probes,
+    trainer_probes,
 )
 from .config import Config
 from .fingerprint import function_hash
@@ -30,8 +31,11 @@ PROBES = {
     **sent_probes.PROBES,
     **session_probes.PROBES,
     **step_probes.PROBES,
+    **trainer_probes.PROBES,
 }
-_ON_SCHEDULER = frozenset({"arrive", "launch", "process", "abort"})  # their `self` says which
+_ON_SCHEDULER = frozenset(
+    {"arrive", "launch", "process", "abort", "pause", "continue", "weights"}
+)  # their `self` says which
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import json
 import logging
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import monotonic_ns as now
@@ -245,6 +246,13 @@ class Recorder:
         """Replace what was said about the run when recording began."""
         self.run = run
         self.writer.put(Type.RUN, to_json(run).encode(), 0)
+
+    def weights(self, version: str) -> int:
+        """The number of weights of that name."""
+        known = self.run.weight_versions
+        if version not in known:
+            self.correct(replace(self.run, weight_versions=(*known, version)))
+        return self.run.weight_versions.index(version)
 
     def lost(self, error: Exception) -> None:
         """As `failed`, on the scheduler's thread: an event is missing, and a gap will say where."""

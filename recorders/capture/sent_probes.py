@@ -57,6 +57,9 @@ def _send_after(recorder: Recorder, output: Any, _: None) -> None:
         tally.add(output, i, req)
         if output.finished_reasons[i] is not None:
             recorder.emit(Kind.SENT, _row(recorder, output, i, req, tally))
+            for span in _spans(output, i):
+                values = (tally.qid, recorder.weights(span.version), span.start, span.end)
+                recorder.emit(Kind.WEIGHT_SPAN, values)
 
 
 def _tally(recorder: Recorder, req: Any) -> Tally:
@@ -86,6 +89,12 @@ def _row(recorder: Recorder, output: Any, i: int, req: Any, tally: Tally) -> tup
         length("routed_experts", "return_routed_experts"),
         length("indexer_topk", "return_indexer_topk"),
     )
+
+
+def _spans(output: Any, i: int) -> Any:
+    """Which weights its tokens are said to be of (from 0.5.19 on)."""
+    column = getattr(output, "weight_versions", None)
+    return (column[i] if column else None) or ()
 
 
 def _told_length(column: Any, i: int) -> int:

@@ -119,6 +119,24 @@ SITES = (
         "how much of each list a message to the detokenizer holds, after",
         essential=False,
     ),
+    HookSite(
+        "pause",
+        (f"{_SCHEDULER}.pause_generation",),
+        "that generation stands still, and how, after",
+        essential=False,
+    ),
+    HookSite(
+        "continue",
+        (f"{_SCHEDULER}.continue_generation",),
+        "that it goes on, after",
+        essential=False,
+    ),
+    HookSite(
+        "weights",
+        (f"{_SCHEDULER}.record_weight_version_change",),  # from 0.5.19 on
+        "which weights serve, around it",
+        essential=False,
+    ),
 )
 
 # Not hooked, only hashed: together with the resolve function it tells whose books these are.

@@ -10,7 +10,7 @@ from ...recorders.recording import Recording
 from ...recorders.schema import Kind
 from ..columns.shared import Columns
 from ..ledger import Ledger
-from . import commits, needs, room, rows, sent, sessions, statistics, sums
+from . import commits, needs, room, rows, sent, sessions, statistics, sums, weights
 from .lagging import lags_on_purpose
 from .law import Breach, Known, Law, Outcome, Places, State, anywhere
 
@@ -77,6 +77,13 @@ LAWS = (
         (28496,),
         sent.hidden_states,
         needs.SENT_HIDDEN_STATES,
+    ),
+    Law(
+        "weights",
+        "a client is told of each token which weights computed it",
+        (35926,),
+        weights.weights,
+        needs.WEIGHTS_TOLD,
     ),
     Law(
         "session",

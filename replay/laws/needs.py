@@ -107,6 +107,12 @@ SENT_HIDDEN_STATES = Needs(
     observed_only=True,
     tables=("sents",),
 )
+WEIGHTS_TOLD = Needs(
+    "end sent to a client that is told which weights made its tokens",
+    lambda r: len(r.spans.qid),
+    observed_only=True,
+    tables=("spans",),
+)
 INHERITS = Needs(
     "turn of a streaming session that inherits KV",
     lambda r: int(np.sum(r.restores.committed != NONE64)),

@@ -12,7 +12,7 @@ from ...recorders.schema import NONE64, Kind, Reason
 from ...recorders.stored_rows import StoredRows
 from ..held import holds, not_in
 from ..outputs import UNKNOWN, outputs
-from .facts import REASON_WORDS, Fact, Ints, Side
+from .facts import REASON_WORDS, Fact, Ints, Side, spans_told
 
 # Columns of `finishes`, and of `sents`: what left for the client. Files before version 3 have no sents.
 _FINISHES = {
@@ -54,6 +54,9 @@ class Books:
         self._queued = {
             int(q) for q in recording.aborts.qid[recording.aborts.queued == 1]
         } - self._finish.keys()
+        self._spans: dict[int, list[int]] = {}
+        for row, qid in enumerate(recording.spans.qid.tolist()):
+            self._spans.setdefault(qid, []).append(row)
         self._watched = self._whole_lives()
         self._rows = {which: StoredRows(recording, which) for which in ("experts", "indexer")}
 
@@ -122,6 +125,18 @@ class Books:
             side.put(fact, value, NO_END if row is None else _UNASKED if whole else _GAP)
         reason = None if row is None else REASON_WORDS.get(Reason(int(sents.reason[row])))
         side.put(Fact.FINISH_REASON, reason, NO_END if row is None else "of another sort")
+        self._put_spans(side, qid, row)
+
+    def _put_spans(self, side: Side, qid: int, row: int | None) -> None:
+        """All that was told with its end, or nothing: a gap may have taken some."""
+        version, spans = self.recording.version, self.recording.spans
+        at = self._spans.get(qid, ())
+        told = [(int(spans.weights[i]), int(spans.start[i]), int(spans.end[i])) for i in at]
+        whole = row is not None and _whole(told, _known(self.recording.sents.num_output_ids, row))
+        name = self.recording.run.weights
+        value = spans_told((name(one), start, end) for one, start, end in told) if whole else None
+        why = NO_END if row is None else _UNASKED if holds(version, "spans") else not_in(version)
+        side.put(Fact.WEIGHT_VERSIONS, value, why)
 
     def _put_unsent(self, side: Side, row: int | None) -> None:
         """What the finish says is what the client is due; what was sent is not in the file."""
@@ -139,7 +154,7 @@ class Books:
         asked = finishes.return_routed_experts[row] == 1
         rows = _known(finishes.experts_rows, row) if asked else None
         side.put(Fact.EXPERTS_ROWS, rows, _UNASKED)
-        missing = (Fact.LOGPROBS, Fact.HIDDEN_STATES, Fact.INDEXER_ROWS)
+        missing = (Fact.WEIGHT_VERSIONS, Fact.LOGPROBS, Fact.HIDDEN_STATES, Fact.INDEXER_ROWS)
         side.put_all(dict.fromkeys(missing), not_in(version))
 
     def _contents(self, which: str, row: int) -> Ints | None:
@@ -168,6 +183,12 @@ class Books:
             if qid in arrived
             and np.searchsorted(gaps, arrived[qid]) == np.searchsorted(gaps, ends[row])
         }
+
+
+def _whole(spans: list[tuple[int, int, int]], count: int | None) -> bool:
+    """Whether these are all the spans of so many tokens, each where the one before ends."""
+    ends = [0, *(end for _, _, end in spans)]
+    return bool(spans) and [start for _, start, _ in spans] == ends[:-1] and ends[-1] == count
 
 
 def _known(column: Any, row: int) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -28,6 +28,7 @@ class Fact(str, Enum):
     HISTOGRAM_STEPS = "histogram_steps"  # sum(hist)
     HISTOGRAM_DRAFTS = "histogram_drafts"  # sum(i * hist[i])
     RETRACTIONS = "retractions"
+    WEIGHT_VERSIONS = "weight_versions"  # which weights made which tokens
     LOGPROBS = "logprobs"  # how many
     HIDDEN_STATES = "hidden_states"  # how many
     EXPERTS_ROWS = "routed_experts_rows"
@@ -43,6 +44,12 @@ REASON_WORDS = {
     Reason.LENGTH: "length",
     Reason.ABORT: "abort",
 }
+
+
+def spans_told(spans: Iterable[tuple[str, int, int]]) -> str:
+    """Which weights made which output tokens, from one up to before another, in words."""
+    return ", ".join(f"{version} [{start}, {end})" for version, start, end in spans)
+
 
 Ints = NDArray[np.int64]
 Value = int | str | Ints

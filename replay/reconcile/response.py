@@ -12,7 +12,7 @@ import numpy as np
 
 from ...recorders.errors import RecordingError
 from ...recorders.schema import Reason, reason_told
-from .facts import REASON_WORDS, Fact, Ints, Side
+from .facts import REASON_WORDS, Fact, Ints, Side, spans_told
 
 # Where each number stands in `meta_info`, the newest name first (sglang's TokenizerManager, by era).
 _NUMBERS = {
@@ -99,6 +99,7 @@ class Reader:
             values = meta.get(name)
             self._expect(name, values, (list, type(None)), "a list")
             says.put(fact, None if values is None else len(values), ABSENT)
+        says.put(Fact.WEIGHT_VERSIONS, self._spans(meta.get("weight_versions")), ABSENT)
         for fact, name in ROWS.items():
             says.put(fact, self._decoded(name, meta.get(name)), ABSENT)
         ids = self._ints("output_ids", raw.get("output_ids"))
@@ -114,6 +115,18 @@ class Reader:
         says.put(Fact.HISTOGRAM_STEPS, None if steps is None else int(steps.sum()), ABSENT)
         drafts = None if steps is None else int((np.arange(len(steps)) * steps).sum())
         says.put(Fact.HISTOGRAM_DRAFTS, drafts, ABSENT)
+
+    def _spans(self, spans: Any) -> str | None:
+        name, wanted = "weight_versions", "a list of objects with version, start and end"
+        self._expect(name, spans, (list, type(None)), wanted)
+        if not spans:
+            return None
+        told = []
+        for span in spans:
+            if not isinstance(span, Mapping) or not {"version", "start", "end"} <= span.keys():
+                raise self._broken(name, spans, wanted)
+            told.append((span["version"], span["start"], span["end"]))
+        return spans_told(told)
 
     def _number(self, meta: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
         name = next((name for name in names if meta.get(name) is not None), None)

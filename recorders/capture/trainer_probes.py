@@ -1,0 +1,49 @@
+"""What is recorded of a trainer: that generation is paused and goes on, and that other weights serve."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from ..schema import NONE64, Act, Kind
+from .probe import Probe, nothing_before
+from .recorder import Recorder
+
+_PAUSES = {"in_place": Act.PAUSE, "retract": Act.PAUSE_RETRACT}
+
+
+def _pause_before(recorder: Recorder, self: Any, recv_req: Any, *_: Any, **__: Any) -> Any:
+    return _PAUSES.get(recv_req.mode)
+
+
+def _pause_after(recorder: Recorder, act: Act | None, _: None) -> None:
+    if act is not None:
+        recorder.emit(Kind.CONTROL, (act, NONE64, NONE64))
+
+
+def _continue_after(recorder: Recorder, note: None, _: None) -> None:
+    recorder.emit(Kind.CONTROL, (Act.CONTINUE, NONE64, NONE64))
+
+
+def _weights_before(recorder: Recorder, self: Any, *_: Any, **__: Any) -> str:
+    return _serving()
+
+
+def _weights_after(recorder: Recorder, before: str, _: None) -> None:
+    now = _serving()
+    if now != before:
+        values = (Act.WEIGHTS, recorder.weights(before), recorder.weights(now))
+        recorder.emit(Kind.CONTROL, values)
+
+
+def _serving() -> str:
+    """The name of the weights at work, where sglang itself looks it up to note the change."""
+    module: Any = sys.modules["sglang.srt.managers.scheduler"]
+    return str(module.get_serving().weight_version)
+
+
+PROBES = {
+    "pause": Probe(_pause_before, _pause_after),
+    "continue": Probe(nothing_before, _continue_after),
+    "weights": Probe(_weights_before, _weights_after),
+}

@@ -1,0 +1,100 @@
+"""The law of weights: a client is told of each token which weights computed it.
+
+A launch computes with the weights that serve when it is made. Its result comes a step later, and other weights may serve
+by then: who counts the tokens that are there takes those of that result for the work of the new ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...recorders.recording import Recording
+from ...recorders.schema import NONE64, Act, Kind
+from ..columns.shared import Columns
+from ..ledger import Ledger
+from ..tensors import column
+from .law import Places, exactly, nowhere
+
+_NOBODY_KNOWS = -1
+
+
+def weights(columns: Columns, ledger: Ledger) -> Places:
+    """Of every span that a client was told: how many of its tokens other weights computed. There is to be none.
+
+    Spans with a token whose launch is not in the recording are left out.
+    """
+    recording = columns.recording
+    spans = recording.spans
+    if ledger.path != "observed" or not len(spans.qid):
+        return nowhere()
+    event, qid = column(recording.event_of(Kind.WEIGHT_SPAN)), column(spans.qid)
+    told, start, end = column(spans.weights), column(spans.start), column(spans.end)
+    runs = _Runs.of(recording)
+    first = torch.searchsorted(runs.qid, qid)
+    counts = torch.searchsorted(runs.qid, qid, right=True) - first
+    # A pair for each span and each result of its request.
+    span = torch.repeat_interleave(torch.arange(len(qid)), counts)
+    run = first[span] + torch.arange(len(span)) - (counts.cumsum(0) - counts)[span]
+    tokens = torch.minimum(runs.end[run], end[span]) - torch.maximum(runs.start[run], start[span])
+    tokens = torch.where(runs.breaks[run] == _breaks(recording, event)[span], tokens, 0)
+    by = runs.weights[run]
+
+    def of(mine: Tensor) -> Tensor:
+        """Per span, how many of its tokens these pairs are."""
+        held = torch.where(mine, tokens.clamp(min=0), 0)
+        return torch.zeros_like(qid).scatter_add(0, span, held)
+
+    known = of(by != _NOBODY_KNOWS) == end - start
+    wrong = of(by != told[span])[known]
+    return exactly(event[known], qid[known], wrong, torch.zeros_like(wrong))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Runs:
+    """Which output tokens [start, end) of a request each of its results brought; sorted by request. Stale ones bring none."""
+
+    qid: Tensor
+    start: Tensor
+    end: Tensor
+    weights: Tensor  # that served when the result was launched
+    breaks: Tensor  # see `_breaks`
+
+    @classmethod
+    def of(cls, recording: Recording) -> _Runs:
+        rows = recording.result_rows
+        order = torch.argsort(column(rows.qid), stable=True)
+        qid, start = column(rows.qid)[order], column(rows.output_len)[order]
+        end = torch.full_like(start, torch.iinfo(torch.int64).max)
+        end[:-1] = torch.where(qid[1:] == qid[:-1], start[1:], end[:-1])
+        owner = column(recording.owner(Kind.RESULT))[order]
+        events = column(recording.event_of(Kind.RESULT))[owner]
+        launched_by = _weights_of_launches(recording)[owner]
+        return cls(qid, start, end, launched_by, _breaks(recording, events))
+
+
+def _weights_of_launches(recording: Recording) -> Tensor:
+    """Per result, which weights served when it was launched."""
+    controls = recording.controls
+    changes = controls.act == Act.WEIGHTS
+    since = column(recording.event_of(Kind.CONTROL)[changes])
+    serving = torch.cat(
+        [column(controls.weights_before[changes][:1]), column(controls.weights[changes])]
+    )
+    if not len(since):
+        serving = torch.zeros(1, dtype=torch.int64)  # the only ones that were ever named
+    launched = column(recording.event_of(Kind.LAUNCH))
+    by_launch = serving[torch.searchsorted(since, launched)]
+    number, answers = column(recording.launches.launch), column(recording.results.launch)
+    known = torch.isin(answers, number) & (answers != NONE64)
+    if not len(number):
+        return torch.full_like(answers, _NOBODY_KNOWS)
+    at = torch.searchsorted(number, answers).clamp(max=len(number) - 1)
+    return torch.where(known, by_launch[at], _NOBODY_KNOWS)
+
+
+def _breaks(recording: Recording, event: Tensor) -> Tensor:
+    """How often, before each event, results may be missing: a run that ends behind such a place has no known end."""
+    return torch.searchsorted(column(recording.breaks), event)
