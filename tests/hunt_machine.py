@@ -14,6 +14,7 @@ from arena import Stopped
 from hunt_pack import Found, Pack
 from judge import Wrong, wrong_answers
 from play import Play
+from specdiff.fixtures.rig.releases import find_release
 from specdiff.fixtures.rig.script import NUM_DRAFT_TOKENS, RequestScript
 from specdiff.recorders.build import build
 
@@ -111,6 +112,11 @@ class Machine(RuleBasedStateMachine):
     @rule(then=_then)
     def go_on(self, then: int) -> None:
         self._control("continue", then)
+
+    @precondition(lambda self: self.play.scripts and find_release(self.pack.release).names_weights)
+    @rule(then=_then)
+    def new_weights(self, then: int) -> None:
+        self._control("weights", then)
 
     @precondition(lambda self: self.play.waiting)
     @rule(then=_then)

@@ -129,6 +129,7 @@ _OF_ONE_REQUEST = (
     Kind.SESSION_SAVE,
     Kind.SESSION_RESTORE,
     Kind.SENT,
+    Kind.WEIGHT_SPAN,
 )
 _FINISH_FIELDS = [field.name for field in fields(Finishes)]
 

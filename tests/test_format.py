@@ -215,7 +215,7 @@ def _manifest(manifest: object) -> Callable[[Path], None]:
         (_missing, "no such file"),
         (_text, "not an HDF5 file"),
         (_other_hdf5, r"not a specdiff recording .* it holds weights"),
-        (_newer, r"format version 99; this specdiff reads 1 to 4\. Install a newer specdiff"),
+        (_newer, r"format version 99; this specdiff reads 1 to 5\. Install a newer specdiff"),
         (_unfinished, "unfinished.*specdiff recover"),
         (_table_gone, "result_rows"),
         (_table_added, "surprise"),

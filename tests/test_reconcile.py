@@ -161,6 +161,13 @@ def _token(values: list[int]) -> None:
     values[2] += 1
 
 
+def _older(one: Answer) -> None:
+    """Two tokens are of others."""
+    (span,) = one["meta_info"]["weight_versions"]
+    others = {"version": "the old", "start": 0, "end": 2}
+    one["meta_info"]["weight_versions"] = [others, {**span, "start": 2}]
+
+
 FALSE: dict[str, tuple[Callable[[Answer], None], set[Fact]]] = {
     "another end": (_finish(type="abort"), {Fact.FINISH_REASON}),
     "text for token": (_finish(type="stop", matched="7"), {Fact.FINISH_REASON}),
@@ -175,6 +182,7 @@ FALSE: dict[str, tuple[Callable[[Answer], None], set[Fact]]] = {
     "a draft more": (_histogram(_move), {Fact.HISTOGRAM_DRAFTS}),
     "a step more": (_histogram(_more), {Fact.HISTOGRAM_STEPS}),
     "retractions": (_plus("num_retractions"), {Fact.RETRACTIONS}),
+    "older weights": (_older, {Fact.WEIGHT_VERSIONS}),
     "logprobs": (_shorter("output_token_logprobs"), {Fact.LOGPROBS}),
     "hidden states": (_shorter("hidden_states"), {Fact.HIDDEN_STATES}),
     "a row less": (_row_less("routed_experts"), {Fact.EXPERTS_ROWS, Fact.TRAINER}),
@@ -259,6 +267,7 @@ def test_each_form_of_a_response_is_read(rid: str, lacks: set[Fact], tmp_path: P
     found = held(tmp_path, answer(NEW, rid))
     assert found.verdict(complete=False) is Verdict.SAME and not compared(found) & lacks
     told = {Fact.FINISH_REASON, Fact.PROMPT_TOKENS, Fact.COMPLETION_TOKENS, Fact.EXPERTS_ROWS}
+    told |= {Fact.WEIGHT_VERSIONS}
     every = told | {Fact.EXPERTS, Fact.CACHED_TOKENS, Fact.REASONING_TOKENS}
     assert compared(found) >= every
     assert (Fact.LOGPROBS in compared(found)) == rid.startswith("chat")

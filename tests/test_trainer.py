@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from lifting import against_observed, books, release
 from recorded import Recorder
 from specdiff.recorders.recording import Recording
+from specdiff.recorders.schema import Act
 from specdiff.replay.columns.shared import Columns
 from specdiff.replay.laws.check import check
-from specdiff.replay.laws.law import State
+from specdiff.replay.laws.law import Outcome, State
 from specdiff.replay.observed import observed
 from test_fidelity import SEED
 
-PLAYS = [("0.5.11", {"rows", "trainer", "returned", "stale", "sums"}), ("0.5.23", set[str]())]
-"""And the laws that this release breaks without any trainer, too."""
+pytestmark = pytest.mark.live
+
+# And the laws that each breaks without any trainer, too; from 0.5.19 on weights have names.
+PLAYS = [("0.5.11", {"rows", "trainer", "returned", "stale", "sums"}), ("0.5.23", {"weights"})]
 
 
-@pytest.mark.live
 @pytest.mark.parametrize(("version", "broken"), PLAYS)
 def test_a_paused_server_equals_its_release_and_breaks_no_law_more(
     version: str, broken: set[str], record: Recorder
@@ -25,21 +29,50 @@ def test_a_paused_server_equals_its_release_and_breaks_no_law_more(
     """The rig holds the answers of all clients to their scripts meanwhile: new weights cost nobody a token."""
     recording = record(version, "random", SEED, "--paused")
     _equals_its_release(recording)
-    outcomes = check(Columns(recording), observed(Columns(recording)), frozenset())
-    assert {one.law.name for one in outcomes if one.state is State.BROKEN} == broken
+    found = _outcomes(recording).values()
+    assert {one.law.name for one in found if one.state is State.BROKEN} == broken
+    acts = recording.controls.act.tolist()
+    pauses = {act: acts.count(act) for act in (Act.PAUSE, Act.PAUSE_RETRACT)}
+    assert min(pauses.values()) > 5 and acts.count(Act.CONTINUE) > 10
     plain = record(version, "random", SEED)
-    assert len(recording.retracts.qid) > 5 * len(plain.retracts.qid)
+    assert len(recording.retracts.qid) > len(plain.retracts.qid) + pauses[Act.PAUSE_RETRACT]
+    assert not len(plain.controls.act)
 
 
-@pytest.mark.live
 def test_a_rollout_that_is_aborted_whole_equals_its_release(record: Recorder) -> None:
     recording = record("0.5.23", "partial-rollout", SEED)
     _equals_its_release(recording)
     assert len(recording.aborts.qid) > len(recording.rids) // 4
 
 
-def _equals_its_release(recording: Recording) -> None:
+@pytest.mark.parametrize(
+    ("version", "pause", "wrong"),
+    [("0.5.19", "pause_at", [0, 4]), ("0.5.23", "pause_retract_at", [0, 0])],
+)
+def test_tokens_on_their_way_are_told_to_be_of_the_new_weights(
+    version: str, pause: str, wrong: list[int], tmp_path: Path, record: Recorder
+) -> None:
+    """A pause in place leaves a result on its way, one that retracts waits for it."""
+    scenario = tmp_path / f"{pause}.toml"
+    scenario.write_text(
+        f"{pause} = [5]\nweights_at = [6]\ncontinue_at = [7]\n\n"
+        "[[request]]\nrid = 'a'\nmax_new_tokens = 30\naccept = [4]\n"
+    )
+    recording = record(version, str(scenario), 0)
+    assert recording.run.weight_versions == ("default", "policy-1")
+    assert recording.spans.weights.tolist() == [0, 1]
+    found = _outcomes(recording)["weights"]
+    assert found.law.check(Columns(recording), observed(Columns(recording))).found.tolist() == wrong
+    _equals_its_release(recording, values=10)
+
+
+def _outcomes(recording: Recording) -> dict[str, Outcome]:
+    columns = Columns(recording)
+    return {one.law.name: one for one in check(columns, observed(columns))}
+
+
+def _equals_its_release(recording: Recording, values: int = 10_000) -> None:
     with release(recording.run.sglang_version) as source:
         found = against_observed(recording, books(source))
     assert not [q for q, difference in found.items() if difference.differs.any()]
-    assert sum(difference.num_compared for difference in found.values()) > 10_000
+    assert sum(difference.num_compared for difference in found.values()) > values

@@ -33,6 +33,7 @@ def as_generate(raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[Fact, str]
         "completion_tokens": usage.get("completion_tokens"),
         "reasoning_tokens": usage.get("reasoning_tokens"),
         "cached_tokens": _part(usage, "prompt_tokens_details").get("cached_tokens"),
+        "weight_versions": _part(raw, "metadata").get("weight_versions"),
         "routed_experts": ext.get("routed_experts"),
         **_spec(ext.get("spec_tokens_details")),
     }
