@@ -81,7 +81,7 @@ LAWS = (
     Law(
         "weights",
         "a client is told of each token which weights computed it",
-        (35926,),
+        (27886, 35926),
         weights.weights,
         needs.WEIGHTS_TOLD,
     ),
