@@ -18,7 +18,7 @@ from .books import whose
 from .capturer import has_capturer
 from .config import Config
 from .fingerprint import hash_in_file
-from .sites import ACCOUNTING_SOURCES, PREPARE_FUNCTIONS
+from .sites import ACCOUNTING_SOURCES, PREPARE_FUNCTIONS, SCHEDULER_MODULE
 
 _SERVER_ARGS = (
     "attention_backend",
@@ -88,7 +88,22 @@ def describe_run(scheduler: Any, config: Config, sites: Iterable[Site]) -> Run:
         pp_size=parallel(scheduler, "pp_size") or 1,
         server_args=_server_args(args),
         rows=config.choice.rows,
+        weight_versions=_weight_versions(sites),
     )
+
+
+def _weight_versions(sites: Iterable[Site]) -> tuple[str, ...]:
+    """The first ones, where later ones will be noticed."""
+    noticed = any(site.name == "weights" and site.attached for site in sites)
+    serving = serving_weights() if noticed else None
+    return () if serving is None else (serving,)
+
+
+def serving_weights() -> str | None:
+    """What the weights at work are called, where the scheduler looks it up to tell clients (from 0.5.19 on)."""
+    get = getattr(sys.modules.get(SCHEDULER_MODULE), "get_serving", None)
+    version = getattr(get(), "weight_version", None) if get is not None else None
+    return None if version is None else str(version)
 
 
 def with_capturers(run: Run) -> Run:

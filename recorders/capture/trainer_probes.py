@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from ..schema import NONE64, Act, Kind
+from .describe import serving_weights
 from .probe import Probe, nothing_before
 from .recorder import Recorder
 
@@ -25,21 +25,15 @@ def _continue_after(recorder: Recorder, note: None, _: None) -> None:
     recorder.emit(Kind.CONTROL, (Act.CONTINUE, NONE64, NONE64))
 
 
-def _weights_before(recorder: Recorder, self: Any, *_: Any, **__: Any) -> str:
-    return _serving()
+def _weights_before(recorder: Recorder, self: Any, *_: Any, **__: Any) -> str | None:
+    return serving_weights()
 
 
-def _weights_after(recorder: Recorder, before: str, _: None) -> None:
-    now = _serving()
-    if now != before:
+def _weights_after(recorder: Recorder, before: str | None, _: None) -> None:
+    now = serving_weights()
+    if before is not None and now is not None and now != before:
         values = (Act.WEIGHTS, recorder.weights(before), recorder.weights(now))
         recorder.emit(Kind.CONTROL, values)
-
-
-def _serving() -> str:
-    """The name of the weights at work, where sglang itself looks it up to note the change."""
-    module: Any = sys.modules["sglang.srt.managers.scheduler"]
-    return str(module.get_serving().weight_version)
 
 
 PROBES = {

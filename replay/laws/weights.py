@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ...recorders.recording import Recording
-from ...recorders.schema import NONE64, Act, Kind
+from ...recorders.schema import Act, Kind
 from ..columns.shared import Columns
+from ..columns.touches import gaps_before
 from ..ledger import Ledger
 from ..tensors import column
 from .law import Places, exactly, nowhere
@@ -77,22 +78,32 @@ class _Runs:
 
 def _weights_of_launches(recording: Recording) -> Tensor:
     """Per result, which weights served when it was launched."""
+    number, answers = column(recording.launches.launch), column(recording.results.launch)
+    if not len(number):
+        return torch.full_like(answers, _NOBODY_KNOWS)
+    serving = _serving(recording, column(recording.event_of(Kind.LAUNCH)))
+    at = torch.searchsorted(number, answers).clamp(max=len(number) - 1)
+    return torch.where(number[at] == answers, serving[at], _NOBODY_KNOWS)
+
+
+def _serving(recording: Recording, event: Tensor) -> Tensor:
+    """Which weights served at each event. A gap may hide a change: behind one it takes the next change to tell."""
+    if len(recording.run.weight_versions) < 2:
+        return torch.zeros_like(event)
     controls = recording.controls
     changes = controls.act == Act.WEIGHTS
     since = column(recording.event_of(Kind.CONTROL)[changes])
-    serving = torch.cat(
-        [column(controls.weights_before[changes][:1]), column(controls.weights[changes])]
+    nobody = torch.tensor([_NOBODY_KNOWS])  # before the first change, and behind the last
+    before = torch.cat([nobody, column(controls.weights_before[changes]), nobody])
+    after = torch.cat([nobody, column(controls.weights[changes]), nobody])
+    epoch, epochs = (
+        gaps_before(recording, event),
+        torch.cat([nobody, gaps_before(recording, since), nobody]),
     )
-    if not len(since):
-        serving = torch.zeros(1, dtype=torch.int64)  # the only ones that were ever named
-    launched = column(recording.event_of(Kind.LAUNCH))
-    by_launch = serving[torch.searchsorted(since, launched)]
-    number, answers = column(recording.launches.launch), column(recording.results.launch)
-    known = torch.isin(answers, number) & (answers != NONE64)
-    if not len(number):
-        return torch.full_like(answers, _NOBODY_KNOWS)
-    at = torch.searchsorted(number, answers).clamp(max=len(number) - 1)
-    return torch.where(known, by_launch[at], _NOBODY_KNOWS)
+    at = torch.searchsorted(since, event)  # the last change before; the next one is at + 1
+    as_it_began = torch.where(epoch == 0, 0, _NOBODY_KNOWS)
+    as_the_next_says = torch.where(epochs[at + 1] == epoch, before[at + 1], as_it_began)
+    return torch.where(epochs[at] == epoch, after[at], as_the_next_says)
 
 
 def _breaks(recording: Recording, event: Tensor) -> Tensor:
