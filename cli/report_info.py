@@ -69,7 +69,7 @@ def _what(recording: Recording, path: Path) -> Iterator[tuple[str, str]]:
     yield "top-k rows", _rows(recording)
     if versions := recording.run.weight_versions:
         changes = int((recording.controls.act == Act.WEIGHTS).sum())
-        yield "weights", f"{_some(versions)}; changed {changes} times"
+        yield "weights", f"{_some(versions)}; {changes} changes recorded"
     branches = exercised(recording)
     yield (
         "exercised",

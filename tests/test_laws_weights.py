@@ -88,12 +88,21 @@ def test_a_boundary_that_is_off_breaks_it(recording: Recording) -> None:
     assert found[row] == 1 and found.sum() == sum(_by_hand(recording)) + 1
 
 
-def test_behind_a_gap_only_whole_spans_are_judged(recording: Recording) -> None:
+@pytest.mark.parametrize("begins", [40, 150, 250, 400])
+def test_a_recording_that_begins_late_says_nothing_else(recording: Recording, begins: int) -> None:
+    """As a ring does: which weights served then nobody says before they change."""
+    left = _told(_places(without(recording, 0, begins)))
+    moved = {event + begins - 1: found for event, found in left.items()}
+    assert moved.items() <= _told(_places(recording)).items()
+    assert len(left) > 10
+
+
+def test_behind_a_lost_result_only_whole_spans_are_judged(recording: Recording) -> None:
     """Of a token whose result was lost nobody knows who made it."""
-    (lost,) = recording.event_of(Kind.RESULT)[[40]]
-    cut = without(recording, int(lost), int(lost) + 1)
-    right, left = _told(_places(recording)), _told(_places(cut))
-    assert left.items() <= right.items() and 10 < len(left) < len(right)
+    lost = int(recording.event_of(Kind.RESULT)[40])
+    right, left = _told(_places(recording)), _told(_places(without(recording, lost, lost + 1)))
+    assert left.items() <= right.items()  # a gap stands where the event was
+    assert 10 < len(left) < len(right)
 
 
 def test_behind_a_gap_it_takes_a_change_to_tell_which_weights_serve(recording: Recording) -> None:
