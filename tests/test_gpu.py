@@ -210,7 +210,8 @@ def test_from_the_command_to_the_matrix_on_the_rigs_server(
     assert kept.name in readme and "NVIDIA Rig 1" in readme and str(tmp_path) not in readme
     held = hdf5.load(kept)
     reached = exercised(held)
-    names = "retract", "stop-mid-run", "abort-running", "abort-queued", "start-len", "cached-prefix"
+    names = ["retract", "stop-mid-run", "abort-running", "abort-queued", "start-len"]
+    names += ["cached-prefix", "paused-in-place", "paused-retracting"]
     assert [name for name in names if not reached[name]] == []
     assert len(made.responses.read_text().splitlines()) == len(held.rids) == 120
     rows = [line for line in said.splitlines() if line.startswith(("kv_committed_len ", "finish "))]
