@@ -9,6 +9,8 @@ import pytest
 
 from gaps import without
 from lifting import bundled_recording
+from specdiff.cli.inputs import bundled
+from specdiff.cli.main import DIFFERS, run
 from specdiff.recorders.pseudonyms import pseudonymous
 from specdiff.recorders.recording import Recording
 from specdiff.recorders.schema import NONE32, NONE64, Act, Kind
@@ -147,3 +149,9 @@ def test_names_of_weights_that_tell_something_are_redacted(recording: Recording)
     run = dataclasses.replace(recording.run, weight_versions=("default", "/ckpt/of-bob/7"))
     redacted = pseudonymous(dataclasses.replace(recording, run=run)).run.weight_versions
     assert redacted[0] == "default" and redacted[1].startswith("redacted-")
+
+
+def test_check_says_what_it_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    """A bare "2, expected 0" could be anything."""
+    assert run(["check", str(bundled() / "0.5.23-new-weights.h5")]) == DIFFERS
+    assert "request r1-6: 2 tokens of other weights, expected 0 " in capsys.readouterr().out

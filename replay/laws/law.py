@@ -86,7 +86,10 @@ def anywhere(_: Columns, __: Ledger, places: Places) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Law:
-    """`name`: what configuration and reports call it. `related`: the pull requests that broke, repaired or bear on it."""
+    """`name`: what configuration and reports call it. `related`: the pull requests that broke, repaired or bear on it.
+
+    `counts`: what the number of a breach counts, in words, where the statement does not say.
+    """
 
     name: str
     statement: str
@@ -94,6 +97,7 @@ class Law:
     check: Callable[[Columns, Ledger], Places]
     needs: Needs
     known: Known | None = None
+    counts: str | None = None
 
 
 class State(str, Enum):
