@@ -25,9 +25,9 @@ def reconcile(recording: Path, responses: Path, complete: bool, form: str) -> in
     """Hold what clients were told against what RECORDING says of their requests.
 
     RESPONSES has one JSON object a line, as sglang's /generate or its OpenAI endpoints returned it, or a list of them
-    (a batch). They are matched by request id. Finish reason, token counts, output ids, counters, log probabilities,
-    hidden states and top-k rows are compared, and the rows against what an RL trainer relies on. Exit code 1 where
-    something differs, 125 where nothing could be compared.
+    (a batch). They are matched by request id. Finish reason, token counts, output ids, counters, versions of weights,
+    log probabilities, hidden states and top-k rows are compared, and the rows against what an RL trainer relies on. Exit
+    code 1 where something differs, 125 where nothing could be compared.
     """
     from ..replay.reconcile import read
     from ..replay.reconcile.reconcile import reconcile as hold
