@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.table import Table
 from rich.text import Text
 
 from ..replay.timeline import Committed, Life, Moment
@@ -19,12 +20,21 @@ def print_lives(found: Sequence[Life]) -> None:
         made = console.table(
             "step", "event", "what", "", *names, "", right=(0, 1, *range(4, 4 + len(names)))
         )
+        _for_narrow_terminals(made)
         for moment in life.moments:
             made.add_row(*_row(moment), style="red" if moment.diverges else "")
         console.print(made)
     claimed = [value for life in found for moment in life.moments for value in moment.committed]
     if example := next((value for value in claimed if value and value.claimed), None):
         console.print(_legend(example), style="dim")
+
+
+def _for_narrow_terminals(made: Table) -> None:
+    """Rows of a finish stand beside each path's length; they fold, lest they leave no room for what happened."""
+    _, _, kind, detail, *paths, mark = made.columns
+    kind.min_width, detail.min_width, mark.min_width = 7, 10, 7
+    for path in paths:
+        path.no_wrap, path.overflow, path.min_width = False, "fold", 8
 
 
 def _legend(example: Committed) -> str:
