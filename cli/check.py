@@ -29,7 +29,15 @@ from .working import working
     is_flag=True,
     help="Of several recordings too: each law, and why one was not exercised.",
 )
-def check(recording: tuple[str, ...], text: str, repo: str | None, details: bool) -> int:
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "jsonl"]),
+    default="table",
+    show_default=True,
+    help="jsonl: every breach, a line each, and nothing else; ranks are not held against each other.",
+)
+def check(recording: tuple[str, ...], text: str, repo: str | None, details: bool, form: str) -> int:
     """Hold the books of one path against the laws that any correct books obey.
 
     RECORDING is a recording or a folder of them; without one, the bundled recordings are checked. Several are a line
@@ -45,14 +53,17 @@ def check(recording: tuple[str, ...], text: str, repo: str | None, details: bool
     from ..replay.columns.shared import Columns
     from ..replay.explain import Toggles
     from ..replay.laws.check import check as check_laws
+    from ..replay.laws.check import every_breach
     from ..replay.laws.law import Outcome, State
     from ..replay.lift.open import books_of
     from ..replay.ranks import compare_all
     from ..replay.verdict import ledger_of
-    from . import settings
+    from . import report_breaches, settings
     from .report_check import print_outcomes
     from .report_runs import print_ranks
 
+    if form != "table":
+        options.only_for("--format table", "details")
     silenced = settings.load().silence
     (path,) = options.paths_of([text], repo)
     if isinstance(path, spec.Lifted):
@@ -66,11 +77,15 @@ def check(recording: tuple[str, ...], text: str, repo: str | None, details: bool
         columns = Columns(recording)
         ledger = ledger_of(columns, Toggles(columns), path)
         found.append((file, check_laws(columns, ledger, silenced)))
+        if form == "jsonl":
+            for line in report_breaches.lines(file, every_breach(columns, ledger, silenced)):
+                click.echo(line)
 
     with working("reading") as now:
         codes = each(recording, judge, now)
-    print_outcomes(found, str(path), details=details)
-    ranks = compare_all(runs(members), hdf5.load)
+    if form == "table":
+        print_outcomes(found, str(path), details=details)
+    ranks = compare_all(runs(members), hdf5.load) if form == "table" else ()
     print_ranks(ranks)
     codes |= {DIFFERS} if any(one.parted for one in ranks) else set()
     for _, outcomes in found:

@@ -17,6 +17,7 @@ from .columns.commits import commits
 from .columns.shared import Columns
 from .detail import detail
 from .explain import Toggles
+from .laws.weights import mislabelled
 from .ledger import Ledger, Series
 from .lift.ledger import lengths
 from .observed import observed_claims
@@ -156,6 +157,7 @@ def _moments(
     touch_at = {
         int(touches.event[i]): i for i in torch.nonzero(touches.qid == qid).flatten().tolist()
     }
+    wrong = mislabelled(columns)
     for event, row in sorted(_events_of(recording, qid)):
         kind = Kind(int(recording.events.kind[event]))
         if kind is Kind.FILTER and _removes_nobody(recording, int(recording.events.ref[event])):
@@ -169,6 +171,8 @@ def _moments(
             beside = tuple(_kept(ledger[Quantity.SESSION_COMMITTED], event) for ledger in ledgers)
         committed = tuple(_at(book, touch) for book in books)
         said = detail(recording, kind, int(recording.events.ref[event]), row)
+        if others := wrong.get(event, 0):
+            said += f"; {others} of these tokens other weights computed"
         yield Moment(event, int(recording.events.iteration[event]), kind, said, committed, beside)
 
 

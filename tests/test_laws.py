@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -196,6 +197,21 @@ def test_dflash_of_0_5_14_lags_on_purpose_and_nothing_else_is_excused() -> None:
         assert (
             found.first.found == values[behind]
         )  # the breach that is judged, not the first known one
+
+
+@pytest.mark.parametrize("name", ["0.5.23-new-weights", OLD])
+def test_every_breach_is_a_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["check", _path(name), "--format", "jsonl"]) == 1
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    for outcome in _outcomes(bundled_recording(name)):
+        mine = [one for one in told if one["law"] == outcome.law.name]
+        assert len(mine) == outcome.num_broken
+        assert {one["state"] for one in mine} <= {outcome.state.value}
+        if (first := outcome.first) is not None:
+            keys = ("event", "step", "request", "found", "low", "high")
+            here = (first.event, first.step, first.rid, first.found, first.low, first.high)
+            assert tuple(mine[0][key] for key in keys) == here
+    assert {one["recording"] for one in told} == {_path(name)}
 
 
 def test_a_law_that_was_not_exercised_says_why() -> None:

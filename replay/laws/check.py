@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 import torch
 
@@ -146,13 +146,35 @@ def check(columns: Columns, ledger: Ledger, silenced: Collection[str] = ()) -> t
     return tuple(_outcome(columns, ledger, law, silenced) for law in LAWS)
 
 
+def every_breach(
+    columns: Columns, ledger: Ledger, silenced: Collection[str] = ()
+) -> Iterator[tuple[Law, State, Breach]]:
+    """Each place where a law does not hold, law by law, and whether it is judged: broken, a known violation, or silenced."""
+    for law in LAWS:
+        places = law.check(columns, ledger)
+        broken, known = _broken(law, columns, ledger, places)
+        judged = State.SILENCED if law.name in silenced else State.BROKEN
+        for at in torch.nonzero(broken).flatten().tolist():
+            state = State.KNOWN if known[at] else judged
+            yield law, state, _breach(columns.recording, places, at)
+
+
+def _broken(
+    law: Law, columns: Columns, ledger: Ledger, places: Places
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Per place, whether the law does not hold there, and whether that is a known violation."""
+    broken = ~places.holds
+    if law.known is None or not len(broken):
+        return broken, torch.zeros_like(broken)
+    return broken, broken & law.known.covers(columns, ledger, places)
+
+
 def _outcome(columns: Columns, ledger: Ledger, law: Law, silenced: Collection[str]) -> Outcome:
     places = law.check(columns, ledger)
     if not len(places.event):
         why = needs.idle(law.needs, columns, ledger)
         return Outcome(law, State.NOT_EXERCISED, 0, 0, None, idle=why)
-    broken = ~places.holds
-    known = broken & law.known.covers(columns, ledger, places) if law.known else broken & False
+    broken, known = _broken(law, columns, ledger, places)
     judged = torch.nonzero(broken & ~known).flatten()
     at = judged if len(judged) else torch.nonzero(broken).flatten()
     return Outcome(

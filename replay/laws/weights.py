@@ -27,10 +27,21 @@ def weights(columns: Columns, ledger: Ledger) -> Places:
 
     Spans with a token whose launch is not in the recording are left out.
     """
-    recording = columns.recording
+    spans = columns.recording.spans
+    return _places(columns.recording) if ledger.path == "observed" and len(spans.qid) else nowhere()
+
+
+def mislabelled(columns: Columns) -> dict[int, int]:
+    """By event, of each span that breaks the law, how many of its tokens other weights computed."""
+    if not len(columns.recording.spans.qid):
+        return {}
+    places = _places(columns.recording)
+    broken = ~places.holds
+    return dict(zip(places.event[broken].tolist(), places.found[broken].tolist(), strict=True))
+
+
+def _places(recording: Recording) -> Places:
     spans = recording.spans
-    if ledger.path != "observed" or not len(spans.qid):
-        return nowhere()
     event, qid = column(recording.event_of(Kind.WEIGHT_SPAN)), column(spans.qid)
     told, start, end = column(spans.weights), column(spans.start), column(spans.end)
     runs = _Runs.of(recording)
