@@ -6,7 +6,7 @@ the same books. Where they do not, the collectives of their forward passes meet 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ _OWN = {
     "indexer_stored_from",
     "device_sum",
 }
+_WEIGHTS = {"weights", "weights_before"}  # numbered by each recorder; the names are the server's
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,27 @@ def _columns(
         left, right = values[rows[0]], others[name][rows[1]]
         if name == "qid":
             right = aligned.as_left(right)
+        elif name in _WEIGHTS:
+            right = _as_left_weights(aligned, right)
         yield _column(aligned, kind, name, left, right, owner, qids)
+
+
+def _as_left_weights(aligned: Aligned, numbers: NDArray[Any]) -> NDArray[Any]:
+    """Numbers of the right, as `_namer` names them: those of the left, behind them those that it never had."""
+    left, right = (recording.run.weight_versions for recording in aligned.recordings)
+    known = {name: number for number, name in reversed(list(enumerate(left)))}
+    mine = np.array(
+        [known.get(name, len(left) + i) for i, name in enumerate(right)], dtype=np.int64
+    )
+    named = (numbers >= 0) & (numbers < len(right))
+    found = numbers.copy()
+    found[named] = mine[numbers[named]]
+    return found
+
+
+def _namer(aligned: Aligned) -> Callable[[int], int | str | None]:
+    names = [name for one in aligned.recordings for name in one.run.weight_versions]
+    return lambda number: names[number] if 0 <= number < len(names) else _number(number)
 
 
 def _column(
@@ -152,7 +173,7 @@ def _column(
     at = int(differs[0])
     recording = aligned.left_recording
     event = int(aligned.left[owner[at]])
-    says = aligned.rid if name == "qid" else _number
+    says = {"qid": aligned.rid, **dict.fromkeys(_WEIGHTS, _namer(aligned))}.get(name, _number)
     first = Parting(
         event=event,
         step=int(recording.events.iteration[event]),

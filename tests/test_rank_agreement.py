@@ -19,7 +19,7 @@ from specdiff.cli.main import DIFFERS, SAME
 from specdiff.recorders import hdf5
 from specdiff.recorders.derived import Derived
 from specdiff.recorders.recording import TABLE_NAMES, Recording, columns
-from specdiff.recorders.schema import NONE64, Kind
+from specdiff.recorders.schema import NONE64, Act, Kind
 from specdiff.replay.agreement import Agreement, agree
 
 OWN = {"batch", "other", "launch", "session", "num_rows", "num_tokens", "ref", "time_ns"}
@@ -36,7 +36,7 @@ def recorder(tmp_path_factory: pytest.TempPathFactory) -> Recorder:
 
 @pytest.fixture(scope="module")
 def pair(recorder: Recorder) -> tuple[Recording, Recording]:
-    left, right = recorder.ranks("0.5.23", "tp-random", 1, "--requests", "30")
+    left, right = recorder.ranks("0.5.23", "tp-random", 1, "--requests", "30", "--paused")
     return left, right
 
 
@@ -113,6 +113,28 @@ def test_tokens_are_compared_as_far_as_they_were_emitted(
 
 
 @pytest.mark.live
+def test_weights_are_the_same_by_name(pair: tuple[Recording, Recording]) -> None:
+    """Of a recording that began late the first rank alone numbers what clients are told of older ones."""
+    left, right = pair
+    names = right.run.weight_versions
+    shuffled = np.random.default_rng(1).permutation(len(names))
+    assert len(names) > 5 and (shuffled != np.arange(len(names))).sum() > 3
+    told, changed = right.controls, right.controls.act == Act.WEIGHTS
+    numbers = {
+        column: np.where(changed, np.argsort(shuffled)[values * changed], values)
+        for column, values in columns(told)
+        if column != "act"
+    }
+    run = dataclasses.replace(right.run, weight_versions=tuple(names[i] for i in shuffled))
+    other = dataclasses.replace(right, run=run, controls=dataclasses.replace(told, **numbers))
+    assert agree(left, other) == agree(left, right)
+
+    renamed = dataclasses.replace(run, weight_versions=("elsewhere", *run.weight_versions[1:]))
+    found = agree(left, dataclasses.replace(other, run=renamed))
+    assert found.first is not None and found.num_differed in (1, 2)  # served, or no longer
+    assert (found.first.left, found.first.right) == (run.weight_versions[0], "elsewhere")
+
+
 @pytest.mark.live
 def test_what_neither_rank_has_is_not_counted_as_equal(pair: tuple[Recording, Recording]) -> None:
     left, right = pair
