@@ -157,7 +157,7 @@ def _moments(
     touch_at = {
         int(touches.event[i]): i for i in torch.nonzero(touches.qid == qid).flatten().tolist()
     }
-    wrong = mislabelled(columns)
+    wrong = mislabelled(recording)
     for event, row in sorted(_events_of(recording, qid)):
         kind = Kind(int(recording.events.kind[event]))
         if kind is Kind.FILTER and _removes_nobody(recording, int(recording.events.ref[event])):

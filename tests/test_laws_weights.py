@@ -6,14 +6,16 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
 
 from gaps import without
 from lifting import bundled_recording
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import DIFFERS, run
 from specdiff.recorders.pseudonyms import pseudonymous
-from specdiff.recorders.recording import Recording
-from specdiff.recorders.schema import NONE32, NONE64, Act, Kind
+from specdiff.recorders.recording import Recording, columns
+from specdiff.recorders.schema import NONE32, NONE64, Act, Events, Kind, Spans
 from specdiff.replay import spec
 from specdiff.replay.columns.shared import Columns
 from specdiff.replay.laws.law import Places
@@ -27,9 +29,12 @@ def recording() -> Recording:
     return bundled_recording("0.5.23-new-weights")
 
 
-def _places(recording: Recording) -> Places:
+def _places(recording: Recording, kind: Kind = Kind.WEIGHT_SPAN) -> Places:
+    """Of the spans, or of the ends that they follow."""
     columns = Columns(recording)
-    return weights(columns, observed(columns))
+    places = weights(columns, observed(columns))
+    mine = torch.from_numpy(recording.events.kind)[places.event] == kind
+    return Places(*(getattr(places, field.name)[mine] for field in dataclasses.fields(Places)))
 
 
 def _by_hand(recording: Recording) -> list[int]:
@@ -88,6 +93,55 @@ def test_a_boundary_that_is_off_breaks_it(recording: Recording) -> None:
     changed = dataclasses.replace(spans, start=start, end=end)
     found = _places(dataclasses.replace(recording, spans=changed)).found.numpy()
     assert found[row] == 1 and found.sum() == sum(_by_hand(recording)) + 1
+
+
+@pytest.mark.parametrize("column", ["start", "end"])
+@pytest.mark.parametrize("by", [-1, 1])
+def test_a_token_that_no_span_is_about_or_one_too_many_breaks_it(
+    recording: Recording, column: str, by: int
+) -> None:
+    """At the first span, in the middle and at the last one of a request that has three or more."""
+    whole = _places(recording, Kind.SENT)
+    sents, spans = recording.sents, recording.spans
+    assert len(whole.found) >= len(sents.qid) - 1 and not whole.found.any()
+    (qid, *_) = np.flatnonzero(np.bincount(spans.qid) > 2)
+    for row in np.flatnonzero(spans.qid == qid):
+        values = getattr(spans, column).copy()
+        values[row] += by
+        bent = dataclasses.replace(spans, **{column: values})
+        found = _places(dataclasses.replace(recording, spans=bent), Kind.SENT)
+        assert found.qid[~found.holds].tolist() == [qid] and int(found.found.sum()) == 1
+
+
+def test_who_is_told_nothing_at_all_breaks_it(recording: Recording) -> None:
+    """As a server that forgets somebody would: no gap stands there."""
+    event, spans = recording.event_of(Kind.WEIGHT_SPAN), recording.spans
+    qid = int(spans.qid[0])
+    silent = _unsaid(recording, event[spans.qid == qid])
+    found = _places(silent, Kind.SENT)
+    told = recording.sents.completion_tokens[recording.sents.qid == qid]
+    assert found.qid[~found.holds].tolist() == [qid] and [int(found.found.sum())] == told.tolist()
+
+
+def _unsaid(recording: Recording, events: NDArray[np.int64]) -> Recording:
+    kept = np.ones(len(recording.events.kind), dtype=bool)
+    kept[events] = False
+    spine = {name: values[kept] for name, values in columns(recording.events)}
+    mine = kept[recording.event_of(Kind.WEIGHT_SPAN)]
+    spine["ref"][spine["kind"] == Kind.WEIGHT_SPAN] = np.arange(mine.sum())
+    spans = {name: values[mine] for name, values in columns(recording.spans)}
+    return dataclasses.replace(recording, events=Events(**spine), spans=Spans(**spans))
+
+
+def test_a_span_that_was_lost_is_not_missed(recording: Recording) -> None:
+    """A gap stands where it was, or the recording ends there."""
+    last = int(recording.event_of(Kind.WEIGHT_SPAN)[-1])
+    for cut in (
+        *(without(recording, at, at + 1) for at in recording.event_of(Kind.WEIGHT_SPAN)[:40]),
+        _unsaid(recording, np.arange(last, len(recording.events.kind))),
+    ):
+        found = _places(cut, Kind.SENT)
+        assert not found.found.any() and len(found.found) > 10
 
 
 @pytest.mark.parametrize("begins", [40, 150, 250, 400])

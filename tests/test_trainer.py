@@ -47,12 +47,12 @@ def test_a_rollout_that_is_aborted_whole_equals_its_release(version: str, record
 
 @pytest.mark.parametrize(
     ("version", "pause", "wrong"),
-    [("0.5.19", "pause_at", [0, 4]), ("0.5.23", "pause_retract_at", [0, 0])],
+    [("0.5.19", "pause_at", [0, 0, 4]), ("0.5.23", "pause_retract_at", [0, 0, 0])],
 )
 def test_tokens_on_their_way_are_told_to_be_of_the_new_weights(
     version: str, pause: str, wrong: list[int], tmp_path: Path, record: Recorder
 ) -> None:
-    """A pause in place leaves a result on its way, one that retracts waits for it."""
+    """A pause in place leaves a result on its way, one that retracts waits for it. The end that was sent comes before its spans."""
     scenario = tmp_path / f"{pause}.toml"
     scenario.write_text(
         f"{pause} = [5]\nweights_at = [6]\ncontinue_at = [7]\n\n"

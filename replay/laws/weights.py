@@ -12,35 +12,62 @@ import torch
 from torch import Tensor
 
 from ...recorders.recording import Recording
-from ...recorders.schema import Act, Kind
+from ...recorders.schema import NONE64, Act, Kind
 from ..columns.shared import Columns
 from ..columns.touches import gaps_before
 from ..ledger import Ledger
 from ..tensors import column
-from .law import Places, exactly, nowhere
+from .law import Places, exactly, nowhere, together
 
 _NOBODY_KNOWS = -1
 
 
 def weights(columns: Columns, ledger: Ledger) -> Places:
-    """Of every span that a client was told: how many of its tokens other weights computed. There is to be none.
+    """Every token is of one span, and of no other weights than its span says."""
+    recording = columns.recording
+    if ledger.path != "observed" or not len(recording.spans.qid):
+        return nowhere()
+    return together([_unspoken(recording), _by_others(recording)])
 
-    Spans with a token whose launch is not in the recording are left out.
-    """
-    spans = columns.recording.spans
-    return _places(columns.recording) if ledger.path == "observed" and len(spans.qid) else nowhere()
 
-
-def mislabelled(columns: Columns) -> dict[int, int]:
-    """By event, of each span that breaks the law, how many of its tokens other weights computed."""
-    if not len(columns.recording.spans.qid):
+def mislabelled(recording: Recording) -> dict[int, int]:
+    """By event, of each span of which other weights computed some tokens: how many."""
+    if not len(recording.spans.qid):
         return {}
-    places = _places(columns.recording)
+    places = _by_others(recording)
     broken = ~places.holds
     return dict(zip(places.event[broken].tolist(), places.found[broken].tolist(), strict=True))
 
 
-def _places(recording: Recording) -> Places:
+def _unspoken(recording: Recording) -> Places:
+    """Of every end that was sent: how many of its tokens no span is about, or one too many. There is to be none.
+
+    Its spans follow it at once: where a gap or the end of the recording comes behind them, some may be missing.
+    """
+    spans = recording.spans
+    event, qid = column(recording.event_of(Kind.SENT)), column(recording.sents.qid)
+    start, end = column(spans.start), column(spans.end)
+    sent = torch.searchsorted(event, column(recording.event_of(Kind.WEIGHT_SPAN)), right=True) - 1
+    mine = (sent >= 0) & (qid[sent.clamp(min=0)] == column(spans.qid))
+    sent, start, end = sent[mine], start[mine], end[mine]
+    goes_on = sent[1:] == sent[:-1]
+    due, last = torch.zeros_like(start), torch.ones_like(mine[mine])
+    due[1:], last[:-1] = torch.where(goes_on, end[:-1], 0), ~goes_on
+    wrong = torch.zeros_like(qid).scatter_add(0, sent, (start - due).abs())
+    reaches = torch.zeros_like(qid).scatter(0, sent[last], end[last])
+    told = column(recording.sents.completion_tokens)
+    behind = event + 1 + torch.bincount(sent, minlength=len(qid))
+    known = (told != NONE64) & (behind < len(recording.events.kind))
+    known &= gaps_before(recording, behind + 1) == gaps_before(recording, event)
+    wrong = (wrong + (told - reaches).abs())[known]
+    return exactly(event[known], qid[known], wrong, torch.zeros_like(wrong))
+
+
+def _by_others(recording: Recording) -> Places:
+    """Of every span that a client was told: how many of its tokens other weights computed. There is to be none.
+
+    Spans with a token whose launch is not in the recording are left out.
+    """
     spans = recording.spans
     event, qid = column(recording.event_of(Kind.WEIGHT_SPAN)), column(spans.qid)
     told, start, end = column(spans.weights), column(spans.start), column(spans.end)
