@@ -144,6 +144,17 @@ def test_a_span_that_was_lost_is_not_missed(recording: Recording) -> None:
         assert not found.found.any() and len(found.found) > 10
 
 
+def test_where_nobody_noticed_changes_nothing_is_said_of_who_computed(recording: Recording) -> None:
+    """Of a server whose function has another name by then."""
+    sites = tuple(
+        dataclasses.replace(site, attached=site.attached and site.name != "weights")
+        for site in recording.run.sites
+    )
+    blind = dataclasses.replace(recording, run=dataclasses.replace(recording.run, sites=sites))
+    assert not len(_places(blind).found)
+    assert len(_places(blind, Kind.SENT).found) == len(_places(recording, Kind.SENT).found)
+
+
 @pytest.mark.parametrize("begins", [40, 150, 250, 400])
 def test_a_recording_that_begins_late_says_nothing_else(recording: Recording, begins: int) -> None:
     """As a ring does: which weights served then nobody says before they change."""

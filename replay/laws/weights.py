@@ -126,6 +126,8 @@ def _weights_of_launches(recording: Recording) -> Tensor:
 
 def _serving(recording: Recording, event: Tensor) -> Tensor:
     """Which weights served at each event. A gap may hide a change: behind one it takes the next change to tell."""
+    if not any(site.name == "weights" and site.attached for site in recording.run.sites):
+        return torch.full_like(event, _NOBODY_KNOWS)
     if len(recording.run.weight_versions) < 2:
         return torch.zeros_like(event)
     controls = recording.controls
