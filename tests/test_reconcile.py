@@ -474,6 +474,15 @@ def test_output_tokens_are_those_of_the_script_wherever_events_are_lost(name: st
         ("3", "line 2: 3, an object, or a list of objects was expected"),
         ('{"meta_info": {"id": 3}}', "line 2: id: 3, a string was expected"),
         ('{"meta_info": {"prompt_tokens": "3"}}', "prompt_tokens: '3', an integer was expected"),
+        ('{"meta_info": {"weight_versions": [[]]}}', "weight_versions: [[]], a list of objects"),
+        (
+            '{"meta_info": {"weight_versions": [{"version": "v", "start": "0", "end": 3}]}}',
+            "and integers start and end was expected",
+        ),
+        (
+            '{"meta_info": {"weight_versions": [{"version": null, "start": 0, "end": 3}]}}',
+            "a list of objects with a version, and",
+        ),
         ('{"meta_info": {"prompt_tokens": true}}', "prompt_tokens: True, an integer"),
         ('{"meta_info": {}, "output_ids": [1.5]}', "output_ids: [1.5], a list of integers"),
         (f'{{"meta_info": {{}}, "output_ids": [{2**70}]}}', "a list of integers of 64 bits was"),

@@ -117,15 +117,19 @@ class Reader:
         says.put(Fact.HISTOGRAM_DRAFTS, drafts, ABSENT)
 
     def _spans(self, spans: Any) -> str | None:
-        name, wanted = "weight_versions", "a list of objects with version, start and end"
+        name = "weight_versions"
+        wanted = "a list of objects with a version, and integers start and end"
         self._expect(name, spans, (list, type(None)), wanted)
         if not spans:
             return None
         told = []
         for span in spans:
-            if not isinstance(span, Mapping) or not {"version", "start", "end"} <= span.keys():
+            if not isinstance(span, Mapping):
                 raise self._broken(name, spans, wanted)
-            told.append((span["version"], span["start"], span["end"]))
+            one: Any = tuple(span.get(part) for part in ("version", "start", "end"))
+            if [type(value) for value in one] != [str, int, int]:
+                raise self._broken(name, spans, wanted)
+            told.append(one)
         return spans_told(told)
 
     def _number(self, meta: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
