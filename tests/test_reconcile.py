@@ -249,6 +249,15 @@ def held_against(tmp_path: Path, recording: Recording) -> Reconciled:
     return held(tmp_path, *answers(NEW), recording=recording)
 
 
+def test_messages_that_were_missed_take_no_span_away(tmp_path: Path) -> None:
+    """Recording began while it ran: fewer ids were seen than it was sent, its spans came with its end."""
+    recording = hdf5.load(path(NEW))
+    short = np.maximum(recording.sents.num_output_ids - 1, 0)
+    sents = dataclasses.replace(recording.sents, num_output_ids=short)
+    found = held(tmp_path, answer(NEW), recording=dataclasses.replace(recording, sents=sents))
+    assert Fact.WEIGHT_VERSIONS in compared(found)
+
+
 def test_every_fact_is_falsified_here() -> None:
     assert set().union(*(facts for _, facts in FALSE.values())) == set(Fact)
 

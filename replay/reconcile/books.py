@@ -128,11 +128,13 @@ class Books:
         self._put_spans(side, qid, row)
 
     def _put_spans(self, side: Side, qid: int, row: int | None) -> None:
-        """All that was told with its end, or nothing: a gap may have taken some."""
+        """All that was told with its end, or nothing: a gap may have taken some. Messages before it do not matter."""
         version, spans = self.recording.version, self.recording.spans
         at = self._spans.get(qid, ())
         told = [(int(spans.weights[i]), int(spans.start[i]), int(spans.end[i])) for i in at]
-        whole = row is not None and _whole(told, _known(self.recording.sents.num_output_ids, row))
+        whole = row is not None and _whole(
+            told, _known(self.recording.sents.completion_tokens, row)
+        )
         name = self.recording.run.weights
         value = spans_told((name(one), start, end) for one, start, end in told) if whole else None
         why = NO_END if row is None else _UNASKED if holds(version, "spans") else not_in(version)
