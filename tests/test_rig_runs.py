@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from specdiff.fixtures.rig.errors import RigError
@@ -75,3 +77,10 @@ def test_an_abort_reaches_every_rid_that_begins_with_its_own() -> None:
     with pytest.raises(RigError, match="1 of 1 answers are wrong"):
         check_answers((ten,), {"r-10": answer("r-10")})
     check_answers((ten, other), {rid: answer(rid) for rid in ("r-10", "r-2")}, all_aborted=True)
+
+
+@pytest.mark.parametrize("name", ["flush_at", "weights_at", "continue_at", "abort_all_at"])
+def test_a_run_lasts_until_the_trainer_has_spoken_last(name: str) -> None:
+    late: dict[str, Any] = {name: frozenset({5000})}
+    requests = find_scenario("random", 0, 1).requests
+    assert Scenario("late", requests, **late).step_limit > 5000
