@@ -222,4 +222,4 @@ def test_names_of_weights_that_tell_something_are_redacted(recording: Recording)
 def test_check_says_what_it_counted(capsys: pytest.CaptureFixture[str]) -> None:
     """A bare "2, expected 0" could be anything."""
     assert run(["check", str(bundled() / "0.5.23-new-weights.h5")]) == DIFFERS
-    assert "request r1-6: 2 tokens of other weights, expected 0 " in capsys.readouterr().out
+    assert "request r1-6: 2 mislabelled tokens, expected 0 " in capsys.readouterr().out

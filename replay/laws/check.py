@@ -84,7 +84,7 @@ LAWS = (
         (27886, 35926),
         weights.weights,
         needs.WEIGHTS_TOLD,
-        counts="tokens of other weights",
+        counts="mislabelled tokens",
     ),
     Law(
         "session",
