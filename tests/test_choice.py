@@ -18,7 +18,7 @@ from specdiff.recorders.schema import EVENT_TABLES, NONE64, Kind
 
 pytestmark = pytest.mark.live
 
-CASES = [("0.5.10", "random"), ("0.5.23", "sessions-random")]
+CASES = [("0.5.23", "sessions-random")]
 CASES += on_demand(
     *((version, "random") for version in VERSIONS),
     ("0.5.10", "sessions-random"),
