@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from children import EVERYTHING
 from cuts import SOURCE, Cut, cut, some_events, some_requests, values_at
 from lifting import bundled_recording, lifted
 from recorded import Recorder
@@ -146,6 +147,7 @@ def test_behind_a_turn_that_is_left_out_nothing_is_inherited_from_the_turn_befor
         assert _broken(now, books(now, "observed"), law) <= broken
 
 
+@pytest.mark.skipif(not EVERYTHING, reason="with the releases on demand")
 def test_a_chunk_whose_extend_is_left_out_decides_nothing(record: Recorder) -> None:
     """Inside a prompt no finish is decided; without the extend nobody can tell."""
     recording, chance = record("0.5.23", "chunked", 1), random.Random(1)

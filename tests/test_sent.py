@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from children import on_demand, rig, specdiff
+from children import EVERYTHING, on_demand, rig, specdiff
 from gaps import without
 from recorded import Recorder
 from recorded import record as record_command
@@ -181,6 +181,7 @@ def _of_changed(tmp_path: Path, file: str, change: tuple[str, str], *scenario: s
     return hdf5.load(next((tmp_path / "out").glob("*.h5")))
 
 
+@pytest.mark.skipif(not EVERYTHING, reason="with the releases on demand")
 def test_a_server_that_sends_its_tokens_again_is_seen(tmp_path: Path) -> None:
     """Every message begins with the first token."""
     streamed = ("streamed", "--seed", "1", "--requests", "40")
