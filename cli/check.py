@@ -29,13 +29,9 @@ from .working import working
     is_flag=True,
     help="Of several recordings too: each law, and why one was not exercised.",
 )
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["table", "jsonl"]),
-    default="table",
-    show_default=True,
-    help="jsonl: every breach, a line each, and nothing else; ranks are not held against each other.",
+@options.form_of(
+    "jsonl",
+    "jsonl: every breach, a line each, and nothing else; ranks are not held against each other.",
 )
 def check(recording: tuple[str, ...], text: str, repo: str | None, details: bool, form: str) -> int:
     """Hold the books of one path against the laws that any correct books obey.
@@ -43,8 +39,7 @@ def check(recording: tuple[str, ...], text: str, repo: str | None, details: bool
     RECORDING is a recording or a folder of them; without one, the bundled recordings are checked. Several are a line
     each, and the first breach of each law that one of them breaks; --details says all. Exit code 1 where a law is broken
     or ranks that should agree do not, 125 where none was exercised. Laws named in pyproject.toml ([tool.specdiff] silence)
-    are shown and
-    not judged.
+    are shown and not judged.
     """
     # imported late: torch comes with the engine, and `--help` must not wait for it
     from ..recorders import hdf5

@@ -24,14 +24,21 @@ repo = click.option(
     type=Named(readable=False),
     help="The git clone that a path sglang@REV names a commit of.",
 )
-form = click.option(
-    "--format",
-    "form",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="Output form.",
-)
+
+
+def form_of(other: str, says: str) -> Callable[[F], F]:
+    """A table, or this other form."""
+    return click.option(
+        "--format",
+        "form",
+        type=click.Choice(["table", other]),
+        default="table",
+        show_default=True,
+        help=says,
+    )
+
+
+form = form_of("json", "Output form.")
 force = click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,8 +105,10 @@ def lives(recording: Recording, rid: str, paths: Sequence[Path]) -> tuple[Life, 
     toggles = Toggles(columns, _BESIDE)
     books = [_books(columns, path) for path in paths]
     ledgers = [ledger_of(columns, toggles, path, _beside(path)) for path in paths]
+    wrong = mislabelled(recording)
     return tuple(
-        Life(rid, qid, tuple(paths), tuple(_moments(columns, qid, books, ledgers))) for qid in qids
+        Life(rid, qid, tuple(paths), tuple(_moments(columns, qid, books, ledgers, wrong)))
+        for qid in qids
     )
 
 
@@ -151,13 +153,17 @@ def _books(columns: Columns, path: Path) -> _Books:
 
 
 def _moments(
-    columns: Columns, qid: int, books: Sequence[_Books], ledgers: Sequence[Ledger]
+    columns: Columns,
+    qid: int,
+    books: Sequence[_Books],
+    ledgers: Sequence[Ledger],
+    wrong: Mapping[int, int],
 ) -> Iterator[Moment]:
+    """`wrong`: as `mislabelled`."""
     recording, touches = columns.recording, columns.touches
     touch_at = {
         int(touches.event[i]): i for i in torch.nonzero(touches.qid == qid).flatten().tolist()
     }
-    wrong = mislabelled(recording)
     for event, row in sorted(_events_of(recording, qid)):
         kind = Kind(int(recording.events.kind[event]))
         if kind is Kind.FILTER and _removes_nobody(recording, int(recording.events.ref[event])):

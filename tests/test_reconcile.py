@@ -374,6 +374,17 @@ def test_a_stream_that_tells_all_each_time_is_not(tmp_path: Path) -> None:
     assert differing(held(tmp_path, before, last)) == {Fact.OUTPUT_IDS, Fact.TRAINER}
 
 
+def test_spans_that_leave_a_token_out_are_not_compared_and_said_so(tmp_path: Path) -> None:
+    recording = hdf5.load(path(NEW))
+    (row,) = np.flatnonzero(recording.spans.qid == recording.rids.index(RID))
+    end = recording.spans.end.copy()
+    end[row] -= 1
+    short = dataclasses.replace(recording, spans=dataclasses.replace(recording.spans, end=end))
+    found = of(held(tmp_path, answer(NEW), recording=short), Fact.WEIGHT_VERSIONS)
+    why = "what was recorded of it is not all of its tokens, each once"
+    assert found.num_compared == 0 and found.not_compared == {why: 1}
+
+
 def test_what_an_older_format_lacks_is_not_compared(tmp_path: Path) -> None:
     """The finish says what is due; what was sent is not in such a file."""
     recording = hdf5.load(path(NEW))

@@ -36,6 +36,7 @@ _SUMS = {Fact.OUTPUT_IDS: "num_output_ids", Fact.LOGPROBS: "num_logprobs"}  # ov
 NO_END = "the recording has no end of this request"
 _QUEUED = "aborted while it waited: the scheduler sent nothing"
 _UNASKED = "not recorded: nobody asked for it, or the server does not keep it"
+_NOT_WHOLE = "what was recorded of it is not all of its tokens, each once"
 _GAP = "a gap in the recording hides messages to this client"
 
 
@@ -137,7 +138,12 @@ class Books:
         )
         name = self.recording.run.weights
         value = spans_told((name(one), start, end) for one, start, end in told) if whole else None
-        why = NO_END if row is None else _UNASKED if holds(version, "spans") else not_in(version)
+        if row is None:
+            why = NO_END
+        elif not holds(version, "spans"):
+            why = not_in(version)
+        else:
+            why = _NOT_WHOLE if told else _UNASKED
         side.put(Fact.WEIGHT_VERSIONS, value, why)
 
     def _put_unsent(self, side: Side, row: int | None) -> None:
