@@ -78,6 +78,7 @@ class Act(IntEnum):
     PAUSE_RETRACT = 2  # and all who run are retracted: mode `retract`
     CONTINUE = 3
     WEIGHTS = 4  # other weights serve from here on
+    FLUSH = 5  # nothing is in the prefix cache any more; sglang declines while requests are there, and nothing is recorded then
 
 
 class Reason(IntEnum):
@@ -409,7 +410,7 @@ class SeedRows:
 @dataclass(frozen=True, slots=True, eq=False)
 class Controls:
     """The scheduler was told something that is about everybody, when it had heeded it (`Scheduler.pause_generation`,
-    `continue_generation`, and from 0.5.19 on `record_weight_version_change`)."""
+    `continue_generation`, `flush_cache`, and from 0.5.19 on `record_weight_version_change`)."""
 
     act: I64  # an `Act`
     weights_before: I64  # which weights served, by their number in `Run.weight_versions`; absent but for WEIGHTS

@@ -50,6 +50,7 @@ _ACTS = {
     int(Act.PAUSE): "generation is paused, and everybody stays where they are",
     int(Act.PAUSE_RETRACT): "generation is paused, and all who run are retracted",
     int(Act.CONTINUE): "generation goes on",
+    int(Act.FLUSH): "the prefix cache is emptied",
 }
 
 

@@ -191,4 +191,5 @@ def _controls(recording: Recording) -> dict[str, NDArray[np.bool_]]:
         "paused-in-place": act == Act.PAUSE,
         "paused-retracting": act == Act.PAUSE_RETRACT,
         "weights-changed": act == Act.WEIGHTS,
+        "cache-flushed": act == Act.FLUSH,
     }

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from children import on_demand
 from lifting import against_observed, books, release
 from recorded import Recorder
+from specdiff.fixtures.rig.scenarios import find_scenario
+from specdiff.fixtures.rig.trainer_scenarios import paused
 from specdiff.recorders.recording import Recording
-from specdiff.recorders.schema import Act
+from specdiff.recorders.schema import Act, Kind
 from specdiff.replay.columns.shared import Columns
 from specdiff.replay.laws.check import check
 from specdiff.replay.laws.law import Outcome, State
@@ -30,12 +33,32 @@ def test_a_paused_server_equals_its_release_and_breaks_no_law_more(
     """The rig holds the answers of all clients to their scripts meanwhile: new weights cost nobody a token."""
     recording = record(version, "random", SEED, "--paused")
     _equals_its_release(recording)
-    found = _outcomes(recording).values()
+    found = outcomes(recording).values()
     assert {one.law.name for one in found if one.state is State.BROKEN} == broken
     acts = recording.controls.act.tolist()
     pauses = {act: acts.count(act) for act in (Act.PAUSE, Act.PAUSE_RETRACT)}
     assert min(pauses.values()) > 5 and acts.count(Act.CONTINUE) > 10
     assert len(recording.retracts.qid) > 5 * pauses[Act.PAUSE_RETRACT]
+
+
+@pytest.mark.parametrize(("version", "most"), [("0.5.11", 0), ("0.5.23", 99)])
+def test_a_flush_is_recorded_where_it_was_heeded(version: str, most: int, record: Recorder) -> None:
+    """sglang declines while somebody runs, 0.5.11 also while somebody waits on a paused server."""
+    recording = record(version, "random", SEED, "--paused")
+    asked = len(paused(find_scenario("random", SEED, None), SEED).flush_at)
+    heeded = int((recording.controls.act == Act.FLUSH).sum())
+    assert min(most, 4) <= heeded <= min(most, asked - 4)
+    assert not heeded or not _found_behind_a_flush(recording)
+
+
+def _found_behind_a_flush(recording: Recording) -> int:
+    """Tokens that the extend behind a flush found in the cache: nobody else can have filled it meanwhile."""
+    extends = recording.event_of(Kind.EXTEND)
+    flushes = recording.event_of(Kind.CONTROL)[recording.controls.act == Act.FLUSH]
+    behind = np.searchsorted(extends, flushes)
+    owned = np.isin(recording.owner(Kind.EXTEND), behind)
+    assert owned.any()
+    return int(recording.extend_rows.prefix_len[owned].sum())
 
 
 @pytest.mark.parametrize("version", on_demand("0.5.12", "0.5.23"))
@@ -61,12 +84,12 @@ def test_tokens_on_their_way_are_told_to_be_of_the_new_weights(
     recording = record(version, str(scenario), 0)
     assert recording.run.weight_versions == ("default", "policy-1")
     assert recording.spans.weights.tolist() == [0, 1]
-    found = _outcomes(recording)["weights"]
+    found = outcomes(recording)["weights"]
     assert found.law.check(Columns(recording), observed(Columns(recording))).found.tolist() == wrong
     _equals_its_release(recording, values=10)
 
 
-def _outcomes(recording: Recording) -> dict[str, Outcome]:
+def outcomes(recording: Recording) -> dict[str, Outcome]:
     columns = Columns(recording)
     return {one.law.name: one for one in check(columns, observed(columns))}
 

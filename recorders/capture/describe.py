@@ -20,6 +20,7 @@ from .config import Config
 from .fingerprint import hash_in_file
 from .sites import ACCOUNTING_SOURCES, PREPARE_FUNCTIONS, SCHEDULER_MODULE
 
+_RUNNING = "max_running_requests"
 _SERVER_ARGS = (
     "attention_backend",
     "chunked_prefill_size",
@@ -29,12 +30,17 @@ _SERVER_ARGS = (
     "dp_size",
     "enable_dp_attention",
     "enable_mixed_chunk",
+    "enable_priority_scheduling",
     "enable_return_routed_experts",
-    "max_running_requests",
+    "max_prefill_tokens",
+    _RUNNING,
     "max_total_tokens",
     "page_size",
     "pp_size",
+    "prefill_max_requests",
+    "radix_eviction_policy",
     "schedule_conservativeness",
+    "schedule_policy",
     "speculative_accept_threshold_acc",
     "speculative_accept_threshold_single",
     "speculative_adaptive",
@@ -46,6 +52,7 @@ _SERVER_ARGS = (
     "strip_thinking_cache",
     "tp_size",
 )
+_POOL = "max_total_num_tokens"  # not an argument: what the KV pool holds
 _MOST_DRAFT_TOKENS = "max_speculative_num_draft_tokens"
 
 
@@ -86,7 +93,7 @@ def describe_run(scheduler: Any, config: Config, sites: Iterable[Site]) -> Run:
         dp_size=parallel(scheduler, "num_dp_ranks") or parallel(scheduler, "dp_size") or 1,
         pp_rank=parallel(scheduler, "pp_rank") or 0,
         pp_size=parallel(scheduler, "pp_size") or 1,
-        server_args=_server_args(args),
+        server_args=_server_args(scheduler),
         rows=config.choice.rows,
         weight_versions=_weight_versions(sites),
     )
@@ -188,8 +195,11 @@ def _runtime_parallel() -> Any:
         return None
 
 
-def _server_args(args: Any) -> dict[str, Scalar]:
+def _server_args(scheduler: Any) -> dict[str, Scalar]:
+    args = scheduler.server_args
     found = {name: getattr(args, name, None) for name in _SERVER_ARGS}
+    found[_POOL] = getattr(scheduler, _POOL, None)
+    found[f"scheduler_{_RUNNING}"] = getattr(scheduler, _RUNNING, None)  # its own share, if less
     found[_MOST_DRAFT_TOKENS] = _most_draft_tokens(args)
     return {k: value for k, value in found.items() if isinstance(value, str | int | float | bool)}
 

@@ -132,6 +132,12 @@ SITES = (
         essential=False,
     ),
     HookSite(
+        "flush",
+        (f"{_SCHEDULER}.flush_cache",),
+        "whether the prefix cache was emptied, after",
+        essential=False,
+    ),
+    HookSite(
         "weights",
         (f"{_SCHEDULER}.record_weight_version_change",),  # from 0.5.19 on
         "which weights serve, around it",

@@ -1,4 +1,4 @@
-"""What is recorded of a trainer: that generation is paused and goes on, and that other weights serve."""
+"""What is recorded of a trainer: that generation is paused and goes on, that the cache is flushed, and that other weights serve."""
 
 from __future__ import annotations
 
@@ -25,6 +25,11 @@ def _continue_after(recorder: Recorder, note: None, _: None) -> None:
     recorder.emit(Kind.CONTROL, (Act.CONTINUE, NONE64, NONE64))
 
 
+def _flush_after(recorder: Recorder, note: None, flushed: Any) -> None:
+    if flushed:
+        recorder.emit(Kind.CONTROL, (Act.FLUSH, NONE64, NONE64))
+
+
 def _weights_before(recorder: Recorder, self: Any, *_: Any, **__: Any) -> str | None:
     return serving_weights()
 
@@ -39,5 +44,6 @@ def _weights_after(recorder: Recorder, before: str | None, _: None) -> None:
 PROBES = {
     "pause": Probe(_pause_before, _pause_after),
     "continue": Probe(nothing_before, _continue_after),
+    "flush": Probe(nothing_before, _flush_after),
     "weights": Probe(_weights_before, _weights_after),
 }
