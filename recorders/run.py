@@ -105,9 +105,15 @@ def run_from_json(text: str | bytes) -> Run:
     raw = _object(text, "run attributes")
     sites = tuple(_build(Site, item, "a hook site") for item in raw.pop("sites", []))
     for name in ("command", "weight_versions"):
-        raw[name] = tuple(raw.get(name, ()))
+        raw[name] = _texts(raw.get(name, []), name)
     run: Run = _build(Run, {**raw, "sites": sites}, "the run attributes")
     return run
+
+
+def _texts(found: Any, name: str) -> tuple[str, ...]:
+    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+        raise RecordingError(f"the run attributes have another {name} than a list of texts")
+    return tuple(found)
 
 
 def stats_from_json(text: str | bytes) -> Stats:

@@ -19,6 +19,7 @@ from specdiff.cli.inputs import bundled
 from specdiff.recorders import hdf5, schema
 from specdiff.recorders.errors import RecordingError
 from specdiff.recorders.recording import TABLE_NAMES, Recording, columns
+from specdiff.recorders.run import run_from_json, to_json
 from strategies import recordings
 
 some = settings(max_examples=60, suppress_health_check=list(HealthCheck))
@@ -247,3 +248,20 @@ def test_bad_files_say_what_they_are(
     with pytest.raises(RecordingError, match=says) as caught:
         hdf5.load(path)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"weight_versions": 3}, "another weight_versions than a list of texts"),
+        ({"weight_versions": [None]}, "another weight_versions than a list of texts"),
+        ({"command": "python"}, "another command than a list of texts"),
+        ({"overlapped": True}, "unknown fields: overlapped"),
+    ],
+)
+def test_run_attributes_that_are_none_are_refused_by_name(
+    change: dict[str, object], says: str
+) -> None:
+    raw = json.loads(to_json(hdf5.load(bundled() / "0.5.23-random.h5").run))
+    with pytest.raises(RecordingError, match=says):
+        run_from_json(json.dumps({**raw, **change}))
