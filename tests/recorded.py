@@ -13,7 +13,7 @@ from specdiff.recorders.schema import Mode
 
 @dataclass
 class Recorder:
-    """Runs `specdiff record -- rig`, once per (release, scenario, seed) and session."""
+    """Runs `specdiff record -- rig`, once per (release, scenario, seed) and session. A release may be a source tree."""
 
     folder: Path
     options: tuple[str, ...] = ()  # of `specdiff record`
@@ -40,9 +40,9 @@ class Recorder:
 
     def _record(self, release: str, scenario: str, seed: int, flags: tuple[str, ...]) -> list[Path]:
         folder = self.folder / "-".join(
-            (release, Path(scenario).stem, str(seed), *flags, *self.options)
+            (Path(release).name, Path(scenario).stem, str(seed), *flags, *self.options)
         )
-        seeds = () if scenario.endswith(".toml") else ("--seed", str(seed))
+        seeds = () if scenario.endswith((".toml", ".h5")) else ("--seed", str(seed))
         command = rig(release, scenario, *seeds, *flags)
         done = specdiff("record", *self.options, "-o", folder, "--", *command)
         assert done.returncode == 0, f"{release} {scenario} {seed}: {done.stderr[-2000:]}"

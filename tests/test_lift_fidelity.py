@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from children import on_demand
 from gaps import without
 from lifting import Changed, against_observed, books, bundled_recording, release
 from recorded import Recorder
@@ -29,7 +30,7 @@ BUNDLED = sorted(path.stem for path in bundled().glob("*.h5"))
 OTHERS = {"0.5.14-dflash"}  # of another algorithm than EAGLE: see test_lift_algorithms.py
 
 
-@pytest.mark.parametrize("version", ERAS)
+@pytest.mark.parametrize("version", ["0.5.10", *on_demand(*ERAS)])
 def test_a_live_recording_equals_the_release_that_made_it(version: str, record: Recorder) -> None:
     with release(version) as source:
         made = books(source)

@@ -63,7 +63,10 @@ def test_runs_of_every_length_are_equally_likely() -> None:
         ({"prefix_len": 8}, "0 <= prefix_len < prompt_len"),
         ({"routed_experts_start_len": 9}, "0 <= start <= prompt_len"),
         ({"max_new_tokens": -1}, "0 or more"),
-        ({"accept": (5,)}, "runs of 1 to 4"),
+        ({"accept": (4, 0)}, "runs of 1 token or more"),
+        ({"shared": (("b", 0, 8),), "prefix_len": 2}, "nothing beside prefix_len"),
+        ({"shared": (("b", 3, 3),)}, "0 <= first < end"),
+        ({"shared": (("b", 0, 5), ("b", 2, 6))}, "prompt_len (8) tokens at most"),
         ({"arrival": 3, "abort_at": 2}, "the arrival step or later"),
     ],
 )
@@ -79,6 +82,8 @@ def test_a_scenario_that_cannot_be_is_refused() -> None:
         Scenario("empty", ())
     with pytest.raises(RigError, match="rids used twice: a"):
         Scenario("twice", (one, one))
+    with pytest.raises(RigError, match=r"request\[1\].accept \(rid 'b'\).*runs of 1 to 3"):
+        Scenario("runs", (one, RequestScript("b", accept=(4,))), num_draft_tokens=3)
     with pytest.raises(RigError, match="capture_experts is False"):
         Scenario("experts", (replace(one, return_routed_experts=True),))
 

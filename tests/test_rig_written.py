@@ -88,6 +88,17 @@ def test_every_report_reads(path: Path) -> None:
             "{a}accept = [4, '1']",
             "request[0].accept[1]: found the text '1', expected a whole number",
         ),
+        ("{a}shared = [3]", "request[0].shared[0]: found 3, expected a list of 3"),
+        ("{a}shared = [['b', 0]]", "request[0].shared[0]: found a list of 2, expected a list of 3"),
+        (
+            "{a}shared = [['prompt:b', 0, 4]]",
+            "request[0].shared (rid 'a'): found prompt:b, expected the rid of a request",
+        ),
+        ("{a}wishes = 3", "request[0].wishes: found 3, expected a table"),
+        (
+            "{a}[request.wishes]\nsteam = true",
+            "request[0].wishes.steam: no such key. Did you mean 'stream'?",
+        ),
         ("{a}accept = [9]", "request[0].accept (rid 'a'): found (9,), expected runs of 1 to 4"),
         ("{a}arrival = -1", "request[0].arrival (rid 'a'): found -1, expected 0 or more"),
         ("{a}stop_at = -1", "request[0].stop_at (rid 'a'): found -1, expected 0 or more"),
@@ -142,6 +153,11 @@ WHOLE: dict[str, Any] = {
             "session": "s",
         },
         {"rid": "b", "stop_at": 3, "ignore_eos": True, "session": "s", "follows": "a"},
+        {
+            "rid": "c",
+            "shared": [["prompt:a", 0, 4]],
+            "wishes": {"stop_texts": ["t"], "stream": True},
+        },
     ],
 }
 _scalars = st.one_of(
@@ -233,6 +249,19 @@ def test_an_option_that_would_be_ignored_is_a_mistake(flags: list[str], says: st
     assert done.exit_code == 2 and says in done.output
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["x.journal"], "found neither a scenario's name (--list) nor a TOML file (*.toml) nor"),
+        (["random", "--events", "nowhere/x"], "there is no folder nowhere"),
+        (["random", "--topk", "4", "--page-size", "16"], "only attention backends of a GPU"),
+    ],
+)
+def test_what_cannot_be_played_is_refused_before_it_is(arguments: list[str], says: str) -> None:
+    done = CliRunner().invoke(main, ["--sglang", "0.5.23", "--scenario", *arguments])
+    assert done.exit_code == 1 and says in done.output
+
+
 def test_a_setting_that_the_release_does_not_have_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.toml"
     path.write_text("settings = {'chunked_prefill_sise' = 32}\n[[request]]\nrid = 'a'")
@@ -277,6 +306,10 @@ def _request(draw: st.DrawFn, rid: str) -> RequestScript:
         close_at=draw(_maybe) if session else None,
         priority=draw(_maybe),
         return_routed_experts=draw(st.booleans()),
+        shared=draw(st.sampled_from([(), ((f"prompt:{rid}", 0, 1),)])),
+        wishes=Wishes(
+            stop_texts=tuple(draw(st.lists(_rids, max_size=2))), stream=draw(st.booleans())
+        ),
     )
 
 
@@ -286,9 +319,3 @@ def test_what_is_written_reads_as_it_was(scenario: Scenario) -> None:
         path = Path(folder) / "x.toml"
         path.write_text(write_scenario(scenario), encoding="utf-8")
         assert read_scenario(path) == scenario
-
-
-def test_wishes_have_no_key() -> None:
-    scenario = Scenario("x", (RequestScript("a", wishes=Wishes(regex=".")),))
-    with pytest.raises(RigError, match="wishes of 'a'"):
-        write_scenario(scenario)
