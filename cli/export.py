@@ -21,9 +21,9 @@ _PATHS = ("observed", "old", "fixed")
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["pytest", "jsonl", "parquet"]),
+    type=click.Choice(["pytest", "scenario", "jsonl", "parquet"]),
     required=True,
-    help="pytest: a test of a divergence; jsonl: a JSON object a line; parquet: needs pyarrow.",
+    help="pytest: a test of a divergence; scenario: to be played again; jsonl: a JSON object a line; parquet: needs pyarrow.",
 )
 @options.output("The file to write.")
 @click.option(
@@ -49,21 +49,29 @@ def export(
     repo: str | None,
     force: bool,
 ) -> None:
-    """Write a divergence of a recording as a test, or its books as a table.
+    """Write a divergence of a recording as a test, the recording as a scenario, or its books as a table.
 
     A test (pytest) fails where the books are those of --old and passes where they are those of --fixed; it wants a
-    recording that `specdiff shrink` made, and lies beside it. A table has one row for each place where a quantity has
+    recording that `specdiff shrink` made, and lies beside it. A scenario is TOML that sglang's real scheduler plays again on a
+    CPU, of this release or another. A table has one row for each place where a quantity has
     a value: event, step, kind, moment, rid, quantity, part, and for each path its value and whether it was captured. Null and captured is sglang's None; null and not captured is nothing.
     """
     if recording.is_dir():
         raise UsageError(f"{recording} is a folder; export wants one recording of it (*.h5).")
-    if form == "pytest":
+    if form in ("pytest", "scenario"):
         options.only_for("--format jsonl and parquet", "paths")
-    else:
+    if form != "pytest":
         options.only_for("--format pytest", "old", "fixed")
+    if form == "scenario":
+        options.only_for("the other formats", "quantities", "repo")
+        if output.suffix != ".toml":
+            raise UsageError(f"-o {output}: the rig knows a scenario by its name, expected *.toml.")
     check_output(output, force=force, source=recording)
     if form == "pytest":
         _export_test(recording, output, (old, fixed), quantities, repo)
+        return
+    if form == "scenario":
+        _export_scenario(recording, output)
         return
     # imported late: torch comes with the engine, and `--help` must not wait for it
     from ..recorders import hdf5
@@ -102,8 +110,19 @@ def _export_test(
     old, new = options.paths_of(paths, repo)
     wanted = Quantity(quantities[0]) if quantities else None
     found = regression(one(recording)[0], old, new, wanted)
+    _write(output, test_file(found, recording, output))
+
+
+def _export_scenario(recording: Path, output: Path) -> None:
+    from .inputs import one
+    from .report_scenario import scenario_file
+
+    _write(output, scenario_file(one(recording)[0], recording, output))
+
+
+def _write(output: Path, text: str) -> None:
     try:
-        output.write_text(test_file(found, recording, output), encoding="utf-8")
+        output.write_text(text, encoding="utf-8")
     except OSError as error:
         raise RecordingError(f"{output}: cannot be written ({error}).") from error
     click.echo(str(output))

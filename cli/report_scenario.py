@@ -1,0 +1,51 @@
+"""A recording as a scenario that the rig plays, and people edit."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..fixtures.rig.errors import RigError
+from ..fixtures.rig.reenact.reenact import Reenactment, reenactment
+from ..fixtures.rig.releases import RELEASES
+from ..fixtures.rig.speculation import Speculation
+from ..fixtures.rig.written import write_scenario
+from ..recorders.errors import NoVerdictError
+from ..recorders.recording import Recording
+
+
+def scenario_file(recording: Recording, source: Path, output: Path) -> str:
+    """Raises NoVerdictError where it cannot be played again."""
+    try:
+        again = reenactment(recording, source.name)
+    except RigError as error:
+        raise NoVerdictError(f"{error}.") from None
+    head = "".join(f"# {line}\n" for line in _head(again, recording, source, output))
+    return f"{head}\n{write_scenario(again.scenario)}"
+
+
+def _head(again: Reenactment, recording: Recording, source: Path, output: Path) -> Iterator[str]:
+    release = recording.run.sglang_version
+    played = (
+        release if release in RELEASES else "PATH/"
+    )  # of a source tree: only its user knows where
+    command = ["python", "-m", "specdiff.fixtures.rig", "--sglang", played]
+    command += ["--scenario", str(output), *_flags(again)]
+    yield f"{source.name}. To play it again, and record that:"
+    yield f"    specdiff record -o DIR -- {shlex.join(command)}"
+    for note in again.notes:
+        yield f"- {note}"
+
+
+def _flags(again: Reenactment) -> Iterator[str]:
+    """Of the server, what a scenario does not say."""
+    told, usual = again.speculation, Speculation()
+    if told.algorithm != usual.algorithm:
+        yield from ("--algorithm", told.algorithm)
+    if told.topk != usual.topk:
+        yield from ("--topk", str(told.topk))
+    if told.page_size != usual.page_size:
+        yield from ("--page-size", str(told.page_size))
+    if not again.overlap:
+        yield "--disable-overlap"

@@ -1,0 +1,376 @@
+"""A recording is played again by sglang's real scheduler: every table is what it was, and a change of sglang shows."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from children import on_demand
+from gaps import without
+from recorded import Recorder
+from specdiff.cli.inputs import bundled
+from specdiff.cli.main import NO_VERDICT, SAME, USAGE, run
+from specdiff.fixtures.rig.errors import RigError
+from specdiff.fixtures.rig.reenact.lives import Life, Lives, lives
+from specdiff.fixtures.rig.reenact.names import aborted_with_others, distinct
+from specdiff.fixtures.rig.reenact.reenact import played_again, reenactment
+from specdiff.fixtures.rig.reenact.turns import turns
+from specdiff.fixtures.rig.releases import RELEASES, Release, find_release
+from specdiff.fixtures.rig.scenarios import find_scenario
+from specdiff.fixtures.rig.script import accepted, token
+from specdiff.fixtures.rig.written import read_scenario
+from specdiff.recorders import hdf5
+from specdiff.recorders.recording import TABLE_NAMES, Recording
+from specdiff.recorders.run import Scalar
+from specdiff.recorders.schema import NONE32, Controls, Events, Kind, Reason, columns_in
+from specdiff.replay.laws.law import State
+from test_seeds import from_here_on, noted
+from test_trainer import outcomes
+
+SERVED = bundled().parent / "served"
+ALL = [*sorted(bundled().glob("*.h5")), *sorted(SERVED.glob("*.h5"))]
+NOT_PLAYED = re.compile("session|disagg|adaptive")
+ALONE = re.compile("-rank")  # of several that stepped together
+
+
+def differing(one: Recording, other: Recording) -> list[str]:
+    """Columns that are not the same, of those that the older format has. What is in routed rows follows from prompts, which
+    are others; when it happened, too."""
+    version = min(one.version, other.version)
+    kinds = [events_of(recording, version) for recording in (one, other)]
+    found = [] if np.array_equal(kinds[0], kinds[1]) else ["events.kind"]
+    for name, table in TABLE_NAMES.items():
+        for column in columns_in(version, name, table):
+            pair = [getattr(getattr(recording, name), column) for recording in (one, other)]
+            if name != "events" and not np.array_equal(pair[0], pair[1]):
+                found.append(f"{name}.{column}")
+    return found if np.array_equal(one.tokens, other.tokens) else [*found, "tokens"]
+
+
+def events_of(recording: Recording, version: int) -> NDArray[np.int64]:
+    """Kind and iteration of those events that this version of the format knows."""
+    new = (Kind.CONTROL, Kind.WEIGHT_SPAN) if version < 5 else ()
+    events = recording.events
+    return np.stack((events.kind, events.iteration))[:, ~np.isin(events.kind, new)]
+
+
+# By HTTP, at its own pace; every five steps paused, in place or not, for other weights; and what else differs by release.
+AGAIN = [
+    (SERVED / "0.5.23.h5", ["events.kind"]),  # two of its events swapped: an abort and an arrival
+    (bundled() / "0.5.10-random.h5", []),
+    (bundled() / "0.5.23-mixed.h5", []),
+    *on_demand(
+        (SERVED / "0.5.12.h5", []),
+        (bundled() / "0.5.13-chunked.h5", []),
+        (bundled() / "0.5.14-dflash.h5", []),
+        (bundled() / "0.5.23-random.h5", []),
+    ),
+]
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(("path", "other"), AGAIN, ids=lambda of: getattr(of, "stem", ""))
+def test_what_was_recorded_happens_again(path: Path, other: list[str], record: Recorder) -> None:
+    once = hdf5.load(path)
+    again = record(once.run.sglang_version, str(path), 0)
+    assert differing(once, again) == other
+
+
+WEIGHTS = bundled() / "0.5.23-new-weights.h5"
+FOUND_IN_CACHE = ["extend_rows.prefix_len", "extend_rows.extend_len"]
+
+
+@pytest.mark.live
+def test_a_change_of_sglang_is_tried_on_a_recording(record: Recorder, tmp_path: Path) -> None:
+    """The release labels tokens as it did; a source tree in which a pause waits for the result under way labels none wrongly."""
+    once = hdf5.load(WEIGHTS)
+    assert _mislabelled(once) > 10
+    again = record("0.5.23", str(WEIGHTS), 0)
+    # Whose tokens were found in the cache is not recorded, so that behind a flush others may be found.
+    assert differing(once, again) == FOUND_IN_CACHE
+    assert _mislabelled(again) == _mislabelled(once)
+    mended = record(str(_mended_tree(tmp_path)), str(WEIGHTS), 0)
+    assert len(mended.spans.qid) > 80 and _mislabelled(mended) == 0
+    assert _ends(mended) == _ends(once)
+
+
+def _mislabelled(recording: Recording) -> int:
+    outcome = outcomes(recording)["weights"]
+    assert outcome.state in (State.BROKEN, State.HOLDS)
+    return outcome.num_broken
+
+
+_DRAIN = """\
+            if self.last_batch and self.result_queue[0][1] is not self._drained:
+                self._drained = self.result_queue[0][1]
+                self.process_batch_result(*self.result_queue[0])
+"""
+
+
+def _mended_tree(folder: Path) -> Path:
+    """The release, but for one file."""
+    release, name = find_release("0.5.23").root, "sglang/srt/managers/scheduler.py"
+    shutil.copytree(
+        release, folder, symlinks=True, dirs_exist_ok=True, copy_function=lambda a, b: Path(b).symlink_to(a)
+    )  # fmt: skip
+    text = (release / name).read_text()
+    queued = "tmp_batch, tmp_result = self.result_queue.popleft()\n            "
+    assert text.count(f"{queued}self.process_batch_result(") >= 2
+    text = text.replace(
+        f"{queued}self.process_batch_result(",
+        f"{queued}tmp_result is self._drained or self.process_batch_result(",
+    )
+    mode = '        if recv_req.mode == "in_place":\n'
+    head = "    def pause_generation(self, recv_req: PauseGenerationReqInput):\n"
+    assert text.count(mode) == text.count(head) == 1
+    text = text.replace(mode, mode + _DRAIN).replace(head, f"    _drained = None\n\n{head}")
+    (folder / name).unlink()
+    (folder / name).write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def test_an_exported_scenario_is_what_is_played(path: Path, tmp_path: Path) -> None:
+    target = tmp_path / "x.toml"
+    code = run(["export", str(path), "--format", "scenario", "-o", str(target)])
+    if NOT_PLAYED.search(path.stem):
+        assert code == NO_VERDICT and not target.exists()
+        return
+    assert code == SAME
+    again = reenactment(hdf5.load(path), "x")
+    assert read_scenario(target) == again.scenario
+    told = target.read_text().split("\n\n")[0]
+    assert [note in told for note in again.notes] == [True] * len(again.notes)
+    assert bool(ALONE.search(path.stem)) == ("of several" in told)
+
+
+def test_what_an_exported_scenario_has_no_use_for_is_refused(tmp_path: Path) -> None:
+    whole = ["export", str(WEIGHTS), "--format", "scenario", "-o", str(tmp_path / "x.toml")]
+    for more in (["--quantity", "finish"], ["--path", "old"], ["--fixed", "fixed"]):
+        assert run([*whole, *more]) == USAGE
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"server_args": {"speculative_adaptive": True}}, "adaptive"),
+        ({"server_args": {"disaggregation_mode": "decode"}}, "one side of a disaggregated server"),
+        ({"spec_algorithm": "UNO"}, "UNO drafts, and the rig plays EAGLE"),
+        ({"server_args": {"enable_priority_scheduling": True}}, "had priorities"),
+        ({"num_draft_tokens": 1}, "it drafts 1 tokens"),
+    ],
+)
+def test_what_cannot_be_played_again_is_refused(wrong: dict[str, object], says: str) -> None:
+    recording = hdf5.load(WEIGHTS)
+    with pytest.raises(RigError, match=f"x cannot be played again: .*{says}"):
+        reenactment(replace(recording, run=replace(recording.run, **wrong)), "x")  # type: ignore[arg-type]
+
+
+def test_the_release_that_names_no_weights_is_told_of_none() -> None:
+    """Everything else about the pauses stays."""
+    older = Release("0.5.16", Path())
+    again, whole = played_again(WEIGHTS, older), reenactment(hdf5.load(WEIGHTS), "x")
+    assert whole.scenario.weights_at and not again.scenario.weights_at
+    assert replace(again.scenario, weights_at=whole.scenario.weights_at, name="x") == whole.scenario
+    assert any("does not name them" in note for note in again.notes)
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("version", ["0.5.23", *on_demand("0.5.12")])
+def test_a_recording_that_begins_late_is_played_from_there(
+    version: str, record: Recorder, tmp_path: Path
+) -> None:
+    """Who was under way begins with what it had put out: the books go on where they stood, and everybody ends as recorded."""
+    records = noted(version)
+    prepares = [place for place, (kind, _) in enumerate(records) if kind == Kind.PREPARE]
+    late = from_here_on(records, prepares[len(prepares) // 5], tmp_path)
+    assert lives(late).of[int(late.seed_rows.qid[0])].arrival == -1  # before the first turn
+    path = tmp_path / "late.h5"
+    hdf5.save(late, path)
+    again = record(version, str(path), 0)
+    assert (
+        sum("under way when the recording began" in note for note in reenactment(late, "x").notes)
+        == 1
+    )
+    ends = [_ends(recording) for recording in (late, again)]
+    assert len(ends[0]) > 20 and ends[0] == {rid: ends[1][rid] for rid in ends[0]}
+    verifies = [_verifies(recording) for recording in (late, again)]
+    # Whom a stop or an abort met one run earlier or later, not having been prefilled in that very turn.
+    assert len(verifies[0] - verifies[1]) < len(verifies[0]) // 50 and len(verifies[0]) > 300
+
+
+def _verifies(recording: Recording) -> set[tuple[str, int, int, int]]:
+    """Of each verify: request, tokens accepted, committed length before and after."""
+    rows = recording.result_rows
+    columns = (rows.qid, rows.accept_len, rows.committed_before, rows.committed_after)
+    return {
+        (recording.rids[qid], *rest)
+        for qid, *rest in zip(*(column.tolist() for column in columns), strict=True)
+        if rest[0] != NONE32
+    }
+
+
+def _ends(recording: Recording) -> dict[str, tuple[int, int]]:
+    """By rid: why it ended, and the length of prompt and output together, of those whose books were known."""
+    finishes, known = (
+        recording.finishes,
+        set(recording.extend_rows.qid) | set(recording.seed_rows.qid),
+    )
+    return {
+        recording.rids[qid]: (reason, origin + length)
+        for qid, reason, origin, length in zip(
+            finishes.qid.tolist(),
+            finishes.reason.tolist(),
+            finishes.origin_len.tolist(),
+            finishes.finished_len.tolist(),
+            strict=True,
+        )
+        if qid in known and reason != Reason.ABORT
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["0.5.10-random", "0.5.13-chunked", "0.5.14-dflash", "0.5.23-mixed"]
+)
+def test_every_verify_is_placed_where_the_script_had_it(name: str) -> None:
+    """The rig's runs follow from request and output position, so that a position that is off by one is seen."""
+    recording = hdf5.load(bundled() / f"{name}.h5")
+    command = recording.run.command
+    told = {
+        flag: command[command.index(flag) + 1] for flag in ("--scenario", "--seed", "--requests")
+    }
+    scenario = find_scenario(told["--scenario"], int(told["--seed"]), int(told["--requests"]))
+    scripts = {script.rid: script for script in scenario.requests}
+    runs = [
+        (rid, position, run)
+        for rid, life in zip(recording.rids, _by_qid(lives(recording)), strict=True)
+        for position, run in life.runs.items()
+    ]
+    assert len(runs) > 40 and {run for _, _, run in runs} == {1, 2, 3, 4}
+    assert runs == [(rid, at, accepted(rid, at, scripts[rid].accept)) for rid, at, _ in runs]
+
+
+def _by_qid(known: Lives) -> list[Life]:
+    return [life for _, life in sorted(known.of.items())]
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def test_a_turn_launches_once_and_its_result_comes_later(path: Path) -> None:
+    """Without overlap it comes in the same turn; each turn begins with what came in."""
+    recording = hdf5.load(path)
+    kinds, refs = recording.events.kind, recording.events.ref
+    turn = np.array(turns(recording))
+    assert turn[0] == 0 and set(np.diff(turn).tolist()) <= {0, 1}
+    launched, answered = (
+        dict(
+            zip(
+                table.launch[refs[kinds == kind]].tolist(),
+                turn[kinds == kind].tolist(),
+                strict=True,
+            )
+        )
+        for kind, table in ((Kind.LAUNCH, recording.launches), (Kind.RESULT, recording.results))
+    )
+    assert len(set(launched.values())) == len(launched) and len(set(answered.values())) == len(
+        answered
+    )
+    scheduled = np.flatnonzero(np.isin(kinds, (Kind.EXTEND, Kind.PREPARE)))
+    launches = np.flatnonzero(kinds == Kind.LAUNCH)
+    scheduled = scheduled[scheduled < launches[-1]]
+    next_launch = launches[np.searchsorted(launches, scheduled)]
+    assert len(scheduled) > 3 and np.array_equal(turn[scheduled], turn[next_launch])
+    later = {answered[launch] - launched[launch] for launch in answered if launch in launched}
+    assert not later or min(later) == (1 if recording.run.overlap else 0)
+
+
+def test_a_pause_that_is_asked_for_twice_takes_two_turns() -> None:
+    """A step of a scenario has each message once, and they have an order. Synthetic: each control of a recording, doubled."""
+    recording = hdf5.load(WEIGHTS)
+    events, controls = recording.events, recording.controls
+    twice = np.repeat(np.arange(len(events.kind)), np.where(events.kind == Kind.CONTROL, 2, 1))
+    doubled = {field.name: getattr(events, field.name)[twice] for field in fields(events)}
+    is_control = doubled["kind"] == Kind.CONTROL
+    doubled["ref"][is_control] = np.arange(is_control.sum())
+    more = {field.name: np.repeat(getattr(controls, field.name), 2) for field in fields(controls)}
+    made = replace(recording, events=Events(**doubled), controls=Controls(**more))
+    turn = np.array(turns(made))[is_control]
+    told = list(zip(turn.tolist(), more["act"].tolist(), strict=True))
+    assert len(set(told)) == len(told) and turn[-1] > len(controls.act)
+
+
+def test_a_gap_in_the_midst_is_refused() -> None:
+    recording = hdf5.load(WEIGHTS)
+    with pytest.raises(RigError, match="events are missing in the midst"):
+        reenactment(without(recording, 300, 340), "x")
+
+
+def test_ids_play_the_part_that_was_recorded() -> None:
+    """An id that came twice; one whose abort would be another's; one whose stop token the rig has at an earlier place."""
+    early = next(
+        n for n in range(999) if token(f"r{n}", 30) in [token(f"r{n}", p) for p in range(30)]
+    )
+    rids = ["a", "a", "b", "b1", "c", "c1", f"r{early}", ""]
+    known = Lives({qid: Life(arrival=0, end=9) for qid in range(len(rids))})
+    known.of[2].abort_at = known.of[4].abort_at = 5
+    known.of[5].abort_at = 5  # meant, too
+    known.of[6].reason, known.of[6].length = Reason.STOP_TOKEN, 31
+    names = distinct(rids, known)
+    assert names[:6] == ["a", "a~1", "b~", "b1", "c", "c1"] and len(set(names)) == len(names)
+    assert names[7] == "no-id"
+    assert list(aborted_with_others(names, known)) == [5]  # by the abort of c
+    assert names[6] == f"r{early}-eos30"
+    assert token(names[6], 30) not in [token(names[6], position) for position in range(30)]
+
+
+@pytest.mark.parametrize(
+    ("args", "pool", "running"),
+    [
+        ({"max_total_num_tokens": 900, "max_running_requests": 7}, 900, 7),
+        (
+            {
+                "max_total_tokens": 900,
+                "scheduler_max_running_requests": 3,
+                "max_running_requests": 7,
+            },
+            900,
+            3,
+        ),
+        ({"max_running_requests": 7, "enable_dp_attention": True}, None, 3),
+        ({"max_total_num_tokens": 1 << 30}, 1 << 18, None),
+    ],
+)
+def test_the_server_is_as_large_as_it_was(
+    args: dict[str, Scalar], pool: int | None, running: int | None
+) -> None:
+    """Of a pool that no request could fill, so much is left that every limit has its reserve."""
+    recording = hdf5.load(WEIGHTS)
+    again = reenactment(
+        replace(recording, run=replace(recording.run, server_args=args, dp_size=2)), "x"
+    )
+    if pool is None:
+        pool = sum(recording.requests.origin_len) + sum(recording.requests.max_new_tokens)
+        assert again.scenario.pool_tokens >= pool
+        assert any("how large the pool was" in note for note in again.notes)
+    else:
+        assert again.scenario.pool_tokens == pool
+    assert again.scenario.max_running == (running or len(recording.rids))
+
+
+def test_a_source_tree_is_taken_for_the_release_that_it_says_or_the_newest(tmp_path: Path) -> None:
+    scheduler = tmp_path / "python/sglang/srt/managers/scheduler.py"
+    with pytest.raises(RigError, match="no sglang there, expected sglang/srt"):
+        find_release(f"{tmp_path}/")
+    scheduler.parent.mkdir(parents=True)
+    scheduler.touch()
+    assert find_release(str(tmp_path)) == Release(RELEASES[-1], tmp_path / "python", True)
+    (tmp_path / "python/sglang/_version.py").write_text("__version__ = version = '0.5.12'\n")
+    found = find_release(f"{tmp_path}/python")
+    assert found == Release("0.5.12", tmp_path / "python")
+    (tmp_path / "python/sglang/_version.py").write_text("__version__ = version = '0.6.1.dev3'\n")
+    assert find_release(str(tmp_path)).version == RELEASES[-1]
