@@ -26,6 +26,7 @@ BRANCHES: Mapping[str, str] = {
     "paused-in-place": "controls",
     "paused-retracting": "controls",
     "weights-changed": "controls",
+    "cache-flushed": "controls",
 }
 
 
