@@ -76,7 +76,7 @@ def _print_breaches(console: Output, found: Checked) -> None:
     for file, one in broken:
         assert one.first is not None
         counts = (
-            f"{one.num_broken} of {one.num_checked} broken, first at {_breach(one.law, one.first)}"
+            f"{one.num_broken} of {one.num_checked} broken, first at {in_words(one.law, one.first)}"
         )
         console.print(Text.assemble(file.name, " ", (one.law.name, "bold red"), f": {counts}"))
     if broken:
@@ -106,7 +106,7 @@ def _print_laws(console: Output, outcomes: Sequence[Outcome]) -> None:
             Text(outcome.state.value, style=_STYLE[outcome.state]),
             str(outcome.num_checked),
             str(outcome.num_broken),
-            _breach(outcome.law, outcome.first)
+            in_words(outcome.law, outcome.first)
             if outcome.first
             else Text(outcome.idle or "", style="dim"),
             _related(outcome.law) if outcome.first else "",
@@ -146,7 +146,7 @@ def _print_statements(console: Output, laws: Sequence[Law]) -> None:
     console.print(made)
 
 
-def _breach(law: Law, first: Breach) -> str:
+def in_words(law: Law, first: Breach) -> str:
     found = f"{first.found} {law.counts}" if law.counts else f"{first.found}"
     who = f"request {printable(first.rid)}" if first.rid is not None else "batch"
     return (

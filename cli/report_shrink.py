@@ -12,12 +12,14 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
+from ..replay.laws.law import Outcome
 from ..replay.quantity import Quantity
 from ..replay.shrink.shrink import Shrunk
 from ..replay.shrink.shrinking import Progress
 from ..replay.spec import Lifted
 from ..replay.verdict import Result
 from .console import Output
+from .report_check import in_words
 from .report_replay import fixes, where
 
 if TYPE_CHECKING:
@@ -60,7 +62,7 @@ class Telling:
 
 
 def print_shrunk(made: Shrunk, path: Path) -> None:
-    console, result = Output(), made.shows
+    console = Output()
     if made.interrupted:
         click.echo("specdiff: interrupted; this is the best so far, not the smallest.", err=True)
     size = f"{path.stat().st_size:,} bytes"
@@ -70,6 +72,19 @@ def print_shrunk(made: Shrunk, path: Path) -> None:
         f"{made.left.num_steps} of {_count(made.before.num_steps, 'step')}, "
         f"{made.left.num_events} of {_count(made.before.num_events, 'event')}"
     )
+    if isinstance(made.shows, Outcome):
+        _print_breach(console, made.shows)
+    else:
+        _print_divergence(console, made, made.shows, path)
+
+
+def _print_breach(console: Output, outcome: Outcome) -> None:
+    assert outcome.first is not None
+    console.print(f"law {outcome.law.name}: {outcome.law.statement}")
+    console.print(f"  {in_words(outcome.law, outcome.first)}")
+
+
+def _print_divergence(console: Output, made: Shrunk, result: Result, path: Path) -> None:
     (quantity,) = result.quantities
     assert quantity.first is not None
     if made.whole_for is not None:

@@ -9,18 +9,26 @@ import runpy
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cuts import SOURCE
 from lifting import bundled_recording, files_of, write_tree
 from specdiff.cli import report_shrink
 from specdiff.cli.inputs import bundled
-from specdiff.cli.main import BROKEN, INTERRUPTED, NO_VERDICT, SAME, USAGE, run
+from specdiff.cli.main import BROKEN, DIFFERS, INTERRUPTED, NO_VERDICT, SAME, USAGE, run
 from specdiff.recorders import hdf5
 from specdiff.recorders.pseudonyms import contents
+from specdiff.recorders.recording import Recording
 from specdiff.recorders.redact import redacted
+from specdiff.recorders.schema import Kind
 from specdiff.replay import spec
+from specdiff.replay.columns.shared import Columns
+from specdiff.replay.laws.check import every_breach
+from specdiff.replay.ledger import Ledger
+from specdiff.replay.observed import observed
 from specdiff.replay.quantity import Quantity
+from specdiff.replay.shrink.breach import LawQuestion
 from specdiff.replay.shrink.shrink import shrink
 from specdiff.replay.shrink.shrinking import Progress, Shrinking
 from specdiff.replay.shrink.symptom import Question
@@ -197,3 +205,96 @@ def test_what_does_not_differ_is_not_shrunk(
     out.write_text("mine")
     assert run(arguments) == BROKEN and out.read_text() == "mine"
     assert "--force" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "law", "requests"),
+    [
+        ("0.5.23-new-weights", "weights", 1),
+        ("0.5.12-experts-overshoot", "trainer", 1),
+        ("0.5.11-stale-retract", "stale", 1),
+        ("0.5.15-session-hole", "session", 2),
+        ("0.5.12-merge-filter", "sums", 10),  # what the server summed up is of all its requests
+    ],
+)
+def test_a_breach_is_left_and_not_one_request_or_step_more(
+    name: str, law: str, requests: int
+) -> None:
+    recording = bundled_recording(name)
+    question = LawQuestion(spec.Observed(), law)
+    found = question(recording)
+    assert found is not None
+    made = Shrinking(recording, SOURCE, question, found, lambda _: None)
+    made.run()
+    left = made.progress()
+    assert left.num_requests == requests and left.num_steps <= 8
+    first, now = (question.outcome(one).first for one in (recording, made.recording()))
+    assert first is not None and now is not None
+    assert (now.kind, now.found > now.high) == (first.kind, first.found > first.high)
+    for qid in made.best.requests.nonzero()[0].tolist():
+        assert not made.shows(made.without_request(qid))
+    for step in made.steps(made.best):
+        assert not made.shows(made.without_step(step))
+
+
+def test_too_few_is_another_breach_than_too_many_and_so_is_another_event() -> None:
+    """Synthetic: the rows of the first finish that has too many, less than there should be."""
+    recording = bundled_recording("0.5.12-experts-overshoot")
+    question = LawQuestion(spec.Observed(), "rows")
+    found = question(recording)
+    assert found is not None and found.qid is not None
+    rows = recording.finishes.experts_rows.copy()
+    rows[recording.finishes.qid == found.qid] = 1
+    stored = np.minimum(recording.finishes.experts_stored, rows)
+    finishes = dataclasses.replace(recording.finishes, experts_rows=rows, experts_stored=stored)
+    experts = recording.experts[: int(stored.sum())]
+    few = question(dataclasses.replace(recording, finishes=finishes, experts=experts))
+    assert few is not None and (few.event, few.qid) == (found.event, found.qid)
+    assert few.symptom != found.symptom
+    sums = bundled_recording("0.5.10-random")
+    kinds = {breach.kind for law, _, breach in every_breach(*_observed(sums)) if law.name == "sums"}
+    assert kinds == {Kind.FILTER, Kind.MERGE}
+    shown = LawQuestion(spec.Observed(), "sums")(sums)
+    first = LawQuestion(spec.Observed(), "sums").outcome(sums).first
+    assert shown is not None and first is not None
+    assert repr(first.kind) in repr(shown.symptom)
+
+
+def _observed(recording: Recording) -> tuple[Columns, Ledger]:
+    columns = Columns(recording)
+    return columns, observed(columns)
+
+
+def test_what_breaks_a_law_may_be_passed_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = tmp_path / "small.h5"
+    whole = ["shrink", str(bundled() / "0.5.23-new-weights.h5"), "-o", str(small)]
+    assert run([*whole, "--law", "weights"]) == SAME
+    said = capsys.readouterr().out
+    assert "1 of 24 requests" in said and "2 mislabelled tokens, expected 0" in said
+    made = hdf5.load(small)
+    assert not contents(made) and made.rids == ("request-0",)
+    assert "observed first breaks the law weights as it did" in made.derived[-1].says
+    assert run(["check", str(small)]) == DIFFERS
+    assert "2 mislabelled tokens" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "says"),
+    [
+        (["--law", "trainer"], NO_VERDICT, "the law trainer is not broken (it holds in 12 places)"),
+        (["--law", "session"], NO_VERDICT, "is not broken (turn of a streaming session"),
+        (["--law", "weight"], USAGE, "no law 'weight'; there are: commit,"),
+        (["--law", "weights", "--old", "old"], USAGE, "--old is for a divergence (no --law) only"),
+        (["--law", "weights", "--quantity", "finish"], USAGE, "--quantity is for a divergence"),
+        (["--path", "observed"], USAGE, "--path is for --law only"),
+    ],
+)
+def test_a_law_that_cannot_be_shrunk_to_is_said(
+    more: list[str], code: int, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "x.h5"
+    source = str(bundled() / "0.5.23-new-weights.h5")
+    assert run(["shrink", source, "-o", str(target), *more]) == code
+    assert says in capsys.readouterr().err and not target.exists()

@@ -143,7 +143,7 @@ LAWS = (
 
 def check(columns: Columns, ledger: Ledger, silenced: Collection[str] = ()) -> tuple[Outcome, ...]:
     """Every law, in the order of `LAWS`. A silenced law is checked and shown, and not judged."""
-    return tuple(_outcome(columns, ledger, law, silenced) for law in LAWS)
+    return tuple(outcome_of(law, columns, ledger, silenced) for law in LAWS)
 
 
 def every_breach(
@@ -169,7 +169,9 @@ def _broken(
     return broken, broken & law.known.covers(columns, ledger, places)
 
 
-def _outcome(columns: Columns, ledger: Ledger, law: Law, silenced: Collection[str]) -> Outcome:
+def outcome_of(
+    law: Law, columns: Columns, ledger: Ledger, silenced: Collection[str] = ()
+) -> Outcome:
     places = law.check(columns, ledger)
     if not len(places.event):
         why = needs.idle(law.needs, columns, ledger)
@@ -199,6 +201,7 @@ def _breach(recording: Recording, places: Places, at: int) -> Breach:
         event=event,
         kind=Kind(int(recording.events.kind[event])),
         step=int(recording.events.iteration[event]),
+        qid=qid if qid >= 0 else None,
         rid=recording.rids[qid] if qid >= 0 else None,
         found=int(places.found[at]),
         low=int(places.low[at]),

@@ -115,6 +115,7 @@ class Breach:
     event: int
     kind: Kind
     step: int
+    qid: int | None  # None: a whole batch
     rid: str | None
     found: int
     low: int

@@ -1,9 +1,10 @@
-"""The one function behind `specdiff shrink`: choose a divergence, shrink to it, and leave a recording that may be passed on."""
+"""What is behind `specdiff shrink`: choose a divergence or a breach, shrink to it, and leave a recording that may be passed on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,27 +13,31 @@ from ...recorders.errors import NoVerdictError, RecordingError
 from ...recorders.pseudonyms import pseudonymous
 from ...recorders.recording import Recording
 from ...recorders.schema import NONE64
+from ..laws.law import Outcome
 from ..quantity import Quantity
 from ..spec import Lifted, Observed, Origin, Path
 from ..verdict import QuantityResult, Result, Verdict
 from ..verdict import replay as replay_recording
-from .shrinking import Progress, Shrinking
+from .breach import LawQuestion
+from .shrinking import Asks, Progress, Shrinking
 from .symptom import Question
 
 
 @dataclass(frozen=True, slots=True)
 class Shrunk:
-    """`shows`: the replay of what is left. `interrupted`: less might still be left out."""
+    """`interrupted`: less might still be left out. `shows`: the replay of what is left, or how it keeps the law."""
 
     recording: Recording
     before: Progress
     left: Progress
-    shows: Result
     interrupted: bool
+    shows: Result | Outcome
 
     @property
     def whole_for(self) -> str | None:
         """The side (old, fixed) that is `observed`, where no request could go for its sums: they are of whole batches."""
+        if isinstance(self.shows, Outcome):
+            return None
         (made,) = self.shows.quantities
         if self.before.num_requests == 1 or made.quantity is not Quantity.SEQ_LENS_SUM:
             return None
@@ -55,8 +60,50 @@ def shrink(
     """
     wanted = target(replay_recording(recording, *paths, None if quantity is None else [quantity]))
     question = Question(*paths, wanted)
+    shows = f"{_name(paths[0])} and {_name(paths[1])} first part over {wanted.value} as they did"
+    part = _shrunk(recording, source, question, tell, keep_tokens=keep_tokens, shows=shows)
+    return Shrunk(*part, replay_recording(part.recording, *paths, [wanted]))
+
+
+def shrink_to_breach(
+    recording: Recording,
+    source: str,
+    path: Path,
+    law: str,
+    tell: Callable[[Progress], None],
+    *,
+    keep_tokens: bool = False,
+) -> Shrunk:
+    """As `shrink`, to the first place where a path breaks a law. Raises NoVerdictError where it does not."""
+    question = LawQuestion(path, law)
+    outcome = question.outcome(recording)
+    if outcome.first is None:
+        why = outcome.idle or f"it holds in {outcome.num_checked} places"
+        raise NoVerdictError(f"nothing to shrink: the law {law} is not broken ({why}).")
+    shows = f"{_name(path)} first breaks the law {law} as it did"
+    part = _shrunk(recording, source, question, tell, keep_tokens=keep_tokens, shows=shows)
+    return Shrunk(*part, question.outcome(part.recording))
+
+
+class _Part(NamedTuple):
+    recording: Recording
+    before: Progress
+    left: Progress
+    interrupted: bool
+
+
+def _shrunk(
+    recording: Recording,
+    source: str,
+    question: Asks,
+    tell: Callable[[Progress], None],
+    *,
+    keep_tokens: bool,
+    shows: str,
+) -> _Part:
+    """`shows`: in words, what the question is about."""
     found = question(recording)
-    assert found is not None, "replay saw a divergence that the question does not"
+    assert found is not None, "what is to be shrunk to is not found by the question"
     shrinking = Shrinking(recording, source, question, found, tell)
     before, interrupted = shrinking.progress(), False
     try:
@@ -68,13 +115,12 @@ def shrink(
     answer = question(made)
     if answer is None or answer.symptom != found.symptom:
         raise RecordingError(
-            f"where {wanted.value} parts depends on which tokens there are, and they were replaced: use --keep-tokens."
+            f"that {shows} depends on which tokens there are, and they were replaced: use --keep-tokens."
         )
-    says = _says(before, left, paths, wanted, keep_tokens=keep_tokens)
+    says = _says(before, left, shows, keep_tokens=keep_tokens)
     step = Derived("shrink", source, says, before.num_requests - left.num_requests)
     before_it = made.derived[: len(recording.derived)]  # less the cut, which is this step
-    made = replace(made, derived=(*before_it, step))
-    return Shrunk(made, before, left, replay_recording(made, *paths, [wanted]), interrupted)
+    return _Part(replace(made, derived=(*before_it, step)), before, left, interrupted)
 
 
 def target(result: Result) -> Quantity:
@@ -117,20 +163,10 @@ def _without_contents(recording: Recording, *, keep_tokens: bool) -> Recording:
     return bare if keep_tokens else pseudonymous(bare)
 
 
-def _says(
-    before: Progress,
-    left: Progress,
-    paths: tuple[Path, Path],
-    quantity: Quantity,
-    *,
-    keep_tokens: bool,
-) -> str:
+def _says(before: Progress, left: Progress, shows: str, *, keep_tokens: bool) -> str:
     kept = f"{left.num_requests} of {before.num_requests} requests, {left.num_steps} of {before.num_steps} steps"
     contents = "" if keep_tokens else "tokens, ids, the command line and paths replaced, "
-    return (
-        f"{kept}; {contents}what was in routed rows left out; {_name(paths[0])} and {_name(paths[1])} first part over "
-        f"{quantity.value} as they did"
-    )
+    return f"{kept}; {contents}what was in routed rows left out; {shows}"
 
 
 def _name(path: Path) -> str:

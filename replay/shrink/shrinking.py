@@ -12,8 +12,9 @@ from ...recorders.cut import Cutter
 from ...recorders.recording import Recording
 from ...recorders.schema import Kind
 from .ddmin import ddmin
-from .symptom import Found, Question
+from .symptom import Found
 
+Asks = Callable[[Recording], Found | None]
 Mask = NDArray[np.bool_]
 
 _MAX_LATE = 2  # steps: under overlap a result comes one step after its launch
@@ -42,7 +43,7 @@ class Shrinking:
         self,
         recording: Recording,
         source: str,
-        question: Question,
+        question: Asks,
         found: Found,
         tell: Callable[[Progress], None],
     ) -> None:

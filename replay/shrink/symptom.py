@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 
 import torch
@@ -36,7 +36,7 @@ class Symptom:
 class Found:
     event: int
     qid: int | None  # None: the value is of a whole batch
-    symptom: Symptom
+    symptom: Hashable  # equal of two of one sort
 
 
 class Question:
