@@ -12,7 +12,7 @@ from .manifest import Scheduler
 from .ranks import Rank
 
 _NEVER_LOADED = (
-    "no process loaded sglang's scheduler with the recorder in it. The command never starts sglang, "
+    "no process loaded sglang's scheduler with the recorder in it. The command ended before it started sglang, never starts it, "
     "or its Python ignores PYTHONPATH and sitecustomize (-I, -E, -S, or a cleared environment)"
 )
 
