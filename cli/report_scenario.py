@@ -27,9 +27,8 @@ def scenario_file(recording: Recording, source: Path, output: Path) -> str:
 
 def _head(again: Reenactment, recording: Recording, source: Path, output: Path) -> Iterator[str]:
     release = recording.run.sglang_version
-    played = (
-        release if release in RELEASES else "PATH/"
-    )  # of a source tree: only its user knows where
+    # Where a source tree lies only its user knows.
+    played = release if release in RELEASES else "PATH/"
     command = ["python", "-m", "specdiff.fixtures.rig", "--sglang", played]
     command += ["--scenario", str(output), *_flags(again)]
     yield f"{source.name}. To play it again, and record that:"

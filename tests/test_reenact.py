@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from numpy.typing import NDArray
 
 from children import on_demand
@@ -16,6 +17,8 @@ from gaps import without
 from recorded import Recorder
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import NO_VERDICT, SAME, USAGE, run
+from specdiff.fixtures.rig.__main__ import main
+from specdiff.fixtures.rig.drive import Outcome
 from specdiff.fixtures.rig.errors import RigError
 from specdiff.fixtures.rig.reenact.lives import Life, Lives, lives
 from specdiff.fixtures.rig.reenact.names import aborted_with_others, distinct
@@ -24,6 +27,7 @@ from specdiff.fixtures.rig.reenact.turns import turns
 from specdiff.fixtures.rig.releases import RELEASES, Release, find_release
 from specdiff.fixtures.rig.scenarios import find_scenario
 from specdiff.fixtures.rig.script import accepted, token
+from specdiff.fixtures.rig.truth import Answer
 from specdiff.fixtures.rig.written import read_scenario
 from specdiff.recorders import hdf5
 from specdiff.recorders.recording import TABLE_NAMES, Recording
@@ -181,6 +185,53 @@ def test_the_release_that_names_no_weights_is_told_of_none() -> None:
     assert any("does not name them" in note for note in again.notes)
 
 
+def test_the_release_without_an_indexer_is_not_asked_for_it() -> None:
+    path = bundled() / "0.5.12-indexer-topk.h5"
+    again, whole = (played_again(path, Release(at, Path())) for at in ("0.5.11", "0.5.12"))
+    asked = [
+        one.return_indexer_topk for one in (*again.scenario.requests, *whole.scenario.requests)
+    ]
+    assert not any(asked[: len(asked) // 2]) and any(asked[len(asked) // 2 :])
+    assert not again.scenario.capture_indexer and whole.scenario.capture_indexer
+    assert any("top-k is not captured" in note for note in again.notes)
+
+
+def test_what_became_of_it_is_said() -> None:
+    """Who ended otherwise is named, with what was recorded; the batches are counted."""
+    recording = hdf5.load(WEIGHTS)
+    again = reenactment(recording, "x")
+    answers = {rid: _answer(rid, *end) for rid, end in again.endings.items()}
+    same = list(again.compared(Outcome(answers, 1, 0.0, len(recording.launches.launch))))
+    assert same[:-2] == list(again.notes)
+    assert same[-2:] == [
+        f"{again.num_launches} batches were launched, recorded were {again.num_launches}",
+        "24 of 24 requests ended as they were recorded to end",
+    ]
+    rid, (reason, length) = next(
+        item for item in again.endings.items() if item[1][0] != Reason.ABORT
+    )
+    answers[rid] = _answer(rid, reason, length + 1)
+    *_, count, other = again.compared(Outcome(answers, 1, 0.0, 7))
+    assert count.startswith("23 of 24")
+    assert other.startswith(f"{rid}: ") and other.endswith(f" at {length}")
+
+
+def _answer(rid: str, reason: int, length: int) -> Answer:
+    kind = {Reason.LENGTH: "length", Reason.ABORT: "abort"}.get(Reason(reason), "stop")
+    return Answer(rid, [0] * length, {"type": kind, "matched": 1})
+
+
+def test_a_flush_that_nobody_could_notice_is_said() -> None:
+    recording = hdf5.load(WEIGHTS)
+    sites = tuple(site for site in recording.run.sites if site.name != "flush")
+    older = replace(recording, run=replace(recording.run, sites=sites))
+    said = [
+        "flushed is not recorded" in "".join(reenactment(one, "x").notes)
+        for one in (recording, older)
+    ]
+    assert said == [False, True]
+
+
 @pytest.mark.live
 @pytest.mark.parametrize("version", ["0.5.23", *on_demand("0.5.12")])
 def test_a_recording_that_begins_late_is_played_from_there(
@@ -262,7 +313,7 @@ def _by_qid(known: Lives) -> list[Life]:
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
 def test_a_turn_launches_once_and_its_result_comes_later(path: Path) -> None:
-    """Without overlap it comes in the same turn; each turn begins with what came in."""
+    """What is scheduled is launched in the same turn."""
     recording = hdf5.load(path)
     kinds, refs = recording.events.kind, recording.events.ref
     turn = np.array(turns(recording))
@@ -369,6 +420,9 @@ def test_a_source_tree_is_taken_for_the_release_that_it_says_or_the_newest(tmp_p
     scheduler.parent.mkdir(parents=True)
     scheduler.touch()
     assert find_release(str(tmp_path)) == Release(RELEASES[-1], tmp_path / "python", True)
+    command = ["--sglang", f"{tmp_path}/", "--topk", "4", "--page-size", "16"]  # which is refused
+    said = CliRunner().invoke(main, command).output
+    assert f"{tmp_path}/ does not say its release: taken to be like {RELEASES[-1]}" in said
     (tmp_path / "python/sglang/_version.py").write_text("__version__ = version = '0.5.12'\n")
     found = find_release(f"{tmp_path}/python")
     assert found == Release("0.5.12", tmp_path / "python")
