@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ..replay.quantity import Quantity
-from . import options
+from . import options, plays
 from .inputs import check_output, one
 from .main import DIFFERS, SAME
 from .parameters import Named
+
+if TYPE_CHECKING:
+    from ..replay import spec
 
 
 @click.command()
@@ -35,6 +40,7 @@ from .parameters import Named
     type=Named(dir_okay=False, path_type=Path),
     help="Write down each finding here; of commits as `git bisect replay` reads it.",
 )
+@plays.by_law("Good is what keeps this law where its whole scheduler plays RECORDING again.")
 @options.form
 def bisect(
     recording: str,
@@ -42,16 +48,26 @@ def bisect(
     bad: str,
     quantities: tuple[str, ...],
     against: str | None,
+    law: str | None,
+    keep: Path | None,
     repo: str | None,
     skip: tuple[str, ...],
     log: Path | None,
     form: str,
+    flags: tuple[str, ...],
 ) -> int:
     """Find the release or commit whose books first differ from the good end's, over one RECORDING.
 
     Between two releases every one is replayed, so that changes back are seen too; between two commits git halves the
-    history, which assumes one change. Exit code 1 where a change was found, 0 where the ends say the same.
+    history, which assumes one change. With --law the whole scheduler of each plays the recording again, on this CPU,
+    which takes some ten seconds each; RECORDING may then be a scenario, too (*.toml). Exit code 1 where a change was
+    found, 0 where the ends say the same.
     """
+    scenario = Path(recording)
+    plays.check_options(law, scenario, flags, "quantities", "against")
+    if law is not None:
+        ends = options.paths_of((good, bad), repo)
+        return _by_law(scenario, flags, law, ends, repo, skip, log, keep, form)
     # imported late: torch comes with the engine, and `--help` must not wait for it
     from ..replay.lift.crew import AHEAD, crew_of
     from ..replay.spec import is_release
@@ -88,3 +104,38 @@ def bisect(
     report = report_bisect.print_json if form == "json" else report_bisect.print_table
     report(recording, found)
     return SAME if found.inside is None else DIFFERS
+
+
+def _by_law(
+    scenario: Path,
+    flags: tuple[str, ...],
+    law: str,
+    ends: Sequence[spec.Path],
+    repo: str | None,
+    skip: tuple[str, ...],
+    log: Path | None,
+    keep: Path | None,
+    form: str,
+) -> int:
+    from ..replay.bisect.by_law import bisect_by_law
+    from ..replay.laws.ask import law_of
+    from . import report_law_plays
+    from .progress_bisect import Narrowing
+    from .report_bisect import end
+
+    wanted = law_of(law)
+    good, bad = map(end, ends)
+    if log is not None:
+        check_output(log, force=None)
+    asked = ("--law", law, *(() if repo is None else ("--repo", repo)))
+    last = ("--", *flags) if flags else ()
+    with (
+        plays.plays_of(scenario, flags, keep) as them,
+        Narrowing(str(scenario), good, bad, asked, log, last) as narrowing,
+    ):
+        found = bisect_by_law(them, wanted, good, bad, skip=skip, report=narrowing)
+    if form == "json":
+        report_law_plays.print_bisection_json(str(scenario), found)
+    else:
+        report_law_plays.print_bisection(str(scenario), found)
+    return SAME if found.search.change is None else DIFFERS

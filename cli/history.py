@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ..replay.quantity import Quantity
-from . import options
+from . import options, plays
 from .inputs import one
 from .main import DIFFERS, NO_VERDICT, SAME, complain
 from .parameters import Named
+
+if TYPE_CHECKING:
+    from ..replay import spec
 
 
 @click.command()
@@ -33,6 +38,7 @@ from .parameters import Named
 )
 @options.quantities("Only this quantity.")
 @options.repo
+@plays.by_law("Tell of this law instead, where the whole scheduler of each plays RECORDING again.")
 @options.form
 def history(
     recording: str,
@@ -40,14 +46,23 @@ def history(
     newest: str,
     quantities: tuple[str, ...],
     repo: str | None,
+    law: str | None,
+    keep: Path | None,
     form: str,
+    flags: tuple[str, ...],
 ) -> int:
     """Tell how the books for one RECORDING changed from version to version, oldest first.
 
     The ends are two releases, or two commits of a clone (then along first parents, those that touch the runtime).
-    Versions of one code have the same books. Exit code 1 where the books changed at all, 125 where nothing could be compared, or nothing of a quantity that was
-    asked for by name.
+    Versions of one code have the same books. With --law the whole scheduler of each plays the recording again, on this
+    CPU, which takes some ten seconds each; RECORDING may then be a scenario, too (*.toml). Exit code 1 where the books
+    changed at all, or the law was broken; 125 where nothing could be compared or judged, or nothing of a quantity that
+    was asked for by name.
     """
+    plays.check_options(law, Path(recording), flags, "quantities")
+    if law is not None:
+        both = options.paths_of((oldest, newest), repo)
+        return _by_law(Path(recording), flags, law, both, keep, form)
     # imported late: torch comes with the engine, and `--help` must not wait for it
     from ..replay.lift.crew import AHEAD, crew_of
 
@@ -79,3 +94,36 @@ def history(
     if silent := [name for name in quantities if Quantity(name) not in compared]:
         complain(f"nothing could be compared of {', '.join(silent)}")
     return SAME if compared and not silent else NO_VERDICT
+
+
+def _by_law(
+    scenario: Path,
+    flags: tuple[str, ...],
+    law: str,
+    ends: Sequence[spec.Path],
+    keep: Path | None,
+    form: str,
+) -> int:
+    from ..replay.bisect.by_law import history_by_law
+    from ..replay.bisect.judge import Finding, Judged
+    from ..replay.history import versions
+    from ..replay.laws.ask import law_of
+    from . import report_law_plays
+    from .report_bisect import end
+
+    wanted, paths = law_of(law), versions(*map(end, ends))
+    told = 0
+
+    def report(one: Judged) -> None:
+        nonlocal told
+        told += 1
+        click.echo(f"{told} of {len(paths)}  {one.path} {report_law_plays.state(one)}", err=True)
+
+    with plays.plays_of(scenario, flags, keep) as them:
+        tested = history_by_law(them, wanted, paths, report)
+    if form == "json":
+        report_law_plays.print_history_json(str(scenario), wanted, tested)
+    else:
+        report_law_plays.print_history(str(scenario), wanted, tested)
+    found = {one.finding for one in tested}
+    return DIFFERS if Finding.BAD in found else SAME if Finding.GOOD in found else NO_VERDICT

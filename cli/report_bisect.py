@@ -14,6 +14,7 @@ from ..replay.bisect.commits import subject
 from ..replay.bisect.inside import RoleChange
 from ..replay.bisect.judge import Finding, Judged
 from ..replay.bisect.line import Change
+from ..replay.bisect.search import Search
 from ..replay.history import in_order
 from ..replay.quantity import Quantity
 from ..replay.spec import Lifted, Origin
@@ -24,7 +25,7 @@ from .console import Output, printable, write_json
 from .report_replay import fixes, where
 
 SCHEMA_VERSION = 1
-_STYLE = {Finding.GOOD: "green", Finding.BAD: "bold red", Finding.SKIPPED: "yellow"}
+STYLE = {Finding.GOOD: "green", Finding.BAD: "bold red", Finding.SKIPPED: "yellow"}
 
 
 def end(path: Spec) -> Lifted:
@@ -47,7 +48,7 @@ def print_table(recording: str, found: Bisection) -> None:
             console.print(f"Whether they changed in between and back: {_history(recording, found)}")
         return
     _print_tested(console, found)
-    _print_change(console, found, change)
+    print_change(console, found.search, change, ("first changed: ", "changed again"))
     _print_inside(console, found.inside)
 
 
@@ -68,25 +69,26 @@ def _print_tested(console: Output, found: Bisection) -> None:
         same = one.digest is not None and one.digest == digest
         books = "the same code" if same else (one.digest or "-")[:8]
         table.add_row(
-            str(one.path), books, Text(one.finding.value, _STYLE[one.finding]), one.why or ""
+            str(one.path), books, Text(one.finding.value, STYLE[one.finding]), one.why or ""
         )
         digest = one.digest
     console.print(table)
     console.print()
 
 
-def _print_change(console: Output, found: Bisection, change: Change) -> None:
-    what = "mended in: " if change.shown.finding is Finding.GOOD else "first changed: "
+def print_change(console: Output, search: Search, change: Change, words: tuple[str, str]) -> None:
+    """`words`: how a change for the worse is called, and a further one."""
+    what = "mended in: " if change.shown.finding is Finding.GOOD else words[0]
     if len(change.suspects) == 1:
         console.print(Text.assemble(what, (_title(change.shown), "bold")))
     else:
         console.print(Text(f"{what}one of {len(change.suspects)}", "bold"))
         for one in change.suspects:
             console.print(f"  {_title(one)}" + (f": {one.why}" if one.why else ""))
-    for other in found.search.others:
-        back = "back to good" if other.shown.finding is Finding.GOOD else "changed again"
+    for other in search.others:
+        back = "back to good" if other.shown.finding is Finding.GOOD else words[1]
         console.print(f"{back}: {_title(other.shown)}")
-    if found.search.one_change:
+    if search.one_change:
         console.print("This assumes that there is one change between the ends.", style="dim")
     console.print()
 
@@ -140,8 +142,7 @@ def _line_style(line: str) -> str:
 
 
 def print_json(recording: str, found: Bisection) -> None:
-    change, inside = found.search.change, found.inside
-    exact = change is not None and len(change.suspects) == 1
+    inside = found.inside
     alone = [one.role.value for one in inside.roles if one.alone] if inside else []
     first: dict[str, Any] | None = None
     if inside is not None:
@@ -154,16 +155,9 @@ def print_json(recording: str, found: Bisection) -> None:
         "bad": str(found.bad),
         "quantities": [quantity.value for quantity in found.quantities],
         "compared": found.num_compared,
-        "first_changed": _name(change.shown) if change and exact else None,
-        "last_before": _name(change.last) if change else None,
-        "range": [_name(one) for one in change.suspects] if change else [],
-        "others": [
-            {"path": _name(other.shown), "verdict": other.shown.finding.value}
-            for other in found.search.others
-        ],
-        "assumes_one_change": found.search.one_change,
+        **span_to_json(found.search),
         "tested": [
-            {"path": _name(one), "verdict": one.finding.value, "books": one.digest, "why": one.why}
+            {"path": name(one), "verdict": one.finding.value, "books": one.digest, "why": one.why}
             for one in found.search.tested
         ],
         "role": alone[0] if alone else None,
@@ -173,7 +167,23 @@ def print_json(recording: str, found: Bisection) -> None:
     write_json(told)
 
 
-def _name(one: Judged) -> str:
+def span_to_json(search: Search) -> dict[str, Any]:
+    """Which version made the change, as far as that is known."""
+    change = search.change
+    exact = change is not None and len(change.suspects) == 1
+    return {
+        "first_changed": name(change.shown) if change and exact else None,
+        "last_before": name(change.last) if change else None,
+        "range": [name(one) for one in change.suspects] if change else [],
+        "others": [
+            {"path": name(other.shown), "verdict": other.shown.finding.value}
+            for other in search.others
+        ],
+        "assumes_one_change": search.one_change,
+    }
+
+
+def name(one: Judged) -> str:
     """As a path spec that names it for good."""
     path = one.path
     return f"sglang@{path.where}" if path.origin is Origin.REVISION else str(path)

@@ -5,24 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from ..replay.laws.law import Breach, Law, State
 
 
 def lines(file: Path, breaches: Iterable[tuple[Law, State, Breach]]) -> Iterator[str]:
-    """`request`: null for a whole batch; the law allows `low` to `high`."""
     for law, state, breach in breaches:
-        yield json.dumps(
-            {
-                "recording": str(file),
-                "law": law.name,
-                "state": state.value,
-                "event": breach.event,
-                "step": breach.step,
-                "kind": breach.kind.name.lower(),
-                "request": breach.rid,
-                "found": breach.found,
-                "low": breach.low,
-                "high": breach.high,
-            }
-        )
+        head = {"recording": str(file), "law": law.name, "state": state.value}
+        yield json.dumps({**head, **breach_to_json(breach)})
+
+
+def breach_to_json(breach: Breach) -> dict[str, Any]:
+    """`request`: null for a whole batch; the law allows `low` to `high`."""
+    return {
+        "event": breach.event,
+        "step": breach.step,
+        "kind": breach.kind.name.lower(),
+        "request": breach.rid,
+        "found": breach.found,
+        "low": breach.low,
+        "high": breach.high,
+    }

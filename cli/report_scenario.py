@@ -6,21 +6,17 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..fixtures.rig.errors import RigError
-from ..fixtures.rig.reenact.reenact import Reenactment, reenactment
+from ..fixtures.rig.reenact.reenact import Reenactment
 from ..fixtures.rig.releases import RELEASES
 from ..fixtures.rig.speculation import Speculation
 from ..fixtures.rig.written import write_scenario
-from ..recorders.errors import NoVerdictError
 from ..recorders.recording import Recording
+from .scenarios import reenacted
 
 
 def scenario_file(recording: Recording, source: Path, output: Path) -> str:
     """Raises NoVerdictError where it cannot be played again."""
-    try:
-        again = reenactment(recording, source.name)
-    except RigError as error:
-        raise NoVerdictError(f"{error}.") from None
+    again = reenacted(recording, source.name)
     head = "".join(f"# {line}\n" for line in _head(again, recording, source, output))
     return f"{head}\n{write_scenario(again.scenario)}"
 

@@ -19,8 +19,7 @@ from specdiff.replay.bisect.judge import Finding, Judged
 from specdiff.replay.bisect.line import changes
 from specdiff.replay.bisect.search import Search, search
 from specdiff.replay.lift.releases import RELEASES, between
-from specdiff.replay.spec import OLD, Lifted, Origin
-from specdiff.replay.spec import Path as Spec
+from specdiff.replay.spec import Lifted, Origin
 
 GOOD, BAD, SKIPPED = Finding
 
@@ -30,7 +29,6 @@ class Oracle:
     """Says what it was told, by version or commit, and counts how often it was asked."""
 
     says: Mapping[str, Finding]
-    reference: Spec = OLD
     asked: list[str] = field(default_factory=list)
 
     def __call__(self, path: Lifted) -> Judged:
@@ -39,6 +37,9 @@ class Oracle:
 
     def ahead(self, paths: Sequence[Lifted]) -> None:
         """It knows all answers."""
+
+    def why_not_good(self, end: Lifted) -> str:
+        return "it was told so."
 
 
 def release(version: str) -> Lifted:
@@ -97,7 +98,7 @@ def test_no_change_is_no_answer() -> None:
 
 def test_ends_are_verified() -> None:
     says = {"0.5.9": BAD, "0.5.10": SKIPPED, "0.5.11": GOOD}
-    with pytest.raises(NoVerdictError, match=r"sglang==0\.5\.9 is not good: it differs from old"):
+    with pytest.raises(NoVerdictError, match=r"sglang==0\.5\.9 is not good: it was told so"):
         search(Oracle(says), release("0.5.9"), release("0.5.11"), lambda _: None)
     with pytest.raises(NoVerdictError, match=r"0\.5\.10, the bad end"):
         search(Oracle(says), release("0.5.11"), release("0.5.10"), lambda _: None)

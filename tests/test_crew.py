@@ -43,7 +43,7 @@ def two_cores() -> Iterator[pytest.MonkeyPatch]:
     """With recordings of any size worth a crew."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(crew, "_WORTH_IT", 0)
-        patched.setattr(crew, "_cores", lambda: 2)
+        patched.setattr(crew, "cores", lambda: 2)
         yield patched
 
 
@@ -172,7 +172,7 @@ def slowly(*given, departs=crew.Crew.departs):
     return departs(*given)
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever runs the tests may ignore it
-crew._WORTH_IT, crew._cores, crew.Crew.departs = 0, lambda: 2, slowly
+crew._WORTH_IT, crew.cores, crew.Crew.departs = 0, lambda: 2, slowly
 sys.exit(main())
 """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from children import on_demand
 from gaps import without
+from mended import mended_tree
 from recorded import Recorder
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import NO_VERDICT, SAME, USAGE, run
@@ -99,7 +99,7 @@ def test_a_change_of_sglang_is_tried_on_a_recording(record: Recorder, tmp_path: 
     # Whose tokens were found in the cache is not recorded, so that behind a flush others may be found.
     assert differing(once, again) == FOUND_IN_CACHE
     assert _mislabelled(again) == _mislabelled(once)
-    mended = record(str(_mended_tree(tmp_path)), str(WEIGHTS), 0)
+    mended = record(str(mended_tree(tmp_path, "0.5.23")), str(WEIGHTS), 0)
     assert len(mended.spans.qid) > 80 and _mislabelled(mended) == 0
     assert _ends(mended) == _ends(once)
 
@@ -108,35 +108,6 @@ def _mislabelled(recording: Recording) -> int:
     outcome = outcomes(recording)["weights"]
     assert outcome.state in (State.BROKEN, State.HOLDS)
     return outcome.num_broken
-
-
-_DRAIN = """\
-            if self.last_batch and self.result_queue[0][1] is not self._drained:
-                self._drained = self.result_queue[0][1]
-                self.process_batch_result(*self.result_queue[0])
-"""
-
-
-def _mended_tree(folder: Path) -> Path:
-    """The release, but for one file."""
-    release, name = find_release("0.5.23").root, "sglang/srt/managers/scheduler.py"
-    shutil.copytree(
-        release, folder, symlinks=True, dirs_exist_ok=True, copy_function=lambda a, b: Path(b).symlink_to(a)
-    )  # fmt: skip
-    text = (release / name).read_text()
-    queued = "tmp_batch, tmp_result = self.result_queue.popleft()\n            "
-    assert text.count(f"{queued}self.process_batch_result(") >= 2
-    text = text.replace(
-        f"{queued}self.process_batch_result(",
-        f"{queued}tmp_result is self._drained or self.process_batch_result(",
-    )
-    mode = '        if recv_req.mode == "in_place":\n'
-    head = "    def pause_generation(self, recv_req: PauseGenerationReqInput):\n"
-    assert text.count(mode) == text.count(head) == 1
-    text = text.replace(mode, mode + _DRAIN).replace(head, f"    _drained = None\n\n{head}")
-    (folder / name).unlink()
-    (folder / name).write_text(text)
-    return folder
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
@@ -185,9 +156,10 @@ def test_the_release_that_names_no_weights_is_told_of_none() -> None:
     assert any("does not name them" in note for note in again.notes)
 
 
+@pytest.mark.live
 def test_the_release_without_an_indexer_is_not_asked_for_it() -> None:
     path = bundled() / "0.5.12-indexer-topk.h5"
-    again, whole = (played_again(path, Release(at, Path())) for at in ("0.5.11", "0.5.12"))
+    again, whole = (played_again(path, find_release(at)) for at in ("0.5.11", "0.5.12"))
     asked = [
         one.return_indexer_topk for one in (*again.scenario.requests, *whole.scenario.requests)
     ]

@@ -10,6 +10,7 @@ from ...recorders.errors import NoVerdictError
 from ..columns.shared import Columns
 from ..diff import SeriesDiff, diff
 from ..explain import Toggles
+from ..laws.law import Outcome
 from ..lift.ledger import departs, expected
 from ..lift.ledger import ledger_of as ledger_of_books
 from ..lift.link import Books
@@ -27,12 +28,13 @@ class Finding(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One candidate and what was found. `why`: of one that was skipped."""
+    """One candidate and what was found. `why`: of one that was skipped; `outcome`: of the law, where one judged."""
 
     path: Lifted
     finding: Finding
     digest: str | None  # of its books: candidates with the same are the same code
     why: str | None = None
+    outcome: Outcome | None = None
 
 
 class Judge:
@@ -69,6 +71,12 @@ class Judge:
         """These will be asked for, soon: a crew may begin."""
         if self.columns.crew is not None:
             self.columns.crew.begin_watched(paths, self._expected, self._found)
+
+    def why_not_good(self, end: Lifted) -> str:
+        return (
+            f"it differs from {self.reference}. Where, `specdiff replay RECORDING --old {self.reference} --fixed {end}` "
+            "says; a good end is one that does not."
+        )
 
     def num_compared(self, path: Lifted) -> int:
         """Values of the wanted quantities that both the reference and this path have: the whole path is replayed."""

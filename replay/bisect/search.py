@@ -10,7 +10,7 @@ from typing import Protocol
 from ...recorders.errors import NoVerdictError, UsageError
 from ..lift.git import NoSourceError, commit_of
 from ..lift.releases import between, version_of
-from ..spec import Lifted, Origin, Path
+from ..spec import Lifted, Origin
 from .commits import Commits, is_ancestor, merge_base, parent
 from .judge import Finding, Judged
 from .line import Change, changes
@@ -39,15 +39,15 @@ Report = Callable[[Progress], None]
 
 
 class Court(Protocol):
-    """Who says what a candidate is, good or bad by the reference: a `Judge`."""
-
-    @property
-    def reference(self) -> Path: ...
+    """Who says what a candidate is: a `Judge` by its books, a `LawCourt` by what comes of playing a scenario."""
 
     def __call__(self, path: Lifted) -> Judged: ...
 
     def ahead(self, paths: Sequence[Lifted]) -> None:
         """These will be asked for, in this order."""
+
+    def why_not_good(self, end: Lifted) -> str:
+        """Of a good end that was judged and is not: in words, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +83,7 @@ def search(
         if one.finding is Finding.SKIPPED:
             raise NoVerdictError(f"{one.path}, the {name} end: {one.why}")
     if first.finding is not Finding.GOOD:
-        raise NoVerdictError(
-            f"{good} is not good: it differs from {judge.reference}. Where, `specdiff replay RECORDING --old "
-            f"{judge.reference} --fixed {good}` says; a good end is one that does not."
-        )
+        raise NoVerdictError(f"{good} is not good: {judge.why_not_good(good)}")
     if last.finding is Finding.GOOD:
         return Search((first, last), None, (), False)
     if ends == {Origin.RELEASE}:
@@ -171,7 +168,7 @@ def _commits(
 
     report(progress(None))
     while middle := commits.middle():
-        tested[middle] = one = _inner(judge, candidate(middle))
+        tested[middle] = one = judged(judge, candidate(middle))
         if one.finding is Finding.SKIPPED:
             commits.skipped.add(middle)
         elif one.finding is made:
@@ -182,7 +179,7 @@ def _commits(
         report(progress(one))
     suspects = tuple(tested.get(commit) or judge(candidate(commit)) for commit in commits.left())
     before = parent(repo, suspects[0].path.where)
-    last = tested[start] if before is None else _inner(judge, candidate(before))
+    last = tested[start] if before is None else judged(judge, candidate(before))
     if last.finding is not tested[start].finding:  # more than one change after all
         last = tested[start]
     return Search(tuple(tested.values()), Change(last, suspects), (), one_change=True)
@@ -190,7 +187,7 @@ def _commits(
 
 def _check_base(judge: Court, base: Lifted, good: Lifted) -> None:
     """As in git: an end that is no ancestor of the other vouches for their merge base only if that is good too."""
-    one = _inner(judge, base)
+    one = judged(judge, base)
     if one.finding is Finding.BAD:
         raise NoVerdictError(
             f"{good} is no ancestor of the bad end, and their merge base {base} is bad already: the change to find "
@@ -198,8 +195,8 @@ def _check_base(judge: Court, base: Lifted, good: Lifted) -> None:
         )
 
 
-def _inner(judge: Court, path: Lifted) -> Judged:
-    """As `judge`, of a commit that nobody named: one without sglang, of another project merged in, is no mistake."""
+def judged(judge: Court, path: Lifted) -> Judged:
+    """A commit that nobody named may be one without sglang, of another project merged in: that is no mistake."""
     try:
         return judge(path)
     except NoSourceError as error:

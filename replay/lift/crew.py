@@ -185,8 +185,8 @@ def _begun(
     first: Sequence[Surface],
     jobs: int,
 ) -> Crew | None:
-    size = min(_cores(), _MOST, jobs)
-    if not _is_large(file) or _cores() == 1 or not (first or jobs > 1):
+    size = min(cores(), _MOST, jobs)
+    if not _is_large(file) or cores() == 1 or not (first or jobs > 1):
         return None
     try:
         folder = stack.enter_context(TemporaryDirectory(prefix="specdiff-"))
@@ -206,7 +206,7 @@ def _is_large(file: Path) -> bool:
         return False
 
 
-def _cores() -> int:
+def cores() -> int:
     """That this process may use."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     return allowed or os.cpu_count() or 1

@@ -85,10 +85,10 @@ class GitSource:
         found = next(roots, None)
         if found is None:
             raise NoSourceError(f"path {name!r}: commit {commit[:12]} holds no sglang source tree.")
-        self._root = found
+        self.root = found  # of the sglang package, from the top of the repository
 
     def read(self, path: str) -> str | None:
-        data = self._files.blob(self._commit, _join(self._root, path))
+        data = self._files.blob(self._commit, _join(self.root, path))
         return None if data is None else data.decode("utf-8")
 
 

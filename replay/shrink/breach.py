@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...recorders.errors import NoVerdictError, UsageError
+from ...recorders.errors import NoVerdictError
 from ...recorders.recording import Recording
 from ...recorders.schema import Kind
-from ..columns.shared import Columns
-from ..explain import Toggles
-from ..laws.check import LAWS, outcome_of
-from ..laws.law import Breach, Law, Outcome
+from ..laws.ask import ask, law_of
+from ..laws.law import Breach, Outcome
 from ..spec import Path
-from ..verdict import ledger_of
 from .symptom import Found
 
 
@@ -39,17 +36,8 @@ class LawQuestion:
         return None if breach is None else self._found(breach)
 
     def outcome(self, recording: Recording) -> Outcome:
-        columns = Columns(recording)
-        return outcome_of(self.law, columns, ledger_of(columns, Toggles(columns), self.path))
+        return ask(self.law, recording, self.path)
 
     def _found(self, breach: Breach) -> Found:
         symptom = Broken(breach.kind, breach.found > breach.high)
         return Found(breach.event, breach.qid, symptom)
-
-
-def law_of(name: str) -> Law:
-    """Raises UsageError where there is no such law."""
-    found = next((law for law in LAWS if law.name == name), None)
-    if found is None:
-        raise UsageError(f"no law {name!r}; there are: {', '.join(law.name for law in LAWS)}.")
-    return found

@@ -1,0 +1,74 @@
+"""What `--law` of bisect and history has in common: a recording that versions of sglang play again, or a scenario."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ..recorders.errors import RecordingError, UsageError
+from . import options
+from .parameters import Named
+
+if TYPE_CHECKING:
+    from ..replay.bisect.plays import Plays
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def by_law(says: str) -> Callable[[F], F]:
+    def decorate(command: F) -> F:
+        flags = click.argument("flags", nargs=-1, metavar="[-- RIG_FLAGS...]")
+        keep = click.option(
+            "--keep",
+            type=Named(path_type=Path),
+            metavar="DIR",
+            help="With --law: keep what is recorded of each version, in a new folder.",
+        )
+        return click.option("--law", metavar="NAME", help=says)(keep(flags(command)))
+
+    return decorate
+
+
+def check_options(law: str | None, scenario: Path, flags: Sequence[str], *books: str) -> None:
+    """Raises UsageError. `books`: parameters that have no meaning with a law."""
+    if flags and (law is None or scenario.suffix != ".toml"):
+        raise UsageError(
+            f"{' '.join(flags)}: flags of the rig go with --law and a scenario (*.toml)."
+        )
+    if law is None:
+        options.only_for("--law", "keep")
+    else:
+        options.only_for("books (no --law)", *books)
+
+
+@contextmanager
+def plays_of(scenario: Path, flags: Sequence[str], keep: Path | None) -> Iterator[Plays]:
+    """Raises RecordingError where the file cannot be read or the folder not be made, NoVerdictError where it is a recording
+    that cannot be played again."""
+    from ..replay.bisect.plays import Plays
+    from .scenarios import check_scenario
+
+    check_scenario(scenario)
+    with _folder(keep) as folder, closing(Plays(scenario, flags, folder)) as plays:
+        yield plays
+
+
+@contextmanager
+def _folder(keep: Path | None) -> Iterator[Path]:
+    """A new one that stays, or a temporary one."""
+    if keep is None:
+        with TemporaryDirectory(prefix="specdiff-") as folder:
+            yield Path(folder)
+        return
+    try:
+        keep.mkdir()
+    except OSError as error:
+        raise RecordingError(
+            f"{keep}: cannot be made ({error.strerror}). Name a folder that is not there yet."
+        ) from error
+    yield keep

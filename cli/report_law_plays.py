@@ -1,0 +1,128 @@
+"""What came of a law where versions of sglang played a scenario, for a person and as JSON."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rich.text import Text
+
+from ..replay.bisect.by_law import LawBisection
+from ..replay.bisect.judge import Finding, Judged
+from ..replay.bisect.line import Change
+from ..replay.laws.law import Law
+from ..replay.spec import Origin
+from .console import Output, printable, write_json
+from .report_bisect import STYLE, name, print_change, span_to_json
+from .report_breaches import breach_to_json
+from .report_check import in_words
+
+SCHEMA_VERSION = 1
+
+
+def print_bisection(recording: str, found: LawBisection) -> None:
+    console = Output()
+    _print_head(console, recording, f"{found.good} (good) to {found.bad} (bad)", found.law)
+    _print_plays(console, found.law, found.search.tested, lambda one: one.finding.value)
+    change = found.search.change
+    if change is None:
+        console.print(Text("same: the law holds at both ends", "green"))
+        return
+    print_change(console, found.search, change, ("breaks first in: ", "breaks again in"))
+    if found.good.origin is Origin.RELEASE and len(change.suspects) == 1:
+        console.print(f"Which commit: {_by_commit(recording, found.law, change)}", style="dim")
+
+
+def _by_commit(recording: str, law: Law, change: Change) -> str:
+    """sglang tags its releases."""
+    good, bad = change.last.path.where, change.shown.path.where
+    if change.shown.finding is Finding.GOOD:
+        good, bad = bad, good
+    words = ["specdiff", "bisect", recording, "--law", law.name, "--repo", "CLONE"]
+    return shlex.join([*words, "--good", f"sglang@v{good}", "--bad", f"sglang@v{bad}"])
+
+
+def print_history(recording: str, law: Law, tested: Sequence[Judged]) -> None:
+    console = Output()
+    _print_head(console, recording, f"{tested[0].path} to {tested[-1].path}", law)
+    _print_plays(console, law, tested, state)
+    counts = {one: sum(judged.finding is one for judged in tested) for one in Finding}
+    console.print(
+        f"{len(tested)} versions: {counts[Finding.BAD]} break the law, {counts[Finding.GOOD]} keep it, "
+        f"{counts[Finding.SKIPPED]} could not be judged."
+    )
+
+
+def _print_head(console: Output, recording: str, ends: str, law: Law) -> None:
+    console.print(Text.assemble((recording, "bold"), f"  {ends}, by the law ", (law.name, "bold")))
+    console.print(law.statement, style="dim")
+    console.print()
+
+
+def state(one: Judged) -> str:
+    """Of the law, in words."""
+    return one.outcome.state.value if one.outcome else one.finding.value
+
+
+def _print_plays(
+    console: Output, law: Law, tested: Sequence[Judged], word: Callable[[Judged], str]
+) -> None:
+    table = console.table(
+        "played", "", "checked", "broken", "first breach, or why not", right=(2, 3)
+    )
+    for one in tested:
+        says = Text(word(one), STYLE[one.finding])
+        table.add_row(str(one.path), says, *_counts(one), _words(law, one))
+    console.print(table)
+    console.print()
+
+
+def _counts(one: Judged) -> tuple[str, str]:
+    if one.outcome is None:
+        return "", ""
+    return str(one.outcome.num_checked), str(one.outcome.num_broken)
+
+
+def _words(law: Law, one: Judged) -> str:
+    if one.outcome is None or one.outcome.first is None:
+        return printable(" ".join((one.why or "").splitlines()))
+    breach = in_words(law, one.outcome.first)
+    return f"known: {breach}" if one.outcome.known else breach
+
+
+def print_bisection_json(recording: str, found: LawBisection) -> None:
+    write_json(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "recording": recording,
+            "law": found.law.name,
+            "good": str(found.good),
+            "bad": str(found.bad),
+            **span_to_json(found.search),
+            "tested": [_tested(one) for one in found.search.tested],
+        }
+    )
+
+
+def print_history_json(recording: str, law: Law, tested: Sequence[Judged]) -> None:
+    write_json(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "recording": recording,
+            "law": law.name,
+            "versions": [_tested(one) for one in tested],
+        }
+    )
+
+
+def _tested(one: Judged) -> dict[str, Any]:
+    outcome = one.outcome
+    return {
+        "path": name(one),
+        "verdict": one.finding.value,
+        "checked": outcome.num_checked if outcome else 0,
+        "broken": outcome.num_broken if outcome else 0,
+        "first": breach_to_json(outcome.first) if outcome and outcome.first else None,
+        "why": one.why,
+    }

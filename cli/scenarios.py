@@ -1,0 +1,37 @@
+"""What the rig is to play: a recording again, or a scenario that somebody wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..fixtures.rig.errors import RigError
+from ..fixtures.rig.reenact.reenact import Reenactment, reenactment
+from ..fixtures.rig.requirements import require_packages
+from ..fixtures.rig.written import read_scenario
+from ..recorders import hdf5
+from ..recorders.errors import NoVerdictError, RecordingError
+from ..recorders.recording import Recording
+
+
+def reenacted(recording: Recording, name: str) -> Reenactment:
+    """Raises NoVerdictError where it cannot be played again."""
+    try:
+        return reenactment(recording, name)
+    except RigError as error:
+        raise NoVerdictError(f"{error}.") from None
+
+
+def check_scenario(path: Path) -> None:
+    """Raises RecordingError where the file cannot be read, NoVerdictError where it is a recording that cannot be played again, or
+    nothing can be played here."""
+    if path.suffix != ".toml":
+        reenacted(hdf5.load(path), path.name)
+    else:
+        try:
+            read_scenario(path)
+        except RigError as error:
+            raise RecordingError(f"{error}.") from None
+    try:
+        require_packages()
+    except RigError as error:
+        raise NoVerdictError(str(error)) from None

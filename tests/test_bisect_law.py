@@ -1,0 +1,272 @@
+"""bisect and history by a law: real schedulers of releases and of a clone's commits play a recording or a scenario."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from children import specdiff, wait_for
+from clones import commit, git
+from mended import NAME, mended_scheduler
+from specdiff.cli.inputs import bundled
+from specdiff.cli.main import BROKEN, DIFFERS, NO_VERDICT, USAGE, run
+from specdiff.fixtures.rig import requirements
+from specdiff.fixtures.rig.releases import find_release
+from specdiff.recorders import hdf5
+from specdiff.recorders.errors import NoVerdictError
+from specdiff.replay.bisect import plays as plays_of
+from specdiff.replay.bisect.by_law import bisect_by_law, history_by_law
+from specdiff.replay.bisect.judge import Finding
+from specdiff.replay.bisect.law_court import LawCourt
+from specdiff.replay.bisect.plays import Played, Player, Plays, _why
+from specdiff.replay.bisect.trees import write_out
+from specdiff.replay.laws.ask import ask, law_of
+from specdiff.replay.lift.git import NoSourceError
+from specdiff.replay.spec import Lifted, Observed, Origin
+
+MIX = bundled() / "0.5.10-random.h5"
+SCENARIOS = bundled().parent / "scenarios"
+WEIGHTS = SCENARIOS / "tokens-of-the-old-weights.toml"
+ENDS = ("--good", "sglang==0.5.13", "--bad", "sglang==0.5.12.post1")
+COMMITS = ("--good", "sglang@HEAD", "--bad", "sglang@HEAD~3")
+
+
+@pytest.mark.live
+def test_the_release_that_mended_it_is_found(tmp_path: Path) -> None:
+    """What a trainer is told of its rows, by the whole scheduler of each; what they recorded is kept."""
+    kept = tmp_path / "kept"
+    done = specdiff("bisect", MIX, "--law", "trainer", *ENDS, "--keep", kept)
+    assert done.returncode == DIFFERS, done.stderr
+    assert "mended in: sglang==0.5.13\n" in done.stdout
+    recordings = {path.stem.removeprefix("sglang-"): path for path in kept.iterdir()}
+    assert sorted(recordings) == ["0.5.12.post1", "0.5.13"]
+    found = {
+        name: ask(law_of("trainer"), hdf5.load(at), Observed()) for name, at in recordings.items()
+    }
+    assert found["0.5.13"].num_broken == 0 < found["0.5.12.post1"].num_broken
+    for name, outcome in found.items():
+        rows = rf"^sglang=={re.escape(name)} .* {outcome.num_checked} +{outcome.num_broken}\b"
+        assert re.search(rows, done.stdout, re.MULTILINE)
+    (next_one,) = re.findall(r"^Which commit: specdiff (.*)$", done.stdout, re.MULTILINE)
+    assert next_one.endswith("--repo CLONE --good sglang@v0.5.13 --bad sglang@v0.5.12.post1")
+
+
+@pytest.fixture(scope="module")
+def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release, as a clone has it: nothing built. Then: other words, a scheduler that cannot be imported, and it mended."""
+    folder = tmp_path_factory.mktemp("clone")
+    built = shutil.ignore_patterns(
+        "*.so", "_version.py", "__pycache__", "*.json", "multimodal_gen", "benchmark", "test"
+    )
+    shutil.copytree(find_release("0.5.23").root / "sglang", folder / "python/sglang", ignore=built)
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    commit(folder, "as it was")
+    (folder / "README.md").write_text("other words")
+    commit(folder, "docs")
+    scheduler = folder / "python" / NAME
+    scheduler.write_text("def half a function\n")
+    commit(folder, "half a change")
+    scheduler.write_text(mended_scheduler("0.5.23"))
+    commit(folder, "pause: wait for the result under way")
+    return folder
+
+
+def told(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert done.stdout, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.live
+def test_the_commit_that_mended_it_is_found(repo: Path, tmp_path: Path) -> None:
+    """Commits of one tree play once; of one that cannot play it is said why, and the answer is a range."""
+    kept, log = tmp_path / "kept", tmp_path / "log"
+    asked: list[str | Path] = ["bisect", WEIGHTS, "--law", "weights", *COMMITS, "--repo", repo]
+    done = specdiff(*asked, "--keep", kept, "--log", log, "--format", "json")
+    assert done.returncode == DIFFERS
+    found = told(done)
+    names = [f"sglang@{git(repo, 'rev-parse', f'HEAD~{back}')}" for back in range(4)]
+    mended, half, docs, before = names
+    by_path = {one["path"]: one for one in found["tested"]}
+    assert found["range"] == [half, mended] and found["last_before"] == docs
+    assert {name: by_path[name]["verdict"] for name in names} == {
+        mended: "good",
+        half: "skipped",
+        docs: "bad",
+        before: "bad",
+    }
+    assert "SyntaxError" in by_path[half]["why"]
+    assert by_path[before]["first"]["request"] == "a" and by_path[before]["broken"] == 1
+    assert by_path[mended]["checked"] == by_path[before]["checked"] > 0 == by_path[mended]["broken"]
+    assert len(list(kept.glob("*.h5"))) == 2  # one for all commits of a tree
+    assert git(repo, "status", "--porcelain") == ""
+    command = ["git", "-C", str(repo), "bisect", "replay", str(log)]
+    replayed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    assert "only 'skip'ped commits left" in replayed
+    assert {half[7:], mended[7:]} <= set(replayed.split())
+    git(repo, "bisect", "reset")
+
+
+@pytest.mark.live
+def test_the_history_of_a_law() -> None:
+    """What cannot be judged is no success."""
+    ends = ["--from", "sglang==0.5.18", "--to", "sglang==0.5.19"]
+    done = specdiff("history", WEIGHTS, "--law", "weights", *ends)
+    assert done.returncode == DIFFERS
+    assert re.search(r"^sglang==0.5.18 +skipped .*0.5.19 was the first", done.stdout, re.MULTILINE)
+    assert re.search(r"^sglang==0.5.19 +broken +\d+ +1 +step \d+", done.stdout, re.MULTILINE)
+    assert "2 versions: 1 break the law, 0 keep it, 1 could not be judged." in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        ((MIX, "--law", "nope", *ENDS), USAGE, "no law 'nope'; there are: commit, "),
+        ((MIX, "--law", "rows", *ENDS, "--quantity", "finish"), USAGE, "--quantity is for books"),
+        ((MIX, "--law", "rows", *ENDS, "--against", "fixed"), USAGE, "--against is for books"),
+        ((MIX, *ENDS, "--keep", "here"), USAGE, "--keep is for --law only"),
+        ((MIX, "--law", "rows", *ENDS, "--", "--topk", "4"), USAGE, "--topk 4: flags of the rig"),
+        ((WEIGHTS, *ENDS, "--", "--topk", "4"), USAGE, "--topk 4: flags of the rig"),
+        ((MIX, "--law", "rows", *ENDS, "--keep", SCENARIOS), BROKEN, "a folder that is not there"),
+        (("none.toml", "--law", "rows", *ENDS), BROKEN, "none.toml"),
+        (("none.h5", "--law", "rows", *ENDS), BROKEN, "none.h5"),
+        (
+            (bundled() / "0.5.15-session-hole.h5", "--law", "rows", *ENDS),
+            NO_VERDICT,
+            "0.5.15-session-hole.h5 cannot be played again: it has streaming sessions",
+        ),
+    ],
+)
+def test_what_cannot_be_asked_is_said_before_anything_plays(
+    arguments: tuple[str | Path, ...],
+    code: int,
+    says: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Plays, "begin", None)
+    assert run(["bisect", *map(str, arguments)]) == code
+    assert says in capsys.readouterr().err
+
+
+def test_a_commit_without_sglang_is_passed_over_unless_it_is_named(tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet")
+    (tmp_path / "README").touch()
+    commit(tmp_path, "nothing yet")
+    path = Lifted("sglang@HEAD", Origin.REVISION, "HEAD", str(tmp_path))
+    (found,) = history_by_law(_Kept(), law_of("rows"), [path], lambda _: None)
+    assert found.finding is Finding.SKIPPED and "holds no sglang source tree" in (found.why or "")
+    with pytest.raises(NoSourceError):
+        bisect_by_law(_Kept(), law_of("rows"), path, path, skip=(), report=lambda _: None)
+
+
+def test_where_sglang_cannot_be_imported_nothing_plays(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Plays, "begin", None)
+    monkeypatch.setattr(requirements, "_installed", lambda name: name != "pyzmq")
+    assert run(["history", str(MIX), "--law", "rows"]) == NO_VERDICT
+    assert "are not installed: pyzmq" in capsys.readouterr().err
+
+
+class _Kept(Plays):
+    """What was played before: the release's name says which recordings."""
+
+    def __init__(self, **recordings: Played) -> None:
+        self.recordings = recordings
+
+    def __call__(self, player: Player) -> Played:
+        return self.recordings[player.code]
+
+
+def judged(**played: Played) -> list[Any]:
+    court = LawCourt(law_of("rows"), _Kept(**played))
+    return [court(Lifted(f"sglang=={name}", Origin.RELEASE, name)) for name in played]
+
+
+def test_of_several_schedulers_the_gravest_counts() -> None:
+    """One that breaks the law is not made good by another, nor one that keeps it by one that had no part in it."""
+    names = ("0.5.13-experts-overshoot", "0.5.12-experts-overshoot", "0.5.11-stale-retract")
+    holds, breaks, idle = (bundled() / f"{name}.h5" for name in names)
+    alone = [ask(law_of("rows"), hdf5.load(path), Observed()) for path in (holds, breaks, idle)]
+    assert [one.state.value for one in alone] == ["holds", "broken", "not exercised"]
+    both, kept, nothing, failed = judged(
+        both=Played((holds, breaks, idle)),
+        kept=Played((idle, holds)),
+        nothing=Played((idle,)),
+        failed=Played((holds,), "it stopped"),
+    )
+    assert both.finding is Finding.BAD and both.outcome.first == alone[1].first
+    assert both.outcome.num_checked == sum(one.num_checked for one in alone)
+    assert both.outcome.num_broken == alone[1].num_broken
+    assert kept.finding is Finding.GOOD
+    assert nothing.finding is Finding.SKIPPED and "not captured" in nothing.why
+    assert failed.finding is Finding.SKIPPED and failed.why == "it stopped"
+
+
+def test_a_tree_is_written_out_and_the_clone_left_alone(tmp_path: Path) -> None:
+    """Also of a bare clone, and links as they are, wherever they lead."""
+    source, bare, out = (tmp_path / name for name in ("source", "bare", "out"))
+    probe = source / "python/sglang/srt/managers/schedule_batch.py"
+    probe.parent.mkdir(parents=True)
+    probe.write_text("x = 1\n")
+    (source / "python/sglang/link").symlink_to("../../../elsewhere")
+    git(source, "init", "--quiet")
+    commit(source, "all")
+    probe.write_text("changed since\n")
+    git(source, "clone", "--quiet", "--bare", ".", str(bare))
+    tree = git(source, "rev-parse", "HEAD:python/sglang")
+    index = (source / ".git/index").read_bytes()
+    for repo, name in ((source, "one"), (bare, "other")):
+        write_out(repo, tree, out / name)
+        assert (out / name / "sglang/srt/managers/schedule_batch.py").read_text() == "x = 1\n"
+        assert (out / name / "sglang/link").is_symlink()
+    assert (source / ".git/index").read_bytes() == index and probe.read_text() == "changed since\n"
+    with pytest.raises(NoVerdictError, match="git cannot write it out"):
+        write_out(bare, "0" * 40, out / "none")
+
+
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [
+        ("", "it ended without a word"),
+        ("Usage: rig\n\nError: No such option: --x\n", "Error: No such option: --x"),
+        (
+            "rig: to begin with\nrig: 2 packages\nRun: pip\nspecdiff: nothing\n",
+            "2 packages\nRun: pip",
+        ),
+        (
+            "rig: to begin with\nTraceback (most recent call last):\n  x\nKeyError: 'y'\nspecdiff: z\n",
+            "KeyError: 'y'",
+        ),
+        ("Segmentation fault\nspecdiff: nothing was recorded\n", "Segmentation fault"),
+    ],
+)
+def test_why_a_play_failed_is_what_was_said_last(told: str, why: str) -> None:
+    assert _why(told) == why
+
+
+@pytest.mark.live
+def test_plays_that_run_are_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When there is no more use for them, and when they take too long."""
+    release = Player("0.5.13", "sglang-0.5.13", "0.5.13", lambda _: None)
+    plays = Plays(MIX, (), tmp_path)
+    waiting = threading.Thread(target=lambda: answers.append(plays(release)))
+    answers: list[Played] = []
+    waiting.start()
+    wait_for(lambda: plays._running, "a play")
+    (process,) = plays._running
+    plays.close()
+    waiting.join(30)
+    assert process.returncode not in (None, 0) and answers[0].why
+    monkeypatch.setattr(plays_of, "_PATIENCE_S", 0.1)
+    late = Plays(MIX, (), tmp_path / "late")
+    assert "took longer" in (late(release).why or "")
+    late.close()
