@@ -16,7 +16,7 @@ from children import specdiff, wait_for
 from clones import commit, git
 from mended import NAME, mended_scheduler
 from specdiff.cli.inputs import bundled
-from specdiff.cli.main import BROKEN, DIFFERS, NO_VERDICT, USAGE, run
+from specdiff.cli.main import BROKEN, DIFFERS, NO_VERDICT, SAME, USAGE, run
 from specdiff.fixtures.rig import requirements
 from specdiff.fixtures.rig.releases import find_release
 from specdiff.recorders import hdf5
@@ -28,6 +28,7 @@ from specdiff.replay.bisect.law_court import LawCourt
 from specdiff.replay.bisect.plays import Played, Player, Plays, _why
 from specdiff.replay.bisect.trees import write_out
 from specdiff.replay.laws.ask import ask, law_of
+from specdiff.replay.laws.law import State
 from specdiff.replay.lift.git import NoSourceError
 from specdiff.replay.spec import Lifted, Observed, Origin
 
@@ -123,6 +124,18 @@ def test_the_history_of_a_law() -> None:
     assert re.search(r"^sglang==0.5.18 +skipped .*0.5.19 was the first", done.stdout, re.MULTILINE)
     assert re.search(r"^sglang==0.5.19 +broken +\d+ +1 +step \d+", done.stdout, re.MULTILINE)
     assert "2 versions: 1 break the law, 0 keep it, 1 could not be judged." in done.stdout
+
+
+@pytest.mark.live
+def test_a_scheduler_that_stops_in_the_midst_is_not_judged(tmp_path: Path) -> None:
+    """0.5.9 does (docs/findings), and what it recorded up to there keeps the law."""
+    stops, ends = SCENARIOS / "paused-in-place-after-a-retract.toml", ["--to", "sglang==0.5.10"]
+    done = specdiff("history", stops, "--law", "commit", *ends, "--keep", tmp_path / "kept")
+    assert done.returncode == SAME
+    assert re.search(r"^sglang==0.5.9 +skipped +ValueError: zip", done.stdout, re.MULTILINE)
+    assert re.search(r"^sglang==0.5.10 +holds +\d+ +0$", done.stdout, re.MULTILINE)
+    left = hdf5.load(tmp_path / "kept/sglang-0.5.9.h5")
+    assert ask(law_of("commit"), left, Observed()).state is State.HOLDS
 
 
 @pytest.mark.parametrize(

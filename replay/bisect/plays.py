@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from ..lift.crew import cores
 
 _MOST = 4  # plays at a time: each imports torch, and an sglang
 _SAYS = "rig: "
+_OF_TORCH = re.compile(r"^\[rank\d+\]: ")  # in front of each line of a traceback
 _PATIENCE_S = 900  # a scheduler that stands still ends itself before that
 
 
@@ -125,7 +127,8 @@ def _alone(made: Path) -> tuple[Path, ...]:
 
 def _why(told: str) -> str:
     """What the rig said last, unless an exception came behind that: then its last line."""
-    lines = [line for line in told.splitlines() if line and not line.startswith("specdiff: ")]
+    lines = [_OF_TORCH.sub("", line) for line in told.splitlines()]
+    lines = [line for line in lines if line and not line.startswith("specdiff: ")]
     last = max((i for i, line in enumerate(lines) if line.startswith(_SAYS)), default=len(lines))
     said = lines[last:]
     if said and not any("Traceback (most recent call last)" in line for line in said):
