@@ -36,6 +36,11 @@ _PATHS = ("observed", "old", "fixed")
 @options.old("pytest: the path that is wrong.")
 @options.fixed("pytest: the path that is right.")
 @options.quantities("Write only this quantity; pytest: one, by default the first that differs.")
+@click.option(
+    "--law",
+    metavar="NAME",
+    help="pytest: of this law's breach instead; RECORDING may then be a scenario, too (*.toml).",
+)
 @options.repo
 @options.force
 def export(
@@ -46,13 +51,15 @@ def export(
     old: str,
     fixed: str,
     quantities: tuple[str, ...],
+    law: str | None,
     repo: str | None,
     force: bool,
 ) -> None:
     """Write a divergence of a recording as a test, the recording as a scenario, or its books as a table.
 
     A test (pytest) fails where the books are those of --old and passes where they are those of --fixed; it wants a
-    recording that `specdiff shrink` made, and lies beside it. A scenario is TOML that sglang's real scheduler plays again on a
+    recording that `specdiff shrink` made, and lies beside it. With --law it is of a breach, and has the whole scheduler of an
+    sglang play the recording again. A scenario is TOML that sglang's real scheduler plays again on a
     CPU, of this release or another. A table has one row for each place where a quantity has
     a value: event, step, kind, moment, rid, quantity, part, and for each path its value and whether it was captured. Null and captured is sglang's None; null and not captured is nothing.
     """
@@ -61,12 +68,17 @@ def export(
     if form in ("pytest", "scenario"):
         options.only_for("--format jsonl and parquet", "paths")
     if form != "pytest":
-        options.only_for("--format pytest", "old", "fixed")
+        options.only_for("--format pytest", "old", "fixed", "law")
+    elif law is not None:
+        options.only_for("a divergence (no --law)", "old", "fixed", "quantities", "repo")
     if form == "scenario":
         options.only_for("the other formats", "quantities", "repo")
         if output.suffix != ".toml":
             raise UsageError(f"-o {output}: the rig knows a scenario by its name, expected *.toml.")
     check_output(output, force=force, source=recording)
+    if law is not None:
+        _export_law_test(recording, output, law)
+        return
     if form == "pytest":
         _export_test(recording, output, (old, fixed), quantities, repo)
         return
@@ -111,6 +123,21 @@ def _export_test(
     wanted = Quantity(quantities[0]) if quantities else None
     found = regression(one(recording)[0], old, new, wanted)
     _write(output, test_file(found, recording, output))
+
+
+def _export_law_test(recording: Path, output: Path, law: str) -> None:
+    from ..replay.laws.ask import ask, law_of
+    from ..replay.spec import Observed
+    from .inputs import one
+    from .report_pytest_law import test_file
+    from .scenarios import check_scenario
+
+    wanted, happened = law_of(law), None
+    check_scenario(recording)
+    if recording.suffix != ".toml":
+        held, _ = one(recording)
+        happened = held, ask(wanted, held, Observed())
+    _write(output, test_file(wanted, happened, recording, output))
 
 
 def _export_scenario(recording: Path, output: Path) -> None:

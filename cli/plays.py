@@ -49,11 +49,12 @@ def check_options(law: str | None, scenario: Path, flags: Sequence[str], *books:
 @contextmanager
 def plays_of(scenario: Path, flags: Sequence[str], keep: Path | None) -> Iterator[Plays]:
     """Raises RecordingError where the file cannot be read or the folder not be made, NoVerdictError where it is a recording
-    that cannot be played again."""
+    that cannot be played again, or nothing can be played here."""
     from ..replay.bisect.plays import Plays
-    from .scenarios import check_scenario
+    from .scenarios import check_packages, check_scenario
 
     check_scenario(scenario)
+    check_packages()
     with _folder(keep) as folder, closing(Plays(scenario, flags, folder)) as plays:
         yield plays
 

@@ -15,7 +15,7 @@ from ..replay.spec import Lifted, Origin
 from .console import printable
 from .report_replay import where
 
-_PULL = "https://github.com/sgl-project/sglang/pull"
+PULL = "https://github.com/sgl-project/sglang/pull"
 _ERA = (
     "Raw lengths hold slots that a prepare claims ahead of the result, or not, by release: only books that claim as "
     "{path} does compute these."
@@ -24,7 +24,7 @@ _ERA = (
 
 def test_file(found: Regression, recording: Path, output: Path) -> str:
     """The text of a test in `output` over the recording in that file."""
-    name, quantity = _quiet(output.name), found.quantity.value
+    name, quantity = quiet(output.name), found.quantity.value
     place, right = _literal(found.key)[1:-1], _literal(found.expected[found.key])
     repo = _needs_repo(found)
     call = f'values(RECORDING, SGLANG, "{quantity}"{", REPO" if repo else ""})'
@@ -39,9 +39,9 @@ def test_file(found: Regression, recording: Path, output: Path) -> str:
         "",
         "from specdiff.replay.values import values",
         "",
-        f"RECORDING = {_located(recording, output)}",
+        f"RECORDING = {located(recording, output)}",
         "# Whose books: a release, a folder with an sglang source tree, or specdiff's own old and fixed.",
-        f'SGLANG = os.environ.get("SGLANG", {_quoted(str(found.new))})',
+        f'SGLANG = os.environ.get("SGLANG", {quoted(str(found.new))})',
     ]
     if repo:
         lines.append('REPO = os.environ.get("SGLANG_REPO")  # the clone that sglang@REV is of')
@@ -77,15 +77,15 @@ def _paragraphs(found: Regression, recording: Path, name: str) -> Iterator[str]:
     run, first = found.recording.run, found.first
     smallest = min(first.fixes, key=len, default=frozenset[int]())
     wrong = "1 value is" if found.num_wrong == 1 else f"{found.num_wrong} values are"
-    yield from (f"{_PULL}/{number}" for number in sorted(smallest))
-    yield from _wrapped(
+    yield from (f"{PULL}/{number}" for number in sorted(smallest))
+    yield from wrapped(
         f"What the scheduler of sglang {run.sglang_version} did is in {recording.name}, "
         f"and {found.quantity.value} is computed from it. "
         f"First wrong, {found.old} -> {found.new}: {where(first)}. "
         f"{first.cause[0].upper()}{first.cause[1:]}. {wrong} wrong in all."
     )
     if found.quantity is Quantity.KV_COMMITTED_LEN:
-        yield from _wrapped(_ERA.format(path=found.new))
+        yield from wrapped(_ERA.format(path=found.new))
     yield ""
     yield f"    SGLANG=sglang==0.5.12 pytest {name}    a release"
     yield f"    SGLANG=path/to/sglang pytest {name}    a source tree"
@@ -93,12 +93,12 @@ def _paragraphs(found: Regression, recording: Path, name: str) -> Iterator[str]:
         yield f"    SGLANG=sglang@main SGLANG_REPO=path/to/sglang pytest {name}    a commit"
 
 
-def _wrapped(text: str) -> Iterator[str]:
+def wrapped(text: str) -> Iterator[str]:
     yield ""
-    yield from textwrap.wrap(_quiet(text), 100, break_long_words=False, break_on_hyphens=False)
+    yield from textwrap.wrap(quiet(text), 100, break_long_words=False, break_on_hyphens=False)
 
 
-def _quiet(text: str) -> str:
+def quiet(text: str) -> str:
     """As it may stand in a docstring."""
     return printable(text).replace("\\", "\\\\").replace('"""', "'''")
 
@@ -110,20 +110,20 @@ def _needs_repo(found: Regression) -> bool:
     )
 
 
-def _located(recording: Path, output: Path) -> str:
+def located(recording: Path, output: Path) -> str:
     """By the name it was given: a link beside the test may be pointed elsewhere, and is what a copy of the folder holds."""
     folder, beside = recording.parent.resolve(), output.parent.resolve()
     if folder == beside:
-        return f"Path(__file__).with_name({_quoted(recording.name)})"
-    return f"Path(__file__).parent / {_quoted(os.path.join(os.path.relpath(folder, beside), recording.name))}"
+        return f"Path(__file__).with_name({quoted(recording.name)})"
+    return f"Path(__file__).parent / {quoted(os.path.join(os.path.relpath(folder, beside), recording.name))}"
 
 
 def _literal(value: object) -> str:
     if isinstance(value, tuple):
         return f"({', '.join(map(_literal, value))})"
-    return _quoted(value) if isinstance(value, str) else repr(value)
+    return quoted(value) if isinstance(value, str) else repr(value)
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """Bytes of a file name that are no text in this locale are surrogates, which no file of UTF-8 holds: they are escaped."""
     return json.dumps(text, ensure_ascii=False).encode(errors="backslashreplace").decode()

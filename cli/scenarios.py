@@ -22,15 +22,18 @@ def reenacted(recording: Recording, name: str) -> Reenactment:
 
 
 def check_scenario(path: Path) -> None:
-    """Raises RecordingError where the file cannot be read, NoVerdictError where it is a recording that cannot be played again, or
-    nothing can be played here."""
+    """Raises RecordingError where the file cannot be read, NoVerdictError where it is a recording that cannot be played again."""
     if path.suffix != ".toml":
         reenacted(hdf5.load(path), path.name)
-    else:
-        try:
-            read_scenario(path)
-        except RigError as error:
-            raise RecordingError(f"{error}.") from None
+        return
+    try:
+        read_scenario(path)
+    except RigError as error:
+        raise RecordingError(f"{error}.") from None
+
+
+def check_packages() -> None:
+    """Raises NoVerdictError where no sglang can be imported."""
     try:
         require_packages()
     except RigError as error:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from lifting import bundled_recording, files_of, write_tree
+from mended import mended_tree
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import BROKEN, NO_VERDICT, SAME, USAGE, run
 from specdiff.recorders.errors import NoVerdictError
@@ -53,6 +54,61 @@ def test_pytest_fails_before_the_fix_and_passes_with_it(tmp_path: Path) -> None:
     assert "assert (0, 23) == (0, 20)" in before.stdout
     after = played(test, str(write_tree(tmp_path / "sglang", files_of("0.5.13"))))
     assert after.returncode == 0 and "2 passed" in after.stdout, after.stdout + after.stderr
+
+
+@pytest.mark.live
+def test_of_a_law_it_fails_on_what_broke_it_and_passes_where_that_is_mended(tmp_path: Path) -> None:
+    """The release by its number, and a source tree: both play the incident again."""
+    incident, test = tmp_path / "incident.h5", tmp_path / "test_weights.py"
+    shutil.copy(bundled() / "0.5.23-new-weights.h5", incident)
+    assert export(incident, test, "--law", "weights") == SAME
+    said = " ".join((ast.get_docstring(ast.parse(test.read_text())) or "").split())
+    assert "Broken there in 23 of 126 places, first: step 14, weight span (event 140)" in said
+    broken = played(test, "sglang==0.5.23")
+    assert broken.returncode == 1 and "23 of 126 places, first: Breach(event=140" in broken.stdout
+    mended = played(test, str(mended_tree(tmp_path / "sglang", "0.5.23")))
+    assert mended.returncode == 0 and "1 passed" in mended.stdout, mended.stdout + mended.stderr
+    nobody = played(test, "observed")
+    assert nobody.returncode == 1 and "expected sglang==VERSION" in nobody.stdout
+
+
+def test_a_scenario_is_tested_by_a_law_as_it_stands(tmp_path: Path) -> None:
+    scenario, test = tmp_path / "x.toml", tmp_path / "test_x.py"
+    shutil.copy(bundled().parent / "scenarios/tokens-of-the-old-weights.toml", scenario)
+    assert export(scenario, test, "--law", "weights") == SAME
+    assert 'with_name("x.toml")' in test.read_text()
+
+
+@pytest.mark.parametrize(
+    ("recording", "more", "code", "says"),
+    [
+        (
+            "0.5.23-new-weights",
+            ["--law", "rows"],
+            NO_VERDICT,
+            "the law rows is not broken there (24",
+        ),
+        (
+            "0.5.23-new-weights",
+            ["--law", "weights", "--old", "old"],
+            USAGE,
+            "--old is for a divergence",
+        ),
+        ("0.5.15-session-hole", ["--law", "session"], NO_VERDICT, "cannot be played again"),
+        ("0.5.23-random", ["--law", "no"], USAGE, "no law 'no'"),
+    ],
+)
+def test_a_law_that_cannot_be_tested_is_refused(
+    recording: str,
+    more: list[str],
+    code: int,
+    says: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    test = tmp_path / "test_x.py"
+    assert export(bundled() / f"{recording}.h5", test, *more) == code
+    assert says in capsys.readouterr().err and not test.exists()
 
 
 def test_a_link_is_found_by_its_own_name(tmp_path: Path) -> None:

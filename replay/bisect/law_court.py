@@ -68,6 +68,8 @@ class LawCourt:
 def _player(path: Lifted) -> Player:
     if path.origin is Origin.RELEASE:
         return Player(path.where, f"sglang-{path.where}", path.where, lambda _: None)
+    if path.origin is Origin.TREE:
+        return Player(path.where, "sglang", str(Path(path.where).resolve()), lambda _: None)
     repo = Path(path.repo or ".")
     commit = commit_of(repo, path.where)
     root = root_of(repo, str(path), commit)

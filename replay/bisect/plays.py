@@ -23,12 +23,12 @@ _PATIENCE_S = 900  # a scheduler that stands still ends itself before that
 
 @dataclass(frozen=True, slots=True)
 class Player:
-    """One sglang. `code`: equal for the same source; `title`: what its recording is called. `write_out`: leaves its source in an
-    empty folder, where it is not a release that the rig can fetch."""
+    """One sglang. `code`: equal for the same source; `title`: what its recording is called. `known`: a release that the rig can
+    fetch, or a source tree; None: `write_out` leaves its source in an empty folder."""
 
     code: str
     title: str
-    release: str | None
+    known: str | None
     write_out: Callable[[Path], None]
 
 
@@ -74,9 +74,9 @@ class Plays:
         """On a thread."""
         made = self._folder / player.title
         with TemporaryDirectory(prefix="specdiff-") as scratch:
-            if player.release is None:
+            if player.known is None:
                 player.write_out(Path(scratch))
-            return self._record(player.release or scratch, made)
+            return self._record(player.known or scratch, made)
 
     def _record(self, sglang: str, made: Path) -> Played:
         rig = [sys.executable, "-m", "specdiff.fixtures.rig", "--sglang", sglang, *self._asked]

@@ -1,0 +1,36 @@
+"""What a law says of one sglang whose whole scheduler plays a scenario: for tests that somebody keeps."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from ..recorders.errors import NoVerdictError, UsageError
+from . import spec
+from .bisect.law_court import LawCourt
+from .bisect.plays import Plays
+from .bisect.search import judged
+from .laws.ask import law_of
+from .laws.law import Outcome
+
+
+def outcome(scenario: Path, sglang: str, law: str, repo: str | None = None) -> Outcome:
+    """`scenario`: a recording, or a TOML file of the rig's. `sglang`: sglang==VERSION, sglang@REV of the clone `repo`, or a folder
+    with a source tree. Takes some ten seconds, and what `make test` wants of this machine.
+
+    Raises NoVerdictError where it cannot be played there, UsageError where there is no such sglang or law.
+    """
+    path = spec.parse(sglang, repo)
+    if not isinstance(path, spec.Lifted) or path.origin is spec.Origin.INSTALLED:
+        raise UsageError(
+            f"{sglang}: expected sglang==VERSION, sglang@REV with its clone, or a folder with a source tree."
+        )
+    with (
+        TemporaryDirectory(prefix="specdiff-") as folder,
+        closing(Plays(scenario, (), Path(folder))) as plays,
+    ):
+        found = judged(LawCourt(law_of(law), plays), path)
+    if found.outcome is None:
+        raise NoVerdictError(f"{scenario.name} is not played by {sglang}: {found.why}")
+    return found.outcome
