@@ -54,7 +54,6 @@ def bisect(
     skip: tuple[str, ...],
     log: Path | None,
     form: str,
-    flags: tuple[str, ...],
 ) -> int:
     """Find the release or commit whose books first differ from the good end's, over one RECORDING.
 
@@ -64,10 +63,10 @@ def bisect(
     found, 0 where the ends say the same.
     """
     scenario = Path(recording)
-    plays.check_options(law, scenario, flags, "quantities", "against")
+    plays.check_options(law, "quantities", "against")
     if law is not None:
         ends = options.paths_of((good, bad), repo)
-        return _by_law(scenario, flags, law, ends, repo, skip, log, keep, form)
+        return _by_law(scenario, law, ends, repo, skip, log, keep, form)
     # imported late: torch comes with the engine, and `--help` must not wait for it
     from ..replay.lift.crew import AHEAD, crew_of
     from ..replay.spec import is_release
@@ -108,7 +107,6 @@ def bisect(
 
 def _by_law(
     scenario: Path,
-    flags: tuple[str, ...],
     law: str,
     ends: Sequence[spec.Path],
     repo: str | None,
@@ -128,10 +126,9 @@ def _by_law(
     if log is not None:
         check_output(log, force=None)
     asked = ("--law", law, *(() if repo is None else ("--repo", repo)))
-    last = ("--", *flags) if flags else ()
     with (
-        plays.plays_of(scenario, flags, keep) as them,
-        Narrowing(str(scenario), good, bad, asked, log, last) as narrowing,
+        plays.plays_of(scenario, keep) as them,
+        Narrowing(str(scenario), good, bad, asked, log) as narrowing,
     ):
         found = bisect_by_law(them, wanted, good, bad, skip=skip, report=narrowing)
     if form == "json":

@@ -49,7 +49,6 @@ def history(
     law: str | None,
     keep: Path | None,
     form: str,
-    flags: tuple[str, ...],
 ) -> int:
     """Tell how the books for one RECORDING changed from version to version, oldest first.
 
@@ -59,10 +58,10 @@ def history(
     changed at all, or the law was broken; 125 where nothing could be compared or judged, or nothing of a quantity that
     was asked for by name.
     """
-    plays.check_options(law, Path(recording), flags, "quantities")
+    plays.check_options(law, "quantities")
     if law is not None:
         both = options.paths_of((oldest, newest), repo)
-        return _by_law(Path(recording), flags, law, both, keep, form)
+        return _by_law(Path(recording), law, both, keep, form)
     # imported late: torch comes with the engine, and `--help` must not wait for it
     from ..replay.lift.crew import AHEAD, crew_of
 
@@ -98,7 +97,6 @@ def history(
 
 def _by_law(
     scenario: Path,
-    flags: tuple[str, ...],
     law: str,
     ends: Sequence[spec.Path],
     keep: Path | None,
@@ -119,7 +117,7 @@ def _by_law(
         told += 1
         click.echo(f"{told} of {len(paths)}  {one.path} {report_law_plays.state(one)}", err=True)
 
-    with plays.plays_of(scenario, flags, keep) as them:
+    with plays.plays_of(scenario, keep) as them:
         tested = history_by_law(them, wanted, paths, report)
     if form == "json":
         report_law_plays.print_history_json(str(scenario), wanted, tested)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ..recorders.errors import RecordingError, UsageError
+from ..recorders.errors import RecordingError
 from . import options
 from .parameters import Named
 
@@ -22,24 +22,19 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def by_law(says: str) -> Callable[[F], F]:
     def decorate(command: F) -> F:
-        flags = click.argument("flags", nargs=-1, metavar="[-- RIG_FLAGS...]")
         keep = click.option(
             "--keep",
             type=Named(path_type=Path),
             metavar="DIR",
             help="With --law: keep what is recorded of each version, in a new folder.",
         )
-        return click.option("--law", metavar="NAME", help=says)(keep(flags(command)))
+        return click.option("--law", metavar="NAME", help=says)(keep(command))
 
     return decorate
 
 
-def check_options(law: str | None, scenario: Path, flags: Sequence[str], *books: str) -> None:
+def check_options(law: str | None, *books: str) -> None:
     """Raises UsageError. `books`: parameters that have no meaning with a law."""
-    if flags and (law is None or scenario.suffix != ".toml"):
-        raise UsageError(
-            f"{' '.join(flags)}: flags of the rig go with --law and a scenario (*.toml)."
-        )
     if law is None:
         options.only_for("--law", "keep")
     else:
@@ -47,7 +42,7 @@ def check_options(law: str | None, scenario: Path, flags: Sequence[str], *books:
 
 
 @contextmanager
-def plays_of(scenario: Path, flags: Sequence[str], keep: Path | None) -> Iterator[Plays]:
+def plays_of(scenario: Path, keep: Path | None) -> Iterator[Plays]:
     """Raises RecordingError where the file cannot be read or the folder not be made, NoVerdictError where it is a recording
     that cannot be played again, or nothing can be played here."""
     from ..replay.bisect.plays import Plays
@@ -55,7 +50,7 @@ def plays_of(scenario: Path, flags: Sequence[str], keep: Path | None) -> Iterato
 
     check_scenario(scenario)
     check_packages()
-    with _folder(keep) as folder, closing(Plays(scenario, flags, folder)) as plays:
+    with _folder(keep) as folder, closing(Plays(scenario, folder)) as plays:
         yield plays
 
 

@@ -20,19 +20,13 @@ class Narrowing:
     """A `Report` of a search. On Ctrl-C it says how to go on from there."""
 
     def __init__(
-        self,
-        recording: str,
-        good: Lifted,
-        bad: Lifted,
-        asked: tuple[str, ...],
-        log: Path | None,
-        last: tuple[str, ...] = (),
+        self, recording: str, good: Lifted, bad: Lifted, asked: tuple[str, ...], log: Path | None
     ) -> None:
-        """`asked`: the options that say what is good, for the command that goes on; `last`: what stands at its end.
+        """`asked`: the options that say what is good, for the command that goes on.
 
         Raises RecordingError where the log cannot be written.
         """
-        self._recording, self._asked, self._at_end = recording, asked, last
+        self._recording, self._asked = recording, asked
         self._commits = good.origin is Origin.REVISION
         self._last: Progress | None = None
         self._log = _opened(log) if log else None
@@ -62,7 +56,7 @@ class Narrowing:
         words += self._asked
         for commit in progress.skipped:
             words += ["--skip", commit]
-        return shlex.join([*words, *self._at_end])
+        return shlex.join(words)
 
     def _start(self, progress: Progress) -> None:
         """git's good is the older end; where the fix is looked for, the terms are others."""

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from ..fixtures.rig.reenact.reenact import Reenactment
 from ..fixtures.rig.releases import RELEASES
-from ..fixtures.rig.speculation import Speculation
 from ..fixtures.rig.written import write_scenario
 from ..recorders.recording import Recording
 from .scenarios import reenacted
@@ -26,21 +25,8 @@ def _head(again: Reenactment, recording: Recording, source: Path, output: Path) 
     # Where a source tree lies only its user knows.
     played = release if release in RELEASES else "PATH/"
     command = ["python", "-m", "specdiff.fixtures.rig", "--sglang", played]
-    command += ["--scenario", str(output), *_flags(again)]
+    command += ["--scenario", str(output)]
     yield f"{source.name}. To play it again, and record that:"
     yield f"    specdiff record -o DIR -- {shlex.join(command)}"
     for note in again.notes:
         yield f"- {note}"
-
-
-def _flags(again: Reenactment) -> Iterator[str]:
-    """Of the server, what a scenario does not say."""
-    told, usual = again.speculation, Speculation()
-    if told.algorithm != usual.algorithm:
-        yield from ("--algorithm", told.algorithm)
-    if told.topk != usual.topk:
-        yield from ("--topk", str(told.topk))
-    if told.page_size != usual.page_size:
-        yield from ("--page-size", str(told.page_size))
-    if not again.overlap:
-        yield "--disable-overlap"

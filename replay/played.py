@@ -28,7 +28,7 @@ def outcome(scenario: Path, sglang: str, law: str, repo: str | None = None) -> O
         )
     with (
         TemporaryDirectory(prefix="specdiff-") as folder,
-        closing(Plays(scenario, (), Path(folder))) as plays,
+        closing(Plays(scenario, Path(folder))) as plays,
     ):
         found = judged(LawCourt(law_of(law), plays), path)
     if found.outcome is None:

@@ -145,8 +145,6 @@ def test_a_scheduler_that_stops_in_the_midst_is_not_judged(tmp_path: Path) -> No
         ((MIX, "--law", "rows", *ENDS, "--quantity", "finish"), USAGE, "--quantity is for books"),
         ((MIX, "--law", "rows", *ENDS, "--against", "fixed"), USAGE, "--against is for books"),
         ((MIX, *ENDS, "--keep", "here"), USAGE, "--keep is for --law only"),
-        ((MIX, "--law", "rows", *ENDS, "--", "--topk", "4"), USAGE, "--topk 4: flags of the rig"),
-        ((WEIGHTS, *ENDS, "--", "--topk", "4"), USAGE, "--topk 4: flags of the rig"),
         ((MIX, "--law", "rows", *ENDS, "--keep", SCENARIOS), BROKEN, "a folder that is not there"),
         (("none.toml", "--law", "rows", *ENDS), BROKEN, "none.toml"),
         (("none.h5", "--law", "rows", *ENDS), BROKEN, "none.h5"),
@@ -270,7 +268,7 @@ def test_why_a_play_failed_is_what_was_said_last(told: str, why: str) -> None:
 def test_plays_that_run_are_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When there is no more use for them, and when they take too long."""
     release = Player("0.5.13", "sglang-0.5.13", "0.5.13", lambda _: None)
-    plays = Plays(MIX, (), tmp_path)
+    plays = Plays(MIX, tmp_path)
     waiting = threading.Thread(target=lambda: answers.append(plays(release)))
     answers: list[Played] = []
     waiting.start()
@@ -280,6 +278,6 @@ def test_plays_that_run_are_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     waiting.join(30)
     assert process.returncode not in (None, 0) and answers[0].why
     monkeypatch.setattr(plays_of, "_PATIENCE_S", 0.1)
-    late = Plays(MIX, (), tmp_path / "late")
+    late = Plays(MIX, tmp_path / "late")
     assert "took longer" in (late(release).why or "")
     late.close()

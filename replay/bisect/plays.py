@@ -43,10 +43,10 @@ class Played:
 class Plays:
     """As many at a time as there are cores. Close it: plays that run are ended then."""
 
-    def __init__(self, scenario: Path, flags: Sequence[str], folder: Path) -> None:
-        """`scenario`: a recording, or a TOML file of the rig's, and what its command line says besides. `folder`: for what is
-        recorded: a file each, a folder where there are several schedulers."""
-        self._asked = ("--scenario", str(scenario.resolve()), *flags)
+    def __init__(self, scenario: Path, folder: Path) -> None:
+        """`scenario`: a recording, or a TOML file of the rig's. `folder`: for what is recorded, a file each, a folder where
+        there are several schedulers."""
+        self._asked = ("--scenario", str(scenario.resolve()))
         self._folder = folder
         self._pool = ThreadPoolExecutor(min(cores(), _MOST))
         self._begun: dict[str, Future[Played]] = {}
