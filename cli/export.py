@@ -9,7 +9,7 @@ import click
 from ..recorders.errors import RecordingError, UsageError
 from ..replay.quantity import Quantity
 from . import options
-from .inputs import check_output
+from .inputs import check_output, write_text
 from .parameters import Named
 from .working import working
 
@@ -130,10 +130,10 @@ def _export_law_test(recording: Path, output: Path, law: str) -> None:
     from ..replay.spec import Observed
     from .inputs import one
     from .report_pytest_law import test_file
-    from .scenarios import check_scenario
+    from .scenarios import read
 
     wanted, happened = law_of(law), None
-    check_scenario(recording)
+    read(recording)
     if recording.suffix != ".toml":
         held, _ = one(recording)
         happened = held, ask(wanted, held, Observed())
@@ -148,8 +148,5 @@ def _export_scenario(recording: Path, output: Path) -> None:
 
 
 def _write(output: Path, text: str) -> None:
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise RecordingError(f"{output}: cannot be written ({error}).") from error
+    write_text(output, text)
     click.echo(str(output))

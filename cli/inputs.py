@@ -107,6 +107,14 @@ def save(recording: Recording, path: Path, *, force: bool) -> None:
     hdf5.save(recording, path, force=force, remedy="Mend that, or name another file.")
 
 
+def write_text(path: Path, text: str) -> None:
+    """Raises RecordingError where it cannot be written."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RecordingError(f"{path}: cannot be written ({error}).") from error
+
+
 def _report(message: str, codes: set[int], code: int) -> None:
     codes.add(code)
     complain(message)

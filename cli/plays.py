@@ -46,9 +46,9 @@ def plays_of(scenario: Path, keep: Path | None) -> Iterator[Plays]:
     """Raises RecordingError where the file cannot be read or the folder not be made, NoVerdictError where it is a recording
     that cannot be played again, or nothing can be played here."""
     from ..replay.bisect.plays import Plays
-    from .scenarios import check_packages, check_scenario
+    from .scenarios import check_packages, read
 
-    check_scenario(scenario)
+    read(scenario)
     check_packages()
     with _folder(keep) as folder, closing(Plays(scenario, folder)) as plays:
         yield plays

@@ -42,8 +42,8 @@ class Telling:
 
     def __call__(self, progress: Progress) -> None:
         says = (
-            f"left: {_count(progress.num_requests, 'request')}, {_count(progress.num_steps, 'step')}, "
-            f"{_count(progress.num_events, 'event')} ({_count(progress.trials, 'trial')})"
+            f"left: {count(progress.num_requests, 'request')}, {count(progress.num_steps, 'step')}, "
+            f"{count(progress.num_events, 'event')} ({count(progress.trials, 'trial')})"
         )
         if self._status is not None:
             self._status.update(f"shrinking; {says}")
@@ -68,17 +68,17 @@ def print_shrunk(made: Shrunk, path: Path) -> None:
     size = f"{path.stat().st_size:,} bytes"
     console.print(Text.assemble((str(path), "bold"), f"  {size}"))
     console.print(
-        f"{made.left.num_requests} of {_count(made.before.num_requests, 'request')}, "
-        f"{made.left.num_steps} of {_count(made.before.num_steps, 'step')}, "
-        f"{made.left.num_events} of {_count(made.before.num_events, 'event')}"
+        f"{made.left.num_requests} of {count(made.before.num_requests, 'request')}, "
+        f"{made.left.num_steps} of {count(made.before.num_steps, 'step')}, "
+        f"{made.left.num_events} of {count(made.before.num_events, 'event')}"
     )
     if isinstance(made.shows, Outcome):
-        _print_breach(console, made.shows)
+        print_breach(console, made.shows)
     else:
         _print_divergence(console, made, made.shows, path)
 
 
-def _print_breach(console: Output, outcome: Outcome) -> None:
+def print_breach(console: Output, outcome: Outcome) -> None:
     assert outcome.first is not None
     console.print(f"law {outcome.law.name}: {outcome.law.statement}")
     console.print(f"  {in_words(outcome.law, outcome.first)}")
@@ -109,5 +109,5 @@ def _export(result: Result, quantity: Quantity, path: Path) -> str:
     return shlex.join(words)
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -7,6 +7,7 @@ from pathlib import Path
 from ..fixtures.rig.errors import RigError
 from ..fixtures.rig.reenact.reenact import Reenactment, reenactment
 from ..fixtures.rig.requirements import require_packages
+from ..fixtures.rig.script import Scenario
 from ..fixtures.rig.written import read_scenario
 from ..recorders import hdf5
 from ..recorders.errors import NoVerdictError, RecordingError
@@ -21,13 +22,14 @@ def reenacted(recording: Recording, name: str) -> Reenactment:
         raise NoVerdictError(f"{error}.") from None
 
 
-def check_scenario(path: Path) -> None:
-    """Raises RecordingError where the file cannot be read, NoVerdictError where it is a recording that cannot be played again."""
+def read(path: Path) -> tuple[Scenario, str | None]:
+    """And which sglang was recorded, where it is a recording. Raises RecordingError where the file cannot be read, NoVerdictError
+    where it is a recording that cannot be played again."""
     if path.suffix != ".toml":
-        reenacted(hdf5.load(path), path.name)
-        return
+        recording = hdf5.load(path)
+        return reenacted(recording, path.name).scenario, recording.run.sglang_version
     try:
-        read_scenario(path)
+        return read_scenario(path), None
     except RigError as error:
         raise RecordingError(f"{error}.") from None
 

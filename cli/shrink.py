@@ -1,4 +1,4 @@
-"""specdiff shrink: the fewest requests and steps of a recording that still show a divergence."""
+"""specdiff shrink: the fewest requests and steps of a recording that still show a divergence, or a scenario that does."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ from pathlib import Path
 
 import click
 
+from ..recorders.errors import UsageError
 from ..replay.quantity import Quantity
 from . import options
+from .inputs import check_output, write_text
 from .main import INTERRUPTED, SAME
 from .parameters import Named
+from .working import working
 
 
 @click.command()
 @click.argument("recording", type=Named(path_type=Path, readable=False))
-@options.output("The recording to write (*.h5).")
+@options.output("What to write: a recording (*.h5), or with --law a scenario (*.toml).")
 @options.old("The path on the left.")
 @options.fixed("The path on the right.")
 @click.option(
@@ -28,7 +31,9 @@ from .parameters import Named
     help="Keep the first breach of this law instead, as `specdiff check` finds it.",
 )
 @click.option(
-    "--path", default="observed", metavar="PATH", help="With --law: whose books; default: observed."
+    "--path",
+    metavar="PATH",
+    help="With --law: whose books; default: observed. To a scenario: which sglang plays it; default: the one recorded.",
 )
 @options.repo
 @click.option(
@@ -44,7 +49,7 @@ def shrink(
     fixed: str,
     quantity: str | None,
     law: str | None,
-    path: str,
+    path: str | None,
     repo: str | None,
     keep_tokens: bool,
     force: bool,
@@ -55,19 +60,26 @@ def shrink(
     a quantity, in the same branch of the books and explained by the same fixes; with --law the first breach of that law, at
     the same kind of event and to the same side. Every value in it is what was recorded. Ctrl-C keeps the best so far. Exit
     code 125 where the paths do not part, or the law is not broken.
+
+    To a scenario (-o *.toml) the recording, or another scenario, is shrunk by playing: the whole scheduler of an sglang plays
+    part after part of it, some ten seconds each, and what is left are the fewest requests, aborts, pauses and the like with
+    which it breaks the law.
     """
     if law is None:
         options.only_for("--law", "path")
     else:
         options.only_for("a divergence (no --law)", "old", "fixed", "quantity")
+    check_output(output, force=force, source=recording)
+    if output.suffix == ".toml":
+        options.only_for("a recording (-o *.h5)", "keep_tokens")
+        return _to_scenario(recording, output, law, path, repo)
     # imported late: torch comes with the engine, and `--help` must not wait for it
     from ..replay.shrink.shrink import shrink as shrink_to_parting
     from ..replay.shrink.shrink import shrink_to_breach
-    from .inputs import check_output, one, save
+    from .inputs import one, save
     from .report_shrink import Telling, print_shrunk
 
-    check_output(output, force=force, source=recording)
-    whose = options.paths_of((old, fixed) if law is None else (path,), repo)
+    whose = options.paths_of((old, fixed) if law is None else (path or "observed",), repo)
     wanted = None if quantity is None else Quantity(quantity)
     source, digest = one(recording)
     with Telling() as tell:
@@ -77,5 +89,35 @@ def shrink(
             sides = whose[0], whose[1]
             made = shrink_to_parting(source, digest, sides, wanted, tell, keep_tokens=keep_tokens)
     save(made.recording, output, force=force)
+    print_shrunk(made, output)
+    return INTERRUPTED if made.interrupted else SAME
+
+
+def _to_scenario(
+    source: Path, output: Path, law: str | None, path: str | None, repo: str | None
+) -> int:
+    if law is None:
+        raise UsageError(
+            f"-o {output}: a scenario is shrunk to the breach of a law; name it, --law NAME."
+        )
+    from ..fixtures.rig.shrink import shrink as shrink_by_playing
+    from ..fixtures.rig.shrink import trials_of
+    from ..replay.laws.ask import law_of
+    from ..replay.played import playable
+    from .report_shrink_scenario import print_shrunk, scenario_file, tell
+    from .scenarios import check_packages, read
+
+    wanted = law_of(law)
+    scenario, release = read(source)
+    if path is None and release is None:
+        raise UsageError(
+            f"{source} does not say which sglang plays it: name it, --path sglang==VERSION."
+        )
+    (whose,) = options.paths_of([path or f"sglang=={release}"], repo)
+    check_packages()
+    player = playable(whose)
+    with trials_of(player, wanted) as trials, working(f"{player} plays"):
+        made = shrink_by_playing(scenario, trials, tell)
+    write_text(output, scenario_file(made, source, player, output))
     print_shrunk(made, output)
     return INTERRUPTED if made.interrupted else SAME

@@ -15,17 +15,22 @@ from .laws.ask import law_of
 from .laws.law import Outcome
 
 
+def playable(path: spec.Path) -> spec.Lifted:
+    """Raises UsageError where it is no sglang with a source of its own."""
+    if isinstance(path, spec.Lifted) and path.origin is not spec.Origin.INSTALLED:
+        return path
+    raise UsageError(
+        f"{path}: expected sglang==VERSION, sglang@REV with its clone, or a folder with a source tree."
+    )
+
+
 def outcome(scenario: Path, sglang: str, law: str, repo: str | None = None) -> Outcome:
     """`scenario`: a recording, or a TOML file of the rig's. `sglang`: sglang==VERSION, sglang@REV of the clone `repo`, or a folder
     with a source tree. Takes some ten seconds, and what `make test` wants of this machine.
 
     Raises NoVerdictError where it cannot be played there, UsageError where there is no such sglang or law.
     """
-    path = spec.parse(sglang, repo)
-    if not isinstance(path, spec.Lifted) or path.origin is spec.Origin.INSTALLED:
-        raise UsageError(
-            f"{sglang}: expected sglang==VERSION, sglang@REV with its clone, or a folder with a source tree."
-        )
+    path = playable(spec.parse(sglang, repo))
     with (
         TemporaryDirectory(prefix="specdiff-") as folder,
         closing(Plays(scenario, Path(folder))) as plays,

@@ -8,7 +8,7 @@ from ...recorders.errors import NoVerdictError
 from ...recorders.recording import Recording
 from ...recorders.schema import Kind
 from ..laws.ask import ask, law_of
-from ..laws.law import Breach, Outcome
+from ..laws.law import Outcome
 from ..spec import Path
 from .symptom import Found
 
@@ -21,6 +21,12 @@ class Broken:
     too_many: bool  # or too few
 
 
+def broken(outcome: Outcome) -> Broken | None:
+    """What the first breach is one of."""
+    breach = outcome.first
+    return None if breach is None else Broken(breach.kind, breach.found > breach.high)
+
+
 class LawQuestion:
     """Where does a path break this law first? Known violations count, too, where there is no other."""
 
@@ -30,14 +36,13 @@ class LawQuestion:
     def __call__(self, recording: Recording) -> Found | None:
         """None: it does not, or cannot run here."""
         try:
-            breach = self.outcome(recording).first
+            outcome = self.outcome(recording)
         except NoVerdictError:
             return None
-        return None if breach is None else self._found(breach)
+        symptom = broken(outcome)
+        if symptom is None or outcome.first is None:
+            return None
+        return Found(outcome.first.event, outcome.first.qid, symptom)
 
     def outcome(self, recording: Recording) -> Outcome:
         return ask(self.law, recording, self.path)
-
-    def _found(self, breach: Breach) -> Found:
-        symptom = Broken(breach.kind, breach.found > breach.high)
-        return Found(breach.event, breach.qid, symptom)

@@ -1,0 +1,63 @@
+"""A scenario that was shrunk: the file, how far it has come on stderr, and what is left on stdout."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import click
+from rich.text import Text
+
+from ..fixtures.rig.shrink import Progress, Shrunk
+from ..fixtures.rig.written import write_scenario
+from ..replay.spec import Lifted
+from .console import Output, printable
+from .report_check import in_words
+from .report_shrink import count, print_breach
+
+
+def tell(progress: Progress) -> None:
+    """A line each time that less is left."""
+    left = (
+        f"{count(progress.num_requests, 'request')}, {count(progress.num_happenings, 'happening')}"
+    )
+    click.echo(f"specdiff: left: {left} ({count(progress.plays, 'play')})", err=True)
+
+
+def scenario_file(made: Shrunk, source: Path, whose: Lifted, output: Path) -> str:
+    first = made.outcome.first
+    assert first is not None
+    head = (
+        f"{whose} breaks the law {made.outcome.law.name}: {in_words(made.outcome.law, first)}.",
+        f"{_left(made)}, shrunk from {source.name} in {count(made.left.plays, 'play')}.",
+        f"    {_history(made, output)}",
+    )
+    comments = "".join(f"# {printable(line)}\n" for line in head)
+    return f"{comments}\n{write_scenario(made.scenario)}"
+
+
+def _left(made: Shrunk) -> str:
+    before, left = made.before, made.left
+    return (
+        f"{left.num_requests} of {count(before.num_requests, 'request')}, "
+        f"{left.num_happenings} of {count(before.num_happenings, 'happening')}"
+    )
+
+
+def _history(made: Shrunk, output: Path) -> str:
+    return shlex.join(["specdiff", "history", str(output), "--law", made.outcome.law.name])
+
+
+def print_shrunk(made: Shrunk, output: Path) -> None:
+    console = Output()
+    if made.interrupted:
+        click.echo("specdiff: interrupted; this is the best so far, not the smallest.", err=True)
+    size = f"{output.stat().st_size:,} bytes"
+    console.print(Text.assemble((str(output), "bold"), f"  {size}"))
+    console.print(f"{_left(made)}, {count(made.left.plays, 'play')}")
+    print_breach(console, made.outcome)
+    console.print(f"which releases break it: {_history(made, output)}")
+    stem = output.stem.replace("-", "_").replace(".", "_")
+    test = ["specdiff", "export", str(output), "--format", "pytest"]
+    test += ["--law", made.outcome.law.name, "-o", f"test_{stem}.py"]
+    console.print(f"a test of it: {shlex.join(test)}")

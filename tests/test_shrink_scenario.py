@@ -1,0 +1,211 @@
+"""A scenario is shrunk by playing: what is left out of it, that no more can be, and that a real scheduler is asked."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from children import EVERYTHING, specdiff
+from specdiff.cli.inputs import bundled
+from specdiff.cli.main import NO_VERDICT, SAME, USAGE, run
+from specdiff.fixtures.rig.lesser import Happening, cycles, happenings, part, plainer, simpler
+from specdiff.fixtures.rig.reenact.reenact import reenactment
+from specdiff.fixtures.rig.script import Scenario
+from specdiff.fixtures.rig.shrink import Progress, Shrunk, Trials, shrink
+from specdiff.fixtures.rig.written import read_scenario
+from specdiff.recorders import hdf5
+from specdiff.recorders.errors import NoVerdictError
+from specdiff.recorders.schema import Kind
+from specdiff.replay.laws.ask import law_of
+from specdiff.replay.laws.law import Breach, Outcome, State
+from specdiff.replay.shrink.breach import broken
+from specdiff.replay.spec import parse
+
+INCIDENT = bundled() / "0.5.23-new-weights.h5"
+ALONE = bundled().parent / "scenarios/tokens-of-the-old-weights.toml"
+PAUSED = reenactment(hdf5.load(INCIDENT), "incident").scenario  # and prompts that begin like others
+MIX = reenactment(hdf5.load(bundled() / "0.5.23-random.h5"), "mix").scenario  # aborts and retracts
+
+
+@settings(deadline=None)
+@given(st.data(), st.sampled_from([PAUSED, MIX]))
+def test_a_part_holds_what_was_left_and_nothing_else(data: st.DataObject, whole: Scenario) -> None:
+    """What stands between a pause and its end goes as one, and what is left then can always be played."""
+    all_of_it = happenings(whole)
+    groups = cycles(all_of_it)
+    assert sorted(one for group in groups for one in group) == sorted(all_of_it)
+    kept = data.draw(st.lists(st.sampled_from(groups), unique=True))
+    rids = data.draw(st.sets(st.sampled_from([one.rid for one in whole.requests]), min_size=1))
+    left = {one for group in kept for one in group}
+    made = part(whole, rids, left)
+    assert made is not None
+    assert {one.rid for one in made.requests} == rids
+    assert set(happenings(made)) == {one for one in left if not one.rid or one.rid in rids}
+    for request in made.requests:
+        (before,) = (one for one in whole.requests if one.rid == request.rid)
+        shared = request.shared if request.shared else before.shared
+        assert replace(request, shared=shared, abort_at=before.abort_at) == before
+
+
+def test_what_cannot_be_played_is_no_part() -> None:
+    pauses = [one for one in happenings(PAUSED) if one.name == "pause_at"]
+    rids = [one.rid for one in PAUSED.requests]
+    assert part(PAUSED, rids, pauses) is None  # who would go on?
+    assert part(PAUSED, (), ()) is None
+    sessions = read_scenario(ALONE.parent / "session-hole-alone.toml")
+    assert part(sessions, [sessions.requests[-1].rid], ()) is None  # a turn without the first
+
+
+@pytest.mark.parametrize("scenario", [PAUSED, MIX], ids=["paused", "mix"])
+def test_what_is_simpler_comes_to_an_end(scenario: Scenario) -> None:
+    """Of any request, taken again and again; and of the server."""
+    for ways in (lambda s: simpler(s, 0), lambda s: simpler(s, 7), plainer):
+        now, steps = scenario, 0
+        while (following := next(iter(ways(now)), None)) is not None:
+            assert following != now
+            now, steps = following, steps + 1
+            assert steps < 40
+        assert list(ways(now)) == []
+
+
+class _Oracle(Trials):
+    """Says itself whether a scenario breaks the law."""
+
+    def __init__(self, breaks: Callable[[Scenario], bool]) -> None:
+        super().__init__(parse("sglang==0.5.23"), law_of("weights"), Path())  # type: ignore[arg-type]
+        self._breaks, self.began = breaks, 0
+
+    def begin(self, scenario: Scenario) -> None:  # type: ignore[override]
+        self.began += 1
+
+    def outcome(self, scenario: Scenario) -> Outcome:
+        breach = Breach(5, Kind.WEIGHT_SPAN, 1, 0, "x", 3, 0, 0)
+        if self._breaks(scenario):
+            return Outcome(law_of("weights"), State.BROKEN, 9, 1, breach)
+        return Outcome(law_of("weights"), State.HOLDS, 9, 0, None)
+
+
+def _needs(scenario: Scenario, rids: set[str], needed: set[Happening]) -> bool:
+    return rids <= {one.rid for one in scenario.requests} and needed <= set(happenings(scenario))
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.data())
+def test_just_what_it_takes_is_left(data: st.DataObject) -> None:
+    """Some requests and some happenings, of one pause or of several: those, and nothing that could go."""
+    rids = data.draw(st.sets(st.sampled_from([one.rid for one in PAUSED.requests]), max_size=3))
+    groups = data.draw(
+        st.lists(st.sampled_from(cycles(happenings(PAUSED))), max_size=2, unique=True)
+    )
+    needed = {data.draw(st.sampled_from(group)) for group in groups}
+    rids |= {one.rid for one in needed if one.rid}
+    made = shrink(PAUSED, _Oracle(lambda scenario: _needs(scenario, rids, needed)), lambda _: None)
+    assert len(made.scenario.requests) == max(1, len(rids))
+    assert rids <= {one.rid for one in made.scenario.requests}
+    left = set(happenings(made.scenario))
+    assert needed <= left
+    for one in left - needed:  # a pause has to end, so that it takes the end along
+        less = part(made.scenario, [r.rid for r in made.scenario.requests], left - {one})
+        assert less is None
+    assert made.before == Progress(0, len(PAUSED.requests), len(happenings(PAUSED)))
+    assert (made.left.num_requests, made.left.num_happenings) == (max(1, len(rids)), len(left))
+
+
+def test_what_is_left_of_it_is_simple() -> None:
+    """And the server as it is where nobody says anything."""
+    made = shrink(
+        PAUSED, _Oracle(lambda scenario: scenario.requests[0].max_new_tokens > 9), lambda _: None
+    )
+    (request,) = made.scenario.requests
+    assert 10 <= request.max_new_tokens < 20 and request.prompt_len == 8 and not request.shared
+    assert not made.scenario.settings and not made.scenario.capture_experts
+    assert made.scenario.pool_tokens == 4096 and not happenings(made.scenario)
+
+
+def test_ctrl_c_leaves_the_best_so_far() -> None:
+    told: list[Progress] = []
+
+    def breaks(scenario: Scenario) -> bool:
+        if len(told) == 3:
+            raise KeyboardInterrupt
+        return len(scenario.requests) >= 2
+
+    made: Shrunk = shrink(PAUSED, _Oracle(breaks), told.append)
+    assert made.interrupted and 2 <= len(made.scenario.requests) == told[-1].num_requests < 24
+
+
+@pytest.mark.parametrize(
+    ("breaks", "says"),
+    [(lambda scenario: False, "the law is not broken where it is played .9 places checked.")],
+)
+def test_what_is_not_broken_is_not_shrunk(breaks: Callable[[Scenario], bool], says: str) -> None:
+    with pytest.raises(NoVerdictError, match=says):
+        shrink(PAUSED, _Oracle(breaks), lambda _: None)
+
+
+@pytest.mark.live
+def test_a_real_scheduler_is_asked(tmp_path: Path) -> None:
+    """Each part but once; one that it cannot play shows nothing."""
+    whole = read_scenario(ALONE)
+    trials = Trials(parse("sglang==0.5.23"), law_of("weights"), tmp_path)  # type: ignore[arg-type]
+    idle = part(whole, ["a"], [one for one in happenings(whole) if one.name != "weights_at"])
+    huge = replace(whole, requests=(replace(whole.requests[0], accept=(1,), stop_at=0),))
+    assert idle is not None
+    with closing(trials):
+        for scenario in (whole, idle, huge):
+            trials.begin(scenario)
+        outcome = trials.outcome(whole)
+        assert isinstance(outcome, Outcome) and outcome.state is State.BROKEN
+        trials.symptom = broken(outcome)
+        assert trials.shows(whole) and not trials.shows(idle) and not trials.shows(huge)
+        assert trials.num_plays == 3
+
+
+@pytest.mark.parametrize(
+    ("source", "more", "code", "says"),
+    [
+        (ALONE, ["--law", "weights"], USAGE, "--path sglang==VERSION"),
+        (ALONE, ["--law", "weights", "--path", "observed"], USAGE, "expected sglang==VERSION"),
+        (INCIDENT, [], USAGE, "name it, --law NAME"),
+        (
+            INCIDENT,
+            ["--law", "weights", "--keep-tokens"],
+            USAGE,
+            "--keep-tokens is for a recording",
+        ),
+        (bundled() / "0.5.14-session-hole.h5", ["--law", "session"], NO_VERDICT, "sessions"),
+    ],
+)
+def test_what_cannot_be_asked_is_said_before_anything_plays(
+    source: Path,
+    more: list[str],
+    code: int,
+    says: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Trials, "begin", None)
+    target = tmp_path / "small.toml"
+    assert run(["shrink", str(source), "-o", str(target), *more]) == code
+    assert says in capsys.readouterr().err and not target.exists()
+
+
+@pytest.mark.live
+@pytest.mark.skipif(not EVERYTHING, reason="plays for a minute: on demand, with every release")
+def test_an_incident_becomes_a_scenario_of_some_lines(tmp_path: Path) -> None:
+    small, incident = tmp_path / "small.toml", tmp_path / "incident.h5"
+    shutil.copy(INCIDENT, incident)
+    done = specdiff("shrink", incident, "--law", "weights", "-o", small)
+    assert done.returncode == SAME and "1 of 24 requests, 1 of 37 happenings" in done.stdout
+    assert len(small.read_text().splitlines()) < 14
+    made = read_scenario(small)
+    assert [list(islice(simpler(made, 0), 1)), len(made.requests)] != [[], 0]
