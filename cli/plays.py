@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -50,7 +51,11 @@ def plays_of(scenario: Path, keep: Path | None) -> Iterator[Plays]:
 
     read(scenario)
     check_packages()
-    with _folder(keep) as folder, closing(Plays(scenario, folder)) as plays:
+    with (
+        _folder(keep) as folder,
+        ended_by_signals(),
+        closing(Plays(scenario, folder)) as plays,
+    ):
         yield plays
 
 
@@ -65,6 +70,25 @@ def _folder(keep: Path | None) -> Iterator[Path]:
         keep.mkdir()
     except OSError as error:
         raise RecordingError(
-            f"{keep}: cannot be made ({error.strerror}). Name a folder that is not there yet."
+            f"{keep}: cannot be made ({error.strerror}). Name a new folder, in one that is there."
         ) from error
-    yield keep
+    try:
+        yield keep
+    finally:
+        with suppress(OSError):  # nothing was kept
+            keep.rmdir()
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Plays are processes of their own sessions: whoever ends us, as `timeout` and CI do, means them, too."""
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = {one: signal.signal(one, leave) for one in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)

@@ -30,7 +30,8 @@ class Narrowing:
         self._commits = good.origin is Origin.REVISION
         self._last: Progress | None = None
         self._log = _opened(log) if log else None
-        self._write(f"# specdiff bisect {shlex.quote(recording)} --good {good} --bad {bad}")
+        ends = ("--good", str(good), "--bad", str(bad))
+        self._write(f"# {shlex.join(['specdiff', 'bisect', recording, *ends, *asked])}")
 
     def __call__(self, progress: Progress) -> None:
         if self._last is None and self._commits:

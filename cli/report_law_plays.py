@@ -85,10 +85,12 @@ def _counts(one: Judged) -> tuple[str, str]:
 
 
 def _words(law: Law, one: Judged) -> str:
+    remark = printable(" ".join((one.why or "").splitlines()))
     if one.outcome is None or one.outcome.first is None:
-        return printable(" ".join((one.why or "").splitlines()))
+        return remark
     breach = in_words(law, one.outcome.first)
-    return f"known: {breach}" if one.outcome.known else breach
+    known = "known: " if one.outcome.known else ""
+    return f"{known}{breach}" + (f"; {remark}" if remark else "")
 
 
 def print_bisection_json(recording: str, found: LawBisection) -> None:
@@ -121,6 +123,7 @@ def _tested(one: Judged) -> dict[str, Any]:
     return {
         "path": name(one),
         "verdict": one.finding.value,
+        "state": outcome.state.value if outcome else None,
         "checked": outcome.num_checked if outcome else 0,
         "broken": outcome.num_broken if outcome else 0,
         "first": breach_to_json(outcome.first) if outcome and outcome.first else None,

@@ -10,7 +10,7 @@ from ..fixtures.rig.requirements import require_packages
 from ..fixtures.rig.script import Scenario
 from ..fixtures.rig.written import read_scenario
 from ..recorders import hdf5
-from ..recorders.errors import NoVerdictError, RecordingError
+from ..recorders.errors import NoVerdictError, RecordingError, UsageError
 from ..recorders.recording import Recording
 
 
@@ -25,13 +25,15 @@ def reenacted(recording: Recording, name: str) -> Reenactment:
 def read(path: Path) -> tuple[Scenario, str | None]:
     """And which sglang was recorded, where it is a recording. Raises RecordingError where the file cannot be read, NoVerdictError
     where it is a recording that cannot be played again."""
-    if path.suffix != ".toml":
+    if path.suffix not in (".h5", ".toml"):
+        raise UsageError(f"{path}: expected a recording (*.h5) or a scenario (*.toml).")
+    if path.suffix == ".h5":
         recording = hdf5.load(path)
         return reenacted(recording, path.name).scenario, recording.run.sglang_version
     try:
         return read_scenario(path), None
     except RigError as error:
-        raise RecordingError(f"{error}.") from None
+        raise RecordingError(f"{str(error).removesuffix('.')}.") from None
 
 
 def check_packages() -> None:

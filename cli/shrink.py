@@ -104,6 +104,7 @@ def _to_scenario(
     from ..fixtures.rig.shrink import trials_of
     from ..replay.laws.ask import law_of
     from ..replay.played import playable
+    from .plays import ended_by_signals
     from .report_shrink_scenario import print_shrunk, scenario_file, tell
     from .scenarios import check_packages, read
 
@@ -116,7 +117,7 @@ def _to_scenario(
     (whose,) = options.paths_of([path or f"sglang=={release}"], repo)
     check_packages()
     player = playable(whose)
-    with trials_of(player, wanted) as trials, working(f"{player} plays"):
+    with ended_by_signals(), trials_of(player, wanted) as trials, working(f"{player} plays"):
         made = shrink_by_playing(scenario, trials, tell)
     write_text(output, scenario_file(made, source, player, output))
     print_shrunk(made, output)

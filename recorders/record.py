@@ -67,7 +67,7 @@ def record(
     told = {**options, "command": without_secrets(command), "specdiff_version": own_version()}
     config = with_options(Config(writable(directory), run_id or new_run_id()), told)
     with _sigterm_noted() as terms, _rings_kept(config, say):
-        status = supervise(command, _environment(config, os.environ))
+        status = supervise(command, _environment(config, os.environ), terms)
         _await_writers(config, say, terms)
         try:
             paths = notes(config.directory, config.run_id)

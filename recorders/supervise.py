@@ -18,14 +18,17 @@ _DEFAULT_AGAIN = (
 _POLL_S = 1.0
 
 
-def supervise(command: Sequence[str], env: Mapping[str, str]) -> int:
+def supervise(command: Sequence[str], env: Mapping[str, str], noted: Sequence[int] = ()) -> int:
     """Run `command` to its end; its exit status, or 128 + N where signal N killed it.
 
-    Raises UsageError where it cannot be started.
+    `noted`: signals that came to us before there was anybody to pass them on to. Raises UsageError where it cannot be started.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
     try:
-        return _wait(_spawn(command, env))
+        child = _spawn(command, env)
+        for number in noted:
+            os.kill(child, number)
+        return _wait(child)
     finally:
         while signal.sigtimedwait([signal.SIGCHLD], 0) is not None:
             pass

@@ -3,33 +3,41 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
+import sys
 import threading
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from children import specdiff, wait_for
+from children import SPECDIFF, specdiff, wait_for
 from clones import commit, git
-from mended import NAME, mended_scheduler
+from mended import NAME, mended_scheduler, mended_tree
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import BROKEN, DIFFERS, NO_VERDICT, SAME, USAGE, run
 from specdiff.fixtures.rig import requirements
+from specdiff.fixtures.rig.errors import RigError
 from specdiff.fixtures.rig.releases import find_release
 from specdiff.recorders import hdf5
 from specdiff.recorders.errors import NoVerdictError
 from specdiff.replay.bisect import plays as plays_of
 from specdiff.replay.bisect.by_law import bisect_by_law, history_by_law
+from specdiff.replay.bisect.commits import subject
 from specdiff.replay.bisect.judge import Finding
 from specdiff.replay.bisect.law_court import LawCourt
-from specdiff.replay.bisect.plays import Played, Player, Plays, _why
-from specdiff.replay.bisect.trees import write_out
+from specdiff.replay.bisect.plays import Played, Player, Plays, _complete, why
+from specdiff.replay.bisect.trees import release_before, write_out
 from specdiff.replay.laws.ask import ask, law_of
 from specdiff.replay.laws.law import State
-from specdiff.replay.lift.git import NoSourceError
+from specdiff.replay.lift.git import NoSourceError, commit_of
+from specdiff.replay.played import outcome
 from specdiff.replay.spec import Lifted, Observed, Origin
 
 MIX = bundled() / "0.5.10-random.h5"
@@ -52,8 +60,8 @@ def test_the_release_that_mended_it_is_found(tmp_path: Path) -> None:
         name: ask(law_of("trainer"), hdf5.load(at), Observed()) for name, at in recordings.items()
     }
     assert found["0.5.13"].num_broken == 0 < found["0.5.12.post1"].num_broken
-    for name, outcome in found.items():
-        rows = rf"^sglang=={re.escape(name)} .* {outcome.num_checked} +{outcome.num_broken}\b"
+    for name, made in found.items():
+        rows = rf"^sglang=={re.escape(name)} .* {made.num_checked} +{made.num_broken}\b"
         assert re.search(rows, done.stdout, re.MULTILINE)
     (next_one,) = re.findall(r"^Which commit: specdiff (.*)$", done.stdout, re.MULTILINE)
     assert next_one.endswith("--repo CLONE --good sglang@v0.5.13 --bad sglang@v0.5.12.post1")
@@ -106,7 +114,7 @@ def test_the_commit_that_mended_it_is_found(repo: Path, tmp_path: Path) -> None:
     assert "SyntaxError" in by_path[half]["why"]
     assert by_path[before]["first"]["request"] == "a" and by_path[before]["broken"] == 1
     assert by_path[mended]["checked"] == by_path[before]["checked"] > 0 == by_path[mended]["broken"]
-    assert len(list(kept.glob("*.h5"))) == 2  # one for all commits of a tree
+    assert len(list(kept.iterdir())) == 2  # one for all commits of a tree
     assert git(repo, "status", "--porcelain") == ""
     command = ["git", "-C", str(repo), "bisect", "replay", str(log)]
     replayed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
@@ -134,7 +142,12 @@ def test_a_scheduler_that_stops_in_the_midst_is_not_judged(tmp_path: Path) -> No
     assert done.returncode == SAME
     assert re.search(r"^sglang==0.5.9 +skipped +ValueError: zip", done.stdout, re.MULTILINE)
     assert re.search(r"^sglang==0.5.10 +holds +\d+ +0$", done.stdout, re.MULTILINE)
-    left = hdf5.load(tmp_path / "kept/sglang-0.5.9.h5")
+    assert sorted(one.name for one in (tmp_path / "kept").iterdir()) == [
+        "failed",
+        "sglang-0.5.10.h5",
+    ]
+    (path,) = (tmp_path / "kept/failed/sglang-0.5.9").iterdir()
+    left = hdf5.load(path)
     assert ask(law_of("commit"), left, Observed()).state is State.HOLDS
 
 
@@ -145,8 +158,14 @@ def test_a_scheduler_that_stops_in_the_midst_is_not_judged(tmp_path: Path) -> No
         ((MIX, "--law", "rows", *ENDS, "--quantity", "finish"), USAGE, "--quantity is for books"),
         ((MIX, "--law", "rows", *ENDS, "--against", "fixed"), USAGE, "--against is for books"),
         ((MIX, *ENDS, "--keep", "here"), USAGE, "--keep is for --law only"),
-        ((MIX, "--law", "rows", *ENDS, "--keep", SCENARIOS), BROKEN, "a folder that is not there"),
+        ((MIX, "--law", "rows", *ENDS, "--keep", SCENARIOS), BROKEN, "Name a new folder"),
         (("none.toml", "--law", "rows", *ENDS), BROKEN, "none.toml"),
+        (("none.H5", "--law", "rows", *ENDS), USAGE, "none.H5: expected a recording (*.h5) or a"),
+        (
+            (MIX, "--law", "rows", "--good", "sglang==0.5.13", "--bad", "sglang==0.6.0"),
+            USAGE,
+            "sglang==0.6.0: the rig plays 0.5.9 to 0.5.23",
+        ),
         (("none.h5", "--law", "rows", *ENDS), BROKEN, "none.h5"),
         (
             (bundled() / "0.5.15-session-hole.h5", "--law", "rows", *ENDS),
@@ -245,9 +264,10 @@ def test_a_tree_is_written_out_and_the_clone_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "why"),
+    ("told", "said"),
     [
         ("", "it ended without a word"),
+        ("rig: to begin with\nspecdiff: not recorded\n", "to begin with"),
         ("Usage: rig\n\nError: No such option: --x\n", "Error: No such option: --x"),
         (
             "rig: to begin with\nrig: 2 packages\nRun: pip\nspecdiff: nothing\n",
@@ -260,8 +280,140 @@ def test_a_tree_is_written_out_and_the_clone_left_alone(tmp_path: Path) -> None:
         ("Segmentation fault\nspecdiff: nothing was recorded\n", "Segmentation fault"),
     ],
 )
-def test_why_a_play_failed_is_what_was_said_last(told: str, why: str) -> None:
-    assert _why(told) == why
+def test_why_a_play_failed_is_what_was_said_last(told: str, said: str) -> None:
+    assert why(told, ended_well=False) == said
+
+
+def test_why_nothing_was_recorded_we_say_ourselves() -> None:
+    told = "rig: 9 requests\nspecdiff: not recorded: no site for 'process'\n"
+    assert why(told, ended_well=True) == "not recorded: no site for 'process'"
+
+
+def test_what_is_not_whole_is_not_judged(tmp_path: Path) -> None:
+    """The law may be broken in what is missing: cut off, dropped, or lost to an exception."""
+    whole = hdf5.load(bundled() / "0.5.13-experts-overshoot.h5")
+    assert whole.stats is not None
+    others = {
+        "killed": replace(whole, stats=None),
+        "open": replace(whole, stats=replace(whole.stats, closed=False)),
+        "dropped": replace(whole, stats=replace(whole.stats, dropped=1)),
+        "failed": replace(whole, stats=replace(whole.stats, exceptions=1)),
+        "damaged": replace(whole, damage="the journal's end was lost"),
+    }
+    played = {}
+    for name, recording in others.items():
+        hdf5.save(recording, tmp_path / f"{name}.h5")
+        played[name] = Played((tmp_path / f"{name}.h5",))
+    for one in judged(**played):
+        assert one.finding is Finding.SKIPPED and "not whole" in one.why, one.path
+    (good,) = judged(
+        whole=Played((bundled() / "0.5.13-experts-overshoot.h5",), None, ("r1: x", "y"))
+    )
+    assert good.finding is Finding.GOOD
+    assert good.why == "2 requests ended otherwise than recorded: r1: x, ..."
+
+
+def test_each_scheduler_has_to_be_recorded(tmp_path: Path) -> None:
+    """And the rig to have come to its end, whatever its exit status."""
+    made, result = tmp_path / "made", tmp_path / "result"
+    made.mkdir()
+    shutil.copy(MIX, made / "one.h5")
+    told = "rig: 80 requests\nspecdiff: rank 1 was not recorded\n"
+    assert _complete(made, result, told).why == "80 requests"
+    result.write_text('{"schedulers": 2, "otherwise": null}')
+    assert _complete(made, result, told).why == (
+        "1 of 2 schedulers were recorded: rank 1 was not recorded"
+    )
+
+
+@pytest.mark.live
+def test_a_scheduler_that_leaves_by_itself_is_not_judged(tmp_path: Path) -> None:
+    """With status 0, in the midst of what it was asked."""
+    tree = mended_tree(tmp_path / "sglang", "0.5.23")
+    text = (tree / NAME).read_text()
+    place = "        # Flush async trace ops here"
+    assert text.count(place) == 1
+    leaves = "        if self.forward_ct > 6:\n            os._exit(0)\n"
+    (tree / NAME).write_text(text.replace(place, leaves + place))
+    with pytest.raises(NoVerdictError, match="is not played by"):
+        outcome(WEIGHTS, str(tree), "commit")
+
+
+def test_a_folder_in_which_nothing_was_kept_goes_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep = ["--keep", str(tmp_path / "kept"), "--skip", "0.5.20"]
+    assert run(["bisect", str(MIX), "--law", "rows", *ENDS, *keep]) == USAGE
+    assert "--skip 0.5.20" in capsys.readouterr().err and not (tmp_path / "kept").exists()
+
+
+def test_a_tree_is_like_the_release_that_was_tagged_before(tmp_path: Path) -> None:
+    package = tmp_path / "python/sglang/srt/managers"
+    package.mkdir(parents=True)
+    (package / "scheduler.py").touch()
+    git(tmp_path, "init", "--quiet")
+    commit(tmp_path, "one")
+    assert release_before(tmp_path, "HEAD") is None
+    for tag in ("v0.5.12", "gateway-v0.3.1", "v0.5.12rc0"):
+        git(tmp_path, "tag", tag)
+        (tmp_path / tag).touch()
+        commit(tmp_path, tag)
+    assert release_before(tmp_path, "HEAD~2") == release_before(tmp_path, "HEAD") == "0.5.12"
+    assert find_release(str(tmp_path), "0.5.12").version == "0.5.12"
+    with pytest.raises(RigError, match="expected a release"):
+        find_release(str(tmp_path), "0.4")
+
+
+def test_git_looks_at_the_clone_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in a hook, where it is told of another."""
+    for name in ("this", "other"):
+        (tmp_path / name).mkdir()
+        git(tmp_path / name, "init", "--quiet")
+        (tmp_path / name / name).touch()
+        commit(tmp_path / name, name)
+    here = git(tmp_path / "this", "rev-parse", "HEAD")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "other/.git"))
+    assert commit_of(tmp_path / "this", "HEAD") == here
+    assert subject(tmp_path / "this", here).endswith("this")
+
+
+def test_who_does_not_leave_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plays_of, "_GRACE_S", 0.2)
+    stays = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
+    with subprocess.Popen(
+        [sys.executable, "-c", stays], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline() == "1\n"
+        process.terminate()
+        plays_of._see_it_end(process)
+        assert process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.live
+def test_who_ends_us_ends_the_plays(tmp_path: Path) -> None:
+    """As `timeout` does, and CI: no process is left, and no folder."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    command = [*SPECDIFF, "history", str(MIX), "--law", "rows", "--from", "sglang==0.5.22"]
+    with subprocess.Popen(command, env={**os.environ, "TMPDIR": str(temporary)}) as process:
+        wait_for(lambda: _of_this(temporary), "a play")
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
+    assert not _of_this(temporary)
+    assert not list(temporary.glob("specdiff-????????*"))
+
+
+def _of_this(temporary: Path) -> list[str]:
+    """Processes of the rig whose files lie there."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended
+            said = path.read_bytes().replace(b"\0", b" ").decode()
+            if "specdiff.fixtures.rig --sglang" in said and str(temporary) in said:
+                found.append(said)
+    return found
 
 
 @pytest.mark.live

@@ -43,6 +43,11 @@ def test_death_by_signal_is_128_and_its_number(number: signal.Signals) -> None:
     assert supervise([sys.executable, "-c", script], os.environ) == 128 + number
 
 
+def test_a_signal_that_came_too_early_is_passed_on_all_the_same() -> None:
+    script = "import time; time.sleep(60)"
+    assert supervise([sys.executable, "-c", script], os.environ, [signal.SIGTERM]) == 143
+
+
 def test_command_that_does_not_exist() -> None:
     with pytest.raises(UsageError, match=r"cannot start .*nowhere: No such file"):
         supervise(["/nowhere"], os.environ)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from ..laws.law import Law
 from ..spec import Lifted
 from .judge import Judged
-from .law_court import LawCourt
+from .law_court import LawCourt, check_known
 from .plays import Plays
-from .search import Report, Search, judged, search
+from .search import Report, Search, check, judged, search
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,9 @@ def bisect_by_law(
 ) -> LawBisection:
     """Raises NoVerdictError where an end is not what it is said to be or cannot play it, UsageError where there is nothing
     to search."""
+    check(good, bad, skip)
+    for end in (good, bad):
+        check_known(end)
     court = LawCourt(law, plays)
     court.ahead((good, bad))
     return LawBisection(good, bad, law, search(court, good, bad, report, skip))
@@ -35,6 +38,8 @@ def history_by_law(
     plays: Plays, law: Law, paths: Sequence[Lifted], told: Callable[[Judged], None]
 ) -> tuple[Judged, ...]:
     """Every one of them. `told` hears of each as it is judged."""
+    for end in (paths[0], paths[-1]):
+        check_known(end)
     court, found = LawCourt(law, plays), []
     court.ahead(paths)
     for path in paths:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...recorders.errors import UsageError
-from ..lift.git import GIT, commit_of
+from ..lift.git import GIT, commit_of, git_environment
 
 
 @dataclass(slots=True)
@@ -40,7 +40,8 @@ class Commits:
 
 def is_ancestor(repo: Path, older: str, newer: str) -> bool:
     command = [*GIT, "-C", str(repo), "merge-base", "--is-ancestor", older, newer]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    done = subprocess.run(command, env=git_environment(), capture_output=True, check=False)
+    return done.returncode == 0
 
 
 def merge_base(repo: Path, one: str, other: str) -> str:
@@ -123,6 +124,7 @@ def subject(repo: Path, commit: str) -> str:
 def run_git(repo: Path, *arguments: str) -> str:
     done = subprocess.run(
         [*GIT, "-C", str(repo), *arguments],
+        env=git_environment(),
         capture_output=True,
         encoding="utf-8",
         errors="replace",  # git passes on what is in a commit, whatever it is

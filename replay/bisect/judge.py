@@ -28,7 +28,8 @@ class Finding(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One candidate and what was found. `why`: of one that was skipped; `outcome`: of the law, where one judged."""
+    """One candidate and what was found. `why`: of one that was skipped, else what is to be known of how it was
+    judged; `outcome`: of the law, where one judged."""
 
     path: Lifted
     finding: Finding

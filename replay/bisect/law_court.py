@@ -8,15 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...recorders import hdf5
-from ...recorders.errors import NoVerdictError, RecordingError
+from ...recorders.errors import NoVerdictError, RecordingError, UsageError
+from ...recorders.recording import Recording
 from ..laws.ask import ask
 from ..laws.law import Law, Outcome, State
 from ..lift.git import NoSourceError, commit_of
+from ..lift.releases import RELEASES
 from ..spec import Lifted, Observed, Origin
 from .commits import run_git
 from .judge import Finding, Judged
-from .plays import Player, Plays
-from .trees import root_of, write_out
+from .plays import Played, Player, Plays
+from .trees import release_before, root_of, write_out
 
 _FINDINGS = {State.BROKEN: Finding.BAD, State.NOT_EXERCISED: Finding.SKIPPED}
 _GRAVEST = (State.BROKEN, State.KNOWN, State.HOLDS, State.NOT_EXERCISED)
@@ -27,7 +29,8 @@ class LawCourt:
 
     def __init__(self, law: Law, plays: Plays) -> None:
         self._law, self._plays = law, plays
-        self._found: dict[str, Outcome | str] = {}  # by `Player.code`; or why there is none
+        # by `Player.code`: the outcome, and what else is to be known of the play; or why there is none
+        self._found: dict[str, tuple[Outcome, str | None] | str] = {}
 
     def __call__(self, path: Lifted) -> Judged:
         """Raises UsageError where there is no such commit, NoSourceError where it holds no sglang."""
@@ -37,8 +40,9 @@ class LawCourt:
         found = self._found[player.code]
         if isinstance(found, str):
             return Judged(path, Finding.SKIPPED, player.code, found)
-        finding = _FINDINGS.get(found.state, Finding.GOOD)
-        return Judged(path, finding, player.code, found.idle, found)
+        outcome, remark = found
+        finding = _FINDINGS.get(outcome.state, Finding.GOOD)
+        return Judged(path, finding, player.code, outcome.idle or remark, outcome)
 
     def ahead(self, paths: Sequence[Lifted]) -> None:
         for path in paths:
@@ -48,21 +52,56 @@ class LawCourt:
     def why_not_good(self, end: Lifted) -> str:
         return f"it breaks the law {self._law.name}, too. A good end is one that keeps it."
 
-    def _judge(self, player: Player) -> Outcome | str:
+    def _judge(self, player: Player) -> tuple[Outcome, str | None] | str:
         try:
             played = self._plays(player)
-            return played.why or self._ask(played.recordings)
+            if played.why is not None:
+                return played.why
+            return self._ask(played.recordings), _remark(played)
         except (NoVerdictError, RecordingError) as error:
             return str(error)
 
     def _ask(self, recordings: Sequence[Path]) -> Outcome:
         """Of several schedulers: the gravest outcome, and the counts of all."""
-        found = [ask(self._law, hdf5.load(path), Observed()) for path in recordings]
+        found = [ask(self._law, _whole(path), Observed()) for path in recordings]
         gravest = min(found, key=lambda one: _GRAVEST.index(one.state))
         checked = sum(one.num_checked for one in found)
         return replace(
             gravest, num_checked=checked, num_broken=sum(one.num_broken for one in found)
         )
+
+
+def check_known(path: Lifted) -> None:
+    """Raises UsageError for a release that the rig does not drive: nobody would be asked."""
+    if path.origin is Origin.RELEASE and path.where not in RELEASES:
+        raise UsageError(
+            f"{path}: the rig plays {RELEASES[0]} to {RELEASES[-1]}: {', '.join(RELEASES)}."
+        )
+
+
+def _whole(path: Path) -> Recording:
+    """Raises NoVerdictError where something may be missing: a law that holds in what is left may be broken in the rest."""
+    recording = hdf5.load(path)
+    stats = recording.stats
+    why = recording.damage
+    if stats is None or not stats.closed:
+        why = why or "the recorder did not come to its end"
+    elif stats.dropped or stats.exceptions:
+        why = (
+            why
+            or f"{stats.dropped} events were dropped, {stats.exceptions} exceptions of the recorder"
+        )
+    if why is not None:
+        raise NoVerdictError(f"its recording is not whole: {why}")
+    return recording
+
+
+def _remark(played: Played) -> str | None:
+    if not played.otherwise:
+        return None
+    count, first = len(played.otherwise), played.otherwise[0]
+    some = "1 request" if count == 1 else f"{count} requests"
+    return f"{some} ended otherwise than recorded: {first}" + (", ..." if count > 1 else "")
 
 
 def _player(path: Lifted) -> Player:
@@ -74,4 +113,5 @@ def _player(path: Lifted) -> Player:
     commit = commit_of(repo, path.where)
     root = root_of(repo, str(path), commit)
     tree = run_git(repo, "rev-parse", f"{commit}:{root}").strip()
-    return Player(tree, f"sglang-{commit[:12]}", None, lambda folder: write_out(repo, tree, folder))
+    title, like = f"sglang-{commit[:12]}", release_before(repo, commit)
+    return Player(tree, title, None, lambda folder: write_out(repo, tree, folder), like)

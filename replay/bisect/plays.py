@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
@@ -16,28 +19,35 @@ from threading import Lock
 from ..lift.crew import cores
 
 _MOST = 4  # plays at a time: each imports torch, and an sglang
-_SAYS = "rig: "
+_PATIENCE_S = (
+    600  # the rig ends what still turns long before; it cannot end a loop inside of sglang
+)
+_GRACE_S = 10  # from SIGTERM to SIGKILL
+_PACKAGE = Path(__file__).resolve().parents[2]
+_RIG, _OURS = "rig: ", "specdiff: "
 _OF_TORCH = re.compile(r"^\[rank\d+\]: ")  # in front of each line of a traceback
-_PATIENCE_S = 900  # a scheduler that stands still ends itself before that
 
 
 @dataclass(frozen=True, slots=True)
 class Player:
     """One sglang. `code`: equal for the same source; `title`: what its recording is called. `known`: a release that the rig can
-    fetch, or a source tree; None: `write_out` leaves its source in an empty folder."""
+    fetch, or a source tree; None: `write_out` leaves its source in an empty folder. `like`: the release that a tree is like."""
 
     code: str
     title: str
     known: str | None
     write_out: Callable[[Path], None]
+    like: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """`recordings`: one for each scheduler. `why`: there are none, or the play came to no good end."""
+    """`recordings`: one for each scheduler. `why`: there are none, or the play did not come to its end. `otherwise`: who ended
+    in another way than in the recording that was played."""
 
     recordings: tuple[Path, ...]
     why: str | None = None
+    otherwise: tuple[str, ...] = ()
 
 
 class Plays:
@@ -45,9 +55,8 @@ class Plays:
 
     def __init__(self, scenario: Path, folder: Path) -> None:
         """`scenario`: a recording, or a TOML file of the rig's. `folder`: for what is recorded, a file each, a folder where
-        there are several schedulers."""
-        self._asked = ("--scenario", str(scenario.resolve()))
-        self._folder = folder
+        there are several schedulers; what came to no good end is put under `failed`."""
+        self._scenario, self._folder = scenario.resolve(), folder
         self._pool = ThreadPoolExecutor(min(cores(), _MOST))
         self._begun: dict[str, Future[Played]] = {}
         self._lock = Lock()
@@ -65,53 +74,97 @@ class Plays:
 
     def close(self) -> None:
         with self._lock:
-            self._closed = True
-            for process in self._running:
-                process.terminate()  # `record` passes it on, and waits
+            self._closed, running = True, tuple(self._running)
+        for process in running:
+            process.terminate()  # `record` passes it on, and waits
+        for process in running:
+            _see_it_end(process)
         self._pool.shutdown(cancel_futures=True)
 
     def _play(self, player: Player) -> Played:
         """On a thread."""
         made = self._folder / player.title
-        with TemporaryDirectory(prefix="specdiff-") as scratch:
-            if player.known is None:
-                player.write_out(Path(scratch))
-            return self._record(player.known or scratch, made)
+        try:
+            with TemporaryDirectory(prefix="specdiff-", ignore_cleanup_errors=True) as scratch:
+                tree, temporary = Path(scratch) / "tree", Path(scratch) / "tmp"
+                tree.mkdir()
+                temporary.mkdir()
+                if player.known is None:
+                    player.write_out(tree)
+                rig = ["--sglang", player.known or str(tree), "--scenario", str(self._scenario)]
+                rig += ["--like", player.like] if player.like else []
+                played = self._record(rig, made, temporary)
+        except OSError as error:  # no room, mostly
+            return Played((), f"{error}")
+        return played if played.why is None else _failed(played, made)
 
-    def _record(self, sglang: str, made: Path) -> Played:
-        rig = [sys.executable, "-m", "specdiff.fixtures.rig", "--sglang", sglang, *self._asked]
-        command = [sys.executable, "-m", "specdiff.cli", "record", "-o", str(made), "--", *rig]
-        process = self._start(command)
+    def _record(self, rig: Sequence[str], made: Path, temporary: Path) -> Played:
+        result = temporary / "result.json"
+        command = [sys.executable, "-m", "specdiff.cli", "record", "-o", str(made), "--"]
+        command += [sys.executable, "-m", "specdiff.fixtures.rig", *rig, "--result", str(result)]
+        process = self._start(command, temporary)
         if process is None:
             return Played((), "it was not played any more")
         try:
             _, told = process.communicate(timeout=_PATIENCE_S)
         except subprocess.TimeoutExpired:
             process.terminate()
+            _see_it_end(process)
             process.communicate()
-            return Played((), f"playing it took longer than {_PATIENCE_S // 60} minutes")
+            return Played((), f"playing it took longer than {_PATIENCE_S / 60:.0f} minutes")
         finally:
             with self._lock:
                 self._running.discard(process)
-        recordings = _alone(made) or tuple(sorted(made.glob("*.h5")))
-        good = not process.returncode and recordings
-        return Played(recordings, None if good else _why(told))
+        if process.returncode:
+            return Played((), why(told, ended_well=False))
+        return _complete(made, result, told)
 
-    def _start(self, command: Sequence[str]) -> subprocess.Popen[str] | None:
+    def _start(self, command: Sequence[str], temporary: Path) -> subprocess.Popen[str] | None:
         with self._lock:
             if self._closed:
                 return None
             process = subprocess.Popen(
                 command,
-                env={**os.environ, "PYTHONSAFEPATH": "1"},  # no module of the folder we are in
+                env=_environment(temporary),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 encoding="utf-8",
                 errors="replace",
+                start_new_session=True,  # so that all of it can be killed
             )
             self._running.add(process)
             return process
+
+
+def _environment(temporary: Path) -> dict[str, str]:
+    """No module of the folder we are in; but this specdiff, where it was found by its path, and is not installed."""
+    told = os.environ | {"PYTHONSAFEPATH": "1", "TMPDIR": str(temporary)}
+    if _PACKAGE.name == "specdiff":
+        paths = [str(_PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        told["PYTHONPATH"] = os.pathsep.join(paths)
+    return told
+
+
+def _see_it_end(process: subprocess.Popen[str]) -> None:
+    try:
+        process.wait(_GRACE_S)
+    except subprocess.TimeoutExpired:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _complete(made: Path, result: Path, told: str) -> Played:
+    """Of a play that ended well, as far as its exit status says."""
+    if not result.is_file():
+        return Played((), why(told, ended_well=False))
+    said = json.loads(result.read_text())
+    recordings = _alone(made) or tuple(sorted(made.glob("*.h5")))
+    if len(recordings) != said["schedulers"]:
+        count = f"{len(recordings)} of {said['schedulers']} schedulers were recorded"
+        return Played(recordings, f"{count}: {why(told, ended_well=True)}")
+    return Played(recordings, None, tuple(said["otherwise"] or ()))
 
 
 def _alone(made: Path) -> tuple[Path, ...]:
@@ -125,12 +178,29 @@ def _alone(made: Path) -> tuple[Path, ...]:
     return (moved,)
 
 
-def _why(told: str) -> str:
-    """What the rig said last, unless an exception came behind that: then its last line."""
+def _failed(played: Played, made: Path) -> Played:
+    """What there is of it stands apart: whoever looks through the others must not take it for one."""
+    aside = made.parent / "failed"
+    for left in (made, made.with_name(f"{made.name}.h5")):
+        if left.is_dir() and not any(left.iterdir()):
+            left.rmdir()
+        elif left.exists():
+            aside.mkdir(exist_ok=True)
+            left.rename(aside / left.name)
+    return replace(played, recordings=())
+
+
+def why(told: str, *, ended_well: bool) -> str:
+    """Of what was said, that which says why: our own last words where the rig ended well, else the rig's, unless an exception
+    came behind that: then its last line."""
     lines = [_OF_TORCH.sub("", line) for line in told.splitlines()]
-    lines = [line for line in lines if line and not line.startswith("specdiff: ")]
-    last = max((i for i, line in enumerate(lines) if line.startswith(_SAYS)), default=len(lines))
-    said = lines[last:]
+    lines = [line for line in lines if line.strip()]
+    ours = [line.removeprefix(_OURS) for line in lines if line.startswith(_OURS)]
+    others = [line for line in lines if not line.startswith(_OURS)]
+    if ended_well:
+        return ours[-1] if ours else "it ended without a word"
+    last = max((i for i, line in enumerate(others) if line.startswith(_RIG)), default=len(others))
+    said = others[last:]
     if said and not any("Traceback (most recent call last)" in line for line in said):
-        return "\n".join(said).removeprefix(_SAYS)
-    return lines[-1] if lines else "it ended without a word"
+        return "\n".join(said).removeprefix(_RIG)
+    return (others or ours or ["it ended without a word"])[-1]

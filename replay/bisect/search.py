@@ -71,13 +71,7 @@ def search(
     Raises NoVerdictError where an end is not what it is said to be, UsageError where nothing lies between them or an
     end is to be skipped.
     """
-    ends = {good.origin, bad.origin}
-    if ends not in ({Origin.RELEASE}, {Origin.REVISION}):
-        raise UsageError(
-            f"bisect needs two releases (sglang==A and sglang==B) or two commits (sglang@A and sglang@B with "
-            f"--repo), not {good} and {bad}."
-        )
-    left_out = _left_out(good, bad, skip)
+    left_out = check(good, bad, skip)
     first, last = judge(good), judge(bad)
     for one, name in ((first, "good"), (last, "bad")):
         if one.finding is Finding.SKIPPED:
@@ -86,13 +80,18 @@ def search(
         raise NoVerdictError(f"{good} is not good: {judge.why_not_good(good)}")
     if last.finding is Finding.GOOD:
         return Search((first, last), None, (), False)
-    if ends == {Origin.RELEASE}:
+    if good.origin is Origin.RELEASE:
         return _releases(judge, good, bad, report, left_out)
     return _commits(judge, good, bad, report, left_out)
 
 
-def _left_out(good: Lifted, bad: Lifted, skip: Sequence[str]) -> dict[str, str]:
-    """By version or commit hash: as it was named."""
+def check(good: Lifted, bad: Lifted, skip: Sequence[str]) -> dict[str, str]:
+    """What is left out, by version or commit hash: as it was named. Raises UsageError."""
+    if {good.origin, bad.origin} not in ({Origin.RELEASE}, {Origin.REVISION}):
+        raise UsageError(
+            f"bisect needs two releases (sglang==A and sglang==B) or two commits (sglang@A and sglang@B with "
+            f"--repo), not {good} and {bad}."
+        )
 
     def which(name: str) -> str:
         if good.origin is Origin.RELEASE:
@@ -100,6 +99,12 @@ def _left_out(good: Lifted, bad: Lifted, skip: Sequence[str]) -> dict[str, str]:
         return commit_of(Folder(good.repo or "."), name.removeprefix("sglang@"))
 
     left_out = {which(name): name for name in skip}
+    if good.origin is Origin.RELEASE:
+        versions = between(*sorted((good.where, bad.where), key=version_of))
+        if name := next((left_out[one] for one in left_out if one not in versions), None):
+            raise UsageError(
+                f"--skip {name}: not one of the releases between the ends: {', '.join(versions)}."
+            )
     for end in (good, bad):
         if name := left_out.get(which(end.where)):
             raise UsageError(
@@ -113,11 +118,6 @@ def _releases(
 ) -> Search:
     forward = version_of(good.where) <= version_of(bad.where)
     versions = between(*((good.where, bad.where) if forward else (bad.where, good.where)))
-    for version, name in left_out.items():
-        if version not in versions:
-            raise UsageError(
-                f"--skip {name}: not one of the releases between the ends: {', '.join(versions)}."
-            )
     paths = [Lifted(f"sglang=={version}", Origin.RELEASE, version) for version in versions]
     judge.ahead([path for path in paths if path.where not in left_out])
     tested: list[Judged] = []

@@ -22,7 +22,8 @@ def lags_on_purpose(columns: Columns, ledger: Ledger, places: Places) -> Tensor:
     """
     recording = columns.recording
     observed = ledger.path == "observed"
-    version = recording.run.sglang_version if observed else ledger.path.removeprefix("sglang==")
+    # by the code, not by the name: a commit does not say its version
+    version = recording.run.books if observed else ledger.path.removeprefix("sglang==")
     covered = torch.zeros_like(places.event, dtype=torch.bool)
     if version != "0.5.14" or recording.run.spec_algorithm != "DFLASH":
         return covered

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from contextlib import closing
 from pathlib import Path
@@ -11,6 +12,20 @@ from ...recorders.errors import UsageError
 from .source import PROBE, ROOTS
 
 GIT = ("git", "--no-pager", "-c", "core.quotePath=false")
+_OF_ANOTHER = (  # repository: with these set, as in a hook, git would not look at the one that is asked for
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_COMMON_DIR",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_NAMESPACE",
+    "GIT_PREFIX",
+)
+
+
+def git_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in _OF_ANOTHER}
 
 
 class NoSourceError(UsageError):
@@ -24,13 +39,18 @@ def commit_of(repo: Path, revision: str) -> str:
     command = [*GIT, "-C", str(repo), "rev-parse", "--verify", "--quiet", "--end-of-options"]
     try:
         done = subprocess.run(
-            [*command, f"{revision}^{{commit}}"], capture_output=True, text=True, check=False
+            [*command, f"{revision}^{{commit}}"],
+            env=git_environment(),
+            capture_output=True,
+            text=True,
+            check=False,
         )
     except FileNotFoundError:
         raise UsageError("sglang@REV needs git, which is not installed.") from None
     if done.returncode:
         inside = subprocess.run(
             [*GIT, "-C", str(repo), "rev-parse", "--git-dir"],
+            env=git_environment(),
             capture_output=True,
             encoding="utf-8",
             errors="replace",
@@ -53,6 +73,7 @@ class CatFile:
     def __init__(self, repo: Path) -> None:
         self._process = subprocess.Popen(
             [*GIT, "-C", str(repo), "cat-file", "--batch"],
+            env=git_environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
