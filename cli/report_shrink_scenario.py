@@ -16,12 +16,18 @@ from .report_check import in_words
 from .report_shrink import count, print_breach
 
 
-def tell(progress: Progress) -> None:
-    """A line each time that less is left."""
-    left = (
-        f"{count(progress.num_requests, 'request')}, {count(progress.num_happenings, 'happening')}"
-    )
-    click.echo(f"specdiff: left: {left} ({count(progress.plays, 'play')})", err=True)
+class Telling:
+    """A line each time that less is left, or something simpler."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def __call__(self, progress: Progress) -> None:
+        requests = count(progress.num_requests, "request")
+        left = f"{requests}, {count(progress.num_happenings, 'happening')}"
+        says = left if left != self._last else f"{left}, simpler"
+        self._last = left
+        click.echo(f"specdiff: left: {says} ({count(progress.plays, 'play')})", err=True)
 
 
 def scenario_file(made: Shrunk, source: Path, whose: Lifted, output: Path) -> str:

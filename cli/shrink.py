@@ -105,7 +105,7 @@ def _to_scenario(
     from ..replay.laws.ask import law_of
     from ..replay.played import playable
     from .plays import ended_by_signals
-    from .report_shrink_scenario import print_shrunk, scenario_file, tell
+    from .report_shrink_scenario import Telling, print_shrunk, scenario_file
     from .scenarios import check_packages, read
 
     wanted = law_of(law)
@@ -118,7 +118,7 @@ def _to_scenario(
     check_packages()
     player = playable(whose)
     with ended_by_signals(), trials_of(player, wanted) as trials, working(f"{player} plays"):
-        made = shrink_by_playing(scenario, trials, tell)
+        made = shrink_by_playing(scenario, trials, Telling())
     write_text(output, scenario_file(made, source, player, output))
     print_shrunk(made, output)
     return INTERRUPTED if made.interrupted else SAME
