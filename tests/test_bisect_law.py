@@ -32,7 +32,8 @@ from specdiff.replay.bisect.by_law import bisect_by_law, history_by_law
 from specdiff.replay.bisect.commits import subject
 from specdiff.replay.bisect.judge import Finding
 from specdiff.replay.bisect.law_court import LawCourt
-from specdiff.replay.bisect.plays import Played, Player, Plays, _complete, why
+from specdiff.replay.bisect.play_result import Played, complete, why
+from specdiff.replay.bisect.plays import Player, Plays
 from specdiff.replay.bisect.trees import release_before, write_out
 from specdiff.replay.laws.ask import ask, law_of
 from specdiff.replay.laws.law import State
@@ -319,9 +320,9 @@ def test_each_scheduler_has_to_be_recorded(tmp_path: Path) -> None:
     made.mkdir()
     shutil.copy(MIX, made / "one.h5")
     told = "rig: 80 requests\nspecdiff: rank 1 was not recorded\n"
-    assert _complete(made, result, told).why == "80 requests"
+    assert complete(made, result, told).why == "80 requests"
     result.write_text('{"schedulers": 2, "otherwise": null}')
-    assert _complete(made, result, told).why == (
+    assert complete(made, result, told).why == (
         "1 of 2 schedulers were recorded: rank 1 was not recorded"
     )
 

@@ -17,7 +17,8 @@ from ..lift.releases import RELEASES
 from ..spec import Lifted, Observed, Origin
 from .commits import run_git
 from .judge import Finding, Judged
-from .plays import Played, Player, Plays
+from .play_result import Played
+from .plays import Player, Plays
 from .trees import release_before, root_of, write_out
 
 _FINDINGS = {State.BROKEN: Finding.BAD, State.NOT_EXERCISED: Finding.SKIPPED}

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
 
 from ..lift.crew import cores
+from .play_result import Played, complete, failed, why
 
 _MOST = 4  # plays at a time: each imports torch, and an sglang
-_PATIENCE_S = (
-    600  # the rig ends what still turns long before; it cannot end a loop inside of sglang
-)
+_PATIENCE_S = 600  # the rig ends what still turns; it cannot end a loop inside of sglang
 _GRACE_S = 10  # from SIGTERM to SIGKILL
 _PACKAGE = Path(__file__).resolve().parents[2]
-_RIG, _OURS = "rig: ", "specdiff: "
-_OF_TORCH = re.compile(r"^\[rank\d+\]: ")  # in front of each line of a traceback
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +33,6 @@ class Player:
     known: str | None
     write_out: Callable[[Path], None]
     like: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Played:
-    """`recordings`: one for each scheduler. `why`: there are none, or the play did not come to its end. `otherwise`: who ended
-    in another way than in the recording that was played."""
-
-    recordings: tuple[Path, ...]
-    why: str | None = None
-    otherwise: tuple[str, ...] = ()
 
 
 class Plays:
@@ -96,7 +81,7 @@ class Plays:
                 played = self._record(rig, made, temporary)
         except OSError as error:  # no room, mostly
             return Played((), f"{error}")
-        return played if played.why is None else _failed(played, made)
+        return played if played.why is None else failed(played, made)
 
     def _record(self, rig: Sequence[str], made: Path, temporary: Path) -> Played:
         result = temporary / "result.json"
@@ -117,7 +102,7 @@ class Plays:
                 self._running.discard(process)
         if process.returncode:
             return Played((), why(told, ended_well=False))
-        return _complete(made, result, told)
+        return complete(made, result, told)
 
     def _start(self, command: Sequence[str], temporary: Path) -> subprocess.Popen[str] | None:
         with self._lock:
@@ -153,54 +138,3 @@ def _see_it_end(process: subprocess.Popen[str]) -> None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-def _complete(made: Path, result: Path, told: str) -> Played:
-    """Of a play that ended well, as far as its exit status says."""
-    if not result.is_file():
-        return Played((), why(told, ended_well=False))
-    said = json.loads(result.read_text())
-    recordings = _alone(made) or tuple(sorted(made.glob("*.h5")))
-    if len(recordings) != said["schedulers"]:
-        count = f"{len(recordings)} of {said['schedulers']} schedulers were recorded"
-        return Played(recordings, f"{count}: {why(told, ended_well=True)}")
-    return Played(recordings, None, tuple(said["otherwise"] or ()))
-
-
-def _alone(made: Path) -> tuple[Path, ...]:
-    """The one recording of a folder, in its place. Where it is not alone it stays where it is."""
-    inside = list(made.iterdir()) if made.is_dir() else []
-    if len(inside) != 1 or inside[0].suffix != ".h5":
-        return ()
-    (recording,) = inside
-    moved = recording.rename(made.with_name(f"{made.name}.h5"))
-    made.rmdir()
-    return (moved,)
-
-
-def _failed(played: Played, made: Path) -> Played:
-    """What there is of it stands apart: whoever looks through the others must not take it for one."""
-    aside = made.parent / "failed"
-    for left in (made, made.with_name(f"{made.name}.h5")):
-        if left.is_dir() and not any(left.iterdir()):
-            left.rmdir()
-        elif left.exists():
-            aside.mkdir(exist_ok=True)
-            left.rename(aside / left.name)
-    return replace(played, recordings=())
-
-
-def why(told: str, *, ended_well: bool) -> str:
-    """Of what was said, that which says why: our own last words where the rig ended well, else the rig's, unless an exception
-    came behind that: then its last line."""
-    lines = [_OF_TORCH.sub("", line) for line in told.splitlines()]
-    lines = [line for line in lines if line.strip()]
-    ours = [line.removeprefix(_OURS) for line in lines if line.startswith(_OURS)]
-    others = [line for line in lines if not line.startswith(_OURS)]
-    if ended_well:
-        return ours[-1] if ours else "it ended without a word"
-    last = max((i for i, line in enumerate(others) if line.startswith(_RIG)), default=len(others))
-    said = others[last:]
-    if said and not any("Traceback (most recent call last)" in line for line in said):
-        return "\n".join(said).removeprefix(_RIG)
-    return (others or ours or ["it ended without a word"])[-1]
