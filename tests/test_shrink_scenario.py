@@ -16,7 +16,15 @@ from hypothesis import strategies as st
 from children import EVERYTHING, specdiff
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import NO_VERDICT, SAME, USAGE, run
-from specdiff.fixtures.rig.lesser import Happening, cycles, happenings, part, plainer, simpler
+from specdiff.fixtures.rig.lesser import (
+    Happening,
+    cycles,
+    happenings,
+    part,
+    plainer,
+    renamed,
+    simpler,
+)
 from specdiff.fixtures.rig.reenact.reenact import reenactment
 from specdiff.fixtures.rig.script import Scenario
 from specdiff.fixtures.rig.shrink import Progress, Shrunk, Trials, shrink
@@ -67,7 +75,7 @@ def test_what_cannot_be_played_is_no_part() -> None:
 @pytest.mark.parametrize("scenario", [PAUSED, MIX], ids=["paused", "mix"])
 def test_what_is_simpler_comes_to_an_end(scenario: Scenario) -> None:
     """Of any request, taken again and again; and of the server."""
-    for ways in (lambda s: simpler(s, 0), lambda s: simpler(s, 7), plainer):
+    for ways in (lambda s: simpler(s, 0), lambda s: simpler(s, 7), plainer, renamed):
         now, steps = scenario, 0
         while (following := next(iter(ways(now)), None)) is not None:
             assert following != now
@@ -109,7 +117,7 @@ def test_just_what_it_takes_is_left(data: st.DataObject) -> None:
     rids |= {one.rid for one in needed if one.rid}
     made = shrink(PAUSED, _Oracle(lambda scenario: _needs(scenario, rids, needed)), lambda _: None)
     assert len(made.scenario.requests) == max(1, len(rids))
-    assert rids <= {one.rid for one in made.scenario.requests}
+    assert len({one.rid for one in made.scenario.requests} & rids) == len(rids)
     left = set(happenings(made.scenario))
     assert needed <= left
     for one in left - needed:  # a pause has to end, so that it takes the end along
@@ -125,6 +133,7 @@ def test_what_is_left_of_it_is_simple() -> None:
         PAUSED, _Oracle(lambda scenario: scenario.requests[0].max_new_tokens > 9), lambda _: None
     )
     (request,) = made.scenario.requests
+    assert request.rid == "a"
     assert 10 <= request.max_new_tokens < 20 and request.prompt_len == 8 and not request.shared
     assert not made.scenario.settings and not made.scenario.capture_experts
     assert made.scenario.pool_tokens == 4096 and not happenings(made.scenario)
@@ -209,3 +218,18 @@ def test_an_incident_becomes_a_scenario_of_some_lines(tmp_path: Path) -> None:
     assert len(small.read_text().splitlines()) < 14
     made = read_scenario(small)
     assert [list(islice(simpler(made, 0), 1)), len(made.requests)] != [[], 0]
+
+
+def test_names_are_ours_and_the_rest_is_as_it_was() -> None:
+    """Prompts that begin like others still do; who follows whom, and where a text ends by its name, too."""
+    (made,) = renamed(PAUSED)
+    assert [one.rid for one in made.requests[:3]] == ["a", "b", "c"] and len(made.requests) == 24
+    for before, after in zip(PAUSED.requests, made.requests, strict=True):
+        assert replace(after, rid=before.rid, shared=before.shared) == before
+        assert [piece[1:] for piece in after.shared] == [piece[1:] for piece in before.shared]
+    assert any(one.shared for one in made.requests)
+    turns = read_scenario(ALONE.parent / "session-hole-alone.toml")
+    ends = replace(turns.requests[0], rid="text-eos7", session="", follows="", close_at=None)
+    (other,) = renamed(replace(turns, requests=(ends, *turns.requests)))
+    assert [one.rid for one in other.requests][:2] == ["a-eos7", "b"]
+    assert [one.follows for one in other.requests[1:]] == ["", "b"][: len(turns.requests)]
