@@ -70,6 +70,8 @@ def shrink(
     else:
         options.only_for("a divergence (no --law)", "old", "fixed", "quantity")
     check_output(output, force=force, source=recording)
+    if output.suffix.lower() == ".toml" != output.suffix:
+        raise UsageError(f"-o {output}: a scenario is known by its name, expected *.toml.")
     if output.suffix == ".toml":
         options.only_for("a recording (-o *.h5)", "keep_tokens")
         return _to_scenario(recording, output, law, path, repo)

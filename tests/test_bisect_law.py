@@ -19,7 +19,7 @@ import pytest
 
 from children import SPECDIFF, specdiff, wait_for
 from clones import commit, git
-from mended import NAME, mended_scheduler, mended_tree
+from mended import NAME, mended_scheduler, mended_tree, tree_of
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import BROKEN, DIFFERS, NO_VERDICT, SAME, USAGE, run
 from specdiff.fixtures.rig import requirements
@@ -311,7 +311,7 @@ def test_what_is_not_whole_is_not_judged(tmp_path: Path) -> None:
         whole=Played((bundled() / "0.5.13-experts-overshoot.h5",), None, ("r1: x", "y"))
     )
     assert good.finding is Finding.GOOD
-    assert good.why == "2 requests ended otherwise than recorded: r1: x, ..."
+    assert good.why == "otherwise: r1: x (and 1 more)"
 
 
 def test_each_scheduler_has_to_be_recorded(tmp_path: Path) -> None:
@@ -338,6 +338,24 @@ def test_a_scheduler_that_leaves_by_itself_is_not_judged(tmp_path: Path) -> None
     (tree / NAME).write_text(text.replace(place, leaves + place))
     with pytest.raises(NoVerdictError, match="is not played by"):
         outcome(WEIGHTS, str(tree), "commit")
+
+
+@pytest.mark.live
+def test_answers_that_the_script_does_not_expect_are_judged_all_the_same(tmp_path: Path) -> None:
+    """A tree that does not say its release is taken to be like the newest, whose clients get fewer rows."""
+    tree = tree_of("0.5.12", tmp_path / "sglang")
+    (tree / "sglang/_version.py").unlink()
+    found = outcome(SCENARIOS / "26126-trailing-rows.toml", str(tree), "rows")
+    assert found.state is State.BROKEN and found.num_broken == 1
+
+
+@pytest.mark.live
+def test_why_nothing_was_recorded_is_said(tmp_path: Path) -> None:
+    """The rig came to its end, and the recorder had nothing to do."""
+    scenario = tmp_path / "x.toml"
+    scenario.write_text('overlap = false\n[[request]]\nrid = "a"\n')
+    with pytest.raises(NoVerdictError, match="overlap scheduling is off"):
+        outcome(scenario, "sglang==0.5.11", "rows")
 
 
 def test_a_folder_in_which_nothing_was_kept_goes_again(

@@ -18,7 +18,8 @@ from specdiff.recorders.recording import Recording, columns
 from specdiff.recorders.schema import NONE32, NONE64, Act, Events, Kind, Spans
 from specdiff.replay import spec
 from specdiff.replay.columns.shared import Columns
-from specdiff.replay.laws.law import Places
+from specdiff.replay.laws.ask import ask, law_of
+from specdiff.replay.laws.law import Places, State
 from specdiff.replay.laws.weights import weights
 from specdiff.replay.observed import observed
 from specdiff.replay.timeline import lives
@@ -223,3 +224,21 @@ def test_check_says_what_it_counted(capsys: pytest.CaptureFixture[str]) -> None:
     """A bare "2, expected 0" could be anything."""
     assert run(["check", str(bundled() / "0.5.23-new-weights.h5")]) == DIFFERS
     assert "request r1-6: 2 mislabelled tokens, expected 0 " in capsys.readouterr().out
+
+
+def test_without_the_hook_that_says_when_weights_change_nothing_is_judged(
+    recording: Recording,
+) -> None:
+    """As of a commit that renamed the function: what is left to check would hold."""
+
+    def state(recording: Recording) -> tuple[State, str | None]:
+        found = ask(law_of("weights"), recording, spec.Observed())
+        return found.state, found.idle
+
+    assert state(recording) == (State.BROKEN, None)
+    sites = [
+        dataclasses.replace(site, attached=site.name != "weights") for site in recording.run.sites
+    ]
+    run_of_it = dataclasses.replace(recording.run, sites=tuple(sites))
+    unhooked = dataclasses.replace(recording, run=run_of_it)
+    assert state(unhooked) == (State.NOT_EXERCISED, "not hooked in this sglang: weights")

@@ -101,8 +101,7 @@ def _remark(played: Played) -> str | None:
     if not played.otherwise:
         return None
     count, first = len(played.otherwise), played.otherwise[0]
-    some = "1 request" if count == 1 else f"{count} requests"
-    return f"{some} ended otherwise than recorded: {first}" + (", ..." if count > 1 else "")
+    return f"otherwise: {first}" + (f" (and {count - 1} more)" if count > 1 else "")
 
 
 def _player(path: Lifted) -> Player:

@@ -14,7 +14,7 @@ _OF_TORCH = re.compile(r"^\[rank\d+\]: ")  # in front of each line of a tracebac
 @dataclass(frozen=True, slots=True)
 class Played:
     """`recordings`: one for each scheduler. `why`: there are none, or the play did not come to its end. `otherwise`: who ended
-    in another way than in the recording that was played."""
+    in another way than in the recording that was played, or that its script says."""
 
     recordings: tuple[Path, ...]
     why: str | None = None

@@ -101,7 +101,7 @@ class Plays:
             with self._lock:
                 self._running.discard(process)
         if process.returncode:
-            return Played((), why(told, ended_well=False))
+            return Played((), why(told, ended_well=result.is_file()))
         return complete(made, result, told)
 
     def _start(self, command: Sequence[str], temporary: Path) -> subprocess.Popen[str] | None:

@@ -151,6 +151,8 @@ def every_breach(
 ) -> Iterator[tuple[Law, State, Breach]]:
     """Each place where a law does not hold, law by law, and whether it is judged: broken, a known violation, or silenced."""
     for law in LAWS:
+        if needs.unhooked(law.needs, columns.recording):
+            continue
         places = law.check(columns, ledger)
         broken, known = _broken(law, columns, ledger, places)
         judged = State.SILENCED if law.name in silenced else State.BROKEN
@@ -173,8 +175,9 @@ def outcome_of(
     law: Law, columns: Columns, ledger: Ledger, silenced: Collection[str] = ()
 ) -> Outcome:
     places = law.check(columns, ledger)
-    if not len(places.event):
-        why = needs.idle(law.needs, columns, ledger)
+    unhooked = needs.unhooked(law.needs, columns.recording)
+    if not len(places.event) or unhooked:
+        why = unhooked or needs.idle(law.needs, columns, ledger)
         return Outcome(law, State.NOT_EXERCISED, 0, 0, None, idle=why)
     broken, known = _broken(law, columns, ledger, places)
     judged = torch.nonzero(broken & ~known).flatten()

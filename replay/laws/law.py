@@ -57,13 +57,15 @@ class Needs:
     """What must have been recorded for a law to be checked at all.
 
     `event`: what must have happened, in words; `occurs`: how often it did. `quantities`: whose values must be captured.
-    `observed_only`: the law is about numbers that only the server itself has. `tables`: which some version added.
+    `observed_only`: the law is about numbers that only the server itself has. `sites`: hooks without which it would be checked
+    in part only, and seem to hold. `tables`: which some version added.
     """
 
     event: str
     occurs: Callable[[Recording], int]
     quantities: tuple[Quantity, ...] = ()
     observed_only: bool = False
+    sites: tuple[str, ...] = ()
     tables: tuple[str, ...] = ()
 
 

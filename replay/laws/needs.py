@@ -17,6 +17,12 @@ _LENGTH, _SETTLED = Quantity.KV_COMMITTED_LEN, Quantity.KV_COMMITTED_LEN_SETTLED
 _COUNTERS = (Quantity.SPEC_VERIFY_CT, Quantity.SPEC_ACCEPTED_DRAFTS)
 
 
+def unhooked(needs: Needs, recording: Recording) -> str | None:
+    """Why a law cannot be checked in full: a function that it needs has another name in that sglang, say."""
+    gone = [one.name for one in recording.run.sites if one.name in needs.sites and not one.attached]
+    return f"not hooked in this sglang: {', '.join(gone)}" if gone else None
+
+
 def idle(needs: Needs, columns: Columns, ledger: Ledger) -> str:
     """Why a law was checked nowhere, in words."""
     recording = columns.recording
@@ -111,6 +117,7 @@ WEIGHTS_TOLD = Needs(
     "end sent to a client that is told which weights made its tokens",
     lambda r: len(r.spans.qid),
     observed_only=True,
+    sites=("weights",),
     tables=("spans",),
 )
 INHERITS = Needs(
