@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -19,15 +20,18 @@ from .report_shrink import count, print_breach
 class Telling:
     """A line each time that less is left, or something simpler."""
 
-    def __init__(self) -> None:
-        self._last = ""
+    def __init__(self, now: Callable[[str], None], doing: str) -> None:
+        """`now`: what `working` yields, which says what is being done."""
+        self._now, self._doing, self._last = now, doing, ""
 
     def __call__(self, progress: Progress) -> None:
         requests = count(progress.num_requests, "request")
         left = f"{requests}, {count(progress.num_happenings, 'happening')}"
         says = left if left != self._last else f"{left}, simpler"
         self._last = left
+        self._now("")  # or this line would stand behind it
         click.echo(f"specdiff: left: {says} ({count(progress.plays, 'play')})", err=True)
+        self._now(self._doing)
 
 
 def scenario_file(made: Shrunk, source: Path, whose: Lifted, output: Path) -> str:

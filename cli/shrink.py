@@ -119,8 +119,9 @@ def _to_scenario(
     (whose,) = options.paths_of([path or f"sglang=={release}"], repo)
     check_packages()
     player = playable(whose)
-    with ended_by_signals(), trials_of(player, wanted) as trials, working(f"{player} plays"):
-        made = shrink_by_playing(scenario, trials, Telling())
+    doing = f"{player} plays"
+    with ended_by_signals(), trials_of(player, wanted) as trials, working(doing) as now:
+        made = shrink_by_playing(scenario, trials, Telling(now, doing))
     write_text(output, scenario_file(made, source, player, output))
     print_shrunk(made, output)
     return INTERRUPTED if made.interrupted else SAME
