@@ -31,8 +31,8 @@ def mended_scheduler(release: str) -> str:
     return text.replace(mode, mode + _DRAIN).replace(head, f"    _drained = None\n\n{head}")
 
 
-def tree_of(release: str, folder: Path) -> Path:
-    """The release, every file a link."""
+def mended_tree(folder: Path, release: str) -> Path:
+    """The release, every file a link, but for one."""
     shutil.copytree(
         find_release(release).root,
         folder,
@@ -40,12 +40,6 @@ def tree_of(release: str, folder: Path) -> Path:
         dirs_exist_ok=True,
         copy_function=lambda a, b: Path(b).symlink_to(a),
     )
-    return folder
-
-
-def mended_tree(folder: Path, release: str) -> Path:
-    """The release, but for one file."""
-    tree_of(release, folder)
     (folder / NAME).unlink()
     (folder / NAME).write_text(mended_scheduler(release))
     return folder

@@ -16,13 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from children import SPECDIFF, specdiff, wait_for
 from clones import commit, git
-from mended import NAME, mended_scheduler, mended_tree, tree_of
+from mended import NAME, mended_scheduler, mended_tree
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import BROKEN, DIFFERS, NO_VERDICT, SAME, USAGE, run
-from specdiff.fixtures.rig import requirements
+from specdiff.fixtures.rig import __main__ as rig_main
+from specdiff.fixtures.rig import inprocess, requirements
+from specdiff.fixtures.rig.drive import Outcome
 from specdiff.fixtures.rig.errors import RigError
 from specdiff.fixtures.rig.releases import find_release
 from specdiff.recorders import hdf5
@@ -321,7 +324,7 @@ def test_each_scheduler_has_to_be_recorded(tmp_path: Path) -> None:
     shutil.copy(MIX, made / "one.h5")
     told = "rig: 80 requests\nspecdiff: rank 1 was not recorded\n"
     assert complete(made, result, told).why == "80 requests"
-    result.write_text('{"schedulers": 2, "otherwise": null}')
+    result.write_text('{"recorded": 2, "otherwise": null}')
     assert complete(made, result, told).why == (
         "1 of 2 schedulers were recorded: rank 1 was not recorded"
     )
@@ -341,12 +344,28 @@ def test_a_scheduler_that_leaves_by_itself_is_not_judged(tmp_path: Path) -> None
 
 
 @pytest.mark.live
-def test_answers_that_the_script_does_not_expect_are_judged_all_the_same(tmp_path: Path) -> None:
-    """A tree that does not say its release is taken to be like the newest, whose clients get fewer rows."""
-    tree = tree_of("0.5.12", tmp_path / "sglang")
-    (tree / "sglang/_version.py").unlink()
-    found = outcome(SCENARIOS / "26126-trailing-rows.toml", str(tree), "rows")
-    assert found.state is State.BROKEN and found.num_broken == 1
+def test_answers_that_the_script_does_not_expect_are_told_to_who_judges(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are what a law may be about. A rank has nobody to tell, and fails; so does a play that nobody judges."""
+    nobody_answered = Outcome({}, 9, 0.1, 4)
+    monkeypatch.setattr(inprocess, "run_scenario", lambda *_, **__: nobody_answered)
+    monkeypatch.setattr(rig_main, "require_packages", lambda: None)
+    result = tmp_path / "result.json"
+    play = ["--sglang", "0.5.23", "--scenario", str(WEIGHTS)]
+
+    def code(*more: str) -> int:
+        return CliRunner().invoke(rig_main.main, [*play, *more]).exit_code
+
+    assert code() == 1
+    assert code("--result", str(result)) == 0
+    said = json.loads(result.read_text())
+    assert said["recorded"] == 1 and "1 of 1 answers are wrong" in said["otherwise"][0]
+    result.unlink()
+    (tmp_path / "answers").write_bytes(bytes(8))
+    monkeypatch.setenv("SPECDIFF_RIG_RANK", "0")
+    monkeypatch.setenv("SPECDIFF_RIG_MEET", str(tmp_path))
+    assert code("--result", str(result)) == 1 and not result.exists()
 
 
 @pytest.mark.live

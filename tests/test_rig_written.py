@@ -254,6 +254,7 @@ def test_an_option_that_would_be_ignored_is_a_mistake(flags: list[str], says: st
     [
         (["x.journal"], "found neither a scenario's name (--list) nor a TOML file (*.toml) nor"),
         (["random", "--events", "nowhere/x"], "there is no folder nowhere"),
+        (["random", "--result", "nowhere/x"], "there is no folder nowhere"),
         (["random", "--topk", "4", "--page-size", "16"], "only attention backends of a GPU"),
     ],
 )

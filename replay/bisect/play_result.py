@@ -27,8 +27,8 @@ def complete(made: Path, result: Path, told: str) -> Played:
         return Played((), why(told, ended_well=False))
     said = json.loads(result.read_text())
     recordings = _alone(made) or tuple(sorted(made.glob("*.h5")))
-    if len(recordings) != said["schedulers"]:
-        count = f"{len(recordings)} of {said['schedulers']} schedulers were recorded"
+    if len(recordings) != said["recorded"]:
+        count = f"{len(recordings)} of {said['recorded']} schedulers were recorded"
         return Played(recordings, f"{count}: {why(told, ended_well=True)}")
     return Played(recordings, None, tuple(said["otherwise"] or ()))
 
