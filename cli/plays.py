@@ -46,6 +46,7 @@ def check_options(law: str | None, *books: str) -> None:
 def plays_of(scenario: Path, keep: Path | None) -> Iterator[Plays]:
     """Raises RecordingError where the file cannot be read or the folder not be made, NoVerdictError where it is a recording
     that cannot be played again, or nothing can be played here."""
+    from ..replay.bisect.playhouse import Playhouse
     from ..replay.bisect.plays import Plays
     from .scenarios import check_packages, read
 
@@ -54,9 +55,9 @@ def plays_of(scenario: Path, keep: Path | None) -> Iterator[Plays]:
     with (
         _folder(keep) as folder,
         ended_by_signals(),
-        closing(Plays(scenario, folder)) as plays,
+        closing(Playhouse()) as house,
     ):
-        yield plays
+        yield Plays(scenario, folder, house)
 
 
 @contextmanager

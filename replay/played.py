@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from ..recorders.errors import NoVerdictError, UsageError
 from . import spec
 from .bisect.law_court import LawCourt
+from .bisect.playhouse import Playhouse
 from .bisect.plays import Plays
 from .bisect.search import judged
 from .laws.ask import law_of
@@ -33,8 +34,9 @@ def outcome(scenario: Path, sglang: str, law: str, repo: str | None = None) -> O
     path = playable(spec.parse(sglang, repo))
     with (
         TemporaryDirectory(prefix="specdiff-") as folder,
-        closing(Plays(scenario, Path(folder))) as plays,
+        closing(Playhouse()) as house,
     ):
+        plays = Plays(scenario, Path(folder), house)
         found = judged(LawCourt(law_of(law), plays), path)
     if found.outcome is None:
         raise NoVerdictError(f"{scenario.name} is not played by {sglang}: {found.why}")

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,13 +30,14 @@ from specdiff.fixtures.rig.errors import RigError
 from specdiff.fixtures.rig.releases import find_release
 from specdiff.recorders import hdf5
 from specdiff.recorders.errors import NoVerdictError
-from specdiff.replay.bisect import plays as plays_of
+from specdiff.replay.bisect import playhouse
 from specdiff.replay.bisect.by_law import bisect_by_law, history_by_law
 from specdiff.replay.bisect.commits import subject
 from specdiff.replay.bisect.judge import Finding
 from specdiff.replay.bisect.law_court import LawCourt
 from specdiff.replay.bisect.play_result import Played, complete, why
-from specdiff.replay.bisect.plays import Player, Plays
+from specdiff.replay.bisect.playhouse import Player, Playhouse
+from specdiff.replay.bisect.plays import Plays
 from specdiff.replay.bisect.trees import release_before, write_out
 from specdiff.replay.laws.ask import ask, law_of
 from specdiff.replay.laws.law import State
@@ -418,14 +419,14 @@ def test_git_looks_at_the_clone_that_is_named(
 
 
 def test_who_does_not_leave_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plays_of, "_GRACE_S", 0.2)
+    monkeypatch.setattr(playhouse, "_GRACE_S", 0.2)
     stays = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
     with subprocess.Popen(
         [sys.executable, "-c", stays], stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
         assert process.stdout is not None and process.stdout.readline() == "1\n"
         process.terminate()
-        plays_of._see_it_end(process)
+        playhouse._see_it_end(process)
         assert process.returncode == -signal.SIGKILL
 
 
@@ -458,16 +459,16 @@ def _of_this(temporary: Path) -> list[str]:
 def test_plays_that_run_are_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When there is no more use for them, and when they take too long."""
     release = Player("0.5.13", "sglang-0.5.13", "0.5.13", lambda _: None)
-    plays = Plays(MIX, tmp_path)
+    house = Playhouse()
+    plays = Plays(MIX, tmp_path, house)
     waiting = threading.Thread(target=lambda: answers.append(plays(release)))
     answers: list[Played] = []
     waiting.start()
-    wait_for(lambda: plays._running, "a play")
-    (process,) = plays._running
-    plays.close()
+    wait_for(lambda: house._running, "a play")
+    (process,) = house._running
+    house.close()
     waiting.join(30)
     assert process.returncode not in (None, 0) and answers[0].why
-    monkeypatch.setattr(plays_of, "_PATIENCE_S", 0.1)
-    late = Plays(MIX, tmp_path / "late")
-    assert "took longer" in (late(release).why or "")
-    late.close()
+    monkeypatch.setattr(playhouse, "_PATIENCE_S", 0.1)
+    with closing(Playhouse()) as late:
+        assert "took longer" in (Plays(MIX, tmp_path / "late", late)(release).why or "")

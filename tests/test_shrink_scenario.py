@@ -31,6 +31,7 @@ from specdiff.fixtures.rig.written import read_scenario
 from specdiff.recorders import hdf5
 from specdiff.recorders.errors import NoVerdictError
 from specdiff.recorders.schema import Kind
+from specdiff.replay.bisect import playhouse
 from specdiff.replay.laws.ask import law_of
 from specdiff.replay.laws.law import Breach, Outcome, State
 from specdiff.replay.shrink.breach import broken
@@ -193,8 +194,9 @@ def test_a_known_violation_is_no_breach() -> None:
 
 
 @pytest.mark.live
-def test_a_real_scheduler_is_asked(tmp_path: Path) -> None:
-    """Each part but once; one that it cannot play shows nothing."""
+def test_a_real_scheduler_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each part but once; one that it cannot play shows nothing. What waits is played when somebody asks."""
+    monkeypatch.setattr(playhouse, "cores", lambda: 1)
     whole = read_scenario(ALONE)
     trials = Trials(parse("sglang==0.5.23"), law_of("weights"), tmp_path)  # type: ignore[arg-type]
     idle = part(whole, ["a"], [one for one in happenings(whole) if one.name != "weights_at"])
@@ -204,6 +206,7 @@ def test_a_real_scheduler_is_asked(tmp_path: Path) -> None:
         for scenario in (whole, idle, huge):
             trials.begin(scenario)
         outcome = trials.outcome(whole)
+        assert len(trials._begun) == 1
         assert isinstance(outcome, Outcome) and outcome.state is State.BROKEN
         trials.symptom = broken(outcome)
         assert trials.shows(whole) and not trials.shows(idle) and not trials.shows(huge)

@@ -18,7 +18,8 @@ from ..spec import Lifted, Observed, Origin
 from .commits import run_git
 from .judge import Finding, Judged
 from .play_result import Played
-from .plays import Player, Plays
+from .playhouse import Player
+from .plays import Plays
 from .trees import release_before, root_of, write_out
 
 _FINDINGS = {State.BROKEN: Finding.BAD, State.NOT_EXERCISED: Finding.SKIPPED}

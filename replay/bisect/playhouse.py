@@ -1,0 +1,132 @@
+"""Where scenarios are played: the rig drives each whole scheduler in a process of its own, recorded."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Lock
+
+from ..lift.crew import cores
+from .play_result import Played, complete, failed, why
+
+_MOST = 4  # plays at a time: each imports torch, and an sglang
+_PATIENCE_S = 600  # the rig ends what still turns; it cannot end a loop inside of sglang
+_GRACE_S = 10  # from SIGTERM to SIGKILL
+_PACKAGE = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Player:
+    """One sglang. `code`: equal for the same source; `title`: what its recording is called. `known`: a release that the rig can
+    fetch, or a source tree; None: `write_out` leaves its source in an empty folder. `like`: the release that a tree is like."""
+
+    code: str
+    title: str
+    known: str | None
+    write_out: Callable[[Path], None]
+    like: str | None = None
+
+
+class Playhouse:
+    """As many plays at a time as there are cores, in the order in which they were wanted. Close it: those that run are ended
+    then."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(min(cores(), _MOST))
+        self._lock = Lock()
+        self._running: set[subprocess.Popen[str]] = set()
+        self._closed = False
+
+    def put_on(self, scenario: Path, player: Player, folder: Path) -> Future[Played]:
+        """As `Plays` says. What comes of it may be what `write_out` raises."""
+        return self._pool.submit(self._play, scenario.resolve(), player, folder)
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed, running = True, tuple(self._running)
+        for process in running:
+            process.terminate()  # `record` passes it on, and waits
+        for process in running:
+            _see_it_end(process)
+        self._pool.shutdown(cancel_futures=True)
+
+    def _play(self, scenario: Path, player: Player, folder: Path) -> Played:
+        """On a thread."""
+        made = folder / player.title
+        try:
+            with TemporaryDirectory(prefix="specdiff-", ignore_cleanup_errors=True) as scratch:
+                tree, temporary = Path(scratch) / "tree", Path(scratch) / "tmp"
+                tree.mkdir()
+                temporary.mkdir()
+                if player.known is None:
+                    player.write_out(tree)
+                rig = ["--sglang", player.known or str(tree), "--scenario", str(scenario)]
+                rig += ["--like", player.like] if player.like else []
+                played = self._record(rig, made, temporary)
+        except OSError as error:  # no room, mostly
+            return Played((), f"{error}")
+        return played if played.why is None else failed(played, made)
+
+    def _record(self, rig: Sequence[str], made: Path, temporary: Path) -> Played:
+        result = temporary / "result.json"
+        command = [sys.executable, "-m", "specdiff.cli", "record", "-o", str(made), "--"]
+        command += [sys.executable, "-m", "specdiff.fixtures.rig", *rig, "--result", str(result)]
+        process = self._start(command, temporary)
+        if process is None:
+            return Played((), "it was not played any more")
+        try:
+            _, told = process.communicate(timeout=_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            _see_it_end(process)
+            process.communicate()
+            return Played((), f"playing it took longer than {_PATIENCE_S / 60:.0f} minutes")
+        finally:
+            with self._lock:
+                self._running.discard(process)
+        if process.returncode:
+            return Played((), why(told, ended_well=result.is_file()))
+        return complete(made, result, told)
+
+    def _start(self, command: Sequence[str], temporary: Path) -> subprocess.Popen[str] | None:
+        with self._lock:
+            if self._closed:
+                return None
+            process = subprocess.Popen(
+                command,
+                env=_environment(temporary),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                encoding="utf-8",
+                errors="replace",
+                start_new_session=True,  # so that all of it can be killed
+            )
+            self._running.add(process)
+            return process
+
+
+def _environment(temporary: Path) -> dict[str, str]:
+    """No module of the folder we are in; but this specdiff, where it was found by its path, and is not installed."""
+    told = os.environ | {"PYTHONSAFEPATH": "1", "TMPDIR": str(temporary)}
+    if _PACKAGE.name == "specdiff":
+        paths = [str(_PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        told["PYTHONPATH"] = os.pathsep.join(paths)
+    return told
+
+
+def _see_it_end(process: subprocess.Popen[str]) -> None:
+    try:
+        process.wait(_GRACE_S)
+    except subprocess.TimeoutExpired:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
