@@ -3,46 +3,33 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
 import subprocess
-import sys
-import threading
-from contextlib import closing, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
-from children import SPECDIFF, specdiff, wait_for
+from children import specdiff
 from clones import commit, git
-from mended import NAME, mended_scheduler, mended_tree
+from mended import NAME, mended_scheduler
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import BROKEN, DIFFERS, NO_VERDICT, SAME, USAGE, run
-from specdiff.fixtures.rig import __main__ as rig_main
-from specdiff.fixtures.rig import inprocess, requirements
-from specdiff.fixtures.rig.drive import Outcome
+from specdiff.fixtures.rig import requirements
 from specdiff.fixtures.rig.errors import RigError
 from specdiff.fixtures.rig.releases import find_release
 from specdiff.recorders import hdf5
 from specdiff.recorders.errors import NoVerdictError
-from specdiff.replay.bisect import playhouse
 from specdiff.replay.bisect.by_law import bisect_by_law, history_by_law
 from specdiff.replay.bisect.commits import subject
 from specdiff.replay.bisect.judge import Finding
-from specdiff.replay.bisect.law_court import LawCourt
-from specdiff.replay.bisect.play_result import Played, complete, why
-from specdiff.replay.bisect.playhouse import Player, Playhouse
+from specdiff.replay.bisect.playhouse import Playhouse
 from specdiff.replay.bisect.plays import Plays
 from specdiff.replay.bisect.trees import release_before, write_out
 from specdiff.replay.laws.ask import ask, law_of
 from specdiff.replay.laws.law import State
 from specdiff.replay.lift.git import NoSourceError, commit_of
-from specdiff.replay.played import outcome
 from specdiff.replay.spec import Lifted, Observed, Origin
 
 MIX = bundled() / "0.5.10-random.h5"
@@ -196,10 +183,11 @@ def test_a_commit_without_sglang_is_passed_over_unless_it_is_named(tmp_path: Pat
     (tmp_path / "README").touch()
     commit(tmp_path, "nothing yet")
     path = Lifted("sglang@HEAD", Origin.REVISION, "HEAD", str(tmp_path))
-    (found,) = history_by_law(_Kept(), law_of("rows"), [path], lambda _: None)
+    plays = Plays(MIX, tmp_path / "nothing", Playhouse())
+    (found,) = history_by_law(plays, law_of("rows"), [path], lambda _: None)
     assert found.finding is Finding.SKIPPED and "holds no sglang source tree" in (found.why or "")
     with pytest.raises(NoSourceError):
-        bisect_by_law(_Kept(), law_of("rows"), path, path, skip=(), report=lambda _: None)
+        bisect_by_law(plays, law_of("rows"), path, path, skip=(), report=lambda _: None)
 
 
 def test_where_sglang_cannot_be_imported_nothing_plays(
@@ -209,41 +197,6 @@ def test_where_sglang_cannot_be_imported_nothing_plays(
     monkeypatch.setattr(requirements, "_installed", lambda name: name != "pyzmq")
     assert run(["history", str(MIX), "--law", "rows"]) == NO_VERDICT
     assert "are not installed: pyzmq" in capsys.readouterr().err
-
-
-class _Kept(Plays):
-    """What was played before: the release's name says which recordings."""
-
-    def __init__(self, **recordings: Played) -> None:
-        self.recordings = recordings
-
-    def __call__(self, player: Player) -> Played:
-        return self.recordings[player.code]
-
-
-def judged(**played: Played) -> list[Any]:
-    court = LawCourt(law_of("rows"), _Kept(**played))
-    return [court(Lifted(f"sglang=={name}", Origin.RELEASE, name)) for name in played]
-
-
-def test_of_several_schedulers_the_gravest_counts() -> None:
-    """One that breaks the law is not made good by another, nor one that keeps it by one that had no part in it."""
-    names = ("0.5.13-experts-overshoot", "0.5.12-experts-overshoot", "0.5.11-stale-retract")
-    holds, breaks, idle = (bundled() / f"{name}.h5" for name in names)
-    alone = [ask(law_of("rows"), hdf5.load(path), Observed()) for path in (holds, breaks, idle)]
-    assert [one.state.value for one in alone] == ["holds", "broken", "not exercised"]
-    both, kept, nothing, failed = judged(
-        both=Played((holds, breaks, idle)),
-        kept=Played((idle, holds)),
-        nothing=Played((idle,)),
-        failed=Played((holds,), "it stopped"),
-    )
-    assert both.finding is Finding.BAD and both.outcome.first == alone[1].first
-    assert both.outcome.num_checked == sum(one.num_checked for one in alone)
-    assert both.outcome.num_broken == alone[1].num_broken
-    assert kept.finding is Finding.GOOD
-    assert nothing.finding is Finding.SKIPPED and "not captured" in nothing.why
-    assert failed.finding is Finding.SKIPPED and failed.why == "it stopped"
 
 
 def test_a_tree_is_written_out_and_the_clone_left_alone(tmp_path: Path) -> None:
@@ -266,116 +219,6 @@ def test_a_tree_is_written_out_and_the_clone_left_alone(tmp_path: Path) -> None:
     assert (source / ".git/index").read_bytes() == index and probe.read_text() == "changed since\n"
     with pytest.raises(NoVerdictError, match="git cannot write it out"):
         write_out(bare, "0" * 40, out / "none")
-
-
-@pytest.mark.parametrize(
-    ("told", "said"),
-    [
-        ("", "it ended without a word"),
-        ("rig: to begin with\nspecdiff: not recorded\n", "to begin with"),
-        ("Usage: rig\n\nError: No such option: --x\n", "Error: No such option: --x"),
-        (
-            "rig: to begin with\nrig: 2 packages\nRun: pip\nspecdiff: nothing\n",
-            "2 packages\nRun: pip",
-        ),
-        (
-            "rig: to begin with\nTraceback (most recent call last):\n  x\nKeyError: 'y'\nspecdiff: z\n",
-            "KeyError: 'y'",
-        ),
-        ("Segmentation fault\nspecdiff: nothing was recorded\n", "Segmentation fault"),
-    ],
-)
-def test_why_a_play_failed_is_what_was_said_last(told: str, said: str) -> None:
-    assert why(told, ended_well=False) == said
-
-
-def test_why_nothing_was_recorded_we_say_ourselves() -> None:
-    told = "rig: 9 requests\nspecdiff: not recorded: no site for 'process'\n"
-    assert why(told, ended_well=True) == "not recorded: no site for 'process'"
-
-
-def test_what_is_not_whole_is_not_judged(tmp_path: Path) -> None:
-    """The law may be broken in what is missing: cut off, dropped, or lost to an exception."""
-    whole = hdf5.load(bundled() / "0.5.13-experts-overshoot.h5")
-    assert whole.stats is not None
-    others = {
-        "killed": replace(whole, stats=None),
-        "open": replace(whole, stats=replace(whole.stats, closed=False)),
-        "dropped": replace(whole, stats=replace(whole.stats, dropped=1)),
-        "failed": replace(whole, stats=replace(whole.stats, exceptions=1)),
-        "damaged": replace(whole, damage="the journal's end was lost"),
-    }
-    played = {}
-    for name, recording in others.items():
-        hdf5.save(recording, tmp_path / f"{name}.h5")
-        played[name] = Played((tmp_path / f"{name}.h5",))
-    for one in judged(**played):
-        assert one.finding is Finding.SKIPPED and "not whole" in one.why, one.path
-    (good,) = judged(
-        whole=Played((bundled() / "0.5.13-experts-overshoot.h5",), None, ("r1: x", "y"))
-    )
-    assert good.finding is Finding.GOOD
-    assert good.why == "otherwise: r1: x (and 1 more)"
-
-
-def test_each_scheduler_has_to_be_recorded(tmp_path: Path) -> None:
-    """And the rig to have come to its end, whatever its exit status."""
-    made, result = tmp_path / "made", tmp_path / "result"
-    made.mkdir()
-    shutil.copy(MIX, made / "one.h5")
-    told = "rig: 80 requests\nspecdiff: rank 1 was not recorded\n"
-    assert complete(made, result, told).why == "80 requests"
-    result.write_text('{"recorded": 2, "otherwise": null}')
-    assert complete(made, result, told).why == (
-        "1 of 2 schedulers were recorded: rank 1 was not recorded"
-    )
-
-
-@pytest.mark.live
-def test_a_scheduler_that_leaves_by_itself_is_not_judged(tmp_path: Path) -> None:
-    """With status 0, in the midst of what it was asked."""
-    tree = mended_tree(tmp_path / "sglang", "0.5.23")
-    text = (tree / NAME).read_text()
-    place = "        # Flush async trace ops here"
-    assert text.count(place) == 1
-    leaves = "        if self.forward_ct > 6:\n            os._exit(0)\n"
-    (tree / NAME).write_text(text.replace(place, leaves + place))
-    with pytest.raises(NoVerdictError, match="is not played by"):
-        outcome(WEIGHTS, str(tree), "commit")
-
-
-@pytest.mark.live
-def test_answers_that_the_script_does_not_expect_are_told_to_who_judges(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They are what a law may be about. A rank has nobody to tell, and fails; so does a play that nobody judges."""
-    nobody_answered = Outcome({}, 9, 0.1, 4)
-    monkeypatch.setattr(inprocess, "run_scenario", lambda *_, **__: nobody_answered)
-    monkeypatch.setattr(rig_main, "require_packages", lambda: None)
-    result = tmp_path / "result.json"
-    play = ["--sglang", "0.5.23", "--scenario", str(WEIGHTS)]
-
-    def code(*more: str) -> int:
-        return CliRunner().invoke(rig_main.main, [*play, *more]).exit_code
-
-    assert code() == 1
-    assert code("--result", str(result)) == 0
-    said = json.loads(result.read_text())
-    assert said["recorded"] == 1 and "1 of 1 answers are wrong" in said["otherwise"][0]
-    result.unlink()
-    (tmp_path / "answers").write_bytes(bytes(8))
-    monkeypatch.setenv("SPECDIFF_RIG_RANK", "0")
-    monkeypatch.setenv("SPECDIFF_RIG_MEET", str(tmp_path))
-    assert code("--result", str(result)) == 1 and not result.exists()
-
-
-@pytest.mark.live
-def test_why_nothing_was_recorded_is_said(tmp_path: Path) -> None:
-    """The rig came to its end, and the recorder had nothing to do."""
-    scenario = tmp_path / "x.toml"
-    scenario.write_text('overlap = false\n[[request]]\nrid = "a"\n')
-    with pytest.raises(NoVerdictError, match="overlap scheduling is off"):
-        outcome(scenario, "sglang==0.5.11", "rows")
 
 
 def test_a_folder_in_which_nothing_was_kept_goes_again(
@@ -416,59 +259,3 @@ def test_git_looks_at_the_clone_that_is_named(
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "other/.git"))
     assert commit_of(tmp_path / "this", "HEAD") == here
     assert subject(tmp_path / "this", here).endswith("this")
-
-
-def test_who_does_not_leave_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(playhouse, "_GRACE_S", 0.2)
-    stays = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
-    with subprocess.Popen(
-        [sys.executable, "-c", stays], stdout=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
-        assert process.stdout is not None and process.stdout.readline() == "1\n"
-        process.terminate()
-        playhouse._see_it_end(process)
-        assert process.returncode == -signal.SIGKILL
-
-
-@pytest.mark.live
-def test_who_ends_us_ends_the_plays(tmp_path: Path) -> None:
-    """As `timeout` does, and CI: no process is left, and no folder."""
-    temporary = tmp_path / "tmp"
-    temporary.mkdir()
-    command = [*SPECDIFF, "history", str(MIX), "--law", "rows", "--from", "sglang==0.5.22"]
-    with subprocess.Popen(command, env={**os.environ, "TMPDIR": str(temporary)}) as process:
-        wait_for(lambda: _of_this(temporary), "a play")
-        process.terminate()
-        assert process.wait(60) == 128 + signal.SIGTERM
-    assert not _of_this(temporary)
-    assert not list(temporary.glob("specdiff-????????*"))
-
-
-def _of_this(temporary: Path) -> list[str]:
-    """Processes of the rig whose files lie there."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):  # it has ended
-            said = path.read_bytes().replace(b"\0", b" ").decode()
-            if "specdiff.fixtures.rig --sglang" in said and str(temporary) in said:
-                found.append(said)
-    return found
-
-
-@pytest.mark.live
-def test_plays_that_run_are_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When there is no more use for them, and when they take too long."""
-    release = Player("0.5.13", "sglang-0.5.13", "0.5.13", lambda _: None)
-    house = Playhouse()
-    plays = Plays(MIX, tmp_path, house)
-    waiting = threading.Thread(target=lambda: answers.append(plays(release)))
-    answers: list[Played] = []
-    waiting.start()
-    wait_for(lambda: house._running, "a play")
-    (process,) = house._running
-    house.close()
-    waiting.join(30)
-    assert process.returncode not in (None, 0) and answers[0].why
-    monkeypatch.setattr(playhouse, "_PATIENCE_S", 0.1)
-    with closing(Playhouse()) as late:
-        assert "took longer" in (Plays(MIX, tmp_path / "late", late)(release).why or "")

@@ -8,73 +8,39 @@ import json
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from gaps import without
 from lifting import bundled_recording
+from served_answers import (
+    NEW,
+    OLD,
+    OTHER,
+    RID,
+    Answer,
+    answer,
+    answers,
+    compared,
+    differing,
+    held,
+    of,
+    path,
+)
 from specdiff.cli.main import BROKEN, DIFFERS, NO_VERDICT, SAME, USAGE, run
-from specdiff.fixtures import make_served
 from specdiff.fixtures.rig.script import token
 from specdiff.recorders import hdf5
-from specdiff.recorders.derived import Derived
 from specdiff.recorders.recording import Recording, row_starts
-from specdiff.recorders.schema import NONE64, Kind, Reason
+from specdiff.recorders.schema import NONE64, Reason
 from specdiff.recorders.stored_rows import StoredRows
 from specdiff.replay.columns.shared import Columns
 from specdiff.replay.laws.check import LAWS
 from specdiff.replay.observed import observed
 from specdiff.replay.outputs import UNKNOWN, outputs
 from specdiff.replay.reconcile.facts import Fact
-from specdiff.replay.reconcile.read import load
-from specdiff.replay.reconcile.reconcile import FactResult, Reconciled, reconcile
+from specdiff.replay.reconcile.reconcile import Reconciled
 from specdiff.replay.verdict import Verdict
-
-OLD, NEW = "0.5.12", "0.5.23"
-RID, OTHER = "http-3-16", "http-3-8"  # asked for everything, and got it whole; another
-Answer = dict[str, Any]
-
-
-def path(release: str) -> Path:
-    return make_served.FOLDER / f"{release}.h5"
-
-
-def answers(release: str) -> list[Any]:
-    lines = path(release).with_suffix(".jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
-
-
-def answer(release: str, rid: str = RID) -> Answer:
-    """That of one request, whatever its form; of a stream the last event."""
-    flat = [
-        one for line in answers(release) for one in (line if isinstance(line, list) else [line])
-    ]
-    last: Answer
-    *_, last = (one for one in flat if (one.get("meta_info") or one).get("id") == rid)
-    return last
-
-
-def held(
-    tmp_path: Path, *lines: object, recording: Recording | None = None, release: str = NEW
-) -> Reconciled:
-    """These responses against that recording."""
-    file = tmp_path / "responses.jsonl"
-    file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    return reconcile(recording or hdf5.load(path(release)), load(file))
-
-
-def of(found: Reconciled, fact: Fact) -> FactResult:
-    return next(one for one in found.facts if one.fact is fact)
-
-
-def differing(found: Reconciled) -> set[Fact]:
-    return {one.fact for one in found.facts if one.differences}
-
-
-def compared(found: Reconciled) -> set[Fact]:
-    return {one.fact for one in found.facts if one.num_compared}
 
 
 def test_every_fact_of_a_real_server_is_as_recorded(tmp_path: Path) -> None:
@@ -249,64 +215,8 @@ def held_against(tmp_path: Path, recording: Recording) -> Reconciled:
     return held(tmp_path, *answers(NEW), recording=recording)
 
 
-def test_messages_that_were_missed_take_no_span_away(tmp_path: Path) -> None:
-    """Recording began while it ran: fewer ids were seen than it was sent, its spans came with its end."""
-    recording = hdf5.load(path(NEW))
-    short = np.maximum(recording.sents.num_output_ids - 1, 0)
-    sents = dataclasses.replace(recording.sents, num_output_ids=short)
-    found = held(tmp_path, answer(NEW), recording=dataclasses.replace(recording, sents=sents))
-    assert Fact.WEIGHT_VERSIONS in compared(found)
-
-
 def test_every_fact_is_falsified_here() -> None:
     assert set().union(*(facts for _, facts in FALSE.values())) == set(Fact)
-
-
-@pytest.mark.parametrize(
-    ("rid", "lacks"),
-    [
-        ("batch-1", {Fact.LOGPROBS, Fact.HIDDEN_STATES, Fact.INDEXER_ROWS, Fact.INDEXER}),
-        ("completion-0", {Fact.RETRACTIONS, Fact.LOGPROBS}),
-        ("completion-1", {Fact.RETRACTIONS, Fact.OUTPUT_IDS, Fact.TRAINER, Fact.SPEC_VERIFY_CT}),
-        ("chat-0", {Fact.RETRACTIONS, Fact.SPEC_VERIFY_CT}),
-        ("chat-1", {Fact.OUTPUT_IDS, Fact.TRAINER}),
-    ],
-)
-def test_each_form_of_a_response_is_read(rid: str, lacks: set[Fact], tmp_path: Path) -> None:
-    found = held(tmp_path, answer(NEW, rid))
-    assert found.verdict(complete=False) is Verdict.SAME and not compared(found) & lacks
-    told = {Fact.FINISH_REASON, Fact.PROMPT_TOKENS, Fact.COMPLETION_TOKENS, Fact.EXPERTS_ROWS}
-    told |= {Fact.WEIGHT_VERSIONS}
-    every = told | {Fact.EXPERTS, Fact.CACHED_TOKENS, Fact.REASONING_TOKENS}
-    assert compared(found) >= every
-    assert (Fact.LOGPROBS in compared(found)) == rid.startswith("chat")
-    assert (Fact.SPEC_VERIFY_CT in compared(found)) == (Fact.SPEC_VERIFY_CT not in lacks)
-
-
-@pytest.mark.parametrize(
-    ("rid", "ends"), [("completion-1", Reason.STOP_TOKEN), ("chat-0", Reason.STOP_STRING)]
-)
-def test_what_stopped_it_is_read_from_other_forms_too(
-    rid: str, ends: Reason, tmp_path: Path
-) -> None:
-    recording, one = hdf5.load(path(NEW)), answer(NEW, rid)
-    (sent,) = np.flatnonzero(recording.sents.qid == recording.rids.index(rid))
-    assert recording.sents.reason[sent] == ends
-    assert not differing(held(tmp_path, one))
-    one["choices"][0]["finish_reason"] = (
-        "tool_calls"  # what a chat that was stopped is told where it called a tool
-    )
-    assert not differing(held(tmp_path, one))
-    one["choices"][0]["matched_stop"] = 7 if ends is Reason.STOP_STRING else "t0007"
-    assert differing(held(tmp_path, one)) == {Fact.FINISH_REASON}
-
-
-def test_several_choices_are_of_several_requests(tmp_path: Path) -> None:
-    (several,) = (one for one in answers(NEW) if "choices" in one and len(one["choices"]) == 2)
-    found = held(tmp_path, several)
-    assert found.num_matched == 1 and not compared(found)
-    assert "several choices" in next(iter(of(found, Fact.PROMPT_TOKENS).not_compared))
-    assert found.verdict(complete=False) is Verdict.NO_VERDICT
 
 
 def test_what_has_no_counterpart_is_named_and_counted(tmp_path: Path) -> None:
@@ -330,133 +240,6 @@ def test_an_abort_in_the_queue_was_sent_nothing_by_the_scheduler(tmp_path: Path)
     found = held(tmp_path, answer(NEW, recording.rids[queued[0]]))
     assert compared(found) == {Fact.FINISH_REASON} and not differing(found)
     assert "aborted while it waited" in next(iter(of(found, Fact.OUTPUT_IDS).not_compared))
-
-
-def _stream(rid: str) -> list[Answer]:
-    return [one for one in answers(NEW) if "meta_info" in one and one["meta_info"]["id"] == rid]
-
-
-def test_a_stream_that_tells_what_is_new_is_put_together(tmp_path: Path) -> None:
-    """That server ran with --incremental-streaming-output: ids and log probabilities come in slices."""
-    events = _stream("http-3-0")
-    assert len(events) > 3 and events[0]["meta_info"]["finish_reason"] is None
-    found = held(tmp_path, *events)
-    assert not differing(found) and {Fact.TOKEN_IDS, Fact.LOGPROBS} <= compared(found)
-    assert found.num_parts == len(events) - 1 and found.num_responses == 1
-    assert held(tmp_path, *events[:-1]).unfinished == ("http-3-0",)
-    events[1]["output_ids"][0] += 1
-    assert differing(held(tmp_path, *events)) == {Fact.TOKEN_IDS}
-    del events[1]
-    lost = {Fact.OUTPUT_IDS, Fact.TOKEN_IDS, Fact.LOGPROBS, Fact.TRAINER}
-    assert differing(held(tmp_path, *events)) == lost
-
-
-def test_slices_of_a_model_that_repeats_itself_are_put_together(tmp_path: Path) -> None:
-    """Each of them begins like the one before, as where a stream tells all each time."""
-    recording, events = hdf5.load(path(NEW)), _stream("http-3-0")
-    sevens = dataclasses.replace(recording, tokens=np.full_like(recording.tokens, 7))
-    one_by_one = [event | {"output_ids": [7]} for event in events[:-1]]
-    count = events[-1]["meta_info"]["completion_tokens"]
-    last = events[-1] | {"output_ids": [7] * (count - len(one_by_one))}
-    assert len(one_by_one) > 3 and len(last["output_ids"]) > 0
-    found = held(tmp_path, *one_by_one, last, recording=sevens)
-    assert not differing(found) and {Fact.OUTPUT_IDS, Fact.TOKEN_IDS} <= compared(found)
-
-
-def test_a_stream_that_tells_all_each_time_is_not(tmp_path: Path) -> None:
-    """As servers do by default: an event before the last, made of the last, has the first of its ids and counts."""
-    last, before = answer(NEW), answer(NEW)
-    before["output_ids"], before["meta_info"]["finish_reason"] = before["output_ids"][:3], None
-    before["meta_info"]["output_token_logprobs"] = before["meta_info"]["output_token_logprobs"][:3]
-    found = held(tmp_path, before, last)
-    assert not differing(found) and compared(found) == set(Fact)
-    last["output_ids"].pop()  # not as many as it says, and yet no slice
-    assert differing(held(tmp_path, before, last)) == {Fact.OUTPUT_IDS, Fact.TRAINER}
-
-
-def test_spans_that_leave_a_token_out_are_not_compared_and_said_so(tmp_path: Path) -> None:
-    recording = hdf5.load(path(NEW))
-    (row,) = np.flatnonzero(recording.spans.qid == recording.rids.index(RID))
-    end = recording.spans.end.copy()
-    end[row] -= 1
-    short = dataclasses.replace(recording, spans=dataclasses.replace(recording.spans, end=end))
-    found = of(held(tmp_path, answer(NEW), recording=short), Fact.WEIGHT_VERSIONS)
-    why = "what was recorded of it is not all of its tokens, each once"
-    assert found.num_compared == 0 and found.not_compared == {why: 1}
-
-
-def test_what_an_older_format_lacks_is_not_compared(tmp_path: Path) -> None:
-    """The finish says what is due; what was sent is not in such a file."""
-    recording = hdf5.load(path(NEW))
-    sents = recording.sents
-    none = type(sents)(*(getattr(sents, field.name)[:0] for field in dataclasses.fields(sents)))
-    events = recording.events
-    other = events.kind != Kind.SENT
-    spine = type(events)(*(getattr(events, f.name)[other] for f in dataclasses.fields(events)))
-    old = dataclasses.replace(recording, sents=none, events=spine, version=2)
-    found = held(tmp_path, *answers(NEW), recording=old)
-    assert not differing(found)
-    assert of(found, Fact.LOGPROBS).not_compared["not in format version 2"] > 10
-    assert of(found, Fact.OUTPUT_IDS).num_compared > 25
-
-
-@pytest.mark.parametrize(
-    ("how", "lacks"),
-    [
-        ("no-tokens", {Fact.TOKEN_IDS}),
-        ("redact", {Fact.TOKEN_IDS, Fact.EXPERTS, Fact.INDEXER}),
-        ("shrink", {Fact.TOKEN_IDS, Fact.EXPERTS, Fact.INDEXER}),
-    ],
-)
-def test_contents_that_were_replaced_are_not_held_against_a_client(
-    how: str, lacks: set[Fact], tmp_path: Path
-) -> None:
-    whole = hdf5.load(path(NEW))
-    replaced = dataclasses.replace(
-        whole,
-        tokens=np.zeros_like(whole.tokens),
-        experts=whole.experts if how == "no-tokens" else np.zeros_like(whole.experts),
-        indexer=whole.indexer if how == "no-tokens" else np.zeros_like(whole.indexer),
-        derived=(Derived(how, "0" * 64, "as the recorder or the command does", 0),),
-    )
-    told = answers(NEW)
-    before, found = held(tmp_path, *told), held(tmp_path, *told, recording=replaced)
-    assert compared(before) - compared(found) == lacks & compared(before) and lacks & compared(
-        before
-    )
-    assert differing(found) == differing(before)
-    assert f"replaced by {how}" in str(of(found, Fact.TOKEN_IDS))
-
-
-def test_sums_over_messages_are_not_known_across_a_gap(tmp_path: Path) -> None:
-    recording = hdf5.load(path(NEW))
-    qid = recording.rids.index(RID)
-    results = np.flatnonzero(recording.result_rows.qid == qid)
-    event = recording.event_of(Kind.RESULT)[recording.owner(Kind.RESULT)[results[1]]]
-    cut = without(recording, int(event), int(event) + 1)
-    found = held(tmp_path, answer(NEW), recording=cut)
-    assert not differing(found)
-    assert "a gap" in next(iter(of(found, Fact.OUTPUT_IDS).not_compared))
-    assert "only a part" in next(iter(of(found, Fact.TOKEN_IDS).not_compared))
-    false = answer(NEW)
-    false["output_ids"][-1] += 1  # that part is known
-    found = held(tmp_path, false, recording=cut)
-    assert differing(found) == {Fact.TOKEN_IDS}
-
-
-def test_where_rows_start_is_not_known_without_the_finish(tmp_path: Path) -> None:
-    """Nobody is blamed for rows that begin where the client wanted them."""
-    recording = hdf5.load(path(NEW))
-    begins = np.flatnonzero(recording.finishes.start_len > 0)
-    assert len(begins) > 3
-    for row in begins.tolist():
-        told = _stream(recording.rids[recording.finishes.qid[row]])
-        at = int(recording.event_of(Kind.FINISH)[row])
-        whole = of(held(tmp_path, *told), Fact.TRAINER)
-        lost = of(held(tmp_path, *told, recording=without(recording, at, at + 1)), Fact.TRAINER)
-        assert (whole.num_compared, lost.num_compared) == (1, 0)
-        assert not (whole.differences or lost.differences)
-        assert lost.not_compared == {"the recording has no end of this request": 1}
 
 
 def test_output_tokens_are_those_that_the_results_brought() -> None:
@@ -484,42 +267,6 @@ def test_output_tokens_are_those_of_the_script_wherever_events_are_lost(name: st
             said = [token(part.rids[qid], at) for at in known.tolist()]
             assert tokens[known].tolist() == said
         assert sum(len(tokens) for tokens in found.values()) > 50
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("{", "line 2: not JSON"),
-        ("[" * 100_000, "line 2: not JSON"),
-        ("3", "line 2: 3, an object, or a list of objects was expected"),
-        ('{"meta_info": {"id": 3}}', "line 2: id: 3, a string was expected"),
-        ('{"meta_info": {"prompt_tokens": "3"}}', "prompt_tokens: '3', an integer was expected"),
-        ('{"meta_info": {"weight_versions": [[]]}}', "weight_versions: [[]], a list of objects"),
-        (
-            '{"meta_info": {"weight_versions": [{"version": "v", "start": "0", "end": 3}]}}',
-            "and integers start and end was expected",
-        ),
-        (
-            '{"meta_info": {"weight_versions": [{"version": null, "start": 0, "end": 3}]}}',
-            "a list of objects with a version, and",
-        ),
-        ('{"meta_info": {"prompt_tokens": true}}', "prompt_tokens: True, an integer"),
-        ('{"meta_info": {}, "output_ids": [1.5]}', "output_ids: [1.5], a list of integers"),
-        (f'{{"meta_info": {{}}, "output_ids": [{2**70}]}}', "a list of integers of 64 bits was"),
-        ('{"choices": [{}], "sglext": {"output_ids": 5}}', "output_ids: 5, a list of integers"),
-        ('{"meta_info": {"routed_experts": "?"}}', "routed_experts: '?', base64 of int32"),
-        ('{"meta_info": {"routed_experts": "AAAA"}}', "base64 of int32 values (buffer size"),
-        ('{"meta_info": {"hidden_states": 3}}', "hidden_states: 3, a list"),
-        ('{"meta_info": {"finish_reason": "stop"}}', "finish_reason: 'stop', an object or null"),
-    ],
-)
-def test_what_cannot_be_read_is_named_by_line_and_field(
-    text: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "responses.jsonl"
-    file.write_text(f"\n{text}\n")
-    assert run(["reconcile", str(path(NEW)), str(file)]) == BROKEN
-    assert says in capsys.readouterr().err
 
 
 def test_the_command_judges_and_says_why(

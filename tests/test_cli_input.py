@@ -1,0 +1,195 @@
+"""Bad input, files that are damaged or forbidden, names that look like something else: what the commands say of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from children import SPECDIFF
+from specdiff.cli.inputs import bundled
+from specdiff.cli.main import BROKEN, DIFFERS, SAME, USAGE, run
+from specdiff.recorders import hdf5
+
+LONG = "x" * 300
+TABLE = ["export", "{real}", "-o", "{empty}/x.jsonl", "--format", "jsonl"]
+BISECT = ["bisect", "{retract}", "--good", "sglang==0.5.11", "--bad", "sglang==0.5.12"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["replay", "no/such/file.h5"], BROKEN, "no/such/file.h5: no such file"),
+        (["replay", "{empty}"], BROKEN, "a folder without recordings"),
+        (["replay", "{text}"], BROKEN, "not an HDF5 file"),
+        (["replay", ""], USAGE, "the name is empty"),
+        (["check", "{real}", ""], USAGE, "the name is empty"),
+        (["recover", ""], USAGE, "the name is empty"),
+        (["record", "-o", "", "--", "true"], USAGE, "the name is empty"),
+        (["record", "-o", "{empty}", "--only-rid", "", "--", "true"], USAGE, "the name is empty"),
+        (["record", "--attach", "", "stop"], USAGE, "the name is empty"),
+        (["replay", "--old", "sglang@HEAD", "--repo", ""], USAGE, "the name is empty"),
+        (["redact", "{real}", "-o", LONG], BROKEN, f"{LONG}: cannot be written ("),
+        ([*BISECT, "--log", LONG], BROKEN, f"{LONG}: cannot be written ("),
+        (["replay", "--old", "fxied"], USAGE, "Did you mean 'fixed'?"),
+        (["replay", "--old", "0.5.11"], USAGE, "Did you mean 'sglang==0.5.11'?"),
+        (["replay", "--old", "old+23465"], USAGE, "Did you mean 23456?"),
+        (["replay", "--old", "old+"], USAGE, "not one of the five fixes"),
+        (["replay", "--old", "sglang=0.5.11"], USAGE, "sglang==VERSION"),
+        (["replay", "--quantity", "kv_commited_len"], USAGE, "kv_committed_len"),
+        (["replay", "--nonsense"], USAGE, "--nonsense"),
+        (["rpelay"], USAGE, "Did you mean 'replay'?"),
+        (["show", "{empty}", "--request", "x"], USAGE, "is a folder"),
+        (["show", "{real}", "--request", "nobody"], USAGE, "no such request"),
+        (["info"], USAGE, "RECORDING"),
+        (["recover", "{empty}/nowhere"], BROKEN, "{empty}/nowhere: no such folder"),
+        (["redact", "{empty}", "-o", "x.h5"], USAGE, "is a folder"),
+        (["redact", "{real}", "-o", "{real}"], BROKEN, "{real} is the recording itself"),
+        (["redact", "{real}", "-o", "{empty}/no/x.h5"], BROKEN, "there is no folder {empty}/no"),
+        (["replay", "--repo", "."], USAGE, "--repo .: only a path sglang@REV reads a clone"),
+        (["check", "--repo", "."], USAGE, "there is none among observed"),
+        (["show", "{real}", "--request", "x", "--repo", "."], USAGE, "among old, fixed, observed"),
+        (["paths", "--repo", "."], USAGE, "--repo is for --explain sglang@REV only"),
+        (["paths", "--explain", "sglang==0.5.12", "--repo", "."], USAGE, "only a path sglang@REV"),
+        (["history", "{real}", "--repo", "."], USAGE, "only a path sglang@REV"),
+        (["shrink", "{real}", "-o", "x.h5", "--repo", "."], USAGE, "only a path sglang@REV"),
+        ([*TABLE, "--repo", "."], USAGE, "only a path sglang@REV"),
+        ([*TABLE, "--old", "old"], USAGE, "--old is for --format pytest only"),
+        ([*TABLE, "--fixed", "old"], USAGE, "--fixed is for --format pytest only"),
+        (
+            [*TABLE[:-1], "pytest", "--path", "old"],
+            USAGE,
+            "--path is for --format jsonl and parquet",
+        ),
+        ([*BISECT, "--repo", "."], USAGE, "only a path sglang@REV"),
+        ([*BISECT, "--skip", "0.5.14"], USAGE, "--skip 0.5.14: not one of the releases"),
+        (["export", "{real}", "-o", "x.csv", "--format", "csv"], USAGE, "'jsonl'"),
+        (["export", "{real}", "-o", "{text}", "--format", "jsonl"], BROKEN, "{text} exists"),
+    ],
+)
+def test_bad_input_says_what_where_and_what_to_do(
+    arguments: list[str],
+    code: int,
+    says: str,
+    real_recording: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = tmp_path / "text.h5"
+    text.write_text("hello")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    retract = str(bundled() / "0.5.11-stale-retract.h5")
+    names = {
+        "empty": str(empty),
+        "text": str(text),
+        "real": str(real_recording),
+        "retract": retract,
+    }
+    assert run([argument.format(**names) for argument in arguments]) == code
+    assert says.format(**names) in capsys.readouterr().err
+
+
+def test_what_cannot_be_read_is_said_and_the_others_are_done(
+    real_recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x.h5").mkdir()
+    for command in ("info", "replay", "check"):
+        assert (
+            run([command, LONG, f"{tmp_path / LONG}.h5", str(tmp_path), str(real_recording)])
+            == BROKEN
+        )
+        said = capsys.readouterr()
+        assert [line.split(": ", 2)[2].split(" (")[0] for line in said.err.splitlines()] == [
+            "cannot be read",
+            "cannot be read",
+            "not a file. Expected a recording",
+        ]
+        assert real_recording.name in said.out
+
+
+AS_ANYBODY = [] if os.geteuid() else ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+AS_ANYBODY += AS_ANYBODY and ["--inh-caps=-dac_override,-dac_read_search"]
+
+
+@pytest.mark.skipif(
+    bool(AS_ANYBODY) and shutil.which("setpriv") is None, reason="root may do everything"
+)
+def test_what_nobody_may_touch_is_said_and_the_others_are_done(
+    real_recording: Path, tmp_path: Path
+) -> None:
+    locked, file, log = (tmp_path / name for name in ("locked", "file.h5", "log"))
+    for one in (locked, log):
+        one.mkdir()
+    file.write_bytes(real_recording.read_bytes())
+    inside = locked / "x.h5"
+    for one in (inside, log / "x.h5"):
+        one.write_bytes(real_recording.read_bytes())
+    for one, mode in ((locked, 0), (file, 0), (log, 0o555)):
+        one.chmod(mode)
+
+    def said(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        command = [*AS_ANYBODY, *SPECDIFF, *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    info = said("info", locked, inside, file, real_recording)
+    assert info.returncode == BROKEN and real_recording.name in info.stdout
+    for line, path in zip(info.stderr.splitlines(), (locked, inside, file), strict=True):
+        assert f"{path}: cannot be read ([Errno 13]" in line
+    done = said(*BISECT[:1], real_recording, *BISECT[2:], "--log", log / "log")
+    assert done.returncode == BROKEN
+    assert done.stderr.startswith(f"specdiff: {log / 'log'}: cannot be written ([Errno 13]")
+    locked.chmod(0o755)
+
+
+def test_a_folder_that_is_no_more_has_no_settings(
+    real_recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert run(["replay", str(real_recording), "--old", "fixed"]) == SAME
+    assert run(["replay", "x.h5"]) == BROKEN
+
+
+@pytest.mark.parametrize("command", ["redact", "shrink"])
+def test_what_is_made_of_a_recording_is_not_recovered(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "x.h5"
+    (tmp_path / "x.h5.tmp").mkdir()  # in its way
+    source = str(bundled() / "0.5.11-stale-retract.h5")
+    assert run([command, source, "-o", str(target)]) == BROKEN
+    (line,) = (one for one in capsys.readouterr().err.splitlines() if "cannot be written" in one)
+    assert line.startswith(f"specdiff: {target}: ") and line.endswith("or name another file.")
+    assert "recover" not in line
+
+
+def test_a_name_that_looks_like_markup_is_printed_as_it_is(
+    capsys: pytest.CaptureFixture[str], real_recording: Path, tmp_path: Path
+) -> None:
+    recording = hdf5.load(real_recording)
+    rids = tuple(f"[/x] :smile: {qid}\n" for qid in range(len(recording.rids)))
+    path = tmp_path / "x.h5"
+    run_ = dataclasses.replace(recording.run, command=("[/q]", "x"))
+    hdf5.save(dataclasses.replace(recording, rids=rids, run=run_), path)
+    assert run(["replay", str(path)]) == DIFFERS
+    assert run(["show", str(path), "--request", rids[0]]) == SAME
+    assert run(["info", str(path)]) == SAME
+    out = capsys.readouterr().out
+    assert "request [/x] :smile: 0\\n" in out and "[/q]" in out
+
+
+def test_how_to_recover_can_be_copied(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder := tmp_path / "of a server").mkdir()
+    (journal := folder / "r-1-0.journal").write_bytes(b"x" * 20)
+    for target in (folder, journal):
+        assert run(["replay", str(target)]) == BROKEN
+        assert f"un `specdiff recover '{folder}'`" in capsys.readouterr().err
+    assert run(["info", str(folder)]) == BROKEN
+    assert "It holds 1 journal: " in capsys.readouterr().err

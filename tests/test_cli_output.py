@@ -1,0 +1,157 @@
+"""Where the commands' output goes: pipes that close, full disks, poor encodings, narrow terminals."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from children import SPECDIFF
+from specdiff.cli.inputs import bundled
+from specdiff.cli.main import BROKEN, DIFFERS, NO_VERDICT, USAGE, run
+
+
+def test_a_reader_that_leaves_early_is_no_verdict(real_recording: Path) -> None:
+    """`specdiff replay | head -1`: 1 would read as "differs"."""
+    script = (
+        "import os, sys; os.dup2(int(sys.argv[1]), 1); from specdiff.cli.main import run; "
+        "code = run(['replay', sys.argv[2], '--old', 'fixed']); print(code, file=sys.stderr)"
+    )
+    reads, writes = os.pipe()
+    os.close(reads)
+    done = subprocess.run(
+        [sys.executable, "-u", "-c", script, str(writes), str(real_recording)],
+        capture_output=True,
+        text=True,
+        pass_fds=(writes,),
+        check=False,
+    )
+    os.close(writes)
+    assert done.stderr == "141\n" and done.returncode == 0
+
+
+FULL = "/dev/full"
+
+
+@pytest.mark.skipif(not os.path.exists(FULL), reason="a device that is always full is Linux's")
+@pytest.mark.parametrize(
+    ("arguments", "redirected", "code"),
+    [
+        ("replay {real} --old bogus", f"2>{FULL}", USAGE),
+        ("replay {real} --old bogus", "2</dev/null", USAGE),
+        ("replay --nonsense", f"2>{FULL}", USAGE),
+        ("info {real} no.h5", f"2>{FULL}", BROKEN),
+        ("shrink {real} -o {out} --old fixed", f"2>{FULL}", NO_VERDICT),
+        ("replay {real}", f">{FULL} 2>&1", BROKEN),
+        ("--help", f">{FULL} 2>{FULL}", BROKEN),
+        ("record -o {out} -- false", f"2>{FULL}", 1),
+    ],
+)
+def test_what_cannot_be_said_leaves_the_exit_code(
+    arguments: str, redirected: str, code: int, real_recording: Path, tmp_path: Path
+) -> None:
+    words = arguments.format(real=real_recording, out=tmp_path / "out.h5").split()
+    done = subprocess.run(["sh", "-c", f'"$@" {redirected}', "sh", *SPECDIFF, *words], check=False)
+    assert done.returncode == code
+
+
+def test_a_reader_of_stderr_that_leaves_early_leaves_the_exit_code(real_recording: Path) -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    command = [*SPECDIFF, "replay", str(real_recording), "--old", "bogus"]
+    done = subprocess.run(command, stderr=writes, check=False)
+    os.close(writes)
+    assert done.returncode == USAGE
+
+
+@pytest.mark.skipif(not os.path.exists(FULL), reason="a device that is always full is Linux's")
+@pytest.mark.parametrize(
+    ("redirected", "says"),
+    [
+        (f">{FULL}", "[Errno 28] No space left on device"),
+        (">&-", "standard output is closed"),
+    ],
+)
+@pytest.mark.parametrize("arguments", ["info {real}", "replay {real} --format json"])
+def test_an_output_that_cannot_be_written_is_said_in_a_line(
+    redirected: str, says: str, arguments: str, real_recording: Path
+) -> None:
+    command = [*SPECDIFF, *arguments.format(real=real_recording).split()]
+    done = subprocess.run(
+        ["sh", "-c", f'"$@" {redirected}', "sh", *command],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (BROKEN, f"specdiff: {says}.\n")
+
+
+def test_piped_output_is_plain(real_recording: Path) -> None:
+    done = subprocess.run(
+        [*SPECDIFF, "replay", str(real_recording)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == DIFFERS and done.stderr == ""
+    assert "\x1b" not in done.stdout
+    assert all(line == line.rstrip() for line in done.stdout.splitlines())
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_what_an_encoding_lacks_is_escaped(encoding: str, tmp_path: Path) -> None:
+    """A file's name, here: it is the verdict that is asked for."""
+    recording = Path(os.fsdecode(bytes(tmp_path) + b"/\xce\xbb\xff.h5"))
+    shutil.copy(bundled() / "0.5.11-stale-retract.h5", recording)
+    done = subprocess.run(
+        [*SPECDIFF, "replay", recording],
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == DIFFERS and not done.stderr, done.stderr
+    assert b"\\udcff.h5  differs" in done.stdout
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    "words", [["replay", "{one}"], ["replay", "{folder}"], ["check", "{one}"], ["info", "{one}"]]
+)
+def test_a_narrow_terminal_cuts_nothing_short(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request is named in whole, and a count has all its digits: "129..." is another number."""
+    for name in ("20261122-031103-0.5.10-e521cd-pid13000-0.h5", "x.h5"):
+        shutil.copy(bundled() / "0.5.10-random.h5", tmp_path / name)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stdout", terminal := _Terminal())
+    run([word.format(one=tmp_path / "x.h5", folder=tmp_path) for word in words])
+    monkeypatch.undo()
+    said = terminal.getvalue()
+    assert len(said) > 1000 and "\u2026" not in said
+
+
+def test_a_terminal_is_told_what_is_worked_on_and_a_file_is_not(tmp_path: Path) -> None:
+    """What goes to stdout is the same whether or not somebody looks at stderr."""
+    recording = str(min(bundled().glob("*.h5")))
+    command = [*SPECDIFF, "check", recording, str(tmp_path / "none.h5")]
+    piped = subprocess.run(command, capture_output=True, check=False)
+    ours, theirs = os.openpty()
+    env = {**os.environ, "TERM": "xterm", "COLUMNS": "400"}
+    with (tmp_path / "out").open("wb") as out:
+        done = subprocess.run(command, stdout=out, stderr=theirs, env=env, check=False)
+    os.close(theirs)
+    shown = os.read(ours, 1 << 16)
+    os.close(ours)
+    assert (tmp_path / "out").read_bytes() == piped.stdout and done.returncode == piped.returncode
+    name = Path(recording).name.encode()
+    assert name in shown and name not in piped.stderr
+    before, _, _ = shown.partition(b"specdiff: ")
+    assert not before.rpartition(b"\x1b[2K")[2].strip()  # the line is clear by then

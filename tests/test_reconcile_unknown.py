@@ -1,0 +1,110 @@
+"""What a recording does not hold, whole or any more, is held against nobody."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gaps import without
+from served_answers import NEW, RID, answer, answers, compared, differing, held, of, path, stream
+from specdiff.recorders import hdf5
+from specdiff.recorders.derived import Derived
+from specdiff.recorders.schema import Kind
+from specdiff.replay.reconcile.facts import Fact
+
+
+def test_messages_that_were_missed_take_no_span_away(tmp_path: Path) -> None:
+    """Recording began while it ran: fewer ids were seen than it was sent, its spans came with its end."""
+    recording = hdf5.load(path(NEW))
+    short = np.maximum(recording.sents.num_output_ids - 1, 0)
+    sents = dataclasses.replace(recording.sents, num_output_ids=short)
+    found = held(tmp_path, answer(NEW), recording=dataclasses.replace(recording, sents=sents))
+    assert Fact.WEIGHT_VERSIONS in compared(found)
+
+
+def test_spans_that_leave_a_token_out_are_not_compared_and_said_so(tmp_path: Path) -> None:
+    recording = hdf5.load(path(NEW))
+    (row,) = np.flatnonzero(recording.spans.qid == recording.rids.index(RID))
+    end = recording.spans.end.copy()
+    end[row] -= 1
+    short = dataclasses.replace(recording, spans=dataclasses.replace(recording.spans, end=end))
+    found = of(held(tmp_path, answer(NEW), recording=short), Fact.WEIGHT_VERSIONS)
+    why = "what was recorded of it is not all of its tokens, each once"
+    assert found.num_compared == 0 and found.not_compared == {why: 1}
+
+
+def test_what_an_older_format_lacks_is_not_compared(tmp_path: Path) -> None:
+    """The finish says what is due; what was sent is not in such a file."""
+    recording = hdf5.load(path(NEW))
+    sents = recording.sents
+    none = type(sents)(*(getattr(sents, field.name)[:0] for field in dataclasses.fields(sents)))
+    events = recording.events
+    other = events.kind != Kind.SENT
+    spine = type(events)(*(getattr(events, f.name)[other] for f in dataclasses.fields(events)))
+    old = dataclasses.replace(recording, sents=none, events=spine, version=2)
+    found = held(tmp_path, *answers(NEW), recording=old)
+    assert not differing(found)
+    assert of(found, Fact.LOGPROBS).not_compared["not in format version 2"] > 10
+    assert of(found, Fact.OUTPUT_IDS).num_compared > 25
+
+
+@pytest.mark.parametrize(
+    ("how", "lacks"),
+    [
+        ("no-tokens", {Fact.TOKEN_IDS}),
+        ("redact", {Fact.TOKEN_IDS, Fact.EXPERTS, Fact.INDEXER}),
+        ("shrink", {Fact.TOKEN_IDS, Fact.EXPERTS, Fact.INDEXER}),
+    ],
+)
+def test_contents_that_were_replaced_are_not_held_against_a_client(
+    how: str, lacks: set[Fact], tmp_path: Path
+) -> None:
+    whole = hdf5.load(path(NEW))
+    replaced = dataclasses.replace(
+        whole,
+        tokens=np.zeros_like(whole.tokens),
+        experts=whole.experts if how == "no-tokens" else np.zeros_like(whole.experts),
+        indexer=whole.indexer if how == "no-tokens" else np.zeros_like(whole.indexer),
+        derived=(Derived(how, "0" * 64, "as the recorder or the command does", 0),),
+    )
+    told = answers(NEW)
+    before, found = held(tmp_path, *told), held(tmp_path, *told, recording=replaced)
+    assert compared(before) - compared(found) == lacks & compared(before) and lacks & compared(
+        before
+    )
+    assert differing(found) == differing(before)
+    assert f"replaced by {how}" in str(of(found, Fact.TOKEN_IDS))
+
+
+def test_sums_over_messages_are_not_known_across_a_gap(tmp_path: Path) -> None:
+    recording = hdf5.load(path(NEW))
+    qid = recording.rids.index(RID)
+    results = np.flatnonzero(recording.result_rows.qid == qid)
+    event = recording.event_of(Kind.RESULT)[recording.owner(Kind.RESULT)[results[1]]]
+    cut = without(recording, int(event), int(event) + 1)
+    found = held(tmp_path, answer(NEW), recording=cut)
+    assert not differing(found)
+    assert "a gap" in next(iter(of(found, Fact.OUTPUT_IDS).not_compared))
+    assert "only a part" in next(iter(of(found, Fact.TOKEN_IDS).not_compared))
+    false = answer(NEW)
+    false["output_ids"][-1] += 1  # that part is known
+    found = held(tmp_path, false, recording=cut)
+    assert differing(found) == {Fact.TOKEN_IDS}
+
+
+def test_where_rows_start_is_not_known_without_the_finish(tmp_path: Path) -> None:
+    """Nobody is blamed for rows that begin where the client wanted them."""
+    recording = hdf5.load(path(NEW))
+    begins = np.flatnonzero(recording.finishes.start_len > 0)
+    assert len(begins) > 3
+    for row in begins.tolist():
+        told = stream(recording.rids[recording.finishes.qid[row]])
+        at = int(recording.event_of(Kind.FINISH)[row])
+        whole = of(held(tmp_path, *told), Fact.TRAINER)
+        lost = of(held(tmp_path, *told, recording=without(recording, at, at + 1)), Fact.TRAINER)
+        assert (whole.num_compared, lost.num_compared) == (1, 0)
+        assert not (whole.differences or lost.differences)
+        assert lost.not_compared == {"the recording has no end of this request": 1}
