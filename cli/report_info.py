@@ -154,4 +154,11 @@ def _cost(recording: Recording) -> str:
     stats = recording.stats
     if stats is None or stats.step_ns_p50 is None or stats.step_ns_p99 is None:
         return "overhead not measured"
-    return f"overhead a step {stats.step_ns_p50 / 1000:.0f} us p50, {stats.step_ns_p99 / 1000:.0f} us p99"
+    says = f"overhead a decode step {_times(stats.step_ns_p50, stats.step_ns_p99)}"
+    if stats.prefill_ns_p50 is not None and stats.prefill_ns_p99 is not None:
+        says += f", a prefill {_times(stats.prefill_ns_p50, stats.prefill_ns_p99)}"
+    return says
+
+
+def _times(p50: int, p99: int) -> str:
+    return f"{p50 / 1000:.0f} us p50, {p99 / 1000:.0f} us p99"

@@ -52,7 +52,7 @@ def _status(said: dict[str, Any]) -> str:
     parts += [f"{said['dropped']} dropped, {said['waiting_bytes'] / 1e6:.1f} MB wait to be written"]
     if said["step_ns_p50"] is not None:
         times = (said[f"step_ns_{name}"] / 1e3 for name in ("p50", "p99", "max"))
-        parts.append("a step costs {:.0f} us p50, {:.0f} p99, {:.0f} at most".format(*times))
+        parts.append("a decode step costs {:.0f} us p50, {:.0f} p99, {:.0f} at most".format(*times))
     parts += [said["choice"]] if said["choice"] else []
     parts += [f"{said['exceptions']} exceptions of its own"] if said["exceptions"] else []
     parts += [f"the disk refuses: {said['disk']}"] if said["disk"] else []

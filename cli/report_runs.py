@@ -65,7 +65,7 @@ def _print_members(console: Output, run: WholeRun) -> None:
         "requests",
         "events",
         "dropped",
-        "overhead a step",
+        "overhead a decode step",
         "whole",
         right=(3, 4, 5, 6),
     )

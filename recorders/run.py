@@ -27,7 +27,8 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What recording cost and lost. Times are nanoseconds on the scheduler thread, per decode step."""
+    """What recording cost and lost. Times are nanoseconds on the scheduler thread, by turns of its loop: `step_ns` of those in
+    which a decode result was processed, `prefill_ns` of the others."""
 
     events: int
     dropped: int
@@ -38,6 +39,8 @@ class Stats:
     step_ns_max: int | None
     steps_measured: int
     closed: bool  # the writer reached its end; False where the process was killed
+    prefill_ns_p50: int | None = None  # up to 2026-11 it was a part of the next decode step's
+    prefill_ns_p99: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

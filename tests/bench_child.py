@@ -74,9 +74,9 @@ def measure(version: str, scenario: Scenario, turns: int, folder: Path, one_in: 
         event_loop(scheduler)()
     recorder.close()
     (journal,) = folder.glob("*.journal")
-    hot = recorder.overhead
+    hot = recorder.overhead.decode
     quantiles = (hot.quantile(0.5) or 0, hot.quantile(0.99) or 0, hot.max_ns or 0)
-    size = journal.stat().st_size / max(hot.steps, 1)
+    size = journal.stat().st_size / max(hot.count, 1)
     return measured(bench.blocks, quantiles, size, recorder.dropped)
 
 

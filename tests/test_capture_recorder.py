@@ -128,14 +128,14 @@ def test_behind_what_the_writer_breaks_off_books_are_to_begin_anew(
     """Each segment of a ring is the first one, one day; and a record that could not be packed leaves a gap."""
     recorder = Recorder(owner, tmp_path / "j", 1 << 20, RUN, ring_s=ring_s)
     for _ in range(2):
-        recorder.step()
+        recorder.turn(True)
         recorder.seeding.wanted, seen = False, recorder._breaks
         if ring_s is None:
-            recorder.step()
+            recorder.turn(True)
             assert not recorder.seeding.wanted
-            recorder.queue(Kind.FINISH, raising(ValueError()), 0, recorder.stamp())
+            recorder.queue(Kind.FINISH, (raising(ValueError()),), 0, recorder.stamp())
         wait_for(partial(_broken_off, recorder, seen), "what breaks it off")
-        recorder.step()
+        recorder.turn(True)
         assert recorder.seeding.wanted
     recorder.close()
 
@@ -298,11 +298,11 @@ def test_books_are_to_begin_anew_behind_whatever_is_missing(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A gap of the writer's own is one, too; where it fails, no event is lost with it."""
-    recorder.step()
+    recorder.turn(True)
     assert not recorder.seeding.wanted
-    recorder.queue(Kind.ARRIVE, raising(ValueError()), 0, (1, 1))
+    recorder.queue(Kind.ARRIVE, (raising(ValueError()),), 0, (1, 1))
     assert recorder.writer.flush(5)
-    recorder.step()
+    recorder.turn(True)
     assert recorder.seeding.wanted
     monkeypatch.setattr(recorder.numbers, "under_way", raising(ValueError()))
     recorder.seeding.processed(recorder, None)
@@ -345,7 +345,7 @@ def test_event_that_fails_on_the_writers_thread_leaves_a_gap_in_its_place(
     recorder: Recorder, tmp_path: Path
 ) -> None:
     recorder.emit(Kind.ARRIVE, (1, 0))
-    recorder.queue(Kind.FINISH, raising(ValueError()), 0, recorder.stamp())
+    recorder.queue(Kind.FINISH, (raising(ValueError()),), 0, recorder.stamp())
     recorder.emit(Kind.ARRIVE, (2, 0))
     recorder.close()
     assert events(tmp_path / "j") == [(Kind.ARRIVE, 1), (Kind.GAP, 1), (Kind.ARRIVE, 2)]
@@ -359,6 +359,19 @@ def test_request_that_cannot_be_described_keeps_its_number(
     assert events(tmp_path / "j") == [(Kind.GAP, 1), (Kind.ARRIVE, 0)]
     records = journal.scan(tmp_path / "j").records
     assert len([item for item in records if item.type == journal.Type.REQUEST]) == 1
+
+
+def test_what_cannot_be_described_later_is_told_apart(recorder: Recorder, tmp_path: Path) -> None:
+    """A request is described where it is written, on another thread: its number stays, and the failure is counted."""
+    req = Request("a")
+    req.eos_token_ids = {"none of ours"}  # type: ignore[attr-defined]
+    recorder.numbers.meet(req)
+    recorder.numbers.meet(Request("b"))
+    recorder.close()
+    records = journal.scan(tmp_path / "j").records
+    met = [json.loads(one.payload) for one in records if one.type == journal.Type.REQUEST]
+    assert [(one["qid"], one["rid"]) for one in met] == [(0, "unreadable-0"), (1, "b")]
+    assert recorder.exceptions == last_stats(tmp_path / "j").exceptions == 1
 
 
 class Batch:

@@ -148,14 +148,17 @@ def test_overhead_quantiles_are_close(spent: list[int]) -> None:
     overhead = Overhead()
     for ns in spent:
         overhead.spent += ns
-        overhead.step()
+        overhead.turn(decoded=True)
+        overhead.spent += 1
+        overhead.turn(decoded=False)
     spent.sort()
-    assert overhead.max_ns == spent[-1]
+    assert overhead.decode.max_ns == spent[-1]
     for q in (0.5, 0.99):
         exact = spent[min(int(-(-q * len(spent) // 1)) - 1, len(spent) - 1)]
-        estimate = overhead.quantile(q)
+        estimate = overhead.decode.quantile(q)
         assert estimate is not None
         assert exact <= estimate <= exact * (1 + 1 / 32) + 1
+        assert overhead.prefill.quantile(q) == 1
 
 
 @given(

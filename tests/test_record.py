@@ -36,6 +36,8 @@ def test_a_release_is_recorded_whole_and_behaves_as_without_us(
     assert stats is not None
     assert (stats.exceptions, stats.first_exception, stats.dropped) == (0, None, 0)
     assert stats.closed and stats.events == len(recording.events.kind)
+    assert stats.steps_measured == (recording.results.mode == Mode.DECODE).sum() > 0
+    assert stats.prefill_ns_p50 and stats.step_ns_p50
     assert recording.damage is None
     check_pairing(recording)
     check_values(recording)

@@ -189,9 +189,7 @@ def _emit(recorder: Recorder, finish: Finish) -> None:
         indexer.only_counted()
     size = _fitting(recorder, experts, indexer)
     stamp = recorder.stamp()
-    recorder.queue(
-        Kind.FINISH, partial(_pack, recorder, stamp, head, experts, indexer), size, stamp
-    )
+    recorder.queue(Kind.FINISH, (_pack, recorder, stamp, head, experts, indexer), size, stamp)
 
 
 def _fitting(recorder: Recorder, experts: Collected, indexer: Collected) -> int:

@@ -13,7 +13,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .. import journal
 from ..schema import Kind
@@ -23,12 +23,13 @@ from .ring import Ring
 
 _CHUNK = 1 << 20  # bytes framed before they are written
 
-Payload = bytes | Callable[[], bytes]  # a callable is packed when it is written
+Call = tuple[Any, ...]  # a function, and what to call it with, when its bytes are written
+Payload = bytes | Call
 Stamp = tuple[int, int]  # (time_ns, iteration)
 
 
-# What is counted for it, in bytes, comes third; then the stamp of the GAP that is written where it cannot be packed. A plain
-# tuple: the scheduler makes one for each record.
+# What is counted for it, in bytes, comes third; then the stamp of the GAP that is written where it cannot be packed. Plain
+# tuples: the scheduler makes them for each record, and Python's garbage collector looks at whatever waits.
 Item = tuple[Kind | journal.Type, Payload, int, Stamp | None]
 
 
@@ -123,7 +124,7 @@ class JournalFile:
     def _record(self, item: Item, before: int) -> _Framed:
         type, payload, _, stamp = item
         try:
-            packed = payload if isinstance(payload, bytes) else payload()
+            packed = payload if isinstance(payload, bytes) else payload[0](*payload[1:])
         except Exception as error:  # noqa: BLE001 (one record is lost, the others must go on)
             with contextlib.suppress(Exception):
                 self._failed(error)

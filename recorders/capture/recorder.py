@@ -8,7 +8,6 @@ import logging
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from time import monotonic_ns as now
 from typing import Any
@@ -18,11 +17,12 @@ from ..run import Run, Stats, to_json
 from ..schema import NONE64, Kind
 from ..wire import pack_event
 from .choice import EVERYTHING, Choice, Veil
+from .journal_file import Call
 from .numbering import Numbering
 from .online import breaches
 from .overhead import Overhead
 from .reading import Access, int64
-from .request import describe
+from .request import Met
 from .seeding import Seeding
 from .writer import JournalWriter
 
@@ -108,7 +108,7 @@ class Recorder:
         if self._before_next is not None:
             self.flush()
         stamp = now(), getattr(self._scheduler(), "forward_ct", 0)
-        payload = partial(self.pack, kind, stamp, values, columns, tokens)
+        payload = (Recorder.pack, self, kind, stamp, values, columns, tokens)
         size = _INT_BYTES * (len(tokens) + (len(columns) * values[-1] if columns else 0))
         if self._gap or not self.writer.offer(kind, payload, size, stamp):
             return self._queue_at_gap(kind, payload, size, stamp)
@@ -153,18 +153,14 @@ class Recorder:
             except Exception as error:  # noqa: BLE001 (the event that comes next is not lost with it)
                 self.lost(error)
 
-    def queue(
-        self, kind: Kind, payload: Callable[[], bytes], size: int, stamp: tuple[int, int]
-    ) -> bool:
+    def queue(self, kind: Kind, payload: Call, size: int, stamp: tuple[int, int]) -> bool:
         """`size`: bytes that `payload` keeps in memory until it is packed."""
         if self._gap or not self.writer.offer(kind, payload, size, stamp):
             return self._queue_at_gap(kind, payload, size, stamp)
         self.events += 1
         return True
 
-    def _queue_at_gap(
-        self, kind: Kind, payload: Callable[[], bytes], size: int, stamp: tuple[int, int]
-    ) -> bool:
+    def _queue_at_gap(self, kind: Kind, payload: Call, size: int, stamp: tuple[int, int]) -> bool:
         """Where something is missing before this event, or there is no room for it."""
         if self._is_dropping(stamp) or not self.writer.has_room(size):
             self._dropping = self._dropping or stamp
@@ -184,9 +180,9 @@ class Recorder:
                 self._dropping = None
         return self._dropping is not None
 
-    def step(self) -> None:
-        """A decode step is over."""
-        self.overhead.step()
+    def turn(self, decoded: bool) -> None:
+        """A turn of the scheduler's loop is over: a result was processed, that of a decode step or another."""
+        self.overhead.turn(decoded)
         if (breaks := self.writer.breaks) != self._breaks:
             self._breaks = breaks
             self.seeding.want()
@@ -224,21 +220,31 @@ class Recorder:
         try:
             self.named[req.rid] = req  # an id that is used again names the newer request
             if number not in self.numbers.live:
-                self.writer.put(Type.REQUEST, partial(_left_out, number), 0)
+                self.writer.put(Type.REQUEST, (_left_out, number), 0)
                 return
-            described = describe(req)
-            self.grammars |= bool(described["has_grammar"])
-            record = {"qid": number, **described}
-            if self._veil is not None:
-                self._veil.learn(described)
-                record["veiled"] = True
+            met = Met.of(req)
+            self.grammars |= met.has_grammar
         except Exception as error:  # noqa: BLE001 (without a record, all later numbers would be off)
             self.lost(error)
-            record = {"qid": number, "rid": f"unreadable-{number}"}
+            met = None
         # never dropped: its place is its number
-        self.writer.put(Type.REQUEST, partial(_json, record), _REQUEST_BYTES)
+        self.writer.put(Type.REQUEST, (self._described, number, met), _REQUEST_BYTES)
         seen = arrives or not self._missed
         self.emit(Kind.ARRIVE, (number, 0 if seen else None))
+
+    def _described(self, number: int, met: Met | None) -> bytes:
+        """On the writer's thread, before any token of it is packed."""
+        record: dict[str, Any] = {"qid": number, "rid": f"unreadable-{number}"}
+        try:
+            if met is not None:
+                described = met.describe()
+                if self._veil is not None:
+                    self._veil.learn(described)
+                    record["veiled"] = True
+                record |= described
+        except Exception as error:  # noqa: BLE001 (see `_announce`)
+            self.failed(error)
+        return json.dumps(record, sort_keys=True).encode()
 
     # -- the recorder itself
 
@@ -271,16 +277,19 @@ class Recorder:
             logger.warning("specdiff: the recorder failed, the server goes on", exc_info=error)
 
     def stats(self, closed: bool) -> Stats:
+        decode, prefill = self.overhead.decode, self.overhead.prefill
         return Stats(
             events=self.events,
             dropped=self.dropped,
             exceptions=self.exceptions,
             first_exception=self.first_exception,
-            step_ns_p50=self.overhead.quantile(0.5),
-            step_ns_p99=self.overhead.quantile(0.99),
-            step_ns_max=self.overhead.max_ns,
-            steps_measured=self.overhead.steps,
+            step_ns_p50=decode.quantile(0.5),
+            step_ns_p99=decode.quantile(0.99),
+            step_ns_max=decode.max_ns,
+            steps_measured=decode.count,
             closed=closed,
+            prefill_ns_p50=prefill.quantile(0.5),
+            prefill_ns_p99=prefill.quantile(0.99),
         )
 
     def close(self) -> None:
@@ -292,7 +301,3 @@ class Recorder:
 def _left_out(number: int) -> bytes:
     """Its place is its number, and `build` counts it."""
     return json.dumps({"qid": number, "rid": "", "left_out": True}).encode()
-
-
-def _json(record: dict[str, Any]) -> bytes:
-    return json.dumps(record, sort_keys=True).encode()

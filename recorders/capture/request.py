@@ -2,31 +2,66 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 
-def describe(req: Any) -> dict[str, Any]:
-    """The columns of `schema.Requests`, the rid, and what can stop the request."""
-    params = getattr(req, "sampling_params", None)
-    return {
-        "rid": str(req.rid),
-        "session_id": _text(_session_id(req)),
-        "origin_len": len(req.origin_input_ids),
-        "max_new_tokens": _int(getattr(params, "max_new_tokens", None)),
-        "ignore_eos": int(bool(getattr(params, "ignore_eos", False))),
-        "has_grammar": int(_has_grammar(req, params)),
-        "return_routed_experts": int(bool(getattr(req, "return_routed_experts", False))),
-        "start_len": _int(getattr(req, "routed_experts_start_len", None)),
-        "vocab_size": _int(getattr(req, "vocab_size", None)),
-        "input_embeds": getattr(req, "input_embeds", None) is not None,
-        "stop": {
-            "token_ids": _ints(getattr(params, "stop_token_ids", None)),
-            "eos_token_ids": _ints(getattr(req, "eos_token_ids", None)),
-            "tokenizer_token_ids": _of_tokenizer(getattr(req, "tokenizer", None)),
-            "num_strings": _count(getattr(params, "stop_strs", None)),
-            "num_regexes": _count(getattr(params, "stop_regex_strs", None)),
-        },
-    }
+class Met(NamedTuple):
+    """What is read of a request at once, on the scheduler's thread. The rest of it stays as it is, and is read when it is
+    written; not the request itself, which must not live for as long as a disk hangs."""
+
+    rid: str
+    session_id: str | None
+    origin_len: int
+    max_new_tokens: Any
+    has_grammar: bool
+    has_embeds: bool
+    return_routed_experts: Any
+    start_len: Any
+    vocab_size: Any
+    eos_token_ids: Any
+    tokenizer: Any
+    params: Any
+
+    @classmethod
+    def of(cls, req: Any) -> Met:
+        params = getattr(req, "sampling_params", None)
+        return cls(
+            str(req.rid),
+            _text(_session_id(req)),
+            len(req.origin_input_ids),
+            getattr(params, "max_new_tokens", None),
+            _has_grammar(req, params),
+            getattr(req, "input_embeds", None) is not None,
+            getattr(req, "return_routed_experts", False),
+            getattr(req, "routed_experts_start_len", None),
+            getattr(req, "vocab_size", None),
+            getattr(req, "eos_token_ids", None),
+            getattr(req, "tokenizer", None),
+            params,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """The columns of `schema.Requests`, the rid, and what can stop the request."""
+        params = self.params
+        return {
+            "rid": self.rid,
+            "session_id": self.session_id,
+            "origin_len": self.origin_len,
+            "max_new_tokens": _int(self.max_new_tokens),
+            "ignore_eos": int(bool(getattr(params, "ignore_eos", False))),
+            "has_grammar": int(self.has_grammar),
+            "return_routed_experts": int(bool(self.return_routed_experts)),
+            "start_len": _int(self.start_len),
+            "vocab_size": _int(self.vocab_size),
+            "input_embeds": self.has_embeds,
+            "stop": {
+                "token_ids": _ints(getattr(params, "stop_token_ids", None)),
+                "eos_token_ids": _ints(self.eos_token_ids),
+                "tokenizer_token_ids": _of_tokenizer(self.tokenizer),
+                "num_strings": _count(getattr(params, "stop_strs", None)),
+                "num_regexes": _count(getattr(params, "stop_regex_strs", None)),
+            },
+        }
 
 
 def _session_id(req: Any) -> Any:

@@ -92,7 +92,6 @@ def _resolve_after(recorder: Recorder, note: Any, returned: Any) -> None:
         runs = zip(picked.qids, accepted, emitted, strict=True)
         cut = {qid: had - got for qid, had, got in runs if had > got}
         recorder.seeding.processed(recorder, launch, cut)
-    recorder.step()
 
 
 # -- an extend result: around the processing as a whole
@@ -110,6 +109,7 @@ def _process_before(recorder: Recorder, self: Any, batch: Any, result: Any, **_:
 def _process_after(recorder: Recorder, note: Any, _: None) -> None:
     if note is not None and not recorder.resolved:
         _extend_result(recorder, *note)
+    recorder.turn(recorder.resolved)
     recorder.writer.commit()
 
 
