@@ -71,6 +71,8 @@ def export(
         options.only_for("--format pytest", "old", "fixed", "law")
     elif law is not None:
         options.only_for("a divergence (no --law)", "old", "fixed", "quantities", "repo")
+    if form == "pytest" and output.suffix != ".py":
+        raise UsageError(f"-o {output}: pytest knows a test by its name, expected test_*.py.")
     if form == "scenario":
         options.only_for("the other formats", "quantities", "repo")
         if output.suffix != ".toml":
@@ -127,17 +129,27 @@ def _export_test(
 
 def _export_law_test(recording: Path, output: Path, law: str) -> None:
     from ..replay.laws.ask import ask, law_of
+    from ..replay.played import outcome
     from ..replay.spec import Observed
     from .inputs import one
+    from .plays import ended_by_signals
     from .report_pytest_law import test_file
-    from .scenarios import read
+    from .scenarios import check_packages, read
 
-    wanted, happened = law_of(law), None
-    read(recording)
-    if recording.suffix != ".toml":
-        held, _ = one(recording)
-        happened = held, ask(wanted, held, Observed())
-    _write(output, test_file(wanted, happened, recording, output))
+    wanted = law_of(law)
+    _, release = read(recording)
+    if release is None:
+        raise UsageError(
+            f'{recording} does not say which sglang breaks it: write it there, sglang = "VERSION".'
+        )
+    if recording.suffix == ".toml":
+        check_packages()
+        path = f"sglang=={release}"
+        with ended_by_signals(), working(f"{path} plays"):
+            found = outcome(recording, path, law)
+    else:
+        found = ask(wanted, one(recording)[0], Observed())
+    _write(output, test_file(wanted, release, found, recording, output))
 
 
 def _export_scenario(recording: Path, output: Path) -> None:

@@ -6,28 +6,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..recorders.errors import NoVerdictError
-from ..recorders.recording import Recording
 from ..replay.laws.law import Law, Outcome, State
 from ..replay.lift.releases import RELEASES
 from .report_check import in_words
 from .report_pytest import PULL, located, quiet, quoted, wrapped
 
 
-def test_file(
-    law: Law, happened: tuple[Recording, Outcome] | None, scenario: Path, output: Path
-) -> str:
-    """The text of a test in `output` over the scenario in that file; `happened`: where that is a recording, and what came of
-    the law there. Raises NoVerdictError where it was not broken."""
-    if happened is not None and happened[1].state is not State.BROKEN:
-        why = happened[1].idle or f"{happened[1].num_checked} places checked"
+def test_file(law: Law, release: str, outcome: Outcome, scenario: Path, output: Path) -> str:
+    """The text of a test in `output` over what is in that file, a recording or a scenario; `outcome`: what came of the law in
+    that release. Raises NoVerdictError where it was not broken."""
+    if outcome.state is not State.BROKEN:
+        why = outcome.idle or f"{outcome.num_checked} places checked"
         raise NoVerdictError(f"nothing to test: the law {law.name} is not broken there ({why}).")
-    release = RELEASES[-1]
-    if happened is not None and happened[0].run.sglang_version in RELEASES:
-        release = happened[0].run.sglang_version
+    default = release if release in RELEASES else RELEASES[-1]
     lines = [
         f'"""The law {quiet(law.name)}: {quiet(law.statement)}.',
         "",
-        *_paragraphs(law, happened, scenario, quiet(output.name), release),
+        *_paragraphs(law, release, outcome, scenario, f"pytest {quiet(output.name)}"),
         '"""',
         "",
         "import os",
@@ -37,7 +32,7 @@ def test_file(
         "",
         f"SCENARIO = {located(scenario, output)}",
         "# Whose whole scheduler plays it again, on this CPU: a release, or a folder with an sglang source tree.",
-        f'SGLANG = os.environ.get("SGLANG", "sglang=={release}")',
+        f'SGLANG = os.environ.get("SGLANG", "sglang=={default}")',
         "",
         "",
         f"def test_{law.name.replace('-', '_')}():",
@@ -50,20 +45,17 @@ def test_file(
 
 
 def _paragraphs(
-    law: Law,
-    happened: tuple[Recording, Outcome] | None,
-    scenario: Path,
-    name: str,
-    release: str,
+    law: Law, release: str, outcome: Outcome, scenario: Path, command: str
 ) -> Iterator[str]:
     yield from (f"{PULL}/{number}" for number in law.related)
-    if happened is not None:
-        recording, outcome = happened
-        assert outcome.first is not None
-        yield from wrapped(
-            f"What happened to sglang {recording.run.sglang_version} is in {scenario.name}. Broken there in "
-            f"{outcome.num_broken} of {outcome.num_checked} places, first: {in_words(law, outcome.first)}."
-        )
+    assert outcome.first is not None
+    happened = f"What happened to sglang {release} is in {scenario.name}."
+    if scenario.suffix == ".toml":
+        happened = f"{scenario.name}, as sglang {release} plays it."
+    yield from wrapped(
+        f"{happened} Broken there in {outcome.num_broken} of {outcome.num_checked} places, first: "
+        f"{in_words(law, outcome.first)}."
+    )
     yield ""
-    yield f"    SGLANG=sglang=={release} pytest {name}    a release"
-    yield f"    SGLANG=path/to/sglang pytest {name}    a source tree"
+    yield f"    SGLANG=sglang=={release} {command}    a release"
+    yield f"    SGLANG=path/to/sglang {command}    a source tree"

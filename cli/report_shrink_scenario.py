@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -11,7 +12,7 @@ from rich.text import Text
 
 from ..fixtures.rig.shrink import Progress, Shrunk
 from ..fixtures.rig.written import write_scenario
-from ..replay.spec import Lifted
+from ..replay.spec import Lifted, Origin
 from .console import Output, printable
 from .report_check import in_words
 from .report_shrink import count, print_breach
@@ -43,7 +44,8 @@ def scenario_file(made: Shrunk, source: Path, whose: Lifted, output: Path) -> st
         f"    {_history(made, output)}",
     )
     comments = "".join(f"# {printable(line)}\n" for line in head)
-    return f"{comments}\n{write_scenario(made.scenario)}"
+    release = whose.where if whose.origin is Origin.RELEASE else ""
+    return f"{comments}\n{write_scenario(replace(made.scenario, sglang=release))}"
 
 
 def _left(made: Shrunk) -> str:

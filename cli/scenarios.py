@@ -23,7 +23,7 @@ def reenacted(recording: Recording, name: str) -> Reenactment:
 
 
 def read(path: Path) -> tuple[Scenario, str | None]:
-    """And which sglang was recorded, where it is a recording. Raises RecordingError where the file cannot be read, NoVerdictError
+    """And which sglang was recorded, or which release it names. Raises RecordingError where the file cannot be read, NoVerdictError
     where it is a recording that cannot be played again."""
     if path.suffix not in (".h5", ".toml"):
         raise UsageError(f"{path}: expected a recording (*.h5) or a scenario (*.toml).")
@@ -31,9 +31,10 @@ def read(path: Path) -> tuple[Scenario, str | None]:
         recording = hdf5.load(path)
         return reenacted(recording, path.name).scenario, recording.run.sglang_version
     try:
-        return read_scenario(path), None
+        scenario = read_scenario(path)
     except RigError as error:
         raise RecordingError(f"{str(error).removesuffix('.')}.") from None
+    return scenario, scenario.sglang or None
 
 
 def check_packages() -> None:

@@ -114,7 +114,8 @@ def _to_scenario(
     scenario, release = read(source)
     if path is None and release is None:
         raise UsageError(
-            f"{source} does not say which sglang plays it: name it, --path sglang==VERSION."
+            f"{source} does not say which sglang plays it: name it, --path sglang==VERSION, or in the file: "
+            'sglang = "VERSION".'
         )
     (whose,) = options.paths_of([path or f"sglang=={release}"], repo)
     check_packages()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from arena import switches
@@ -22,7 +23,7 @@ def leave(found: Found, judge: Judge, release: str, name: str, out: Path) -> str
     path.write_text(
         "".join(f"# {line}\n" for line in str(found.wrong).splitlines())
         + f"# Found by the hunt on sglang {release}.\n\n"
-        + write_scenario(found.scenario)
+        + write_scenario(replace(found.scenario, sglang=release))
     )
     recording, again = _play_again(path, release, judge)
     same = again is not None and again.what == found.wrong.what

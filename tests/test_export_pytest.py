@@ -72,11 +72,26 @@ def test_of_a_law_it_fails_on_what_broke_it_and_passes_where_that_is_mended(tmp_
     assert nobody.returncode == 1 and "expected sglang==VERSION" in nobody.stdout
 
 
-def test_a_scenario_is_tested_by_a_law_as_it_stands(tmp_path: Path) -> None:
+@pytest.mark.live
+def test_a_scenario_is_tested_by_a_law_that_it_breaks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the release that it names, where it is played first: no test is left that has never failed."""
     scenario, test = tmp_path / "x.toml", tmp_path / "test_x.py"
-    shutil.copy(bundled().parent / "scenarios/tokens-of-the-old-weights.toml", scenario)
+    text = (bundled().parent / "scenarios/tokens-of-the-old-weights.toml").read_text()
+    scenario.write_text(text.replace('"0.5.23"', '"0.5.22"'))
     assert export(scenario, test, "--law", "weights") == SAME
-    assert 'with_name("x.toml")' in test.read_text()
+    made = test.read_text()
+    assert 'with_name("x.toml")' in made and 'get("SGLANG", "sglang==0.5.22")' in made
+    assert "x.toml, as sglang 0.5.22 plays it. Broken there in 1 of 2 places" in made
+    test.unlink()
+    scenario.write_text(text.replace("weights_at = [6]", ""))
+    assert export(scenario, test, "--law", "weights") == NO_VERDICT
+    scenario.write_text(text.replace('sglang = "0.5.23"', ""))
+    assert export(scenario, test, "--law", "weights") == USAGE
+    said = capsys.readouterr().err
+    assert "nothing to test: the law weights is not broken" in said and "does not say which" in said
+    assert not test.exists()
 
 
 @pytest.mark.parametrize(
@@ -176,6 +191,7 @@ def test_what_cannot_be_a_test_is_refused(
     test, mix = tmp_path / "test_x.py", bundled() / "0.5.10-random.h5"
     assert export(mix, test) == USAGE
     assert "specdiff shrink" in capsys.readouterr().err
+    assert export(RECORDING, test.with_suffix(".toml"), *PATHS) == USAGE
     assert export(RECORDING, test, "--old", "fixed") == NO_VERDICT
     assert export(RECORDING, test, *PATHS, "--quantity", "finish") == USAGE
     assert export(tmp_path / "no.h5", test, *PATHS) == BROKEN

@@ -159,7 +159,7 @@ def test_answers_that_the_script_does_not_expect_are_told_to_who_judges(
     monkeypatch.setattr(inprocess, "run_scenario", lambda *_, **__: nobody_answered)
     monkeypatch.setattr(rig_main, "require_packages", lambda: None)
     result = tmp_path / "result.json"
-    play = ["--sglang", "0.5.23", "--scenario", str(WEIGHTS)]
+    play = ["--scenario", str(WEIGHTS)]  # which names its release
 
     def code(*more: str) -> int:
         return CliRunner().invoke(rig_main.main, [*play, *more]).exit_code

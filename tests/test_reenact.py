@@ -20,6 +20,7 @@ from specdiff.cli.main import NO_VERDICT, SAME, USAGE, run
 from specdiff.fixtures.rig.__main__ import main
 from specdiff.fixtures.rig.drive import Outcome
 from specdiff.fixtures.rig.errors import RigError
+from specdiff.fixtures.rig.play import release_of
 from specdiff.fixtures.rig.reenact.lives import Life, Lives, lives
 from specdiff.fixtures.rig.reenact.names import aborted_with_others, distinct
 from specdiff.fixtures.rig.reenact.reenact import played_again, reenactment
@@ -123,6 +124,17 @@ def test_an_exported_scenario_is_what_is_played(path: Path, tmp_path: Path) -> N
     told = target.read_text().split("\n\n")[0]
     assert [note in told for note in again.notes] == [True] * len(again.notes)
     assert bool(ALONE.search(path.stem)) == ("of several" in told)
+
+
+def test_a_file_may_name_the_release_that_plays_it(tmp_path: Path) -> None:
+    """The recorded one, or that in which a scenario showed."""
+    silent = tmp_path / "x.toml"
+    silent.write_text("[[request]]\nrid = 'a'\n")
+    assert release_of(str(WEIGHTS)) == "0.5.23" and release_of(str(silent)) is None
+    done = CliRunner().invoke(main, ["--scenario", str(silent)])
+    assert done.exit_code == 2 and "--sglang is missing; releases: 0.5.9" in done.output
+    done = CliRunner().invoke(main, ["--scenario", str(tmp_path / "none.h5")])
+    assert done.exit_code == 1 and "none.h5: no such file" in done.output
 
 
 def test_what_an_exported_scenario_has_no_use_for_is_refused(tmp_path: Path) -> None:

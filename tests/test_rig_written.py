@@ -19,6 +19,8 @@ from children import on_demand
 from recorded import Recorder
 from specdiff.fixtures.rig.__main__ import main
 from specdiff.fixtures.rig.errors import RigError
+from specdiff.fixtures.rig.play import release_of
+from specdiff.fixtures.rig.releases import RELEASES
 from specdiff.fixtures.rig.script import RequestScript, Scenario, Wishes
 from specdiff.fixtures.rig.written import read_scenario, write_scenario
 from specdiff.recorders.recording import Recording
@@ -47,6 +49,7 @@ def test_a_report_shows_before_its_fix_and_not_after(
     report: str, law: str, before: str, after: str, found: int, expected: int, record: Recorder
 ) -> None:
     scenario = str(REPORTS / f"{report}.toml")
+    assert release_of(scenario) == before
     broken = _law(record(before, scenario, 0), law)
     assert broken.first is not None
     assert (broken.first.found, broken.first.high) == (found, expected)
@@ -63,7 +66,7 @@ def _law(recording: Recording, name: str) -> Outcome:
 @pytest.mark.parametrize("path", sorted(REPORTS.glob("*.toml")), ids=lambda path: path.stem)
 def test_every_report_reads(path: Path) -> None:
     scenario = read_scenario(path)
-    assert scenario.name == path.stem and scenario.requests
+    assert scenario.name == path.stem and scenario.requests and scenario.sglang
 
 
 @pytest.mark.parametrize(
@@ -71,6 +74,7 @@ def test_every_report_reads(path: Path) -> None:
     [
         ("", "no [[request]]"),
         ("request = = 3", "not a scenario"),
+        ("sglang = '0.4'\n[[request]]\nrid = 'a'", "sglang: found the text '0.4', expected one of 0.5.9"),
         ("[request]\nrid = 'a'", "request: found a table, expected a list of tables"),
         ("request = [3]", "request[0]: found 3, expected a table"),
         ("[[request]]\nprompt_len = 3", "request[0].rid: found nothing, expected a text in quotes"),
@@ -281,6 +285,7 @@ def _scenarios(draw: st.DrawFn) -> Scenario:
     return Scenario(
         "x",
         tuple(_request(draw, rid) for rid in rids),
+        sglang=draw(st.sampled_from(["", *RELEASES])),
         retract_at=draw(st.frozensets(st.integers(0, 9))),
         flush_at=draw(st.frozensets(st.integers(0, 9))),
         pause_at=draw(st.frozensets(st.integers(0, 9))),
