@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +13,10 @@ from . import options
 from .inputs import check_output, write_text
 from .parameters import Named
 from .working import working
+
+if TYPE_CHECKING:
+    from ..replay.laws.law import Outcome
+    from ..replay.spec import Lifted
 
 _PATHS = ("observed", "old", "fixed")
 
@@ -31,7 +36,7 @@ _PATHS = ("observed", "old", "fixed")
     "paths",
     multiple=True,
     metavar="PATH",
-    help=f"Tables: a path whose books to write; default: {', '.join(_PATHS)}. May be repeated.",
+    help=f"Tables: a path whose books to write; default: {', '.join(_PATHS)}. May be repeated. A scenario's law: who plays it.",
 )
 @options.old("pytest: the path that is wrong.")
 @options.fixed("pytest: the path that is right.")
@@ -65,21 +70,24 @@ def export(
     """
     if recording.is_dir():
         raise UsageError(f"{recording} is a folder; export wants one recording of it (*.h5).")
-    if form in ("pytest", "scenario"):
-        options.only_for("--format jsonl and parquet", "paths")
+    by_playing = law is not None and recording.suffix == ".toml"
+    if form in ("pytest", "scenario") and not by_playing:
+        options.only_for("--format jsonl and parquet, or a scenario's law", "paths")
     if form != "pytest":
         options.only_for("--format pytest", "old", "fixed", "law")
     elif law is not None:
-        options.only_for("a divergence (no --law)", "old", "fixed", "quantities", "repo")
+        options.only_for("a divergence (no --law)", "old", "fixed", "quantities")
+        if not by_playing:
+            options.only_for("a divergence, or a scenario's law", "repo")
     if form == "pytest" and output.suffix != ".py":
-        raise UsageError(f"-o {output}: pytest knows a test by its name, expected test_*.py.")
+        raise UsageError(f"-o {output}: pytest knows a test by its name, expected *.py.")
     if form == "scenario":
         options.only_for("the other formats", "quantities", "repo")
         if output.suffix != ".toml":
             raise UsageError(f"-o {output}: the rig knows a scenario by its name, expected *.toml.")
     check_output(output, force=force, source=recording)
     if law is not None:
-        _export_law_test(recording, output, law)
+        _export_law_test(recording, output, law, paths, repo)
         return
     if form == "pytest":
         _export_test(recording, output, (old, fixed), quantities, repo)
@@ -127,29 +135,52 @@ def _export_test(
     _write(output, test_file(found, recording, output))
 
 
-def _export_law_test(recording: Path, output: Path, law: str) -> None:
+def _export_law_test(
+    recording: Path, output: Path, law: str, paths: tuple[str, ...], repo: str | None
+) -> None:
     from ..replay.laws.ask import ask, law_of
-    from ..replay.played import outcome
-    from ..replay.spec import Observed
+    from ..replay.lift.releases import RELEASES
+    from ..replay.spec import Observed, Origin
     from .inputs import one
-    from .plays import ended_by_signals
     from .report_pytest_law import test_file
-    from .scenarios import check_packages, read
+    from .scenarios import read
 
     wanted = law_of(law)
     _, release = read(recording)
-    if release is None:
-        raise UsageError(
-            f'{recording} does not say which sglang breaks it: write it there, sglang = "VERSION".'
-        )
     if recording.suffix == ".toml":
-        check_packages()
-        path = f"sglang=={release}"
-        with ended_by_signals(), working(f"{path} plays"):
-            found = outcome(recording, path, law)
+        whose = _player(recording, release, paths, repo)
+        release = whose.where if whose.origin is Origin.RELEASE else None
+        played_by, found = str(whose), _played(recording, whose, law, repo)
     else:
-        found = ask(wanted, one(recording)[0], Observed())
-    _write(output, test_file(wanted, release, found, recording, output))
+        played_by, found = f"sglang {release}", ask(wanted, one(recording)[0], Observed())
+    known = release if release in RELEASES else None
+    _write(output, test_file(wanted, played_by, found, recording, output, known))
+
+
+def _player(
+    scenario: Path, release: str | None, paths: tuple[str, ...], repo: str | None
+) -> Lifted:
+    from ..replay.played import playable
+
+    if len(paths) > 1:
+        raise UsageError("--law: one --path at most; one sglang plays the scenario.")
+    if not paths and release is None:
+        raise UsageError(
+            f"{scenario} does not say which sglang breaks it: name it, --path sglang==VERSION, or in the file: "
+            'sglang = "VERSION".'
+        )
+    (path,) = options.paths_of(paths or [f"sglang=={release}"], repo)
+    return playable(path)
+
+
+def _played(scenario: Path, whose: Lifted, law: str, repo: str | None) -> Outcome:
+    from ..replay.played import outcome
+    from .plays import ended_by_signals
+    from .scenarios import check_packages
+
+    check_packages()
+    with ended_by_signals(), working(f"{whose} plays"):
+        return outcome(scenario, str(whose), law, repo)
 
 
 def _export_scenario(recording: Path, output: Path) -> None:

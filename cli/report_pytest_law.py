@@ -12,17 +12,21 @@ from .report_check import in_words
 from .report_pytest import PULL, located, quiet, quoted, wrapped
 
 
-def test_file(law: Law, release: str, outcome: Outcome, scenario: Path, output: Path) -> str:
-    """The text of a test in `output` over what is in that file, a recording or a scenario; `outcome`: what came of the law in
-    that release. Raises NoVerdictError where it was not broken."""
+def test_file(
+    law: Law, played_by: str, outcome: Outcome, scenario: Path, output: Path, release: str | None
+) -> str:
+    """The text of a test in `output` over what is in that file, a recording or a scenario; `outcome`: what came of the law where
+    that sglang played it. `release`: of those that the rig plays, the one by which the test asks. Raises NoVerdictError where it was not broken."""
     if outcome.state is not State.BROKEN:
         why = outcome.idle or f"{outcome.num_checked} places checked"
         raise NoVerdictError(f"nothing to test: the law {law.name} is not broken there ({why}).")
-    default = release if release in RELEASES else RELEASES[-1]
+    default = release or RELEASES[-1]
     lines = [
         f'"""The law {quiet(law.name)}: {quiet(law.statement)}.',
         "",
-        *_paragraphs(law, release, outcome, scenario, f"pytest {quiet(output.name)}"),
+        *_paragraphs(law, played_by, outcome, scenario),
+        f"    SGLANG=sglang=={default} pytest {quiet(output.name)}    a release",
+        f"    SGLANG=path/to/sglang pytest {quiet(output.name)}    a source tree",
         '"""',
         "",
         "import os",
@@ -44,18 +48,14 @@ def test_file(law: Law, release: str, outcome: Outcome, scenario: Path, output: 
     return "\n".join(lines) + "\n"
 
 
-def _paragraphs(
-    law: Law, release: str, outcome: Outcome, scenario: Path, command: str
-) -> Iterator[str]:
+def _paragraphs(law: Law, played_by: str, outcome: Outcome, scenario: Path) -> Iterator[str]:
     yield from (f"{PULL}/{number}" for number in law.related)
     assert outcome.first is not None
-    happened = f"What happened to sglang {release} is in {scenario.name}."
+    happened = f"What happened to {played_by} is in {scenario.name}."
     if scenario.suffix == ".toml":
-        happened = f"{scenario.name}, as sglang {release} plays it."
+        happened = f"{scenario.name}, as {played_by} plays it."
     yield from wrapped(
         f"{happened} Broken there in {outcome.num_broken} of {outcome.num_checked} places, first: "
         f"{in_words(law, outcome.first)}."
     )
     yield ""
-    yield f"    SGLANG=sglang=={release} {command}    a release"
-    yield f"    SGLANG=path/to/sglang {command}    a source tree"

@@ -60,7 +60,7 @@ def _history(made: Shrunk, output: Path) -> str:
     return shlex.join(["specdiff", "history", str(output), "--law", made.outcome.law.name])
 
 
-def print_shrunk(made: Shrunk, output: Path) -> None:
+def print_shrunk(made: Shrunk, whose: Lifted, output: Path) -> None:
     console = Output()
     if made.interrupted:
         click.echo("specdiff: interrupted; this is the best so far, not the smallest.", err=True)
@@ -72,4 +72,6 @@ def print_shrunk(made: Shrunk, output: Path) -> None:
     stem = output.stem.replace("-", "_").replace(".", "_")
     test = ["specdiff", "export", str(output), "--format", "pytest"]
     test += ["--law", made.outcome.law.name, "-o", f"test_{stem}.py"]
+    if whose.origin is not Origin.RELEASE:
+        test += ["--path", str(whose)] + (["--repo", whose.repo] if whose.repo else [])
     console.print(f"a test of it: {shlex.join(test)}")

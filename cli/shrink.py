@@ -124,5 +124,5 @@ def _to_scenario(
     with ended_by_signals(), trials_of(player, wanted) as trials, working(doing) as now:
         made = shrink_by_playing(scenario, trials, Telling(now, doing))
     write_text(output, scenario_file(made, source, player, output))
-    print_shrunk(made, output)
+    print_shrunk(made, player, output)
     return INTERRUPTED if made.interrupted else SAME

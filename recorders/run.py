@@ -28,7 +28,7 @@ class Site:
 @dataclass(frozen=True, slots=True)
 class Stats:
     """What recording cost and lost. Times are nanoseconds on the scheduler thread, by turns of its loop: `step_ns` of those in
-    which a decode result was processed, `prefill_ns` of the others."""
+    which a decode step's result was processed, `prefill_ns` of those with a prefill's."""
 
     events: int
     dropped: int
@@ -39,7 +39,9 @@ class Stats:
     step_ns_max: int | None
     steps_measured: int
     closed: bool  # the writer reached its end; False where the process was killed
-    prefill_ns_p50: int | None = None  # up to 2026-11 it was a part of the next decode step's
+    prefill_ns_p50: int | None = (
+        None  # of recordings without it, it is a part of the next decode step's
+    )
     prefill_ns_p99: int | None = None
 
 

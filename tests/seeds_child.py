@@ -10,14 +10,14 @@ import runpy
 from typing import Any
 
 recorder = importlib.import_module("specdiff_recorders.capture.recorder")
-_step = recorder.Recorder.step
+_end_turn = recorder.Recorder.end_turn
 
 
-def _step_and_want(self: Any) -> None:
-    _step(self)
-    if not self.seeding.wanted:
+def _end_turn_and_want(self: Any) -> None:
+    _end_turn(self)
+    if self.resolved and not self.seeding.wanted:
         self.seeding.want()
 
 
-recorder.Recorder.step = _step_and_want
+recorder.Recorder.end_turn = _end_turn_and_want
 runpy.run_module("specdiff.fixtures.rig", run_name="__main__", alter_sys=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -128,14 +130,14 @@ def test_behind_what_the_writer_breaks_off_books_are_to_begin_anew(
     """Each segment of a ring is the first one, one day; and a record that could not be packed leaves a gap."""
     recorder = Recorder(owner, tmp_path / "j", 1 << 20, RUN, ring_s=ring_s)
     for _ in range(2):
-        recorder.turn(True)
+        recorder.end_turn()
         recorder.seeding.wanted, seen = False, recorder._breaks
         if ring_s is None:
-            recorder.turn(True)
+            recorder.end_turn()
             assert not recorder.seeding.wanted
             recorder.queue(Kind.FINISH, (raising(ValueError()),), 0, recorder.stamp())
         wait_for(partial(_broken_off, recorder, seen), "what breaks it off")
-        recorder.turn(True)
+        recorder.end_turn()
         assert recorder.seeding.wanted
     recorder.close()
 
@@ -298,11 +300,11 @@ def test_books_are_to_begin_anew_behind_whatever_is_missing(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A gap of the writer's own is one, too; where it fails, no event is lost with it."""
-    recorder.turn(True)
+    recorder.end_turn()
     assert not recorder.seeding.wanted
     recorder.queue(Kind.ARRIVE, (raising(ValueError()),), 0, (1, 1))
     assert recorder.writer.flush(5)
-    recorder.turn(True)
+    recorder.end_turn()
     assert recorder.seeding.wanted
     monkeypatch.setattr(recorder.numbers, "under_way", raising(ValueError()))
     recorder.seeding.processed(recorder, None)
@@ -372,6 +374,52 @@ def test_what_cannot_be_described_later_is_told_apart(recorder: Recorder, tmp_pa
     met = [json.loads(one.payload) for one in records if one.type == journal.Type.REQUEST]
     assert [(one["qid"], one["rid"]) for one in met] == [(0, "unreadable-0"), (1, "b")]
     assert recorder.exceptions == last_stats(tmp_path / "j").exceptions == 1
+
+
+def test_no_request_lives_for_as_long_as_the_disk_hangs(recorder: Recorder, tmp_path: Path) -> None:
+    """Nor what sglang hangs on its parameters, which is the request itself; and what was asked for is what it was then."""
+    req = Request("a")
+    req.sampling_params = Thing()  # type: ignore[attr-defined]
+    req.sampling_params.custom_params = {"__req__": req}  # type: ignore[attr-defined]
+    req.sampling_params.max_new_tokens = 7  # type: ignore[attr-defined]
+    with recorder.writer._lock:  # as a write that does not return
+        recorder.numbers.meet(req)
+        req.sampling_params.max_new_tokens = 0  # type: ignore[attr-defined]
+        gone = weakref.ref(req)
+        del req
+        gc.collect()
+        assert gone() is None
+    recorder.close()
+    met = next(x for x in journal.scan(tmp_path / "j").records if x.type == journal.Type.REQUEST)
+    assert json.loads(met.payload)["max_new_tokens"] == 7
+
+
+class Turn:
+    """A batch, in as far as its processing looks at it."""
+
+    def __init__(self, mode: str) -> None:
+        self.reqs = [Request("a")] if mode == "EXTEND" else []
+        self.forward_mode = Thing()
+        self.forward_mode._name_ = mode  # type: ignore[attr-defined]
+
+
+def test_a_turn_costs_what_its_own_hooks_take(
+    recorder: Recorder, owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it, to the end of the hook that ends it; of an idle one nobody is told."""
+    monkeypatch.setattr(step_probes, "_extend_result", lambda *_: time.sleep(0.05))
+    monkeypatch.setattr(step_probes, "_state", lambda *_: None)
+    probe = step_probes.PROBES["process"]
+    process = hook(recorder, lambda *_: None, probe)
+    resolves = hook(recorder, lambda *_: setattr(recorder, "resolved", True), probe)
+    overhead = recorder.overhead
+    process(owner, Turn("EXTEND"), None)
+    assert overhead.prefill.count == 1 and (overhead.prefill.max_ns or 0) > 5e7
+    overhead.spent += 10**9
+    process(owner, Turn("IDLE"), None)
+    resolves(owner, Turn("DECODE"), None)
+    assert (overhead.decode.count, overhead.prefill.count, overhead.steps) == (1, 1, 1)
+    assert (overhead.decode.max_ns or 0) < 5e7 and overhead.spent == 0
 
 
 class Batch:

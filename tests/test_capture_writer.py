@@ -148,9 +148,11 @@ def test_overhead_quantiles_are_close(spent: list[int]) -> None:
     overhead = Overhead()
     for ns in spent:
         overhead.spent += ns
-        overhead.turn(decoded=True)
+        overhead.decoded()
         overhead.spent += 1
-        overhead.turn(decoded=False)
+        overhead.prefilled()
+        overhead.spent += 10**11
+        overhead.idled()
     spent.sort()
     assert overhead.decode.max_ns == spent[-1]
     for q in (0.5, 0.99):

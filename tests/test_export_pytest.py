@@ -17,6 +17,8 @@ from lifting import bundled_recording, files_of, write_tree
 from mended import mended_tree
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import BROKEN, NO_VERDICT, SAME, USAGE, run
+from specdiff.fixtures.rig.releases import find_release
+from specdiff.recorders import hdf5
 from specdiff.recorders.errors import NoVerdictError
 from specdiff.replay import spec
 from specdiff.replay.quantity import Quantity
@@ -83,15 +85,33 @@ def test_a_scenario_is_tested_by_a_law_that_it_breaks(
     assert export(scenario, test, "--law", "weights") == SAME
     made = test.read_text()
     assert 'with_name("x.toml")' in made and 'get("SGLANG", "sglang==0.5.22")' in made
-    assert "x.toml, as sglang 0.5.22 plays it. Broken there in 1 of 2 places" in made
+    assert "x.toml, as sglang==0.5.22 plays it. Broken there in 1 of 2 places" in made
     test.unlink()
     scenario.write_text(text.replace("weights_at = [6]", ""))
     assert export(scenario, test, "--law", "weights") == NO_VERDICT
     scenario.write_text(text.replace('sglang = "0.5.23"', ""))
     assert export(scenario, test, "--law", "weights") == USAGE
+    made_of = str(find_release("0.5.22").root)
+    assert export(scenario, test, "--law", "weights", "--path", made_of) == SAME
+    assert f"as {made_of} plays it" in " ".join(test.read_text().split())
+    test.unlink()
     said = capsys.readouterr().err
     assert "nothing to test: the law weights is not broken" in said and "does not say which" in said
     assert not test.exists()
+
+
+def test_whatever_version_was_recorded_it_stays_a_text(tmp_path: Path) -> None:
+    """Of one that the rig does not play, a test asks the newest."""
+    recording = hdf5.load(bundled() / "0.5.23-new-weights.h5")
+    version = '0.5.24"""\nimport os\nos.abort()\n"""'
+    run = dataclasses.replace(recording.run, sglang_version=version)
+    hdf5.save(dataclasses.replace(recording, run=run), tmp_path / "x.h5")
+    test = tmp_path / "test_x.py"
+    assert export(tmp_path / "x.h5", test, "--law", "weights") == SAME
+    tree = ast.parse(test.read_text())
+    assert len([one for one in tree.body if isinstance(one, ast.Import)]) == 1
+    assert 'get("SGLANG", "sglang==0.5.23")' in test.read_text()
+    assert "SGLANG=sglang==0.5.23 pytest" in (ast.get_docstring(tree) or "")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from children import IMPORT_ONLY, rig, specdiff
+from children import IMPORT_ONLY, on_demand, rig, specdiff
 from specdiff.fixtures.rig.releases import find_release
 
 pytestmark = pytest.mark.live
@@ -48,10 +48,12 @@ def test_command_that_cannot_start_is_a_usage_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("version", "switch", "reason"),
     [
-        (
-            "0.5.10",
-            "--no-spec-v2",
-            "this sglang runs spec v1 unless SGLANG_ENABLE_SPEC_V2=1 is set",
+        *on_demand(
+            (
+                "0.5.10",
+                "--no-spec-v2",
+                "this sglang runs spec v1 unless SGLANG_ENABLE_SPEC_V2=1 is set",
+            )
         ),
         ("0.5.12", "--disable-overlap", "overlap scheduling is off, so this sglang runs spec v1"),
     ],

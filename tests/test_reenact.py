@@ -133,6 +133,11 @@ def test_a_file_may_name_the_release_that_plays_it(tmp_path: Path) -> None:
     assert release_of(str(WEIGHTS)) == "0.5.23" and release_of(str(silent)) is None
     done = CliRunner().invoke(main, ["--scenario", str(silent)])
     assert done.exit_code == 2 and "--sglang is missing; releases: 0.5.9" in done.output
+    recording = hdf5.load(WEIGHTS)
+    strange = replace(recording, run=replace(recording.run, sglang_version="0.5.24.dev7"))
+    hdf5.save(strange, tmp_path / "x.h5")
+    assert release_of(str(tmp_path / "x.h5")) is None
+    assert reenactment(strange, "x.h5").scenario.sglang == ""
     done = CliRunner().invoke(main, ["--scenario", str(tmp_path / "none.h5")])
     assert done.exit_code == 1 and "none.h5: no such file" in done.output
 

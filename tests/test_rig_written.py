@@ -74,7 +74,10 @@ def test_every_report_reads(path: Path) -> None:
     [
         ("", "no [[request]]"),
         ("request = = 3", "not a scenario"),
-        ("sglang = '0.4'\n[[request]]\nrid = 'a'", "sglang: found the text '0.4', expected one of 0.5.9"),
+        (
+            "sglang = '0.4'\n[[request]]\nrid = 'a'",
+            "sglang: found the text '0.4', expected one of 0.5.9",
+        ),
         ("[request]\nrid = 'a'", "request: found a table, expected a list of tables"),
         ("request = [3]", "request[0]: found 3, expected a table"),
         ("[[request]]\nprompt_len = 3", "request[0].rid: found nothing, expected a text in quotes"),

@@ -30,8 +30,10 @@ from specdiff.replay.quantity import Quantity as Q
 
 # Copies of the lengths, copies trimmed to what was returned, one record that is lent and taken back.
 ERAS = ("0.5.10", "0.5.13", "0.5.23")
-CASES = [*((version, "sessions") for version in ERAS), ("0.5.23", "sessions-random")]
-CASES += on_demand(("0.5.10", "sessions-random"), ("0.5.13", "sessions-random"))
+CASES = [("0.5.10", "sessions"), ("0.5.23", "sessions"), ("0.5.23", "sessions-random")]
+CASES += on_demand(
+    ("0.5.13", "sessions"), ("0.5.10", "sessions-random"), ("0.5.13", "sessions-random")
+)
 SEED = 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from children import EVERYTHING, specdiff
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import DIFFERS, NO_VERDICT, SAME, USAGE, run
+from specdiff.fixtures.rig import shrink as shrink_module
 from specdiff.fixtures.rig.lesser import (
     Happening,
     cycles,
@@ -32,6 +34,8 @@ from specdiff.recorders import hdf5
 from specdiff.recorders.errors import NoVerdictError
 from specdiff.recorders.schema import Kind
 from specdiff.replay.bisect import playhouse
+from specdiff.replay.bisect.play_result import Played
+from specdiff.replay.bisect.playhouse import Player, Playhouse
 from specdiff.replay.laws.ask import law_of
 from specdiff.replay.laws.law import Breach, Outcome, State
 from specdiff.replay.shrink.breach import broken
@@ -110,10 +114,10 @@ class _Oracle(Trials):
         state: Callable[[Scenario], State] = lambda _: State.BROKEN,
     ) -> None:
         super().__init__(parse("sglang==0.5.23"), law_of("weights"), Path())  # type: ignore[arg-type]
-        self._breaks, self._state, self.began = breaks, state, 0
+        self._breaks, self._state = breaks, state
 
-    def begin(self, scenario: Scenario) -> None:  # type: ignore[override]
-        self.began += 1
+    def soon(self, scenario: Scenario) -> None:
+        pass
 
     def outcome(self, scenario: Scenario) -> Outcome:
         breach = Breach(5, Kind.WEIGHT_SPAN, 1, 0, "x", 3, 0, 0)
@@ -194,23 +198,52 @@ def test_a_known_violation_is_no_breach() -> None:
 
 
 @pytest.mark.live
-def test_a_real_scheduler_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each part but once; one that it cannot play shows nothing. What waits is played when somebody asks."""
-    monkeypatch.setattr(playhouse, "cores", lambda: 1)
+def test_a_real_scheduler_is_asked(tmp_path: Path) -> None:
+    """Each part but once; one that it cannot play shows nothing."""
     whole = read_scenario(ALONE)
     trials = Trials(parse("sglang==0.5.23"), law_of("weights"), tmp_path)  # type: ignore[arg-type]
     idle = part(whole, ["a"], [one for one in happenings(whole) if one.name != "weights_at"])
     huge = replace(whole, requests=(replace(whole.requests[0], accept=(1,), stop_at=0),))
     assert idle is not None
     with closing(trials):
-        for scenario in (whole, idle, huge):
-            trials.begin(scenario)
+        trials.soon(idle)
         outcome = trials.outcome(whole)
-        assert len(trials._begun) == 1
+        trials.soon(huge)
         assert isinstance(outcome, Outcome) and outcome.state is State.BROKEN
         trials.symptom = broken(outcome)
         assert trials.shows(whole) and not trials.shows(idle) and not trials.shows(huge)
         assert trials.num_plays == 3
+
+
+def _part(name: str) -> Scenario:
+    return replace(PAUSED, requests=tuple(replace(one, rid=name) for one in PAUSED.requests[:1]))
+
+
+@pytest.mark.parametrize("num_cores", [1, 2])
+def test_the_next_plays_beside_the_one_that_is_asked_about(
+    num_cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there are cores for it; and behind it, so that nobody waits for what is not wanted any more."""
+    began: list[str] = []
+    both = threading.Barrier(2, timeout=20)
+
+    def play(self: Playhouse, scenario: Path, player: Player, folder: Path) -> Played:
+        began.append(name := read_scenario(scenario).requests[0].rid)
+        if num_cores > 1 and name in "ab":
+            both.wait()  # neither ends before the other has begun
+        return Played((), "nobody plays here")
+
+    monkeypatch.setattr(Playhouse, "_play", play)
+    for module in (playhouse, shrink_module):
+        monkeypatch.setattr(module, "cores", lambda: num_cores)
+    whose = parse("sglang==0.5.23")
+    with closing(Trials(whose, law_of("weights"), tmp_path)) as trials:  # type: ignore[arg-type]
+        for asked, following in (("a", "b"), ("c", "d"), ("b", "e")):
+            trials.soon(_part(following))
+            assert trials.outcome(_part(asked)) == "nobody plays here"
+    played = [name for name in began if name in "abc"]
+    assert sorted(began[:2]) == ["a", "b"] if num_cores > 1 else began == ["a", "c", "b"]
+    assert sorted(played) == ["a", "b", "c"] and trials.num_plays == 3
 
 
 @pytest.mark.parametrize(
@@ -238,7 +271,7 @@ def test_what_cannot_be_asked_is_said_before_anything_plays(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Also of a file that does not say in which release it showed."""
-    monkeypatch.setattr(Trials, "begin", None)
+    monkeypatch.setattr(Trials, "outcome", None)
     if isinstance(source, str):
         (tmp_path / "x.toml").write_text(source)
         source = tmp_path / "x.toml"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from threading import Lock
 
-_TURNS = 1 << 16  # that wait to be counted; the writer asks every second
+_TURNS = 1 << 16
 _BITS = 5  # 32 buckets an octave: quantiles within 3%
 
 
@@ -34,22 +34,29 @@ class Histogram:
 
 
 class Overhead:
-    """Time spent in recorder code, by turns of the scheduler's loop: each ends with the result that is processed in it."""
+    """Time spent in recorder code, by turns of the scheduler's loop: each ends when a result has been processed. What is spent in
+    idle ones is nobody's."""
 
     def __init__(self) -> None:
         self.spent = 0  # ns since the last turn; the probes add to it
         self.steps = 0  # turns in which a decode result was processed
         self._decode, self._prefill = Histogram(), Histogram()
-        self._turns: deque[int] = deque(
-            maxlen=_TURNS
-        )  # not counted yet; inverted where it is no decode step
+        # Turns that are not counted yet, which another thread does; inverted where a prefill's result was processed. Where nobody
+        # asks, as the disk hangs, only the last ones are.
+        self._turns: deque[int] = deque(maxlen=_TURNS)
         self._counting = Lock()
 
-    def turn(self, decoded: bool) -> None:
-        """One is over: what was spent since the last one is its cost. It is counted when somebody asks: on another thread."""
+    def decoded(self) -> None:
         spent, self.spent = self.spent, 0
-        self.steps += decoded
-        self._turns.append(spent if decoded else ~spent)
+        self.steps += 1
+        self._turns.append(spent)
+
+    def prefilled(self) -> None:
+        spent, self.spent = self.spent, 0
+        self._turns.append(~spent)
+
+    def idled(self) -> None:
+        self.spent = 0
 
     @property
     def decode(self) -> Histogram:
@@ -58,7 +65,6 @@ class Overhead:
 
     @property
     def prefill(self) -> Histogram:
-        """Of all turns that are no decode step."""
         self._count()
         return self._prefill
 

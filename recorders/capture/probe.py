@@ -22,6 +22,7 @@ After = Callable[[Recorder, Any, Any], None]  # (recorder, note, returned)
 class Probe:
     before: Before
     after: After
+    ends_turn: bool = False  # of the scheduler's loop, when all of it is done
 
 
 def nothing_before(recorder: Recorder, *_: Any, **__: Any) -> None:
@@ -50,7 +51,12 @@ def wrap(
     `current(args)` says who records now, if anyone does. What the recorder raises is counted and leaves a gap; what is meant
     for the server (Ctrl-C) passes. Both are written out here rather than called: this runs a dozen times a step.
     """
-    before, after, now = probe.before, probe.after, time.perf_counter_ns
+    before, after, ends_turn, now = (
+        probe.before,
+        probe.after,
+        probe.ends_turn,
+        time.perf_counter_ns,
+    )
 
     @functools.wraps(original)
     def hooked(*args: Any, **kwargs: Any) -> Any:
@@ -72,6 +78,8 @@ def wrap(
             except Exception as error:  # noqa: BLE001
                 recorder.lost(error)
         recorder.overhead.spent += spent + now() - began
+        if ends_turn:
+            recorder.end_turn()
         return returned
 
     setattr(hooked, MARK, role)

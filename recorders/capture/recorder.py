@@ -33,7 +33,7 @@ _INT_BYTES = 40  # what a number in a list takes at most: a reference and the ob
 
 
 class Recorder:
-    """Everything here runs on the scheduler's thread, `stats` and `close` apart.
+    """Everything here runs on the scheduler's thread but `stats` and `close`, and what says that it is on the writer's.
 
     max_bytes: of memory; where it is used up, what happens until the next step is dropped. choice: what is recorded of whom.
     max_steps: decode steps, after which nothing is recorded any more. late: the scheduler has been at work before.
@@ -68,6 +68,7 @@ class Recorder:
         self.asked: tuple[int, int] | None = None  # the last (start, rows) asked of a capturer
         self.released = NONE64  # the committed length that the release under way asked for
         self.resolved = False  # the resolve function ran for the result being processed
+        self.extended = False  # that is a prefill's
         self.finishing: object = None  # the `finish_probes.Finish` under way
         self.finished_at: dict[int, int] = {}  # qid -> committed at finish, while processing
         self.grammars = False  # whether any request has come with one
@@ -180,9 +181,14 @@ class Recorder:
                 self._dropping = None
         return self._dropping is not None
 
-    def turn(self, decoded: bool) -> None:
-        """A turn of the scheduler's loop is over: a result was processed, that of a decode step or another."""
-        self.overhead.turn(decoded)
+    def end_turn(self) -> None:
+        """Of the scheduler's loop: a result was processed. It raises nothing: nobody catches it."""
+        if self.resolved:
+            self.overhead.decoded()
+        elif self.extended:
+            self.overhead.prefilled()
+        else:
+            self.overhead.idled()
         if (breaks := self.writer.breaks) != self._breaks:
             self._breaks = breaks
             self.seeding.want()
@@ -286,7 +292,7 @@ class Recorder:
             step_ns_p50=decode.quantile(0.5),
             step_ns_p99=decode.quantile(0.99),
             step_ns_max=decode.max_ns,
-            steps_measured=decode.count,
+            steps_measured=self.overhead.steps,
             closed=closed,
             prefill_ns_p50=prefill.quantile(0.5),
             prefill_ns_p99=prefill.quantile(0.99),

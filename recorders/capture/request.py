@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 
 class Met(NamedTuple):
-    """What is read of a request at once, on the scheduler's thread. The rest of it stays as it is, and is read when it is
-    written; not the request itself, which must not live for as long as a disk hangs."""
+    """What is read of a request at once, on the scheduler's thread; the rest is done where it is written. It holds nothing that
+    is large or the request's alone, as it lives for as long as a disk hangs: no parameters either, which up to 0.5.22 hold the
+    request."""
 
     rid: str
     session_id: str | None
@@ -18,9 +19,12 @@ class Met(NamedTuple):
     return_routed_experts: Any
     start_len: Any
     vocab_size: Any
+    ignore_eos: Any
+    stop_token_ids: Any
     eos_token_ids: Any
     tokenizer: Any
-    params: Any
+    num_strings: int
+    num_regexes: int
 
     @classmethod
     def of(cls, req: Any) -> Met:
@@ -35,31 +39,33 @@ class Met(NamedTuple):
             getattr(req, "return_routed_experts", False),
             getattr(req, "routed_experts_start_len", None),
             getattr(req, "vocab_size", None),
+            getattr(params, "ignore_eos", False),
+            getattr(params, "stop_token_ids", None),
             getattr(req, "eos_token_ids", None),
             getattr(req, "tokenizer", None),
-            params,
+            _count(getattr(params, "stop_strs", None)),
+            _count(getattr(params, "stop_regex_strs", None)),
         )
 
     def describe(self) -> dict[str, Any]:
         """The columns of `schema.Requests`, the rid, and what can stop the request."""
-        params = self.params
         return {
             "rid": self.rid,
             "session_id": self.session_id,
             "origin_len": self.origin_len,
             "max_new_tokens": _int(self.max_new_tokens),
-            "ignore_eos": int(bool(getattr(params, "ignore_eos", False))),
+            "ignore_eos": int(bool(self.ignore_eos)),
             "has_grammar": int(self.has_grammar),
             "return_routed_experts": int(bool(self.return_routed_experts)),
             "start_len": _int(self.start_len),
             "vocab_size": _int(self.vocab_size),
             "input_embeds": self.has_embeds,
             "stop": {
-                "token_ids": _ints(getattr(params, "stop_token_ids", None)),
+                "token_ids": _ints(self.stop_token_ids),
                 "eos_token_ids": _ints(self.eos_token_ids),
                 "tokenizer_token_ids": _of_tokenizer(self.tokenizer),
-                "num_strings": _count(getattr(params, "stop_strs", None)),
-                "num_regexes": _count(getattr(params, "stop_regex_strs", None)),
+                "num_strings": self.num_strings,
+                "num_regexes": self.num_regexes,
             },
         }
 

@@ -98,10 +98,11 @@ def _resolve_after(recorder: Recorder, note: Any, returned: Any) -> None:
 
 
 def _process_before(recorder: Recorder, self: Any, batch: Any, result: Any, **_: Any) -> Any:
-    recorder.resolved = False
+    recorder.resolved = recorder.extended = False
     recorder.finished_at.clear()
     if not batch.reqs or mode_of(batch) not in _EXTENDING:
         return None
+    recorder.extended = True
     picked = recorder.numbers.pick(batch.reqs)
     return batch, picked, result, _state(recorder, picked), grammars_done(recorder, picked.reqs)
 
@@ -109,7 +110,6 @@ def _process_before(recorder: Recorder, self: Any, batch: Any, result: Any, **_:
 def _process_after(recorder: Recorder, note: Any, _: None) -> None:
     if note is not None and not recorder.resolved:
         _extend_result(recorder, *note)
-    recorder.turn(recorder.resolved)
     recorder.writer.commit()
 
 
@@ -185,5 +185,5 @@ def _tokens(result: Any) -> list[int]:
 PROBES = {
     "launch": Probe(_launch_before, _launch_after),
     "resolve": Probe(_resolve_before, _resolve_after),
-    "process": Probe(_process_before, _process_after),
+    "process": Probe(_process_before, _process_after, ends_turn=True),
 }

@@ -36,7 +36,7 @@ class Player:
 
 
 class Playhouse:
-    """As many plays at a time as there are cores, in the order in which they were wanted. Close it: those that run are ended
+    """As many plays at a time as there are cores, four at most, in the order in which they were wanted. Close it: those that run are ended
     then."""
 
     def __init__(self) -> None:
