@@ -8,9 +8,9 @@ run="$VENV/bin/specdiff"
 for fix in 22651 23456 24851 25818 26126; do
     grep -q "^#$fix" replay.txt || { echo "smoke: the bundled recordings do not show #$fix" >&2; exit 1; }
 done
-recording=$("$VENV/bin/python" -c "from specdiff.cli.inputs import bundled; print(bundled() / '0.5.23-random.h5')")
+recording=$("$VENV/bin/python" -c "from specdiff.cli.inputs import bundled; print(bundled() / '0.5.23-new-weights.h5')")
 "$run" export "$recording" --format scenario -o smoke.toml >/dev/null
-"$run" export smoke.toml --format pytest --law rows -o test_smoke.py >/dev/null
+"$run" export "$recording" --format pytest --law weights -o test_smoke.py >/dev/null
 "$VENV/bin/python" - <<'PY'
 import pathlib, specdiff.recorders.capture as capture
 

@@ -223,7 +223,7 @@ def _part(name: str) -> Scenario:
 def test_the_next_plays_beside_the_one_that_is_asked_about(
     num_cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where there are cores for it; and behind it, so that nobody waits for what is not wanted any more."""
+    """Where there are cores for it, and each but once."""
     began: list[str] = []
     both = threading.Barrier(2, timeout=20)
 

@@ -26,8 +26,3 @@ class Plays:
         """Raises what `write_out` raises."""
         self.begin(player)
         return self._begun[player.code].result()
-
-    def drop(self) -> bool:
-        """Those that have not begun, for now. Whether none has."""
-        self._begun = {code: one for code, one in self._begun.items() if not one.cancel()}
-        return not self._begun
