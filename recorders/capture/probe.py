@@ -51,12 +51,8 @@ def wrap(
     `current(args)` says who records now, if anyone does. What the recorder raises is counted and leaves a gap; what is meant
     for the server (Ctrl-C) passes. Both are written out here rather than called: this runs a dozen times a step.
     """
-    before, after, ends_turn, now = (
-        probe.before,
-        probe.after,
-        probe.ends_turn,
-        time.perf_counter_ns,
-    )
+    before, after, ends_turn = probe.before, probe.after, probe.ends_turn
+    now = time.perf_counter_ns
 
     @functools.wraps(original)
     def hooked(*args: Any, **kwargs: Any) -> Any:
