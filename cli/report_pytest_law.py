@@ -16,7 +16,9 @@ def test_file(
     law: Law, played_by: str, outcome: Outcome, scenario: Path, output: Path, release: str | None
 ) -> str:
     """The text of a test in `output` over what is in that file, a recording or a scenario; `outcome`: what came of the law where
-    that sglang played it. `release`: of those that the rig plays, the one by which the test asks. Raises NoVerdictError where it was not broken."""
+    that sglang played it; `release`: of those that the rig plays, the one that the test asks, else the newest.
+
+    Raises NoVerdictError where the law was not broken."""
     if outcome.state is not State.BROKEN:
         why = outcome.idle or f"{outcome.num_checked} places checked"
         raise NoVerdictError(f"nothing to test: the law {law.name} is not broken there ({why}).")

@@ -50,7 +50,9 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--releases", nargs="+", default=list(RELEASES), metavar="V")
+    parser.add_argument(
+        "--releases", nargs="+", choices=RELEASES, default=list(RELEASES), metavar="V"
+    )
     parser.add_argument("--seeds", type=int, default=50, help="random runs of each release")
     parser.add_argument("--first", type=int, default=1, metavar="SEED", help="the first of them")
     parser.add_argument("--jobs", type=int, default=1, help="how many are recorded at a time")
