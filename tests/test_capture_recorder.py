@@ -407,19 +407,19 @@ def test_a_turn_costs_what_its_own_hooks_take(
     recorder: Recorder, owner: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All of it, to the end of the hook that ends it; of an idle one nobody is told."""
-    monkeypatch.setattr(step_probes, "_extend_result", lambda *_: time.sleep(0.05))
+    monkeypatch.setattr(step_probes, "_extend_result", lambda *_: time.sleep(0.3))
     monkeypatch.setattr(step_probes, "_state", lambda *_: None)
     probe = step_probes.PROBES["process"]
     process = hook(recorder, lambda *_: None, probe)
     resolves = hook(recorder, lambda *_: setattr(recorder, "resolved", True), probe)
     overhead = recorder.overhead
     process(owner, Turn("EXTEND"), None)
-    assert overhead.prefill.count == 1 and (overhead.prefill.max_ns or 0) > 5e7
+    assert overhead.prefill.count == 1 and (overhead.prefill.max_ns or 0) > 3e8
     overhead.spent += 10**9
     process(owner, Turn("IDLE"), None)
     resolves(owner, Turn("DECODE"), None)
     assert (overhead.decode.count, overhead.prefill.count, overhead.steps) == (1, 1, 1)
-    assert (overhead.decode.max_ns or 0) < 5e7 and overhead.spent == 0
+    assert (overhead.decode.max_ns or 0) < 3e8 and overhead.spent == 0
 
 
 class Batch:
