@@ -143,34 +143,20 @@ def _export_law_test(
     from ..replay.spec import Observed, Origin
     from .inputs import one
     from .report_pytest_law import test_file
-    from .scenarios import read
+    from .scenarios import player, read
 
     wanted = law_of(law)
     _, release = read(recording)
     if recording.suffix == ".toml":
-        whose = _player(recording, release, paths, repo)
+        if len(paths) > 1:
+            raise UsageError("--law: one --path at most; one sglang plays the scenario.")
+        whose = player(recording, release, paths[0] if paths else None, repo)
         release = whose.where if whose.origin is Origin.RELEASE else None
         played_by, found = str(whose), _played(recording, whose, law, repo)
     else:
         played_by, found = f"sglang {release}", ask(wanted, one(recording)[0], Observed())
     known = release if release in RELEASES else None
     _write(output, test_file(wanted, played_by, found, recording, output, known))
-
-
-def _player(
-    scenario: Path, release: str | None, paths: tuple[str, ...], repo: str | None
-) -> Lifted:
-    from ..replay.played import playable
-
-    if len(paths) > 1:
-        raise UsageError("--law: one --path at most; one sglang plays the scenario.")
-    if not paths and release is None:
-        raise UsageError(
-            f"{scenario} does not say which sglang breaks it: name it, --path sglang==VERSION, or in the file: "
-            'sglang = "VERSION".'
-        )
-    (path,) = options.paths_of(paths or [f"sglang=={release}"], repo)
-    return playable(path)
 
 
 def _played(scenario: Path, whose: Lifted, law: str, repo: str | None) -> Outcome:

@@ -12,6 +12,9 @@ from ..fixtures.rig.written import read_scenario
 from ..recorders import hdf5
 from ..recorders.errors import NoVerdictError, RecordingError, UsageError
 from ..recorders.recording import Recording
+from ..replay.played import playable
+from ..replay.spec import Lifted
+from . import options
 
 
 def reenacted(recording: Recording, name: str) -> Reenactment:
@@ -35,6 +38,19 @@ def read(path: Path) -> tuple[Scenario, str | None]:
     except RigError as error:
         raise RecordingError(f"{str(error).removesuffix('.')}.") from None
     return scenario, scenario.sglang or None
+
+
+def player(source: Path, release: str | None, path: str | None, repo: str | None) -> Lifted:
+    """Who plays what is in that file: `path`, where somebody names one, else `release`, which `read` found in it.
+
+    Raises UsageError where there is neither, or it is no sglang with a source of its own."""
+    if path is None and release is None:
+        raise UsageError(
+            f"{source} does not say which sglang plays it: name it, --path sglang==VERSION, or in the file: "
+            'sglang = "VERSION".'
+        )
+    (whose,) = options.paths_of([path or f"sglang=={release}"], repo)
+    return playable(whose)
 
 
 def check_packages() -> None:

@@ -105,24 +105,17 @@ def _to_scenario(
     from ..fixtures.rig.shrink import shrink as shrink_by_playing
     from ..fixtures.rig.shrink import trials_of
     from ..replay.laws.ask import law_of
-    from ..replay.played import playable
     from .plays import ended_by_signals
     from .report_shrink_scenario import Telling, print_shrunk, scenario_file
-    from .scenarios import check_packages, read
+    from .scenarios import check_packages, player, read
 
     wanted = law_of(law)
     scenario, release = read(source)
-    if path is None and release is None:
-        raise UsageError(
-            f"{source} does not say which sglang plays it: name it, --path sglang==VERSION, or in the file: "
-            'sglang = "VERSION".'
-        )
-    (whose,) = options.paths_of([path or f"sglang=={release}"], repo)
+    whose = player(source, release, path, repo)
     check_packages()
-    player = playable(whose)
-    doing = f"{player} plays"
-    with ended_by_signals(), trials_of(player, wanted) as trials, working(doing) as now:
+    doing = f"{whose} plays"
+    with ended_by_signals(), trials_of(whose, wanted) as trials, working(doing) as now:
         made = shrink_by_playing(scenario, trials, Telling(now, doing))
-    write_text(output, scenario_file(made, source, player, output))
-    print_shrunk(made, player, output)
+    write_text(output, scenario_file(made, source, whose, output))
+    print_shrunk(made, whose, output)
     return INTERRUPTED if made.interrupted else SAME

@@ -71,8 +71,8 @@ def test_a_rollout_that_is_aborted_whole_equals_its_release(version: str, record
 @pytest.mark.parametrize(
     ("version", "pause", "wrong"),
     [
-        ("0.5.23", "pause_retract_at", [0, 0, 0]),
-        *on_demand(("0.5.19", "pause_at", [0, 0, 4])),
+        ("0.5.19", "pause_at", [0, 0, 4]),
+        *on_demand(("0.5.23", "pause_retract_at", [0, 0, 0])),
     ],
 )
 def test_tokens_on_their_way_are_told_to_be_of_the_new_weights(

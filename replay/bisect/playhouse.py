@@ -36,8 +36,8 @@ class Player:
 
 
 class Playhouse:
-    """As many plays at a time as there are cores, four at most, in the order in which they were wanted. Close it: those that run are ended
-    then."""
+    """As many plays at a time as there are cores, four at most, in the order in which they were wanted. Close it: those that run
+    are ended then."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(min(cores(), _MOST))
