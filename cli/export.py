@@ -36,7 +36,7 @@ _PATHS = ("observed", "old", "fixed")
     "paths",
     multiple=True,
     metavar="PATH",
-    help=f"Tables: a path whose books to write; default: {', '.join(_PATHS)}. May be repeated. A scenario's law: who plays it.",
+    help=f"Tables: a path whose books to write; default: {', '.join(_PATHS)}. May be repeated. --law: the one sglang that plays it first.",
 )
 @options.old("pytest: the path that is wrong.")
 @options.fixed("pytest: the path that is right.")
@@ -70,15 +70,12 @@ def export(
     """
     if recording.is_dir():
         raise UsageError(f"{recording} is a folder; export wants one recording of it (*.h5).")
-    by_playing = law is not None and recording.suffix == ".toml"
-    if form in ("pytest", "scenario") and not by_playing:
-        options.only_for("--format jsonl and parquet, or a scenario's law", "paths")
+    if form in ("pytest", "scenario") and law is None:
+        options.only_for("--format jsonl and parquet, or --law", "paths")
     if form != "pytest":
         options.only_for("--format pytest", "old", "fixed", "law")
     elif law is not None:
         options.only_for("a divergence (no --law)", "old", "fixed", "quantities")
-        if not by_playing:
-            options.only_for("a divergence, or a scenario's law", "repo")
     if form == "pytest" and output.suffix != ".py":
         raise UsageError(f"-o {output}: pytest knows a test by its name, expected *.py.")
     if form == "scenario":
@@ -136,27 +133,27 @@ def _export_test(
 
 
 def _export_law_test(
-    recording: Path, output: Path, law: str, paths: tuple[str, ...], repo: str | None
+    source: Path, output: Path, law: str, paths: tuple[str, ...], repo: str | None
 ) -> None:
     from ..replay.laws.ask import ask, law_of
     from ..replay.lift.releases import RELEASES
     from ..replay.spec import Observed, Origin
     from .inputs import one
-    from .report_pytest_law import test_file
+    from .report_pytest_law import require_broken, test_file
     from .scenarios import player, read
 
     wanted = law_of(law)
-    _, release = read(recording)
-    if recording.suffix == ".toml":
-        if len(paths) > 1:
-            raise UsageError("--law: one --path at most; one sglang plays the scenario.")
-        whose = player(recording, release, paths[0] if paths else None, repo)
-        release = whose.where if whose.origin is Origin.RELEASE else None
-        played_by, found = str(whose), _played(recording, whose, law, repo)
-    else:
-        played_by, found = f"sglang {release}", ask(wanted, one(recording)[0], Observed())
-    known = release if release in RELEASES else None
-    _write(output, test_file(wanted, played_by, found, recording, output, known))
+    _, release = read(source)
+    if len(paths) > 1:
+        raise UsageError("--law: one --path at most; one sglang plays it.")
+    if source.suffix == ".h5":
+        require_broken(wanted, ask(wanted, one(source)[0], Observed()), "there")
+    whose = player(source, release, paths[0] if paths else None, repo)
+    found = _played(source, whose, law, repo)
+    require_broken(wanted, found, f"as {whose} plays it")
+    named = whose.where if whose.origin is Origin.RELEASE else None
+    known = named if named in RELEASES else None
+    _write(output, test_file(wanted, str(whose), found, source, output, known))
 
 
 def _played(scenario: Path, whose: Lifted, law: str, repo: str | None) -> Outcome:

@@ -12,16 +12,18 @@ from .report_check import in_words
 from .report_pytest import PULL, located, quiet, quoted, wrapped
 
 
+def require_broken(law: Law, outcome: Outcome, where: str) -> None:
+    """Raises NoVerdictError: what has never failed is no test."""
+    if outcome.state is not State.BROKEN:
+        why = outcome.idle or f"{outcome.num_checked} places checked"
+        raise NoVerdictError(f"nothing to test: the law {law.name} is not broken {where} ({why}).")
+
+
 def test_file(
     law: Law, played_by: str, outcome: Outcome, scenario: Path, output: Path, release: str | None
 ) -> str:
-    """The text of a test in `output` over what is in that file, a recording or a scenario; `outcome`: what came of the law where
-    that sglang played it; `release`: of those that the rig plays, the one that the test asks, else the newest.
-
-    Raises NoVerdictError where the law was not broken."""
-    if outcome.state is not State.BROKEN:
-        why = outcome.idle or f"{outcome.num_checked} places checked"
-        raise NoVerdictError(f"nothing to test: the law {law.name} is not broken there ({why}).")
+    """The text of a test in `output` over what is in that file, a recording or a scenario; `outcome`: how the law is broken where
+    that sglang plays it; `release`: of those that the rig plays, the one that the test asks, else the newest."""
     default = release or RELEASES[-1]
     lines = [
         f'"""The law {quiet(law.name)}: {quiet(law.statement)}.',
@@ -53,11 +55,9 @@ def test_file(
 def _paragraphs(law: Law, played_by: str, outcome: Outcome, scenario: Path) -> Iterator[str]:
     yield from (f"{PULL}/{number}" for number in law.related)
     assert outcome.first is not None
-    happened = f"What happened to {played_by} is in {scenario.name}."
-    if scenario.suffix == ".toml":
-        happened = f"{scenario.name}, as {played_by} plays it."
+    again = "" if scenario.suffix == ".toml" else " again"
     yield from wrapped(
-        f"{happened} Broken there in {outcome.num_broken} of {outcome.num_checked} places, first: "
+        f"{scenario.name}, as {played_by} plays it{again}. Broken there in {outcome.num_broken} of {outcome.num_checked} places, first: "
         f"{in_words(law, outcome.first)}."
     )
     yield ""

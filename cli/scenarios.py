@@ -12,6 +12,7 @@ from ..fixtures.rig.written import read_scenario
 from ..recorders import hdf5
 from ..recorders.errors import NoVerdictError, RecordingError, UsageError
 from ..recorders.recording import Recording
+from ..replay.lift.releases import RELEASES
 from ..replay.played import playable
 from ..replay.spec import Lifted
 from . import options
@@ -44,10 +45,13 @@ def player(source: Path, release: str | None, path: str | None, repo: str | None
     """Who plays what is in that file: `path`, where somebody names one, else `release`, which `read` found in it.
 
     Raises UsageError where there is neither, or it is no sglang with a source of its own."""
-    if path is None and release is None:
+    if path is None and release not in RELEASES:
+        says = "does not say which sglang plays it"
+        if release is not None:
+            says = f"is of sglang {release}, which is none of the releases that the rig plays ({RELEASES[0]} to {RELEASES[-1]})"
+        also = ', or in the file: sglang = "VERSION"' if source.suffix == ".toml" else ""
         raise UsageError(
-            f"{source} does not say which sglang plays it: name it, --path sglang==VERSION, or in the file: "
-            'sglang = "VERSION".'
+            f"{source} {says}: name one, --path sglang==VERSION or the folder of a source tree{also}."
         )
     (whose,) = options.paths_of([path or f"sglang=={release}"], repo)
     return playable(whose)

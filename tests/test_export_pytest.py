@@ -65,7 +65,8 @@ def test_of_a_law_it_fails_on_what_broke_it_and_passes_where_that_is_mended(tmp_
     shutil.copy(bundled() / "0.5.23-new-weights.h5", incident)
     assert export(incident, test, "--law", "weights") == SAME
     said = " ".join((ast.get_docstring(ast.parse(test.read_text())) or "").split())
-    assert "Broken there in 23 of 126 places, first: step 14, weight span (event 140)" in said
+    assert "incident.h5, as sglang==0.5.23 plays it again. Broken there in 23 of 126 places" in said
+    assert "first: step 14, weight span (event 140)" in said
     broken = played(test, "sglang==0.5.23")
     assert broken.returncode == 1 and "23 of 126 places, first: Breach(event=140" in broken.stdout
     mended = played(test, str(mended_tree(tmp_path / "sglang", "0.5.23")))
@@ -100,18 +101,15 @@ def test_a_scenario_is_tested_by_a_law_that_it_breaks(
     assert not test.exists()
 
 
-def test_whatever_version_was_recorded_it_stays_a_text(tmp_path: Path) -> None:
-    """Of one that the rig does not play, a test asks the newest."""
+def test_a_version_that_nobody_can_play_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     recording = hdf5.load(bundled() / "0.5.23-new-weights.h5")
-    version = '0.5.24"""\nimport os\nos.abort()\n"""'
-    run = dataclasses.replace(recording.run, sglang_version=version)
+    run = dataclasses.replace(recording.run, sglang_version="0.6.0.dev1+fork")
     hdf5.save(dataclasses.replace(recording, run=run), tmp_path / "x.h5")
-    test = tmp_path / "test_x.py"
-    assert export(tmp_path / "x.h5", test, "--law", "weights") == SAME
-    tree = ast.parse(test.read_text())
-    assert len([one for one in tree.body if isinstance(one, ast.Import)]) == 1
-    assert 'get("SGLANG", "sglang==0.5.23")' in test.read_text()
-    assert "SGLANG=sglang==0.5.23 pytest" in (ast.get_docstring(tree) or "")
+    assert export(tmp_path / "x.h5", tmp_path / "test_x.py", "--law", "weights") == USAGE
+    assert "is of sglang 0.6.0.dev1+fork, which is none of" in capsys.readouterr().err
+    assert not (tmp_path / "test_x.py").exists()
 
 
 @pytest.mark.parametrize(
