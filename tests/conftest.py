@@ -10,10 +10,11 @@ from hypothesis import settings
 
 from faults import PROPERTY, tell
 from recorded import Recorder
+from recorder_alone import owner, recorder
 from slices import todays
 from specdiff.cli.inputs import bundled
 
-__all__ = ["tell"]  # a fixture
+__all__ = ["owner", "recorder", "tell"]  # fixtures
 
 settings.register_profile("unhurried", settings.default, deadline=None)  # no test is timed
 settings.load_profile("unhurried")

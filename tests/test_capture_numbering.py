@@ -7,11 +7,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recorder_alone import Thing
 from specdiff.recorders.capture.numbering import Numbering
-
-
-class Thing:
-    pass
 
 
 class Slotted:

@@ -1,4 +1,4 @@
-"""The recorder's own promises: nothing it does reaches the server, nothing it loses goes uncounted."""
+"""The recorder's own promises: nothing it loses goes uncounted, and nothing that failed takes another along."""
 
 from __future__ import annotations
 
@@ -6,74 +6,23 @@ import gc
 import json
 import time
 import weakref
-from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from children import wait_for
+from recorder_alone import Owner, Request, Thing, events, last_stats, raising
 from specdiff.recorders import journal
 from specdiff.recorders.build import build
-from specdiff.recorders.capture import step_probes
 from specdiff.recorders.capture.choice import Choice
-from specdiff.recorders.capture.finish_probes import Collected, _fitting, _itemsize
-from specdiff.recorders.capture.probe import (
-    MARK,
-    Probe,
-    nothing_after,
-    nothing_before,
-    unhooked,
-    wrap,
-)
 from specdiff.recorders.capture.reading import Access
 from specdiff.recorders.capture.recorder import Recorder
-from specdiff.recorders.run import Stats, run_from_json, stats_from_json
+from specdiff.recorders.run import run_from_json
 from specdiff.recorders.schema import NONE32, NONE64, Kind
 from specdiff.recorders.wire import unpack_event
 from strategies import RUN
-from test_capture_numbering import Thing
-
-
-class Owner:
-    """What a recorder needs of a scheduler."""
-
-    forward_ct = 7
-
-
-class Request:
-    """What `describe` cannot do without."""
-
-    origin_input_ids = ()
-
-    def __init__(self, rid: Any) -> None:
-        self.rid = rid
-
-
-@pytest.fixture
-def owner() -> Owner:
-    return Owner()
-
-
-@pytest.fixture
-def recorder(owner: Owner, tmp_path: Path) -> Iterator[Recorder]:
-    made = Recorder(owner, tmp_path / "j", max_bytes=2000, run=RUN)
-    yield made
-    made.close()
-
-
-def events(path: Path) -> list[tuple[Kind, int]]:
-    """(kind, first field) of every event."""
-    records = [record for record in journal.scan(path).records if record.type < 100]
-    unpacked = [unpack_event(Kind(record.type), record.payload) for record in records]
-    return [(event.kind, event.fields[0]) for event in unpacked]
-
-
-def last_stats(path: Path) -> Stats:
-    records = [item for item in journal.scan(path).records if item.type == journal.Type.STATS]
-    return stats_from_json(records[-1].payload)
 
 
 def test_who_is_met_in_mid_life_has_not_arrived(owner: Owner, tmp_path: Path) -> None:
@@ -203,99 +152,6 @@ def test_counter_that_a_request_lacks_is_absent_and_the_others_are_read() -> Non
     assert [*access.after_result([lacking])] == [[6], [NONE32], [NONE32]]
 
 
-# -- the wrapper
-
-
-def hook(recorder: Recorder | None, original: Callable[..., Any], probe: Probe) -> Any:
-    return wrap(original, "role", probe, lambda args: recorder)
-
-
-def raising(error: BaseException) -> Callable[..., Any]:
-    def probe(*_: Any, **__: Any) -> Any:
-        raise error
-
-    return probe
-
-
-@pytest.mark.parametrize("where", ["before", "after"])
-def test_failing_probe_is_counted_and_the_server_goes_on(
-    where: str, recorder: Recorder, caplog: pytest.LogCaptureFixture
-) -> None:
-    calls: list[tuple[Any, Any]] = []
-
-    def original(*args: Any, **kwargs: Any) -> str:
-        calls.append((args, kwargs))
-        return "theirs"
-
-    broken = raising(ValueError("ours"))
-    probe = Probe(broken, nothing_after) if where == "before" else Probe(nothing_before, broken)
-    hooked = hook(recorder, original, probe)
-    assert [hooked(1, key=2), hooked(1, key=2)] == ["theirs", "theirs"]
-    assert calls == [((1,), {"key": 2})] * 2
-    assert (recorder.exceptions, recorder.first_exception) == (2, "ValueError: ours")
-    assert len(caplog.records) == 1
-
-
-def test_exception_that_cannot_be_printed_stays_ours(recorder: Recorder) -> None:
-    class Unprintable(Exception):
-        def __str__(self) -> str:
-            raise ValueError("no words")
-
-    assert hook(recorder, lambda: 3, Probe(nothing_before, raising(Unprintable())))() == 3
-    assert (recorder.exceptions, recorder.first_exception) == (1, "Unprintable")
-
-
-def test_after_is_skipped_when_before_failed(recorder: Recorder) -> None:
-    probe = Probe(raising(ValueError()), raising(AssertionError("must not run")))
-    hook(recorder, lambda: None, probe)()
-    assert recorder.exceptions == 1
-
-
-@pytest.mark.parametrize("error", [ValueError("theirs"), KeyboardInterrupt(), SystemExit(3)])
-def test_servers_own_exception_passes_untouched(error: BaseException, recorder: Recorder) -> None:
-    hooked = hook(recorder, raising(error), Probe(nothing_before, raising(AssertionError())))
-    with pytest.raises(type(error)) as caught:
-        hooked()
-    assert caught.value is error
-    assert recorder.exceptions == 0
-
-
-def test_ctrl_c_in_the_recorder_is_the_servers(recorder: Recorder) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        hook(recorder, lambda: None, Probe(raising(KeyboardInterrupt()), nothing_after))()
-
-
-def test_nothing_runs_while_nobody_records() -> None:
-    broken = raising(AssertionError("must not run"))
-    hooked = hook(None, lambda x: x + 1, Probe(broken, broken))
-    assert hooked(1) == 2
-    assert getattr(hooked, MARK) == "role"
-
-
-# -- rows
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "itemsize"),
-    [(0, 255, 1), (0, 256, 2), (0, 65535, 2), (0, 65536, 4), (-1, 3, 4)],
-)
-def test_rows_take_the_narrowest_type_that_holds_them(low: int, high: int, itemsize: int) -> None:
-    assert _itemsize(low, high) == itemsize
-
-
-@pytest.mark.parametrize(
-    ("returned", "more", "kept"), [(40, 40, [40, 40]), (40, 80, [40]), (120, 1, [])]
-)
-def test_rows_that_were_not_returned_go_first_where_there_is_no_room(
-    returned: int, more: int, kept: list[int], recorder: Recorder
-) -> None:
-    """In 2,000 bytes, of rows of 20."""
-    rows = Collected(1, 0, torch.zeros((returned, 1, 5), dtype=torch.int32))
-    rows.behind = torch.zeros((more, 1, 5), dtype=torch.int32)
-    assert _fitting(recorder, rows, Collected()) == 20 * sum(kept)
-    assert list(map(len, rows.kept)) == kept
-
-
 def test_books_are_to_begin_anew_behind_whatever_is_missing(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -309,29 +165,6 @@ def test_books_are_to_begin_anew_behind_whatever_is_missing(
     monkeypatch.setattr(recorder.numbers, "under_way", raising(ValueError()))
     recorder.seeding.processed(recorder, None)
     assert not recorder.seeding.wanted and recorder.dropped == 0 and recorder.exceptions == 2
-
-
-def test_rows_that_are_only_counted_are_let_go() -> None:
-    rows = Collected(1, 3, torch.zeros((20, 1, 1), dtype=torch.uint8))
-    rows.only_counted()
-    assert (rows.rows, rows.kept, rows.size, rows.tensor) == (20, [], 0, None)
-
-
-def test_what_is_under_our_hooks_is_found(recorder: Recorder) -> None:
-    twice = hook(
-        None,
-        hook(recorder, len, Probe(nothing_before, nothing_after)),
-        Probe(nothing_before, nothing_after),
-    )
-    assert unhooked(twice) is len and unhooked(len) is len
-
-
-def test_event_that_a_probe_loses_leaves_a_gap(recorder: Recorder, tmp_path: Path) -> None:
-    hook(recorder, lambda: None, Probe(nothing_before, raising(ValueError())))()
-    recorder.emit(Kind.ARRIVE, (1, 0))
-    recorder.close()
-    assert events(tmp_path / "j") == [(Kind.GAP, 1), (Kind.ARRIVE, 1)]
-    assert last_stats(tmp_path / "j").dropped == 1
 
 
 def test_pending_event_that_fails_does_not_take_the_next_one_along(
@@ -392,63 +225,3 @@ def test_no_request_lives_for_as_long_as_the_disk_hangs(recorder: Recorder, tmp_
     recorder.close()
     met = next(x for x in journal.scan(tmp_path / "j").records if x.type == journal.Type.REQUEST)
     assert json.loads(met.payload)["max_new_tokens"] == 7
-
-
-class Turn:
-    """A batch, in as far as its processing looks at it."""
-
-    def __init__(self, mode: str) -> None:
-        self.reqs = [Request("a")] if mode == "EXTEND" else []
-        self.forward_mode = Thing()
-        self.forward_mode._name_ = mode  # type: ignore[attr-defined]
-
-
-def test_a_turn_costs_what_its_own_hooks_take(
-    recorder: Recorder, owner: Owner, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """All of it, to the end of the hook that ends it; of an idle one nobody is told."""
-    monkeypatch.setattr(step_probes, "_extend_result", lambda *_: time.sleep(0.3))
-    monkeypatch.setattr(step_probes, "_state", lambda *_: None)
-    probe = step_probes.PROBES["process"]
-    process = hook(recorder, lambda *_: None, probe)
-    resolves = hook(recorder, lambda *_: setattr(recorder, "resolved", True), probe)
-    overhead = recorder.overhead
-    process(owner, Turn("EXTEND"), None)
-    assert overhead.prefill.count == 1 and (overhead.prefill.max_ns or 0) > 3e8
-    overhead.spent += 10**9
-    process(owner, Turn("IDLE"), None)
-    resolves(owner, Turn("DECODE"), None)
-    assert (overhead.decode.count, overhead.prefill.count, overhead.steps) == (1, 1, 1)
-    assert (overhead.decode.max_ns or 0) < 3e8 and overhead.spent == 0
-
-
-class Batch:
-    """Fails where `broken` says: before the launch, or after it was numbered."""
-
-    seq_lens_sum = 0
-    forward_mode = None
-
-    def __init__(self, broken: str) -> None:
-        self.broken, self.reads = broken, 0
-
-    @property
-    def reqs(self) -> list[Any]:
-        if self.broken == "before":
-            raise ValueError("ours")
-        return []
-
-    @property
-    def seq_lens_cpu(self) -> None:
-        raise ValueError("ours")
-
-
-@pytest.mark.parametrize("broken", ["before", "after"])
-def test_launch_that_fails_is_lost_and_its_result_answers_none(
-    broken: str, recorder: Recorder, owner: Owner
-) -> None:
-    result = Thing()
-    hooked = hook(recorder, lambda self, batch: result, step_probes.PROBES["launch"])
-    assert hooked(owner, Batch(broken)) is result
-    assert recorder.exceptions == 1
-    recorder.numbers.launch(Thing(), True)
-    assert recorder.numbers.answered(result) is None
