@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import textwrap
+from pathlib import Path
 
 import pytest
 
 from children import VERSIONS
 from specdiff.fixtures.rig.releases import find_release
 from specdiff.recorders.capture.books import BOOKS, UNKNOWN, whose
-from specdiff.recorders.capture.fingerprint import hash_in_file, node_hash
+from specdiff.recorders.capture.fingerprint import function_hash, hash_in_file, node_hash
 from specdiff.recorders.capture.sites import PREPARE_FUNCTIONS
 
 PLAIN = """
@@ -86,3 +88,15 @@ def test_table_of_books_is_what_the_release_holds(version: str) -> None:
         return [known for path, name in split if (known := hash_in_file(srt / path, name))]
 
     assert (*hashes(RESOLVE_FUNCTIONS), *hashes(PREPARE_FUNCTIONS)) == BOOKS[version]
+
+
+def test_a_function_is_what_was_loaded_whatever_lies_on_the_disk_by_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who upgrades sglang under a running server changes its files, not its books."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "loaded_once.py").write_text("def books():\n    return 1\n")
+    loaded = importlib.import_module("loaded_once").books
+    first = function_hash(loaded)
+    (tmp_path / "loaded_once.py").write_text("def books():\n    return 1 + 1\n")
+    assert function_hash(loaded) == first is not None

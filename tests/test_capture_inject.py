@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,6 +39,50 @@ def test_config_survives_the_environment(tmp_path: Path) -> None:
     )
     assert config.from_env(asked.to_env()) == asked
     assert config.from_env({}) is None
+
+
+_NO_COUNT: list[Any] = ["9", 0, -1, 1.5, True, [9], {}]
+_NO_TIME: list[Any] = ["9", 0, -0.5, float("nan"), float("inf"), False, [9]]
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "wrong"),
+    [
+        ("command", [["sglang", "serve"], []], ["sglang", None, [1]]),
+        ("specdiff_version", ["1"], [1, None]),
+        ("buffer_mb", [9], [None, *_NO_COUNT]),
+        ("durability", ["step"], ["never", None, ["step"]]),
+        ("paused", [True, False], [None, 1, "true"]),
+        ("steps", [9, None], _NO_COUNT),
+        ("seconds", [9, 0.5, None], _NO_TIME),
+        ("ring_s", [9, 0.5, None], _NO_TIME),
+        ("all_ranks", [True, False], [None, 1, "true"]),
+        ("one_in", [16], [None, *_NO_COUNT]),
+        ("only", [["a"], []], ["a", None, [1]]),
+        ("rows", ["tail"], ["all", None, 1]),
+        ("tokens", [True, False], [None, 0, "false"]),
+    ],
+)
+def test_a_value_that_is_none_is_refused_by_name(
+    name: str, right: list[Any], wrong: list[Any]
+) -> None:
+    """Anyone may write the variable, or ask the socket."""
+
+    def made(value: Any) -> config.Config | None:
+        in_choice = name in {field.name for field in dataclasses.fields(Choice)}
+        options = {"choice": {name: value}} if in_choice else {name: value}
+        return config.from_env({config.DIR: "x", config.OPTIONS: json.dumps(options)})
+
+    assert None not in map(made, right)
+    for value in wrong:
+        with pytest.raises(ValueError, match=f"{name} is "):
+            made(value)
+
+
+@pytest.mark.parametrize("options", ["[]", "9", '{"choice": []}', '{"choice": null}', "{"])
+def test_options_that_are_none_are_refused(options: str) -> None:
+    with pytest.raises(ValueError):
+        config.from_env({config.DIR: "x", config.OPTIONS: options})
 
 
 def test_sitecustomize_installs_the_hook_and_little_else(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import threading
+import weakref
 from typing import Any
 
 from hypothesis import given
@@ -69,6 +72,52 @@ def test_idle_server_keeps_no_request_alive() -> None:
     numbers.pick([Thing()]), numbers.pick([Thing(), Thing()])
     numbers.pick([])
     assert not numbers.live
+
+
+def test_who_ended_is_not_kept_alive_by_who_goes_on() -> None:
+    """One long request is left of a batch, which never changes again; the launch that is under way has all of them."""
+    numbers, result = Numbering(lambda n, *_: None), Thing()
+    long, short = Thing(), Thing()
+    both = numbers.pick([long, short])
+    numbers.launch(result, True, both)
+    numbers.pick([short])
+    numbers.end_turn()
+    assert numbers.pick([long, short]) is both  # so long as it is under way
+    numbers.launch(result, True, numbers.pick([long]))
+    ended = weakref.ref(short)
+    del short, both
+    assert ended() is not None
+    numbers.end_turn()
+    assert ended() is None and numbers.pick([long]).qids == [0]
+    numbers.end_turn()  # nothing was launched
+    going = weakref.ref(long)
+    del long
+    assert going() is None
+
+
+def test_who_is_alive_is_said_while_others_ask() -> None:
+    """The writer's thread asks of a ring's requests, and may collect garbage there."""
+    numbers, keep, ended = Numbering(lambda n, *_: None), [Thing() for _ in range(300)], False
+    known = [(numbers.qid(req), req) for req in keep]
+
+    def ask() -> None:
+        while not ended:
+            gc.collect(0)
+            for number in range(300):
+                assert number in numbers.live
+
+    other = threading.Thread(target=ask)
+    other.start()
+    try:
+        for _ in range(200):
+            for _ in range(20):
+                cycle = Thing()
+                cycle.me = cycle  # type: ignore[attr-defined]
+                numbers.qid(cycle)
+            assert numbers.alive()[:300] == known
+    finally:
+        ended = True
+        other.join()
 
 
 def test_results_answer_their_launch_in_any_order() -> None:

@@ -121,6 +121,15 @@ def test_a_turn_costs_what_its_own_hooks_take(
     assert (overhead.decode.max_ns or 0) < 3e8 and overhead.spent == 0
 
 
+def test_a_turn_that_cannot_be_ended_is_the_servers_all_the_same(
+    recorder: Recorder, owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder.numbers, "end_turn", raising(TypeError("ours")))
+    process = hook(recorder, lambda *_: "theirs", step_probes.PROBES["process"])
+    assert process(owner, Turn("IDLE"), None) == "theirs"
+    assert (recorder.exceptions, recorder.first_exception) == (1, "TypeError: ours")
+
+
 class Batch:
     """Fails where `broken` says: before the launch, or after it was numbered."""
 

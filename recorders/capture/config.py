@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,21 +57,54 @@ def from_env(env: Mapping[str, str]) -> Config | None:
 
 
 def with_options(config: Config, options: Mapping[str, Any]) -> Config:
-    """Raises ValueError naming the option that is unknown, or the value that is none."""
-    choice = options.get("choice", {})
+    """Raises ValueError naming the option that is unknown, or the value that is none: who asks may be another version, or a
+    person, and the scheduler is to trust what it finds here."""
+    choice = options.get("choice", {}) if isinstance(options, Mapping) else None
+    if not isinstance(choice, Mapping):
+        raise ValueError(f"{OPTIONS}: {options!r}, expected options by name")  # noqa: TRY004 (as any)
     known = {one.name for one in dataclasses.fields(Config)} - {"directory", "run_id"}
     if unknown := sorted(options.keys() - known) + sorted(choice.keys() - _names(Choice)):
         raise ValueError(f"{OPTIONS}: unknown: {', '.join(unknown)}")
+    for name, value in {**options, **choice}.items():
+        expected, is_one = _EXPECTED.get(name, ("", None))
+        if is_one is not None and not is_one(value):
+            raise ValueError(f"{OPTIONS}: {name} is {value!r}, expected {expected}")
     told = {**options, "command": tuple(options.get("command", ()))}
     told["choice"] = Choice(**{**choice, "only": tuple(choice.get("only", ()))})
-    made = dataclasses.replace(config, **told)
-    for name, value, expected in (
-        ("durability", made.durability, DURABILITIES),
-        ("rows", made.choice.rows, ROWS),
-    ):
-        if value not in expected:
-            raise ValueError(f"{OPTIONS}: {name} is {value!r}, expected {' or '.join(expected)}")
-    return made
+    return dataclasses.replace(config, **told)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
+def _is_time(value: Any) -> bool:
+    return type(value) in (int, float) and 0 < value < float("inf")
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
+
+
+_COUNT = ("a whole number above 0", _is_count)
+_SECONDS = ("seconds above 0, or null", lambda value: value is None or _is_time(value))
+_YES_OR_NO = ("true or false", lambda value: isinstance(value, bool))
+_TEXTS = ("texts", _is_texts)
+_EXPECTED: Mapping[str, tuple[str, Callable[[Any], bool]]] = {  # of `Config`, and of its `Choice`
+    "command": _TEXTS,
+    "specdiff_version": ("a text", lambda value: isinstance(value, str)),
+    "buffer_mb": _COUNT,
+    "durability": (" or ".join(DURABILITIES), lambda value: value in DURABILITIES),
+    "paused": _YES_OR_NO,
+    "steps": (f"{_COUNT[0]}, or null", lambda value: value is None or _is_count(value)),
+    "seconds": _SECONDS,
+    "ring_s": _SECONDS,
+    "all_ranks": _YES_OR_NO,
+    "one_in": _COUNT,
+    "only": _TEXTS,
+    "rows": (" or ".join(ROWS), lambda value: value in ROWS),
+    "tokens": _YES_OR_NO,
+}
 
 
 def _names(cls: type) -> set[str]:

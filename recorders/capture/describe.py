@@ -8,7 +8,8 @@ import hashlib
 import os
 import platform
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -71,7 +72,7 @@ def describe_run(scheduler: Any, config: Config, sites: Iterable[Site]) -> Run:
         sglang_version=version,
         sglang_commit=commit,
         books=whose(resolve, _prepare_hash(), version),
-        sources=_sources(),
+        sources=dict(_sources()),
         sites=sites,
         spec_algorithm=str(getattr(scheduler.spec_algorithm, "name", scheduler.spec_algorithm)),
         spec_v2=why_not_spec_v2(scheduler) is None,
@@ -160,6 +161,7 @@ def _sglang_root() -> Path | None:
     return Path(where[0]) if where else None
 
 
+@cache
 def _prepare_hash() -> str | None:
     root = _sglang_root()
     for place in PREPARE_FUNCTIONS if root else ():
@@ -169,7 +171,9 @@ def _prepare_hash() -> str | None:
     return None
 
 
-def _sources() -> dict[str, str]:
+@cache
+def _sources() -> Mapping[str, str]:
+    """What was loaded: asked when the scheduler is constructed, not when a recording begins."""
     root, sums = _sglang_root(), {}
     for name in ACCOUNTING_SOURCES if root else ():
         path = Path(str(root)) / name

@@ -6,14 +6,17 @@ import ast
 import hashlib
 import inspect
 import textwrap
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 _SKIPPED = frozenset({"decorator_list", "type_comment", "type_params", "returns", "annotation"})
 
 
+@cache
 def function_hash(function: Any) -> str | None:
-    """The hash of a live function, decorators unwrapped; None where its source cannot be read."""
+    """The hash of a live function, decorators unwrapped; None where its source cannot be read. Found out once: parsing holds the
+    interpreter up, and whoever asks again may do so on a server at work."""
     try:
         source = textwrap.dedent(inspect.getsource(inspect.unwrap(function)))
         return node_hash(ast.parse(source).body[0])
@@ -21,6 +24,7 @@ def function_hash(function: Any) -> str | None:
         return None
 
 
+@cache
 def hash_in_file(path: Path, qualified_name: str) -> str | None:
     """The hash of `Class.method` or `function` in a source file; None where the file or the name is not there."""
     try:

@@ -62,6 +62,7 @@ class Numbering:
         self._tag = f"_specdiff{self._serial}"  # on batches and results: (id of the object, number)
         self._every_qid = every(f"one.{self._on_request}")
         self._recent: deque[tuple[list[Any], Picked]] = deque(maxlen=_RECENT)
+        self._under_way: Picked | None = None  # launched in this turn of the scheduler's loop
         self._requests = self._batches = self._launches = self._sessions = 0
         self._untaggable: deque[tuple[Any, int]] = deque(maxlen=_UNTAGGABLE)
         self._unanswered: deque[int] = deque()
@@ -88,6 +89,14 @@ class Numbering:
         self._recent.appendleft((known, picked))
         return picked
 
+    def end_turn(self) -> None:
+        """Only of whom a launch is under way is remembered: sglang holds on to those itself, and the others may have ended. A batch
+        that never changes again (one long request is left of it) would keep them alive, and their rows."""
+        under_way, self._under_way = self._under_way, None
+        if len(self._recent) > 1 or under_way is None:
+            kept = (one for one in self._recent if one[1] is under_way)
+            self._recent = deque(kept, _RECENT)
+
     def count(self, reqs: list[Any]) -> int:
         """How many of them are recorded."""
         return len(reqs) if self._takes is None else len(self.pick(reqs).qids)
@@ -101,6 +110,11 @@ class Numbering:
         """Whether this very object was seen; a copy of one carries its number and is none the less new."""
         number = getattr(req, self._on_request, None)
         return number is not None and self.live.get(number) is req
+
+    def alive(self) -> list[tuple[int, Any]]:
+        """By number. Not `live.items()`: whoever asks `live` on another thread takes out who is gone, in the midst of that loop."""
+        found = ((ref.key, ref()) for ref in self.live.valuerefs())
+        return sorted((number, req) for number, req in found if req is not None)
 
     def meet(self, req: Any, *, arrives: bool = False) -> int:
         """Number a request object that is new to us, or even `arrives` just now."""
@@ -141,9 +155,10 @@ class Numbering:
         if hasattr(session, _SESSION):
             delattr(session, _SESSION)
 
-    def launch(self, result: Any, answerable: bool) -> int:
-        """Number a launch by the result object that will answer it; an idle one is never answered."""
+    def launch(self, result: Any, answerable: bool, picked: Picked | None = None) -> int:
+        """Number a launch, of those, by the result object that will answer it; an idle one is never answered."""
         number, self._launches = self._launches, self._launches + 1
+        self._under_way = picked
         self._leave_on(result, number)
         if answerable:
             self._unanswered.append(number)

@@ -75,7 +75,10 @@ def wrap(
                 recorder.lost(error)
         recorder.overhead.spent += spent + now() - began
         if ends_turn:
-            recorder.end_turn()
+            try:
+                recorder.end_turn()
+            except Exception as error:  # noqa: BLE001
+                recorder.failed(error)
         return returned
 
     setattr(hooked, MARK, role)

@@ -86,6 +86,7 @@ class Recorder:
         )
 
     def _is_there(self, number: int) -> bool:
+        """On the writer's thread."""
         return number in self.numbers.live or ~number in self.numbers.live
 
     @property
@@ -182,7 +183,9 @@ class Recorder:
         return self._dropping is not None
 
     def end_turn(self) -> None:
-        """Of the scheduler's loop: a result was processed. It raises nothing: nobody catches it."""
+        """Of the scheduler's loop: a result was processed."""
+        self.finishing = None
+        self.numbers.end_turn()
         if self.resolved:
             self.overhead.decoded()
         elif self.extended:

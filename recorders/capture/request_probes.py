@@ -64,7 +64,7 @@ def _abort_before(recorder: Recorder, self: Any, recv_req: Any, *_: Any, **__: A
     everyone, prefix = bool(getattr(recv_req, "abort_all", False)), recv_req.rid
     meant = [
         (qid, req)
-        for qid, req in sorted(recorder.numbers.live.items())
+        for qid, req in recorder.numbers.alive()
         if qid >= 0 and (everyone or req.rid.startswith(prefix)) and not req.finished()
     ]
     waiting = {id(req) for req in getattr(self, "waiting_queue", ())}

@@ -88,6 +88,7 @@ class Session:
         self._scheduler = weakref.ref(scheduler)
         self.control = self.control or Control(self)
         if self.config.paused:
+            describe_run(scheduler, self.config, self.sites())  # a server at work is not to wait
             self._tell(constructed=True, journal=None, paused=True)
         elif (left_out := self.why_left_out(self.config)) is not None:
             self._tell(constructed=True, journal=None, left_out=left_out, rank=rank_of(scheduler))

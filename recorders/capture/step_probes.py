@@ -27,7 +27,8 @@ def _launch_before(recorder: Recorder, self: Any, batch: Any, *_: Any, **__: Any
 
 def _launch_after(recorder: Recorder, note: Any, result: Any) -> None:
     answerable = note is not None and note[1] in _ANSWERED
-    launch, emitted = recorder.numbers.launch(result, answerable), False
+    picked = note[3] if note is not None else None
+    launch, emitted = recorder.numbers.launch(result, answerable, picked), False
     try:
         emitted = note is not None and _emit_launch(recorder, launch, note)
     finally:
