@@ -47,7 +47,8 @@ def print_answer(act: str, answer: Answer) -> None:
 
 def _status(said: dict[str, Any]) -> str:
     if not said["recording"]:
-        return "has the recorder in it, does not record"
+        why = said.get("why")
+        return "has the recorder in it, does not record" + (f": {why}" if why else "")
     parts = [f"records into {said['journal']}", f"{said['steps']} steps, {said['events']} events"]
     parts += [f"{said['dropped']} dropped, {said['waiting_bytes'] / 1e6:.1f} MB wait to be written"]
     if said["step_ns_p50"] is not None:

@@ -234,10 +234,34 @@ disks.take_away(Path("{disk}"))
 """
 
 
-def test_a_journal_that_is_deleted_under_way_disturbs_nobody(tmp_path: Path) -> None:
-    path = tmp_path / "r-1-0.journal"
-    done = hand_over(path, "hand_over(1, 1000)\npath.unlink()\nhand_over(1000)\nwriter.close()")
+def test_a_journal_that_is_deleted_under_way_is_noticed(tmp_path: Path) -> None:
+    """And its descriptor given back: it would fill the disk, unseen."""
+    done = hand_over(tmp_path / "r-1-0.journal", DELETED + STOPS)
+    assert done.returncode == 0, done.stderr
+    (said,) = complaints(done.stderr)
+    assert "cannot be written: it was deleted. The server goes on" in said
+
+
+DELETED = """
+import os
+hand_over(1, 1000)
+assert writer.flush(5)
+path.unlink()
+hand_over(1000, 1001)
+assert not writer.flush(0.5) and writer.error == "it was deleted"
+assert not any("deleted" in os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.exists())
+"""
+
+
+def test_a_journal_that_is_moved_is_written_on(tmp_path: Path) -> None:
+    path, moved = tmp_path / "r-1-0.journal", tmp_path / "elsewhere"
+    moved.mkdir()
+    then = (
+        f"hand_over(1, 1000)\npath.rename('{moved / path.name}')\nhand_over(1000)\nwriter.close()"
+    )
+    done = hand_over(path, then, room=1 << 24)
     assert (done.returncode, complaints(done.stderr)) == (0, []), done.stderr
+    assert num_found(moved / path.name, tmp_path) == len(records_of(hdf5.load(RECORDING), TIMES))
 
 
 @pytest.mark.parametrize("durability", ["50ms", "step"])

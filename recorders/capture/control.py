@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from ..runtime import RUNTIME, is_dead, socket_of
 from .config import Config, with_options
 from .descriptor import OurSocket
+from .online import Heed
 
 if TYPE_CHECKING:
     from .recorder import Recorder
@@ -44,8 +45,8 @@ class _At:
     recorder: Recorder
     config: Config
     deadline: float | None
+    heed: Heed
     kept: int = 0  # how often the ring was
-    quiet_until: float = 0.0  # what breaks a law may do so at every step
 
 
 class Control:
@@ -56,6 +57,7 @@ class Control:
         self._at: _At | None = None
         # The journal that was ended last, and its writer while that lives.
         self._last: str | None = None
+        self._why = ""  # it ended, where nobody asked for that
         self._writer: Callable[[], JournalWriter | None] = lambda: None
         self._door = _listen()
         self._thread = threading.Thread(target=self._run, name="specdiff-control", daemon=True)
@@ -63,7 +65,7 @@ class Control:
 
     def watch(self, recorder: Recorder, config: Config) -> None:
         deadline = None if config.seconds is None else time.monotonic() + config.seconds
-        self._at = _At(recorder, config, deadline)
+        self._at = _At(recorder, config, deadline, Heed(config.ring_s or 0))
 
     def _run(self) -> None:
         while True:
@@ -105,22 +107,25 @@ class Control:
 
     def _end_what_is_over(self) -> None:
         at = self._at
-        if at is not None and (
-            at.recorder.ended
-            or at.recorder.writer.stopped
-            or (at.deadline is not None and time.monotonic() >= at.deadline)
-        ):
-            self._end(at)
-        elif at is not None and at.recorder.breach is not None:
+        if at is None:
+            return
+        if why := _why_over(at):
+            self._end(at, why)
+        elif at.recorder.breach is not None:
             self._broken(at, at.recorder.breach)
 
-    def _broken(self, at: _At, law: str) -> None:
-        now, at.recorder.breach = time.monotonic(), None
-        if now >= at.quiet_until:
-            at.quiet_until = now + (at.config.ring_s or 0)
+    def _broken(self, at: _At, breach: str) -> None:
+        at.recorder.breach = None
+        quiet_s = at.heed.asks(breach, time.monotonic())
+        if quiet_s is not None:
             kept = self._keep(at)
             where = f"is in {kept}" if kept else "could not be kept: the disk does not take it"
-            logger.warning("specdiff: %s. What led to it %s", law, where)
+            logger.warning(
+                "specdiff: %s. What led to it %s (of this law, nothing more is kept for %.0f s)",
+                breach,
+                where,
+                quiet_s,
+            )
 
     def _keep(self, at: _At) -> Path | None:
         """The last seconds of a ring, as a journal of its own; None where they cannot be written."""
@@ -131,8 +136,9 @@ class Control:
         except OSError:
             return None
 
-    def _end(self, at: _At) -> None:
+    def _end(self, at: _At, why: str = "") -> None:
         self._session.end(at.recorder)
+        self._why = why
         self._writer = weakref.ref(at.recorder.writer)
         self._last, self._at = str(at.recorder.path), None
 
@@ -190,7 +196,7 @@ class Control:
     def _status(self, asked: dict[str, Any]) -> dict[str, Any]:
         at = self._at
         if at is None:
-            return {"recording": False, **self._ended()}
+            return {"recording": False, "why": self._why, **self._ended()}
         recorder, stats = at.recorder, at.recorder.stats(closed=False)
         return {
             "recording": True,
@@ -207,6 +213,20 @@ class Control:
             "waiting_bytes": recorder.writer.waiting_bytes,
             "disk": recorder.writer.error,
         }
+
+
+def _why_over(at: _At) -> str:
+    """Empty: it is not."""
+    writer = at.recorder.writer
+    if writer.stopped:
+        return (
+            f"{at.recorder.path} could not be written any more: {writer.error or 'the disk hangs'}"
+        )
+    if at.recorder.ended:
+        return f"its {at.config.steps} steps are over"
+    if at.deadline is not None and time.monotonic() >= at.deadline:
+        return f"its {at.config.seconds:g} seconds are over"
+    return ""
 
 
 def _listen() -> OurSocket | None:

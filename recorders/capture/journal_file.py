@@ -70,6 +70,7 @@ class JournalFile:
         self.taken = 0  # of the queue, by the items' sizes
         # Segments begun, each of which is the oldest one day, and gaps written for records that could not be packed.
         self.breaks = 0
+        self._why_lost = "the server closed its file descriptor"
         self._end = self._begun(path) if ring is None else self._first_of(ring)
 
     def _begun(self, path: Path, head: Sequence[tuple[Kind | journal.Type, bytes]] = ()) -> _End:
@@ -164,14 +165,23 @@ class JournalFile:
         """How much of it the disk took, and why not more."""
         done, view = 0, memoryview(data)
         try:
-            if not self._is_ours():
-                self._end = self._end._replace(fd=-1)
-                raise OSError("the server closed its file descriptor")
+            if lost := self._lost():
+                raise OSError(lost)
             while done < len(data):
                 done += os.pwrite(self._end.fd, view[done:], at + done)
         except OSError as error:
             return done, error
         return done, None
+
+    def _lost(self) -> str:
+        """Why nothing written would ever be found, if so. A file that was moved is written on."""
+        if self._is_ours():
+            if os.fstat(self._end.fd).st_nlink:
+                return ""
+            self._why_lost = "it was deleted"
+            os.close(self._end.fd)  # or it takes up the disk, unseen
+        self._end = self._end._replace(fd=-1)
+        return self._why_lost
 
     def turn_over(self) -> bool:
         """Go on in the ring's next segment, between two records; where a disk has no room for one, in this one: False."""

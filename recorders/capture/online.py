@@ -23,6 +23,26 @@ def breaches(kind: Kind, values: Values, columns: Sequence[Values]) -> Iterator[
     return iter(()) if watch is None else watch(values, columns)
 
 
+class Heed:
+    """Which breaches to act on: where a release breaks a law at every stop, each time takes twice as long until the next, so that
+    what is kept of a week is a dozen rings."""
+
+    def __init__(self, first_s: float) -> None:
+        self._first_s = first_s
+        self._next: dict[
+            str, tuple[float, float]
+        ] = {}  # law: (not before, and then not for so long)
+
+    def asks(self, breach: str, now: float) -> float | None:
+        """Of one of `breaches`: for how many seconds none of that law is heeded from now on; None: this one is not."""
+        law = breach.partition(":")[0]
+        not_before, quiet_s = self._next.get(law, (now, self._first_s))
+        if now < not_before:
+            return None
+        self._next[law] = now + quiet_s, 2 * quiet_s
+        return quiet_s
+
+
 def _prepare(_: Values, columns: Sequence[Values]) -> Iterator[str]:
     """Looked at closely, row by row and without those where a value is absent, only where there may be something."""
     _, _, committed, before, allocated = columns
