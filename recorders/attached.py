@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+import glob
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,18 @@ def attached(
             manifest.write(
                 Path(question["directory"]), question["run_id"], map(_scheduler, answers)
             )
-    outcomes = (_outcome(act, answer, force) for answer in answers if act in ("stop", "flush"))
-    return Attached(answers, tuple(outcome for outcome in outcomes if outcome is not None))
+    outcomes: list[Outcome] = []
+    for answer in answers if act in ("stop", "flush") else ():
+        outcome = _outcome(act, answer, force)
+        outcomes += [] if outcome is None else [outcome]
+        outcomes += _kept_rings(answer.journal, force) if act == "stop" and answer.journal else ()
+    return Attached(answers, tuple(outcomes))
+
+
+def _kept_rings(journal: Path, force: bool) -> Iterator[Outcome]:
+    """What was kept of that ring while it went on, as a law was broken, say, and nobody has built yet."""
+    for kept in sorted(journal.parent.glob(f"{glob.escape(journal.stem)}.*{journal.suffix}")):
+        yield recover_journal(kept, force=force)
 
 
 def _outcome(act: str, answer: Answer, force: bool) -> Outcome | None:

@@ -71,7 +71,7 @@ def test_recording_comes_and_goes_on_a_running_server(
 
         attach(folder, "--sample", "1/3", "--no-tokens", "--steps", "40", "start")
         ask(port, 40, "--no-aborts", "--seed", "5")
-        assert "does not record" in attach(folder, "status")[0]
+        assert "does not record: its 40 steps are over" in attach(folder, "status")[0]
         second = hdf5.load(Path(attach(folder, "stop")[0].strip()))
         attach(folder, "-o", str(tmp_path / "other"), "--ring", "60s", "start")
         ask(port, 20, "--no-aborts", "--seed", "6")
