@@ -6,24 +6,28 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 
-from children import EVERYTHING, IMPORT_ONLY, python, rig, specdiff
+from children import EVERYTHING, IMPORT_ONLY, python, rig, specdiff, wait_for
 from specdiff import recorders
 from specdiff.cli.inputs import bundled
 from specdiff.fixtures.gpu import device
 from specdiff.fixtures.gpu.capture import Captured, capture, free_port
 from specdiff.fixtures.gpu.device import Host, host_of
+from specdiff.fixtures.gpu.drive import Answers
 from specdiff.fixtures.gpu.errors import GpuError
 from specdiff.fixtures.gpu.models import DENSE, EOS_TOKENS, MODELS, MOE
-from specdiff.fixtures.gpu.outcome import tell
+from specdiff.fixtures.gpu.outcome import keep_all, tell
 from specdiff.fixtures.gpu.pack import kernels, requirements
+from specdiff.fixtures.gpu.progress import progress
 from specdiff.fixtures.gpu.report import judge, matrix, overhead
 from specdiff.fixtures.gpu.server import command, flags, settings, which_are_known
+from specdiff.fixtures.gpu.toolkit import with_toolkit
 from specdiff.fixtures.gpu.wishes import Wish, wishes
 from specdiff.fixtures.rig.releases import find_release
 from specdiff.recorders import hdf5, record
@@ -145,6 +149,7 @@ from sglang.srt.configs.model_config import ModelConfig
 from sglang.srt.managers.io_struct import GenerateReqInput
 from specdiff.fixtures.gpu.models import MODELS
 from specdiff.fixtures.gpu.server import command, flags, settings, which_are_known
+from specdiff.fixtures.gpu.toolkit import with_toolkit
 from specdiff.fixtures.gpu.wishes import wishes
 import sglang
 found = {}
@@ -199,10 +204,12 @@ def test_from_the_command_to_the_matrix_on_the_rigs_server(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """All but the GPU: sglang's own server with the rig's worker, the real clients, recorder, judge and report."""
-    made = rigged(tmp_path, count=120)
-    code = tell([made], Host("NVIDIA Rig 1", "none", rig_tree()), tmp_path / "kept")
+    made = rigged(tmp_path, wishes(1, 120, experts=True))
+    host = Host("NVIDIA Rig 1", "none", rig_tree())
+    judged, good = tell(made, host)
     said = capsys.readouterr().out
-    assert code == 0, said
+    assert made.problem is None and good, said
+    keep_all([judged], host, tmp_path / "kept")
     assert "cost of recording: p50" in said and "0 events dropped, 0 errors" in said
     (kept,) = (tmp_path / "kept").glob("*.h5")
     assert kept.name == "0.5.13-rig-1-tiny-qwen3-moe.h5"
@@ -222,14 +229,14 @@ def rig_tree() -> Path:
     return find_release("0.5.13").root / "sglang"
 
 
-def rigged(home: Path, count: int) -> Captured:
+def rigged(home: Path, asked: Sequence[Wish]) -> Captured:
     port = free_port()
     chosen = settings(MOE, port)
     some = {name: chosen[name] for name in ("max_total_tokens", "max_running_requests")}
     some |= {name: chosen[name] for name in ("schedule_conservativeness", "skip_server_warmup")}
     rig = ["python", "-m", "specdiff.fixtures.rig", "--sglang", "0.5.13", "--serve"]
     serve = [*rig, "--port", str(port), "--", *flags(some)]
-    return capture(MOE.name, serve, port, wishes(1, count, experts=True), home)
+    return capture(MOE.name, serve, port, asked, home)
 
 
 @pytest.mark.parametrize(("release", "same"), [("0.5.12", True), ("0.5.11", False)])
@@ -249,6 +256,80 @@ def test_a_server_that_does_not_start_is_told_with_its_log(tmp_path: Path) -> No
     fails: Sequence[str] = ["python", "-c", "import sys; sys.exit('no kernel for this GPU')"]
     with pytest.raises(GpuError, match=r"(?s)status 1 before it answered.*no kernel for this GPU"):
         capture(DENSE.name, fails, free_port(), wishes(1, 1, experts=False), tmp_path)
+
+
+# Answers the question whether it serves, and is gone with the first request, as a server whose scheduler failed.
+_GONE = """
+import http.server, os, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+    def do_POST(self):
+        print("no kernel image is available", file=sys.stderr, flush=True)
+        os._exit(1)
+    def log_message(self, *told):
+        pass
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+def test_a_server_that_is_gone_on_the_way_is_told_with_its_log(tmp_path: Path) -> None:
+    port, said = free_port(), list[str]()
+    dies = ["python", "-c", _GONE, str(port)]
+    with pytest.raises(GpuError, match=r"(?s)The end of .*tiny-llama.log:.*no kernel image"):
+        capture(DENSE.name, dies, port, wishes(1, 60, experts=False), tmp_path, say=said.append)
+    assert said[-1].endswith("0 of 60 answered")
+
+
+def test_a_server_that_never_answers_is_given_up(tmp_path: Path) -> None:
+    waits = ["python", "-c", "import time; time.sleep(600)"]
+    asked = wishes(1, 1, experts=False)
+    began = time.monotonic()
+    with pytest.raises(GpuError, match="did not answer within 2 s"):
+        capture(DENSE.name, waits, free_port(), asked, tmp_path, seconds=2)
+    assert time.monotonic() - began < 60
+
+
+def test_what_it_is_at_is_said_with_the_last_line_of_the_log(tmp_path: Path) -> None:
+    log, said, answers = tmp_path / "x.log", list[str](), Answers(2)
+    log.write_text("Load weight begin.\nCapture begin.\n\n")
+    answers.put(1, {})
+    with progress("x", answers, log, said.append, every_s=0.01):
+        wait_for(lambda: said, "a line")
+    assert said[0].startswith("x: 0 s, 1 of 2 answered; log: Capture begin.")
+    assert said[-1] == "x: 0 s, 1 of 2 answered"
+
+
+@pytest.mark.live
+def test_a_request_that_is_refused_leaves_the_recording_of_the_others(tmp_path: Path) -> None:
+    long = Wish("too-long", tuple(range(40, 4000)), 4)
+    made = rigged(tmp_path, (*wishes(1, 12, experts=True), long))
+    assert made.problem is not None and "too-long: the server answered 400" in made.problem
+    assert len(made.answers) == len(hdf5.load(made.recording).rids) == 12
+
+
+def test_the_toolkit_is_where_nvcc_says(tmp_path: Path) -> None:
+    bare = {"PATH": str(tmp_path)}
+    assert with_toolkit(bare) == bare, "without a compiler, kernels may be there already"
+    top = tmp_path / "cuda-13.0"
+    (top / "bin").mkdir(parents=True)
+    script(tmp_path / "nvcc", f"echo '#$ TOP={top}/bin/..' >&2")
+    assert with_toolkit(bare) == {**bare, "CUDA_HOME": str(top)}
+    mine = {**bare, "CUDA_HOME": "/mine"}
+    assert with_toolkit(mine) == mine
+
+
+def test_what_is_kept_one_by_one_is_kept_together(tmp_path: Path) -> None:
+    books = books_of(Lifted("0.5.12", Origin.RELEASE, "0.5.12"))
+    here = judge("dense", bundled() / "0.5.12-stale-stop.h5", books)
+    there = judge("moe", bundled() / "0.5.12-stale-stop.h5", books)
+    for one in (here, there, here):
+        keep_all([one], Host("NVIDIA Rig 1", "none", None), tmp_path)
+    rows = [line for line in (tmp_path / "README.md").read_text().splitlines() if ".h5" in line]
+    assert [row.split()[1] for row in rows] == [
+        f"0.5.12-rig-1-{name}.h5" for name in ("moe", "dense")
+    ]
 
 
 @pytest.mark.live
