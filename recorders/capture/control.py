@@ -6,13 +6,10 @@ them), stop, flush, status. What cannot be done is answered with `error`; nothin
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import json
 import logging
 import os
-import socket
-import struct
 import threading
 import time
 import weakref
@@ -21,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..runtime import RUNTIME, is_dead, socket_of
 from .config import Config, with_options
-from .descriptor import OurSocket
+from .door import Door
 from .online import Heed
 
 if TYPE_CHECKING:
@@ -33,9 +29,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("specdiff")
 
-_EVERY_S = 0.1  # how often limits are looked at
-_PATIENCE_S = 5.0  # for who asks, and for the disk
-_LONGEST = 1 << 16  # bytes of a question
+_PATIENCE_S = 5.0  # for the disk
 
 
 @dataclass(slots=True)
@@ -59,7 +53,7 @@ class Control:
         self._last: str | None = None
         self._why = ""  # it ended, where nobody asked for that
         self._writer: Callable[[], JournalWriter | None] = lambda: None
-        self._door = _listen()
+        self._door = Door()
         self._thread = threading.Thread(target=self._run, name="specdiff-control", daemon=True)
         self._thread.start()
 
@@ -75,35 +69,10 @@ class Control:
                 self._answer_one()
 
     def _answer_one(self) -> None:
-        asking = self._who_asks()
-        if asking is None:
-            return
-        with contextlib.closing(OurSocket(asking)) as ours:
-            asking.settimeout(_PATIENCE_S)
-            if _is_same_user(asking):
-                answer = json.dumps(self._answer(_line(asking))).encode() + b"\n"
-                if ours.is_ours():  # a stop takes seconds on a disk that refuses
-                    asking.sendall(answer)
-
-    def _who_asks(self) -> socket.socket | None:
-        """None where nobody does for a while."""
-        if self._door is not None and not self._door.is_ours():
-            self._door.close()
-            self._door = None
-            logger.warning(
-                "specdiff: the server has closed the socket of process %d: it cannot be asked any more (`record --attach`). "
-                "The server goes on.",
-                self._pid,
-            )
-        if self._door is not None:
-            try:
-                return self._door.made.accept()[0]
-            except TimeoutError:
-                return None
-            except OSError:  # no descriptor is left, say: who asks waits, and so do we
-                pass
-        time.sleep(_EVERY_S)
-        return None
+        asker = self._door.who_asks()
+        if asker is not None:
+            with contextlib.closing(asker):
+                asker.tell(self._answer(asker.question))
 
     def _end_what_is_over(self) -> None:
         at = self._at
@@ -227,52 +196,3 @@ def _why_over(at: _At) -> str:
     if at.deadline is not None and time.monotonic() >= at.deadline:
         return f"its {at.config.seconds:g} seconds are over"
     return ""
-
-
-def _listen() -> OurSocket | None:
-    """None where there can be no socket: the log says so, and recording goes on as it was asked for."""
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        path = socket_of(os.getpid())
-        if path.exists() and not is_dead(path):
-            raise OSError(
-                f"{path} is of process {os.getpid()} of another PID namespace. Set {RUNTIME} to another folder in one of them"
-            )
-        scratch = path.with_suffix(".new")
-        scratch.unlink(missing_ok=True)
-        made.bind(str(scratch))
-        scratch.chmod(0o600)
-        made.listen(8)
-        made.settimeout(_EVERY_S)
-        scratch.replace(path)  # who finds it there finds it listening; a dead process's goes
-    except OSError as error:
-        made.close()
-        logger.warning("specdiff: no `record --attach` to process %d: %s", os.getpid(), error)
-        return None
-    atexit.register(_leave, path, os.getpid())
-    door = OurSocket(made)
-    os.register_at_fork(after_in_child=door.close)
-    return door
-
-
-def _leave(path: Path, pid: int) -> None:
-    """A fork that ends leaves its parent's socket where it is."""
-    if os.getpid() == pid:
-        path.unlink(missing_ok=True)
-
-
-def _is_same_user(asking: socket.socket) -> bool:
-    """The folder and the socket keep others out; this is the second lock on the same door."""
-    size = struct.calcsize("3i")
-    _, uid, _ = struct.unpack("3i", asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
-    return uid in (os.geteuid(), 0)
-
-
-def _line(asking: socket.socket) -> bytes:
-    found = b""
-    while not found.endswith(b"\n") and len(found) < _LONGEST:
-        more = asking.recv(_LONGEST)
-        if not more:
-            break
-        found += more
-    return found

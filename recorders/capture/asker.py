@@ -1,0 +1,59 @@
+"""Somebody who has come to ask: one line is read of him, never waited for, and one is told (standard library only)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import struct
+import time
+from typing import Any
+
+from .descriptor import OurSocket
+
+_PATIENCE_S = 5.0  # with one who says nothing
+_LONGEST = 1 << 16  # bytes of a question
+
+
+class Asker:
+    def __init__(self, made: socket.socket) -> None:
+        made.setblocking(False)
+        self._ours = OurSocket(made)
+        self._until = time.monotonic() + _PATIENCE_S
+        self.question = b""
+
+    def fileno(self) -> int:
+        return self._ours.made.fileno()
+
+    def is_ours(self) -> bool:
+        return self._ours.is_ours()
+
+    def is_silent(self) -> bool:
+        return time.monotonic() > self._until
+
+    def is_same_user(self) -> bool:
+        """The folder and the socket keep others out; this is the second lock on the same door."""
+        size = struct.calcsize("3i")
+        found = self._ours.made.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+        _, uid, _ = struct.unpack("3i", found)
+        return uid in (os.geteuid(), 0)
+
+    def has_asked(self) -> bool:
+        """Reads what is there. A line, or the end of what comes, is a question."""
+        try:
+            more = self._ours.made.recv(_LONGEST)
+        except BlockingIOError:
+            return False
+        self.question += more
+        return not more or self.question.endswith(b"\n") or len(self.question) >= _LONGEST
+
+    def tell(self, answer: dict[str, Any]) -> None:
+        # a stop takes seconds on a disk that refuses: by now it may be another's, or gone, which would be a signal
+        if self.is_ours():
+            line = json.dumps(answer).encode() + b"\n"
+            self._ours.made.sendall(line, socket.MSG_NOSIGNAL)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._ours.close()
