@@ -16,6 +16,8 @@ from .recover import is_locked, notes
 from .runtime import is_dead, runtime_folder, socket_of
 
 _PATIENCE_S = 15.0  # longer than the recorder's own for its disk
+_LONGEST = 1 << 16  # bytes of an answer
+_TOO_LATE = "cannot be asked (no answer within {:.0f} s). It does nothing of this later but what it has begun by now: ask for its status"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +103,24 @@ def ask(pid: int, question: dict[str, Any]) -> Answer:
             asking.settimeout(_PATIENCE_S)
             asking.connect(str(socket_of(pid)))
             asking.sendall(json.dumps(question).encode() + b"\n")
-            with asking.makefile("rb") as answer:
-                return Answer(pid, json.loads(answer.readline() or b'{"error": "no answer"}'))
+            return Answer(pid, json.loads(_line(asking) or b'{"error": "no answer"}'))
+    except TimeoutError:
+        return Answer(pid, {"error": _TOO_LATE.format(_PATIENCE_S)})
     except (OSError, ValueError) as error:
         return Answer(pid, {"error": f"cannot be asked ({error})"})
+
+
+def _line(asking: socket.socket) -> bytes:
+    """Raises TimeoutError where there is none in time: it finds nobody then, and who answers knows that it was not heard."""
+    with asking.makefile("rb") as answer:
+        try:
+            return answer.readline()
+        except TimeoutError:
+            asking.shutdown(socket.SHUT_RDWR)
+    late = asking.recv(_LONGEST)  # between the two
+    if not late:
+        raise TimeoutError
+    return late
 
 
 def _doors() -> list[int]:

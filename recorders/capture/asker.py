@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import socket
 import struct
 import time
@@ -48,11 +49,22 @@ class Asker:
         self.question += more
         return not more or self.question.endswith(b"\n") or len(self.question) >= _LONGEST
 
-    def tell(self, answer: dict[str, Any]) -> None:
-        # a stop takes seconds on a disk that refuses: by now it may be another's, or gone, which would be a signal
-        if self.is_ours():
-            line = json.dumps(answer).encode() + b"\n"
-            self._ours.made.sendall(line, socket.MSG_NOSIGNAL)
+    def is_gone(self) -> bool:
+        """Not one who has only ended his question (`shutdown(SHUT_WR)`), and waits for the answer."""
+        waits = select.poll()
+        waits.register(self, 0)  # that nobody is there any more is always told
+        return bool(waits.poll(0))
+
+    def tell(self, answer: dict[str, Any]) -> bool:
+        """Whether he has it. A stop takes seconds on a disk that refuses: by now the descriptor may be another file's."""
+        line = json.dumps(answer).encode() + b"\n"
+        try:
+            if self.is_ours():
+                self._ours.made.sendall(line, socket.MSG_NOSIGNAL)  # which would end some servers
+                return True
+        except OSError:
+            pass
+        return False
 
     def close(self) -> None:
         with contextlib.suppress(OSError):

@@ -69,10 +69,24 @@ class Control:
                 self._answer_one()
 
     def _answer_one(self) -> None:
+        """What somebody has given up asking for is not done: he was told that it had failed."""
         asker = self._door.who_asks()
-        if asker is not None:
-            with contextlib.closing(asker):
-                asker.tell(self._answer(asker.question))
+        if asker is None:
+            return
+        with contextlib.closing(asker):
+            if asker.is_gone():
+                return
+            before = self._at
+            told = asker.tell(self._answer(asker.question))
+            if not told and self._at is not None and self._at is not before:
+                self._unknown(self._at)
+
+    def _unknown(self, at: _At) -> None:
+        """He went while it began: a recording that nobody knows of would never be stopped."""
+        self._end(at)
+        logger.warning(
+            "specdiff: who asked for %s did not wait for it to begin: it is ended", at.recorder.path
+        )
 
     def _end_what_is_over(self) -> None:
         at = self._at

@@ -1,0 +1,101 @@
+"""What a recorder did not do while somebody waited for it, it does not do later."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from children import SPECDIFF, wait_for
+from specdiff.cli.inputs import bundled
+from specdiff.recorders import remote
+from specdiff.recorders.attached import attached
+from specdiff.recorders.runtime import RUNTIME
+from test_attach_ends import CHILD, recorded
+
+
+@pytest.fixture(autouse=True)
+def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(RUNTIME, str(tmp_path / "run"))
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[int]:
+    """The number of a process with the recorder in it."""
+    child = [sys.executable, str(CHILD), str(bundled() / "0.5.23-random.h5"), "input()"]
+    command = [*SPECDIFF, "record", "--paused", "-o", str(tmp_path / "r"), "--", *child]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, text=True) as parent:
+        try:
+            wait_for(lambda: list((tmp_path / "run").glob("*.sock")), "the socket")
+            (door,) = (tmp_path / "run").glob("*.sock")
+            yield int(door.stem)
+        finally:
+            parent.communicate("\n")
+
+
+def test_what_a_stopped_server_was_asked_for_it_does_not_do_when_it_goes_on(
+    server: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(act: str) -> remote.Answer:
+        (answer,) = attached(str(server), act, tmp_path / "e", {}, force=False).answers
+        return answer
+
+    def refused(act: str) -> None:
+        with monkeypatch.context() as hurried:
+            hurried.setattr(remote, "_PATIENCE_S", 0.5)
+            os.kill(server, signal.SIGSTOP)
+            error = asked(act).error
+            os.kill(server, signal.SIGCONT)
+        assert error is not None and "nothing of this later" in error
+
+    refused("start")
+    assert asked("status").said["recording"] is False
+    assert asked("start").error is None
+    refused("stop")
+    assert asked("status").said["recording"] is True
+
+
+def test_a_recording_whose_asker_left_while_it_began_is_ended(tmp_path: Path) -> None:
+    """Whether he gave up, or was killed; one who only sends no more is answered."""
+    done = recorded(tmp_path / "r", LEAVES)
+    assert done.stderr.count("did not wait for it to begin") == 2
+
+
+LEAVES = """
+import json, socket, time
+from specdiff.recorders import remote
+from specdiff.recorders.runtime import socket_of
+begin, patience = session.begin, remote._PATIENCE_S
+def slowly(config):
+    time.sleep(1)
+    return begin(config)
+session.begin = slowly
+start = {"do": "start", "directory": str(folder), "run_id": "x", "options": {}}
+line = json.dumps(start).encode() + b"\\n"
+
+def comes(*, shut):
+    one = socket.socket(socket.AF_UNIX)
+    one.connect(str(socket_of(os.getpid())))
+    one.sendall(line)
+    if shut: one.shutdown(socket.SHUT_WR)
+    return one
+
+def status():
+    return remote.ask(os.getpid(), {"do": "status"}).said
+
+remote._PATIENCE_S = 0.5
+assert "no answer within" in remote.ask(os.getpid(), start).error
+remote._PATIENCE_S = patience
+assert status()["recording"] is False
+with comes(shut=False): time.sleep(0.5)
+assert status()["recording"] is False
+with comes(shut=True) as one:
+    assert json.loads(one.recv(1 << 16))["journal"]
+assert status()["recording"] is True
+attach("stop")
+"""
