@@ -62,3 +62,39 @@ session.control.watch(ends, Config(folder, seconds=0))
 while not over: time.sleep(0.01)
 assert time.monotonic() - began < 1
 """
+
+
+def test_a_socket_that_was_taken_away_is_there_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And said once, each time; one that another process of our number has put there is left to it."""
+    *again, taken = runs(CLEANED, tmp_path, monkeypatch)
+    assert len(again) == 2 and all("can be asked again" in line for line in again)
+    assert all(str(tmp_path / "run") in line for line in again)
+    assert "another PID namespace" in taken
+    (left,) = (tmp_path / "run").iterdir()
+    assert left.stem.isdecimal()  # it is not ours to take away
+
+
+CLEANED = """
+import shutil
+def comes_back():
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError): return asked()["recording"]
+        time.sleep(0.1)
+
+path = socket_of(pid)
+path.unlink()
+assert comes_back() is False
+with at_rest(): pass
+shutil.rmtree(folder / "run")
+assert comes_back() is False
+assert path.stat().st_mode & 0o777 == 0o600
+
+other = socket.socket(socket.AF_UNIX)
+path.unlink()
+other.bind(str(path))
+other.listen()
+time.sleep(5)
+"""

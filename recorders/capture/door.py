@@ -8,15 +8,14 @@ import os
 import select
 import socket
 import time
-from pathlib import Path
 
-from ..runtime import RUNTIME, is_dead, socket_of
 from .asker import Asker
-from .descriptor import OurSocket
+from .listening import Listening, listen
 
 logger = logging.getLogger("specdiff")
 
 _EVERY_S = 0.1  # how often whoever waits here has a look at something else
+_LOOK_S = 2.0  # how often at the socket's name
 _MOST = 8  # who may be silent here at a time: each takes a descriptor of the server's
 
 
@@ -26,12 +25,17 @@ class Door:
     def __init__(self) -> None:
         self._pid = os.getpid()
         self._came: list[Asker] = []  # and have not asked yet, the oldest first
-        self._open = _listen()
+        self._said: str | None = None  # why there is no socket
+        self._open = self._listen()
+        self._is_over = False  # the server wants no descriptor of ours
+        self._look_at = time.monotonic() + _LOOK_S
         os.register_at_fork(after_in_child=self._leave_to_parent)
+        atexit.register(self._leave)
 
     def who_asks(self) -> Asker | None:
         """The next, whom the caller closes; None where nobody does for a while."""
         self._look_at_the_descriptor()
+        self._look_at_the_name()
         ready = self._wait()
         for asker in tuple(self._came):
             if asker.fileno() in ready and asker.is_ours():
@@ -40,19 +44,51 @@ class Door:
                     return asker
             elif asker.is_silent():
                 self._send_away(asker)
-        if self._open is not None and self._open.made.fileno() in ready and self._open.is_ours():
-            self._let_in(self._open.made)
+        door = None if self._open is None else self._open.ours
+        if door is not None and door.made.fileno() in ready and door.is_ours():
+            self._let_in(door.made)
         return None
 
     def _look_at_the_descriptor(self) -> None:
-        if self._open is not None and not self._open.is_ours():
-            self._open.close()
-            self._open = None
+        if self._open is not None and not self._open.ours.is_ours():
+            self._open.ours.close()
+            self._open.leave()
+            self._open, self._is_over = None, True
             logger.warning(
                 "specdiff: the server has closed the socket of process %d: it cannot be asked any more (`record --attach`). "
                 "The server goes on.",
                 self._pid,
             )
+
+    def _look_at_the_name(self) -> None:
+        """Cleaners of temporary files take it away, and the end of a user's last session its whole folder."""
+        if self._is_over or time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + _LOOK_S
+        gone = self._open
+        if gone is not None and gone.is_at_its_name():
+            return
+        again = self._open = self._listen() or gone
+        if again is not None and again is not gone:
+            if gone is not None:
+                gone.ours.close()
+            logger.warning(
+                "specdiff: process %d can be asked again (`record --attach`), at %s",
+                self._pid,
+                again.path,
+            )
+
+    def _listen(self) -> Listening | None:
+        """Where there can be no socket the log says why, once, and recording goes on as it was asked for."""
+        try:
+            made = listen(self._pid)
+        except OSError as error:
+            if self._said != str(error):
+                logger.warning("specdiff: no `record --attach` to process %d: %s", self._pid, error)
+            self._said = str(error)
+            return None
+        self._said = None
+        return made
 
     def _wait(self) -> set[int]:
         """The descriptors at which something has come. (A poll has none of its own that the server could close.)"""
@@ -63,7 +99,7 @@ class Door:
             else:
                 self._send_away(asker)
         if self._open is not None:
-            waits.register(self._open.made, select.POLLIN)
+            waits.register(self._open.ours.made, select.POLLIN)
         return {fd for fd, _ in waits.poll(_EVERY_S * 1e3)}
 
     def _let_in(self, door: socket.socket) -> None:
@@ -87,34 +123,9 @@ class Door:
         for asker in tuple(self._came):
             asker.close()
         if self._open is not None:
-            self._open.close()
+            self._open.ours.close()
 
-
-def _listen() -> OurSocket | None:
-    """None where there can be no socket: the log says so, and recording goes on as it was asked for."""
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        path = socket_of(os.getpid())
-        if path.exists() and not is_dead(path):
-            raise OSError(
-                f"{path} is of process {os.getpid()} of another PID namespace. Set {RUNTIME} to another folder in one of them"
-            )
-        scratch = path.with_suffix(".new")
-        scratch.unlink(missing_ok=True)
-        made.bind(str(scratch))
-        scratch.chmod(0o600)
-        made.listen(64)
-        made.setblocking(False)
-        scratch.replace(path)  # who finds it there finds it listening; a dead process's goes
-    except OSError as error:
-        made.close()
-        logger.warning("specdiff: no `record --attach` to process %d: %s", os.getpid(), error)
-        return None
-    atexit.register(_leave, path, os.getpid())
-    return OurSocket(made)
-
-
-def _leave(path: Path, pid: int) -> None:
-    """A fork that ends leaves its parent's socket where it is."""
-    if os.getpid() == pid:
-        path.unlink(missing_ok=True)
+    def _leave(self) -> None:
+        """At the end. A fork that ends leaves its parent's socket where it is."""
+        if os.getpid() == self._pid and self._open is not None:
+            self._open.leave()
