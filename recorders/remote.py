@@ -124,20 +124,16 @@ def _line(asking: socket.socket) -> bytes:
 
 
 def _doors() -> list[int]:
-    """The processes that can be asked. Sockets of dead ones go: a SIGKILL leaves them behind. Who is not to be seen is not
-    dead for that, but in another PID namespace (of a container), as long as somebody listens."""
+    """The processes that can be asked. Sockets where nobody listens go: a SIGKILL leaves them behind, and their number may be
+    another's by now. Who is not to be seen is not dead for that, but in another PID namespace (of a container)."""
     try:
         paths = [path for path in runtime_folder().glob("*.sock") if path.stem.isdecimal()]
     except OSError as error:
         raise UsageError(str(error)) from error
     for path in paths:
-        if not _is_there(path.stem) and is_dead(path):
+        if path.is_socket() and is_dead(path):  # whoever comes in between is there again: `Door`
             path.unlink(missing_ok=True)
-    return sorted(int(path.stem) for path in paths if path.exists())
-
-
-def _is_there(pid: str) -> bool:
-    return (Path("/proc") / pid).exists()
+    return sorted(int(path.stem) for path in paths if path.is_socket())
 
 
 def _ancestry(pid: int) -> Iterator[int]:

@@ -100,7 +100,8 @@ def test_who_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     door = tmp_path / "run" / f"{os.getpid()}.sock"
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(door))
-    assert "cannot be asked" in attach(os.getpid(), "status", code=NO_VERDICT)[1]
+    assert "and has not" in attach(os.getpid(), "status", code=USAGE)[1]
+    assert not door.exists()
     (tmp_path / "run").chmod(0o755)
     assert "mode 700" in attach(os.getpid(), "status", code=USAGE)[1]
 

@@ -163,13 +163,15 @@ def test_a_server_of_another_pid_namespace_is_asked_and_keeps_its_socket(
 def test_only_sockets_where_nobody_listens_are_taken_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """None of these numbers is a process's, as of a container's elsewhere."""
+    """Two of these numbers are no process's, as of a container's elsewhere; one is that of a process that came later."""
     monkeypatch.setenv(RUNTIME, str(tmp_path))
-    alive, dead = (socket_of(number) for number in (5_000_001, 5_000_002))
-    with socket.socket(socket.AF_UNIX) as listens, socket.socket(socket.AF_UNIX) as left:
+    alive, dead, again = map(socket_of, (5_000_001, 5_000_002, os.getpid()))
+    with socket.socket(socket.AF_UNIX) as listens:
         listens.bind(str(alive))
         listens.listen(1)
-        left.bind(str(dead))
+        for left in (dead, again):
+            with socket.socket(socket.AF_UNIX) as killed:
+                killed.bind(str(left))
         with pytest.raises(UsageError, match="expected to have the recorder in it"):
             processes(str(os.getpid()))
         assert list(tmp_path.iterdir()) == [alive]
