@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from . import manifest
+from .doors import processes
 from .errors import UsageError
 from .manifest import Scheduler
 from .ranks import Rank
 from .record import new_run_id, own_version, writable
 from .recover import Kept, Outcome, Recovered, is_locked, once_mended, recover_journal
-from .remote import Answer, ask, processes
+from .remote import Answer, ask
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +38,11 @@ def attached(
 
     Raises UsageError where there is none, or nowhere to record to.
     """
-    pids = processes(target)
+    found = processes(target)
     question: dict[str, Any] = {"do": act}
     if act == "start":
         question |= _start(target, directory, options)
-    answers = tuple(ask(pid, question) for pid in pids)
+    answers = tuple(ask(process, question) for process in found)
     if act == "start":
         with contextlib.suppress(OSError):  # the recorders, which write there, have said it
             manifest.write(

@@ -21,7 +21,7 @@ _NEVER_LOADED = (
 class Note:
     """One process that loaded sglang's scheduler module with the recorder in it (see `capture.session`).
 
-    Who opened its note anew, as the server had closed it, says twice who it is.
+    Who opened its note anew, as the server had closed it, says twice who it is; who listens says so with his number, too.
     """
 
     pid: int
@@ -31,6 +31,7 @@ class Note:
     not_recorded: tuple[str, ...]  # why, per scheduler that has no journal and should have one
     schedulers: tuple[Scheduler, ...]  # those whose place in the run is known, or that have failed
     journals: tuple[Path, ...]  # of all its recordings: `--attach ... start` begins some elsewhere
+    socket: Path | None  # where it can be asked
 
 
 _SAID_NOTHING = (
@@ -85,9 +86,10 @@ def _read(path: Path) -> Note | None:
         said = [json.loads(line) for line in lines if line.endswith("}")]
     except ValueError:  # torn by a disk that was full
         return None
-    if not said or "pid" not in said[0]:
+    if not said or "sglang_version" not in said[0]:
         return None
     made = [line for line in said[1:] if line.get("constructed")]
+    sockets = [Path(line["socket"]) for line in said if line.get("socket")]
     return Note(
         pid=said[0]["pid"],
         sglang_version=said[0]["sglang_version"],
@@ -102,6 +104,7 @@ def _read(path: Path) -> Note | None:
         journals=tuple(
             Path(line["folder"], line["journal"]) for line in made if line.get("folder")
         ),
+        socket=sockets[-1] if sockets else None,
     )
 
 

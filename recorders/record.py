@@ -16,6 +16,7 @@ from typing import Any
 
 from .capture.config import RUN_ID, Config, with_options
 from .command import without_secrets
+from .doors import processes
 from .errors import RecordingError, UsageError, to_recover
 from .notes import left_out, read_notes, why_nothing
 from .processes import marked
@@ -27,7 +28,7 @@ from .recover import (
     notes,
     recover,
 )
-from .remote import ask, processes
+from .remote import ask
 from .supervise import supervise
 
 _INJECT = Path(__file__).parent / "capture" / "inject"
@@ -105,8 +106,8 @@ def _rings_kept(config: Config, say: Say) -> Iterator[None]:
 
     def keep() -> None:
         try:
-            for pid in processes(str(config.directory)):
-                say(f"process {pid}: {ask(pid, {'do': 'flush'}).flushed}")
+            for process in processes(str(config.directory)):
+                say(f"process {process.pid}: {ask(process, {'do': 'flush'}).flushed}")
         except UsageError as error:
             say(str(error))
 

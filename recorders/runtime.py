@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import struct
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 RUNTIME = "SPECDIFF_RUNTIME_DIR"
@@ -26,18 +28,40 @@ def runtime_folder() -> Path:
     else:
         folder = Path(tempfile.gettempdir()) / f"specdiff-{os.geteuid()}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    must_be_ours(folder)
+    return folder
+
+
+def must_be_ours(folder: Path) -> None:
+    """Raises OSError where it is not a folder of ours alone, or none."""
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
         raise OSError(
             f"{folder} must be a folder of user {os.geteuid()} alone (mode 700); it is of user {found.st_uid}, "
             f"mode {stat.S_IMODE(found.st_mode):o}. Mend that, or set {RUNTIME} to another"
         )
-    return folder
+
+
+def folders(env: Mapping[str, str]) -> list[Path]:
+    """Where a process with this environment may have its socket: where the first was not to be had, in a later one."""
+    if env.get(RUNTIME):
+        return [Path(env[RUNTIME])]
+    own = f"specdiff-{os.geteuid()}"
+    every = (("XDG_RUNTIME_DIR", "specdiff"), ("TMPDIR", own))
+    return [Path(env[name], under) for name, under in every if env.get(name)] + [Path("/tmp", own)]
 
 
 def socket_of(pid: int) -> Path:
     """Where the schedulers of process `pid` are controlled. Raises OSError as `runtime_folder` does."""
     return runtime_folder() / f"{pid}.sock"
+
+
+def is_same_user(connected: socket.socket) -> bool:
+    """Whether the other end is our user's, or root's. The folder keeps others out; this is the second lock on the same door."""
+    size = struct.calcsize("3i")
+    found = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    _, uid, _ = struct.unpack("3i", found)
+    return uid in (os.geteuid(), 0)
 
 
 def is_dead(path: Path) -> bool:

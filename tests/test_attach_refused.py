@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -24,18 +25,24 @@ def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(RUNTIME, str(tmp_path / "run"))
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[int]:
-    """The number of a process with the recorder in it."""
+@contextlib.contextmanager
+def paused_server(tmp_path: Path) -> Iterator[int]:
+    """The number of a process with the recorder in it, started into `r`; its socket lies under `run`."""
     child = [sys.executable, str(CHILD), str(bundled() / "0.5.23-random.h5"), "input()"]
     command = [*SPECDIFF, "record", "--paused", "-o", str(tmp_path / "r"), "--", *child]
     with subprocess.Popen(command, stdin=subprocess.PIPE, text=True) as parent:
         try:
-            wait_for(lambda: list((tmp_path / "run").glob("*.sock")), "the socket")
-            (door,) = (tmp_path / "run").glob("*.sock")
+            wait_for(lambda: list((tmp_path / "run").rglob("*.sock")), "the socket")
+            (door,) = (tmp_path / "run").rglob("*.sock")
             yield int(door.stem)
         finally:
             parent.communicate("\n")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[int]:
+    with paused_server(tmp_path) as pid:
+        yield pid
 
 
 def test_what_a_stopped_server_was_asked_for_it_does_not_do_when_it_goes_on(
@@ -78,6 +85,8 @@ session.begin = slowly
 start = {"do": "start", "directory": str(folder), "run_id": "x", "options": {}}
 line = json.dumps(start).encode() + b"\\n"
 
+me = remote.Process(os.getpid(), socket_of(os.getpid()))
+
 def comes(*, shut):
     one = socket.socket(socket.AF_UNIX)
     one.connect(str(socket_of(os.getpid())))
@@ -86,10 +95,10 @@ def comes(*, shut):
     return one
 
 def status():
-    return remote.ask(os.getpid(), {"do": "status"}).said
+    return remote.ask(me, {"do": "status"}).said
 
 remote._PATIENCE_S = 0.5
-assert "no answer within" in remote.ask(os.getpid(), start).error
+assert "no answer within" in remote.ask(me, start).error
 remote._PATIENCE_S = patience
 assert status()["recording"] is False
 with comes(shut=False): time.sleep(0.5)

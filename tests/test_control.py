@@ -13,9 +13,9 @@ from subprocess import PIPE
 import pytest
 
 from children import SPECDIFF, python, wait_for
+from specdiff.recorders.doors import processes
 from specdiff.recorders.errors import UsageError
 from specdiff.recorders.notes import read_notes
-from specdiff.recorders.remote import processes
 from specdiff.recorders.runtime import RUNTIME, socket_of
 
 # A process with the recorder in it. What the rest of a script prints comes back, and what the log says.
@@ -68,7 +68,8 @@ def test_a_server_that_closes_every_file_it_finds_is_left_alone(
     assert [path.read_text() for path in tmp_path.glob("theirs-*")] == [""] * 12
     (path,) = tmp_path.glob("*.attach.json")
     told = [json.loads(line) for line in path.read_text().splitlines()]
-    assert [one.get("journal") for one in told] == [None, None, "r-1-0.journal", "r-1-1.journal"]
+    told = [one.get("journal") for one in told if "socket" not in one]
+    assert told == [None, None, "r-1-0.journal", "r-1-1.journal"]
     (note,) = read_notes([path])
     assert note.num_schedulers == 2
     assert list((tmp_path / "run").iterdir()) == []

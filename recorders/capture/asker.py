@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import select
 import socket
-import struct
 import time
 from typing import Any
 
+from ..runtime import is_same_user
 from .descriptor import OurSocket
 
 _PATIENCE_S = 5.0  # with one who says nothing
@@ -34,11 +33,7 @@ class Asker:
         return time.monotonic() > self._until
 
     def is_same_user(self) -> bool:
-        """The folder and the socket keep others out; this is the second lock on the same door."""
-        size = struct.calcsize("3i")
-        found = self._ours.made.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
-        _, uid, _ = struct.unpack("3i", found)
-        return uid in (os.geteuid(), 0)
+        return is_same_user(self._ours.made)
 
     def has_asked(self) -> bool:
         """Reads what is there. A line, or the end of what comes, is a question."""

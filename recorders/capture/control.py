@@ -53,7 +53,7 @@ class Control:
         self._last: str | None = None
         self._why = ""  # it ended, where nobody asked for that
         self._writer: Callable[[], JournalWriter | None] = lambda: None
-        self._door = Door()
+        self._door = Door(session.note_socket)
         self._thread = threading.Thread(target=self._run, name="specdiff-control", daemon=True)
         self._thread.start()
 

@@ -8,6 +8,8 @@ import os
 import select
 import socket
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 from .asker import Asker
 from .listening import Listening, listen
@@ -22,8 +24,9 @@ _MOST = 8  # who may be silent here at a time: each takes a descriptor of the se
 class Door:
     """Nobody who comes is waited for: others may ask meanwhile, and who waits here has limits to look at."""
 
-    def __init__(self) -> None:
-        self._pid = os.getpid()
+    def __init__(self, told: Callable[[Path], None]) -> None:
+        """`told` is called with every place where it listens from then on."""
+        self._pid, self._told = os.getpid(), told
         self._came: list[Asker] = []  # and have not asked yet, the oldest first
         self._said: str | None = None  # why there is no socket
         self._open = self._listen()
@@ -88,6 +91,7 @@ class Door:
             self._said = str(error)
             return None
         self._said = None
+        self._told(made.path)
         return made
 
     def _wait(self) -> set[int]:

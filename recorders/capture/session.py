@@ -169,6 +169,10 @@ class Session:
         missing = {site.role: list(site.places) for site in self.missing_essential}
         self._tell(pid=os.getpid(), sglang_version=sglang_version()[0], missing=missing)
 
+    def note_socket(self, path: Path) -> None:
+        """Who asks may have another environment than this server, and look elsewhere for it."""
+        self._tell(pid=os.getpid(), socket=str(path))
+
     def _tell(self, **what: Any) -> None:
         if os.getpid() != self._note_pid or not is_still(self._note, self._note_identity):
             self.note_attached()  # a fork with a scheduler of its own; or the server closed the file

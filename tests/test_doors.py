@@ -1,0 +1,88 @@
+"""Who can be asked from a shell whose folder of sockets is another than the server's."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from children import wait_for
+from specdiff.cli.main import USAGE
+from specdiff.recorders.doors import processes
+from specdiff.recorders.notes import read_notes
+from specdiff.recorders.remote import Process, ask
+from specdiff.recorders.runtime import RUNTIME
+from test_attach import attach
+from test_attach_refused import paused_server
+
+XDG = "XDG_RUNTIME_DIR"
+
+
+@pytest.mark.parametrize("variable", [RUNTIME, XDG, "TMPDIR"])
+def test_a_server_with_other_variables_is_found(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its note, and, of a process, by what that was started with. Who is not found is told where he was looked for."""
+    (tmp_path / "run").mkdir(mode=0o700)
+    for name in (RUNTIME, XDG, "TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    with contextlib.ExitStack() as ends:
+        with monkeypatch.context() as its:
+            its.setenv(variable, str(tmp_path / "run"))
+            pid = ends.enter_context(paused_server(tmp_path))
+        here, bystander = tmp_path / "here", tmp_path / "bystander"
+        bystander.mkdir()
+        monkeypatch.setenv(RUNTIME, str(here))
+        for target in (tmp_path / "r", pid):
+            assert "does not record" in attach(target, "status")[0]
+        said = attach(bystander, "status", code=USAGE)[1]
+        assert f"no socket of it is in {here}." in said and f"set {RUNTIME}" in said
+
+
+def test_a_server_that_went_to_a_later_folder_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As its first was not there when it bound its socket (again); by its number, in its own environment."""
+    monkeypatch.delenv(RUNTIME, raising=False)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "run"))
+    monkeypatch.setenv(XDG, str(tmp_path / "xdg"))
+    (tmp_path / "run").mkdir()
+    with paused_server(tmp_path) as pid:
+        (tmp_path / "xdg").mkdir(mode=0o700)
+        (found,) = processes(str(pid))
+        assert found.socket.is_relative_to(tmp_path / "run")
+
+
+def test_a_note_without_its_socket_leaves_it_to_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another container's path means nothing here, where the folder is shared under another name."""
+    monkeypatch.setenv(RUNTIME, str(tmp_path / "run"))
+    with paused_server(tmp_path) as pid:
+        (note,) = (tmp_path / "r").glob("*.attach.json")
+        (told,) = read_notes([note])
+        assert told.socket == tmp_path / "run" / f"{pid}.sock"
+        with note.open("a") as more:
+            more.write(json.dumps({"pid": pid, "socket": "/nowhere/1.sock"}) + "\n")
+        (found,) = processes(str(tmp_path / "r"))
+        assert found == Process(pid, tmp_path / "run" / f"{pid}.sock")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
+def test_another_users_socket_is_not_believed(tmp_path: Path) -> None:
+    script = "import os, socket, sys; os.setuid(65534); s = socket.socket(1); s.bind(sys.argv[1]); s.listen(); input()"
+    path = Path(f"/tmp/specdiff-test-{os.getpid()}.sock")  # whose folder both may use
+    command = [sys.executable, "-c", script, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as stranger:
+        try:
+            wait_for(path.exists, "the stranger")
+            answer = ask(Process(stranger.pid, path), {"do": "status"})
+            assert answer.error == f"cannot be asked ({path} is another user's)"
+        finally:
+            stranger.communicate(b"\n")
+            path.unlink(missing_ok=True)
