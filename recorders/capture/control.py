@@ -83,7 +83,7 @@ class Control:
 
     def _unknown(self, at: _At) -> None:
         """He went while it began: a recording that nobody knows of would never be stopped."""
-        self._end(at)
+        self._end(at, "who asked for it did not wait for it to begin")
         logger.warning(
             "specdiff: who asked for %s did not wait for it to begin: it is ended", at.recorder.path
         )
