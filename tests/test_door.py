@@ -55,12 +55,12 @@ assert theirs <= len(silent) + len(more) + 1 + 1 + 8, theirs  # and those we hol
 assert silent[0].recv(1) == b""
 with at_rest(): pass
 
-ends = types.SimpleNamespace(ended=True, breach=None)
+ends = types.SimpleNamespace(ended=True, breach=None, writer=types.SimpleNamespace(stopped=False))
 began, over = time.monotonic(), []
-session.control._end = lambda at: (over.append(at), setattr(session.control, "_at", None))
+session.control._end = lambda at, why: (over.append(why), setattr(session.control, "_at", None))
 session.control.watch(ends, Config(folder, seconds=0))
-while not over: time.sleep(0.01)
-assert time.monotonic() - began < 1
+while not over and time.monotonic() - began < 5: time.sleep(0.01)
+assert over and time.monotonic() - began < 1
 """
 
 
