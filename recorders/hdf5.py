@@ -26,6 +26,7 @@ from .heaps import check_heaps
 from .recording import TABLE_NAMES, Recording, columns, dtype_of
 from .run import run_from_json, stats_from_json, to_json
 from .schema import FORMAT, NONE32, NONE64, VERSION, columns_in
+from .scratch import scratch
 
 _CHUNK_ROWS = 65536
 _SMALL = (
@@ -47,21 +48,17 @@ def save(
         raise RecordingError(
             f"{path} exists; specdiff does not overwrite recordings. Use --force, or another name."
         )
-    temporary = path.with_name(path.name + ".tmp")
     try:
-        with open(temporary, "wb") as handle:
-            handle.write(_image(recording))
-            handle.flush()
-            os.fsync(handle.fileno())
-        load(temporary)  # what cannot be read back is no recording
-        temporary.replace(path)
-        _sync_folder(path.parent)
+        with scratch(path) as file:
+            file.write(_image(recording))
+            file.flush()
+            os.fsync(file.fileno())
+            load(Path(file.name))  # what cannot be read back is no recording
+            Path(file.name).replace(path)
+            _sync_folder(path.parent)
     except OSError as error:
         remedy = remedy or f"Once that is mended, run `{to_recover(path.parent)}`."
         raise RecordingError(f"{path}: cannot be written ({error}). {remedy}") from error
-    finally:
-        with contextlib.suppress(OSError):  # gone, unless something failed above
-            temporary.unlink()
 
 
 def is_saved(recording: Recording, path: Path) -> bool:
@@ -90,7 +87,7 @@ def load(path: Path) -> Recording:
         raise RecordingError(f"{path}: {error}") from error
     except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
         raise RecordingError(
-            f"{path}: HDF5 cannot read it ({error}): truncated or corrupt. Copy it again from where it was recorded."
+            f"{path}: HDF5 cannot read it ({error}): truncated or corrupt. Copy the file again from where it was recorded."
         ) from error
 
 
@@ -257,7 +254,7 @@ def _attribute(file: h5py.File, name: str) -> Any:
 def _manifest(file: h5py.File) -> dict[str, Any]:
     if "manifest" not in file:
         raise RecordingError(
-            "/manifest is missing: corrupt. Copy it again from where it was recorded."
+            f"/manifest is missing: corrupt. Copy the file again from where it was recorded."
         )
     dataset = _as_dataset(file, "manifest")
     if dataset.dtype != np.uint8 or dataset.ndim != 1:
@@ -292,18 +289,14 @@ def _checked_manifest(manifest: Any) -> dict[str, Any]:
 
 
 def _foreign_manifest(expected: str) -> str:
-    return (
-        f"/manifest is not one that specdiff wrote: expected {expected}. "
-        "Copy the file again from where it was recorded."
-    )
+    return f"/manifest is not one that specdiff wrote: expected {expected}. Copy the file again from where it was recorded."
 
 
 def _as_dataset(file: h5py.File, name: str) -> h5py.Dataset:
     found = file[name]
     if not isinstance(found, h5py.Dataset):
         raise RecordingError(
-            f"/{name} is a {type(found).__name__}, a dataset was expected: corrupt. "
-            "Copy the file again from where it was recorded."
+            f"/{name} is a {type(found).__name__}, a dataset was expected: corrupt. Copy the file again from where it was recorded."
         )
     return found
 

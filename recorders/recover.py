@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import re
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,16 +13,17 @@ from pathlib import Path
 
 from . import manifest
 from .build import build
+from .built import alone, built_of
 from .errors import RecordingError, to_recover
 from .hdf5 import is_saved, save
 from .journal import PARTIAL, scan
+from .names import JOURNAL, recording_name
 from .notes import Note, read_notes
 from .recording import Recording
-from .run import Run
 from .runs import num_dropped
 from .schema import Kind
+from .scratch import clear
 
-JOURNAL = ".journal"
 NOTE = ".attach.json"
 DAMAGED = ".damaged"  # behind a journal's name
 _TOO_LARGE = "there is not enough memory to build it: four times its size is enough."
@@ -102,7 +102,9 @@ def _place(journal: Path) -> Path:
 
 
 def _clear_up(directory: Path, run_id: str | None) -> None:
-    """What a recover and a server left that were killed: a ring whose recording is in place, and half a copy of one."""
+    """What a recover and a server left that were killed: a ring whose recording is in place, half a copy of one, and half a
+    recording."""
+    clear(directory)
     for path in _files(directory, run_id, JOURNAL + _DONE):
         shutil.rmtree(path, ignore_errors=True)
     for path in _files(directory, run_id, JOURNAL + PARTIAL):
@@ -188,14 +190,11 @@ def _recover_one(journal: Path, force: bool, written: set[Path]) -> Outcome:
     try:
         if is_locked(journal):
             return Kept(journal, "a process still writes to it", live=True)
-        recording = build(journal)
-        path = journal.with_name(recording_name(recording.run, journal))
-        if path in written:
-            raise RecordingError(_same_name(path))
-        if force or not is_saved(recording, path):  # a recover that was killed may have got so far
-            save(recording, path, force=force)
-        written.add(path)
-        damaged = _put_away(journal, recording)
+        try:
+            with alone(journal):
+                return _built(journal, force, written)
+        except FileNotFoundError as gone:  # it is told by another's recording, if there is one
+            return _built_by_another(journal, gone, written)
     except RecordingError as error:
         return Kept(journal, str(error).removeprefix(f"{journal}: "), live=False)
     except OSError as error:
@@ -204,6 +203,31 @@ def _recover_one(journal: Path, force: bool, written: set[Path]) -> Outcome:
         )
     except MemoryError:  # the others may be smaller, and `record` has a command's status to tell
         return Kept(journal, f"{_TOO_LARGE} {once_mended(journal.parent)}", live=False)
+
+
+def _built(journal: Path, force: bool, written: set[Path]) -> Recovered:
+    recording = build(journal)
+    path = journal.with_name(recording_name(recording.run, journal))
+    if path in written:
+        raise RecordingError(_same_name(path))
+    if force or not is_saved(recording, path):  # a recover that was killed may have got so far
+        save(recording, path, force=force)
+    written.add(path)
+    return _recovered(path, journal, _put_away(journal, recording), recording)
+
+
+def _built_by_another(journal: Path, gone: OSError, written: set[Path]) -> Recovered:
+    """A `stop`, `recover` or `record` that was quicker. Raises `gone` where nobody has built it."""
+    found = built_of(journal)
+    if found is None:
+        raise gone
+    path, recording = found
+    written.add(path)
+    damaged = journal.with_name(journal.name + DAMAGED)
+    return _recovered(path, journal, damaged if damaged.exists() else None, recording)
+
+
+def _recovered(path: Path, journal: Path, damaged: Path | None, recording: Recording) -> Recovered:
     stats = recording.stats
     return Recovered(
         path=path,
@@ -224,9 +248,9 @@ def _put_away(journal: Path, recording: Recording) -> Path | None:
     if not recording.damage or not scan(journal).goes_on:
         if journal.is_dir():  # at once: half a ring would be another recording
             done = journal.with_name(journal.name + _DONE)
-            shutil.rmtree(journal.replace(done))
+            shutil.rmtree(journal.replace(done), ignore_errors=True)  # the next one clears up
         else:
-            journal.unlink()
+            journal.unlink(missing_ok=True)
         return None
     return journal.replace(journal.with_name(journal.name + DAMAGED))
 
@@ -240,21 +264,3 @@ def _same_name(path: Path) -> str:
         f"its recording would be {path.name}, as that of another journal here. Move it to a folder "
         "of its own, and run `specdiff recover` on that."
     )
-
-
-def recording_name(run: Run, journal: Path) -> str:
-    """`<UTC start>-<sglang>-<run>-pid<pid>-<n>[-dp0][-tp1][-pp0].h5`: sorts by time; `run` tells hosts apart."""
-    started = re.sub(r"[^0-9T]", "", run.started.split(".")[0].split("+")[0]).replace("T", "-")
-    version = re.sub(r"[^A-Za-z0-9.+_-]", "_", run.sglang_version)
-    token = re.sub(r"[^A-Za-z0-9]", "_", run.run_id.rpartition("-")[2])
-    number = journal.name.removesuffix(JOURNAL).rpartition("-")[2]
-    ranks = [
-        f"-{what}{rank}"
-        for what, rank, size in (
-            ("dp", run.dp_rank, run.dp_size),
-            ("tp", run.tp_rank, run.tp_size),
-            ("pp", run.pp_rank, run.pp_size),
-        )
-        if rank is not None and size > 1
-    ]
-    return f"{started}-{version}-{token}-pid{run.pid}-{number}{''.join(ranks)}.h5"

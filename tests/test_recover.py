@@ -16,7 +16,8 @@ from children import specdiff, wait_for
 from specdiff.recorders import hdf5
 from specdiff.recorders.errors import RecordingError
 from specdiff.recorders.journal import HEADER, Type, frame, frames
-from specdiff.recorders.recover import Kept, Recovered, recording_name, recover
+from specdiff.recorders.names import recording_name
+from specdiff.recorders.recover import Kept, Recovered, recover
 from specdiff.recorders.run import Run, to_json
 from specdiff.recorders.schema import NONE64, Kind
 from specdiff.recorders.wire import ROW_WIDTH, pack_event
@@ -162,10 +163,11 @@ def test_names_sort_by_time_and_tell_ranks_apart(changes: dict[str, object], nam
 
 
 def test_what_cannot_be_written_is_kept_and_the_others_are_built(tmp_path: Path) -> None:
-    (tmp_path / "r-1-0.journal").write_bytes(HEADER + run_frame())
+    """Of one the name is so long that the file it is written to first cannot have it."""
+    size = len(recording_name(dataclasses.replace(RUN, run_id=""), Path("r-1-0.journal")))
+    long = run_frame(run_id="x" * (255 - size))
+    (tmp_path / "r-1-0.journal").write_bytes(HEADER + long)
     (tmp_path / "r-2-0.journal").write_bytes(HEADER + run_frame(run_id="x-other"))
-    blocked = recording_name(RUN, tmp_path / "r-1-0.journal") + ".tmp"
-    (tmp_path / blocked).mkdir()
     done = specdiff("recover", tmp_path)
     assert done.returncode == 128
     assert "cannot be written" in done.stderr and "Traceback" not in done.stderr

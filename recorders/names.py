@@ -1,0 +1,52 @@
+"""What journals and their recordings are called, so that either tells the other (standard library only)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from .run import Run
+
+JOURNAL = ".journal"
+_RANKS = r"(-(dp|tp|pp)\d+)*"
+
+
+def recording_name(run: Run, journal: Path) -> str:
+    """`<UTC start>-<sglang>-<run>-pid<pid>-<n>[-dp0][-tp1][-pp0].h5`: sorts by time; `run` tells hosts apart."""
+    started = re.sub(r"[^0-9T]", "", run.started.split(".")[0].split("+")[0]).replace("T", "-")
+    version = re.sub(r"[^A-Za-z0-9.+_-]", "_", run.sglang_version)
+    number = journal.name.removesuffix(JOURNAL).rpartition("-")[2]
+    ranks = [
+        f"-{what}{rank}"
+        for what, rank, size in (
+            ("dp", run.dp_rank, run.dp_size),
+            ("tp", run.tp_rank, run.tp_size),
+            ("pp", run.pp_rank, run.pp_size),
+        )
+        if rank is not None and size > 1
+    ]
+    return f"{started}-{version}{_of(run.run_id, run.pid)}-{number}{''.join(ranks)}.h5"
+
+
+def recordings_of(journal: Path) -> list[Path]:
+    """The files beside a journal that have the name of its recording, the latest first. Raises OSError."""
+    run_id, pid, number = _parts(journal.name)
+    name = re.compile(f".*{re.escape(f'{_of(run_id, pid)}-{number}')}{_RANKS}\\.h5")
+    return sorted(
+        (one for one in journal.parent.iterdir() if name.fullmatch(one.name)), reverse=True
+    )
+
+
+def of_whom(journal: Path) -> tuple[str, str]:
+    """Its run id, and the number of its process."""
+    return _parts(journal.name)[:2]
+
+
+def _parts(name: str) -> tuple[str, str, str]:
+    process, _, number = name.removesuffix(JOURNAL).rpartition("-")
+    run_id, _, pid = process.rpartition("-")
+    return run_id, pid, number
+
+
+def _of(run_id: str, pid: int | str) -> str:
+    return f"-{re.sub(r'[^A-Za-z0-9]', '_', run_id.rpartition('-')[2])}-pid{pid}"

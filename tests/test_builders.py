@@ -1,0 +1,154 @@
+"""Several that build the recording of one journal at once, and those that are killed while they do."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from children import SPECDIFF, python, specdiff, wait_for
+from specdiff.cli.main import SAME
+from specdiff.recorders import hdf5
+from specdiff.recorders.journal import HEADER, Type, frames
+from specdiff.recorders.recording import Recording
+from specdiff.recorders.recover import DAMAGED, Kept, Recovered, recover, recover_journal
+from specdiff.recorders.run import to_json
+from specdiff.recorders.schema import Kind
+from specdiff.recorders.scratch import scratch
+from specdiff.recorders.wire import pack_event
+from strategies import RUN
+
+WHO = (Type.RUN, to_json(RUN).encode())
+GAP = (Kind.GAP, pack_event(Kind.GAP, 1, 1, (2,)))
+WHOLE = HEADER + frames([WHO, GAP])
+NAME = f"{RUN.run_id}-{RUN.pid}-0.journal"
+
+# argv: a recording, and where to write it: killed once its file is there, before anything is in it.
+KILLED = """
+import os, sys
+from pathlib import Path
+from specdiff.recorders import hdf5
+hdf5._image = lambda recording: os._exit(9)
+hdf5.save(hdf5.load(Path(sys.argv[1])), Path(sys.argv[2]))
+"""
+
+
+def left_in(folder: Path) -> list[str]:
+    return sorted(path.suffix for path in folder.iterdir())
+
+
+def test_a_second_builder_waits_and_names_what_the_first_has_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (journal := tmp_path / NAME).write_bytes(WHOLE)
+    go_on, begun, image = threading.Event(), threading.Event(), hdf5._image
+
+    def slow(recording: Recording) -> bytes:
+        begun.set()
+        assert go_on.wait(60)
+        return image(recording)
+
+    monkeypatch.setattr(hdf5, "_image", slow)
+    found: list[object] = []
+    first = threading.Thread(target=lambda: found.append(recover_journal(journal)))
+    first.start()
+    assert begun.wait(60)
+    command = [*SPECDIFF, "recover", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as second:
+        wait_for(lambda: second.poll() is not None or is_open(second.pid, journal), "the second")
+        with pytest.raises(subprocess.TimeoutExpired):
+            second.wait(1)
+        go_on.set()
+        said, complained = second.communicate(timeout=60)
+    first.join()
+    (outcome,) = found
+    assert isinstance(outcome, Recovered)
+    assert (second.returncode, said.decode().split()) == (SAME, [str(outcome.path)]), complained
+    assert b"1 events, 2 dropped" in complained and b"kept" not in complained
+    assert list(tmp_path.iterdir()) == [outcome.path]
+
+
+def is_open(pid: int, path: Path) -> bool:
+    try:
+        return str(path) in [os.readlink(one) for one in Path(f"/proc/{pid}/fd").iterdir()]
+    except OSError:  # of one that it has just closed, or of a process that is over
+        return False
+
+
+def test_a_journal_that_another_has_built_is_no_failure(tmp_path: Path) -> None:
+    (journal := tmp_path / NAME).write_bytes(WHOLE)
+    first, second = recover_journal(journal), recover_journal(journal)
+    assert isinstance(first, Recovered) and first == second
+
+
+def test_where_nothing_can_be_locked_it_is_built_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing is cleared, as nobody knows whose it is."""
+
+    def unsupported(file: object, how: int) -> None:
+        raise OSError("no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    (tmp_path / NAME).write_bytes(WHOLE)
+    (tmp_path / "a.h5.0123abcd.tmp").touch()
+    (outcome,) = recover(tmp_path)
+    assert isinstance(outcome, Recovered) and left_in(tmp_path) == [".h5", ".tmp"]
+
+
+def test_a_damaged_journal_that_another_has_built_is_named_where_it_is(tmp_path: Path) -> None:
+    damaged = bytearray(HEADER + frames([WHO, GAP, GAP, GAP]))
+    damaged[len(WHOLE) + 20] ^= 1
+    (journal := tmp_path / NAME).write_bytes(damaged)
+    first, second = recover_journal(journal), recover_journal(journal)
+    assert isinstance(first, Recovered) and first == second
+    assert first.damaged == tmp_path / (NAME + DAMAGED) and first.damaged.exists()
+
+
+@pytest.mark.parametrize("name", [NAME.replace("-0", "-1"), f"other-{NAME}", "x.journal"])
+def test_a_journal_that_is_gone_is_not_told_by_the_recording_of_another(
+    name: str, tmp_path: Path
+) -> None:
+    (tmp_path / NAME).write_bytes(WHOLE)
+    recover(tmp_path)
+    outcome = recover_journal(tmp_path / name)
+    assert isinstance(outcome, Kept) and "No such file" in outcome.why
+
+
+def test_who_writes_the_same_name_does_not_write_into_our_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, real_recording: Path
+) -> None:
+    """One opens its file when the other is about to rename its own, and is killed."""
+    recording, path = hdf5.load(real_recording), tmp_path / "a.h5"
+    load = hdf5.load
+
+    def overtaken(written: Path) -> Recording:
+        found = load(written)
+        assert python(KILLED, real_recording, path).returncode == 9
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(hdf5, "load", overtaken)
+        hdf5.save(recording, path)
+    assert hdf5.is_saved(recording, path)
+
+
+def test_what_a_killed_builder_leaves_is_no_recording_and_goes(
+    tmp_path: Path, real_recording: Path
+) -> None:
+    path = tmp_path / "a.h5"
+    for _ in range(2):  # the second clears what the first has left
+        assert python(KILLED, real_recording, path).returncode == 9
+        assert left_in(tmp_path) == [".tmp"]
+    hdf5.save(hdf5.load(real_recording), tmp_path / "b.h5")
+    assert left_in(tmp_path) == [".h5", ".tmp"]
+    assert specdiff("info", tmp_path).returncode == SAME
+    (tmp_path / "notes.tmp").touch()  # somebody else's
+    with scratch(tmp_path / "c.h5") as held:
+        recover(tmp_path)
+        assert left_in(tmp_path) == [".h5", ".tmp", ".tmp"] and Path(held.name).exists()
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["b.h5", "notes.tmp"]
