@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+COPY_AGAIN = "Copy the file again from where it was recorded."
+
 
 class SpecdiffError(Exception):
     """Root of all errors whose message is meant for a person: found, expected, where, what to do."""

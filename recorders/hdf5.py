@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .derived import derived_from_json, derived_to_json
-from .errors import RecordingError, to_recover
+from .errors import COPY_AGAIN, RecordingError, to_recover
 from .heaps import check_heaps
 from .recording import TABLE_NAMES, Recording, columns, dtype_of
 from .run import run_from_json, stats_from_json, to_json
@@ -53,12 +53,25 @@ def save(
             file.write(_image(recording))
             file.flush()
             os.fsync(file.fileno())
-            load(Path(file.name))  # what cannot be read back is no recording
+            _read_back(Path(file.name))
             Path(file.name).replace(path)
             _sync_folder(path.parent)
     except OSError as error:
-        remedy = remedy or f"Once that is mended, run `{to_recover(path.parent)}`."
+        remedy = (
+            remedy or f"The journal stays. Once that is mended, run `{to_recover(path.parent)}`."
+        )
         raise RecordingError(f"{path}: cannot be written ({error}). {remedy}") from error
+
+
+def _read_back(written: Path) -> None:
+    """What cannot be read back is no recording. Raises OSError: the disk's fault, and there is nothing to copy it from."""
+    try:
+        load(written)
+    except RecordingError as error:
+        why = str(error).removeprefix(f"{written}: ").replace(f" {COPY_AGAIN}", "")
+        raise OSError(
+            f"what was just written cannot be read back: {why.removesuffix('.')}"
+        ) from error
 
 
 def is_saved(recording: Recording, path: Path) -> bool:
@@ -87,7 +100,7 @@ def load(path: Path) -> Recording:
         raise RecordingError(f"{path}: {error}") from error
     except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
         raise RecordingError(
-            f"{path}: HDF5 cannot read it ({error}): truncated or corrupt. Copy the file again from where it was recorded."
+            f"{path}: HDF5 cannot read it ({error}): truncated or corrupt. {COPY_AGAIN}"
         ) from error
 
 
@@ -253,9 +266,7 @@ def _attribute(file: h5py.File, name: str) -> Any:
 
 def _manifest(file: h5py.File) -> dict[str, Any]:
     if "manifest" not in file:
-        raise RecordingError(
-            f"/manifest is missing: corrupt. Copy the file again from where it was recorded."
-        )
+        raise RecordingError(f"/manifest is missing: corrupt. {COPY_AGAIN}")
     dataset = _as_dataset(file, "manifest")
     if dataset.dtype != np.uint8 or dataset.ndim != 1:
         raise RecordingError(f"/manifest is {dataset.dtype} {dataset.shape}, text was expected")
@@ -289,14 +300,14 @@ def _checked_manifest(manifest: Any) -> dict[str, Any]:
 
 
 def _foreign_manifest(expected: str) -> str:
-    return f"/manifest is not one that specdiff wrote: expected {expected}. Copy the file again from where it was recorded."
+    return f"/manifest is not one that specdiff wrote: expected {expected}. {COPY_AGAIN}"
 
 
 def _as_dataset(file: h5py.File, name: str) -> h5py.Dataset:
     found = file[name]
     if not isinstance(found, h5py.Dataset):
         raise RecordingError(
-            f"/{name} is a {type(found).__name__}, a dataset was expected: corrupt. Copy the file again from where it was recorded."
+            f"/{name} is a {type(found).__name__}, a dataset was expected: corrupt. {COPY_AGAIN}"
         )
     return found
 
@@ -354,7 +365,7 @@ def _unstack(array: NDArray[Any] | None, name: str, cls: Any, held: tuple[str, .
 
 
 def _corrupt(name: str) -> str:
-    return f"/{name} does not match its digest: corrupt. Copy the file again from where it was recorded."
+    return f"/{name} does not match its digest: corrupt. {COPY_AGAIN}"
 
 
 def _not_hdf5(path: Path) -> str:

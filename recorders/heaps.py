@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 
-from .errors import RecordingError
+from .errors import COPY_AGAIN, RecordingError
 
 _START = b"GCOL\x01\0\0\0"  # signature, version, reserved
 _SIZE = struct.Struct("<Q")
@@ -37,6 +37,4 @@ def _check(data: bytes, start: int) -> None:
 
 
 def _damaged(start: int) -> str:
-    return (
-        f"the texts at byte {start} are damaged: corrupt. Copy it again from where it was recorded."
-    )
+    return f"the texts at byte {start} are damaged: corrupt. {COPY_AGAIN}"

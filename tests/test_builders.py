@@ -152,3 +152,17 @@ def test_what_a_killed_builder_leaves_is_no_recording_and_goes(
         recover(tmp_path)
         assert left_in(tmp_path) == [".h5", ".tmp", ".tmp"] and Path(held.name).exists()
     assert sorted(one.name for one in tmp_path.iterdir()) == ["b.h5", "notes.tmp"]
+
+
+def test_what_cannot_be_read_back_is_not_put_in_place_and_the_journal_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (journal := tmp_path / NAME).write_bytes(WHOLE)
+    image = hdf5._image
+    monkeypatch.setattr(hdf5, "_image", lambda recording: image(recording)[:-100])
+    (outcome,) = recover(tmp_path)
+    assert isinstance(outcome, Kept) and not outcome.live
+    assert "what was just written cannot be read back" in outcome.why
+    assert "The journal stays" in outcome.why and "opy" not in outcome.why
+    assert f"specdiff recover {tmp_path}" in outcome.why
+    assert list(tmp_path.iterdir()) == [journal]
