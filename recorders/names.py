@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 from .run import Run
 
 JOURNAL = ".journal"
+NOTE = ".attach.json"
 _RANKS = r"(-(dp|tp|pp)\d+)*"
+
+
+def journal_name(run_id: str, pid: int, number: int) -> str:
+    return f"{run_id}-{pid}-{number}{JOURNAL}"
+
+
+def note_name(run_id: str, pid: int, number: int) -> str:
+    return f"{run_id}-{pid}{f'.{number}' if number else ''}{NOTE}"
+
+
+def next_number(folder: Path, run_id: str, pid: int, least: int) -> int:
+    """The first one behind those of which anything is there: a journal, what was kept of it, or its recording. Raises OSError.
+
+    A container that is restarted has the processes' numbers of its life before, and may have the run's name.
+    """
+    journal, recording = re.escape(f"{run_id}-{pid}"), re.escape(_of(run_id, pid))
+    name = re.compile(rf"(?:{journal}-(\d+)\..*|.*{recording}-(\d+)[.-].*)")
+    found = filter(None, (name.fullmatch(one) for one in os.listdir(folder)))
+    return max([least, *(int(one[1] or one[2]) + 1 for one in found)])
 
 
 def recording_name(run: Run, journal: Path) -> str:

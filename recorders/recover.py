@@ -17,14 +17,13 @@ from .built import alone, built_of
 from .errors import RecordingError, to_recover
 from .hdf5 import is_saved, save
 from .journal import PARTIAL, scan
-from .names import JOURNAL, recording_name
+from .names import JOURNAL, NOTE, recording_name
 from .notes import Note, read_notes
 from .recording import Recording
 from .runs import num_dropped
 from .schema import Kind
 from .scratch import clear
 
-NOTE = ".attach.json"
 DAMAGED = ".damaged"  # behind a journal's name
 _TOO_LARGE = "there is not enough memory to build it: four times its size is enough."
 _DONE = ".done"  # behind that of a ring whose recording is in place

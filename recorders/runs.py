@@ -21,6 +21,7 @@ class Member:
     side: str  # prefill or decode, of a disaggregated server; else empty
     rank: Rank
     pid: int
+    started: str
     steps: tuple[int, int] | None  # first and last forward_ct of an event; None: it has no events
     num_launches: int
     late: bool  # recording began after the server's first launch
@@ -58,10 +59,11 @@ class GroupOfRun:
 
     @property
     def ambiguous(self) -> bool:
-        """Two processes have the same place: they are of different servers, and whose is whose is not recorded."""
-        return len({(m.rank.tp_rank, m.pid) for m in self.members}) > len(
-            {m.rank.tp_rank for m in self.members}
-        )
+        """Two processes have the same place: they are of different servers, or of lives of one that had the same numbers. Whose is
+        whose is not recorded, nor of any use where there is one place."""
+        ranks = {m.rank.tp_rank for m in self.members}
+        lives = {(m.rank.tp_rank, m.pid, m.started * (len(ranks) > 1)) for m in self.members}
+        return len(lives) > len(ranks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,7 @@ def member_of(path: Path, recording: Recording) -> Member:
         side=str(mode) if mode in ("prefill", "decode") else "",
         rank=rank_of(run),
         pid=run.pid,
+        started=run.started,
         steps=(int(steps[0]), int(steps[-1])) if len(steps) else None,
         num_launches=len(recording.launches.launch),
         late=is_late(recording),

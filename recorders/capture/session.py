@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import fcntl
 import functools
+import itertools
 import json
 import logging
 import os
@@ -15,7 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..run import Site
+from ..names import journal_name, next_number, note_name
+from ..run import Run, Site
 from .config import EVERY_STEP, Config
 from .control import Control
 from .describe import describe_run, sglang_version, why_not_spec_v2
@@ -28,6 +30,7 @@ from .sites import HookSite
 logger = logging.getLogger("specdiff")
 
 _ATTRIBUTE = "_specdiff_recorder"  # on a scheduler
+_NOTE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 _HOOK_S = 0.05  # what a hook that is under way may still take
 
 
@@ -44,6 +47,7 @@ class Session:
         self._schedulers = 0
         self._note = self._note_pid = -1
         self._note_identity: Identity | None = None
+        self._note_path = Path()
         os.register_at_fork(after_in_child=self._forked)
 
     # -- who records
@@ -106,24 +110,30 @@ class Session:
         """Record this process's scheduler from now on. Raises OSError where the folder does not take a journal."""
         scheduler = self._scheduler()
         run = describe_run(scheduler, config, self.sites())
-        path = self._journal(config)
-        recorder = Recorder(
-            scheduler,
-            path,
-            config.buffer_mb << 20,
-            run,
-            config.durability == EVERY_STEP,
-            config.choice,
-            config.steps,
-            late=bool(getattr(scheduler, "forward_ct", 0)),
-            ring_s=config.ring_s,
-        )
+        recorder = self._recorder(scheduler, config, run)
+        path = recorder.path
         atexit.register(recorder.close)
         what = {"journal": path.name, "folder": str(path.parent), "rank": rank_of(scheduler)}
         self._tell(constructed=True, why=None, **what)
         self._current = recorder
         setattr(scheduler, _ATTRIBUTE, recorder)
         return recorder
+
+    def _recorder(self, scheduler: Any, config: Config, run: Run) -> Recorder:
+        while True:
+            path = self._journal(config)
+            with contextlib.suppress(FileExistsError):  # another container's process of our number
+                return Recorder(
+                    scheduler,
+                    path,
+                    config.buffer_mb << 20,
+                    run,
+                    config.durability == EVERY_STEP,
+                    config.choice,
+                    config.steps,
+                    late=bool(getattr(scheduler, "forward_ct", 0)),
+                    ring_s=config.ring_s,
+                )
 
     def end(self, recorder: Recorder) -> None:
         """Record nothing more, and let go of the journal; a hook that is under way finds the recorder closed."""
@@ -148,9 +158,13 @@ class Session:
         self._tell(failed=f"{type(error).__name__}: {error}")
 
     def _journal(self, config: Config) -> Path:
-        name = f"{config.run_id}-{os.getpid()}-{self._schedulers}.journal"
+        """Of nobody yet, as far as is seen."""
+        who = config.run_id, os.getpid()
+        with contextlib.suppress(OSError):  # a folder that cannot be listed may take a file
+            self._schedulers = next_number(config.directory, *who, self._schedulers)
+        path = config.directory / journal_name(*who, self._schedulers)
         self._schedulers += 1
-        return config.directory / name
+        return path
 
     # -- the note
 
@@ -162,8 +176,10 @@ class Session:
 
     def _note_attached(self) -> None:
         self._note = -1  # in a fork, its parent's; else, by now, whatever the server opened
-        path = self.config.directory / f"{self.config.run_id}-{os.getpid()}.attach.json"
-        self._note = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        if self._note_pid == os.getpid():
+            self._note = os.open(self._note_path, _NOTE_FLAGS, 0o644)
+        else:
+            self._note, self._note_path = self._begin_note()
         self._note_pid, self._note_identity = os.getpid(), identity(self._note)
         fcntl.lockf(self._note, fcntl.LOCK_EX)  # held for as long as this process lives
         missing = {site.role: list(site.places) for site in self.missing_essential}
@@ -172,6 +188,14 @@ class Session:
     def note_socket(self, path: Path) -> None:
         """Who asks may have another environment than this server, and look elsewhere for it."""
         self._tell(pid=os.getpid(), socket=str(path))
+
+    def _begin_note(self) -> tuple[int, Path]:
+        """Of its own: another container's process of our number may hold one for as long as it lives."""
+        for number in itertools.count():
+            path = self.config.directory / note_name(self.config.run_id, os.getpid(), number)
+            with contextlib.suppress(FileExistsError):
+                return os.open(path, _NOTE_FLAGS | os.O_EXCL, 0o644), path
+        raise AssertionError("there is always another number")
 
     def _tell(self, **what: Any) -> None:
         if os.getpid() != self._note_pid or not is_still(self._note, self._note_identity):

@@ -1,0 +1,156 @@
+"""A container that is restarted with the name of its run: its processes have the numbers of its life before, and its folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from subprocess import PIPE
+
+import pytest
+
+from children import specdiff
+from specdiff.cli.inputs import bundled
+from specdiff.cli.main import SAME
+from specdiff.recorders import hdf5, manifest
+from specdiff.recorders.names import next_number
+from specdiff.recorders.notes import read_notes
+from specdiff.recorders.ranks import Rank
+from specdiff.recorders.recover import is_locked, journals, notes
+from specdiff.recorders.runs import member_of, runs
+from specdiff.recorders.runtime import RUNTIME
+
+RECORDING = bundled() / "0.5.23-random.h5"
+
+# argv: a recording, a folder, and a statement. All of it is real but sglang, and the number of the process.
+LIFE = """
+import dataclasses, os, signal, sys
+from pathlib import Path
+from types import SimpleNamespace
+from specdiff.recorders import hdf5
+from specdiff.recorders.capture import session as module
+from specdiff.recorders.capture.config import Config
+from specdiff.recorders.schema import Kind
+signal.alarm(60)  # of one that hangs
+number, os.getpid = os.getpid(), lambda: 11
+run = dataclasses.replace(hdf5.load(Path(sys.argv[1])).run, run_id="prod", pid=11)
+module.describe_run, module.why_not_spec_v2 = lambda *args: run, lambda scheduler: None
+options = {}
+exec(sys.argv[4])
+session = module.Session(Config(Path(sys.argv[2]), "prod", **options), [])
+session.note_attached()
+class Scheduler:
+    server_args, forward_ct = SimpleNamespace(), 1
+    __init__ = session.wrap_init(lambda self: None)
+scheduler = Scheduler()
+recorder = session.of_process(())
+assert recorder is not None, "it is not recorded"
+for _ in range(int(sys.argv[3])): recorder.emit(Kind.GAP, (1,))
+recorder.writer.flush(20)
+print(recorder.path.name, flush=True)
+sys.stdin.read()
+os.kill(number, signal.SIGKILL)
+"""
+
+
+@pytest.fixture(autouse=True)
+def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(RUNTIME, str(tmp_path / "run"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (made := tmp_path / "r").mkdir()
+    return made
+
+
+def begun(folder: Path, num_gaps: int, before: str = "") -> subprocess.Popen[str]:
+    """A life that goes on until its input ends, and is killed then."""
+    command = [sys.executable, "-c", LIFE, str(RECORDING), str(folder), str(num_gaps), before]
+    return subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True)
+
+
+def lived(folder: Path, num_gaps: int, before: str = "") -> str:
+    """The name of its journal."""
+    with begun(folder, num_gaps, before) as life:
+        said, complained = life.communicate(timeout=60)
+    assert life.returncode == -signal.SIGKILL, complained
+    return said.strip()
+
+
+def test_each_life_is_recorded_and_nothing_of_the_one_before_is_lost(folder: Path) -> None:
+    assert [lived(folder, 3), lived(folder, 5)] == ["prod-11-0.journal", "prod-11-1.journal"]
+    assert [one.journals[0].name for one in read_notes(notes(folder))] == [
+        "prod-11-1.journal",
+        "prod-11-0.journal",
+    ]
+    done = specdiff("recover", folder)
+    assert done.returncode == SAME, done.stderr
+    first, second = map(Path, done.stdout.split())
+    assert [len(hdf5.load(path).gaps.dropped) for path in (first, second)] == [4, 6]
+    assert first.name.endswith("-prod-pid11-0.h5") and second.name.endswith("-prod-pid11-1.h5")
+    (told,) = manifest.manifests(folder)
+    assert sorted(folder.iterdir()) == sorted([first, second, told])
+    assert sorted(str(one.journal) for one in manifest.read(told).schedulers) == [
+        "prod-11-0.journal",
+        "prod-11-1.journal",
+    ]
+    said = specdiff("info", folder)
+    assert said.returncode == SAME and "recordings: 2, attention groups: 1" in said.stdout
+    assert lived(folder, 1) == "prod-11-2.journal"  # what is built keeps its number
+
+
+@pytest.mark.parametrize("what", ["", "options = {'ring_s': 60.0}"])
+def test_two_containers_at_once_are_both_recorded(what: str, folder: Path) -> None:
+    """Neither waits for the other's lock. The second has looked before the first had its files."""
+    unseen = "module.next_number = lambda *args: args[-1]\n"
+    with begun(folder, 1, what) as one:
+        assert one.stdout is not None and one.stdout.readline() == "prod-11-0.journal\n"
+        with begun(folder, 2, unseen + what) as other:
+            assert other.stdout is not None and other.stdout.readline() == "prod-11-1.journal\n"
+            assert [is_locked(path) for path in (*journals(folder), *notes(folder))] == [True] * 4
+            other.communicate(timeout=60)
+        one.communicate(timeout=60)
+    done = specdiff("recover", folder)
+    assert len(done.stdout.split()) == 2, done.stderr
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        "prod-11-6.journal",
+        "prod-11-6.1.journal",
+        "prod-11-6.journal.damaged",
+        "prod-11-6.journal.done",
+        "20261121-113843-0.5.23-prod-pid11-6.h5",
+        "20261121-113843-0.5.23-prod-pid11-6.1.h5",
+        "20261121-113843-0.5.23-prod-pid11-6-dp1-tp0.h5",
+        "20261121-113843-0.5.23-prod-pid11-6.h5.0123abcd.tmp",
+    ],
+)
+def test_a_number_is_taken_by_whatever_is_left_of_it(left: str, tmp_path: Path) -> None:
+    assert next_number(tmp_path, "prod", 11, 2) == 2
+    (tmp_path / left).touch()
+    assert next_number(tmp_path, "prod", 11, 2) == 7
+    assert next_number(tmp_path, "prod", 11, 9) == 9
+    assert next_number(tmp_path, "prod", 1, 2) == next_number(tmp_path, "pro", 11, 2) == 2
+    (tmp_path / "prod-11.attach.json").touch()
+    (tmp_path / "prod-11.1.attach.json").touch()
+    assert next_number(tmp_path, "prod", 11, 2) == 7
+
+
+def test_ranks_of_two_lives_are_not_held_against_each_other() -> None:
+    """What was kept of a ring began when the ring did."""
+    member = member_of(RECORDING, hdf5.load(RECORDING))
+    tp = [Rank(number, 2, None, 1, 0, 1, False) for number in (0, 1)]
+    first = [dataclasses.replace(member, rank=rank, pid=11 + rank.tp_rank) for rank in tp]
+    second = [dataclasses.replace(one, started="2027-01-01T00:00:00.000+00:00") for one in first]
+
+    def ambiguous(*members: object) -> bool:
+        (run,) = runs(members)  # type: ignore[arg-type]
+        return run.groups[0].ambiguous
+
+    assert ambiguous(*first, *second) and ambiguous(*first, second[1])
+    assert not ambiguous(*first, dataclasses.replace(first[0], path=Path("kept.h5")))
