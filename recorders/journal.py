@@ -170,7 +170,7 @@ def _scan_file(path: Path) -> Scan:
     if header not in HEADERS:
         raise RecordingError(_not_a_journal(path, data))
     records: list[Record] = []
-    version = int(header.split()[1])
+    version = _version(header)
     at, before = len(header), 0
     while at < len(data):
         record = _record(data, at, before)
@@ -182,6 +182,10 @@ def _scan_file(path: Path) -> Scan:
         before = checksum_of(data[at : at + _RECORD.size])
         at += _RECORD.size + record.length
     return Scan(tuple(records), None, HEADERS[header], version)
+
+
+def _version(header: bytes) -> int:
+    return int(header.split()[1])
 
 
 def _record(data: bytes, at: int, before: int) -> Record | str:
@@ -204,7 +208,11 @@ def _not_a_journal(path: Path, data: bytes) -> str:
     found = data[: len(HEADER)]
     if found.startswith(b"specdiff-journal "):
         version = found.split(b" ")[1].split(b"\n")[0].decode("ascii", "replace")
-        return f"{path}: a journal of version {version}; this specdiff reads versions 4 to 6. Use the specdiff that recorded it."
+        known = [_version(header) for header in HEADERS]
+        return (
+            f"{path}: a journal of version {version}; this specdiff reads versions {min(known)} to {max(known)}. "
+            "Use the specdiff that recorded it."
+        )
     if any(header.startswith(found) for header in HEADERS):
         return f"{path}: the journal ends inside its header ({len(data)} bytes): nothing was recorded into it."
     return f"{path}: not a specdiff journal (it starts with {found[:12]!r})."

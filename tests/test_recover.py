@@ -83,7 +83,7 @@ def test_cut_journal_keeps_what_was_before_and_says_what_was_lost(tmp_path: Path
         (b"", "nothing was recorded"),
         (HEADER[:5], "nothing was recorded"),
         (HEADER, "nothing was recorded"),
-        (b"specdiff-journal 9\n", "version 9"),
+        (b"specdiff-journal 9\n", "version 9; this specdiff reads versions 4 to 7."),
         (b"something else", "not a specdiff journal"),
         (HEADER + frame(Kind.GAP, b"short"), "GAP"),
     ],
