@@ -37,7 +37,7 @@ def _who(recording: Recording) -> Iterator[tuple[str, str]]:
     )
     for step in recording.derived:
         yield "derived", f"by specdiff {step.how}: {step.says}; from sha256 {step.source[:16]}"
-    yield "format", f"version {recording.version}; this specdiff writes {VERSION}"
+    yield "format", f"holds what version {recording.version} does; this specdiff writes {VERSION}"
     yield "command", printable(shlex.join(run.command)) or "left out"
     steps = f"{run.num_steps} steps, topk {run.topk}, {run.num_draft_tokens} draft tokens"
     yield (

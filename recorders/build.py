@@ -174,6 +174,7 @@ class _Parts:
             experts=_topk_rows(self.experts, "routed experts"),
             indexer=_topk_rows(self.indexer, "indexer top-k"),
             **tables,
+            version=self.format,
         )
 
     def _name_forgotten(self, tables: Iterable[Any]) -> None:

@@ -177,6 +177,8 @@ def _manifest_text(recording: Recording, declared: Mapping[str, Mapping[str, Any
         "details": recording.details,
         "tables": declared,
     }
+    if recording.version != VERSION:  # what it is made of held less than the file could
+        manifest["holds"] = recording.version
     return json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
 
 
@@ -227,8 +229,16 @@ def _read(file: h5py.File) -> Recording:
         details=tuple(manifest["details"]),
         **tables,
         **{name: arrays[name] for name in _ARRAYS},
-        version=version,
+        version=_held(manifest, version),
     )
+
+
+def _held(manifest: Mapping[str, Any], version: int) -> int:
+    """Which version's contents a file of `version` has: its own, unless it was made of an older one."""
+    held = manifest.get("holds", version)
+    if type(held) is not int or not 1 <= held <= version:
+        raise RecordingError(_foreign_manifest(f"a format version from 1 to {version} in holds"))
+    return held
 
 
 def _checked_version(file: h5py.File) -> int:

@@ -62,7 +62,8 @@ class Recording:
         Any
     ]  # (rows, layers, topk), unsigned: the rows of every finish, one after the other
     indexer: NDArray[Any]
-    version: int = schema.VERSION  # of the format that it was read from
+    # It holds what this version of the format holds, whichever its file is written in: a file made of an older one knows no more.
+    version: int = schema.VERSION
 
     def __post_init__(self) -> None:
         check(self)

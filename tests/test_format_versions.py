@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from array import array
 from pathlib import Path
@@ -14,16 +15,25 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from cuts import SOURCE
 from lifting import bundled_recording
 from specdiff.cli.main import NO_VERDICT, SAME, run
 from specdiff.recorders import hdf5, schema
 from specdiff.recorders.build import build
+from specdiff.recorders.cut import Cutter
+from specdiff.recorders.errors import RecordingError
 from specdiff.recorders.recording import TABLE_NAMES, Recording, columns
+from specdiff.recorders.redact import redacted
 from specdiff.recorders.schema import Kind
 from specdiff.recorders.wire import unpack_event
 from specdiff.replay import held
+from specdiff.replay.columns.shared import Columns
 from specdiff.replay.exercised import exercised
 from specdiff.replay.held import BRANCHES
+from specdiff.replay.laws.check import LAWS, outcome_of
+from specdiff.replay.observed import observed
+from specdiff.replay.reconcile.books import Books
+from specdiff.replay.reconcile.facts import Fact
 
 FROZEN = Path(__file__).parent.parent / "fixtures" / "frozen"
 V1 = FROZEN / "v1-0.5.10-random.h5"
@@ -51,12 +61,63 @@ def test_an_older_version_stays_readable(version: int) -> None:
     assert run(["replay", str(path), "--old", "observed", "--fixed", "old"]) == SAME
 
 
+@pytest.mark.parametrize("version", [1, 2, 3, 4])
+def test_what_is_made_of_an_older_version_holds_no_more(version: int, tmp_path: Path) -> None:
+    """It is written in the version of today, and what is absent there is still not said to be zero, or not told."""
+    old = hdf5.load(FROZEN / f"v{version}-0.5.10-random.h5")
+    everybody = np.ones(len(old.rids), dtype=bool)
+    half = np.arange(len(old.events.kind)) < len(old.events.kind) // 2
+    steps = {
+        "copy": old,
+        "redact": redacted(old, SOURCE),
+        "cut": Cutter(old, SOURCE)(everybody, half),
+    }
+    for name, made in steps.items():
+        path = tmp_path / f"{name}.h5"
+        hdf5.save(made, path)
+        with h5py.File(path) as file:
+            assert file.attrs["version"] == schema.VERSION
+        loaded = hdf5.load(path)
+        assert held.branches_not_held(loaded) == held.branches_not_held(old), name
+        assert hdf5.is_saved(loaded, path)
+    assert _told(hdf5.load(tmp_path / "copy.h5")) == _told(old)
+    assert held.branches_not_held(old)
+
+
+def _told(recording: Recording) -> list[tuple[dict[Fact, str], dict[Fact, str]]]:
+    """Both parts of what `reconcile` has of each request."""
+    sides = Books(recording).sides(range(len(recording.rids)))
+    return [
+        ({fact: str(value) for fact, value in side.values.items()}, side.why_not)
+        for side in sides.values()
+    ]
+
+
+@pytest.mark.parametrize("holds", [0, schema.VERSION + 1, "1", True, 2.0, None])
+def test_a_file_that_claims_to_hold_an_unknown_version_is_refused(
+    holds: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.h5"
+    hdf5.save(hdf5.load(V1), path)
+    with h5py.File(path, "a") as file:
+        manifest = {**json.loads(file["manifest"][()].tobytes()), "holds": holds}
+        text = json.dumps(manifest).encode()
+        del file["manifest"]
+        file["manifest"] = np.frombuffer(text, dtype=np.uint8)
+        file.attrs["manifest_sha256"] = np.bytes_(hashlib.sha256(text).hexdigest())
+    with pytest.raises(RecordingError, match=f"1 to {schema.VERSION} in holds"):
+        hdf5.load(path)
+
+
 def test_a_journal_of_the_version_before_becomes_a_recording(tmp_path: Path) -> None:
     """As `recover` finds it where specdiff was renewed in between."""
     path = tmp_path / "frozen-1-0.journal"
     path.write_bytes((FROZEN / "journal-4-0.5.12-experts-overshoot.journal").read_bytes())
     assert path.read_bytes().startswith(b"specdiff-journal 4\n")
     made, same = build(path), bundled_recording("0.5.12-experts-overshoot")
+    weights = next(law for law in LAWS if law.name == "weights")
+    found = outcome_of(weights, Columns(made), observed(Columns(made)))
+    assert (made.version, found.idle) == (3, "not in format version 3")
     for name, table in TABLE_NAMES.items():
         for (column, one), (_, other) in zip(
             columns(getattr(made, name)), columns(getattr(same, name)), strict=True
@@ -69,6 +130,7 @@ def test_a_journal_of_the_version_before_becomes_a_recording(tmp_path: Path) -> 
     assert np.array_equal(made.tokens, same.tokens)
     assert run(["recover", str(tmp_path)]) == SAME and not path.exists()
     (written,) = tmp_path.glob("*.h5")
+    assert hdf5.load(written).version == 3
     assert (
         run(["replay", str(written), "--old", "observed", "--fixed", "old+22651+23456+24851"])
         == SAME
@@ -124,7 +186,10 @@ def test_what_version_1_cannot_hold_is_not_said_to_be_zero(
     run(["info", str(V1)])
     table, info = capsys.readouterr().out.split("v1-0.5.10-random.h5\n")
     assert "turn-kept 0" not in table and "not in format version 1: grammar-done, release-" in table
-    assert f" version 1; this specdiff writes {schema.VERSION}" in info and "never reached" in info
+    assert (
+        f"holds what version 1 does; this specdiff writes {schema.VERSION}" in info
+        and "never reached" in info
+    )
     assert "turn-kept" not in next(line for line in info.splitlines() if "never reached" in line)
 
 
