@@ -36,7 +36,7 @@ def build(path: Path) -> Recording:
 def _read(path: Path) -> tuple[_Parts, str | None]:
     """What the records come to, and what is lost behind them. The journal itself is held no longer than that."""
     scan = journal.scan(path)
-    seeds = plan(scan.records)
+    seeds = plan(scan.records, scan.format)
     parts = _Parts(of_a_ring=path.is_dir(), seeds=seeds, format=scan.format)
     for place, record in enumerate(scan.records):
         try:

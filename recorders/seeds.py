@@ -44,14 +44,15 @@ class Plan:
             yield self.in_place.get(place, event)
 
 
-def plan(records: Sequence[Record]) -> Plan:
+def plan(records: Sequence[Record], format: int) -> Plan:
+    """`format`: of the recording, as in `journal.Scan`."""
     made = Plan()
     if any(record.type == Kind.SEED for record in records):
         walk = _Walk(made)
         for place, record in enumerate(records):
             if record.type in _KINDS:
                 with suppress(RecordingError):  # whoever builds says so, and where
-                    walk.event(place, unpack_event(Kind(record.type), record.payload))
+                    walk.event(place, unpack_event(Kind(record.type), record.payload, format))
     return made
 
 

@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from cuts import SOURCE
 from lifting import bundled_recording
 from specdiff.cli.main import NO_VERDICT, SAME, run
-from specdiff.recorders import hdf5, schema
-from specdiff.recorders.build import build
+from specdiff.recorders import hdf5, journal, schema
+from specdiff.recorders.build import _read, build
 from specdiff.recorders.cut import Cutter
 from specdiff.recorders.errors import RecordingError
 from specdiff.recorders.recording import TABLE_NAMES, Recording, columns
 from specdiff.recorders.redact import redacted
 from specdiff.recorders.schema import Kind
-from specdiff.recorders.wire import unpack_event
+from specdiff.recorders.wire import _held, unpack_event
 from specdiff.replay import held
 from specdiff.replay.columns.shared import Columns
 from specdiff.replay.exercised import exercised
@@ -156,6 +156,34 @@ def test_an_event_of_an_older_version_lacks_what_came_later(version: int, kind: 
     absent = [schema.NONE32] * 2
     names = [field.name for field in dataclasses.fields(rows)] if rows else []
     assert found.rows.tolist() == [one for name in names for one in pairs.get(name, absent)]
+
+
+def test_seeds_are_planned_by_the_columns_that_the_journal_has(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Synthetic: as if the last version had added columns of a prepare; those before are still planned ahead of theirs."""
+    added = {**schema.ADDED, schema.VERSION: {"prepares": ("num_steps", "num_draft_tokens")}}
+    monkeypatch.setattr(schema, "ADDED", added)
+    _held.cache_clear()
+    older = schema.VERSION - 1
+    width = len(schema.columns_in(older, "prepares", schema.Prepares))
+    events = [
+        (Kind.GAP, [1], []),
+        (Kind.PREPARE, [7, *[0] * (width - 2), 0], []),
+        (Kind.SEED, [7, schema.NONE64, 1], [0, 1, 20, 5]),
+    ]
+    records = [
+        (kind, bytes(12) + array("q", fields).tobytes() + array("i", rows).tobytes())
+        for kind, fields, rows in events
+    ]
+    path = tmp_path / "x.journal"
+    path.write_bytes(b"specdiff-journal 6\n" + journal.frames(records))
+    assert journal.scan(path).format == older
+    try:
+        made = _read(path)[0].seeds
+    finally:
+        _held.cache_clear()
+    assert set(made.ahead) == {1} and made.left_out == {2} and not made.in_place
 
 
 def _known(version: int, recording: Recording) -> NDArray[np.bool_]:
