@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from ..recorders.recording import Recording
 from ..recorders.schema import NONE64, Kind, Reason
-from .cause import stale_sums, state_of_result
+from .cause import state_of_result
 from .cells import Moment
 from .columns.shared import Columns
 from .diff import SeriesDiff
 from .quantity import Quantity
+from .true_sum import stale_sums, true_sum
 
 _ROWS = (Quantity.ROUTED_EXPERTS, Quantity.INDEXER_TOPK)
 
@@ -48,11 +49,11 @@ def _rows(recording: Recording, difference: SeriesDiff, cell: int) -> tuple[str,
 
 
 def _sums(columns: Columns, difference: SeriesDiff, cell: int) -> tuple[str, ...]:
-    known = bool(columns.true_sums.known[int(difference.old.cells.event[cell])])
     says = []
-    for series in (difference.old, difference.new):
+    for name, series in zip(difference.paths, (difference.old, difference.new), strict=True):
         none = int(series.values[cell, 0]) == NONE64
-        stale = bool(stale_sums(columns, series)[cell])
+        true = true_sum(columns, series, name)
+        known, stale = bool(true.known[cell]), bool(stale_sums(series, true)[cell])
         says.append("None" if none else "unknown" if not known else "stale" if stale else "true")
     return tuple(says)
 

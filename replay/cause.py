@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 
 from ..recorders.recording import Recording
@@ -11,6 +13,7 @@ from .columns.shared import Columns
 from .diff import SeriesDiff
 from .ledger import Series
 from .quantity import Quantity
+from .true_sum import stale_sums, true_sum
 
 _SAYS = {
     Kind.FINISH: "the request finishes with it",
@@ -19,19 +22,18 @@ _SAYS = {
 _ROWS = (Quantity.ROUTED_EXPERTS, Quantity.INDEXER_TOPK)
 
 
-def cause(columns: Columns, difference: SeriesDiff, cell: int, names: tuple[str, str]) -> str:
-    """`names`: what the two paths are called in the phrase."""
+def cause(columns: Columns, difference: SeriesDiff, cell: int) -> str:
     if difference.quantity in _ROWS:
         return _rows_cause(columns.recording, difference, cell)
     if difference.quantity is Quantity.SEQ_LENS_SUM:
-        return _sum_cause(columns, difference, cell, names)
+        return _sum_cause(columns, difference, cell)
     if difference.quantity is Quantity.FINISH:
         return "the finish is decided differently for the same tokens and stop conditions"
     if difference.quantity is Quantity.SPEC_HISTOGRAM:
         return "the histogram of accepted drafts, at the finish"
     if difference.quantity is Quantity.SESSION_COMMITTED:
         return _session_cause(columns.recording, difference, cell)
-    return _counter_cause(columns.recording, difference, cell, names)
+    return _counter_cause(columns.recording, difference, cell)
 
 
 def _session_cause(recording: Recording, difference: SeriesDiff, cell: int) -> str:
@@ -41,16 +43,14 @@ def _session_cause(recording: Recording, difference: SeriesDiff, cell: int) -> s
     return f"inherited by a turn of {int(recording.restores.key_len[int(cells.row[cell])])} prompt tokens"
 
 
-def _counter_cause(
-    recording: Recording, difference: SeriesDiff, cell: int, names: tuple[str, str]
-) -> str:
+def _counter_cause(recording: Recording, difference: SeriesDiff, cell: int) -> str:
     cells = difference.old.cells
     kind, moment = Kind(int(cells.kind[cell])), Moment(int(cells.moment[cell]))
     if kind in _SAYS:
         return _SAYS[kind]
     if moment is Moment.BEFORE:
         return f"it differs already when this {kind.name.lower()} begins"
-    change = _change(difference, cell, names)
+    change = _change(difference, cell)
     if kind is Kind.PREPARE:
         what = "allocated" if difference.quantity is Quantity.KV_ALLOCATED_LEN else "claimed"
         return f"slots {what} at prepare: {change}"
@@ -66,13 +66,14 @@ def state_of_result(recording: Recording, row: int) -> str:
     return "result of a running request"
 
 
-def _change(difference: SeriesDiff, cell: int, names: tuple[str, str]) -> str:
+def _change(difference: SeriesDiff, cell: int) -> str:
     """By how much each path changed its value in this event; counters have no cell before, so their gap is shown."""
     old, new = (_delta(series, cell) for series in (difference.old, difference.new))
     if old is None or new is None:
         gap = int(difference.old.values[cell, 0]) - int(difference.new.values[cell, 0])
         return f"{gap:+d}"
-    return f"{old:+d}" if new == 0 else f"{old:+d} under {names[0]}, {new:+d} under {names[1]}"
+    one, other = difference.paths
+    return f"{old:+d}" if new == 0 else f"{old:+d} under {one}, {new:+d} under {other}"
 
 
 def _delta(series: Series, cell: int) -> int | None:
@@ -86,40 +87,32 @@ def _delta(series: Series, cell: int) -> int | None:
     return int(series.values[cell, 0] - series.values[before[0], 0]) if len(before) else None
 
 
-def _sum_cause(columns: Columns, difference: SeriesDiff, cell: int, names: tuple[str, str]) -> str:
-    event = int(difference.old.cells.event[cell])
+def _sum_cause(columns: Columns, difference: SeriesDiff, cell: int) -> str:
+    """Each sum is held against what is true of its own batch, which the server may know better than anybody (`true_sum`)."""
     kind = Kind(int(difference.old.cells.kind[cell])).name.lower()
-    true = columns.true_sums
-    truth = f"true sum {int(true.value[event])}" if true.known[event] else "true sum not known"
-    says = []
-    for name, series in zip(names, (difference.old, difference.new), strict=True):
-        value = int(series.values[cell, 0])
-        stale = stale_sums(columns, series)
-        state = "" if not true.known[event] else "stale " if stale[cell] else "true "
+    says, truths, stale = [], [], []
+    for name, series in _named(difference):
+        true = true_sum(columns, series, name)
+        value, known = int(series.values[cell, 0]), bool(true.known[cell])
+        is_stale = stale_sums(series, true)
+        state = "" if not known else "stale " if is_stale[cell] else "true "
         says.append(f"{name} holds {'None' if value == NONE64 else f'{state}{value}'}")
-    return f"after {kind} {', '.join(says)} ({truth}){_how_many_stale(columns, difference, names)}"
+        if known and value != NONE64:
+            truths.append(str(int(true.value[cell])))
+        stale.append(_how_many(difference, name, is_stale))
+    truth = " or ".join(dict.fromkeys(truths)) or "not known"
+    return f"after {kind} {', '.join(says)} (true sum {truth}){''.join(stale)}"
 
 
-def _how_many_stale(columns: Columns, difference: SeriesDiff, names: tuple[str, str]) -> str:
+def _named(difference: SeriesDiff) -> Iterator[tuple[str, Series]]:
+    return zip(difference.paths, (difference.old, difference.new), strict=True)
+
+
+def _how_many(difference: SeriesDiff, name: str, stale: torch.Tensor) -> str:
     """Of all differing sums, not of this one."""
-    said = []
-    for name, series in zip(names, (difference.old, difference.new), strict=True):
-        if number := int((stale_sums(columns, series) & difference.differs).sum()):
-            said.append(
-                f"; {number} of the {int(difference.differs.sum())} differing sums are stale under {name}"
-            )
-    return "".join(said)
-
-
-def stale_sums(columns: Columns, series: Series) -> torch.Tensor:
-    """Cells whose number contradicts the true lengths (bool)."""
-    event = series.cells.event
-    true, known = (
-        torch.from_numpy(columns.true_sums.value),
-        torch.from_numpy(columns.true_sums.known),
-    )
-    value = series.values[:, 0]
-    return series.captured & known[event] & (value != NONE64) & (value != true[event])
+    if number := int((stale & difference.differs).sum()):
+        return f"; {number} of the {int(difference.differs.sum())} differing sums are stale under {name}"
+    return ""
 
 
 def _rows_cause(recording: Recording, difference: SeriesDiff, cell: int) -> str:

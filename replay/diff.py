@@ -16,7 +16,7 @@ from .tensors import column
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SeriesDiff:
-    """One quantity of two paths. The masks are bool, one entry per cell; every cell is in exactly one of them.
+    """One quantity of two paths, named in `paths`. The masks are bool, one entry per cell; every cell is in exactly one of them.
 
     `excused`: one side is None where the server needs no sum (#25879): a state that is expected, not compared.
     """
@@ -27,6 +27,7 @@ class SeriesDiff:
     differs: Tensor
     not_captured: Tensor
     excused: Tensor
+    paths: tuple[str, str]
 
     def __post_init__(self) -> None:
         count = sum(
@@ -45,10 +46,11 @@ class SeriesDiff:
 
 def diff(recording: Recording, old: Ledger, new: Ledger) -> tuple[SeriesDiff, ...]:
     """Compare every quantity both ledgers hold. Both come from one recording, so their cells are the same."""
-    return tuple(_diff(recording, series, new[series.quantity]) for series in old.series)
+    paths = (old.path, new.path)
+    return tuple(_diff(recording, series, new[series.quantity], paths) for series in old.series)
 
 
-def _diff(recording: Recording, old: Series, new: Series) -> SeriesDiff:
+def _diff(recording: Recording, old: Series, new: Series, paths: tuple[str, str]) -> SeriesDiff:
     assert torch.equal(old.cells.event, new.cells.event) and torch.equal(
         old.cells.row, new.cells.row
     )
@@ -62,6 +64,7 @@ def _diff(recording: Recording, old: Series, new: Series) -> SeriesDiff:
         differs=captured & ~equal & ~excused,
         not_captured=~captured,
         excused=excused,
+        paths=paths,
     )
 
 
@@ -71,7 +74,7 @@ def _one_sided_none(old: Series, new: Series) -> Tensor:
 
 
 def _needs_no_sum(recording: Recording, series: Series) -> Tensor:
-    """Launches of a server none of whose backends reads CPU lengths."""
+    """Decode launches of a server none of whose backends reads CPU lengths."""
     cells = series.cells
     if (
         series.quantity is not Quantity.SEQ_LENS_SUM

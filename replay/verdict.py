@@ -285,7 +285,6 @@ class _Judge:
         cell, recording = int(places[0]), self._columns.recording
         cells = difference.old.cells
         event, qid = int(cells.event[cell]), int(cells.qid[cell])
-        names = (str(self._old), str(self._new))
         return Divergence(
             event=event,
             kind=Kind(int(cells.kind[cell])),
@@ -293,7 +292,7 @@ class _Judge:
             rid=recording.rids[qid] if qid >= 0 else None,
             old=value_of(difference.old, cell),
             new=value_of(difference.new, cell),
-            cause=cause(self._columns, difference, cell, names),
+            cause=cause(self._columns, difference, cell),
             fixes=why.of_cell(cell),
         )
 

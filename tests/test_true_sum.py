@@ -1,0 +1,93 @@
+"""What is true of a seq_lens_sum is decided once: a law breaks where a sum is called stale, and nowhere else."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from lifting import bundled_recording
+from specdiff.recorders.recording import Recording
+from specdiff.recorders.schema import NONE64, Kind, Mode
+from specdiff.replay import spec
+from specdiff.replay.branch import branch
+from specdiff.replay.cause import cause
+from specdiff.replay.columns.shared import Columns
+from specdiff.replay.diff import SeriesDiff, diff
+from specdiff.replay.explain import Toggles
+from specdiff.replay.laws.sums import sums
+from specdiff.replay.quantity import Quantity
+from specdiff.replay.true_sum import stale_sums, true_sum
+from specdiff.replay.verdict import ledger_of
+
+
+def compared(columns: Columns, *paths: str) -> SeriesDiff:
+    old, new = (ledger_of(columns, Toggles(columns), spec.parse(path)) for path in paths)
+    (found,) = (
+        one for one in diff(columns.recording, old, new) if one.quantity is Quantity.SEQ_LENS_SUM
+    )
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "checked", "stale"),
+    [
+        ("0.5.23-mixed", "observed", 80, 0),
+        ("0.5.23-random", "observed", 339, 0),
+        ("0.5.13-merge-filter", "observed", 63, 0),
+        ("0.5.10-random", "observed", 407, 109),
+        ("0.5.10-random", "old", 296, 62),
+        ("0.5.23-mixed", "old", 101, 0),
+    ],
+)
+def test_a_sum_is_stale_where_the_law_of_sums_breaks(
+    name: str, path: str, checked: int, stale: int
+) -> None:
+    columns = Columns(bundled_recording(name))
+    ledger = ledger_of(columns, Toggles(columns), spec.parse(path))
+    places, series = sums(columns, ledger), ledger[Quantity.SEQ_LENS_SUM]
+    found = stale_sums(series, true_sum(columns, series, path))
+    assert (len(places.event), int((~places.holds).sum())) == (checked, stale)
+    assert sorted(series.cells.event[found].tolist()) == places.event[~places.holds].tolist()
+
+
+def falsified() -> tuple[Recording, int]:
+    """One sum more at the forward of a mixed launch beside which requests decode, and the event that it is."""
+    recording = bundled_recording("0.5.23-mixed")
+    launches = recording.launches
+    mixed = np.flatnonzero((launches.mode == Mode.MIXED) & (launches.num_rows > 2))
+    at = int(mixed[len(mixed) // 2])
+    values = launches.seq_lens_sum.copy()
+    values[at] += 1
+    made = dataclasses.replace(launches, seq_lens_sum=values)
+    event = int(recording.event_of(Kind.LAUNCH)[at])
+    return dataclasses.replace(recording, launches=made), event
+
+
+def test_a_divergence_names_the_sum_that_the_law_goes_by() -> None:
+    recording, event = falsified()
+    columns = Columns(recording)
+    found = compared(columns, "observed", "old")
+    (cell,) = np.flatnonzero(found.old.cells.event == event)
+    wrong, right = int(found.old.values[cell, 0]), int(found.new.values[cell, 0])
+    assert wrong == right + 1
+    says = f"after launch observed holds stale {wrong}, old holds true {right} (true sum {right})"
+    assert cause(columns, found, int(cell)).startswith(says)
+    assert branch(columns, found, int(cell)) == ("launch", "AFTER", "stale", "true")
+
+
+def test_an_early_return_is_held_against_what_the_server_had_beside_it() -> None:
+    """From 0.5.13 on its lengths are a step old there, as its sum is; of rules nobody knows which it would have had."""
+    recording = bundled_recording("0.5.23-random")
+    filters = recording.filters
+    kept = (filters.num_rows == filters.size_before) & (filters.seq_lens_sum_after != NONE64)
+    columns = Columns(recording)
+    true = columns.true_sums.value[recording.event_of(Kind.FILTER)]
+    at = int(np.flatnonzero(kept & (filters.device_sum != true))[0])
+    found = compared(columns, "observed", "old")
+    (cell,) = np.flatnonzero(found.old.cells.event == recording.event_of(Kind.FILTER)[at])
+    held = int(filters.device_sum[at])
+    says = f"after filter observed holds true {held}, old holds {held} (true sum {held})"
+    assert cause(columns, found, int(cell)).startswith(says)
+    assert branch(columns, found, int(cell))[2:] == ("true", "unknown")
