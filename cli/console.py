@@ -67,6 +67,11 @@ def _stdout() -> TextIO:
     return sys.stdout
 
 
+def one_line(text: str) -> str:
+    """What may have been said in several, for a table or behind a `#`."""
+    return printable(" ".join(text.splitlines()))
+
+
 def printable(text: str) -> str:
     """A string that a client or a file chose, on one line and without control characters."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

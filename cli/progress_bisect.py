@@ -12,6 +12,7 @@ from ..recorders.errors import RecordingError
 from ..replay.bisect.judge import Finding
 from ..replay.bisect.search import Progress, Report
 from ..replay.spec import Lifted, Origin
+from .console import one_line
 
 _WIDTH = 40  # characters of the bracket
 
@@ -77,12 +78,12 @@ class Narrowing:
     ) -> None:
         forward = (self._last is None or self._last.forward) if forward is None else forward
         if not self._commits:
-            self._write(f"{finding.value} {path}" + (f"  # {why}" if why else ""))
+            self._write(f"{finding.value} {path}" + (f"  # {one_line(why)}" if why else ""))
             return
         words = {Finding.GOOD: "good", Finding.BAD: "bad", Finding.SKIPPED: "skip"}
         if not forward:
             words |= {Finding.GOOD: "fixed", Finding.BAD: "broken"}
-        self._write(f"# {path}" + (f": {why}" if why else ""))
+        self._write(f"# {path}" + (f": {one_line(why)}" if why else ""))
         self._write(f"git bisect {words[finding]} {path.where}")
 
     def _write(self, line: str) -> None:

@@ -13,7 +13,7 @@ from ..replay.bisect.judge import Finding, Judged
 from ..replay.bisect.line import Change
 from ..replay.laws.law import Law
 from ..replay.spec import Origin
-from .console import Output, printable, write_json
+from .console import Output, one_line, write_json
 from .report_bisect import STYLE, name, print_change, span_to_json
 from .report_breaches import breach_to_json
 from .report_check import in_words
@@ -85,7 +85,7 @@ def _counts(one: Judged) -> tuple[str, str]:
 
 
 def _words(law: Law, one: Judged) -> str:
-    remark = printable(" ".join((one.why or "").splitlines()))
+    remark = one_line(one.why or "")
     if one.outcome is None or one.outcome.first is None:
         return remark
     breach = in_words(law, one.outcome.first)

@@ -19,7 +19,9 @@ from lifting import files_of, write_tree
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import BROKEN, DIFFERS, INTERRUPTED, NO_VERDICT, SAME, USAGE, run
 from specdiff.cli.progress_bisect import Narrowing, bracket
+from specdiff.replay.bisect.judge import Finding, Judged
 from specdiff.replay.bisect.search import Progress
+from specdiff.replay.spec import Lifted, Origin
 
 MIX = str(bundled() / "0.5.10-random.h5")
 RELEASES = ["0.5.10", "0.5.11", "0.5.12", "0.5.13"]
@@ -137,6 +139,26 @@ def test_a_clone_is_bisected_and_the_log_replayed_by_git(
     assert len(told["tested"]) < 7 + 1
     replayed = git(repo, "bisect", "replay", str(log))
     assert f"{mended} is the first bad commit" in replayed
+
+
+@pytest.mark.parametrize(
+    ("origin", "says"),
+    [
+        (Origin.REVISION, "# x: half a reason git bisect bad y"),
+        (Origin.RELEASE, "skipped x  # half"),
+    ],
+)
+def test_why_a_version_was_passed_over_is_one_comment_in_the_log(
+    origin: Origin, says: str, tmp_path: Path
+) -> None:
+    """A scenario's own words may be several lines, and git runs every line of a log that is no comment."""
+    path, log = Lifted("x", origin, "x"), tmp_path / "log"
+    tested = Judged(path, Finding.SKIPPED, None, "half a reason\ngit bisect bad y\n")
+    with Narrowing("r.h5", path, path, (), log) as report:
+        report(Progress(tested, 2, (0, 1), (path, path)))
+    told = log.read_text().splitlines()
+    assert any(line.startswith(says) for line in told)
+    assert not any(line.startswith("git bisect bad y") for line in told)
 
 
 def test_git_passes_over_what_was_to_be_skipped(
