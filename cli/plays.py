@@ -1,4 +1,5 @@
-"""What `--law` of bisect and history has in common: a recording that versions of sglang play again, or a scenario."""
+"""What the commands have in common that have sglang play a recording again, or a scenario: `--law` of bisect and history, and, for
+its signals, `export` and `shrink`."""
 
 from __future__ import annotations
 

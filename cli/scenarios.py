@@ -27,8 +27,8 @@ def reenacted(recording: Recording, name: str) -> Reenactment:
 
 
 def read(path: Path) -> tuple[Scenario, str | None]:
-    """And which sglang was recorded, or which release it names. Raises RecordingError where the file cannot be read, NoVerdictError
-    where it is a recording that cannot be played again."""
+    """And which sglang was recorded, or which release it names. Raises UsageError where its name is neither's, RecordingError where
+    the file cannot be read, NoVerdictError where it is a recording that cannot be played again."""
     if path.suffix not in (".h5", ".toml"):
         raise UsageError(f"{path}: expected a recording (*.h5) or a scenario (*.toml).")
     if path.suffix == ".h5":

@@ -17,7 +17,7 @@ class Site:
     """One hook site: where it was looked for, whether it attached, and the hash of the function found there."""
 
     name: str  # the role: prepare, launch, resolve, ...
-    target: str  # module:qualified.name, of the first candidate when none was found
+    target: str  # module:qualified.name, the newest place that it was looked for at, when none was found
     attached: bool
     essential: bool
     ast_hash: (

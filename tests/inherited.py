@@ -1,4 +1,4 @@
-"""What each turn of a streaming session inherits, and how much of that had been written: law G, by counting launches."""
+"""What each turn of a streaming session inherits, and how much of that had been written: law `session`, by counting launches."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class Recorder:
         self.seeding = Seeding(wanted=late)
         self._breaks = 0  # the writer's own, as far as a step has seen
         self.named: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
-        self.asked: tuple[int, int] | None = None  # the last (start, rows) asked of a capturer
+        self.asked: tuple[int, int] | None = None  # the last [start, end) asked of a capturer
         self.released = NONE64  # the committed length that the release under way asked for
         self.resolved = False  # the resolve function ran for the result being processed
         self.extended = False  # that is a prefill's

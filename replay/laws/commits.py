@@ -1,4 +1,4 @@
-"""Laws A (commit), B (allocation) and J (stale results)."""
+"""Laws `commit`, `allocation` and `stale`."""
 
 from __future__ import annotations
 

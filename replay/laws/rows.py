@@ -1,4 +1,4 @@
-"""Law E (routed rows): the rows that are collected at a finish fit the tokens through the stop."""
+"""Law `rows`: the routed rows that are collected at a finish fit the tokens through the stop."""
 
 from __future__ import annotations
 

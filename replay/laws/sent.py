@@ -1,4 +1,5 @@
-"""Laws D (what a client is sent ends where its tokens end) and R (what an RL trainer relies on), on what was really sent."""
+"""Laws on what clients were really sent: it ends where their tokens end (`tokens`, `returned`, `logprobs`, `hidden-states`), and what
+an RL trainer relies on (`trainer`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Law G (sessions): a turn inherits only KV that was written, and of tokens that were said."""
+"""Law `session`: a turn inherits only KV that was written, and of tokens that were said."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Laws I (stride) and M (statistics)."""
+"""Laws `stride`, `statistics` and `batch-accepted`."""
 
 from __future__ import annotations
 

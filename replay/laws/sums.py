@@ -1,4 +1,4 @@
-"""Law K: a batch's seq_lens_sum is the sum of its seq_lens, or None."""
+"""Law `sums`: a batch's seq_lens_sum is the sum of its seq_lens, or None."""
 
 from __future__ import annotations
 
