@@ -113,6 +113,13 @@ class Recording:
         """
         return 1 if self.run.decode_side and not len(self.gaps.dropped) else 0
 
+    @property
+    def result_width(self) -> I64:
+        """Per result: the tokens of each of its requests, padded. 0 where nobody knows: it has none, or it cannot be shared out evenly."""
+        sizes = np.maximum(self.results.num_rows, 1)
+        width, rest = np.divmod(self.results.num_tokens, sizes)
+        return np.where((rest == 0) & (self.results.num_rows > 0), width, 0)
+
     def owner(self, kind: Kind) -> I64:
         """For every row of the kind's row table, the row of the event table that owns it."""
         counts = self.event_table(kind).num_rows

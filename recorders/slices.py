@@ -25,9 +25,7 @@ def kept_tokens(
     """
     table, rows = recording.results, requests[recording.result_rows.qid]
     counts, sizes = table.num_tokens, table.num_rows
-    width = np.where(
-        (sizes > 0) & (counts % np.maximum(sizes, 1) == 0), counts // np.maximum(sizes, 1), 0
-    )
+    width = recording.result_width
     kept_rows = np.bincount(recording.owner(Kind.RESULT)[rows], minlength=len(sizes))
     result = np.repeat(np.arange(len(counts)), counts)
     place = np.arange(len(result)) - row_starts(counts)[result]

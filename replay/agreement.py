@@ -199,12 +199,10 @@ def _tokens(
     for recording, table, ref, row_table, row in zip(
         aligned.recordings, tables, refs, row_tables, rows, strict=True
     ):
-        counts, sizes = table.num_tokens[ref], table.num_rows[ref]
-        even = (sizes > 0) & (counts % np.maximum(sizes, 1) == 0)
-        width = np.where(even, counts // np.maximum(sizes, 1), 0)
+        sizes = table.num_rows[ref]
         begin = np.repeat(row_starts(table.num_tokens)[ref], sizes)
         place = _ranges(np.zeros(len(sizes), dtype=np.int64), sizes)
-        each = np.repeat(width, sizes)
+        each = np.repeat(recording.result_width[ref], sizes)
         emitted = row_table.num_emitted[row]
         sides.append((recording.tokens, begin + place * each, np.clip(emitted, 0, each)))
     (left, left_at, left_len), (right, right_at, right_len) = sides

@@ -102,7 +102,7 @@ def _draft_length_changed(recording: Recording) -> NDArray[np.bool_]:
     results = recording.results
     decode = np.zeros(len(results.mode), dtype=bool)
     decode[recording.owner(Kind.RESULT)[recording.result_rows.accept_len != NONE32]] = True
-    width = results.num_tokens // np.maximum(results.num_rows, 1)
+    width = recording.result_width
     changed: NDArray[np.bool_] = (results.worker_stride != NONE64) & (
         width != results.worker_stride
     )

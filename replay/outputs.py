@@ -21,8 +21,7 @@ def outputs(recording: Recording, qids: Iterable[int]) -> dict[int, NDArray[np.i
     results, rows = recording.results, recording.result_rows
     owner = recording.owner(Kind.RESULT)
     within = np.arange(len(owner)) - row_starts(results.num_rows)[owner]
-    sizes = np.maximum(results.num_rows, 1)
-    width = np.where(results.num_tokens % sizes == 0, results.num_tokens // sizes, 0)[owner]
+    width = recording.result_width[owner]
     start = row_starts(results.num_tokens)[owner] + within * width
     live = np.flatnonzero((rows.finished != 1) & (rows.is_retracted != 1))
     by_qid = live[np.argsort(rows.qid[live], kind="stable")]

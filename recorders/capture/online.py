@@ -67,9 +67,10 @@ def _result(values: Values, _: Sequence[Values]) -> Iterator[str]:
     """A decode's result is sliced with the stride recorded on it, up to 0.5.11 the worker's; of others neither is there."""
     recorded, worker = values[_RESULT["stride"]], values[_RESULT["worker_stride"]]
     used = worker if recorded == NONE64 else recorded
-    width, size = values[_RESULT["num_tokens"]], values[_RESULT["num_rows"]]
-    if width and size and used != NONE64 and width // size != used:
-        yield f"stride: rows of {width // size} tokens are sliced by {used}"
+    size = values[_RESULT["num_rows"]]
+    width, rest = divmod(values[_RESULT["num_tokens"]], max(size, 1))
+    if size and width and not rest and used != NONE64 and width != used:
+        yield f"stride: rows of {width} tokens are sliced by {used}"
 
 
 def _finish(values: Values, _: Sequence[Values]) -> Iterator[str]:

@@ -46,7 +46,7 @@ def room(columns: Columns, ledger: Ledger) -> Places:
 def _strides(recording: Recording) -> Tensor:
     """Per launch: tokens a request in its result, 0 where the recording does not say."""
     launches, answered = column(recording.launches.launch), column(recording.results.launch)
-    width = column(recording.results.num_tokens) // column(recording.results.num_rows).clamp(min=1)
+    width = column(recording.result_width)
     strides = torch.zeros_like(launches)
     place = torch.searchsorted(launches, answered).clamp(max=max(len(launches) - 1, 0))
     paired = launches[place] == answered

@@ -18,15 +18,15 @@ def stride(columns: Columns, ledger: Ledger) -> Places:
     if ledger.path != "observed":
         return nowhere()
     results = columns.recording.results
-    width, worker = column(results.num_tokens), column(results.worker_stride)
-    recorded, size = column(results.stride), column(results.num_rows)
-    decode = torch.zeros(len(size), dtype=torch.bool)
+    width, worker = column(columns.recording.result_width), column(results.worker_stride)
+    recorded = column(results.stride)
+    decode = torch.zeros(len(width), dtype=torch.bool)
     owner = column(columns.recording.owner(Kind.RESULT))
     decode[owner[column(columns.recording.result_rows.accept_len) != NONE32]] = True
     used = torch.where(recorded == NONE64, worker, recorded)
     at = torch.nonzero(decode & (used != NONE64) & (width > 0)).flatten()
     event = column(columns.recording.event_of(Kind.RESULT))[at]
-    return exactly(event, torch.full_like(at, -1), used[at], width[at] // size[at])
+    return exactly(event, torch.full_like(at, -1), used[at], width[at])
 
 
 def histogram(columns: Columns, ledger: Ledger) -> Places:

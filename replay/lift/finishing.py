@@ -10,7 +10,7 @@ from .request import Decided, Request
 from .roles import Role
 from .stage import Stage
 from .stops import Outputs, Sampling, Stop, Tokenizer
-from .tape import Tape, present, tokens
+from .tape import Tape, present, tokens, widths
 from .tracks import Place, Tracks
 
 _PLACE = Place(Quantity.FINISH, Kind.RESULT, True)
@@ -25,7 +25,8 @@ class Finishing:
     def __init__(self, stage: Stage, tape: Tape, tracks: Tracks) -> None:
         self._stage, self._tape, self._tracks = stage, tape, tracks
         self._stops = tape.once(_stops)
-        self._tokens, self._decided = tape.once(tokens), tape.once(_decided)
+        self._tokens, self._widths = tape.once(tokens), tape.once(widths)
+        self._decided = tape.once(_decided)
         self._outputs: dict[int, Outputs] = {}
         self._results, self._rows = tape.rows_of[Kind.RESULT], tape.rows[Kind.RESULT]
         self._aborts: list[bool] = (tape.recording.finishes.reason == Reason.ABORT).tolist()
@@ -40,19 +41,16 @@ class Finishing:
         if self._tracks.reasons and Quantity.FINISH in self._tracks.reasons:
             return
         table, rows = self._results, self._rows[ref]
-        tokens = self._tokens[ref]
-        width = len(tokens) // len(rows) if rows else 0
+        tokens, width = self._tokens[ref], self._widths[ref]
         for place, row in enumerate(rows):
             finish = self._decided.get(row)
             if finish is None:
                 continue
             emitted = table.num_emitted[row]
             count = 1 if emitted == NONE32 else emitted
-            new = tokens[place * width :][:count]
-            if (
-                len(new) < count
-            ):  # the tokens were not captured, so nothing can be said of their stops
+            if count > width:  # not captured, or nobody can say which are whose
                 continue
+            new = tokens[place * width :][:count]
             request = self._stage.requests[table.qid[row]]
             before = request.output_ids, request.grammar
             self._arrange(request, row, new, aborted=self._is_abort(finish))

@@ -19,7 +19,7 @@ from .roles import Role
 from .stage import Stage
 from .standin import LIMIT, UNKNOWN_LEN, known
 from .tailing import TailRows
-from .tape import Tape, present, tokens
+from .tape import Tape, present, tokens, widths
 from .tracks import Place, Tracks
 
 # Tracks of the committed length, of the settled one and, where slots are counted, of the allocated one; as far as wanted.
@@ -53,7 +53,8 @@ class Lives:
         self._extend_rows, self._result_rows = tape.rows[Kind.EXTEND], tape.rows[Kind.RESULT]
         self._prepare_rows, self._has_grammar = tape.rows[Kind.PREPARE], tape.requests.has_grammar
         self._fresh = tape.recording.outputs_before_verify
-        self._tokens, self._tails = tape.once(tokens), tape.once(TailRows)
+        self._tokens, self._widths = tape.once(tokens), tape.once(widths)
+        self._tails = tape.once(TailRows)
         self._tails_left = set(self._tails.rows)  # not played yet
         if self._tails.rows and not stage.has(Role.TAIL):
             raise CannotRunError(
@@ -218,9 +219,8 @@ class Lives:
     def _result(self, ref: int) -> Result:
         table, rows = self._answers, self._result_rows[ref]
         recorded, workers = present(table.stride[ref]), present(table.worker_stride[ref])
-        width = table.num_tokens[ref] // len(rows)
         accept = self._results.accept_len[rows.start : rows.stop]
-        stride = recorded or workers or width or max(accept)
+        stride = recorded or workers or self._widths[ref] or max(accept)
         # Lengths go by how many tokens there are; which ones, where they were not captured, bears on none.
         tokens = self._tokens[ref] or [0] * (stride * len(rows))
         self._stage.scheduler.draft_worker.speculative_num_draft_tokens = workers or stride

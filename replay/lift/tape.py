@@ -83,6 +83,12 @@ def tokens(tape: Tape) -> list[list[int]]:
     return [flat[end - n : end] for end, n in zip(ends, counts, strict=True)]
 
 
+def widths(tape: Tape) -> list[int]:
+    """Per result, as `Recording.result_width`."""
+    made: list[int] = tape.recording.result_width.tolist()
+    return made
+
+
 def accepted(tape: Tape) -> dict[tuple[int, int], int]:
     """(launch, qid) -> tokens that its result accepted."""
     table, answered = tape.rows_of[Kind.RESULT], tape.events[Kind.RESULT].launch
