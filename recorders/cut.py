@@ -69,7 +69,6 @@ class Cutter:
                 concerned[recording.event_of(kind)] = mine
         concerned[recording.event_of(Kind.FILTER)] |= self._before(Kind.FILTER, requests) > 0
         concerned[recording.event_of(Kind.MERGE)] &= self._joined(requests)
-        concerned[recording.event_of(Kind.LAUNCH)] |= self._answered(requests)
         return concerned
 
     def __call__(self, requests: Mask, events: Mask) -> Recording:
@@ -131,12 +130,6 @@ class Cutter:
         before = self._before(Kind.MERGE, requests)
         joined: Mask = self._rows[Kind.MERGE].count(requests) > before
         return joined | ~self._members[Kind.MERGE].known
-
-    def _answered(self, requests: Mask) -> Mask:
-        """Launches (bool) whose result one of these requests is in."""
-        recording = self.recording
-        mine = self._rows[Kind.RESULT].count(requests) > 0
-        return np.isin(recording.launches.launch, recording.results.launch[mine])
 
     def _parted(self, tables: dict[str, Any], requests: Mask, kept: Mask) -> None:
         """Numbers of batches and sessions are of others from where what happened to them is not here any more.

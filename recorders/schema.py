@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     I32 = NDArray[np.int32]
     I64 = NDArray[np.int64]
-    U8 = NDArray[np.uint8]
 
 FORMAT = "specdiff-recording"
 VERSION = 5
