@@ -10,10 +10,10 @@ from click.core import ParameterSource
 
 from ..recorders.capture.choice import EVERY_ROW, ROWS
 from ..recorders.capture.config import DEFAULT_BUFFER_MB, DURABILITIES
+from .main import NO_VERDICT
 from .parameters import Duration, Named, OneIn, Prefix, RunId
 from .report_record import print_answer, print_left_out, print_outcomes, print_problems, say
 
-_NO_VERDICT = 125
 _ACTS = ("start", "stop", "status", "flush")
 _OF_A_START = frozenset(
     [
@@ -146,7 +146,7 @@ def record(
     print_left_out(done.left_out)
     meant = (told["paused"] or done.left_out) and not done.problems
     nothing = not (done.anything or meant)
-    return _NO_VERDICT if done.status == 0 and nothing else done.status
+    return NO_VERDICT if done.status == 0 and nothing else done.status
 
 
 def _options(told: dict[str, Any]) -> dict[str, Any]:
@@ -188,7 +188,7 @@ def _attached(
     for answer in done.answers:
         print_answer(act, answer)
     print_outcomes(done.outcomes)
-    return 0 if done.well else _NO_VERDICT
+    return 0 if done.well else NO_VERDICT
 
 
 def _refuse_idle(context: click.Context, act: str) -> None:

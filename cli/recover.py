@@ -6,11 +6,10 @@ from pathlib import Path
 
 import click
 
+from .main import BROKEN, SAME
 from .parameters import Named
 from .report_record import print_outcomes, say
 from .working import working
-
-_BROKEN = 128
 
 
 @click.command()
@@ -34,4 +33,4 @@ def recover(directory: Path, force: bool) -> int:
     if not outcomes:
         say(f"{directory}: no journals, nothing to recover")
     broken = any(isinstance(outcome, Kept) and not outcome.live for outcome in outcomes)
-    return _BROKEN if broken else 0
+    return BROKEN if broken else SAME
