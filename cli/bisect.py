@@ -86,7 +86,7 @@ def bisect(
         from . import report_bisect
         from .progress_bisect import Narrowing
 
-        first, last = (report_bisect.end(path) for path in parsed[:2])
+        first, last = map(options.end, parsed[:2])
         if log is not None:
             check_output(log, force=None)
         held, _ = one(Path(recording), crew)
@@ -119,10 +119,9 @@ def _by_law(
     from ..replay.laws.ask import law_of
     from . import report_law_plays
     from .progress_bisect import Narrowing
-    from .report_bisect import end
 
     wanted = law_of(law)
-    good, bad = map(end, ends)
+    good, bad = map(options.end, ends)
     if log is not None:
         check_output(log, force=None)
     asked = ("--law", law, *(() if repo is None else ("--repo", repo)))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..replay.lift.releases import RELEASES
 from ..replay.quantity import Quantity
 from . import options, plays
 from .inputs import one
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 @click.option(
     "--from",
     "oldest",
-    default="sglang==0.5.9",
+    default=f"sglang=={RELEASES[0]}",
     show_default=True,
     metavar="PATH",
     help="The oldest version: sglang==VERSION or sglang@REV.",
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 @click.option(
     "--to",
     "newest",
-    default="sglang==0.5.23",
+    default=f"sglang=={RELEASES[-1]}",
     show_default=True,
     metavar="PATH",
     help="The newest version.",
@@ -72,9 +73,8 @@ def history(
         from ..replay.history import Chapter, versions
         from ..replay.history import history as tell
         from . import report_history
-        from .report_bisect import end
 
-        first, last = (end(path) for path in ends)
+        first, last = map(options.end, ends)
         paths = versions(first, last)
         held, _ = one(Path(recording), crew)
         told = 0
@@ -107,9 +107,8 @@ def _by_law(
     from ..replay.history import versions
     from ..replay.laws.ask import law_of
     from . import report_law_plays
-    from .report_bisect import end
 
-    wanted, paths = law_of(law), versions(*map(end, ends))
+    wanted, paths = law_of(law), versions(*map(options.end, ends))
     told = 0
 
     def report(one: Judged) -> None:

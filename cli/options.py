@@ -61,6 +61,18 @@ def _reads_clone(path: spec.Path) -> bool:
     return isinstance(path, spec.Lifted) and path.origin is spec.Origin.REVISION
 
 
+def end(path: spec.Path) -> spec.Lifted:
+    """Of a line of versions, which others lie on. Raises UsageError for a path that lies on none."""
+    from ..replay import spec
+
+    on_a_line = (spec.Origin.RELEASE, spec.Origin.REVISION)
+    if isinstance(path, spec.Lifted) and path.origin in on_a_line:
+        return path
+    raise UsageError(
+        f"{path} is neither a release nor a commit: expected sglang==VERSION, or sglang@REV with --repo PATH."
+    )
+
+
 def only_for(what: str, *names: str) -> None:
     """Raises UsageError where one of these parameters was given, in a mode that is not `what`, which alone uses them."""
     context = click.get_current_context()

@@ -8,7 +8,6 @@ from typing import Any
 
 from rich.text import Text
 
-from ..recorders.errors import UsageError
 from ..replay.bisect.bisection import Bisection, Inside
 from ..replay.bisect.commits import subject
 from ..replay.bisect.inside import RoleChange
@@ -17,8 +16,7 @@ from ..replay.bisect.line import Change
 from ..replay.bisect.search import Search
 from ..replay.history import in_order
 from ..replay.quantity import Quantity
-from ..replay.spec import Lifted, Origin
-from ..replay.spec import Path as Spec
+from ..replay.spec import Origin
 from ..replay.verdict import Result
 from . import report_json
 from .console import Output, printable, write_json
@@ -26,15 +24,6 @@ from .report_replay import fixes, where
 
 SCHEMA_VERSION = 1
 STYLE = {Finding.GOOD: "green", Finding.BAD: "bold red", Finding.SKIPPED: "yellow"}
-
-
-def end(path: Spec) -> Lifted:
-    """Raises UsageError for a path that lies on no line of versions."""
-    if isinstance(path, Lifted) and path.origin in (Origin.RELEASE, Origin.REVISION):
-        return path
-    raise UsageError(
-        f"{path} is neither a release nor a commit: expected sglang==VERSION, or sglang@REV with --repo PATH."
-    )
 
 
 def print_table(recording: str, found: Bisection) -> None:
