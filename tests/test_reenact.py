@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from numpy.typing import NDArray
 
 from children import on_demand
-from gaps import without
+from gaps import ended, without
 from mended import mended_tree
 from recorded import Recorder
 from specdiff.cli.inputs import bundled
@@ -162,6 +162,22 @@ def test_what_cannot_be_played_again_is_refused(wrong: dict[str, object], says: 
     recording = hdf5.load(WEIGHTS)
     with pytest.raises(RigError, match=f"x cannot be played again: .*{says}"):
         reenactment(replace(recording, run=replace(recording.run, **wrong)), "x")  # type: ignore[arg-type]
+
+
+def test_a_part_in_which_no_books_begin_is_refused() -> None:
+    """As `shrink` leaves one: every gap of it stands before the first extend, as there is none."""
+    recording = hdf5.load(WEIGHTS)
+    kinds = recording.events.kind
+    begun = np.flatnonzero(kinds == Kind.EXTEND)
+    at = int(np.argmax(np.diff(begun)))  # the longest part without an extend
+    late = without(ended(recording, int(begun[at + 1])), 0, int(begun[at]) + 1)
+    assert len(late.events.kind) > 10 and Kind.RESULT in late.events.kind
+    for part, why in (
+        (late, "it has no request whose books begin in it"),
+        (without(late, 5, 6), "events are missing in the midst of it"),
+    ):
+        with pytest.raises(RigError, match=f"x cannot be played again: {why}"):
+            reenactment(part, "x")
 
 
 def test_the_release_that_names_no_weights_is_told_of_none() -> None:
