@@ -174,6 +174,16 @@ def test_what_a_client_was_told_falsely_is_named(what: str, tmp_path: Path) -> N
         assert str(first.told).endswith("(token 2)" if what == "another id" else "(row 3)")
 
 
+def test_where_not_one_entry_was_told_none_is_equal(tmp_path: Path) -> None:
+    """That they are fewer is a difference of their number, and nothing is known of what is in them."""
+    one = answer(NEW)
+    one["output_ids"], one["meta_info"]["routed_experts"] = [], ""
+    found = held(tmp_path, one)
+    for contents, number in ((Fact.TOKEN_IDS, Fact.OUTPUT_IDS), (Fact.EXPERTS, Fact.EXPERTS_ROWS)):
+        assert of(found, contents).not_compared == {"none in the response": 1}
+        assert not of(found, contents).num_compared and of(found, number).differences
+
+
 def test_padding_is_as_told(tmp_path: Path) -> None:
     """Where a row has fewer than k, sglang pads with -1; such rows are stored in four unsigned bytes."""
     recording, one = hdf5.load(path(NEW)), answer(NEW)

@@ -131,6 +131,9 @@ class _Tally:
     def _hold(self, fact: Fact, response: Response, told: Value, recorded: Value) -> None:
         found: tuple[object, object] | None
         if isinstance(told, np.ndarray) and isinstance(recorded, np.ndarray):
+            if not len(told) and len(recorded):  # how many there are is a fact of its own
+                self._not[fact]["none in the response"] += 1
+                return
             found = self._first(fact, told, recorded)
             whole = len(recorded) >= len(told) and UNKNOWN not in recorded[: len(told)]
             if found is None and not whole:
