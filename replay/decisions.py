@@ -36,8 +36,9 @@ def decisions(recording: Recording) -> Decisions:
     A prefill side decides nothing at a result: it ends every request once its KV has been sent.
     """
     rows = recording.result_rows
-    inside_prompt, unsure = _inside_prompt(recording)
-    live = (rows.finished == 0) & (rows.is_retracted == 0) & ~inside_prompt
+    chunks = chunks_of(recording)
+    unsure = chunks.unsure
+    live = (rows.finished == 0) & (rows.is_retracted == 0) & ~chunks.inside
     live &= not recording.run.prefill_side
     row = np.flatnonzero(live)
     qid, event = rows.qid[row].astype(np.int64), _event_of_rows(recording)[row]
@@ -86,15 +87,23 @@ def _event_of_rows(recording: Recording) -> I64:
     return recording.event_of(Kind.RESULT)[recording.owner(Kind.RESULT)]
 
 
-def _inside_prompt(recording: Recording) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Result rows (bool) of a chunk that the prompt goes on behind: its token is thrown away, nothing is decided; and
-    rows of which that is not known, since a gap has their extend or their launch."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Chunks:
+    """Which of `result_rows` (bool) are of a chunk that the prompt goes on behind: its token is thrown away, nothing is
+    decided. `unsure`: that is not known, since a gap has their extend or their launch."""
+
+    inside: NDArray[np.bool_]
+    unsure: NDArray[np.bool_]
+
+
+@lru_cache(maxsize=1)  # each event of a life asks anew
+def chunks_of(recording: Recording) -> Chunks:
     rows, extends = recording.result_rows, recording.extend_rows
     inside = np.zeros(len(rows.qid), dtype=bool)
     unsure = inside.copy()
     gaps = len(recording.gaps.dropped)
     if not gaps and not (extends.chunked == 1).any():
-        return inside, unsure
+        return Chunks(inside, unsure)
     size = len(recording.events.kind) + 1
     extended = recording.event_of(Kind.EXTEND)[recording.owner(Kind.EXTEND)]
     key = extends.qid.astype(np.int64) * size + extended
@@ -112,7 +121,7 @@ def _inside_prompt(recording: Recording) -> tuple[NDArray[np.bool_], NDArray[np.
     )
     inside[mine[there]] = extends.chunked[found[there]] == 1
     unsure[mine] = (gaps > 0) & (~there | (launched < 0))
-    return inside, unsure
+    return Chunks(inside, unsure)
 
 
 def launch_events(recording: Recording) -> I64:

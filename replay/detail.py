@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..recorders.recording import Recording
 from ..recorders.schema import NONE32, NONE64, Act, Kind, Mode, Reason
 from ..recorders.stored_rows import StoredRows
+from .decisions import chunks_of
 from .tails import tails
 
 _ARRIVALS = {1: "again, after a retract", NONE64: "earlier: it was under way when first seen"}
@@ -87,8 +88,6 @@ def _session_detail(recording: Recording, kind: Kind, row: int) -> str:
 
 def _result_detail(recording: Recording, row: int) -> str:
     rows = recording.result_rows
-    if rows.accept_len[row] == NONE32 and not tails(recording).answered[row]:
-        return "one token, from the prefill"
     state = (
         "retracted"
         if rows.is_retracted[row] == 1
@@ -97,9 +96,24 @@ def _result_detail(recording: Recording, row: int) -> str:
         else ""
     )
     stale = f", stale: the request is {state}" if state else ""
-    if rows.accept_len[row] == NONE32:
-        return f"one token, beside a prefill{stale}"
-    return f"accepts {rows.accept_len[row]}{stale}"
+    made = (
+        f"accepts {rows.accept_len[row]}"
+        if rows.accept_len[row] != NONE32
+        else _prefilled(recording, row)
+    )
+    return f"{made}{stale}"
+
+
+def _prefilled(recording: Recording, row: int) -> str:
+    """What came of an extend's launch."""
+    chunks = chunks_of(recording)
+    if tails(recording).answered[row]:
+        return "one token, beside a prefill"
+    if chunks.inside[row]:
+        return "a chunk of the prompt, no token"
+    if chunks.unsure[row]:
+        return "from the prefill: one token, or none of a chunk, which a gap hides"
+    return "one token, from the prefill"
 
 
 def _finish_detail(recording: Recording, row: int) -> str:
