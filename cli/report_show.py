@@ -43,12 +43,8 @@ def _legend(example: Committed) -> str:
 
 
 def _row(moment: Moment) -> list[str]:
-    values = ["" if value is None else str(value) for value in moment.committed]
-    if moment.beside:
-        values = [
-            f"{value} {beside or ''}".strip()
-            for value, beside in zip(values, moment.beside, strict=True)
-        ]
+    said = zip(moment.committed, *moment.beside, strict=True)  # path by path
+    values = [" ".join(str(value) for value in of if value is not None) for of in said]
     mark = "<- differs" if moment.diverges else ""
     return [
         str(moment.step),

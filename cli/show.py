@@ -27,9 +27,10 @@ def show(recording: Path, rid: str, paths: tuple[str, ...], repo: str | None) ->
     """Show one request's life under several paths.
 
     Every event that concerns it, and its committed length after each: 16+1 reads 16 settled, 1 slot claimed for a
-    result that is still to come. A finish also says which routed rows each path collects, a turn of a streaming
-    session what the session keeps of it or gives to it (the five fixes say nothing about that: --path sglang==0.5.14).
-    Lines where any of these part are marked; counters and sums are not shown.
+    result that is still to come. A finish also says which routed and indexer rows each path collects, a release the
+    length that it goes by, a turn of a streaming session what the session keeps of it or gives to it (the five fixes say
+    nothing about these two: --path sglang==0.5.14). Lines where any of these part are marked; where only claims do, they are
+    not. Not shown are allocated lengths, counters and histograms, sums, and what each path decides of a finish.
     """
     # imported late: torch comes with the engine, and `--help` must not wait for it
     from ..recorders import hdf5

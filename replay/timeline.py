@@ -12,20 +12,21 @@ import torch
 from ..recorders.errors import UsageError
 from ..recorders.recording import Recording
 from ..recorders.schema import NONE64, ROW_TABLES, Kind
+from .beside import QUANTITIES, Beside, beside
 from .columns.commits import claims as claims_of
 from .columns.commits import commits
 from .columns.shared import Columns
 from .detail import detail
 from .explain import Toggles
 from .laws.weights import mislabelled
-from .ledger import Ledger, Series
+from .ledger import Ledger
 from .lift.ledger import lengths
 from .observed import observed_claims
 from .paths.fixes import rules_of
 from .quantity import Quantity
 from .spec import FixSet, Lifted, Path
 from .tensors import column, nullable
-from .verdict import Rows, ledger_of, value_of
+from .verdict import ledger_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,26 +45,6 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True)
-class Collected:
-    """The routed rows a finish collects; `rows` None: none at all."""
-
-    rows: Rows | None
-
-    def __str__(self) -> str:
-        return "no rows" if self.rows is None else f"rows {self.rows.span}"
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """session_committed: what the session keeps of the turn at its save, or gives to it at its restore."""
-
-    length: int | None
-
-    def __str__(self) -> str:
-        return "session keeps nothing" if self.length is None else f"session {self.length}"
-
-
-@dataclass(frozen=True, slots=True)
 class Moment:
     """One event of a request's life; `committed` has one entry per path, None where the path has no value there."""
 
@@ -72,14 +53,14 @@ class Moment:
     kind: Kind
     detail: str
     committed: tuple[Committed | None, ...]
-    # Per path: at a finish the routed rows that it collects, at a session's save and restore what the session has.
-    beside: tuple[Collected | Kept | None, ...] = ()
+    # By quantity, what else the paths say of it: see `beside`.
+    beside: tuple[tuple[Beside | None, ...], ...] = ()
 
     @property
     def diverges(self) -> bool:
-        """The settled lengths of two paths, the rows they collect or what their sessions have differ here."""
-        lengths = {value.settled for value in self.committed if value is not None}
-        return len(lengths) > 1 or len({value for value in self.beside if value is not None}) > 1
+        """The settled lengths of two paths differ here, or what else they say of it."""
+        settled = tuple(value and value.settled for value in self.committed)
+        return any(len({*said} - {None}) > 1 for said in (settled, *self.beside))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +83,9 @@ def lives(recording: Recording, rid: str, paths: Sequence[Path]) -> tuple[Life, 
         )
         raise UsageError(f"--request {rid!r}: no such request in this recording. {known}")
     columns = Columns(recording)
-    toggles = Toggles(columns, _BESIDE)
+    toggles = Toggles(columns, QUANTITIES)
     books = [_books(columns, path) for path in paths]
-    ledgers = [ledger_of(columns, toggles, path, _beside(path)) for path in paths]
+    ledgers = [ledger_of(columns, toggles, path, _wanted(path)) for path in paths]
     wrong = mislabelled(recording)
     return tuple(
         Life(rid, qid, tuple(paths), tuple(_moments(columns, qid, books, ledgers, wrong)))
@@ -112,12 +93,9 @@ def lives(recording: Recording, rid: str, paths: Sequence[Path]) -> tuple[Life, 
     )
 
 
-_BESIDE = (Quantity.ROUTED_EXPERTS, Quantity.SESSION_COMMITTED)
-
-
-def _beside(path: Path) -> Sequence[Quantity]:
+def _wanted(path: Path) -> Sequence[Quantity]:
     """A lifted path is replayed once, for its committed lengths too."""
-    return tuple(Quantity) if isinstance(path, Lifted) else _BESIDE
+    return tuple(Quantity) if isinstance(path, Lifted) else QUANTITIES
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -169,17 +147,14 @@ def _moments(
         if kind is Kind.FILTER and _removes_nobody(recording, int(recording.events.ref[event])):
             continue
         touch = touch_at.get(event)
-        beside: tuple[Collected | Kept | None, ...] = ()
         if kind is Kind.FINISH:
             touch = touch_at.get(max((at for at in touch_at if at < event), default=-1))
-            beside = tuple(_collected(ledger[Quantity.ROUTED_EXPERTS], row) for ledger in ledgers)
-        if kind in (Kind.SESSION_SAVE, Kind.SESSION_RESTORE):
-            beside = tuple(_kept(ledger[Quantity.SESSION_COMMITTED], event) for ledger in ledgers)
         committed = tuple(_at(book, touch) for book in books)
         said = detail(recording, kind, int(recording.events.ref[event]), row)
         if others := wrong.get(event, 0):
             said += f"; {others} of these tokens other weights computed"
-        yield Moment(event, int(recording.events.iteration[event]), kind, said, committed, beside)
+        step = int(recording.events.iteration[event])
+        yield Moment(event, step, kind, said, committed, beside(ledgers, kind, event))
 
 
 def _removes_nobody(recording: Recording, ref: int) -> bool:
@@ -190,20 +165,6 @@ def _at(book: _Books, touch: int | None) -> Committed | None:
     if touch is None or not book.known[touch]:
         return None
     return Committed(int(book.raw[touch]), int(book.claims[touch]))
-
-
-def _collected(series: Series, finish: int) -> Collected | None:
-    """`finish`: row of the finishes; their cells stand in the same order."""
-    if not series.captured[finish]:
-        return None
-    value = value_of(series, finish)
-    return Collected(value if isinstance(value, Rows) else None)
-
-
-def _kept(series: Series, event: int) -> Kept | None:
-    (cell,) = torch.nonzero(series.cells.event == event).flatten().tolist()
-    value = value_of(series, cell)
-    return Kept(value if isinstance(value, int) else None) if series.captured[cell] else None
 
 
 def _events_of(recording: Recording, qid: int) -> Iterator[tuple[int, int]]:

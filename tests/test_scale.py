@@ -162,7 +162,7 @@ def test_what_nobody_asks_for_is_not_computed(path: str, monkeypatch: pytest.Mon
     assert made == {Quantity.RELEASED_LEN}
     made.clear()
     lives(recording, recording.rids[0], [parse(path), new])
-    assert made == {Quantity.ROUTED_EXPERTS, Quantity.SESSION_COMMITTED}
+    assert made == {Quantity.ROUTED_EXPERTS, Quantity.RELEASED_LEN, Quantity.SESSION_COMMITTED}
 
 
 def test_quantities_of_the_same_places_share_them() -> None:

@@ -11,7 +11,13 @@ from lifting import bundled_recording
 from specdiff.recorders.recording import Recording
 from specdiff.recorders.schema import Kind
 from specdiff.replay import spec
+from specdiff.replay.beside import QUANTITIES, Beside
+from specdiff.replay.columns.shared import Columns
+from specdiff.replay.diff import diff
+from specdiff.replay.explain import Toggles
+from specdiff.replay.quantity import Quantity
 from specdiff.replay.timeline import lives
+from specdiff.replay.verdict import ledger_of
 
 PREFILL = "one token, from the prefill"
 CHUNK = "a chunk of the prompt, no token"
@@ -44,3 +50,41 @@ def test_what_was_prefilled_for_who_has_left_is_stale(state: str) -> None:
         rows = dataclasses.replace(rows, finished=rows.is_retracted, is_retracted=rows.finished)
     found = results(dataclasses.replace(recording, result_rows=rows), "r1-6")
     assert found[:2] == [f"{PREFILL}, stale: the request is {state}", PREFILL]
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "fixed", "quantity"),
+    [
+        ("0.5.12-indexer-topk", "observed", "sglang==0.5.13", Quantity.INDEXER_TOPK),
+        ("0.5.10-stale-stop", "sglang==0.5.21", "sglang==0.5.22", Quantity.RELEASED_LEN),
+        ("0.5.12-experts-overshoot", "old", "fixed", Quantity.ROUTED_EXPERTS),
+        ("0.5.15-session-hole", "observed", "sglang==0.5.14", Quantity.SESSION_COMMITTED),
+    ],
+)
+def test_a_life_is_marked_wherever_replay_finds_a_divergence(
+    name: str, old: str, fixed: str, quantity: Quantity
+) -> None:
+    """Of what stands beside the lengths, and nowhere else."""
+    recording, paths = bundled_recording(name), [spec.parse(old), spec.parse(fixed)]
+    columns = Columns(recording)
+    ledgers = (ledger_of(columns, Toggles(columns), path).only(QUANTITIES) for path in paths)
+    parted = {
+        (one.quantity, event)
+        for one in diff(recording, *ledgers)
+        for event in one.old.cells.event[one.differs].tolist()
+    }
+    assert quantity in {which for which, _ in parted}
+    shown = set()
+    for rid in dict.fromkeys(recording.rids):
+        for life in lives(recording, rid, paths):
+            for moment in life.moments:
+                pairs = [tuple(filter(None, said)) for said in moment.beside]
+                unlike = [pair for pair in pairs if len(set(pair)) > 1]
+                shown |= {(pair[0].quantity, moment.event) for pair in unlike}
+                assert moment.diverges or not unlike
+    assert shown == parted
+
+
+def test_what_stands_beside_a_length_is_said_in_words() -> None:
+    said = [str(Beside(Quantity.RELEASED_LEN, value)) for value in (14, None)]
+    assert said == ["released 14", "released none"]

@@ -1,0 +1,60 @@
+"""What a path says of an event besides committed lengths: rows at a finish, a length at a release, what a session has of a turn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..recorders.schema import Kind
+from .ledger import Ledger
+from .quantity import Quantity
+from .verdict import Rows, Value, value_of
+
+AT: Mapping[Kind, tuple[Quantity, ...]] = {
+    Kind.FINISH: (Quantity.ROUTED_EXPERTS, Quantity.INDEXER_TOPK),
+    Kind.RELEASE: (Quantity.RELEASED_LEN,),
+    Kind.SESSION_SAVE: (Quantity.SESSION_COMMITTED,),
+    Kind.SESSION_RESTORE: (Quantity.SESSION_COMMITTED,),
+}
+"""Each has one value there."""
+
+QUANTITIES = tuple(dict.fromkeys(quantity for each in AT.values() for quantity in each))
+
+_SAID = {  # of a value, and of None
+    Quantity.ROUTED_EXPERTS: ("rows {}", "no rows"),
+    Quantity.INDEXER_TOPK: ("indexer rows {}", "no indexer rows"),
+    Quantity.RELEASED_LEN: ("released {}", "released none"),
+    Quantity.SESSION_COMMITTED: ("session {}", "session keeps nothing"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """One quantity of one path; `value`: as `value_of`."""
+
+    quantity: Quantity
+    value: Value
+
+    def __str__(self) -> str:
+        said, none = _SAID[self.quantity]
+        if self.value is None:
+            return none
+        return said.format(self.value.span if isinstance(self.value, Rows) else self.value)
+
+
+def beside(
+    ledgers: Sequence[Ledger], kind: Kind, event: int
+) -> tuple[tuple[Beside | None, ...], ...]:
+    """By quantity and path, None where the path has no value there."""
+    return tuple(
+        tuple(_at(ledger, quantity, event) for ledger in ledgers) for quantity in AT.get(kind, ())
+    )
+
+
+def _at(ledger: Ledger, quantity: Quantity, event: int) -> Beside | None:
+    series = ledger[quantity]
+    cell = int(torch.searchsorted(series.cells.event, event))  # cells are in event order
+    assert series.cells.event[cell] == event, "an event has no cell of a quantity that it has"
+    return Beside(quantity, value_of(series, cell)) if series.captured[cell] else None
