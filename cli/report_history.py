@@ -31,10 +31,14 @@ def print_table(recording: str, chapters: Sequence[Chapter]) -> None:
         _add(table, chapter)
     console.print(table)
     console.print()
+    console.print(f"{len(chapters)} versions, {_in_all(chapters)}.")
+
+
+def _in_all(chapters: Sequence[Chapter]) -> str:
+    if not any(chapter.compared for chapter in chapters):
+        return "and nothing could be compared"
     changed = sum(chapter.changed for chapter in chapters)
-    console.print(
-        f"{len(chapters)} versions, {changed} of them changed what the books say of this recording."
-    )
+    return f"{changed} of them changed what the books say of this recording"
 
 
 def _add(table: Any, chapter: Chapter) -> None:

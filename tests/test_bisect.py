@@ -282,6 +282,7 @@ def test_history_of_what_is_not_captured_has_no_verdict(
 ) -> None:
     ends = ["--from", "sglang==0.5.10", "--to", "sglang==0.5.12"]
     assert run(["history", MIX, *ends, "--quantity", "session_committed"]) == NO_VERDICT
+    assert "4 versions, and nothing could be compared.\n" in capsys.readouterr().out
     same = ["--from", "sglang==0.5.9", "--to", "sglang==0.5.10", "--quantity", "spec_verify_ct"]
     assert run(["history", MIX, *same]) == SAME
     assert run(["history", MIX, *same, "--quantity", "session_committed"]) == NO_VERDICT
