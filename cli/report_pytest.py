@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,14 +25,14 @@ _ERA = (
 
 def test_file(found: Regression, recording: Path, output: Path) -> str:
     """The text of a test in `output` over the recording in that file."""
-    name, quantity = quiet(output.name), found.quantity.value
+    quantity = found.quantity.value
     place, right = _literal(found.key)[1:-1], _literal(found.expected[found.key])
     repo = _needs_repo(found)
     call = f'values(RECORDING, SGLANG, "{quantity}"{", REPO" if repo else ""})'
     lines = [
         f'"""{_headline(found)}',
         "",
-        *_paragraphs(found, recording, name),
+        *_paragraphs(found, recording, output),
         '"""',
         "",
         "import os",
@@ -73,7 +74,7 @@ def _headline(found: Regression) -> str:
     return "; ".join(f"sglang #{number}: {titles[number]}" for number in sorted(smallest)) + "."
 
 
-def _paragraphs(found: Regression, recording: Path, name: str) -> Iterator[str]:
+def _paragraphs(found: Regression, recording: Path, output: Path) -> Iterator[str]:
     run, first = found.recording.run, found.first
     smallest = min(first.fixes, key=len, default=frozenset[int]())
     wrong = "1 value is" if found.num_wrong == 1 else f"{found.num_wrong} values are"
@@ -87,15 +88,21 @@ def _paragraphs(found: Regression, recording: Path, name: str) -> Iterator[str]:
     if found.quantity is Quantity.KV_COMMITTED_LEN:
         yield from wrapped(_ERA.format(path=found.new))
     yield ""
-    yield f"    SGLANG=sglang==0.5.12 pytest {name}    a release"
-    yield f"    SGLANG=path/to/sglang pytest {name}    a source tree"
+    command = run_by(output)
+    yield f"    SGLANG=sglang==0.5.12 {command}    a release"
+    yield f"    SGLANG=path/to/sglang {command}    a source tree"
     if _needs_repo(found):
-        yield f"    SGLANG=sglang@main SGLANG_REPO=path/to/sglang pytest {name}    a commit"
+        yield f"    SGLANG=sglang@main SGLANG_REPO=path/to/sglang {command}    a commit"
 
 
 def wrapped(text: str) -> Iterator[str]:
     yield ""
     yield from textwrap.wrap(quiet(text), 100, break_long_words=False, break_on_hyphens=False)
+
+
+def run_by(output: Path) -> str:
+    """To be copied, from a docstring."""
+    return f"pytest {quiet(shlex.quote(output.name))}"
 
 
 def quiet(text: str) -> str:

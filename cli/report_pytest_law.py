@@ -9,7 +9,7 @@ from ..recorders.errors import NoVerdictError
 from ..replay.laws.law import Law, Outcome, State
 from ..replay.lift.releases import RELEASES
 from .report_check import in_words
-from .report_pytest import PULL, located, quiet, quoted, wrapped
+from .report_pytest import PULL, located, quiet, quoted, run_by, wrapped
 
 
 def require_broken(law: Law, outcome: Outcome, where: str) -> None:
@@ -29,8 +29,8 @@ def test_file(
         f'"""The law {quiet(law.name)}: {quiet(law.statement)}.',
         "",
         *_paragraphs(law, played_by, outcome, scenario),
-        f"    SGLANG=sglang=={default} pytest {quiet(output.name)}    a release",
-        f"    SGLANG=path/to/sglang pytest {quiet(output.name)}    a source tree",
+        f"    SGLANG=sglang=={default} {run_by(output)}    a release",
+        f"    SGLANG=path/to/sglang {run_by(output)}    a source tree",
         '"""',
         "",
         "import os",

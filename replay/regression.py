@@ -38,7 +38,7 @@ def regression(recording: Recording, old: Path, new: Path, quantity: Quantity | 
     there are too many values to write down."""
     wanted, columns = None if quantity is None else [quantity], Columns(recording)
     result = compare(columns, old, new, wanted)
-    chosen = target(result)
+    chosen = target(result, "test")
     (made,) = (found for found in result.quantities if found.quantity is chosen)
     difference = _difference(columns, old, new, chosen)
     # Where either of None and a number is right, a test would hold one of them against the other.

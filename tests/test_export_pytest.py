@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import os
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -225,3 +226,19 @@ def test_a_value_that_is_not_computed_is_no_pass() -> None:
     ):
         computed[7, "x", "before"]
     assert not values(RECORDING, "fixed", "finish")  # the five fixes say nothing of it
+
+
+def test_how_to_run_it_can_be_copied(tmp_path: Path) -> None:
+    test = tmp_path / "test_what's left.py"
+    assert export(RECORDING, test, *PATHS) == SAME
+    lines = (ast.get_docstring(ast.parse(test.read_text())) or "").splitlines()
+    commands = [shlex.split(line) for line in lines if "pytest" in line]
+    assert [words[1:3] for words in commands] == [["pytest", test.name]] * 2
+
+
+def test_where_nothing_differs_there_is_nothing_to_test(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    test = tmp_path / "test_x.py"
+    assert export(RECORDING, test, "--old", "fixed") == NO_VERDICT
+    assert "nothing to test: same, " in capsys.readouterr().err and not test.exists()

@@ -123,12 +123,14 @@ def _shrunk(
     return _Part(replace(made, derived=(*before_it, step)), before, left, interrupted)
 
 
-def target(result: Result) -> Quantity:
+def target(result: Result, to: str = "shrink") -> Quantity:
     """The first quantity that differs. The raw committed length only if nothing else does: across 0.5.10/0.5.11 and
     0.5.14/0.5.15, where the pre-claim came and went, it differs nearly everywhere, and hides what is wrong.
+
+    Raises NoVerdictError where none does: there is nothing `to` do.
     """
     if result.verdict is not Verdict.DIFFERS:
-        raise NoVerdictError(f"nothing to shrink: {_nothing(result)}.")
+        raise NoVerdictError(f"nothing to {to}: {_nothing(result)}.")
     differ = [made for made in result.quantities if made.num_differed]
     return min(differ, key=_is_raw).quantity
 
