@@ -63,7 +63,7 @@ def bisect(
     found, 0 where the ends say the same.
     """
     scenario = Path(recording)
-    plays.check_options(law, "quantities", "against")
+    plays.check_options(recording, law, "quantities", "against")
     if law is not None:
         ends = options.paths_of((good, bad), repo)
         return _by_law(scenario, law, ends, repo, skip, log, keep, form)

@@ -59,7 +59,7 @@ def history(
     changed at all, or the law was broken; 125 where nothing could be compared or judged, or nothing of a quantity that
     was asked for by name.
     """
-    plays.check_options(law, "quantities")
+    plays.check_options(recording, law, "quantities")
     if law is not None:
         both = options.paths_of((oldest, newest), repo)
         return _by_law(Path(recording), law, both, keep, form)

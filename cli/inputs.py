@@ -81,6 +81,12 @@ def one(path: Path, crew: Crew | None = None) -> tuple[Recording, str]:
     return recording, hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def check_is_recording(path: Path) -> None:
+    """Raises UsageError: a recording that is to be written is known by its name, as `check DIR` and others find it."""
+    if path.suffix != ".h5":
+        raise UsageError(f"-o {path}: a recording is known by its name, expected *.h5.")
+
+
 def check_output(path: Path, *, force: bool | None, source: Path | None = None) -> None:
     """Raises RecordingError where a file cannot be written to `path`, before any work is done for it.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ..recorders.errors import RecordingError
+from ..recorders.errors import RecordingError, UsageError
 from . import options
 from .parameters import Named
 
@@ -35,10 +35,14 @@ def by_law(says: str) -> Callable[[F], F]:
     return decorate
 
 
-def check_options(law: str | None, *books: str) -> None:
+def check_options(source: str, law: str | None, *books: str) -> None:
     """Raises UsageError. `books`: parameters that have no meaning with a law."""
     if law is None:
         options.only_for("--law", "keep")
+        if source.endswith(".toml"):
+            raise UsageError(
+                f"{source}: a scenario has no books, it is played: name a law, --law NAME."
+            )
     else:
         options.only_for("books (no --law)", *books)
 

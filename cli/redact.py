@@ -9,7 +9,7 @@ import click
 
 from ..recorders.errors import UsageError
 from . import options
-from .inputs import check_output, save
+from .inputs import check_is_recording, check_output, save
 from .parameters import Named
 
 
@@ -29,6 +29,7 @@ def redact(recording: Path, output: Path, force: bool) -> None:
 
     if recording.is_dir():
         raise UsageError(f"{recording} is a folder; redact wants one recording of it (*.h5).")
+    check_is_recording(output)
     check_output(output, force=force, source=recording)
     loaded = hdf5.load(recording)
     source = hashlib.sha256(recording.read_bytes()).hexdigest()

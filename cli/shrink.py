@@ -9,7 +9,7 @@ import click
 from ..recorders.errors import UsageError
 from ..replay.quantity import Quantity
 from . import options
-from .inputs import check_output, write_text
+from .inputs import check_is_recording, check_output, write_text
 from .main import INTERRUPTED, SAME
 from .parameters import Named
 from .working import working
@@ -75,6 +75,7 @@ def shrink(
     if output.suffix == ".toml":
         options.only_for("a recording (-o *.h5)", "keep_tokens")
         return _to_scenario(recording, output, law, path, repo)
+    check_is_recording(output)
     # imported late: torch comes with the engine, and `--help` must not wait for it
     from ..replay.shrink.shrink import shrink as shrink_to_parting
     from ..replay.shrink.shrink import shrink_to_breach

@@ -15,7 +15,7 @@ from specdiff.cli.inputs import bundled
 from specdiff.cli.main import BROKEN, DIFFERS, SAME, USAGE, run
 from specdiff.recorders import hdf5
 
-LONG = "x" * 300
+LONG = f"{300 * 'x'}.h5"
 TABLE = ["export", "{real}", "-o", "{empty}/x.jsonl", "--format", "jsonl"]
 BISECT = ["bisect", "{retract}", "--good", "sglang==0.5.11", "--bad", "sglang==0.5.12"]
 
@@ -48,6 +48,15 @@ BISECT = ["bisect", "{retract}", "--good", "sglang==0.5.11", "--bad", "sglang==0
         (["info"], USAGE, "RECORDING"),
         (["recover", "{empty}/nowhere"], BROKEN, "{empty}/nowhere: no such folder"),
         (["redact", "{empty}", "-o", "x.h5"], USAGE, "is a folder"),
+        (
+            ["redact", "{real}", "-o", "{empty}/x.toml"],
+            USAGE,
+            "x.toml: a recording is known by its",
+        ),
+        (["shrink", "{real}", "-o", "{empty}/x.txt"], USAGE, "x.txt: a recording is known by its"),
+        (["shrink", "{real}", "-o", "{empty}/x"], USAGE, "expected *.h5"),
+        (["history", "x.toml"], USAGE, "x.toml: a scenario has no books"),
+        (["bisect", "x.toml", *BISECT[2:]], USAGE, "name a law, --law NAME"),
         (["redact", "{real}", "-o", "{real}"], BROKEN, "{real} is the recording itself"),
         (["redact", "{real}", "-o", "{empty}/no/x.h5"], BROKEN, "there is no folder {empty}/no"),
         (["replay", "--repo", "."], USAGE, "--repo .: only a path sglang@REV reads a clone"),
