@@ -9,6 +9,9 @@ from typing import Any, TextIO
 from rich import box
 from rich.console import Console, RenderableType
 from rich.table import Table
+from rich.text import Text
+
+from .narrow import fit
 
 _PIPED_WIDTH = 10_000  # columns: nothing that a program reads may be wrapped or cut
 
@@ -27,15 +30,31 @@ class Output:
             )
         )
 
-    def print(self, *things: RenderableType, style: str | None = None) -> None:
+    def print(self, thing: RenderableType = "", *, style: str | None = None) -> None:
         if self.terminal:
-            self._console.print(*things, style=style)
+            if isinstance(thing, Table) and not fit(self._console, thing, _PIPED_WIDTH):
+                self._print_wide(thing)
+            else:
+                self._console.print(thing, style=style)
             return
         with self._console.capture() as captured:
-            self._console.print(*things)
+            self._console.print(thing)
         self._stream.writelines(
             f"{line.rstrip()}\n" for line in captured.get().splitlines() or [""]
         )
+
+    def _print_wide(self, table: Table) -> None:
+        """As it is when piped: the terminal breaks its lines, which lose nothing. Padding would make empty ones."""
+        with self._console.capture() as captured:
+            self._console.print(table, crop=False)
+        for line in Text.from_ansi(captured.get().rstrip("\n")).split():
+            line.rstrip()
+            self._console.print(line, soft_wrap=True)
+
+    @property
+    def width(self) -> int:
+        """Of the terminal, in columns; when piped, of whatever is printed."""
+        return self._console.width
 
     def table(self, *headers: str, right: tuple[int, ...] = ()) -> Table:
         """A table without a frame; `right`: indices of the columns that hold numbers."""

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from ..replay.laws.law import Breach, Law, Outcome, State
 from .console import Output, printable
+from .narrow import WHOLE
 
 Checked = Sequence[tuple[Path, tuple[Outcome, ...]]]
 
@@ -56,18 +57,26 @@ def _print_glance(console: Output, found: Checked, path: str) -> None:
     style = "bold red" if broken else "green"
     says = f"{broken} of {len(found)} recordings break a law"
     console.print(Text.assemble((path, "bold"), ": ", (says, style)))
-    numbers = "".join(f"{number:3}" for number in range(1, len(found[0][1]) + 1))
-    made = console.table("recording", numbers)
-    # all laws are one column, so that a narrow terminal folds names and leaves out no law
-    made.columns[0].no_wrap, made.columns[0].overflow = False, "fold"
-    made.columns[1].min_width = len(numbers)
-    for file, outcomes in found:
-        made.add_row(
-            file.name, Text.assemble(*((f"  {_SIGN[o.state]}", _STYLE[o.state]) for o in outcomes))
-        )
-    console.print(made)
+    for laws in _blocks(console.width, found):
+        numbers = "".join(f"{number + 1:3}" for number in laws)
+        made = console.table("recording", numbers)
+        # its laws are one column, so that a narrow terminal folds names and no law
+        made.columns[0].no_wrap, made.columns[0].overflow = False, "fold"
+        made.columns[1].no_wrap = True
+        for file, outcomes in found:
+            states = [outcomes[law].state for law in laws]
+            signs = ((f"  {_SIGN[state]}", _STYLE[state]) for state in states)
+            made.add_row(file.name, Text.assemble(*signs))
+        console.print(made)
     console.print(", ".join(f"{sign} {state.value}" for state, sign in _SIGN.items()), style="dim")
     console.print()
+
+
+def _blocks(width: int, found: Checked) -> list[range]:
+    """Indices of laws: as many side by side as a terminal has room for beside a name."""
+    name = max(len("recording"), min(WHOLE, max(len(file.name) for file, _ in found)))
+    size, num_laws = max(1, (width - name - len(" | ")) // 3), len(found[0][1])
+    return [range(first, min(first + size, num_laws)) for first in range(0, num_laws, size)]
 
 
 def _print_breaches(console: Output, found: Checked) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 import subprocess
@@ -13,7 +12,7 @@ import pytest
 
 from children import SPECDIFF
 from specdiff.cli.inputs import bundled
-from specdiff.cli.main import BROKEN, DIFFERS, NO_VERDICT, USAGE, run
+from specdiff.cli.main import BROKEN, DIFFERS, NO_VERDICT, USAGE
 
 
 def test_a_reader_that_leaves_early_is_no_verdict(real_recording: Path) -> None:
@@ -113,29 +112,6 @@ def test_what_an_encoding_lacks_is_escaped(encoding: str, tmp_path: Path) -> Non
     )
     assert done.returncode == DIFFERS and not done.stderr, done.stderr
     assert b"\\udcff.h5  differs" in done.stdout
-
-
-class _Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-@pytest.mark.parametrize(
-    "words", [["replay", "{one}"], ["replay", "{folder}"], ["check", "{one}"], ["info", "{one}"]]
-)
-def test_a_narrow_terminal_cuts_nothing_short(
-    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A request is named in whole, and a count has all its digits: "129..." is another number."""
-    for name in ("20261122-031103-0.5.10-e521cd-pid13000-0.h5", "x.h5"):
-        shutil.copy(bundled() / "0.5.10-random.h5", tmp_path / name)
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(sys, "stdout", terminal := _Terminal())
-    run([word.format(one=tmp_path / "x.h5", folder=tmp_path) for word in words])
-    monkeypatch.undo()
-    said = terminal.getvalue()
-    assert len(said) > 1000 and "\u2026" not in said
 
 
 def test_a_terminal_is_told_what_is_worked_on_and_a_file_is_not(tmp_path: Path) -> None:
