@@ -17,12 +17,13 @@ def lines(file: Path, breaches: Iterable[tuple[Law, State, Breach]]) -> Iterator
 
 
 def breach_to_json(breach: Breach) -> dict[str, Any]:
-    """`request`: null for a whole batch; the law allows `low` to `high`."""
+    """`request`: null for a whole batch; `counted`: what `found` is of, and the law allows `low` to `high` of."""
     return {
         "event": breach.event,
         "step": breach.step,
         "kind": breach.kind.name.lower(),
         "request": breach.rid,
+        "counted": breach.counted,
         "found": breach.found,
         "low": breach.low,
         "high": breach.high,

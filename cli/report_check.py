@@ -84,9 +84,7 @@ def _print_breaches(console: Output, found: Checked) -> None:
     broken = [(file, one) for file, made in found for one in made if one.state is State.BROKEN]
     for file, one in broken:
         assert one.first is not None
-        counts = (
-            f"{one.num_broken} of {one.num_checked} broken, first at {in_words(one.law, one.first)}"
-        )
+        counts = f"{one.num_broken} of {one.num_checked} broken, first at {in_words(one.first)}"
         console.print(Text.assemble(file.name, " ", (one.law.name, "bold red"), f": {counts}"))
     if broken:
         console.print()
@@ -115,9 +113,7 @@ def _print_laws(console: Output, outcomes: Sequence[Outcome]) -> None:
             Text(outcome.state.value, style=_STYLE[outcome.state]),
             str(outcome.num_checked),
             str(outcome.num_broken),
-            in_words(outcome.law, outcome.first)
-            if outcome.first
-            else Text(outcome.idle or "", style="dim"),
+            in_words(outcome.first) if outcome.first else Text(outcome.idle or "", style="dim"),
             _related(outcome.law) if outcome.first else "",
         )
     console.print(made)
@@ -155,10 +151,9 @@ def _print_statements(console: Output, laws: Sequence[Law]) -> None:
     console.print(made)
 
 
-def in_words(law: Law, first: Breach) -> str:
-    found = f"{first.found} {law.counts}" if law.counts else f"{first.found}"
+def in_words(first: Breach) -> str:
     who = f"request {printable(first.rid)}" if first.rid is not None else "batch"
     return (
         f"step {first.step}, {first.kind.words} (event {first.event}), {who}: "
-        f"{found}, expected {first.expected}"
+        f"{first.counted} = {first.found}, expected {first.expected}"
     )

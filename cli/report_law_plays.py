@@ -24,7 +24,7 @@ SCHEMA_VERSION = 1
 def print_bisection(recording: str, found: LawBisection) -> None:
     console = Output()
     _print_head(console, recording, f"{found.good} (good) to {found.bad} (bad)", found.law)
-    _print_plays(console, found.law, found.search.tested, lambda one: one.finding.value)
+    _print_plays(console, found.search.tested, lambda one: one.finding.value)
     change = found.search.change
     if change is None:
         console.print(Text("same: the law holds at both ends", "green"))
@@ -46,7 +46,7 @@ def _by_commit(recording: str, law: Law, change: Change) -> str:
 def print_history(recording: str, law: Law, tested: Sequence[Judged]) -> None:
     console = Output()
     _print_head(console, recording, f"{tested[0].path} to {tested[-1].path}", law)
-    _print_plays(console, law, tested, state)
+    _print_plays(console, tested, state)
     counts = {one: sum(judged.finding is one for judged in tested) for one in Finding}
     console.print(
         f"{len(tested)} versions: {counts[Finding.BAD]} break the law, {counts[Finding.GOOD]} keep it, "
@@ -65,15 +65,13 @@ def state(one: Judged) -> str:
     return one.outcome.state.value if one.outcome else one.finding.value
 
 
-def _print_plays(
-    console: Output, law: Law, tested: Sequence[Judged], word: Callable[[Judged], str]
-) -> None:
+def _print_plays(console: Output, tested: Sequence[Judged], word: Callable[[Judged], str]) -> None:
     table = console.table(
         "played", "", "checked", "broken", "first breach, or why not", right=(2, 3)
     )
     for one in tested:
         says = Text(word(one), STYLE[one.finding])
-        table.add_row(str(one.path), says, *_counts(one), _words(law, one))
+        table.add_row(str(one.path), says, *_counts(one), _words(one))
     console.print(table)
     console.print()
 
@@ -84,11 +82,11 @@ def _counts(one: Judged) -> tuple[str, str]:
     return str(one.outcome.num_checked), str(one.outcome.num_broken)
 
 
-def _words(law: Law, one: Judged) -> str:
+def _words(one: Judged) -> str:
     remark = one_line(one.why or "")
     if one.outcome is None or one.outcome.first is None:
         return remark
-    breach = in_words(law, one.outcome.first)
+    breach = in_words(one.outcome.first)
     known = "known: " if one.outcome.known else ""
     return f"{known}{breach}" + (f"; {remark}" if remark else "")
 

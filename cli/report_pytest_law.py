@@ -58,6 +58,6 @@ def _paragraphs(law: Law, played_by: str, outcome: Outcome, scenario: Path) -> I
     again = "" if scenario.suffix == ".toml" else " again"
     yield from wrapped(
         f"{scenario.name}, as {played_by} plays it{again}. Broken there in {outcome.num_broken} of {outcome.num_checked} places, first: "
-        f"{in_words(law, outcome.first)}."
+        f"{in_words(outcome.first)}."
     )
     yield ""

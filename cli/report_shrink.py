@@ -81,7 +81,7 @@ def print_shrunk(made: Shrunk, path: Path) -> None:
 def print_breach(console: Output, outcome: Outcome) -> None:
     assert outcome.first is not None
     console.print(f"law {outcome.law.name}: {outcome.law.statement}")
-    console.print(f"  {in_words(outcome.law, outcome.first)}")
+    console.print(f"  {in_words(outcome.first)}")
 
 
 def _print_divergence(console: Output, made: Shrunk, result: Result, path: Path) -> None:

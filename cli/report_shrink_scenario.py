@@ -39,7 +39,7 @@ def scenario_file(made: Shrunk, source: Path, whose: Lifted, output: Path) -> st
     first = made.outcome.first
     assert first is not None
     head = (
-        f"{whose} breaks the law {made.outcome.law.name}: {in_words(made.outcome.law, first)}.",
+        f"{whose} breaks the law {made.outcome.law.name}: {in_words(first)}.",
         f"{_left(made)}, shrunk from {source.name} in {count(made.left.plays, 'play')}.",
         f"    {_history(made, output)}",
     )

@@ -58,7 +58,7 @@ def shrink(
 
     Requests are left out first, then steps, until not one more can be: what is left still shows the first divergence of
     a quantity, in the same branch of the books and explained by the same fixes; with --law the first breach of that law, at
-    the same kind of event and to the same side. Every value in it is what was recorded. Ctrl-C keeps the best so far. Exit
+    the same kind of event, of the same count and to the same side. Every value in it is what was recorded. Ctrl-C keeps the best so far. Exit
     code 125 where the paths do not part, or the law is not broken.
 
     To a scenario (-o *.toml) the recording, or another scenario, is shrunk by playing: the whole scheduler of an sglang plays

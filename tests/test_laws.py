@@ -211,10 +211,12 @@ def test_every_breach_is_a_line(name: str, capsys: pytest.CaptureFixture[str]) -
         assert len(mine) == outcome.num_broken
         assert {one["state"] for one in mine} <= {outcome.state.value}
         if (first := outcome.first) is not None:
-            keys = ("event", "step", "request", "found", "low", "high")
-            here = (first.event, first.step, first.rid, first.found, first.low, first.high)
-            assert tuple(mine[0][key] for key in keys) == here
+            keys = ("event", "step", "request", "counted", "found", "low", "high")
+            here = (first.event, first.step, first.rid, first.counted, first.found)
+            assert tuple(mine[0][key] for key in keys) == (*here, first.low, first.high)
     assert {one["recording"] for one in told} == {_path(name)}
+    places = [(one["law"], one["event"], one["request"], one["counted"]) for one in told]
+    assert len(set(places)) == len(places)
 
 
 def test_a_law_that_was_not_exercised_says_why() -> None:

@@ -34,8 +34,7 @@ def _places(recording: Recording, kind: Kind = Kind.WEIGHT_SPAN) -> Places:
     """Of the spans, or of the ends that they follow."""
     columns = Columns(recording)
     places = weights(columns, observed(columns))
-    mine = torch.from_numpy(recording.events.kind)[places.event] == kind
-    return Places(*(getattr(places, field.name)[mine] for field in dataclasses.fields(Places)))
+    return places.some(torch.from_numpy(recording.events.kind)[places.event] == kind)
 
 
 def _by_hand(recording: Recording) -> list[int]:
@@ -223,7 +222,7 @@ def test_names_of_weights_that_tell_something_are_redacted(recording: Recording)
 def test_check_says_what_it_counted(capsys: pytest.CaptureFixture[str]) -> None:
     """A bare "2, expected 0" could be anything."""
     assert run(["check", str(bundled() / "0.5.23-new-weights.h5")]) == DIFFERS
-    assert "request r1-6: 2 mislabelled tokens, expected 0 " in capsys.readouterr().out
+    assert "request r1-6: mislabelled_tokens = 2, expected 0 " in capsys.readouterr().out
 
 
 def test_without_the_hook_that_says_when_weights_change_nothing_is_judged(

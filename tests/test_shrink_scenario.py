@@ -120,7 +120,7 @@ class _Oracle(Trials):
         pass
 
     def outcome(self, scenario: Scenario) -> Outcome:
-        breach = Breach(5, Kind.WEIGHT_SPAN, 1, 0, "x", 3, 0, 0)
+        breach = Breach(5, Kind.WEIGHT_SPAN, 1, 0, "x", "mislabelled_tokens", 3, 0, 0)
         if self._breaks(scenario):
             state = self._state(scenario)
             known = "on purpose" if state is State.KNOWN else None

@@ -84,7 +84,6 @@ LAWS = (
         (27886, 35926),
         weights.weights,
         needs.WEIGHTS_TOLD,
-        counts="mislabelled tokens",
     ),
     Law(
         "session",
@@ -206,6 +205,7 @@ def _breach(recording: Recording, places: Places, at: int) -> Breach:
         step=int(recording.events.iteration[event]),
         qid=qid if qid >= 0 else None,
         rid=recording.rids[qid] if qid >= 0 else None,
+        counted=places.names[int(places.counted[at])],
         found=int(places.found[at]),
         low=int(places.low[at]),
         high=int(places.high[at]),

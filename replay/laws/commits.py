@@ -14,7 +14,7 @@ from ..ledger import Ledger, Series
 from ..quantity import Quantity
 from ..tails import tails
 from ..tensors import column
-from .law import Places, exactly, nowhere, together
+from .law import Places, exactly, nowhere, together, within
 
 
 def commit(columns: Columns, ledger: Ledger) -> Places:
@@ -32,7 +32,8 @@ def commit(columns: Columns, ledger: Ledger) -> Places:
     emitted = torch.where(tail, 1, column(rows.num_emitted))
     expected = origin[qid] + column(rows.output_len)[row] + emitted[row] - 1
     slack = (tail & _ends(recording))[row].to(torch.int64)
-    return Places(cells.event[at], qid, series.values[at, 0], expected - slack, expected)
+    low, name = expected - slack, series.quantity.value
+    return within(name, cells.event[at], qid, series.values[at, 0], low, expected)
 
 
 def _ends(recording: Recording) -> Tensor:
@@ -59,9 +60,9 @@ def allocation(columns: Columns, ledger: Ledger) -> Places:
         known = committed.captured[low] & allocated.captured[high]
         low, high = low[known], high[known]
         cells, limit = committed.cells, allocated.values[high, 0]
-        found = committed.values[low, 0]
+        event, qid, found = cells.event[low], cells.qid[low], committed.values[low, 0]
         parts.append(
-            Places(cells.event[low], cells.qid[low], found, torch.zeros_like(found), limit)
+            within(committed.quantity.value, event, qid, found, torch.zeros_like(found), limit)
         )
     return together(parts)
 
@@ -74,7 +75,8 @@ def _only_grows(allocated: Series) -> Places:
     before, after = before[known], after[known]
     cells, found = allocated.cells, allocated.values[after, 0]
     high = torch.full_like(found, torch.iinfo(torch.int64).max)
-    return Places(cells.event[after], cells.qid[after], found, allocated.values[before, 0], high)
+    event, qid, low = cells.event[after], cells.qid[after], allocated.values[before, 0]
+    return within(allocated.quantity.value, event, qid, found, low, high)
 
 
 def _unchanged_length(columns: Columns, ledger: Ledger) -> Places:
@@ -86,7 +88,7 @@ def _unchanged_length(columns: Columns, ledger: Ledger) -> Places:
     known = series.captured[after] & series.captured[before] & is_stale
     after, before = after[known], before[known]
     found, expected = series.values[after, 0], series.values[before, 0]
-    return exactly(cells.event[after], cells.qid[after], found, expected)
+    return exactly(series.quantity.value, cells.event[after], cells.qid[after], found, expected)
 
 
 def _unchanged_counter(columns: Columns, series: Series) -> Places:
@@ -100,9 +102,8 @@ def _unchanged_counter(columns: Columns, series: Series) -> Places:
     known &= _stale(columns.recording, cells)[this]
     known &= _no_gap_between(columns.recording, cells.event[last], cells.event[this])
     this, last = this[known], last[known]
-    return exactly(
-        cells.event[this], cells.qid[this], series.values[this, 0], series.values[last, 0]
-    )
+    found, expected = series.values[this, 0], series.values[last, 0]
+    return exactly(series.quantity.value, cells.event[this], cells.qid[this], found, expected)
 
 
 def _results(series: Series, moment: Moment) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import torch
@@ -20,36 +20,53 @@ from ..quantity import Quantity
 class Places:
     """Where a law was checked: int64 columns, one entry per place.
 
-    `qid`: -1 for a whole batch. The law holds where `found` lies in [`low`, `high`].
+    `qid`: -1 for a whole batch. The law holds where `found` lies in [`low`, `high`]. `counted`: which of `names` it is of.
     """
 
+    names: tuple[str, ...]  # quantities, columns, or what is summed up of them
     event: Tensor
     qid: Tensor
     found: Tensor
     low: Tensor
     high: Tensor
+    counted: Tensor
 
     @property
     def holds(self) -> Tensor:
         return (self.low <= self.found) & (self.found <= self.high)
 
+    def some(self, which: Tensor) -> Places:
+        """Those at these indices, or where this is true."""
+        return Places(self.names, *(getattr(self, name)[which] for name in _COLUMNS))
 
-def exactly(event: Tensor, qid: Tensor, found: Tensor, expected: Tensor) -> Places:
-    return Places(event, qid, found, expected, expected)
+
+_COLUMNS = ("event", "qid", "found", "low", "high", "counted")
+
+
+def within(
+    name: str, event: Tensor, qid: Tensor, found: Tensor, low: Tensor, high: Tensor
+) -> Places:
+    return Places((name,), event, qid, found, low, high, torch.zeros_like(event))
+
+
+def exactly(name: str, event: Tensor, qid: Tensor, found: Tensor, expected: Tensor) -> Places:
+    return within(name, event, qid, found, expected, expected)
 
 
 def together(parts: list[Places]) -> Places:
     """All places of several checks, in event order."""
-    columns = [
-        torch.cat([getattr(part, name) for part in parts])
-        for name in ("event", "qid", "found", "low", "high")
-    ]
-    order = torch.argsort(columns[0], stable=True)
-    return Places(*(values[order] for values in columns))
+    names: tuple[str, ...] = ()
+    told = []
+    for part in parts:
+        told.append(replace(part, counted=part.counted + len(names)))
+        names += part.names
+    columns = (torch.cat([getattr(part, name) for part in told]) for name in _COLUMNS)
+    made = Places(names, *columns)
+    return made.some(torch.argsort(made.event, stable=True))
 
 
 def nowhere() -> Places:
-    return Places(*(torch.zeros(0, dtype=torch.int64) for _ in range(5)))
+    return Places((), *(torch.zeros(0, dtype=torch.int64) for _ in _COLUMNS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +105,7 @@ def anywhere(_: Columns, __: Ledger, places: Places) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Law:
-    """`name`: what configuration and reports call it. `related`: the pull requests that broke, repaired or bear on it.
-
-    `counts`: what the number of a breach counts, in words, where the statement does not say.
-    """
+    """`name`: what configuration and reports call it. `related`: the pull requests that broke, repaired or bear on it."""
 
     name: str
     statement: str
@@ -99,7 +113,6 @@ class Law:
     check: Callable[[Columns, Ledger], Places]
     needs: Needs
     known: Known | None = None
-    counts: str | None = None
 
 
 class State(str, Enum):
@@ -112,13 +125,14 @@ class State(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Breach:
-    """One place where a law does not hold. `low`, `high`: what the law allows."""
+    """One place where a law does not hold. `counted`: what `found` is of; `low`, `high`: what the law allows of it."""
 
     event: int
     kind: Kind
     step: int
     qid: int | None  # None: a whole batch
     rid: str | None
+    counted: str
     found: int
     low: int
     high: int

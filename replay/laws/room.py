@@ -14,7 +14,7 @@ from ..columns.touches import gaps_before
 from ..ledger import Ledger
 from ..quantity import Quantity
 from ..tensors import column
-from .law import Places, nowhere
+from .law import Places, nowhere, within
 
 
 def room(columns: Columns, ledger: Ledger) -> Places:
@@ -40,7 +40,9 @@ def room(columns: Columns, ledger: Ledger) -> Places:
     known &= columns.touches.epoch[touch.clamp(min=0)] == epoch
     found = (length + stride)[known]
     high = allocated.values[cell[known], 0]
-    return Places(event[known], qid[known], found, torch.zeros_like(found), high)
+    return within(
+        "seq_len + stride", event[known], qid[known], found, torch.zeros_like(found), high
+    )
 
 
 def _strides(recording: Recording) -> Tensor:

@@ -40,4 +40,5 @@ def num_rows(series: Series, at: Tensor) -> Tensor:
 
 def _places(series: Series, at: Tensor, expected: Tensor) -> Places:
     cells = series.cells
-    return exactly(cells.event[at], cells.qid[at], num_rows(series, at), expected)
+    name, rows = series.quantity.value, num_rows(series, at)
+    return exactly(name, cells.event[at], cells.qid[at], rows, expected)

@@ -14,7 +14,7 @@ from ..columns.touches import gaps_before
 from ..ledger import Ledger
 from ..quantity import Quantity
 from ..tensors import column
-from .law import Places, exactly, together
+from .law import Places, exactly, together, within
 from .rows import num_rows
 
 
@@ -67,7 +67,8 @@ def trainer(columns: Columns, ledger: Ledger) -> Places:
         known &= series.captured[sent.finish]
         rows = num_rows(series, sent.finish)
     found = rows + sent.start_len + 1
-    return exactly(sent.event[known], sent.qid[known], found[known], returned[known])
+    name = "experts_rows + start_len + 1"
+    return exactly(name, sent.event[known], sent.qid[known], found[known], returned[known])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,8 +111,7 @@ class _Sent:
 
     def _held(self, name: str, low: Tensor, high: Tensor) -> Places:
         found = column(getattr(self.columns.recording.sents, name))[self.row]
-        asked = found != NONE64
-        return Places(*(values[asked] for values in (self.event, self.qid, found, low, high)))
+        return within(name, self.event, self.qid, found, low, high).some(found != NONE64)
 
 
 def _sent(columns: Columns, ledger: Ledger) -> _Sent:

@@ -14,7 +14,7 @@ from ..columns.touches import gaps_before
 from ..ledger import Ledger
 from ..quantity import Quantity
 from ..tensors import column
-from .law import Places
+from .law import Places, within
 
 
 def inherited(columns: Columns, ledger: Ledger) -> Places:
@@ -37,7 +37,8 @@ def inherited(columns: Columns, ledger: Ledger) -> Places:
     found = torch.minimum(series.values[at, 0], key_len)
     sound, known = _sound(recording, column(recording.restores.session)[row], event)
     at, event, found, sound = at[known], event[known], found[known], sound[known]
-    return Places(event, cells.qid[at], found, torch.zeros_like(found), sound)
+    name = series.quantity.value
+    return within(name, event, cells.qid[at], found, torch.zeros_like(found), sound)
 
 
 def _sound(recording: Recording, session: Tensor, event: Tensor) -> tuple[Tensor, Tensor]:

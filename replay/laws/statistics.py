@@ -8,7 +8,7 @@ from torch import Tensor
 from ...recorders.schema import NONE32, NONE64, Kind
 from ..columns.shared import Columns
 from ..ledger import Ledger, Series
-from ..quantity import Quantity
+from ..quantity import PARTS, Quantity
 from ..tensors import column
 from .law import Places, exactly, nowhere, together
 
@@ -26,7 +26,7 @@ def stride(columns: Columns, ledger: Ledger) -> Places:
     used = torch.where(recorded == NONE64, worker, recorded)
     at = torch.nonzero(decode & (used != NONE64) & (width > 0)).flatten()
     event = column(columns.recording.event_of(Kind.RESULT))[at]
-    return exactly(event, torch.full_like(at, -1), used[at], width[at])
+    return exactly("stride", event, torch.full_like(at, -1), used[at], width[at])
 
 
 def histogram(columns: Columns, ledger: Ledger) -> Places:
@@ -36,8 +36,9 @@ def histogram(columns: Columns, ledger: Ledger) -> Places:
     for part, quantity in enumerate((Quantity.SPEC_VERIFY_CT, Quantity.SPEC_ACCEPTED_DRAFTS)):
         counted, known = _counter_at_finish(columns, ledger, quantity, at)
         found = series.values[at, part][known]
-        cells = series.cells
-        parts.append(exactly(cells.event[at][known], cells.qid[at][known], found, counted[known]))
+        name = f"{series.quantity.value} {PARTS[series.quantity][part]}"
+        event, qid = series.cells.event[at][known], series.cells.qid[at][known]
+        parts.append(exactly(name, event, qid, found, counted[known]))
     return together(parts)
 
 
@@ -54,7 +55,7 @@ def batch_accepted(columns: Columns, ledger: Ledger) -> Places:
     found = column(results.batch_accepted_drafts)
     at = torch.nonzero(found != NONE64).flatten()
     event = column(columns.recording.event_of(Kind.RESULT))[at]
-    return exactly(event, torch.full_like(at, -1), found[at], expected[at])
+    return exactly("batch_accepted_drafts", event, torch.full_like(at, -1), found[at], expected[at])
 
 
 def _counter_at_finish(

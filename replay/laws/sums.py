@@ -18,4 +18,6 @@ def sums(columns: Columns, ledger: Ledger) -> Places:
     true, found = true_sum(columns, series, ledger.path), series.values[:, 0]
     at = torch.nonzero(series.captured & true.known & (found != NONE64)).flatten()
     cells = series.cells
-    return together([exactly(cells.event[at], cells.qid[at], found[at], true.value[at])])
+    return together(
+        [exactly(series.quantity.value, cells.event[at], cells.qid[at], found[at], true.value[at])]
+    )

@@ -60,7 +60,7 @@ def _unspoken(recording: Recording) -> Places:
     known = (told != NONE64) & (behind < len(recording.events.kind))
     known &= gaps_before(recording, behind + 1) == gaps_before(recording, event)
     wrong = (wrong + (told - reaches).abs())[known]
-    return exactly(event[known], qid[known], wrong, torch.zeros_like(wrong))
+    return exactly("unlabelled_tokens", event[known], qid[known], wrong, torch.zeros_like(wrong))
 
 
 def _by_others(recording: Recording) -> Places:
@@ -88,7 +88,7 @@ def _by_others(recording: Recording) -> Places:
 
     known = of(by != _NOBODY_KNOWS) == end - start
     wrong = of(by != told[span])[known]
-    return exactly(event[known], qid[known], wrong, torch.zeros_like(wrong))
+    return exactly("mislabelled_tokens", event[known], qid[known], wrong, torch.zeros_like(wrong))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -18,13 +18,15 @@ class Broken:
     """What two breaches of one sort have in common: no request, no step, no number."""
 
     kind: Kind
+    counted: str
     too_many: bool  # or too few
 
 
 def broken(outcome: Outcome) -> Broken | None:
     """What the first breach is one of."""
-    breach = outcome.first
-    return None if breach is None else Broken(breach.kind, breach.found > breach.high)
+    if (breach := outcome.first) is None:
+        return None
+    return Broken(breach.kind, breach.counted, breach.found > breach.high)
 
 
 class LawQuestion:
