@@ -270,6 +270,32 @@ def _law(name: str, recording: Recording, path: str = "observed") -> Outcome:
     return next(o for o in _outcomes(recording, path) if o.law.name == name)
 
 
+@pytest.mark.parametrize("name", [OLD, "0.5.11-stale-retract", NEW])
+def test_counters_behind_a_stale_result_are_those_of_the_result_before(name: str) -> None:
+    """By a plain loop over the file: a first verify's are those of the prefill."""
+    recording = bundled_recording(name)
+    rows, stale = recording.result_rows, _stale(recording)
+    last, found = dict[int, tuple[int, int]](), list[tuple[int, int]]()
+    for row, qid in enumerate(rows.qid.tolist()):
+        counters = int(rows.spec_verify_ct[row]), int(rows.spec_accepted_drafts[row])
+        if stale[row] and qid in last:
+            found += zip(counters, last[qid], strict=True)
+        last[qid] = counters
+    columns = Columns(recording)
+    law = next(law for law in LAWS if law.name == "stale")
+    places = law.check(columns, observed(columns))
+    counters_ = places.some(places.counted > 0)  # behind the length
+    assert sorted(found) == sorted(
+        zip(counters_.found.tolist(), counters_.low.tolist(), strict=True)
+    )
+    # what these paths compute of it is what the server did
+    same = "old" if name != NEW else "fixed"
+    assert [_law("stale", recording, path).num_broken for path in ("observed", same)] == [
+        int(places.holds.logical_not().sum())
+    ] * 2
+    assert _law("stale", recording, same).num_checked == len(places.event)
+
+
 def test_a_silenced_law_is_shown_and_not_judged() -> None:
     columns = Columns(bundled_recording(OLD))
     ledger = ledger_of(columns, Toggles(columns), spec.parse("observed"))

@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 
 from ...recorders.recording import Recording
-from ...recorders.schema import Kind
+from ...recorders.schema import NONE64, Kind
 from ..cells import Cells, Moment
 from ..columns.shared import Columns
 from ..decisions import GOES_ON, decisions
 from ..ledger import Ledger, Series
 from ..quantity import Quantity
 from ..tails import tails
-from ..tensors import column
-from .law import Places, exactly, nowhere, together, within
+from ..tensors import column, nullable
+from .law import Places, exactly, together, within
 
 
 def commit(columns: Columns, ledger: Ledger) -> Places:
@@ -47,7 +47,7 @@ def stale(columns: Columns, ledger: Ledger) -> Places:
     """A stale result leaves the settled length and the counters as they were."""
     parts = [_unchanged_length(columns, ledger)]
     for quantity in (Quantity.SPEC_VERIFY_CT, Quantity.SPEC_ACCEPTED_DRAFTS):
-        parts.append(_unchanged_counter(columns, ledger[quantity]))
+        parts.append(_unchanged_counter(columns, ledger, quantity))
     return together(parts)
 
 
@@ -91,19 +91,40 @@ def _unchanged_length(columns: Columns, ledger: Ledger) -> Places:
     return exactly(series.quantity.value, cells.event[after], cells.qid[after], found, expected)
 
 
-def _unchanged_counter(columns: Columns, series: Series) -> Places:
-    """Against the counter after the same request's result before; a first one has none."""
+def _unchanged_counter(columns: Columns, ledger: Ledger, quantity: Quantity) -> Places:
+    """Against the counter after the same request's result before; where there is none, as its prefill left it."""
+    recording, series = columns.recording, ledger[quantity]
     cells = series.cells
-    if not len(cells):
-        return nowhere()
-    order = torch.argsort(cells.qid, stable=True)  # cells are in event order
+    qid, event, value = (_prefilled if ledger.path == "observed" else _fresh)(recording, series)
+    none = torch.zeros_like(qid, dtype=torch.bool)
+    known = torch.cat([series.captured, ~none])
+    is_stale = torch.cat([_stale(recording, cells), none])
+    qid, event = torch.cat([cells.qid, qid]), torch.cat([cells.event, event])
+    value = torch.cat([series.values[:, 0], value])
+    order = torch.argsort(qid * (len(recording.events.kind) + 1) + event)
     this, last = order[1:], order[:-1]
-    known = (cells.qid[this] == cells.qid[last]) & series.captured[this] & series.captured[last]
-    known &= _stale(columns.recording, cells)[this]
-    known &= _no_gap_between(columns.recording, cells.event[last], cells.event[this])
-    this, last = this[known], last[known]
-    found, expected = series.values[this, 0], series.values[last, 0]
-    return exactly(series.quantity.value, cells.event[this], cells.qid[this], found, expected)
+    held = (qid[this] == qid[last]) & known[this] & known[last] & is_stale[this]
+    held &= _no_gap_between(recording, event[last], event[this])
+    this, last = this[held], last[held]
+    return exactly(quantity.value, event[this], qid[this], value[this], value[last])
+
+
+def _prefilled(recording: Recording, series: Series) -> tuple[Tensor, Tensor, Tensor]:
+    """Results that resolve no verify: request, event, and the counter that was read off the server then."""
+    rows = recording.result_rows
+    value = nullable(getattr(rows, series.quantity.value))
+    mine = value != NONE64
+    mine[series.cells.row] = False
+    event = column(recording.event_of(Kind.RESULT))[column(recording.owner(Kind.RESULT))]
+    return column(rows.qid)[mine], event[mine], value[mine]
+
+
+def _fresh(recording: Recording, _: Series) -> tuple[Tensor, Tensor, Tensor]:
+    """Extends before any verify, likewise: every path's counters begin at 0 there."""
+    rows = recording.extend_rows
+    mine = column(rows.output_len) <= recording.outputs_before_verify
+    event = column(recording.event_of(Kind.EXTEND))[column(recording.owner(Kind.EXTEND))]
+    return column(rows.qid)[mine], event[mine], torch.zeros_like(event[mine])
 
 
 def _results(series: Series, moment: Moment) -> Tensor:
