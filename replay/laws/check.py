@@ -38,7 +38,7 @@ LAWS = (
     ),
     Law(
         "rows",
-        "rows = max(0, stop-aware seqlen - 1 - start_len)",
+        "rows = max(0, stop-aware seqlen - 1 - start_len); no routed experts for who did not ask",
         (24851, 26126),
         rows.rows,
         needs.FINISHED,
