@@ -18,6 +18,19 @@ class Derived:
     says: str  # what was left out or replaced, in a sentence that names no request: it outlives `redact`
     requests_left_out: int  # what the server computed of whole batches is not captured then
 
+    @property
+    def replaces_tokens(self) -> bool:
+        """`shrink` keeps them on request, and only its sentence says so."""
+        if self.how == "shrink":
+            return f"; {contents_left_by_shrink(keep_tokens=True)};" not in self.says
+        return self.how in ("redact", "no-tokens")
+
+
+def contents_left_by_shrink(*, keep_tokens: bool) -> str:
+    """What `shrink` does to contents, as it says between two semicolons."""
+    replaced = "" if keep_tokens else "tokens, ids, the command line and paths replaced, "
+    return f"{replaced}what was in routed rows left out"
+
 
 def derived_to_json(steps: tuple[Derived, ...]) -> list[dict[str, Any]]:
     return [dataclasses.asdict(step) for step in steps]

@@ -73,20 +73,17 @@ class Recording:
         """Whether the batches are whole: else sums over a batch, as the server computed them, are of others too."""
         return not any(step.requests_left_out for step in self.derived)
 
-    def contents_replaced_by(self, *steps: str) -> str | None:
-        """The first of these steps that the recording went through, in words; None where it went through none."""
-        found = [step.how for step in self.derived if step.how in steps]
-        return f"replaced by {found[0]}" if found else None
-
     @property
     def tokens_replaced(self) -> str | None:
-        """None where the token ids are the server's own. `shrink` keeps them on request; that is not told apart here."""
-        return self.contents_replaced_by("redact", "shrink", "no-tokens")
+        """By what, in words; None where the token ids are the server's own."""
+        found = (step.how for step in self.derived if step.replaces_tokens)
+        return next((f"replaced by {how}" for how in found), None)
 
     @property
     def rows_replaced(self) -> str | None:
-        """Likewise of routed rows."""
-        return self.contents_replaced_by("redact", "shrink")
+        """Likewise of what is in routed rows, or what left it out."""
+        words = {"redact": "replaced by redact", "shrink": "left out by shrink"}
+        return next((words[step.how] for step in self.derived if step.how in words), None)
 
     def event_table(self, kind: Kind) -> Any:
         """The event table of a kind (`Kind.PREPARE` -> `prepares`)."""

@@ -9,7 +9,20 @@ import numpy as np
 import pytest
 
 from gaps import without
-from served_answers import NEW, RID, answer, answers, compared, differing, held, of, path, stream
+from served_answers import (
+    NEW,
+    OLD,
+    RID,
+    answer,
+    answers,
+    compared,
+    differing,
+    held,
+    of,
+    path,
+    stream,
+)
+from specdiff.cli.main import SAME, run
 from specdiff.recorders import hdf5
 from specdiff.recorders.derived import Derived
 from specdiff.recorders.schema import Kind
@@ -77,6 +90,20 @@ def test_contents_that_were_replaced_are_not_held_against_a_client(
     )
     assert differing(found) == differing(before)
     assert f"replaced by {how}" in str(of(found, Fact.TOKEN_IDS))
+
+
+def test_tokens_that_shrink_kept_are_held_against_a_client(tmp_path: Path) -> None:
+    """The rows are gone, and not said to be replaced."""
+    small = tmp_path / "small.h5"
+    options = ["--law", "trainer", "--keep-tokens", "-o", str(small)]
+    assert run(["shrink", str(path(OLD)), *options]) == SAME
+    kept = hdf5.load(small)
+    told = answer(OLD, *kept.rids)
+    found = held(tmp_path, told, recording=kept)
+    assert of(found, Fact.TOKEN_IDS).num_compared == 1
+    assert of(found, Fact.EXPERTS).not_compared == {"left out by shrink": 1}
+    told["output_ids"][0] += 1
+    assert Fact.TOKEN_IDS in differing(held(tmp_path, told, recording=kept))
 
 
 def test_sums_over_messages_are_not_known_across_a_gap(tmp_path: Path) -> None:

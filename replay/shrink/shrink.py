@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...recorders.derived import Derived
+from ...recorders.derived import Derived, contents_left_by_shrink
 from ...recorders.errors import NoVerdictError, RecordingError
 from ...recorders.pseudonyms import pseudonymous
 from ...recorders.recording import Recording
@@ -167,8 +167,7 @@ def _without_contents(recording: Recording, *, keep_tokens: bool) -> Recording:
 
 def _says(before: Progress, left: Progress, shows: str, *, keep_tokens: bool) -> str:
     kept = f"{left.num_requests} of {before.num_requests} requests, {left.num_steps} of {before.num_steps} steps"
-    contents = "" if keep_tokens else "tokens, ids, the command line and paths replaced, "
-    return f"{kept}; {contents}what was in routed rows left out; {shows}"
+    return f"{kept}; {contents_left_by_shrink(keep_tokens=keep_tokens)}; {shows}"
 
 
 def _name(path: Path) -> str:
