@@ -14,6 +14,7 @@ import click
 import jsonschema
 import pytest
 
+from gaps import ended
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import BROKEN, DIFFERS, NO_VERDICT, SAME, cli, run
 from specdiff.recorders import hdf5
@@ -53,6 +54,14 @@ def test_json_is_what_the_published_schema_says(capsys: pytest.CaptureFixture[st
         jsonschema.validate(results, schema)
         for result in results:
             assert list(result["quantities"]) == [quantity.value for quantity in Quantity]
+
+
+def test_a_recording_of_nothing_breaks_no_law_and_keeps_none(
+    tmp_path: Path, real_recording: Path
+) -> None:
+    path = tmp_path / "empty.h5"
+    hdf5.save(ended(hdf5.load(real_recording), 0), path)
+    assert run(["check", str(path)]) == NO_VERDICT
 
 
 def test_the_same_path_twice_is_the_same(

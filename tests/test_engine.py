@@ -15,7 +15,7 @@ from reference import books
 from specdiff.cli.inputs import bundled
 from specdiff.recorders import hdf5
 from specdiff.recorders.recording import Recording
-from specdiff.recorders.schema import NONE32, Kind, Mode
+from specdiff.recorders.schema import NONE32, NONE64, Kind, Mode
 from specdiff.replay.cells import Moment
 from specdiff.replay.columns.engine import ledger
 from specdiff.replay.columns.shared import Columns
@@ -173,3 +173,19 @@ def test_none_at_a_launch_is_excused_where_no_backend_needs_the_sum() -> None:
         decodes = int((recorded.launches.mode == Mode.DECODE).sum())
         assert int(sums.excused.sum()) == (0 if needed else decodes)
         assert sums.num_compared + int(sums.excused.sum()) == len(sums.old.cells)
+
+
+def test_none_at_a_prefill_is_excused_nowhere() -> None:
+    recording = hdf5.load(bundled() / "0.5.13-merge-filter.h5")
+    run = dataclasses.replace(recording.run, needs_cpu_seq_lens=False)
+    changed = dataclasses.replace(recording, run=run)
+    columns = Columns(changed)
+    made = ledger(columns, rules_of(ALL), "x").only([Quantity.SEQ_LENS_SUM])
+    (sums,) = made.series
+    launch = int(np.flatnonzero(recording.launches.mode == Mode.EXTEND)[0])
+    cell = torch.nonzero((sums.cells.kind == Kind.LAUNCH) & (sums.cells.row == launch)).item()
+    values = sums.values.clone()
+    values[cell] = NONE64
+    other = dataclasses.replace(made, series=(dataclasses.replace(sums, values=values),))
+    (found,) = diff(changed, made, other)
+    assert torch.nonzero(found.differs).tolist() == [[cell]] and not found.excused.any()

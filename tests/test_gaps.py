@@ -14,11 +14,12 @@ from lifting import books, bundled_recording, release
 from recorded import Recorder
 from specdiff.cli.inputs import bundled
 from specdiff.recorders import hdf5
-from specdiff.recorders.schema import Kind
+from specdiff.recorders.schema import NONE32, Kind
 from specdiff.replay.columns.engine import ledger
 from specdiff.replay.columns.shared import Columns
 from specdiff.replay.decisions import LOST, decisions
 from specdiff.replay.diff import diff
+from specdiff.replay.laws.commits import stale
 from specdiff.replay.ledger import Ledger
 from specdiff.replay.lift.ledger import ledger_of
 from specdiff.replay.observed import observed
@@ -101,6 +102,25 @@ def test_no_end_between_a_finish_and_its_result_makes_a_true_path_look_wrong(
                 assert not difference.differs.any(), f"{difference.quantity}, ended at {stop}"
                 if difference.quantity not in computed.reasons.keys() | ABSENT:
                     assert difference.num_compared > 0
+
+
+def test_what_a_gap_took_is_not_blamed_on_the_stale_result_behind_it() -> None:
+    """Between two results of a request its counters went on."""
+    recording = bundled_recording("0.5.23-random")
+    rows = recording.result_rows
+    events = recording.event_of(Kind.RESULT)[recording.owner(Kind.RESULT)]
+    decode = rows.accept_len != NONE32
+    late = decode & ((rows.finished == 1) | (rows.is_retracted == 1))
+    num_cut = 0
+    for row in np.flatnonzero(late).tolist():
+        mine = np.flatnonzero(decode & (rows.qid == rows.qid[row]) & (events < events[row]))
+        if len(mine) < 2 or rows.spec_verify_ct[mine[-1]] == rows.spec_verify_ct[mine[-2]]:
+            continue
+        lost, num_cut = int(events[mine[-1]]), num_cut + 1
+        columns = Columns(without(recording, lost, lost + 1))
+        places = stale(columns, observed(columns))
+        assert bool(places.holds.all())
+    assert num_cut > 3
 
 
 @pytest.mark.live

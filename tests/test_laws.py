@@ -17,13 +17,15 @@ from specdiff.cli.main import run
 from specdiff.recorders import hdf5
 from specdiff.recorders.cut import Cutter
 from specdiff.recorders.recording import Recording
-from specdiff.recorders.schema import NONE32, NONE64, Mode
+from specdiff.recorders.schema import NONE32, NONE64, Kind, Mode
 from specdiff.replay import spec
 from specdiff.replay.columns.shared import Columns
+from specdiff.replay.decisions import GOES_ON, decisions
 from specdiff.replay.explain import Toggles
-from specdiff.replay.laws.check import LAWS, check
+from specdiff.replay.laws.check import LAWS, check, every_breach
 from specdiff.replay.laws.law import Outcome, State
 from specdiff.replay.observed import observed
+from specdiff.replay.tails import tails
 from specdiff.replay.verdict import ledger_of
 
 OLD, NEW = "0.5.10-random", "0.5.23-random"
@@ -188,18 +190,60 @@ def test_dflash_of_0_5_14_lags_on_purpose_and_nothing_else_is_excused() -> None:
     ):
         assert _law("sums", dataclasses.replace(recording, run=changed)).state is State.BROKEN
     launches = recording.launches
+    crowd = (launches.mode == Mode.DECODE) & (launches.num_rows > 2)
+    behind = int(np.flatnonzero(crowd & (launches.seq_lens_sum != NONE64))[-1])
+    event = int(recording.event_of(Kind.LAUNCH)[behind])
     first = _law("sums", recording).first
-    assert first is not None
-    behind = int(recording.events.ref[first.event])
+    assert first is not None and first.event < event  # known ones come first
     for change in (+1, -1):
         values = launches.seq_lens_sum.copy()
         values[behind] += change
         changed_ = dataclasses.replace(launches, seq_lens_sum=values)
         found = _law("sums", dataclasses.replace(recording, launches=changed_))
         assert found.state is State.BROKEN and found.first is not None
-        assert (
-            found.first.found == values[behind]
-        )  # the breach that is judged, not the first known one
+        assert (found.first.event, found.first.found) == (event, values[behind])
+
+
+def test_a_filter_that_removes_somebody_is_not_excused_for_the_sum_that_it_keeps() -> None:
+    recording = bundled_recording("0.5.14-dflash")
+    filters, launches = recording.filters, recording.launches
+    row = int(np.flatnonzero((filters.num_rows > 0) & (filters.num_rows < filters.size_before))[-1])
+    event = int(recording.event_of(Kind.FILTER)[row])
+    mine = launches.batch == filters.batch[row]
+    before = np.flatnonzero(mine & (recording.event_of(Kind.LAUNCH) < event))[-1]
+    values = filters.seq_lens_sum_after.copy()
+    values[row] = launches.seq_lens_sum[before]
+    kept = dataclasses.replace(filters, seq_lens_sum_after=values)
+    found = _law("sums", dataclasses.replace(recording, filters=kept))
+    assert found.state is State.BROKEN and found.first is not None
+    assert found.first.event == event
+
+
+def test_a_tail_that_goes_on_is_committed_to_the_token() -> None:
+    """One that ends may have a token less."""
+    recording = bundled_recording("0.5.23-mixed")
+    rows, made = recording.result_rows, decisions(recording)
+    going = made.row[made.finish == GOES_ON]
+    tail = going[tails(recording).answered[going]]
+    values = rows.committed_after.copy()
+    values[tail[len(tail) // 2]] -= 1
+    changed = dataclasses.replace(rows, committed_after=values)
+    assert _law("commit", recording).state is State.HOLDS
+    found = _law("commit", dataclasses.replace(recording, result_rows=changed))
+    assert (found.state, found.num_broken) == (State.BROKEN, 1)
+
+
+def test_results_of_whom_is_gone_are_not_a_batchs_accepted_drafts() -> None:
+    """Of whom was retracted, and of whom had finished."""
+    recording = bundled_recording("0.5.11-stale-retract")
+    rows, counted = recording.result_rows, recording.results.batch_accepted_drafts
+    results = recording.owner(Kind.RESULT)
+    more = (rows.accept_len > 1) & (counted[results] != NONE64)
+    retracted, finished = (
+        set(results[more & (gone == 1)].tolist()) for gone in (rows.is_retracted, rows.finished)
+    )
+    assert retracted - finished and finished - retracted
+    assert _law("batch-accepted", recording).num_broken == len(retracted | finished)
 
 
 @pytest.mark.parametrize("name", ["0.5.23-new-weights", OLD])
@@ -217,6 +261,20 @@ def test_every_breach_is_a_line(name: str, capsys: pytest.CaptureFixture[str]) -
     assert {one["recording"] for one in told} == {_path(name)}
     places = [(one["law"], one["event"], one["request"], one["counted"]) for one in told]
     assert len(set(places)) == len(places)
+
+
+def test_a_law_that_cannot_be_checked_in_full_has_no_line() -> None:
+    whole = bundled_recording("0.5.23-new-weights")
+    short = dataclasses.replace(whole.spans, end=whole.spans.end - 1)
+    recording = dataclasses.replace(whole, spans=short)
+    sites = [dataclasses.replace(one, attached=one.name != "weights") for one in whole.run.sites]
+    unhooked = dataclasses.replace(
+        recording, run=dataclasses.replace(recording.run, sites=tuple(sites))
+    )
+    for one, broken in ((recording, True), (unhooked, False)):
+        columns = Columns(one)
+        laws = {law.name for law, _, _ in every_breach(columns, observed(columns))}
+        assert ("weights" in laws) == broken
 
 
 def test_a_law_that_was_not_exercised_says_why() -> None:

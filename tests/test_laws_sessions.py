@@ -54,6 +54,17 @@ def test_one_position_more_is_seen() -> None:
     assert session_law(falsified).state is State.BROKEN
 
 
+def test_what_lies_behind_the_stop_of_the_turn_before_was_not_said() -> None:
+    """Written, but of tokens that the next prompt does not have."""
+    recording = bundled_recording(BEFORE)
+    stop = recording.saves.finished_len.copy()
+    stop[0] -= 2
+    saves = dataclasses.replace(recording.saves, finished_len=stop)
+    found = session_law(dataclasses.replace(recording, saves=saves))
+    assert found.state is State.BROKEN and found.first is not None
+    assert (found.first.found, found.first.high) == (29, recording.saves.origin_len[0] + stop[0])
+
+
 def test_behind_a_gap_nothing_is_claimed() -> None:
     recording = bundled_recording(AFTER)
     (save,) = recording.event_of(Kind.SESSION_SAVE)[:1]

@@ -113,6 +113,35 @@ def test_a_file_made_of_a_dp_rank_leaves_the_launches_judged(
     assert compared(files, dp1=1).parted
 
 
+@pytest.mark.parametrize("how", ["late", "sample"])
+def test_launches_of_a_part_of_a_rank_are_not_judged(idle: list[Recording], how: str) -> None:
+    files = {"dp0.h5": idle[0], "dp1.h5": idle[1]}
+    if how == "sample":
+        files["dp1.h5"] = made(idle[1], Derived("sample", "0" * 64, "for a test", 0))
+    else:
+        events = idle[1].events
+        later = dataclasses.replace(events, iteration=events.iteration + 5)
+        files["dp1.h5"] = dataclasses.replace(idle[1], events=later)
+    found = compared(files, dp1=1)
+    assert found.in_step is not None and not found.parted
+    told = {"late": "began on a running server", "sample": "holds a choice of its requests"}
+    assert found.in_step.why_not == f"dp1.h5 {told[how]}"
+
+
+def test_recordings_that_share_one_step_are_held_against_each_other(
+    stray: list[Recording],
+) -> None:
+    """A rank whose part begins in the step in which the other's ends, and one that begins a step later."""
+    members = [member_of(Path(f"tp{rank}.h5"), one) for rank, one in enumerate(stray)]
+    assert members[0].steps is not None
+    end = members[0].steps[1]
+    for first, met in ((end, True), (end + 1, False)):
+        other = dataclasses.replace(members[1], steps=(first, first + 9))
+        (run,) = runs([members[0], other])
+        found = compare(run, lambda path: stray[path.name != "tp0.h5"])
+        assert (len(found.pairs), len(found.not_compared)) == ((1, 0) if met else (0, 2))
+
+
 def test_where_none_of_a_dp_rank_is_the_whole_it_is_said(idle: list[Recording]) -> None:
     files = {"dp0.h5": idle[0], "dp1.h5": idle[1], "later.h5": idle[1]}
     found = compared(files, later=-2)
