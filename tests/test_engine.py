@@ -183,7 +183,7 @@ def test_none_at_a_prefill_is_excused_nowhere() -> None:
     made = ledger(columns, rules_of(ALL), "x").only([Quantity.SEQ_LENS_SUM])
     (sums,) = made.series
     launch = int(np.flatnonzero(recording.launches.mode == Mode.EXTEND)[0])
-    cell = torch.nonzero((sums.cells.kind == Kind.LAUNCH) & (sums.cells.row == launch)).item()
+    cell = int(torch.nonzero((sums.cells.kind == Kind.LAUNCH) & (sums.cells.row == launch)))
     values = sums.values.clone()
     values[cell] = NONE64
     other = dataclasses.replace(made, series=(dataclasses.replace(sums, values=values),))

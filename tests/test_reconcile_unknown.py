@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gaps import without
+from gaps import ended, without
 from served_answers import (
     NEW,
     OLD,
@@ -25,7 +26,7 @@ from served_answers import (
 from specdiff.cli.main import SAME, run
 from specdiff.recorders import hdf5
 from specdiff.recorders.derived import Derived
-from specdiff.recorders.schema import Kind
+from specdiff.recorders.schema import NONE64, Kind
 from specdiff.replay.reconcile.facts import Fact
 
 
@@ -135,3 +136,46 @@ def test_where_rows_start_is_not_known_without_the_finish(tmp_path: Path) -> Non
         assert (whole.num_compared, lost.num_compared) == (1, 0)
         assert not (whole.differences or lost.differences)
         assert lost.not_compared == {"the recording has no end of this request": 1}
+
+
+def test_rows_begin_where_the_client_wanted_them(tmp_path: Path) -> None:
+    """As it was asked, whatever the finish says."""
+    recording = hdf5.load(path(NEW))
+    row = int(np.flatnonzero(recording.finishes.start_len > 8)[0])
+    start = recording.finishes.start_len.copy()
+    start[row] -= 8
+    finishes = dataclasses.replace(recording.finishes, start_len=start)
+    told = stream(recording.rids[recording.finishes.qid[row]])
+    found = held(tmp_path, *told, recording=dataclasses.replace(recording, finishes=finishes))
+    assert of(found, Fact.TRAINER).num_compared == 1 and not differing(found)
+
+
+def test_messages_before_a_request_was_first_seen_are_not_known(tmp_path: Path) -> None:
+    recording = hdf5.load(path(NEW))
+    met = np.full_like(recording.arrives.requeued, NONE64)
+    arrives = dataclasses.replace(recording.arrives, requeued=met)
+    changed = dataclasses.replace(recording, arrives=arrives)
+    for fact in (Fact.OUTPUT_IDS, Fact.LOGPROBS):
+        assert fact in compared(held(tmp_path, answer(NEW)))
+        found = of(held(tmp_path, answer(NEW), recording=changed), fact)
+        why = "a gap in the recording hides messages to this client"
+        assert found.not_compared == {why: 1}
+
+
+def test_who_still_runs_is_no_end_without_a_response(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recording, responses = ended(hdf5.load(path(NEW)), 400), tmp_path / "responses.jsonl"
+    due = {recording.rids[qid] for qid in recording.finishes.qid} - {RID}
+    due = {rid for rid in due if not rid.startswith("HEALTH")}
+    aborted = {recording.rids[q] for q in recording.aborts.qid[recording.aborts.queued == 1]}
+    others = {rid for rid in recording.rids if not rid.startswith("HEALTH")} - {RID}
+    running = others - due - aborted
+    hdf5.save(recording, tmp_path / "cut.h5")
+    responses.write_text(json.dumps(answer(NEW)) + "\n")
+    run(["reconcile", str(tmp_path / "cut.h5"), str(responses)])
+    said = capsys.readouterr().out.splitlines()
+    running_, ended_ = len(running), len(due | aborted)
+    assert running_ != ended_
+    assert f"{running_} still running where the recording ends, and without a response" in said
+    assert any(line.startswith(f"{ended_} ended and without a response: ") for line in said)
