@@ -11,7 +11,7 @@ from specdiff.cli.inputs import bundled
 from specdiff.recorders import hdf5
 from specdiff.recorders.derived import Derived
 from specdiff.recorders.recording import Recording
-from specdiff.recorders.runs import Member, member_of, runs
+from specdiff.recorders.runs import Member, member_of, num_dropped, runs
 from specdiff.replay.ranks import RanksOfRun, compare
 
 SHRUNK, REDACTED = (Derived(how, "0" * 64, "for a test", 0) for how in ("shrink", "redact"))
@@ -150,3 +150,10 @@ def test_where_none_of_a_dp_rank_is_the_whole_it_is_said(idle: list[Recording]) 
     assert "dp1.h5, later.h5" in why and "dp 1, tp 1" in why
     lone = compared({"dp0.h5": made(idle[0], REDACTED), "dp1.h5": idle[1]}, dp1=1)
     assert lone.parted  # `redact` leaves every launch
+
+
+def test_what_the_recorder_dropped_counts_where_no_gap_tells_of_it(idle: list[Recording]) -> None:
+    assert idle[0].stats is not None and not len(idle[0].gaps.dropped)
+    stats = dataclasses.replace(idle[0].stats, dropped=7)
+    lost = dataclasses.replace(idle[0], stats=stats)
+    assert (num_dropped(idle[0]), num_dropped(lost)) == (0, 7)

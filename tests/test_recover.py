@@ -126,6 +126,17 @@ def test_existing_recording_is_not_overwritten_unless_forced(tmp_path: Path) -> 
     assert hdf5.load(first.path).gaps.dropped.tolist() == [1]
 
 
+def test_whom_a_killed_recover_had_put_in_place_is_recovered_unforced(tmp_path: Path) -> None:
+    """Its recording was there, and the journal not yet deleted."""
+    journal = tmp_path / "r-1-0.journal"
+    journal.write_bytes(HEADER + frames([ran(), gap(1)]))
+    data = journal.read_bytes()
+    (first,) = recover(tmp_path)
+    journal.write_bytes(data)
+    (second,) = recover(tmp_path)
+    assert isinstance(second, Recovered) and second == first and not journal.exists()
+
+
 def test_notes_go_with_their_process(tmp_path: Path) -> None:
     (tmp_path / "r-1.attach.json").write_text("{}\n")
     assert recover(tmp_path) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -190,3 +191,14 @@ def test_redact_does_not_overwrite_unasked(real_recording: Path, tmp_path: Path)
     assert run(arguments) == BROKEN
     assert run([*arguments, "--force"]) == SAME
     assert run(["redact", str(tmp_path), "-o", str(target)]) == USAGE
+
+
+def test_redact_never_overwrites_its_source(real_recording: Path, tmp_path: Path) -> None:
+    """By whatever name."""
+    source = tmp_path / "a.h5"
+    shutil.copy(real_recording, source)
+    (tmp_path / "d").mkdir()
+    (tmp_path / "link.h5").symlink_to(source)
+    for name in (source, tmp_path / "d" / ".." / "a.h5", tmp_path / "link.h5"):
+        assert run(["redact", str(source), "-o", str(name), "--force"]) == BROKEN
+        assert source.read_bytes() == real_recording.read_bytes()

@@ -22,6 +22,7 @@ from specdiff.recorders.capture.writer import JournalWriter
 from specdiff.recorders.recover import DAMAGED, Recovered, is_locked, recover
 from specdiff.recorders.run import Stats
 from specdiff.recorders.schema import Kind
+from specdiff.recorders.wire import pack_event
 from test_faults_disk import hand_over
 
 MIX = hdf5.load(bundled() / "0.5.23-random.h5")
@@ -268,3 +269,14 @@ try:
 except OSError as error:
     print("OSError", error)
 """
+
+
+def test_a_gap_that_the_recorder_itself_left_is_no_segments_head(tmp_path: Path) -> None:
+    """Where a segment goes on, only the gap that stands for what came before it is passed over."""
+    segment = twelve_segments(tmp_path) / "00000002.segment"
+    records = [(one.type, one.payload) for one in journal._scan_file(segment).records]
+    records.insert(len(records) // 2, (Kind.GAP, pack_event(Kind.GAP, 1, 1, (7,))))
+    segment.write_bytes(journal.HEADER + journal.frames(records))  # type: ignore[arg-type]
+    found = build(segment.parent)
+    assert found.gaps.dropped.tolist() == [7]
+    assert len(found.events.kind) == len(MIX.events.kind) + 1

@@ -166,6 +166,24 @@ def test_what_is_kept(
     assert f"recorded with --experts {EXPERTS[release]}" in said
 
 
+@pytest.mark.parametrize(("rows", "more"), [(0, 1), (1, 0)])
+def test_of_a_finish_that_returned_no_row_all_is_kept(rows: int, more: int) -> None:
+    """It began where the sequence ends: of one that returned a row, that is not here."""
+    recording = bundled_recording("0.5.12-experts-start-len")
+    finishes, last = recording.finishes, len(recording.finishes.qid) - 1
+    assert finishes.experts_state[last] == 1
+    stored, returned = finishes.experts_stored.copy(), finishes.experts_rows.copy()
+    start = finishes.experts_start.copy()
+    experts = recording.experts[: len(recording.experts) - stored[last]]
+    stored[last], returned[last], start[last] = 0, rows, 40
+    changed = dataclasses.replace(
+        finishes, experts_stored=stored, experts_rows=returned, experts_start=start
+    )
+    found = dataclasses.replace(recording, finishes=changed, experts=experts)
+    before, after = (StoredRows(one, "experts").coverage() for one in (recording, found))
+    assert after.returned == before.returned - 1 + more
+
+
 @pytest.mark.live
 @pytest.mark.parametrize(
     ("release", "path", "server"),

@@ -22,8 +22,9 @@ from specdiff.recorders.build import build
 from specdiff.recorders.capture.config import DIR
 from specdiff.recorders.capture.writer import JournalWriter
 from specdiff.recorders.recording import Recording
-from specdiff.recorders.schema import Kind
-from specdiff.recorders.wire import pack_event, unpack_event
+from specdiff.recorders.schema import NONE64, Kind
+from specdiff.recorders.seeds import plan
+from specdiff.recorders.wire import NUM_FIELDS, ROW_WIDTH, pack_event, unpack_event
 from specdiff.replay import spec
 from specdiff.replay.agreement import agree
 from specdiff.replay.columns.shared import Columns
@@ -210,3 +211,29 @@ def test_without_overlap_books_begin_where_nothing_is_under_way(tmp_path: Path) 
     assert cut.gaps.dropped.tolist() == [1] and len(cut.seeds.batch) > 0
     assert _differing(books, whole, cut) == []
     assert _told(books)[paths[1], Quantity.SEQ_LENS_SUM] > 50
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_result_that_others_know_of_is_not_hidden_for_a_seed(begun: bool) -> None:
+    """Synthetic. The books of 1 would begin before the prepare, and what came of it since be left out: 2 had it, too."""
+    other = [_event(Kind.EXTEND, 5, [2])] if begun else []
+    gap = (Kind.GAP, pack_event(Kind.GAP, 1, 1, (1,)))
+    records = [gap, *other, _event(Kind.PREPARE, 0, [1, 2]), _event(Kind.RESULT, 9, [1, 2])]
+    records.append(_event(Kind.SEED, 0, [1]))
+    data = journal.HEADER + journal.frames(records)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "synthetic.journal"
+        path.write_bytes(data)
+        made = plan(journal.scan(path).records)
+    prepare, result, seed = range(len(records) - 3, len(records))
+    told = (made.left_out, {*made.ahead}, made.hidden)
+    assert told == (({seed}, set(), {}) if begun else ({result, seed}, {prepare}, {0: 1}))
+
+
+def _event(kind: Kind, first: int, qids: list[int]) -> Record:
+    """`first`: its batch, or the launch that it is a result of."""
+    fields = [first, *[0] * (NUM_FIELDS[kind] - 2), len(qids)]
+    if kind is Kind.SEED:
+        fields[1] = NONE64
+    columns = [qids, [1] * len(qids)] + [[0] * len(qids)] * (ROW_WIDTH[kind] - 2)
+    return kind, pack_event(kind, 1, 1, fields, columns)
