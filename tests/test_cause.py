@@ -1,0 +1,92 @@
+"""Why two paths part, in words: what each of the five fixes is said to be, on the recordings that were made to show it."""
+
+from __future__ import annotations
+
+import pytest
+
+from lifting import bundled_recording
+from specdiff.replay import spec
+from specdiff.replay.quantity import Quantity
+from specdiff.replay.verdict import ByFix, replay
+
+COMMITTED, SETTLED = Quantity.KV_COMMITTED_LEN, Quantity.KV_COMMITTED_LEN_SETTLED
+CLAIMED = "slots claimed at prepare: +0 under observed, +1 under fixed"
+STALE = "after merge observed holds stale 16, fixed holds None (true sum 20)"
+BOTH = "start_len 12 ignored: 12 rows too many; 3 rows behind the stop (3 tokens of overshoot)"
+UNASKED = "rows collected on one side only, for a request that did not ask for them"
+
+SHOWN = [
+    ("0.5.10-stale-stop", "observed", COMMITTED, {22651}, CLAIMED),
+    (
+        "0.5.11-stale-stop",
+        "observed",
+        COMMITTED,
+        {23456},
+        "stale result applied to a finished request: +3 under observed, -1 under fixed",
+    ),
+    (
+        "0.5.11-stale-retract",
+        "observed",
+        SETTLED,
+        {23456},
+        "stale result applied to a retracted request: +2",
+    ),
+    ("0.5.11-experts-not-requested", "observed", Quantity.ROUTED_EXPERTS, {24851}, UNASKED),
+    (
+        "0.5.12-experts-start-len",
+        "old",
+        Quantity.ROUTED_EXPERTS,
+        {24851},
+        "start_len 1 ignored: 1 row too many",
+    ),
+    ("0.5.12-experts-overshoot", "old", Quantity.ROUTED_EXPERTS, {24851, 26126}, BOTH),
+    (
+        "0.5.12-merge-filter",
+        "observed",
+        Quantity.SEQ_LENS_SUM,
+        {25818},
+        f"{STALE}; 13 of the 20 differing sums are stale under observed",
+    ),
+    (
+        "0.5.12-indexer-topk",
+        "observed",
+        Quantity.INDEXER_TOPK,
+        {26126},
+        "3 rows behind the stop (3 tokens of overshoot)",
+    ),
+    (  # another that it explains together with #24851 comes before it
+        "0.5.14-dflash",
+        "old",
+        Quantity.ROUTED_EXPERTS,
+        {26126},
+        "1 row behind the stop (1 token of overshoot)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "old", "quantity", "fixes", "phrase"), SHOWN)
+def test_a_fix_is_shown_where_it_explains_a_difference_alone(
+    name: str, old: str, quantity: Quantity, fixes: set[int], phrase: str
+) -> None:
+    """Where it explains none alone, with others."""
+    shown = by_fix(name, old, quantity, min(fixes)).first
+    assert shown is not None
+    assert (shown.cause, [set(one) for one in shown.fixes]) == (phrase, [fixes])
+
+
+def by_fix(name: str, old: str, quantity: Quantity, number: int) -> ByFix:
+    paths = spec.parse(old), spec.parse("fixed")
+    (result,) = replay(bundled_recording(name), *paths, [quantity]).quantities
+    return next(fix for fix in result.by_fix if fix.number == number)
+
+
+def test_stale_sums_are_counted_among_those_that_differ() -> None:
+    """Others are stale, and the same on either path."""
+    recording, paths = bundled_recording("0.5.14-dflash"), ("observed", "old")
+    (result,) = replay(recording, *map(spec.parse, paths), [Quantity.SEQ_LENS_SUM]).quantities
+    assert result.first is not None
+    _, *counted = result.first.cause.split("; ")
+    assert counted == [
+        "143 of the 211 differing sums are stale under observed",
+        "96 of the 211 differing sums are stale under old",
+    ]
