@@ -82,8 +82,12 @@ def by_fix(name: str, old: str, quantity: Quantity, number: int) -> ByFix:
 
 def test_stale_sums_are_counted_among_those_that_differ() -> None:
     """Others are stale, and the same on either path."""
-    recording, paths = bundled_recording("0.5.14-dflash"), ("observed", "old")
-    (result,) = replay(recording, *map(spec.parse, paths), [Quantity.SEQ_LENS_SUM]).quantities
+    recording, old, new = (
+        bundled_recording("0.5.14-dflash"),
+        spec.parse("observed"),
+        spec.parse("old"),
+    )
+    (result,) = replay(recording, old, new, [Quantity.SEQ_LENS_SUM]).quantities
     assert result.first is not None
     _, *counted = result.first.cause.split("; ")
     assert counted == [

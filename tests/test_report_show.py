@@ -1,4 +1,4 @@
-"""What `specdiff show` looks like on a narrow terminal."""
+"""What `specdiff show` says of a life, word for word; and what it looks like on a narrow terminal."""
 
 from __future__ import annotations
 
@@ -29,3 +29,84 @@ def test_a_narrow_terminal_leaves_room_for_what_happened(monkeypatch: pytest.Mon
     words = set(re.findall(r"[a-z]+", said))
     assert {"generation", "everybody", "committed", "weights", "differs", "rows"} <= words
     assert max(map(len, said.splitlines())) <= 80
+
+
+MIXED_LIFE = """
+step | event | what | old | fixed | observed
+0 | 1 | arrive
+0 | 4 | extend | 10 tokens behind 0 cached | 10 | 10 | 10
+1 | 5 | launch | extend
+1 | 9 | prepare | 10 | 10+1 | 10
+2 | 10 | launch | decode
+2 | 11 | result | one token, from the prefill
+2 | 14 | prepare | 10 | 10+2 | 10
+3 | 15 | launch | decode
+3 | 16 | result | accepts 2 | 12 | 12+1 | 12
+3 | 21 | result | accepts 2 | 14 | 14 | 14
+3 | 24 | release | committed 14 of 18 slots
+3 | 25 | retract | 0 | 0 | 0
+3 | 29 | arrive
+3 | 31 | control | generation is paused, and all who run are retracted
+3 | 33 | control | weights policy-1 serve, no longer default
+3 | 34 | control | generation goes on
+3 | 35 | extend | 6 tokens behind 9 cached | 15 | 15 | 15
+4 | 36 | launch | extend
+5 | 42 | result | one token, from the prefill
+5 | 43 | abort | while running
+5 | 44 | control | generation is paused, and everybody stays where they are
+5 | 45 | control | weights policy-2 serve, no longer policy-1
+5 | 46 | control | generation goes on
+5 | 48 | merge | 5 requests in the batch
+5 | 53 | filter | 4 requests in the batch
+5 | 55 | prepare | 15 | 15+1 | 15
+6 | 56 | launch | decode
+7 | 61 | result | accepts 2 | 17 | 17 | 17
+7 | 62 | finish | abort: prompt 10, 8 outputs | 17 rows [0, 17) | 17 no rows | 17 no rows | <- differs
+7 | 63 | release | committed 17 of 23 slots
+7 | 64 | sent | 8 tokens
+7 | 65 | weight span | tokens [0, 5) are said to be of weights default
+7 | 66 | weight span | tokens [5, 6) are said to be of weights policy-1
+7 | 67 | weight span | tokens [6, 8) are said to be of weights policy-2
+7 | 71 | merge | 5 requests in the batch
+10+1: 10 settled, 1 slot claimed for results still to come.
+"""
+"""Retracted, aborted while it ran, and of three policies; of what everybody was told before and later nothing is said."""
+
+STALE = """
+step | event | what | old | fixed | observed
+104 | 840 | arrive
+108 | 883 | extend | 17 tokens behind 13 cached | 30 | 30 | 30
+109 | 884 | launch | extend
+109 | 886 | abort | while running
+109 | 888 | merge | 16 requests in the batch
+109 | 891 | prepare | 30 | 30+1 | 30
+110 | 892 | launch | decode
+110 | 893 | finish | abort: prompt 30, 1 outputs | 30 rows [0, 30) | 30+1 no rows | 30 no rows | <- differs
+110 | 894 | release | committed 30 of 38 slots
+110 | 895 | sent | 1 tokens
+110 | 896 | result | one token, from the prefill
+111 | 900 | result | accepts 3, stale: the request is finished | 33 | 30 | 30 | <- differs
+30+1: 30 settled, 1 slot claimed for results still to come.
+"""
+QUEUED = """
+step | event | what | old | fixed | observed
+81 | 632 | arrive
+81 | 633 | abort | while queued
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "rid", "life"),
+    [
+        ("0.5.23-new-weights", "r1-1", MIXED_LIFE),
+        ("0.5.23-random", "r1-71", STALE),
+        ("0.5.23-random", "r1-50", QUEUED),
+    ],
+)
+def test_a_life_word_for_word(
+    name: str, rid: str, life: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["show", str(bundled() / f"{name}.h5"), "--request", rid]) == SAME
+    title, *said = capsys.readouterr().out.splitlines()
+    assert title == f"request {rid}"
+    assert [" | ".join(re.split(r"  +", line.strip())) for line in said] == life.split("\n")[1:-1]
