@@ -110,3 +110,12 @@ def test_a_life_word_for_word(
     title, *said = capsys.readouterr().out.splitlines()
     assert title == f"request {rid}"
     assert [" | ".join(re.split(r"  +", line.strip())) for line in said] == life.split("\n")[1:-1]
+
+
+def test_what_everybody_was_told_before_is_not_of_a_life(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    recording = str(bundled() / "0.5.23-new-weights.h5")
+    assert run(["show", recording, "--request", "r1-22"]) == SAME
+    _, _, first, *_ = capsys.readouterr().out.splitlines()
+    assert first.split()[2] == "arrive"
