@@ -136,6 +136,16 @@ def test_explanations_are_found_by_toggling(
     assert renamed == [set(fixes) for fixes in new]
 
 
+def test_the_summary_counts_values(capsys: pytest.CaptureFixture[str]) -> None:
+    """Those that each fix explains, of all quantities."""
+    names = ("0.5.11-stale-stop", "0.5.14-dflash")
+    assert run(["replay", *(str(bundled() / f"{name}.h5") for name in names)]) == DIFFERS
+    said = [line.split() for line in capsys.readouterr().out.splitlines()]
+    told = [line[3:] for line in said if len(line) == 8 and line[2] == "differs"]
+    # of #23456 in the first: 8 settled lengths and the 8 with claims, 8 verify counts, 6 of drafts
+    assert told == [["188", "30", "0", "13", "0"], ["1606", "252", "20", "68", "8"]]
+
+
 def test_what_a_recording_lost_is_said_beside_the_verdict(
     capsys: pytest.CaptureFixture[str], real_recording: Path, tmp_path: Path
 ) -> None:

@@ -1,0 +1,85 @@
+"""The numbers that `specdiff info` and `specdiff recover` print of a recording, word for word."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from gaps import without
+from lifting import bundled_recording
+from specdiff.cli.inputs import bundled
+from specdiff.cli.main import SAME, run
+from specdiff.recorders import hdf5
+from specdiff.recorders.journal import HEADER, Type, frames
+from specdiff.recorders.recording import Recording
+from specdiff.recorders.run import to_json
+
+Capsys = pytest.CaptureFixture[str]
+
+
+def rows(capsys: Capsys, path: Path) -> dict[str, str]:
+    """What `info` prints of one recording, by the names on the left."""
+    capsys.readouterr()
+    assert run(["info", str(path)]) == SAME
+    _, *lines = capsys.readouterr().out.splitlines()
+    parted = [line.partition("  ") for line in lines]
+    return {name: said.strip() for name, _, said in parted}
+
+
+def failing(recording: Recording) -> Recording:
+    """As if its recorder had failed and dropped."""
+    assert recording.stats is not None
+    stats = dataclasses.replace(
+        recording.stats,
+        dropped=3,
+        exceptions=2,
+        first_exception="KeyError: x",
+        step_ns_p50=262_400,
+        step_ns_p99=1_260_000,
+        prefill_ns_p50=3_000,
+        prefill_ns_p99=9_000,
+    )
+    return dataclasses.replace(recording, stats=stats)
+
+
+def test_what_the_recorder_itself_did(tmp_path: Path, capsys: Capsys) -> None:
+    whole = rows(capsys, bundled() / "0.5.23-new-weights.h5")
+    assert whole["weights"] == "default, policy-1, ... policy-9; 9 changes recorded"
+    assert whole["whole"] == "yes"
+    recording = failing(bundled_recording("0.5.23-new-weights"))
+    hdf5.save(without(without(recording, 40, 45), 20, 27), tmp_path / "cut.h5")
+    cut = rows(capsys, tmp_path / "cut.h5")
+    assert cut["whole"] == "yes, but for 12 events in 2 gaps"
+    assert cut["recorder"] == (
+        "3 events dropped, 2 exceptions (first: KeyError: x), overhead a decode step 262 us p50, "
+        "1260 us p99, a prefill 3 us p50, 9 us p99"
+    )
+
+
+def test_a_recorder_that_failed_is_said_of_its_rank(tmp_path: Path, capsys: Capsys) -> None:
+    for rank in range(2):
+        recording = bundled_recording(f"0.5.12-dp-idle-rank{rank}")
+        made = recording if rank else failing(recording)
+        hdf5.save(made, tmp_path / f"dp{rank}.h5")
+    assert run(["info", str(tmp_path)]) == SAME
+    said = capsys.readouterr().out.splitlines()
+    failed, sound = (next(s for s in said if s.startswith(f"dp {rank}")) for rank in range(2))
+    assert failed.endswith("  the recorder failed 2 times") and "262 us p50" in failed
+    assert sound.endswith("  yes")
+
+
+@pytest.mark.parametrize("failed", [True, False])
+def test_a_recorder_that_failed_is_said_when_it_is_recovered(
+    failed: bool, tmp_path: Path, capsys: Capsys
+) -> None:
+    recording = bundled_recording("0.5.23-random")
+    stats = failing(recording).stats if failed else recording.stats
+    told = [(Type.RUN, recording.run), (Type.STATS, stats)]
+    data = frames([(type, to_json(one).encode()) for type, one in told])  # type: ignore[arg-type]
+    (tmp_path / "r-1-0.journal").write_bytes(HEADER + data)
+    assert run(["recover", str(tmp_path)]) == SAME
+    said = capsys.readouterr().err
+    assert ("the recorder failed 2 times, first with KeyError: x" in said) == failed
+    assert ("3 dropped" in said) == failed and ("failed" in said) == failed
