@@ -205,9 +205,12 @@ def test_a_search_that_was_stopped_goes_on_as_it_was_asked(
 
     with monkeypatch.context() as patched:
         patched.setattr(Narrowing, "__call__", stopped)
-        assert run(["bisect", MIX, *ends, "--quantity", "spec_verify_ct"]) == INTERRUPTED
+        asked = ["--quantity", "spec_verify_ct", "--skip", "v0.5.11"]
+        assert run(["bisect", MIX, *ends, *asked]) == INTERRUPTED
     said = capsys.readouterr().err.splitlines()[-1]
     _, command = said.split("Go on with: specdiff ")
+    skipped = git(repo, "rev-parse", "v0.5.11")
+    assert command.endswith(f" --skip {skipped}")
     assert run([*shlex.split(command), "--format", "json"]) == DIFFERS
     told = json.loads(capsys.readouterr().out)
     assert told["first_changed"] == f"sglang@{git(repo, 'rev-parse', 'v0.5.12')}"
