@@ -170,8 +170,7 @@ def test_a_folder_that_is_no_more_has_no_settings(
 def test_what_is_made_of_a_recording_is_not_recovered(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    target = tmp_path / "x.h5"
-    (tmp_path / "x.h5.tmp").mkdir()  # in its way
+    target = tmp_path / f"{'x' * 250}.h5"  # what it is written to first has a longer name
     source = str(bundled() / "0.5.11-stale-retract.h5")
     assert run([command, source, "-o", str(target)]) == BROKEN
     (line,) = (one for one in capsys.readouterr().err.splitlines() if "cannot be written" in one)

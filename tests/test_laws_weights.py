@@ -144,6 +144,15 @@ def test_a_span_that_was_lost_is_not_missed(recording: Recording) -> None:
         assert not found.found.any() and len(found.found) > 10
 
 
+def test_of_spans_whose_end_was_lost_nothing_is_said(recording: Recording) -> None:
+    """And nobody else was sent anything."""
+    first, second = recording.event_of(Kind.SENT)[:2]
+    only = without(without(recording, int(second), len(recording.events.kind)), first, first + 1)
+    assert len(only.spans.qid) and not len(only.sents.qid)
+    columns_of = Columns(only)
+    assert not len(weights(columns_of, observed(columns_of)).event)
+
+
 def test_where_nobody_noticed_changes_nothing_is_said_of_who_computed(recording: Recording) -> None:
     """Of a server whose function has another name by then."""
     sites = tuple(

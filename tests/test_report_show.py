@@ -43,7 +43,7 @@ step | event | what | old | fixed | observed
 3 | 15 | launch | decode
 3 | 16 | result | accepts 2 | 12 | 12+1 | 12
 3 | 21 | result | accepts 2 | 14 | 14 | 14
-3 | 24 | release | committed 14 of 18 slots
+3 | 24 | release | committed 14 of 18 slots | released 14
 3 | 25 | retract | 0 | 0 | 0
 3 | 29 | arrive
 3 | 31 | control | generation is paused, and all who run are retracted
@@ -62,7 +62,7 @@ step | event | what | old | fixed | observed
 6 | 56 | launch | decode
 7 | 61 | result | accepts 2 | 17 | 17 | 17
 7 | 62 | finish | abort: prompt 10, 8 outputs | 17 rows [0, 17) | 17 no rows | 17 no rows | <- differs
-7 | 63 | release | committed 17 of 23 slots
+7 | 63 | release | committed 17 of 23 slots | released 17
 7 | 64 | sent | 8 tokens
 7 | 65 | weight span | tokens [0, 5) are said to be of weights default
 7 | 66 | weight span | tokens [5, 6) are said to be of weights policy-1
@@ -82,7 +82,7 @@ step | event | what | old | fixed | observed
 109 | 891 | prepare | 30 | 30+1 | 30
 110 | 892 | launch | decode
 110 | 893 | finish | abort: prompt 30, 1 outputs | 30 rows [0, 30) | 30+1 no rows | 30 no rows | <- differs
-110 | 894 | release | committed 30 of 38 slots
+110 | 894 | release | committed 30 of 38 slots | released 30
 110 | 895 | sent | 1 tokens
 110 | 896 | result | one token, from the prefill
 111 | 900 | result | accepts 3, stale: the request is finished | 33 | 30 | 30 | <- differs

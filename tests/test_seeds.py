@@ -224,7 +224,8 @@ def test_a_result_that_others_know_of_is_not_hidden_for_a_seed(begun: bool) -> N
     with TemporaryDirectory() as folder:
         path = Path(folder) / "synthetic.journal"
         path.write_bytes(data)
-        made = plan(journal.scan(path).records)
+        scan = journal.scan(path)
+        made = plan(scan.records, scan.format)
     prepare, result, seed = range(len(records) - 3, len(records))
     told = (made.left_out, {*made.ahead}, made.hidden)
     assert told == (({seed}, set(), {}) if begun else ({result, seed}, {prepare}, {0: 1}))

@@ -46,6 +46,8 @@ def _unspoken(recording: Recording) -> Places:
     """
     spans = recording.spans
     event, qid = column(recording.event_of(Kind.SENT)), column(recording.sents.qid)
+    if not len(qid):
+        return nowhere()
     start, end = column(spans.start), column(spans.end)
     sent = torch.searchsorted(event, column(recording.event_of(Kind.WEIGHT_SPAN)), right=True) - 1
     mine = (sent >= 0) & (qid[sent.clamp(min=0)] == column(spans.qid))
