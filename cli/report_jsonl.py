@@ -9,20 +9,18 @@ from typing import Any
 
 from ..recorders.recording import Recording
 from ..recorders.schema import NONE64, Kind
+from ..recorders.scratch import scratch
 from ..replay.cells import Moment
 from ..replay.flat import Flat
 
 
 def write(recording: Recording, tables: Sequence[Flat], output: Path) -> None:
     """Whole or not at all."""
-    temporary = output.with_name(output.name + ".tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            for table in tables:
-                file.writelines(json.dumps(row) + "\n" for row in rows(recording, table))
-        temporary.replace(output)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with scratch(output) as file:
+        for table in tables:
+            file.writelines(json.dumps(row).encode() + b"\n" for row in rows(recording, table))
+        file.flush()
+        Path(file.name).replace(output)
 
 
 def rows(recording: Recording, table: Flat) -> Iterator[dict[str, Any]]:

@@ -12,6 +12,7 @@ import numpy as np
 from ..recorders.errors import UsageError
 from ..recorders.recording import Recording
 from ..recorders.schema import NONE64, Kind
+from ..recorders.scratch import scratch
 
 if TYPE_CHECKING:
     from ..replay.flat import Flat
@@ -29,15 +30,13 @@ def write(recording: Recording, tables: Sequence[Flat], output: Path) -> None:
     """Whole or not at all; one row group per quantity."""
     import pyarrow.parquet
 
-    temporary = output.with_name(output.name + ".tmp")
     made = [_table(recording, table) for table in tables]
-    try:
-        with pyarrow.parquet.ParquetWriter(temporary, made[0].schema) as file:
+    with scratch(output) as file:
+        with pyarrow.parquet.ParquetWriter(file, made[0].schema) as writer:
             for table in made:
-                file.write_table(table)
-        temporary.replace(output)
-    finally:
-        temporary.unlink(missing_ok=True)
+                writer.write_table(table)
+        file.flush()
+        Path(file.name).replace(output)
 
 
 def _table(recording: Recording, table: Flat) -> Any:

@@ -73,6 +73,8 @@ def _change(difference: SeriesDiff, cell: int) -> str:
         gap = int(difference.old.values[cell, 0]) - int(difference.new.values[cell, 0])
         return f"{gap:+d}"
     one, other = difference.paths
+    if old == new:
+        return f"{old:+d} under both, as it differs already before"
     return f"{old:+d}" if new == 0 else f"{old:+d} under {one}, {new:+d} under {other}"
 
 

@@ -80,6 +80,18 @@ def by_fix(name: str, old: str, quantity: Quantity, number: int) -> ByFix:
     return next(fix for fix in result.by_fix if fix.number == number)
 
 
+def test_what_differed_before_is_said_to_have() -> None:
+    """At a result of which neither path takes anything in."""
+    recording = bundled_recording("0.5.16-adaptive-random")
+    paths = spec.parse("observed"), spec.parse("sglang==0.5.11")
+    (result,) = replay(recording, *paths, [Quantity.KV_COMMITTED_LEN]).quantities
+    causes = [one.first.cause for one in result.by_fix if one.first is not None]
+    assert (
+        "stale result applied to a finished request: +0 under both, as it differs already before"
+        in causes
+    )
+
+
 def test_stale_sums_are_counted_among_those_that_differ() -> None:
     """Others are stale, and the same on either path."""
     recording, old, new = (
