@@ -19,7 +19,7 @@ from ..replay.quantity import Quantity
 from ..replay.spec import Origin
 from ..replay.verdict import Result
 from . import report_json
-from .console import Output, printable, write_json
+from .console import Output, one_line, printable, write_json
 from .report_replay import fixes, where
 
 SCHEMA_VERSION = 1
@@ -57,9 +57,8 @@ def _print_tested(console: Output, found: Bisection) -> None:
     for one in found.search.tested:
         same = one.digest is not None and one.digest == digest
         books = "the same code" if same else (one.digest or "-")[:8]
-        table.add_row(
-            str(one.path), books, Text(one.finding.value, STYLE[one.finding]), one.why or ""
-        )
+        finding = Text(one.finding.value, STYLE[one.finding])
+        table.add_row(str(one.path), books, finding, one_line(one.why or ""))
         digest = one.digest
     console.print(table)
     console.print()
