@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from .errors import UsageError
@@ -52,9 +53,13 @@ def _of_folder(folder: Path, doors: list[Process]) -> list[Process]:
 
 def _noted(note: Note, doors: list[Process]) -> list[Process]:
     """Its own word goes first: of another container's process, a number says little."""
-    if note.socket is not None and _is_open(note.socket):
-        return [Process(note.pid, note.socket)]
-    return [door for door in doors if door.pid == note.pid]
+    if (
+        note.socket is None
+    ):  # of two with one number the second has none: the first is not asked in its place
+        return []
+    if _is_open(note.socket):
+        return [Process(note.pid, note.socket, note.key)]
+    return [replace(door, key=note.key) for door in doors if door.pid == note.pid]
 
 
 def _records_into(door: Process, folder: Path) -> bool:

@@ -21,6 +21,15 @@ def note_name(run_id: str, pid: int, number: int) -> str:
     return f"{run_id}-{pid}{f'.{number}' if number else ''}{NOTE}"
 
 
+def pid_of(name: str, run_id: str) -> str | None:
+    """Whose journal, or what was kept of it, or note this is; None where it is not of that run."""
+    found = re.fullmatch(
+        rf"{re.escape(run_id)}-(\d+)(-\d+(\.\d+)?{re.escape(JOURNAL)}.*|(\.\d+)?{re.escape(NOTE)})",
+        name,
+    )
+    return found and found[1]
+
+
 def next_number(folder: Path, run_id: str, pid: int, least: int) -> int:
     """The first one behind those of which anything is there: a journal, what was kept of it, or its recording. Raises OSError.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .manifest import Scheduler
+from .names import NOTE
 from .ranks import Rank
 
 _NEVER_LOADED = (
@@ -32,6 +33,7 @@ class Note:
     schedulers: tuple[Scheduler, ...]  # those whose place in the run is known, or that have failed
     journals: tuple[Path, ...]  # of all its recordings: `--attach ... start` begins some elsewhere
     socket: Path | None  # where it can be asked
+    key: str | None  # which it is asked with: only this process answers to it
 
 
 _SAID_NOTHING = (
@@ -50,7 +52,8 @@ def why_nothing(notes: Sequence[Note], paths: Sequence[Path] = ()) -> list[str]:
     `paths`: the notes' files, of which those say nothing that were written on a full disk.
     """
     if not notes and paths:
-        silent = (path.name.partition(".")[0].rpartition("-")[2] for path in paths)
+        names = (path.name.removesuffix(NOTE) for path in paths)
+        silent = (name.rpartition("-")[2].partition(".")[0] for name in names)
         return [_SAID_NOTHING.format(pids=", ".join(silent))]
     if not notes:
         return [_NEVER_LOADED]
@@ -89,7 +92,8 @@ def _read(path: Path) -> Note | None:
     if not said or "sglang_version" not in said[0]:
         return None
     made = [line for line in said[1:] if line.get("constructed")]
-    sockets = [Path(line["socket"]) for line in said if line.get("socket")]
+    doors = [(Path(line["socket"]), line.get("key")) for line in said if line.get("socket")]
+    socket, key = doors[-1] if doors else (None, None)
     return Note(
         pid=said[0]["pid"],
         sglang_version=said[0]["sglang_version"],
@@ -104,7 +108,8 @@ def _read(path: Path) -> Note | None:
         journals=tuple(
             Path(line["folder"], line["journal"]) for line in made if line.get("folder")
         ),
-        socket=sockets[-1] if sockets else None,
+        socket=socket,
+        key=key,
     )
 
 

@@ -18,6 +18,7 @@ from .capture.config import RUN_ID, Config, with_options
 from .command import without_secrets
 from .doors import processes
 from .errors import RecordingError, UsageError, to_recover
+from .names import pid_of
 from .notes import left_out, read_notes, why_nothing
 from .processes import marked
 from .recover import (
@@ -189,14 +190,9 @@ def _alive(config: Config) -> set[int]:
 
 
 def _held(config: Config) -> list[str]:
-    return [
-        path.name[len(config.run_id) + 1 :].partition("-")[0].partition(".")[0]
-        for path in (
-            *journals(config.directory, config.run_id),
-            *notes(config.directory, config.run_id),
-        )
-        if is_locked(path)
-    ]
+    run = config.directory, config.run_id
+    locked = filter(is_locked, (*journals(*run), *notes(*run)))
+    return [pid for path in locked if (pid := pid_of(path.name, config.run_id)) is not None]
 
 
 def _descendants(config: Config) -> set[int]:

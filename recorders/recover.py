@@ -6,6 +6,8 @@ import contextlib
 import fcntl
 import os
 import shutil
+import struct
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -17,7 +19,7 @@ from .built import alone, built_of
 from .errors import RecordingError, to_recover
 from .hdf5 import is_saved, save
 from .journal import PARTIAL, scan
-from .names import JOURNAL, NOTE, recording_name
+from .names import JOURNAL, NOTE, pid_of, recording_name
 from .notes import Note, read_notes
 from .recording import Recording
 from .runs import num_dropped
@@ -25,6 +27,10 @@ from .schema import Kind
 from .scratch import clear
 
 DAMAGED = ".damaged"  # behind a journal's name
+_FLOCK = struct.Struct(
+    "hhqqi4x"
+)  # struct flock of 64-bit Linux: type, whence, start, length, process
+_IS_WRITTEN = "a process still writes to it"
 _TOO_LARGE = "there is not enough memory to build it: four times its size is enough."
 _DONE = ".done"  # behind that of a ring whose recording is in place
 
@@ -163,32 +169,35 @@ def _segments(ring: Path) -> list[Path]:
 
 
 def _is_held(path: Path) -> bool:
+    """On Linux by asking alone: a lock that is taken to find out is one that a server may have to wait for."""
     try:
-        file = open(path, "rb")  # noqa: SIM115 (only a failing lockf says who writes)
-    except OSError:
-        return False
-    with file:
-        try:
+        with open(path, "rb") as file:
+            if sys.platform == "linux":
+                asked = _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
+                kind, *_ = _FLOCK.unpack(fcntl.fcntl(file, fcntl.F_GETLK, asked))
+                return bool(kind != fcntl.F_UNLCK)
             fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):  # EAGAIN, EACCES
-            return True
-        return False
+    except (BlockingIOError, PermissionError):  # EAGAIN, EACCES
+        return os.access(path, os.R_OK)
+    except OSError:
+        pass
+    return False
 
 
 def _files(directory: Path, run_id: str | None, suffix: str) -> list[Path]:
-    prefix = "" if run_id is None else f"{run_id}-"
     try:
         found = sorted(directory.iterdir())
     except OSError as error:
         raise RecordingError(f"{directory}: cannot be listed ({error.strerror})") from error
-    return [path for path in found if path.name.startswith(prefix) and path.name.endswith(suffix)]
+    mine = (path for path in found if run_id is None or pid_of(path.name, run_id) is not None)
+    return [path for path in mine if path.name.endswith(suffix)]
 
 
 def _recover_one(journal: Path, force: bool, written: set[Path]) -> Outcome:
     """`written` holds what this call has put in place: not even `force` overwrites those."""
     try:
         if is_locked(journal):
-            return Kept(journal, "a process still writes to it", live=True)
+            return Kept(journal, _IS_WRITTEN, live=True)
         try:
             with alone(journal):
                 return _built(journal, force, written)
@@ -204,8 +213,10 @@ def _recover_one(journal: Path, force: bool, written: set[Path]) -> Outcome:
         return Kept(journal, f"{_TOO_LARGE} {once_mended(journal.parent)}", live=False)
 
 
-def _built(journal: Path, force: bool, written: set[Path]) -> Recovered:
+def _built(journal: Path, force: bool, written: set[Path]) -> Outcome:
     recording = build(journal)
+    if is_locked(journal):  # one that began just now: what has a header was locked before
+        return Kept(journal, _IS_WRITTEN, live=True)
     path = journal.with_name(recording_name(recording.run, journal))
     if path in written:
         raise RecordingError(_same_name(path))

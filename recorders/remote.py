@@ -22,6 +22,7 @@ class Process:
 
     pid: int
     socket: Path
+    key: str | None = None  # who is meant: another container's process may listen there
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class Answer:
 
 def ask(process: Process, question: dict[str, Any]) -> Answer:
     try:
-        said = _asked(process.socket, question)
+        said = _asked(process.socket, {**question, **({"key": process.key} if process.key else {})})
     except TimeoutError:
         said = {"error": _TOO_LATE.format(_PATIENCE_S)}
     except (OSError, ValueError) as error:

@@ -111,7 +111,7 @@ def test_questions_that_make_no_sense_are_answered(tmp_path: Path) -> None:
 
     answer = Control._answer.__get__(Control.__new__(Control))
     control = answer.__self__
-    control._pid, control._at, control._last = 1, None, None
+    control._pid, control._at, control._last, control._key = 1, None, None, "k"
     for question in (b"", b"{}", b"[]", b'{"do": "explode"}', b'{"do": "start"}'):
         assert "not understood" in answer(question)["error"], question
     wrong = {"do": "start", "directory": "x", "run_id": "y", "options": {"choice": {"rows": "all"}}}

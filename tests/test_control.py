@@ -195,3 +195,30 @@ with socket.socket(socket.AF_UNIX) as asks:
     asks.sendall(b'{"do": "status"}\\n')
     print(asks.recv(1 << 16).decode())
 """
+
+
+def test_nothing_ends_the_thread_nor_brings_its_socket_back_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even a MemoryError; and what an atexit handler waits for is no reason to listen anew."""
+    answered, said = run(ENDS, tmp_path, monkeypatch)
+    assert (answered.split(), said) == (["answered"], [])
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+ENDS = """
+ours = session.control._door
+def fails():
+    raise MemoryError
+who_asks, ours.who_asks = ours.who_asks, fails
+time.sleep(0.3)
+ours.who_asks = who_asks
+with socket.socket(socket.AF_UNIX) as asks:
+    asks.settimeout(5)
+    asks.connect(str(socket_of(pid)))
+    asks.sendall(b'{"do": "status"}\\n')
+    if json.loads(asks.recv(1 << 16))["recording"] is False: print("answered")
+ours._leave()  # at exit; handlers that come behind may take their time
+ours._look_at = 0
+time.sleep(1)
+"""

@@ -14,6 +14,7 @@ import pytest
 from children import wait_for
 from specdiff.cli.main import USAGE
 from specdiff.recorders.doors import processes
+from specdiff.recorders.errors import UsageError
 from specdiff.recorders.notes import read_notes
 from specdiff.recorders.remote import Process, ask
 from specdiff.recorders.runtime import RUNTIME
@@ -86,3 +87,22 @@ def test_another_users_socket_is_not_believed(tmp_path: Path) -> None:
         finally:
             stranger.communicate(b"\n")
             path.unlink(missing_ok=True)
+
+
+def test_another_process_of_that_number_is_not_asked_in_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another container's: it listens where the note says, or where we look, or the one that is meant has no socket at all."""
+    monkeypatch.setenv(RUNTIME, str(tmp_path / "run"))
+    with paused_server(tmp_path):
+        (meant,) = processes(str(tmp_path / "r"))
+        (note,) = (tmp_path / "r").glob("*.attach.json")
+        assert meant.key is not None and ask(meant, {"do": "status"}).error is None
+        other = Process(meant.pid, meant.socket, "0" * 16)
+        assert "another process of that number" in str(ask(other, {"do": "stop"}).error)
+        said = [json.loads(line) for line in note.read_text().splitlines()]
+        assert [line["key"] for line in said if "socket" in line] == [meant.key]
+        without = [json.dumps(line) for line in said if "socket" not in line]
+        note.write_text("\n".join(without) + "\n")
+        with pytest.raises(UsageError, match="expected to have the recorder in it"):
+            processes(str(tmp_path / "r"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import os
 import subprocess
 import sys
@@ -14,10 +15,12 @@ from hypothesis import HealthCheck, given, settings
 
 from children import specdiff, wait_for
 from specdiff.recorders import hdf5
+from specdiff.recorders.build import build
 from specdiff.recorders.errors import RecordingError
 from specdiff.recorders.journal import HEADER, Type, frame, frames
-from specdiff.recorders.names import recording_name
-from specdiff.recorders.recover import Kept, Recovered, recover
+from specdiff.recorders.names import pid_of, recording_name
+from specdiff.recorders.recording import Recording
+from specdiff.recorders.recover import Kept, Recovered, is_locked, recover
 from specdiff.recorders.run import Run, to_json
 from specdiff.recorders.schema import NONE64, Kind
 from specdiff.recorders.wire import ROW_WIDTH, pack_event
@@ -263,3 +266,46 @@ def test_result_of_a_launch_that_was_lost_is_unpaired(tmp_path: Path) -> None:
     (outcome,) = recover(tmp_path)
     assert isinstance(outcome, Recovered)
     assert hdf5.load(outcome.path).results.launch.tolist() == [NONE64]
+
+
+def test_a_journal_that_has_just_begun_is_left_to_its_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is locked right behind its creation, and nobody's before."""
+    path = tmp_path / f"{RUN.run_id}-{RUN.pid}-0.journal"
+    path.write_bytes(HEADER + frame(Type.RUN, to_json(RUN).encode()))
+    server = subprocess.Popen
+
+    def built(journal: Path) -> Recording:
+        started.append(server([sys.executable, "-c", LOCKED, str(path)], stdout=subprocess.PIPE))
+        assert started[0].stdout is not None and started[0].stdout.readline() == b"locked\n"
+        return build(journal)
+
+    started: list[subprocess.Popen[bytes]] = []
+    monkeypatch.setattr("specdiff.recorders.recover.build", built)
+    (outcome,) = recover(tmp_path)
+    with started[0] as ours:
+        ours.kill()
+    assert isinstance(outcome, Kept) and outcome.live and path.exists()
+
+
+def test_who_looks_for_a_lock_takes_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server would wait for it, for as long as who looked is stopped."""
+    path = tmp_path / "r-1-0.journal"
+    path.write_bytes(HEADER)
+    monkeypatch.setattr(fcntl, "lockf", lambda *_: pytest.fail("it takes a lock"))
+    assert not is_locked(path)
+
+
+def test_a_run_is_not_taken_for_another_whose_name_begins_alike() -> None:
+    for name, pid in (
+        ("job-4242-0.journal", "4242"),
+        ("job-4242-0.3.journal.damaged", "4242"),
+        ("job-4242.attach.json", "4242"),
+        ("job-4242.1.attach.json", "4242"),
+        ("job-b-4242-0.journal", None),
+        ("job-2-4242-0.journal", None),
+        ("job-2-4242.attach.json", None),
+    ):
+        assert pid_of(name, "job") == pid, name
+    assert pid_of("v0.5-77.attach.json", "v0.5") == "77"

@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import os
+import secrets
 import threading
 import time
 import weakref
@@ -29,7 +30,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("specdiff")
 
+_ANOTHER = (
+    "is another process of that number, of another container, say: ask where the recorded one runs"
+)
+
 _PATIENCE_S = 5.0  # for the disk
+_AGAIN_S = 0.1
 
 
 @dataclass(slots=True)
@@ -46,14 +52,19 @@ class _At:
 class Control:
     """The thread that answers, and that ends what has reached its limit."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, begun: Recorder | None = None) -> None:
+        """`begun`: the session's own recording."""
         self._session, self._pid = session, os.getpid()
         self._at: _At | None = None
+        if begun is not None:
+            self.watch(begun, session.config)
+        self._asked_for: _At | None = None  # by who is being answered
+        self._key = secrets.token_hex(8)  # another container's process may have our number
         # The journal that was ended last, and its writer while that lives.
         self._last: str | None = None
         self._why = ""  # it ended, where nobody asked for that
         self._writer: Callable[[], JournalWriter | None] = lambda: None
-        self._door = Door(session.note_socket)
+        self._door = Door(lambda path: session.note_socket(path, self._key))
         self._thread = threading.Thread(target=self._run, name="specdiff-control", daemon=True)
         self._thread.start()
 
@@ -65,8 +76,10 @@ class Control:
         while True:
             with contextlib.suppress(Exception):  # it is tried again
                 self._end_what_is_over()
-            with contextlib.suppress(OSError):
+            try:
                 self._answer_one()
+            except Exception:  # noqa: BLE001 (limits are still to be looked at)
+                time.sleep(_AGAIN_S)
 
     def _answer_one(self) -> None:
         """What somebody has given up asking for is not done: he was told that it had failed."""
@@ -76,10 +89,10 @@ class Control:
         with contextlib.closing(asker):
             if asker.is_gone():
                 return
-            before = self._at
+            self._asked_for = None
             told = asker.tell(self._answer(asker.question))
-            if not told and self._at is not None and self._at is not before:
-                self._unknown(self._at)
+            if not told and self._asked_for is not None and self._asked_for is self._at:
+                self._unknown(self._asked_for)
 
     def _unknown(self, at: _At) -> None:
         """He went while it began: a recording that nobody knows of would never be stopped."""
@@ -128,6 +141,8 @@ class Control:
     def _answer(self, question: bytes) -> dict[str, Any]:
         try:
             asked = json.loads(question)
+            if asked.get("key", self._key) != self._key:
+                return {"pid": self._pid, "error": _ANOTHER}
             act = {
                 "start": self._start,
                 "stop": self._stop,
@@ -151,6 +166,7 @@ class Control:
             return {"journal": None, "note": note, "left_out": left_out, **who}
         recorder = self._session.begin(config)
         self.watch(recorder, config)
+        self._asked_for = self._at
         return {"journal": str(recorder.path), **who}
 
     def _stop(self, asked: dict[str, Any]) -> dict[str, Any]:
@@ -201,10 +217,11 @@ class Control:
 def _why_over(at: _At) -> str:
     """Empty: it is not."""
     writer = at.recorder.writer
+    if writer.stopped and (writer.error or writer.waiting_bytes):
+        why = writer.error or "the disk hangs"
+        return f"{at.recorder.path} could not be written any more: {why}"
     if writer.stopped:
-        return (
-            f"{at.recorder.path} could not be written any more: {writer.error or 'the disk hangs'}"
-        )
+        return "its process ends"
     if at.recorder.ended:
         return f"its {at.config.steps} steps are over"
     if at.deadline is not None and time.monotonic() >= at.deadline:

@@ -28,8 +28,10 @@ class Door:
         """`told` is called with every place where it listens from then on."""
         self._pid, self._told = os.getpid(), told
         self._came: list[Asker] = []  # and have not asked yet, the oldest first
+        self._asking: Asker | None = None  # who was let through last
         self._said: str | None = None  # why there is no socket
         self._open = self._listen()
+        self._tell()
         self._is_over = False  # the server wants no descriptor of ours
         self._look_at = time.monotonic() + _LOOK_S
         os.register_at_fork(after_in_child=self._leave_to_parent)
@@ -43,6 +45,7 @@ class Door:
         for asker in tuple(self._came):
             if asker.fileno() in ready and asker.is_ours():
                 if asker.has_asked():
+                    self._asking = asker
                     self._came.remove(asker)
                     return asker
             elif asker.is_silent():
@@ -72,7 +75,10 @@ class Door:
         if gone is not None and gone.is_at_its_name():
             return
         again = self._open = self._listen() or gone
-        if again is not None and again is not gone:
+        if self._is_over:  # the process has begun to end
+            self._leave()
+        elif again is not None and again is not gone:
+            self._tell()
             if gone is not None:
                 gone.ours.close()
             logger.warning(
@@ -91,8 +97,11 @@ class Door:
             self._said = str(error)
             return None
         self._said = None
-        self._told(made.path)
         return made
+
+    def _tell(self) -> None:
+        if self._open is not None:
+            self._told(self._open.path)
 
     def _wait(self) -> set[int]:
         """The descriptors at which something has come. (A poll has none of its own that the server could close.)"""
@@ -124,12 +133,14 @@ class Door:
 
     def _leave_to_parent(self) -> None:
         """In a fork."""
-        for asker in tuple(self._came):
-            asker.close()
+        for asker in (*self._came, self._asking):
+            if asker is not None:
+                asker.close()
         if self._open is not None:
             self._open.ours.close()
 
     def _leave(self) -> None:
         """At the end. A fork that ends leaves its parent's socket where it is."""
+        self._is_over = True
         if os.getpid() == self._pid and self._open is not None:
             self._open.leave()

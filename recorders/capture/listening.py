@@ -39,7 +39,7 @@ def listen(pid: int) -> Listening:
             raise OSError(
                 f"{path} is of process {pid} of another PID namespace. Set {RUNTIME} to another folder in one of them"
             )
-        scratch = path.with_suffix(".new")
+        scratch = path.with_suffix(".made")  # as long as its own
         scratch.unlink(missing_ok=True)
         made.bind(str(scratch))
         scratch.chmod(0o600)

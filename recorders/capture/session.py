@@ -10,6 +10,7 @@ import itertools
 import json
 import logging
 import os
+import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
@@ -47,6 +48,7 @@ class Session:
         self._schedulers = 0
         self._note = self._note_pid = -1
         self._note_identity: Identity | None = None
+        self._telling = threading.RLock()  # the control thread tells where its socket is
         self._note_path = Path()
         os.register_at_fork(after_in_child=self._forked)
 
@@ -90,14 +92,25 @@ class Session:
             self._tell(constructed=True, journal=None, detached=detached)
             return
         self._scheduler = weakref.ref(scheduler)
-        self.control = self.control or Control(self)
+        begun: Recorder | None = None
+        try:
+            begun = self._begun(scheduler)
+        finally:  # it may be asked whatever became of that, and not before: a `start` would begin another one
+            if self.control is None:
+                self.control = Control(self, begun)
+            elif begun is not None:
+                self.control.watch(begun, self.config)
+
+    def _begun(self, scheduler: Any) -> Recorder | None:
+        """The recording that was asked for; None where none is to begin now."""
         if self.config.paused:
             describe_run(scheduler, self.config, self.sites())  # a server at work is not to wait
             self._tell(constructed=True, journal=None, paused=True)
         elif (left_out := self.why_left_out(self.config)) is not None:
             self._tell(constructed=True, journal=None, left_out=left_out, rank=rank_of(scheduler))
         else:
-            self.control.watch(self.begin(self.config), self.config)
+            return self.begin(self.config)
+        return None
 
     def why_left_out(self, config: Config) -> str | None:
         """None where this process's scheduler is one of those to be recorded, else why another stands for it."""
@@ -185,9 +198,9 @@ class Session:
         missing = {site.role: list(site.places) for site in self.missing_essential}
         self._tell(pid=os.getpid(), sglang_version=sglang_version()[0], missing=missing)
 
-    def note_socket(self, path: Path) -> None:
+    def note_socket(self, path: Path, key: str) -> None:
         """Who asks may have another environment than this server, and look elsewhere for it."""
-        self._tell(pid=os.getpid(), socket=str(path))
+        self._tell(pid=os.getpid(), socket=str(path), key=key)
 
     def _begin_note(self) -> tuple[int, Path]:
         """Of its own: another container's process of our number may hold one for as long as it lives."""
@@ -198,6 +211,10 @@ class Session:
         raise AssertionError("there is always another number")
 
     def _tell(self, **what: Any) -> None:
+        with self._telling:
+            self._told(what)
+
+    def _told(self, what: dict[str, Any]) -> None:
         if os.getpid() != self._note_pid or not is_still(self._note, self._note_identity):
             self.note_attached()  # a fork with a scheduler of its own; or the server closed the file
         with contextlib.suppress(OSError):
@@ -206,6 +223,7 @@ class Session:
     def _forked(self) -> None:
         """A fork has none of our threads, and the journal is its parent's."""
         recorder, self._current, self.control = self._current, None, None
+        self._telling = threading.RLock()
         if recorder is not None:
             recorder.writer.abandon()
             if recorder.scheduler is not None:

@@ -75,8 +75,12 @@ class JournalWriter:
         self._stop = threading.Event()
         self._asked = threading.Event()  # the disk, after that, to take the rest
         self._thread = threading.Thread(target=self._run, name="specdiff-journal", daemon=True)
-        self._thread.start()
         _abandon_in_forks(self)
+        try:
+            self._thread.start()
+        except RuntimeError:  # there are none to be had: nobody would write, nor let go of the lock
+            self._file.let_go()
+            raise
 
     # -- on the scheduler's thread
 
