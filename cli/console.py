@@ -32,7 +32,7 @@ class Output:
 
     def print(self, thing: RenderableType = "", *, style: str | None = None) -> None:
         if self.terminal:
-            if isinstance(thing, Table) and not fit(self._console, thing, _PIPED_WIDTH):
+            if isinstance(thing, Table) and not fit(self._console, thing):
                 self._print_wide(thing)
             else:
                 self._console.print(thing, style=style)

@@ -143,9 +143,9 @@ def _export_law_test(
     from .scenarios import player, read
 
     wanted = law_of(law)
-    _, release = read(source)
     if len(paths) > 1:
         raise UsageError("--law: one --path at most; one sglang plays it.")
+    _, release = read(source)
     if source.suffix == ".h5":
         require_broken(wanted, ask(wanted, one(source)[0], Observed()), "there")
     whose = player(source, release, paths[0] if paths else None, repo)

@@ -9,7 +9,6 @@ from rich.text import Text
 
 from ..replay.laws.law import Breach, Law, Outcome, State
 from .console import Output, printable
-from .narrow import WHOLE
 
 Checked = Sequence[tuple[Path, tuple[Outcome, ...]]]
 
@@ -74,7 +73,7 @@ def _print_glance(console: Output, found: Checked, path: str) -> None:
 
 def _blocks(width: int, found: Checked) -> list[range]:
     """Indices of laws: as many side by side as a terminal has room for beside a name."""
-    name = max(len("recording"), min(WHOLE, max(len(file.name) for file, _ in found)))
+    name = max(len("recording"), min(width // 2, max(len(file.name) for file, _ in found)))
     size, num_laws = max(1, (width - name - len(" | ")) // 3), len(found[0][1])
     return [range(first, min(first + size, num_laws)) for first in range(0, num_laws, size)]
 

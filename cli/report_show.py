@@ -44,7 +44,7 @@ def _legend(example: Committed) -> str:
 
 def _row(moment: Moment) -> list[str]:
     said = zip(moment.committed, *moment.beside, strict=True)  # path by path
-    values = [" ".join(str(value) for value in of if value is not None) for of in said]
+    values = [", ".join(str(value) for value in of if value is not None) for of in said]
     mark = "<- differs" if moment.diverges else ""
     return [
         str(moment.step),

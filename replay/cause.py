@@ -113,7 +113,7 @@ def _named(difference: SeriesDiff) -> Iterator[tuple[str, Series]]:
 def _how_many(difference: SeriesDiff, name: str, stale: torch.Tensor) -> str:
     """Of all differing sums, not of this one."""
     if number := int((stale & difference.differs).sum()):
-        return f"; {number} of the {int(difference.differs.sum())} differing sums are stale under {name}"
+        return f"; {number} of the {int(difference.differs.sum())} differing sums are known to be stale under {name}"
     return ""
 
 

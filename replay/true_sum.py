@@ -67,7 +67,8 @@ def _between(
         has = (device != NONE64) & (left > 0)
         return TrueSum(torch.where(has, device, true.value), (true.known | has) & (left > 0))
     if kind is Kind.FILTER:
-        # From 0.5.13 on an early return keeps a sum that is as old as the batch.seq_lens beside it.
+        # From 0.5.13 on an early return keeps a sum that is as old as the batch.seq_lens beside it. Of another path that is
+        # not known, so that fewer of its sums are said to be stale than of the same numbers observed.
         known = true.known & (left > 0) & (left < column(table.size_before)[row])
         return TrueSum(true.value, known)
     return true

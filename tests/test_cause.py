@@ -45,7 +45,7 @@ SHOWN = [
         "observed",
         Quantity.SEQ_LENS_SUM,
         {25818},
-        f"{STALE}; 13 of the 20 differing sums are stale under observed",
+        f"{STALE}; 13 of the 20 differing sums are known to be stale under observed",
     ),
     (
         "0.5.12-indexer-topk",
@@ -103,6 +103,6 @@ def test_stale_sums_are_counted_among_those_that_differ() -> None:
     assert result.first is not None
     _, *counted = result.first.cause.split("; ")
     assert counted == [
-        "142 of the 211 differing sums are stale under observed",
-        "27 of the 211 differing sums are stale under old",
+        "142 of the 211 differing sums are known to be stale under observed",
+        "27 of the 211 differing sums are known to be stale under old",
     ]

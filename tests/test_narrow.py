@@ -71,6 +71,29 @@ def test_no_width_loses_a_word(
         _has_all_of(said[width], said[WIDE])
 
 
+def test_an_id_of_any_length_costs_no_digit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client chooses it."""
+    rid = "r" * 12_000
+    said = []
+    for width in (WIDE, 100):
+        terminal = _terminal(monkeypatch, width)
+        console = Output()
+        made = console.table("request", "checked", "why", right=(1,))
+        made.add_row(rid, "123456", "it differs")
+        console.print(made)
+        said.append(Text.from_ansi(terminal.getvalue()).plain)
+    monkeypatch.undo()
+    for one in said:
+        assert rid in one.replace("\n", "") and "123456" in one and "…" not in one
+
+
+def test_what_breaks_no_word_gives_way_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = _terminal(monkeypatch, 100)
+    run(["check", str(bundled() / "0.5.10-stale-stop.h5")])
+    monkeypatch.undo()
+    assert "kv_committed_len_settled" in terminal.getvalue()
+
+
 @pytest.mark.parametrize("width", [40, 60, 70, 80])
 def test_every_law_is_in_the_matrix(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which is laid out for the terminal: in blocks of as many laws as there is room for."""

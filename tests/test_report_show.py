@@ -61,7 +61,7 @@ step | event | what | old | fixed | observed
 5 | 55 | prepare | 15 | 15+1 | 15
 6 | 56 | launch | decode
 7 | 61 | result | accepts 2 | 17 | 17 | 17
-7 | 62 | finish | abort: prompt 10, 8 outputs | 17 rows [0, 17) | 17 no rows | 17 no rows | <- differs
+7 | 62 | finish | abort: prompt 10, 8 outputs | 17, rows [0, 17) | 17, no rows | 17, no rows | <- differs
 7 | 63 | release | committed 17 of 23 slots | released 17
 7 | 64 | sent | 8 tokens
 7 | 65 | weight span | tokens [0, 5) are said to be of weights default
@@ -81,7 +81,7 @@ step | event | what | old | fixed | observed
 109 | 888 | merge | 16 requests in the batch
 109 | 891 | prepare | 30 | 30+1 | 30
 110 | 892 | launch | decode
-110 | 893 | finish | abort: prompt 30, 1 outputs | 30 rows [0, 30) | 30+1 no rows | 30 no rows | <- differs
+110 | 893 | finish | abort: prompt 30, 1 outputs | 30, rows [0, 30) | 30+1, no rows | 30, no rows | <- differs
 110 | 894 | release | committed 30 of 38 slots | released 30
 110 | 895 | sent | 1 tokens
 110 | 896 | result | one token, from the prefill

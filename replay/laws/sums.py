@@ -9,7 +9,7 @@ from ..columns.shared import Columns
 from ..ledger import Ledger
 from ..quantity import Quantity
 from ..true_sum import true_sum
-from .law import Places, exactly, together
+from .law import Places, exactly
 
 
 def sums(columns: Columns, ledger: Ledger) -> Places:
@@ -18,6 +18,5 @@ def sums(columns: Columns, ledger: Ledger) -> Places:
     true, found = true_sum(columns, series, ledger.path), series.values[:, 0]
     at = torch.nonzero(series.captured & true.known & (found != NONE64)).flatten()
     cells = series.cells
-    return together(
-        [exactly(series.quantity.value, cells.event[at], cells.qid[at], found[at], true.value[at])]
-    )
+    name = series.quantity.value
+    return exactly(name, cells.event[at], cells.qid[at], found[at], true.value[at])
