@@ -39,7 +39,7 @@ def check_options(source: str, law: str | None, *books: str) -> None:
     """Raises UsageError. `books`: parameters that have no meaning with a law."""
     if law is None:
         options.only_for("--law", "keep")
-        if source.endswith(".toml") and Path(source).exists():
+        if source.endswith(".toml"):
             raise UsageError(
                 f"{source}: a scenario has no books, it is played: name a law, --law NAME."
             )
