@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from . import manifest
-from .doors import processes
+from .discovery import processes
 from .errors import UsageError
 from .manifest import Scheduler
 from .ranks import Rank

@@ -16,7 +16,7 @@ from typing import Any
 
 from .capture.config import RUN_ID, Config, with_options
 from .command import without_secrets
-from .doors import processes
+from .discovery import processes
 from .errors import RecordingError, UsageError, to_recover
 from .names import pid_of
 from .notes import left_out, read_notes, why_nothing

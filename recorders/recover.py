@@ -15,7 +15,7 @@ from pathlib import Path
 
 from . import manifest
 from .build import build
-from .built import alone, built_of
+from .build_lock import build_lock, built_of
 from .errors import RecordingError, to_recover
 from .hdf5 import is_saved, save
 from .journal import PARTIAL, scan
@@ -199,7 +199,7 @@ def _recover_one(journal: Path, force: bool, written: set[Path]) -> Outcome:
         if is_locked(journal):
             return Kept(journal, _IS_WRITTEN, live=True)
         try:
-            with alone(journal):
+            with build_lock(journal):
                 return _built(journal, force, written)
         except FileNotFoundError as gone:  # it is told by another's recording, if there is one
             return _built_by_another(journal, gone, written)

@@ -13,7 +13,7 @@ from subprocess import PIPE
 import pytest
 
 from children import SPECDIFF, python, wait_for
-from specdiff.recorders.doors import processes
+from specdiff.recorders.discovery import processes
 from specdiff.recorders.errors import UsageError
 from specdiff.recorders.notes import read_notes
 from specdiff.recorders.runtime import RUNTIME, socket_of
@@ -207,7 +207,7 @@ def test_nothing_ends_the_thread_nor_brings_its_socket_back_at_the_end(
 
 
 ENDS = """
-ours = session.control._door
+ours = session.control._socket
 def fails():
     raise MemoryError
 who_asks, ours.who_asks = ours.who_asks, fails

@@ -16,7 +16,7 @@ from specdiff.cli.inputs import bundled
 from specdiff.recorders import hdf5
 from specdiff.recorders.build import build
 from specdiff.recorders.capture import online
-from specdiff.recorders.capture.online import Heed, breaches
+from specdiff.recorders.capture.online import Backoff, breaches
 from specdiff.recorders.capture.recorder import Recorder
 from specdiff.recorders.recording import Recording
 from specdiff.recorders.schema import NONE32, NONE64, Kind
@@ -31,12 +31,14 @@ WATCHED = ("allocation", "rows", "statistics", "stride")
 
 def test_what_is_broken_all_the_time_is_heeded_ever_more_seldom() -> None:
     """For a week, every ten seconds, of a ring of five minutes; another law is heeded at once."""
-    heed, week = Heed(300), range(0, 7 * 86_400, 10)
-    heeded = {at: quiet for at in week if (quiet := heed.asks("rows: 7 where 6 belong", at))}
+    backoff, week = Backoff(300), range(0, 7 * 86_400, 10)
+    heeded = {
+        at: quiet for at in week if (quiet := backoff.wait_after("rows: 7 where 6 belong", at))
+    }
     assert list(heeded)[:4] == [0, 300, 900, 2100] and len(heeded) == 11
     assert list(heeded.values())[:4] == [300, 600, 1200, 2400]
-    assert heed.asks("stride: rows of 3", week[-1]) == 300
-    assert heed.asks("stride: rows of 4", week[-1]) is None
+    assert backoff.wait_after("stride: rows of 3", week[-1]) == 300
+    assert backoff.wait_after("stride: rows of 4", week[-1]) is None
 
 
 @pytest.mark.parametrize("path", sorted(bundled().glob("*.h5")), ids=lambda path: path.stem)

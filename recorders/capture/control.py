@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .config import Config, with_options
-from .door import Door
-from .online import Heed
+from .control_socket import ControlSocket
+from .online import Backoff
 
 if TYPE_CHECKING:
     from .recorder import Recorder
@@ -45,7 +45,7 @@ class _At:
     recorder: Recorder
     config: Config
     deadline: float | None
-    heed: Heed
+    backoff: Backoff
     kept: int = 0  # how often the ring was
 
 
@@ -64,13 +64,13 @@ class Control:
         self._last: str | None = None
         self._why = ""  # it ended, where nobody asked for that
         self._writer: Callable[[], JournalWriter | None] = lambda: None
-        self._door = Door(lambda path: session.note_socket(path, self._key))
+        self._socket = ControlSocket(lambda path: session.note_socket(path, self._key))
         self._thread = threading.Thread(target=self._run, name="specdiff-control", daemon=True)
         self._thread.start()
 
     def watch(self, recorder: Recorder, config: Config) -> None:
         deadline = None if config.seconds is None else time.monotonic() + config.seconds
-        self._at = _At(recorder, config, deadline, Heed(config.ring_s or 0))
+        self._at = _At(recorder, config, deadline, Backoff(config.ring_s or 0))
 
     def _run(self) -> None:
         while True:
@@ -83,14 +83,14 @@ class Control:
 
     def _answer_one(self) -> None:
         """What somebody has given up asking for is not done: he was told that it had failed."""
-        asker = self._door.who_asks()
-        if asker is None:
+        connection = self._socket.who_asks()
+        if connection is None:
             return
-        with contextlib.closing(asker):
-            if asker.is_gone():
+        with contextlib.closing(connection):
+            if connection.is_gone():
                 return
             self._asked_for = None
-            told = asker.tell(self._answer(asker.question))
+            told = connection.tell(self._answer(connection.question))
             if not told and self._asked_for is not None and self._asked_for is self._at:
                 self._unknown(self._asked_for)
 
@@ -112,7 +112,7 @@ class Control:
 
     def _broken(self, at: _At, breach: str) -> None:
         at.recorder.breach = None
-        quiet_s = at.heed.asks(breach, time.monotonic())
+        quiet_s = at.backoff.wait_after(breach, time.monotonic())
         if quiet_s is not None:
             kept = self._keep(at)
             where = f"is in {kept}" if kept else "could not be kept: the disk does not take it"

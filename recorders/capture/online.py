@@ -23,7 +23,7 @@ def breaches(kind: Kind, values: Values, columns: Sequence[Values]) -> Iterator[
     return iter(()) if watch is None else watch(values, columns)
 
 
-class Heed:
+class Backoff:
     """Which breaches to act on: where a release breaks a law at every stop, each time takes twice as long until the next, so that
     what is kept of a week is a dozen rings."""
 
@@ -33,7 +33,7 @@ class Heed:
             str, tuple[float, float]
         ] = {}  # law: (not before, and then not for so long)
 
-    def asks(self, breach: str, now: float) -> float | None:
+    def wait_after(self, breach: str, now: float) -> float | None:
         """Of one of `breaches`: for how many seconds none of that law is heeded from now on; None: this one is not."""
         law = breach.partition(":")[0]
         not_before, quiet_s = self._next.get(law, (now, self._first_s))

@@ -16,7 +16,7 @@ _PATIENCE_S = 5.0  # with one who says nothing
 _LONGEST = 1 << 16  # bytes of a question
 
 
-class Asker:
+class Connection:
     def __init__(self, made: socket.socket) -> None:
         made.setblocking(False)
         self._ours = OurSocket(made)

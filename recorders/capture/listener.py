@@ -12,7 +12,7 @@ from .descriptor import Identity, OurSocket
 
 
 @dataclass(frozen=True, slots=True)
-class Listening:
+class Listener:
     ours: OurSocket
     path: Path
     file: Identity  # of the name's: a socket's descriptor has another
@@ -30,7 +30,7 @@ class Listening:
                 self.path.unlink()
 
 
-def listen(pid: int) -> Listening:
+def listen(pid: int) -> Listener:
     """Raises OSError where there can be no socket."""
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -47,7 +47,7 @@ def listen(pid: int) -> Listening:
         made.setblocking(False)
         found = scratch.lstat()
         scratch.replace(path)  # who finds it there finds it listening; a dead process's goes
-        return Listening(OurSocket(made), path.absolute(), (found.st_dev, found.st_ino))
+        return Listener(OurSocket(made), path.absolute(), (found.st_dev, found.st_ino))
     except OSError:
         made.close()
         raise

@@ -16,16 +16,15 @@ from .scratch import is_named
 
 
 @contextlib.contextmanager
-def alone(journal: Path) -> Iterator[None]:
+def build_lock(journal: Path) -> Iterator[None]:
     """Until nobody else builds it, and while we do. Not the lock by which a writer is known: that is a record lock.
 
     Raises FileNotFoundError where it is gone then.
     """
     handle = os.open(journal, os.O_RDONLY)
     try:
-        with contextlib.suppress(
-            OSError
-        ):  # not every file system can: two build it, each in its own file
+        # Not every file system can (NFS asks for a descriptor to write to): then two build it, each in its own file.
+        with contextlib.suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX)
         if not is_named(handle, journal):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(journal))

@@ -13,7 +13,7 @@ import pytest
 
 from children import wait_for
 from specdiff.cli.main import USAGE
-from specdiff.recorders.doors import processes
+from specdiff.recorders.discovery import processes
 from specdiff.recorders.errors import UsageError
 from specdiff.recorders.notes import read_notes
 from specdiff.recorders.remote import Process, ask

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from .asker import Asker
-from .listening import Listening, listen
+from .connection import Connection
+from .listener import Listener, listen
 
 logger = logging.getLogger("specdiff")
 
@@ -21,14 +21,14 @@ _LOOK_S = 2.0  # how often at the socket's name
 _MOST = 8  # who may be silent here at a time: each takes a descriptor of the server's
 
 
-class Door:
+class ControlSocket:
     """Nobody who comes is waited for: others may ask meanwhile, and who waits here has limits to look at."""
 
     def __init__(self, told: Callable[[Path], None]) -> None:
         """`told` is called with every place where it listens from then on."""
         self._pid, self._told = os.getpid(), told
-        self._came: list[Asker] = []  # and have not asked yet, the oldest first
-        self._asking: Asker | None = None  # who was let through last
+        self._came: list[Connection] = []  # and have not asked yet, the oldest first
+        self._asking: Connection | None = None  # who was let through last
         self._said: str | None = None  # why there is no socket
         self._open = self._listen()
         self._tell()
@@ -37,22 +37,22 @@ class Door:
         os.register_at_fork(after_in_child=self._leave_to_parent)
         atexit.register(self._leave)
 
-    def who_asks(self) -> Asker | None:
+    def who_asks(self) -> Connection | None:
         """The next, whom the caller closes; None where nobody does for a while."""
         self._look_at_the_descriptor()
         self._look_at_the_name()
         ready = self._wait()
-        for asker in tuple(self._came):
-            if asker.fileno() in ready and asker.is_ours():
-                if asker.has_asked():
-                    self._asking = asker
-                    self._came.remove(asker)
-                    return asker
-            elif asker.is_silent():
-                self._send_away(asker)
-        door = None if self._open is None else self._open.ours
-        if door is not None and door.made.fileno() in ready and door.is_ours():
-            self._let_in(door.made)
+        for connection in tuple(self._came):
+            if connection.fileno() in ready and connection.is_ours():
+                if connection.has_asked():
+                    self._asking = connection
+                    self._came.remove(connection)
+                    return connection
+            elif connection.is_silent():
+                self._send_away(connection)
+        listening = None if self._open is None else self._open.ours
+        if listening is not None and listening.made.fileno() in ready and listening.is_ours():
+            self._let_in(listening.made)
         return None
 
     def _look_at_the_descriptor(self) -> None:
@@ -87,7 +87,7 @@ class Door:
                 again.path,
             )
 
-    def _listen(self) -> Listening | None:
+    def _listen(self) -> Listener | None:
         """Where there can be no socket the log says why, once, and recording goes on as it was asked for."""
         try:
             made = listen(self._pid)
@@ -106,36 +106,36 @@ class Door:
     def _wait(self) -> set[int]:
         """The descriptors at which something has come. (A poll has none of its own that the server could close.)"""
         waits = select.poll()
-        for asker in tuple(self._came):
-            if asker.is_ours():
-                waits.register(asker, select.POLLIN)
+        for connection in tuple(self._came):
+            if connection.is_ours():
+                waits.register(connection, select.POLLIN)
             else:
-                self._send_away(asker)
+                self._send_away(connection)
         if self._open is not None:
             waits.register(self._open.ours.made, select.POLLIN)
         return {fd for fd, _ in waits.poll(_EVERY_S * 1e3)}
 
-    def _let_in(self, door: socket.socket) -> None:
+    def _let_in(self, listening: socket.socket) -> None:
         try:
-            asker = Asker(door.accept()[0])
+            connection = Connection(listening.accept()[0])
         except OSError:  # no descriptor is left, say: who asks waits, and so do we
             time.sleep(_EVERY_S)
             return
-        self._came.append(asker)
-        if not asker.is_same_user():
-            self._send_away(asker)
+        self._came.append(connection)
+        if not connection.is_same_user():
+            self._send_away(connection)
         elif len(self._came) > _MOST:
             self._send_away(self._came[0])
 
-    def _send_away(self, asker: Asker) -> None:
-        self._came.remove(asker)
-        asker.close()
+    def _send_away(self, connection: Connection) -> None:
+        self._came.remove(connection)
+        connection.close()
 
     def _leave_to_parent(self) -> None:
         """In a fork."""
-        for asker in (*self._came, self._asking):
-            if asker is not None:
-                asker.close()
+        for connection in (*self._came, self._asking):
+            if connection is not None:
+                connection.close()
         if self._open is not None:
             self._open.ours.close()
 

@@ -28,12 +28,12 @@ def processes(target: str) -> list[Process]:
     Raises UsageError where there is none, saying what was looked for, and where.
     """
     searched = _searched(int(target) if target.isdecimal() else None)
-    doors = [door for folder in searched for door in _doors(folder)]
+    askable = [process for folder in searched for process in _listening_in(folder)]
     if target.isdecimal():
-        found = [door for door in doors if int(target) in _ancestry(door.pid)]
+        found = [process for process in askable if int(target) in _ancestry(process.pid)]
         looked = f"process {target}, or one that it started,"
     else:
-        found = _of_folder(Path(target), doors)
+        found = _of_folder(Path(target), askable)
         looked = f"a running process that records into {target}"
     if not found:
         where = " or ".join(map(str, searched))
@@ -41,30 +41,28 @@ def processes(target: str) -> list[Process]:
     return sorted(set(found))
 
 
-def _of_folder(folder: Path, doors: list[Process]) -> list[Process]:
+def _of_folder(folder: Path, askable: list[Process]) -> list[Process]:
     if not folder.is_dir():
         raise UsageError(f"{folder}: neither a process number nor a folder")
     alive = read_notes([path for path in notes(folder) if is_locked(path)])
     # the notes of a run lie where it began; `start -o` may have sent its recording elsewhere
-    return [door for note in alive for door in _noted(note, doors)] or [
-        door for door in doors if _records_into(door, folder)
+    return [process for note in alive for process in _noted(note, askable)] or [
+        process for process in askable if _records_into(process, folder)
     ]
 
 
-def _noted(note: Note, doors: list[Process]) -> list[Process]:
+def _noted(note: Note, askable: list[Process]) -> list[Process]:
     """Its own word goes first: of another container's process, a number says little."""
-    if (
-        note.socket is None
-    ):  # of two with one number the second has none: the first is not asked in its place
-        return []
+    if note.socket is None:
+        return []  # of two with one number the second has none: the first is not asked in its place
     if _is_open(note.socket):
         return [Process(note.pid, note.socket, note.key)]
-    return [replace(door, key=note.key) for door in doors if door.pid == note.pid]
+    return [replace(process, key=note.key) for process in askable if process.pid == note.pid]
 
 
-def _records_into(door: Process, folder: Path) -> bool:
+def _records_into(process: Process, folder: Path) -> bool:
     """By its own word: now, or last."""
-    journal = ask(door, {"do": "status"}).journal
+    journal = ask(process, {"do": "status"}).journal
     with contextlib.suppress(OSError):  # a folder that is gone, or another container's
         return journal is not None and journal.parent.samefile(folder)
     return False
@@ -98,12 +96,12 @@ def _is_ours(folder: Path) -> bool:
     return True
 
 
-def _doors(folder: Path) -> list[Process]:
+def _listening_in(folder: Path) -> list[Process]:
     """The processes that can be asked. Sockets where nobody listens go: a SIGKILL leaves them behind, and their number may be
     another's by now. Who is not to be seen is not dead for that, but in another PID namespace (of a container)."""
     paths = [path for path in _listed(folder) if path.stem.isdecimal() and path.is_socket()]
     for path in paths:
-        if is_dead(path):  # whoever comes in between is there again: `capture.door`
+        if is_dead(path):  # whoever comes in between is there again: `capture.control_socket`
             path.unlink(missing_ok=True)
     return [Process(int(path.stem), path) for path in paths if path.is_socket()]
 
