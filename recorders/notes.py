@@ -92,8 +92,8 @@ def _read(path: Path) -> Note | None:
     if not said or "sglang_version" not in said[0]:
         return None
     made = [line for line in said[1:] if line.get("constructed")]
-    doors = [(Path(line["socket"]), line.get("key")) for line in said if line.get("socket")]
-    socket, key = doors[-1] if doors else (None, None)
+    sockets = [(Path(line["socket"]), line.get("key")) for line in said if line.get("socket")]
+    socket, key = sockets[-1] if sockets else (None, None)
     return Note(
         pid=said[0]["pid"],
         sglang_version=said[0]["sglang_version"],

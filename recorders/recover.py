@@ -27,9 +27,8 @@ from .schema import Kind
 from .scratch import clear
 
 DAMAGED = ".damaged"  # behind a journal's name
-_FLOCK = struct.Struct(
-    "hhqqi4x"
-)  # struct flock of 64-bit Linux: type, whence, start, length, process
+# struct flock of 64-bit Linux: type, whence, start, length, process
+_FLOCK = struct.Struct("hhqqi4x")
 _IS_WRITTEN = "a process still writes to it"
 _TOO_LARGE = "there is not enough memory to build it: four times its size is enough."
 _DONE = ".done"  # behind that of a ring whose recording is in place
@@ -169,19 +168,22 @@ def _segments(ring: Path) -> list[Path]:
 
 
 def _is_held(path: Path) -> bool:
-    """On Linux by asking alone: a lock that is taken to find out is one that a server may have to wait for."""
+    """Raises OSError where the file system has no locks: then nobody knows."""
     try:
-        with open(path, "rb") as file:
-            if sys.platform == "linux":
-                asked = _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
-                kind, *_ = _FLOCK.unpack(fcntl.fcntl(file, fcntl.F_GETLK, asked))
-                return bool(kind != fcntl.F_UNLCK)
-            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):  # EAGAIN, EACCES
-        return os.access(path, os.R_OK)
+        file = open(path, "rb")  # noqa: SIM115 (only what comes now says who writes)
     except OSError:
-        pass
-    return False
+        return False
+    with file:
+        # Where it can be asked, no lock is taken to find out: a server may have to wait for it.
+        if sys.platform == "linux":
+            asked = _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
+            kind, *_ = _FLOCK.unpack(fcntl.fcntl(file, fcntl.F_GETLK, asked))
+            return bool(kind != fcntl.F_UNLCK)
+        try:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):  # EAGAIN, EACCES
+            return True
+        return False
 
 
 def _files(directory: Path, run_id: str | None, suffix: str) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import fcntl
 import os
 import subprocess
@@ -295,6 +296,22 @@ def test_who_looks_for_a_lock_takes_none(tmp_path: Path, monkeypatch: pytest.Mon
     path.write_bytes(HEADER)
     monkeypatch.setattr(fcntl, "lockf", lambda *_: pytest.fail("it takes a lock"))
     assert not is_locked(path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a lock is taken")
+def test_without_locks_no_journal_is_taken_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows whether a server writes to it."""
+    path = tmp_path / f"{RUN.run_id}-{RUN.pid}-0.journal"
+    path.write_bytes(HEADER + frame(Type.RUN, to_json(RUN).encode()))
+
+    def refuses(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "fcntl", refuses)
+    (outcome,) = recover(tmp_path)
+    assert isinstance(outcome, Kept) and "No locks available" in outcome.why and path.exists()
 
 
 def test_a_run_is_not_taken_for_another_whose_name_begins_alike() -> None:
