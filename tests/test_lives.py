@@ -102,6 +102,20 @@ def test_each_life_is_recorded_and_nothing_of_the_one_before_is_lost(folder: Pat
     assert lived(folder, 1) == "prod-11-2.journal"  # what is built keeps its number
 
 
+def test_nobody_can_ask_before_the_own_recording_has_begun(folder: Path) -> None:
+    """A `start` would begin another one of the same scheduler, and nobody could end one of them."""
+    assert lived(folder, 1, ASKABLE) == "prod-11-0.journal"
+
+
+ASKABLE = """
+begin = module.Session.begin
+def checked(self, config):
+    assert self.control is None and not list(Path(os.environ["SPECDIFF_RUNTIME_DIR"]).glob("*.sock"))
+    return begin(self, config)
+module.Session.begin = checked
+"""
+
+
 @pytest.mark.parametrize("what", ["", "options = {'ring_s': 60.0}"])
 def test_two_containers_at_once_are_both_recorded(what: str, folder: Path) -> None:
     """Neither waits for the other's lock. The second has looked before the first had its files."""
