@@ -23,23 +23,23 @@ from specdiff.recorders.capture.writer import JournalWriter
 from specdiff.recorders.run import Stats
 from specdiff.recorders.schema import Kind
 
-NUMBERS = struct.Struct(
-    "<qqqq"
-)  # handed over, committed, last sign of life, end of the last standstill
-STAMP = struct.Struct("<q")  # one per record: when it had been handed over
+NUMBERS = struct.Struct("<5q")  # the fields of `Clock`, in their order
+STAMP = struct.Struct("<2q")  # one per record: when it had been handed over, on both clocks
 STANDSTILL_NS = 15_000_000
 STATS = Stats(0, 0, 0, None, None, None, None, 0, False)
 
 
 @dataclass(slots=True)
 class Clock:
-    """What the process did, in shared memory; times are CLOCK_MONOTONIC, in ns, the same for all processes."""
+    """What the process did, in shared memory. Times are CLOCK_MONOTONIC in ns, the same for all processes; `used` is the processor
+    time the process was given, so that a busy machine is not mistaken for a slow writer."""
 
     shared: mmap.mmap
     handed: int = 0
     committed: int = 0
-    alive: int = 0
-    stood_still: int = 0
+    alive: int = 0  # the last sign of life
+    used: int = 0  # processor time at that moment
+    stood_still: int = 0  # the end of the last standstill
 
     @classmethod
     def over(cls, path: Path, num_records: int) -> Clock:
@@ -47,22 +47,26 @@ class Clock:
             file.truncate(NUMBERS.size + STAMP.size * num_records)
             return cls(mmap.mmap(file.fileno(), 0))
 
-    def read(self) -> list[int]:
-        """When each record had been handed over."""
-        self.handed, self.committed, self.alive, self.stood_still = NUMBERS.unpack_from(self.shared)
+    def read(self) -> list[tuple[int, int]]:
+        """When each record had been handed over: the time, and the processor time used."""
+        numbers = NUMBERS.unpack_from(self.shared)
+        self.handed, self.committed, self.alive, self.used, self.stood_still = numbers
         stamps = self.shared[NUMBERS.size : NUMBERS.size + STAMP.size * self.handed]
-        return [stamp for (stamp,) in STAMP.iter_unpack(stamps)]
+        return list(STAMP.iter_unpack(stamps))
 
     def tick(self) -> int:
         now = time.monotonic_ns()
         if self.alive and now - self.alive > STANDSTILL_NS:
             self.stood_still = now
         self.alive = now
-        NUMBERS.pack_into(self.shared, 0, self.handed, self.committed, now, self.stood_still)
+        self.used = time.process_time_ns()
+        numbers = self.handed, self.committed, now, self.used, self.stood_still
+        NUMBERS.pack_into(self.shared, 0, *numbers)
         return now
 
     def hand_over(self) -> None:
-        STAMP.pack_into(self.shared, NUMBERS.size + STAMP.size * self.handed, time.monotonic_ns())
+        now = time.monotonic_ns(), time.process_time_ns()
+        STAMP.pack_into(self.shared, NUMBERS.size + STAMP.size * self.handed, *now)
         self.handed += 1
         self.tick()
 

@@ -26,10 +26,10 @@ class Killed:
     journal: Path
     num_handed: int
     num_committed: int
-    num_older: int  # than 50 ms at its last sign of life
+    num_older: int  # handed over 50 ms, and 50 ms of processor time, before its last sign of life
     stamps: list[int]
     at_ns: int  # its last sign of life: from there to the kill it did not run
-    ran: bool  # up to its end: nobody stopped it, and the machine gave it its turns
+    ran: bool  # up to its end: nobody stopped it, and the machine never withheld the processor for 15 ms
 
     def lag_ms(self, num_found: int) -> float:
         """How long before the kill the first record was handed over that is not in the journal; 0: none is missing."""
@@ -56,8 +56,10 @@ class Load:
         seen.shared.close()
         clock.unlink()
         ran = at - seen.alive < STANDSTILL_NS and at - seen.stood_still > PROMISE_NS + STANDSTILL_NS
-        older = sum(stamp <= seen.alive - PROMISE_NS for stamp in stamps)
-        return Killed(journal, seen.handed, seen.committed, older, stamps, seen.alive, ran)
+        wall, used = seen.alive - PROMISE_NS, seen.used - PROMISE_NS
+        older = sum(at <= wall and spent <= used for at, spent in stamps)
+        times = [at for at, _ in stamps]
+        return Killed(journal, seen.handed, seen.committed, older, times, seen.alive, ran)
 
     def _ask(self, line: str) -> str:
         assert self._process.stdin is not None
