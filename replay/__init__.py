@@ -1,1 +1,1 @@
-"""Events become books, books are compared: paths, the columnar engine, ledgers, diffs and their explanation."""
+"""Turn recorded events into books and compare them: paths, the columnar engine, ledgers, diffs, explanations."""

@@ -1,7 +1,8 @@
-"""Two recordings of schedulers that were handed the same requests, held against each other event by event.
+"""Compare the recordings of two ranks that received the same requests, event by event.
 
-The ranks of an attention group run one scheduler each over the same messages, so that they launch the same batches and keep
-the same books. Where they do not, the collectives of their forward passes meet in different batches: a hang, or wrong tokens.
+The ranks of an attention group each run a scheduler over the same messages, so they launch the same batches and keep
+the same books. If they do not, the collectives of their forward passes pair up different batches, which causes a hang
+or wrong tokens.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from ..recorders.schema import I64
 
-# Numbered or kept by each recorder for itself; and what a GPU is never asked for.
+# Numbers and bookkeeping of each recorder itself, plus the device sum, which is never read from a GPU.
 _OWN = {
     "batch",
     "other",
@@ -34,21 +35,28 @@ _OWN = {
     "indexer_stored_from",
     "device_sum",
 }
-_WEIGHTS = {"weights", "weights_before"}  # numbered by each recorder; the names are the server's
+_WEIGHTS = {
+    "weights",
+    "weights_before",
+}  # each recorder numbers these; the names come from the server
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """What was compared of two ranks and where they part first. Nothing behind the first event that only one of them
-    has is compared: what follows has no counterpart."""
+    """What was compared between two ranks, and where they first differ.
+
+    After the first event that only one rank has, nothing is compared, because later events have no counterpart.
+    """
 
     num_events: int
     num_values: int
     num_differed: int
     first: Parting | None
-    first_of_request: Parting | None  # likewise, where it is a request's and not a batch's
-    num_left: int  # events of the first recording that were not compared, and `why`
-    num_right: int
+    first_of_request: (
+        Parting | None
+    )  # the first difference that concerns a request rather than a batch
+    num_left: int  # events of the first recording that were not compared; `why` gives the reasons
+    num_right: int  # the same for the second recording
     why: tuple[str, ...]
 
     def __post_init__(self) -> None:
@@ -56,7 +64,7 @@ class Agreement:
 
 
 def agree(left: Recording, right: Recording) -> Agreement:
-    """Compare two recordings of one attention group, where both of them saw the same steps."""
+    """Compare two recordings of one attention group over the steps that both of them saw."""
     aligned = align(left, right)
     found = [aligned.parting] if aligned.parting else []
     num_values = num_differed = len(found)
@@ -83,6 +91,8 @@ def _first(found: list[Parting]) -> Parting | None:
 
 @dataclass(frozen=True, slots=True)
 class _Column:
+    """How many values of one column were compared, how many differ, and the first difference."""
+
     num_values: int
     num_differed: int
     first: Parting | None
@@ -125,7 +135,10 @@ def _columns(
     owner: I64,
     qids: I64 | None,
 ) -> Iterator[_Column]:
-    """Every column of a table that both recorders read off the server. `owner`: which aligned event a row belongs to."""
+    """Compare every column of a table that both recorders read from the server.
+
+    `owner` gives the aligned event that each row belongs to.
+    """
     others = dict(columns(tables[1]))
     for name, values in columns(tables[0]):
         if name in _OWN:
@@ -139,7 +152,11 @@ def _columns(
 
 
 def _as_left_weights(aligned: Aligned, numbers: NDArray[Any]) -> NDArray[Any]:
-    """Numbers of the right, as `_namer` names them: those of the left, behind them those that it never had."""
+    """Translate the right recorder's weight numbers so that both sides can be compared.
+
+    A name that the left recorder also has gets the left number. Other names get numbers past the left ones. `_namer`
+    uses the same numbering.
+    """
     left, right = (recording.run.weight_versions for recording in aligned.recordings)
     known = {name: number for number, name in reversed(list(enumerate(left)))}
     mine = np.array(
@@ -194,7 +211,7 @@ def _tokens(
     rows: list[I64],
     owner: I64,
 ) -> _Column:
-    """The tokens that were emitted; behind them the slots of a run hold what nobody reads."""
+    """Compare the emitted tokens. The slots of a run after them hold values that nobody reads."""
     sides = []
     for recording, table, ref, row_table, row in zip(
         aligned.recordings, tables, refs, row_tables, rows, strict=True
@@ -219,7 +236,7 @@ def _tokens(
 
 
 def _ranges(starts: I64, counts: I64) -> I64:
-    """starts[0], starts[0] + 1, ..., counts[0] of them, then those of starts[1]."""
+    """Concatenate the ranges that begin at `starts[i]` and have `counts[i]` entries."""
     counts = counts.astype(np.int64)
     return np.repeat(starts - row_starts(counts), counts) + np.arange(counts.sum())
 

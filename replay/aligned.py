@@ -1,4 +1,4 @@
-"""Which events of two recordings are the same event, seen by two ranks."""
+"""Pair up the events of two ranks' recordings: which event of one is which event of the other."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ if TYPE_CHECKING:
 
     from ..recorders.schema import I64
 
-# Clients are sent things by the first rank alone; where a recording begins anew is its recorder's own affair.
+# Only the first rank sends to clients, and gaps and seeds are specific to each recorder.
 _NOT_SHARED = (Kind.SENT, Kind.WEIGHT_SPAN, Kind.GAP, Kind.SEED)
 
 
 @dataclass(frozen=True, slots=True)
 class Parting:
-    """One place where the ranks differ. `event`: its place in the first recording's order; `rid`: None for a whole batch."""
+    """One place where two ranks differ.
+
+    `event` is the event's index in the first recording. `rid` is None if the difference concerns a whole batch.
+    """
 
     event: int
     step: int  # scheduler.forward_ct
@@ -35,16 +38,19 @@ class Parting:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Aligned:
-    """Event `left[i]` of one recording is event `right[i]` of the other: of the same step and kind, with as many rows."""
+    """Two recordings with their events paired: `left[i]` of one is `right[i]` of the other.
+
+    Paired events have the same step, kind and number of rows.
+    """
 
     recordings: tuple[Recording, Recording]
     left: I64
     right: I64
-    parting: Parting | None  # the first event, behind those, that is not the same
-    num_left: int  # events that have no counterpart here
+    parting: Parting | None  # the first event after the paired ones, where the recordings differ
+    num_left: int  # events of the left recording without a counterpart
     num_right: int
-    why: tuple[str, ...]  # they have none
-    qids: I64  # by qid of the right, that of the left; below 0 where it has none
+    why: tuple[str, ...]  # the reasons why those events have no counterpart
+    qids: I64  # the left qid for each right qid; below 0 if the left has none
 
     @property
     def left_recording(self) -> Recording:
@@ -58,12 +64,15 @@ class Aligned:
         return self.qids[qids]
 
     def rid(self, qid: int) -> str:
-        """Of a qid as the left has it, or as `as_left` gives it."""
+        """Return the request id for a qid of the left recording, or for a value returned by `as_left`."""
         return self.recordings[0].rids[qid] if qid >= 0 else self.recordings[1].rids[-1 - qid]
 
 
 def align(left: Recording, right: Recording) -> Aligned:
-    """Both from the step that both saw whole, up to the first event that is not the same or the end of one of them."""
+    """Pair the events from the first step that both saw completely.
+
+    The pairing ends at the first event that differs or where one recording ends.
+    """
     pair = (left, right)
     shared = [np.flatnonzero(~np.isin(one.events.kind, _NOT_SHARED)) for one in pair]
     totals = [len(events) for events in shared]
@@ -71,9 +80,9 @@ def align(left: Recording, right: Recording) -> Aligned:
     parted = _parting(pair, shared)
     size = min(map(len, shared)) if parted is None else parted[0]
     if parted is None and len(shared[0]) != len(shared[1]):
-        why.append("one recording goes on longer")
+        why.append("one recording continues after the other ends")
     if parted is not None and size < max(map(len, shared)):
-        why.append("they lie behind the event that is not the same")
+        why.append("they come after the first event that differs")
     return Aligned(
         recordings=pair,
         left=shared[0][:size],
@@ -91,22 +100,25 @@ def _steps(recording: Recording, events: I64) -> I64:
 
 
 def _late(pair: tuple[Recording, Recording], shared: list[I64]) -> list[str]:
-    """Unless both began with the server, narrow both to the steps behind the first one of the later."""
+    """If either recording began on a running server, keep only the steps after the later one's first step."""
     if not all(map(len, shared)):
         return ["one recording is empty"] if any(map(len, shared)) else []
     first = [int(_steps(*one)[0]) for one in zip(pair, shared, strict=True)]
     if not any(map(is_late, pair)):
         return []
-    for i, one in enumerate(pair):  # who is met in mid-life arrives when it is first seen
+    for i, one in enumerate(pair):  # a request already running gets its arrival when first seen
         steps, kinds = _steps(one, shared[i]), one.events.kind[shared[i]]
         shared[i] = shared[i][(steps > max(first)) & (kinds != Kind.ARRIVE)]
     return [
-        f"recording began on a running server, of one rank or both: before step {max(first) + 1}, and arrivals"
+        (
+            "at least one of the recordings began on a running server: events before "
+            f"step {max(first) + 1}, and arrivals, have no counterpart"
+        )
     ]
 
 
 def _across_gaps(pair: tuple[Recording, Recording], shared: list[I64]) -> list[str]:
-    """Narrow both to the steps that no gap of either touches."""
+    """Keep only the steps that no gap in either recording touches."""
     lost = [span for one in pair for span in _touched(one)]
     if not lost:
         return []
@@ -114,13 +126,17 @@ def _across_gaps(pair: tuple[Recording, Recording], shared: list[I64]) -> list[s
     for i, one in enumerate(pair):
         steps = _steps(one, shared[i])
         begun, ended = np.searchsorted(begins, steps, "right"), np.searchsorted(ends, steps, "left")
-        shared[i] = shared[i][begun == ended]  # as many have begun by then as have ended before
+        # A step is outside every span if all spans that began by then have also ended.
+        shared[i] = shared[i][begun == ended]
     return ["events were dropped in their steps"]
 
 
 def _touched(recording: Recording) -> list[tuple[int, int]]:
-    """From the step before each gap to the one behind it, or to the launch behind a seed: up to there results are left
-    out. A gap at an end reaches as far as there are steps."""
+    """Return the spans of steps that each gap makes incomparable.
+
+    A span runs from the step before a gap to the step after it. If a seed follows, the span runs to the launch after the
+    seed, because results are left out until then. A gap at either end of the recording extends to that end of the steps.
+    """
     steps, most = recording.events.iteration, int(np.iinfo(np.int64).max)
     gaps, seeds, launches = (
         recording.event_of(kind) for kind in (Kind.GAP, Kind.SEED, Kind.LAUNCH)
@@ -131,7 +147,7 @@ def _touched(recording: Recording) -> list[tuple[int, int]]:
         return begin, int(steps[last]) if last < len(steps) else most
 
     found = [between(at - 1, at + 1) for at in gaps.tolist()]
-    # Behind each seed the next launch, and before it the last gap, if there is one and no seed since.
+    # The next launch after each seed, and the last gap before it unless another seed came in between.
     launched = np.append(launches, len(steps))[np.searchsorted(launches, seeds, "right")]
     before = np.append(-1, gaps)[np.searchsorted(gaps, seeds)]
     since = np.append(-1, seeds)[:-1]
@@ -143,7 +159,7 @@ def _touched(recording: Recording) -> list[tuple[int, int]]:
 
 
 def _parting(pair: tuple[Recording, Recording], shared: list[I64]) -> tuple[int, Parting] | None:
-    """The first place where step, kind or number of rows is not the same; an end is none."""
+    """Return the first place where step, kind or row count differs. The end of a recording is not a difference."""
     size = min(map(len, shared))
     events = [one[:size] for one in shared]
     tables = [
@@ -171,7 +187,7 @@ def _parting(pair: tuple[Recording, Recording], shared: list[I64]) -> tuple[int,
 
 
 def _num_rows(recording: Recording) -> I64:
-    """By event; 0 for kinds without rows."""
+    """Return the number of rows of each event; 0 for kinds without rows."""
     found = np.zeros(len(recording.events.kind), dtype=np.int64)
     for kind in ROW_TABLES:
         found[recording.event_of(kind)] = recording.event_table(kind).num_rows
@@ -179,7 +195,7 @@ def _num_rows(recording: Recording) -> I64:
 
 
 def _same_requests(pair: tuple[Recording, Recording]) -> NDArray[np.int64]:
-    """Requests are the same by their id, and by which one it is of those that have it."""
+    """Match requests by id and, because ids can be reused, by how many requests had that id before."""
     left = {name: qid for qid, name in enumerate(_named(pair[0]))}
     right = enumerate(_named(pair[1]))
     return np.array([left.get(name, -1 - qid) for qid, name in right], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""What a path says of an event besides committed lengths: rows at a finish, a length at a release, what a session has of a turn."""
+"""What a path computes at an event besides committed lengths: rows, released lengths and session lengths."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ AT: Mapping[Kind, tuple[Quantity, ...]] = {
     Kind.SESSION_SAVE: (Quantity.SESSION_COMMITTED,),
     Kind.SESSION_RESTORE: (Quantity.SESSION_COMMITTED,),
 }
-"""Each has one value there."""
+"""The quantities that have a value at each kind of event: exactly one value per event."""
 
 QUANTITIES = tuple(dict.fromkeys(quantity for each in AT.values() for quantity in each))
 
-_SAID = {  # of a value, and of None
+_SAID = {  # how to print a value, and how to print None
     Quantity.ROUTED_EXPERTS: ("rows {}", "no rows"),
     Quantity.INDEXER_TOPK: ("indexer rows {}", "no indexer rows"),
     Quantity.RELEASED_LEN: ("released {}", "released none"),
@@ -32,7 +32,7 @@ _SAID = {  # of a value, and of None
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """One quantity of one path; `value`: as `value_of`."""
+    """The value of one quantity on one path; `value` is as returned by `value_of`."""
 
     quantity: Quantity
     value: Value
@@ -47,7 +47,7 @@ class Beside:
 def beside(
     ledgers: Sequence[Ledger], kind: Kind, event: int
 ) -> tuple[tuple[Beside | None, ...], ...]:
-    """By quantity and path, None where the path has no value there."""
+    """Return the values by quantity, then by path; None if the path has no value at this event."""
     return tuple(
         tuple(_at(ledger, quantity, event) for ledger in ledgers) for quantity in AT.get(kind, ())
     )

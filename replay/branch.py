@@ -1,4 +1,4 @@
-"""Why two paths part at a cell, without its numbers: what stays the same when the same thing happens elsewhere."""
+"""Why two paths differ at a cell, without numbers, so that the same situation elsewhere gives the same answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ROWS = (Quantity.ROUTED_EXPERTS, Quantity.INDEXER_TOPK)
 
 
 def branch(columns: Columns, difference: SeriesDiff, cell: int) -> tuple[str, ...]:
-    """Of the cell's cause, as `cause` says it, all that is no number."""
+    """Return everything in the cell's cause (see `cause`) that is not a number."""
     cells = difference.old.cells
     kind, moment = Kind(int(cells.kind[cell])), Moment(int(cells.moment[cell]))
     return (kind.words, moment.name, *_what(columns, difference, cell, kind, moment))
@@ -36,7 +36,7 @@ def _what(
 
 
 def _rows(recording: Recording, difference: SeriesDiff, cell: int) -> tuple[str, ...]:
-    """Which ends of the two spans differ, and whether the request asked and has a stop for that."""
+    """Return which ends of the two row spans differ, whether rows were requested, and whether there is overshoot."""
     finishes, row = recording.finishes, int(difference.old.cells.row[cell])
     old, new = (series.values[cell].tolist() for series in (difference.old, difference.new))
     asked = "asked" if finishes.return_routed_experts[row] == 1 else "not asked"

@@ -1,4 +1,4 @@
-"""Why two paths part at a cell, in a phrase made of what the recording says about that event."""
+"""Explain in a phrase why two paths differ at a cell, from what the recording says about that event."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from .quantity import Quantity
 from .true_sum import stale_sums, true_sum
 
 _SAYS = {
-    Kind.FINISH: "the request finishes with it",
-    Kind.RELEASE: "its KV is released by it",
+    Kind.FINISH: "the length with which the request finishes",
+    Kind.RELEASE: "the length by which its KV is released",
 }
 _ROWS = (Quantity.ROUTED_EXPERTS, Quantity.INDEXER_TOPK)
 
@@ -49,7 +49,7 @@ def _counter_cause(recording: Recording, difference: SeriesDiff, cell: int) -> s
     if kind in _SAYS:
         return _SAYS[kind]
     if moment is Moment.BEFORE:
-        return f"it differs already when this {kind.name.lower()} begins"
+        return f"it differs already before this {kind.name.lower()}"
     change = _change(difference, cell)
     if kind is Kind.PREPARE:
         what = "allocated" if difference.quantity is Quantity.KV_ALLOCATED_LEN else "claimed"
@@ -67,14 +67,17 @@ def state_of_result(recording: Recording, row: int) -> str:
 
 
 def _change(difference: SeriesDiff, cell: int) -> str:
-    """By how much each path changed its value in this event; counters have no cell before, so their gap is shown."""
+    """Return by how much each path changed its value in this event.
+
+    Counters have no cell before the event, so for them this is the difference between the paths.
+    """
     old, new = (_delta(series, cell) for series in (difference.old, difference.new))
     if old is None or new is None:
         gap = int(difference.old.values[cell, 0]) - int(difference.new.values[cell, 0])
         return f"{gap:+d}"
     one, other = difference.paths
     if old == new:
-        return f"{old:+d} under both, as it differs already before"
+        return f"{old:+d} under both; the values already differed before"
     return f"{old:+d}" if new == 0 else f"{old:+d} under {one}, {new:+d} under {other}"
 
 
@@ -90,7 +93,7 @@ def _delta(series: Series, cell: int) -> int | None:
 
 
 def _sum_cause(columns: Columns, difference: SeriesDiff, cell: int) -> str:
-    """Each sum is held against what is true of its own batch, which the server may know better than anybody (`true_sum`)."""
+    """Compare each sum with the true sum of its own batch, which may come from the server itself (see `true_sum`)."""
     kind = Kind(int(difference.old.cells.kind[cell])).name.lower()
     says, truths, stale = [], [], []
     for name, series in _named(difference):
@@ -111,7 +114,7 @@ def _named(difference: SeriesDiff) -> Iterator[tuple[str, Series]]:
 
 
 def _how_many(difference: SeriesDiff, name: str, stale: torch.Tensor) -> str:
-    """Of all differing sums, not of this one."""
+    """Count the stale sums among all differing cells, not only this one."""
     if number := int((stale & difference.differs).sum()):
         return f"; {number} of the {int(difference.differs.sum())} differing sums are known to be stale under {name}"
     return ""
@@ -137,8 +140,8 @@ def _end_cause(recording: Recording, row: int, rows: int) -> str:
     finishes = recording.finishes
     stop, outputs = int(finishes.finished_len[row]), int(finishes.output_len[row])
     if stop == NONE64 or outputs <= stop:
-        return f"the ends are {_count(rows, 'row')} apart, and no output lies behind a stop"
-    return f"{_count(rows, 'row')} behind the stop ({_count(outputs - stop, 'token')} of overshoot)"
+        return f"the ends are {_count(rows, 'row')} apart, and there is no output after a stop"
+    return f"{_count(rows, 'row')} after the stop ({_count(outputs - stop, 'token')} of overshoot)"
 
 
 def _count(number: int, noun: str) -> str:

@@ -1,4 +1,4 @@
-"""The cells of each quantity: at which event, of which request, at which moment it has a value."""
+"""The cells of each quantity: every (event, request, moment) at which it has a value."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .tensors import column, empty
 
 
 class Moment(IntEnum):
-    """When, within its event, a value is taken."""
+    """Whether a value is taken before or after its event."""
 
     BEFORE = 0
     AFTER = 1
@@ -27,10 +27,10 @@ class Moment(IntEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cells:
-    """Where a quantity has a value, in event order. All columns int64, one entry per cell.
+    """Where a quantity has a value, in event order. Every column is int64 with one entry per cell.
 
-    `event`: place in the event order; `row`: row of the kind's row table, or of its event table where the event
-    concerns one request or a whole batch; `qid`: the request, or -1 for a whole batch.
+    `event` is the index in the event order. `row` is the row in the kind's row table, or in its event table if the event
+    concerns one request or a whole batch. `qid` is the request, or -1 for a whole batch.
     """
 
     event: Tensor
@@ -44,7 +44,7 @@ class Cells:
 
 
 def cells_of(recording: Recording, quantity: Quantity) -> Cells:
-    """Every cell that this quantity has in this recording, whatever the path."""
+    """Return every cell that this quantity has in this recording. The cells do not depend on the path."""
     parts = [_part(recording, kind, moment, quantity) for kind, moment in _MOMENTS[quantity]]
     whole = [torch.cat([part[i] for part in parts]) for i in range(5)]
     order = torch.argsort(whole[0] * 2 + whole[2], stable=True)
@@ -87,18 +87,18 @@ _MOMENTS: dict[Quantity, tuple[tuple[Kind, Moment], ...]] = {
 }
 
 
-_OF_ITS_OWN = (Quantity.SEQ_LENS_SUM, Quantity.FINISH)  # of batches; where there is a decision
+_OF_ITS_OWN = (Quantity.SEQ_LENS_SUM, Quantity.FINISH)  # one per batch; one per finish decision
 
 
 def same_cells(one: Quantity, other: Quantity) -> bool:
-    """Whether both have a value at the same places of any recording."""
+    """Whether both quantities have values at the same places of any recording."""
     if one in _OF_ITS_OWN or other in _OF_ITS_OWN:
         return one is other
     return _MOMENTS[one] == _MOMENTS[other]
 
 
 def at_same_places(quantities: Iterable[Quantity]) -> list[tuple[Quantity, ...]]:
-    """Those that have values at the same places, together."""
+    """Group the quantities that have values at the same places."""
     groups: list[tuple[Quantity, ...]] = []
     for quantity in quantities:
         like = next((i for i, some in enumerate(groups) if same_cells(some[0], quantity)), None)
@@ -110,7 +110,7 @@ def at_same_places(quantities: Iterable[Quantity]) -> list[tuple[Quantity, ...]]
 
 
 def _part(recording: Recording, kind: Kind, moment: Moment, quantity: Quantity) -> list[Tensor]:
-    """event, kind, moment, row, qid of one kind's cells."""
+    """Return event, kind, moment, row and qid of the cells of one kind."""
     table = recording.event_table(kind)
     events = column(recording.event_of(kind))
     if quantity is Quantity.SEQ_LENS_SUM:
@@ -132,7 +132,7 @@ def _request_rows(recording: Recording, kind: Kind, quantity: Quantity) -> tuple
         return rows, qid[rows]
     if kind is not Kind.RESULT:
         return torch.arange(len(qid)), qid
-    # An extend's result resolves nothing, but for who was decoded beside it.
+    # Nothing is resolved for an extend's result, except for requests decoded beside it (tails).
     resolved = (table.accept_len != NONE32) | tails(recording).answered
     rows = torch.from_numpy(np.flatnonzero(resolved))
     return rows, qid[rows]

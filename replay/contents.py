@@ -1,6 +1,7 @@
-"""What is in the routed rows that two paths collect: compared by value, as far as the recording holds them.
+"""Compare the contents of the routed rows that two paths collect, as far as the recording holds them.
 
-No path computes a row. Each says which rows [start, end) it collects; those are cut out of what the server's capturer held.
+No path computes the contents of a row. Each path says which rows [start, end) it collects; those rows are taken from
+what the server's capturer recorded.
 """
 
 from __future__ import annotations
@@ -20,7 +21,11 @@ WHICH = {Quantity.ROUTED_EXPERTS: "experts", Quantity.INDEXER_TOPK: "indexer"}
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """Finishes at which a path collects rows: in how many both paths' rows were compared, differed, or are not all held."""
+    """Counts of finishes at which at least one path collects rows.
+
+    They say at how many finishes both paths' rows were compared, at how many they differed, and at how many the recording
+    does not hold all of them.
+    """
 
     num_compared: int
     num_differed: int
@@ -28,7 +33,7 @@ class Contents:
 
 
 def contents(recording: Recording, difference: SeriesDiff) -> Contents | None:
-    """None for other quantities, and where no path collects any rows."""
+    """Compare the rows, or return None for other quantities and if no path collects any rows."""
     which = WHICH.get(difference.quantity)
     if which is None:
         return None
@@ -51,12 +56,15 @@ def contents(recording: Recording, difference: SeriesDiff) -> Contents | None:
 
 
 def _differ(stored: StoredRows, finish: int, one: list[int], other: list[int]) -> bool | None:
-    """`one`, `other`: collected, start, end. None where either path's rows are not all held."""
+    """Whether the rows differ. `one` and `other` are (collected, start, end).
+
+    Return None if the recording does not hold all rows of either path.
+    """
     slices = [(start, end) for collected, start, end in (one, other) if collected]
     if not all(stored.holds(finish, start, end) for start, end in slices):
         return None
     if len(slices) == 1:
-        return True  # rows, be they none at all, on one side only
+        return True  # only one side collected rows, even if there are none in the span
     if slices[0] == slices[1]:
         return False
     old, new = (stored.rows(finish, start, end) for start, end in slices)

@@ -1,4 +1,4 @@
-"""Where the server decides whether a request is finished, and what it decided: one decision per live result row."""
+"""Where the server decides whether a request is finished, and what it decides: one decision per live result row."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ from ..recorders.schema import NONE32, NONE64, Kind
 if TYPE_CHECKING:
     from ..recorders.schema import I64
 
-GOES_ON, LOST = -1, -2  # instead of a row of `finishes`
+GOES_ON, LOST = -1, -2  # take the place of a row number in `finishes`
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Decisions:
     """One entry per decision, in event order.
 
-    `row`: of `result_rows`; `finish`: of `finishes`, `GOES_ON`, or `LOST` where events are missing that could tell.
+    `row` is a row of `result_rows`. `finish` is a row of `finishes`, or `GOES_ON`, or `LOST` if the events that could
+    tell are missing.
     """
 
     row: I64
     finish: I64
 
 
-@lru_cache(maxsize=1)  # each path over a recording asks anew
+@lru_cache(maxsize=1)  # every path over a recording needs it again
 def decisions(recording: Recording) -> Decisions:
-    """A request finishes at its last live result, if it does: later ones are stale.
+    """Find the finish decisions. A request finishes at its last live result, if at all; later results are stale.
 
-    A prefill side decides nothing at a result: it ends every request once its KV has been sent.
+    The prefill side of a disaggregated server decides nothing at a result: it ends each request once its KV is sent.
     """
     rows = recording.result_rows
     chunks = chunks_of(recording)
@@ -43,23 +44,24 @@ def decisions(recording: Recording) -> Decisions:
     row = np.flatnonzero(live)
     qid, event = rows.qid[row].astype(np.int64), _event_of_rows(recording)[row]
     last = np.full(len(recording.rids), -1, dtype=np.int64)
-    last[qid] = np.arange(len(row))  # of several assignments numpy keeps the last
+    last[qid] = np.arange(len(row))  # numpy keeps the last of several assignments
     finish = np.full(len(row), GOES_ON, dtype=np.int64)
-    # An extend result is written when it has been processed: its finish stands between launch and result.
+    # The recorder writes an extend's result after processing it, so its finish comes between launch and result.
     begins = np.where(rows.accept_len[row] == NONE32, launch_events(recording)[row], event)
     at = last[last >= 0]
     num_gaps = len(recording.gaps.dropped)
     whole = _whole(recording) & (_gaps_before(recording, begins[at]) == num_gaps)
-    finish[at[~whole]] = LOST  # unless its finish is there, next
+    finish[at[~whole]] = LOST  # replaced below if the finish was recorded
     ends = last[recording.finishes.qid]
     seen, finished = np.flatnonzero(ends >= 0), recording.event_of(Kind.FINISH)
     ends, finished = ends[seen], finished[seen]
     inside = (begins[ends] < finished) & (finished < event[ends])
     breaks = recording.breaks
     behind = np.searchsorted(breaks, event[ends]) == np.searchsorted(breaks, finished)
-    # Where the recording, or what a gap has left of it, ends between the finish and the result of an extend, that
-    # result is not here, and the one before it did not end its request: there are more outputs than it has made.
-    # Nor did a result that may be of a chunk: what it would have made is another's.
+    # If the recording, or the part of it that a gap left, ends between the finish and the result of an extend, that
+    # result is missing. The result before it did not end the request: the request has more outputs than that result
+    # accounts for. A result that may belong to a prompt chunk does not count either, because its output would be
+    # that of another result.
     its = _outputs_behind(recording, row[ends]) == recording.finishes.output_len[seen]
     behind &= ~unsure[row[ends]]
     finish[ends] = np.where((inside | behind) & its, seen, LOST)
@@ -68,12 +70,12 @@ def decisions(recording: Recording) -> Decisions:
 
 
 def _whole(recording: Recording) -> bool:
-    """Recorded to the end of the process: nothing can be missing behind the last event."""
+    """Whether the process was recorded to its end, so that nothing is missing after the last event."""
     return bool(recording.stats and recording.stats.closed and not recording.damage)
 
 
 def _outputs_behind(recording: Recording, row: I64) -> I64:
-    """How many outputs the requests of these result rows have once they are processed; an extend makes one each."""
+    """Return the output count of each row's request after that result is processed; an extend's result adds one."""
     rows = recording.result_rows
     emitted = np.where(rows.num_emitted[row] == NONE32, 1, rows.num_emitted[row])
     return rows.output_len[row].astype(np.int64) + emitted
@@ -89,14 +91,17 @@ def _event_of_rows(recording: Recording) -> I64:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Chunks:
-    """Which of `result_rows` (bool) are of a chunk that the prompt goes on behind: its token is thrown away, nothing is
-    decided. `unsure`: that is not known, since a gap has their extend or their launch."""
+    """Which `result_rows` (bool) belong to a prompt chunk with more of the prompt to come.
+
+    The token of such a chunk is discarded and nothing is decided. `unsure` marks the rows for which this is unknown
+    because their extend or launch is in a gap.
+    """
 
     inside: NDArray[np.bool_]
     unsure: NDArray[np.bool_]
 
 
-@lru_cache(maxsize=1)  # each event of a life asks anew
+@lru_cache(maxsize=1)  # each event of a request's life needs it again
 def chunks_of(recording: Recording) -> Chunks:
     rows, extends = recording.result_rows, recording.extend_rows
     inside = np.zeros(len(rows.qid), dtype=bool)
@@ -108,7 +113,7 @@ def chunks_of(recording: Recording) -> Chunks:
     extended = recording.event_of(Kind.EXTEND)[recording.owner(Kind.EXTEND)]
     key = extends.qid.astype(np.int64) * size + extended
     order = np.argsort(key)
-    mine = np.flatnonzero(rows.accept_len == NONE32)  # of an extend
+    mine = np.flatnonzero(rows.accept_len == NONE32)  # results of extends
     launched = launch_events(recording)[mine]
     begins = np.where(launched < 0, _event_of_rows(recording)[mine], launched)
     wanted = rows.qid[mine].astype(np.int64) * size + begins
@@ -125,7 +130,7 @@ def chunks_of(recording: Recording) -> Chunks:
 
 
 def launch_events(recording: Recording) -> I64:
-    """Per result row, the event of the launch it answers; where that is not known, -1: before everything."""
+    """Return the launch event that each result row answers; if unknown, -1, which is before every event."""
     answered = recording.results.launch[recording.owner(Kind.RESULT)]
     if not len(recording.launches.launch):
         return np.full(len(answered), -1)

@@ -1,4 +1,4 @@
-"""One event of a request's life in a few words, as the server had it."""
+"""Describe one event of a request's life in a few words, with the server's values."""
 
 from __future__ import annotations
 
@@ -8,14 +8,20 @@ from ..recorders.stored_rows import StoredRows
 from .decisions import chunks_of
 from .tails import tails
 
-_ARRIVALS = {1: "again, after a retract", NONE64: "earlier: it was under way when first seen"}
+_ARRIVALS = {
+    1: "again, after a retract",
+    NONE64: "earlier; it was already under way when first seen",
+}
 
 
 def detail(recording: Recording, kind: Kind, ref: int, row: int) -> str:
-    """`ref`: row of the kind's event table; `row`: of its row table, where it has one, else of the event table."""
+    """Describe one event. `ref` is its row in the kind's event table.
+
+    `row` is its row in the kind's row table; if the kind has none, its row in the event table.
+    """
     if kind is Kind.EXTEND:
         extends = recording.extend_rows
-        return f"{extends.extend_len[row]} tokens behind {extends.prefix_len[row]} cached"
+        return f"{extends.extend_len[row]} tokens after {extends.prefix_len[row]} cached"
     if kind is Kind.SEED:
         rows = recording.seed_rows
         where = "under way" if rows.begins[row] else "in the batch"
@@ -43,29 +49,29 @@ def detail(recording: Recording, kind: Kind, ref: int, row: int) -> str:
     if kind is Kind.WEIGHT_SPAN:
         spans = recording.spans
         name = recording.run.weights(int(spans.weights[row]))
-        return f"tokens [{spans.start[row]}, {spans.end[row]}) are said to be of weights {name}"
+        return f"weights {name} are reported for tokens [{spans.start[row]}, {spans.end[row]})"
     return ""
 
 
 _ACTS = {
-    int(Act.PAUSE): "generation is paused, and everybody stays where they are",
-    int(Act.PAUSE_RETRACT): "generation is paused, and all who run are retracted",
-    int(Act.CONTINUE): "generation goes on",
-    int(Act.FLUSH): "the prefix cache is emptied",
+    int(Act.PAUSE): "generation is paused; running requests stay in the batch",
+    int(Act.PAUSE_RETRACT): "generation is paused; all running requests are retracted",
+    int(Act.CONTINUE): "generation continues",
+    int(Act.FLUSH): "the prefix cache is flushed",
 }
 
 
 def _told(recording: Recording, row: int) -> str:
-    """What the scheduler was told of everybody."""
+    """Describe a control message to the scheduler, which concerns every request."""
     controls, name = recording.controls, recording.run.weights
     act = int(controls.act[row])
     if act != Act.WEIGHTS:
         return _ACTS.get(act, f"act {act}")
-    return f"weights {name(int(controls.weights[row]))} serve, no longer {name(int(controls.weights_before[row]))}"
+    return f"weights change from {name(int(controls.weights_before[row]))} to {name(int(controls.weights[row]))}"
 
 
 def _released(recording: Recording, row: int) -> str:
-    """Lengths as the server had them."""
+    """Describe a release, with the lengths that the server had."""
     releases = recording.releases
     held, length = releases.allocated[row], releases.released_len[row]
     if held in (NONE32, NONE64):
@@ -105,14 +111,14 @@ def _result_detail(recording: Recording, row: int) -> str:
 
 
 def _prefilled(recording: Recording, row: int) -> str:
-    """What came of an extend's launch."""
+    """Describe the result of an extend's launch."""
     chunks = chunks_of(recording)
     if tails(recording).answered[row]:
         return "one token, beside a prefill"
     if chunks.inside[row]:
         return "a chunk of the prompt, no token"
     if chunks.unsure[row]:
-        return "from the prefill: one token, or none of a chunk, which a gap hides"
+        return "from the prefill: one token, or none if it was a chunk (a gap hides which)"
     return "one token, from the prefill"
 
 
@@ -127,7 +133,7 @@ def _finish_detail(recording: Recording, row: int) -> str:
 
 
 def _held(recording: Recording, which: str, row: int) -> str:
-    """The rows of a finish that are in the recording, which may be more or fewer than the server returned."""
+    """Describe the rows that the recording holds for a finish; the server may have returned more or fewer."""
     held = StoredRows(recording, which)
     name = "routed" if which == "experts" else "indexer"
     start, end = held.start[row], held.end[row]
@@ -135,7 +141,7 @@ def _held(recording: Recording, which: str, row: int) -> str:
 
 
 def _sent_detail(recording: Recording, row: int) -> str:
-    """What the client got in all; lists that it did not ask for are left out."""
+    """Describe everything the client received, without the lists that it did not ask for."""
     sents = recording.sents
     lists = (
         ("log probabilities", sents.num_logprobs[row]),

@@ -1,4 +1,4 @@
-"""Two ledgers held against each other, quantity by quantity."""
+"""Compare two ledgers, quantity by quantity."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from .tensors import column
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SeriesDiff:
-    """One quantity of two paths, named in `paths`. The masks are bool, one entry per cell; every cell is in exactly one of them.
+    """The comparison of one quantity on two paths, named in `paths`.
 
-    `excused`: one side is None where the server needs no sum (#25879): a state that is expected, not compared.
+    The masks are bool with one entry per cell, and every cell is in exactly one of them. `excused` cells have None on
+    one side at a server that needs no sum (#25879). That state is expected and is not compared.
     """
 
     old: Series
@@ -33,7 +34,7 @@ class SeriesDiff:
         count = sum(
             int(mask.sum()) for mask in (self.same, self.differs, self.not_captured, self.excused)
         )
-        assert count == len(self.old.cells), "a cell fell between the masks"
+        assert count == len(self.old.cells), "a cell is in no mask or in several"
 
     @property
     def quantity(self) -> Quantity:
@@ -45,7 +46,7 @@ class SeriesDiff:
 
 
 def diff(recording: Recording, old: Ledger, new: Ledger) -> tuple[SeriesDiff, ...]:
-    """Compare every quantity both ledgers hold. Both come from one recording, so their cells are the same."""
+    """Compare every quantity of `old` with that of `new`. Both ledgers come from one recording, so their cells match."""
     paths = (old.path, new.path)
     return tuple(_diff(recording, series, new[series.quantity], paths) for series in old.series)
 
@@ -74,7 +75,7 @@ def _one_sided_none(old: Series, new: Series) -> Tensor:
 
 
 def _needs_no_sum(recording: Recording, series: Series) -> Tensor:
-    """Decode launches of a server none of whose backends reads CPU lengths."""
+    """Mark decode launches of a server on which no attention backend reads CPU lengths."""
     cells = series.cells
     if (
         series.quantity is not Quantity.SEQ_LENS_SUM

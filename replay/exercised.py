@@ -1,4 +1,7 @@
-"""Which branches of the books a recording reached, by name, zeros included: what it never reached it cannot judge."""
+"""Count how often a recording reached each branch of the books.
+
+Branches with a zero count are listed too: a recording cannot judge a branch that it never reached.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from .tails import tails
 
 
 def exercised(recording: Recording) -> dict[str, int]:
-    """Branch name -> how often, always with the same names in the same order."""
+    """Return branch name -> count, always with the same names in the same order."""
     masks = {
         **_results(recording),
         **_tails(recording),
@@ -45,7 +48,7 @@ def _results(recording: Recording) -> dict[str, NDArray[np.bool_]]:
 
 
 def _tails(recording: Recording) -> dict[str, NDArray[np.bool_]]:
-    """Of requests decoded beside a prefill chunk."""
+    """Branches of requests decoded beside a prefill chunk (tails)."""
     rows, tail = recording.result_rows, tails(recording).answered
     made, ends = decisions(recording), np.zeros(len(rows.qid), dtype=bool)
     ends[made.row[made.finish >= 0]] = True
@@ -98,7 +101,7 @@ def _batches(recording: Recording) -> dict[str, NDArray[np.bool_]]:
 
 
 def _draft_length_changed(recording: Recording) -> NDArray[np.bool_]:
-    """Decode results that are not as wide as what the worker drafts by the time they are processed."""
+    """Mark decode results whose width is not the worker's draft length at the time they are processed."""
     results = recording.results
     decode = np.zeros(len(results.mode), dtype=bool)
     decode[recording.owner(Kind.RESULT)[recording.result_rows.accept_len != NONE32]] = True
@@ -110,7 +113,7 @@ def _draft_length_changed(recording: Recording) -> NDArray[np.bool_]:
 
 
 def _between_decodes(mode: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Launches of a prefill right behind a decode and right before one."""
+    """Mark prefill launches directly between two decode launches."""
     between = np.zeros(len(mode), dtype=bool)
     decode = mode == Mode.DECODE
     between[1:-1] = (mode[1:-1] == Mode.EXTEND) & decode[:-2] & decode[2:]
@@ -118,7 +121,7 @@ def _between_decodes(mode: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def _overlap_skipped(recording: Recording) -> NDArray[np.bool_]:
-    """Launches before which sglang waited for the result of the step before, although their batch was made ready."""
+    """Mark launches for which sglang waited for the previous step's result although the batch was already prepared."""
     ready = np.sort(
         np.concatenate([recording.event_of(Kind.EXTEND), recording.event_of(Kind.PREPARE)])
     )
@@ -132,7 +135,7 @@ def _overlap_skipped(recording: Recording) -> NDArray[np.bool_]:
 
 
 def _amid_decodes(mode: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Idle launches while there is somebody to decode: a decode is launched next, without a prefill."""
+    """Mark idle launches while a request is decoding: the next launch that is not idle is a decode, not a prefill."""
     idle = mode == Mode.IDLE
     others = np.flatnonzero(~idle)
     following = np.append(mode[others], NONE64)[np.searchsorted(others, np.arange(len(mode)))]
@@ -162,7 +165,7 @@ def _requests(recording: Recording) -> dict[str, NDArray[np.bool_]]:
 
 
 def _turns(recording: Recording) -> dict[str, NDArray[np.bool_]]:
-    """Of streaming sessions."""
+    """Branches of streaming sessions."""
     saves, restores = recording.saves, recording.restores
     kept = saves.committed != NONE64
     return {
@@ -175,7 +178,7 @@ def _turns(recording: Recording) -> dict[str, NDArray[np.bool_]]:
 
 
 def _after_retract(recording: Recording) -> NDArray[np.bool_]:
-    """Extend rows of requests that were retracted before."""
+    """Mark extend rows of requests that were retracted before."""
     first = np.full(len(recording.rids) + 1, np.iinfo(np.int64).max)
     np.minimum.at(first, recording.retracts.qid, recording.event_of(Kind.RETRACT))
     rows = recording.extend_rows

@@ -1,4 +1,4 @@
-"""Which fix explains a difference: found by toggling fixes and replaying, never by looking it up."""
+"""Find which fixes explain a difference, by toggling fixes and replaying, never from a table."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from .spec import FixSet, Path
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Explanation:
-    """Of one quantity: `sets[i]` explains the differing cells where `masks[i]` (bool, per cell) holds.
+    """Which fixes explain the differing cells of one quantity.
 
-    A set is minimal: toggling it, and no smaller part of it, turns the one path's value into the other's.
+    `sets[i]` explains the differing cells at which `masks[i]` (bool, one entry per cell) is True. Each set is minimal:
+    toggling it turns one path's value into the other's, and toggling any smaller part of it does not.
     """
 
     sets: tuple[frozenset[int], ...]
@@ -32,11 +33,11 @@ class Explanation:
         return tuple(fixes for fixes, mask in zip(self.sets, self.masks, strict=True) if mask[cell])
 
     def by_fix(self, number: int) -> Tensor:
-        """Cells that some minimal set with this fix explains."""
+        """Return the cells explained by some minimal set that contains this fix."""
         return self._cells([number in fixes for fixes in self.sets])
 
     def by_fix_alone(self, number: int) -> Tensor:
-        """Cells that this fix explains by itself."""
+        """Return the cells explained by this fix alone."""
         return self._cells([fixes == {number} for fixes in self.sets])
 
     def _cells(self, chosen: list[bool]) -> Tensor:
@@ -48,7 +49,7 @@ class Explanation:
 
 
 class Toggles:
-    """The ledgers of every set of fixes near a base, computed when first asked for; `quantities`: of these only."""
+    """The ledgers of sets of fixes, each computed when first requested and only for these `quantities`."""
 
     def __init__(self, columns: Columns, quantities: Iterable[Quantity] = Quantity) -> None:
         self._columns, self._quantities = columns, quantities
@@ -63,11 +64,11 @@ class Toggles:
 
 
 def explain(toggles: Toggles, difference: SeriesDiff, old: Path, new: Path) -> Explanation:
-    """Toggle fixes on the side that is rules until it says what the other side says.
+    """Toggle fixes on the side that is a set of fixes until it gives the other side's value.
 
-    Between two sets of fixes only those in which they differ are toggled; against any other path any of the five
-    may be. Where neither side is rules, each is matched with sets of fixes, cell by cell: toggling from one that
-    says what the old side says to one that says what the new side says explains the cell.
+    If both sides are sets of fixes, only the fixes in which they differ are toggled. If one is another kind of path, all
+    five are candidates. If neither side is a set of fixes, each side is matched with sets of fixes cell by cell: the
+    fixes to toggle are then those between a set that gives the old value and a set that gives the new value.
     """
     places = torch.nonzero(difference.differs).flatten()
     if not len(places):
@@ -91,7 +92,10 @@ def _explanation(
     candidates: frozenset[int],
     hits: Callable[[frozenset[int]], Tensor],
 ) -> Explanation:
-    """`places`: the differing cells; `hits(toggled)`: which of them (bool) toggling these fixes explains."""
+    """Collect the minimal sets.
+
+    `places` are the differing cells. `hits(toggled)` returns which of them (bool) toggling those fixes explains.
+    """
     found: dict[frozenset[int], Tensor] = {}
     for toggled in subsets(candidates):
         hit = hits(toggled)
@@ -112,15 +116,15 @@ def _explanation(
 
 
 def _says(series: Series, target: Series, places: Tensor) -> Tensor:
-    """Of these cells, those (bool) where the one has the other's value."""
+    """Return for each of these cells (bool) whether `series` has the target's value."""
     return series.captured[places] & (series.values[places] == target.values[places]).all(dim=1)
 
 
 class _Matched:
-    """Cells explained where neither side is rules."""
+    """Explains cells when neither side is a set of fixes."""
 
     def __init__(self, toggles: Toggles, difference: SeriesDiff, places: Tensor) -> None:
-        # One series stands for all sets that differ in nothing but fixes of other quantities.
+        # Sets that differ only in fixes of other quantities share one series.
         self._series = {fixes: toggles(fixes)[difference.quantity] for fixes in subsets(ALL)}
         distinct = set(self._series.values())
         self._old = {series: _says(series, difference.old, places) for series in distinct}

@@ -1,4 +1,4 @@
-"""Ledgers as one flat table: a row for each cell (and part of its value), a value and a flag for each path."""
+"""Ledgers as a flat table: one row per cell and part of its value, with a value and a flag for each path."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Column:
-    """What one path says. `values`: `NONE64` for sglang's None; nothing is said where not `captured` (bool)."""
+    """The values of one path. `NONE64` is sglang's None. Where `captured` (bool) is False there is no value."""
 
     path: str
     values: I64
@@ -34,10 +34,11 @@ class Column:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Flat:
-    """One quantity over a recording. The columns have one entry per row: cells in event order, a cell's parts together.
+    """One quantity over a recording.
 
-    `kind` and `moment` are numbers of `schema.Kind` and `cells.Moment`; `qid` is -1 for a whole batch; `part` counts
-    `parts`, which are () where a value has but one.
+    Every column has one entry per row. Rows are in event order, and the parts of a cell are adjacent. `kind` is a
+    `schema.Kind`, `moment` a `cells.Moment`, and `qid` is -1 for a whole batch. `part` is an index into `parts`, which
+    is () if values have only one part.
     """
 
     quantity: Quantity
@@ -52,7 +53,10 @@ class Flat:
 
 
 def flat(recording: Recording, paths: Sequence[Path], wanted: Sequence[Quantity]) -> list[Flat]:
-    """The ledgers of these paths. Raises UsageError or NoVerdictError where a lifted path cannot be had or cannot run."""
+    """Compute the ledgers of these paths as tables.
+
+    Raises UsageError or NoVerdictError if a lifted path is not available or cannot run.
+    """
     columns = Columns(recording)
     toggles = Toggles(columns, wanted)
     ledgers = [(str(path), ledger_of(columns, toggles, path, wanted)) for path in paths]

@@ -1,4 +1,4 @@
-"""What a file of an older format version cannot hold: that it is absent says nothing about what happened."""
+"""What an older format version cannot hold: if such a value is absent, that says nothing about what happened."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from ..recorders.recording import TABLE_NAMES, Recording
 from ..recorders.schema import columns_in
 from .quantity import Quantity
 
-# What a quantity, or a branch of `exercised`, is read from, where some version added that: "table.column", or a whole
-# "table".
+# Where a quantity, or a branch of `exercised`, is read from if a later format version added that place. Written
+# "table.column", or "table" for a whole table.
 QUANTITIES: Mapping[Quantity, str] = {
     Quantity.SPEC_HISTOGRAM: "finishes.histogram_sum",
     Quantity.RELEASED_LEN: "releases.released_len",
@@ -46,5 +46,5 @@ def branches_not_held(recording: Recording) -> tuple[str, ...]:
 
 
 def not_in(version: int) -> str:
-    """For people."""
+    """Return the reason to print for a missing value."""
     return f"not in format version {version}"

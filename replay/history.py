@@ -1,4 +1,4 @@
-"""Every version at which the books for one recording changed: the story of the accounting."""
+"""Find every version at which the books for one recording changed."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from .quantity import Quantity
 from .spec import Lifted, Origin
 from .verdict import Result, compare
 
-_SOURCES = ("python/sglang/srt", "sglang/srt", "srt")  # where a commit must touch the tree
+_SOURCES = ("python/sglang/srt", "sglang/srt", "srt")  # only commits that touch these are judged
 
 
 @dataclass(frozen=True, slots=True)
 class Chapter:
-    """One version. `result`: against the version before it that could run; None for the first of them.
+    """One version.
 
-    `same_code`: as that version's, so that the books are the same and were not compared value by value. `has`: the
-    quantities that these books have values of. `why`: it cannot run this recording.
+    `result` compares it with the previous version that could run, and is None for the first version. If `same_code` is
+    set, its code is the same as that version's: the books are then equal, and were not compared value by value. `has`
+    lists the quantities for which its books have values. `why` says why it cannot run this recording.
     """
 
     path: Lifted
@@ -38,7 +39,7 @@ class Chapter:
 
     @property
     def compared(self) -> tuple[Quantity, ...]:
-        """The quantities of which both versions have some value."""
+        """The quantities for which both versions have some value."""
         if self.same_code:
             return self.has
         found = self.result.quantities if self.result else ()
@@ -50,7 +51,7 @@ class Chapter:
 
     @property
     def says(self) -> str:
-        """In a few words."""
+        """The finding in a few words."""
         if self.why is not None:
             return "skipped"
         if self.same_code:
@@ -67,21 +68,24 @@ class Chapter:
 
 
 def versions(oldest: Lifted, newest: Lifted) -> list[Lifted]:
-    """Both ends and what lies between: every release, or every commit along first parents that touches the runtime.
+    """Return both ends and every version between them.
 
-    Raises UsageError where the ends are of two sorts, the older one is not the first, no line of commits leads from one
-    to the other, or one of them holds no sglang.
+    These are all releases, or all commits along first parents that touch the runtime. Raises UsageError if the ends are
+    not both releases or both commits, if the first is not the older one, if no line of commits leads from one to the
+    other, or if one of them contains no sglang.
     """
     if oldest.origin is newest.origin is Origin.RELEASE:
         if version_of(oldest.where) >= version_of(newest.where):
-            raise UsageError(f"{newest} is not newer than {oldest}: --from is the older one.")
+            raise UsageError(f"{newest} is not newer than {oldest}: --from takes the older one.")
         names = between(oldest.where, newest.where)
         return [Lifted(f"sglang=={name}", Origin.RELEASE, name) for name in names]
     if oldest.origin is newest.origin is Origin.REVISION:
         repo = Folder(oldest.repo or ".")
         first, last = (commit_of(repo, end.where) for end in (oldest, newest))
         if first == last:
-            raise UsageError(f"{oldest} and {newest} are one commit: nothing lies between them.")
+            raise UsageError(
+                f"{oldest} and {newest} are one commit: there is nothing between them."
+            )
         found = first_parents(repo, first, last, _SOURCES)
         for end, commit in ((oldest, first), (newest, last)):
             check_sglang(repo, str(end), commit)
@@ -96,7 +100,7 @@ def versions(oldest: Lifted, newest: Lifted) -> list[Lifted]:
 
 
 def in_order(one: Lifted, other: Lifted) -> tuple[Lifted, Lifted]:
-    """Two releases or two commits, the older one first, as `versions` wants them."""
+    """Return two releases or two commits with the older one first, as `versions` requires."""
     if one.origin is Origin.RELEASE:
         newer_first = version_of(other.where) < version_of(one.where)
     else:
@@ -111,7 +115,7 @@ def history(
     quantities: Sequence[Quantity],
     told: Callable[[Chapter], None],
 ) -> tuple[Chapter, ...]:
-    """One chapter for each path. `told` hears of each as it is written."""
+    """Return one chapter per path. Calls `told` with each chapter as soon as it is complete."""
     chapters = []
     for chapter in _chapters(columns, paths, quantities):
         told(chapter)
@@ -125,12 +129,12 @@ def _chapters(
     before: Lifted | None = None
     code: str | None = None
     for place, path in enumerate(paths):
-        if columns.crew is not None:  # the first ones, then one more each time
+        if columns.crew is not None:  # begin the first ones at once, then one more each time
             new = slice(place + AHEAD - 1, place + AHEAD) if place else slice(AHEAD)
             columns.crew.begin_all(paths[new])
         try:
             digest = surface_of(path).digest
-            made = lifted(columns, path, quantities)  # it runs, or says why not
+            made = lifted(columns, path, quantities)  # raises if it cannot run
             if before is None or digest == code:
                 has = tuple(
                     one.quantity for one in made.only(quantities).series if one.captured.any()

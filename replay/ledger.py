@@ -14,10 +14,10 @@ from .quantity import PARTS, Quantity
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Series:
-    """One quantity of one path.
+    """One quantity on one path.
 
-    `values`: int64 (cells, parts), the parts as in `PARTS`, else one. None is `NONE64`.
-    `captured`: bool (cells,); where False the path has no value, and nothing may be concluded.
+    `values` is int64 of shape (cells, parts). The parts are those of `PARTS`, or one. sglang's None is `NONE64`.
+    `captured` is bool of shape (cells,). Where it is False the path has no value, and nothing follows from it.
     """
 
     quantity: Quantity
@@ -37,7 +37,7 @@ class Ledger:
     path: str
     series: tuple[Series, ...]
     reasons: Mapping[Quantity, str] = field(default_factory=dict)  # why a quantity was not captured
-    unknown: tuple[str, ...] = ()  # global names that a lifted path mentions and nothing stands for
+    unknown: tuple[str, ...] = ()  # global names that a lifted path uses and that have no stand-in
 
     def only(self, quantities: Collection[Quantity]) -> Ledger:
         kept = tuple(series for series in self.series if series.quantity in quantities)
@@ -48,7 +48,7 @@ class Ledger:
 
 
 def nothing(quantity: Quantity, cells: Cells) -> Series:
-    """A quantity that a path does not compute."""
+    """Return the series of a quantity that a path does not compute: no cell is captured."""
     parts = len(PARTS.get(quantity, ("",)))
     values = torch.zeros(len(cells), parts, dtype=torch.int64)
     return Series(quantity, cells, values, torch.zeros(len(cells), dtype=torch.bool))

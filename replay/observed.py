@@ -19,11 +19,11 @@ from .ledger import Ledger, Series
 from .quantity import Quantity
 from .tensors import column, nullable
 
-_LEFT_OUT = "requests were left out of this recording, so that the server's sums are not those of its batches"
+_LEFT_OUT = "some requests are not in this recording, so the server's sums are not the sums of the recorded batches"
 
 
 def observed(columns: Columns, wanted: Collection[Quantity] = tuple(Quantity)) -> Ledger:
-    """`wanted`: of these quantities only; each is read by itself."""
+    """Read the server's books for the `wanted` quantities. Each quantity is read independently."""
     series = tuple(read(columns) for quantity, read in _READ.items() if quantity in wanted)
     reasons = {} if columns.recording.has_every_request else {Quantity.SEQ_LENS_SUM: _LEFT_OUT}
     return Ledger("observed", series, reasons)
@@ -42,7 +42,7 @@ def _committed(columns: Columns) -> Series:
 
 
 def _unseeded(columns: Columns, series: Series) -> Series:
-    """At the prepare behind a seed the server did not know yet what a seed takes for granted."""
+    """Mark the prepare after a seed as not captured: the server did not yet have the value that the seed assumes."""
     cells, touches = series.cells, columns.touches
     behind = torch.zeros_like(touches.seeded)
     behind[1:] = touches.kind[:-1] == Kind.SEED
@@ -72,7 +72,8 @@ def _released(columns: Columns) -> Series:
     hooked = any(
         site.name == "commit-length" and site.attached for site in columns.recording.run.sites
     )
-    captured = torch.full_like(cells.event, hooked, dtype=torch.bool)  # None is a state then
+    # If the site was attached, None is a state that the server had.
+    captured = torch.full_like(cells.event, hooked, dtype=torch.bool)
     return Series(Quantity.RELEASED_LEN, cells, lengths[:, None], captured)
 
 
@@ -83,14 +84,14 @@ def _inherited(columns: Columns) -> Series:
         (Kind.SESSION_RESTORE, Moment.AFTER, nullable(recording.restores.committed)),
     )
     series = _read(Quantity.SESSION_COMMITTED, cells, places)
-    keeps_none = cells.kind == Kind.SESSION_SAVE  # None is a state that was seen, there
+    keeps_none = cells.kind == Kind.SESSION_SAVE  # at a save, None is a state that the server had
     return replace(series, captured=series.captured | keeps_none)
 
 
 def _read(
     quantity: Quantity, cells: Cells, places: Iterable[tuple[Kind, Moment, Tensor]]
 ) -> Series:
-    """Columns of the recording as a series; absent values were not captured."""
+    """Read columns of the recording into a series. Absent values were not captured."""
     values = torch.full_like(cells.event, NONE64)
     for kind, moment, source in places:
         mine = (cells.kind == kind) & (cells.moment == moment)
@@ -118,7 +119,7 @@ def _finish(columns: Columns) -> Series:
 
 
 def _settled(columns: Columns) -> Series:
-    """Observed raw minus the claims that the observed prepares opened."""
+    """Subtract the claims that the observed prepares opened from the observed raw length."""
     cells = columns.cells[Quantity.KV_COMMITTED_LEN_SETTLED]
     raw = _committed(columns)
     touches = columns.touches
@@ -136,7 +137,10 @@ def _settled(columns: Columns) -> Series:
 
 
 def observed_claims(columns: Columns) -> tuple[Tensor, Tensor, Tensor]:
-    """Open claims before and after each touch, as the server's prepares opened them; bool: whether that is known."""
+    """Return the open claims before and after each touch, from the server's own prepares.
+
+    The third tensor (bool) says where the claims are known.
+    """
     touches, rows = columns.touches, columns.recording.prepare_rows
     before, after = nullable(rows.committed_before), nullable(rows.committed_after)
     absent = (before == NONE64) | (after == NONE64)
@@ -159,7 +163,7 @@ def _sums(columns: Columns) -> Series:
     for kind, source in sources.items():
         mine = cells.kind == kind
         values[mine] = source(recording)[cells.row[mine]]
-    # None is a state that was seen; of batches that lost requests since, nothing was.
+    # None is a state that the server had. If requests are missing from a recording, its sums count as not captured.
     captured = torch.full_like(values, recording.has_every_request, dtype=torch.bool)
     return Series(Quantity.SEQ_LENS_SUM, cells, values[:, None], captured)
 

@@ -1,4 +1,4 @@
-"""Output tokens as the results brought them, request by request."""
+"""The output tokens of each request, taken from the results."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ UNKNOWN = np.iinfo(np.int64).min  # a position that no recorded result filled
 
 
 def outputs(recording: Recording, qids: Iterable[int]) -> dict[int, NDArray[np.int64]]:
-    """Per request the tokens of its live results, each at its output position, overshoot included.
+    """Return for each request the tokens of its live results, each at its output position, overshoot included.
 
-    A position whose result is not in the recording (it is behind a gap, or another server computed it) is `UNKNOWN`.
+    A position is `UNKNOWN` if its result is not in the recording: a gap lost it, or another server computed it.
     """
     results, rows = recording.results, recording.result_rows
     owner = recording.owner(Kind.RESULT)
@@ -33,8 +33,8 @@ def outputs(recording: Recording, qids: Iterable[int]) -> dict[int, NDArray[np.i
         low, high = np.searchsorted(sorted_qids, (qid, qid + 1))
         mine = by_qid[low:high]
         before = rows.output_len[mine].astype(np.int64)
-        # What an extend brought is seen from what comes after: all but the last chunk of a prompt bring nothing. Across
-        # a gap it cannot be seen.
+        # How many tokens an extend's result added follows from the next output count: all chunks of a prompt except
+        # the last add none. Across a gap that cannot be determined.
         end = ends.get(qid, (UNKNOWN, UNKNOWN))
         after, later = np.append(before[1:], end[0]), np.append(epoch[mine][1:], end[1])
         extended = np.where(later == epoch[mine], after - before, 0)
@@ -54,7 +54,7 @@ def _emitted(recording: Recording, rows: NDArray[np.int64]) -> NDArray[np.int64]
 
 
 def _ends(recording: Recording) -> dict[int, tuple[int, int]]:
-    """By request: outputs at the finish, and gaps before it."""
+    """Return for each request its output count at the finish and the number of gaps before it."""
     finishes = recording.finishes
     gaps = _gaps_before(recording, Kind.FINISH).tolist()
     values = zip(finishes.output_len.tolist(), gaps, strict=True)
@@ -62,6 +62,6 @@ def _ends(recording: Recording) -> dict[int, tuple[int, int]]:
 
 
 def _gaps_before(recording: Recording, kind: Kind) -> NDArray[np.int64]:
-    """Per event of the kind."""
+    """Return the number of gaps before each event of this kind."""
     found: NDArray[np.int64] = np.searchsorted(recording.breaks, recording.event_of(kind))
     return found

@@ -1,4 +1,4 @@
-"""What a law says of one sglang whose whole scheduler plays a scenario: for tests that somebody keeps."""
+"""Apply a law to one sglang version whose whole scheduler plays a scenario. Exported tests use this."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ from .laws.law import Outcome
 
 
 def playable(path: spec.Path) -> spec.Lifted:
-    """Raises UsageError where it is no sglang with a source of its own."""
+    """Return the path if its sglang can be played. Raises UsageError if it has no sglang source of its own."""
     if isinstance(path, spec.Lifted) and path.origin is not spec.Origin.INSTALLED:
         return path
     raise UsageError(
-        f"{path}: expected sglang==VERSION, sglang@REV with its clone, or a folder with a source tree."
+        f"{path} cannot be played: expected sglang==VERSION, sglang@REV with its clone, or a folder with a source tree."
     )
 
 
 def outcome(scenario: Path, sglang: str, law: str, repo: str | None = None) -> Outcome:
-    """`scenario`: a recording, or a TOML file of the rig's. `sglang`: sglang==VERSION, sglang@REV of the clone `repo`, or a folder
-    with a source tree. Takes some ten seconds, and what `make test` wants of this machine.
+    """Play a scenario on one sglang and return what the law says about it.
 
-    Raises NoVerdictError where it cannot be played there, UsageError where there is no such sglang or law.
+    `scenario` is a recording or a TOML file of the rig. `sglang` is sglang==VERSION, sglang@REV of the clone `repo`, or a
+    folder with a source tree. This takes about ten seconds and has the same requirements as `make test`.
+
+    Raises NoVerdictError if the scenario cannot be played there, UsageError if there is no such sglang or law.
     """
     path = playable(spec.parse(sglang, repo))
     with (
@@ -39,5 +41,5 @@ def outcome(scenario: Path, sglang: str, law: str, repo: str | None = None) -> O
         plays = Plays(scenario, Path(folder), house)
         found = judged(LawCourt(law_of(law), plays), path)
     if found.outcome is None:
-        raise NoVerdictError(f"{scenario.name} is not played by {sglang}: {found.why}")
+        raise NoVerdictError(f"{scenario.name} cannot be played on {sglang}: {found.why}")
     return found.outcome

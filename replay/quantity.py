@@ -1,4 +1,4 @@
-"""The quantities that are compared (kept free of torch: `--help` lists them)."""
+"""The quantities that are compared. This module does not import torch, because `--help` lists them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class Quantity(str, Enum):
-    """Named as sglang names them; the values are what reports and `--quantity` use."""
+    """Named as in sglang. The values are the names used in reports and by `--quantity`."""
 
     KV_COMMITTED_LEN = "kv_committed_len"
     KV_COMMITTED_LEN_SETTLED = "kv_committed_len_settled"
@@ -22,7 +22,7 @@ class Quantity(str, Enum):
     SESSION_COMMITTED = "session_committed"
 
 
-# The parts of a value, where it has more than one.
+# The parts of a value, for quantities whose values have more than one.
 PARTS: dict[Quantity, tuple[str, ...]] = {
     Quantity.ROUTED_EXPERTS: ("collected", "start", "end"),
     Quantity.INDEXER_TOPK: ("collected", "start", "end"),

@@ -1,4 +1,4 @@
-"""The ranks of a run that should agree, held against each other; and what of a run is not compared at all."""
+"""Compare the ranks of a run that should agree, and list what could not be compared."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .agreement import Agreement, agree
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """The first recorded rank of an attention group, and another one of it."""
+    """The first recorded rank of an attention group and another rank of the same group."""
 
     left: Member
     right: Member
@@ -22,9 +22,10 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class InStep:
-    """Ranks of DP attention: each has requests of its own, and in every step each of them launches a batch, if an idle one.
+    """The ranks of DP attention.
 
-    `why_not`: the numbers of launches are not judged, as recording did not begin and end together.
+    Each rank has its own requests, and in every step every rank launches a batch, possibly an idle one. `why_not` is the
+    reason why the numbers of launches are not compared: recording did not begin and end on all ranks together.
     """
 
     members: tuple[Member, ...]
@@ -37,7 +38,7 @@ class InStep:
 
 @dataclass(frozen=True, slots=True)
 class RanksOfRun:
-    """`not_compared`: sentences on those that should agree and were not held against each other."""
+    """The comparison of one run. `not_compared` has a sentence for each recording that should agree but was not compared."""
 
     run: WholeRun
     pairs: tuple[Pair, ...]
@@ -56,7 +57,7 @@ class RanksOfRun:
 
 
 def compare(run: WholeRun, load: Callable[[Path], Recording]) -> RanksOfRun:
-    """`load` reads a recording again: no more than two are held at a time."""
+    """Compare the ranks of a run. `load` reads a recording again, so that at most two are in memory at a time."""
     groups = [replace(group, members=tuple(_distinct(group.members))) for group in run.groups]
     pairs: list[Pair] = []
     not_compared: list[str] = []
@@ -69,7 +70,7 @@ def compare(run: WholeRun, load: Callable[[Path], Recording]) -> RanksOfRun:
 
 
 def _distinct(members: Iterable[Member]) -> Iterable[Member]:
-    """A file that was named twice, or through a link, is one recording."""
+    """Drop duplicates: a file that is named twice, or also through a link, is one recording."""
     by_file: dict[Path, Member] = {}
     for member in members:
         by_file.setdefault(member.path.resolve(), member)
@@ -79,11 +80,11 @@ def _distinct(members: Iterable[Member]) -> Iterable[Member]:
 def _compare_group(
     group: GroupOfRun, load: Callable[[Path], Recording]
 ) -> tuple[list[Pair], list[str]]:
-    """Those that were made alike are held against each other: a file of another make keeps none from being compared."""
+    """Compare the recordings that were made in the same way. A file made in another way does not prevent the others."""
     if group.ambiguous:
         names = ", ".join(member.path.name for member in group.members)
-        why = f"several processes say that they are the same rank, so they are of several servers: {names}"
-        return [], [f"{why}. Record each server by itself"]
+        why = f"several processes claim the same rank, so they belong to different servers: {names}"
+        return [], [f"{why}. Record each server separately"]
     if _num_ranks(group.members) < 2:
         return [], []
     pairs: list[Pair] = []
@@ -91,7 +92,7 @@ def _compare_group(
     for members in _made_alike(one for one in group.members if not _shrunk(one)):
         if _num_ranks(members) < 2:
             not_compared += [
-                f"{one.path.name}: there is no other rank of its group that was made as it was"
+                f"{one.path.name}: no other rank of its group was made in the same way"
                 for one in members
             ]
             continue
@@ -142,7 +143,7 @@ def _meet(left: Member, right: Member) -> bool:
 
 
 def _in_step(groups: Sequence[GroupOfRun]) -> tuple[InStep | None, list[str]]:
-    """And sentences on the dp ranks that were left out of it."""
+    """Compare the launches of the DP ranks. Also return a sentence for each rank that is left out."""
     each = [
         _recordings_of(group.members)
         for group in groups
@@ -151,7 +152,7 @@ def _in_step(groups: Sequence[GroupOfRun]) -> tuple[InStep | None, list[str]]:
     if len(each) < 2 or not all(some[0].rank.dp_attention for some in each):
         return None, []
     not_compared = [
-        f"several recordings of {some[0].rank.words}, of which none holds all of its launches: "
+        f"several recordings of {some[0].rank.words}, and none of them holds all of its launches: "
         + ", ".join(one.path.name for one in some)
         for some in each
         if len(some) > 1
@@ -163,9 +164,9 @@ def _in_step(groups: Sequence[GroupOfRun]) -> tuple[InStep | None, list[str]]:
 
 
 def _recordings_of(members: Sequence[Member]) -> list[Member]:
-    """Those of a group's first rank, as recorded if there are such; more than one: each is a part of what happened.
+    """Return the recordings of a group's first rank, the original ones if there are any.
 
-    A copy tells the same of its launches, and is left out.
+    If there is more than one, each holds a part of what happened. Copies hold the same launches and are left out.
     """
     recorded = [one for one in members if not {"shrink", "redact"} & set(one.made)]
     told = {replace(one, path=Path()): one for one in reversed(_of_lead(recorded or members))}
@@ -175,11 +176,11 @@ def _recordings_of(members: Sequence[Member]) -> list[Member]:
 def _not_whole(member: Member) -> str | None:
     name = member.path.name
     if _shrunk(member) or "sample" in member.made:
-        return f"{name} holds a choice of its requests"
+        return f"{name} holds only some of the requests"
     if member.num_dropped:
         return f"{name} lost {member.num_dropped} events"
     if member.damage or not member.closed:
-        return f"{name} ends where its process was killed"
+        return f"{name} ends at the point where its process was killed"
     if member.late:
         return f"{name} began on a running server"
     return None

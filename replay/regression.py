@@ -1,4 +1,4 @@
-"""What a regression test of a divergence says: where, what went wrong, and every value as it ought to be."""
+"""Collect what a regression test of a divergence states: the place, the wrong value, and every expected value."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from .spec import Path
 from .values import Key, Plain, Values, values_in
 from .verdict import Divergence, compare, ledger_of
 
-_MAX_VALUES = 200  # more than anybody reads in a test
+_MAX_VALUES = 200  # nobody reads more than that in a test
 
 
 @dataclass(frozen=True, slots=True)
 class Regression:
-    """The first divergence of `quantity`; `key` is its place in `expected`, what the second path computes."""
+    """The first divergence of `quantity`.
+
+    `expected` has the values of the second path, and `key` is the divergence's place in it.
+    """
 
     recording: Recording
     old: Path
@@ -30,27 +33,29 @@ class Regression:
     key: Key
     was: Plain
     expected: Values
-    num_wrong: int  # values that the first path computes otherwise
+    num_wrong: int  # values that the first path computes differently
 
 
 def regression(recording: Recording, old: Path, new: Path, quantity: Quantity | None) -> Regression:
-    """`quantity`: None for the first that differs. Raises NoVerdictError where the paths do not part, UsageError where
-    there are too many values to write down."""
+    """Build the test's content. If `quantity` is None, the first quantity that differs is used.
+
+    Raises NoVerdictError if the paths do not differ, and UsageError if there are too many values to write down.
+    """
     wanted, columns = None if quantity is None else [quantity], Columns(recording)
     result = compare(columns, old, new, wanted)
     chosen = target(result, "test")
     (made,) = (found for found in result.quantities if found.quantity is chosen)
     difference = _difference(columns, old, new, chosen)
-    # Where either of None and a number is right, a test would hold one of them against the other.
+    # Excused cells may hold None or a number; a test must not require one of the two.
     right = difference.new.captured & ~difference.excused
     expected = values_in(recording, new, difference.new, right)
     if len(expected) > _MAX_VALUES:
         raise UsageError(
-            f"{len(expected)} values of {chosen.value}: too many for a test (at most {_MAX_VALUES}). "
-            "First `specdiff shrink` the recording."
+            f"{chosen.value} has {len(expected)} values: a test can hold at most {_MAX_VALUES}. "
+            "Shrink the recording first with `specdiff shrink`."
         )
     wrong = values_in(recording, old, difference.old, difference.differs)
-    assert made.first is not None and wrong, "a quantity that differs has no place where it does"
+    assert made.first is not None and wrong, "a quantity that differs has no differing cell"
     key, was = next(iter(wrong.items()))  # cells are in event order
     return Regression(
         recording, old, new, chosen, made.first, key, was, expected, made.num_differed

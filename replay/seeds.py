@@ -1,4 +1,4 @@
-"""Whether a recording says where its requests begin."""
+"""Check that a recording says where its requests begin."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from ..recorders.recording import Recording
 
 
 def require_seeds(recording: Recording) -> None:
-    """Raises NoVerdictError for a decode side whose handovers were not recorded: no path could say where its books begin."""
+    """Raise NoVerdictError for a decode side without recorded handovers: no path could know where its books begin."""
     run = recording.run
     if not run.decode_side or any(site.name == "prebuilt" and site.attached for site in run.sites):
         return
     raise NoVerdictError(
-        "cannot run: this is the decode side of a disaggregated server, recorded without the handovers of its "
-        f"requests (specdiff {run.specdiff_version} had no hook on ScheduleBatch.prepare_for_prebuilt); record it anew"
+        "cannot run: this recording of the decode side of a disaggregated server does not contain the handovers of its "
+        f"requests (specdiff {run.specdiff_version} had no hook on ScheduleBatch.prepare_for_prebuilt). Record it again"
     )

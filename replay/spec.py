@@ -1,4 +1,4 @@
-"""Path specs: the words that name an accounting path on every command line."""
+"""Path specs: the strings that name an accounting path on every command line."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ class Origin(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Lifted:
-    """The accounting functions of one sglang. `where`: a version, a revision or a folder, as the origin says."""
+    """The accounting functions of one sglang source. `where` is a version, a revision or a folder, depending on `origin`."""
 
     text: str
     origin: Origin
     where: str
-    repo: str | None = None  # of a revision
+    repo: str | None = None  # the clone, if `where` is a revision
 
     def __str__(self) -> str:
         return self.text
@@ -77,9 +77,9 @@ def is_release(path: Path) -> bool:
 
 
 def parse(text: str, repo: str | None = None) -> Path:
-    """Read a path spec; no source is opened. Raises UsageError naming the nearest that exists.
+    """Parse a path spec without opening any source. Raises UsageError, which suggests the nearest valid name.
 
-    `repo`: the git clone that `sglang@REV` names a commit of.
+    `repo` is the git clone in which `sglang@REV` names a commit.
     """
     if text == "observed":
         return Observed()
@@ -111,7 +111,7 @@ def _sglang(text: str, repo: str | None) -> Lifted:
     if where == "installed":
         return Lifted(text, Origin.INSTALLED, where)
     if repo is None:
-        raise UsageError(f"path {text!r}: which clone? Name it with --repo PATH.")
+        raise UsageError(f"path {text!r}: no clone given. Name it with --repo PATH.")
     return Lifted(text, Origin.REVISION, where, repo)
 
 
@@ -124,7 +124,7 @@ def is_version(text: str) -> bool:
 
 
 def _version(text: str, given: str) -> str:
-    """As sglang's releases are named, with three numbers: 0.5.12.0 is 0.5.12."""
+    """Normalize a version to three numbers, as sglang names its releases: 0.5.12.0 becomes 0.5.12."""
     try:
         version = Version(given)
     except InvalidVersion:

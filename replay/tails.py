@@ -1,7 +1,8 @@
-"""Tails: requests that were decoded beside a prefill chunk, as sglang calls them: one token each, in an extend's launch.
+"""Tails: sglang's name for requests that are decoded beside a prefill chunk, one token each, in an extend's launch.
 
-Under mixed chunk (EAGLE from 0.5.19 on) a running batch is prepared for a decode as ever and then joins an extend. So a
-row of an extend's launch that a prepare saw last, and not an extend, is a tail. No column says it, and none needs to.
+Under mixed chunk (EAGLE from 0.5.19 on), a running batch is prepared for a decode as usual and then joins an extend.
+So a row of an extend's launch is a tail if the request's last event before it was a prepare and not an extend. No
+column records this, because it can be derived.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tails:
-    """Which rows are tails (bool): `launched` of `launch_rows`, `answered` of `result_rows`."""
+    """Which rows are tails (bool): `launched` marks rows of `launch_rows`, `answered` rows of `result_rows`."""
 
     launched: NDArray[np.bool_]
     answered: NDArray[np.bool_]
 
 
-@lru_cache(maxsize=1)  # each path over a recording asks anew
+@lru_cache(maxsize=1)  # every path over a recording needs it again
 def tails(recording: Recording) -> Tails:
-    """Where a gap hides what came before a launch, its rows are none: their lengths are not known either."""
+    """Find the tails. If a gap hides what came before a launch, its rows are not tails: their lengths are unknown too."""
     launches, rows = recording.launches, recording.result_rows
     owner = recording.owner(Kind.LAUNCH)
     launched = np.isin(launches.mode[owner], (Mode.EXTEND, Mode.MIXED))
@@ -48,7 +49,7 @@ def tails(recording: Recording) -> Tails:
 
 
 def _prepared_last(recording: Recording, qid: I64, event: I64) -> NDArray[np.bool_]:
-    """Whether the last that happened to each request before this event was a prepare, and not an extend."""
+    """Whether each request's last event before this one was a prepare and not an extend."""
     size = len(recording.events.kind) + 1
     extends, prepares = (_keys(recording, kind, size) for kind in (Kind.EXTEND, Kind.PREPARE))
     last = _last_before(prepares, qid, event, size)
@@ -59,13 +60,13 @@ def _prepared_last(recording: Recording, qid: I64, event: I64) -> NDArray[np.boo
 
 
 def _keys(recording: Recording, kind: Kind, size: int) -> I64:
-    """request * size + event of every row of the kind, sorted."""
+    """Return request * size + event for every row of the kind, sorted."""
     events = recording.event_of(kind)[recording.owner(kind)]
     return np.sort(recording.row_table(kind).qid.astype(np.int64) * size + events)
 
 
 def _last_before(keys: I64, qid: I64, event: I64, size: int) -> I64:
-    """The event of each request's last key before this event, -1: none."""
+    """Return the event of each request's last key before this event, or -1."""
     if not len(keys):
         return np.full(len(qid), -1)
     found = keys[(np.searchsorted(keys, qid * size + event) - 1).clip(0)]

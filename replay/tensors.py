@@ -13,12 +13,12 @@ from ..recorders.schema import NONE32, NONE64
 
 
 def column(values: NDArray[Any]) -> Tensor:
-    """An int64 copy: recordings are shared, and their arrays may be read-only."""
+    """Return an int64 copy, because recordings are shared and their arrays may be read-only."""
     return torch.from_numpy(values.astype(np.int64))
 
 
 def nullable(values: NDArray[Any]) -> Tensor:
-    """Like `column`, with the file's two marks for absent turned into one, `NONE64`."""
+    """Like `column`, but with the file's two markers for an absent value merged into one, `NONE64`."""
     tensor = column(values)
     return torch.where(tensor == NONE32, torch.full_like(tensor, NONE64), tensor)
 

@@ -1,4 +1,4 @@
-"""One request's life: every event that concerns it, and what several paths say of it there."""
+"""One request's life: every event that concerns it, and what several paths compute for it there."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .verdict import ledger_of
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """kv_committed_len, and how many of its slots are claimed but not yet answered by a result."""
+    """kv_committed_len, with the number of its slots that are claimed and not yet answered by a result."""
 
     raw: int
     claimed: int
@@ -46,19 +46,19 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """One event of a request's life; `committed` has one entry per path, None where the path has no value there."""
+    """One event of a request's life. `committed` has one entry per path; None means that the path has no value there."""
 
     event: int
     step: int
     kind: Kind
     detail: str
     committed: tuple[Committed | None, ...]
-    # By quantity, what else the paths say of it: see `beside`.
+    # Other values of the paths at this event, by quantity and path: see `beside`.
     beside: tuple[tuple[Beside | None, ...], ...] = ()
 
     @property
     def diverges(self) -> bool:
-        """The settled lengths of two paths differ here, or what else they say of it."""
+        """Whether the paths' settled lengths or other values differ at this event."""
         settled = tuple(value and value.settled for value in self.committed)
         return any(len({*said} - {None}) > 1 for said in (settled, *self.beside))
 
@@ -72,7 +72,10 @@ class Life:
 
 
 def lives(recording: Recording, rid: str, paths: Sequence[Path]) -> tuple[Life, ...]:
-    """Every request of that id (ids may be reused), oldest first. Raises UsageError naming the nearest ids."""
+    """Return every request with that id, oldest first (ids may be reused).
+
+    Raises UsageError, which names the nearest ids, if there is none.
+    """
     qids = [qid for qid, known in enumerate(recording.rids) if known == rid]
     if not qids:
         near = difflib.get_close_matches(rid, recording.rids, n=3, cutoff=0.3)
@@ -94,13 +97,13 @@ def lives(recording: Recording, rid: str, paths: Sequence[Path]) -> tuple[Life, 
 
 
 def _wanted(path: Path) -> Sequence[Quantity]:
-    """A lifted path is replayed once, for its committed lengths too."""
+    """A lifted path is replayed only once, so the replay includes the committed lengths."""
     return tuple(Quantity) if isinstance(path, Lifted) else QUANTITIES
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Books:
-    """Committed length and open claims after each touch."""
+    """The committed length and the open claims after each touch."""
 
     raw: torch.Tensor
     claims: torch.Tensor
@@ -137,7 +140,7 @@ def _moments(
     ledgers: Sequence[Ledger],
     wrong: Mapping[int, int],
 ) -> Iterator[Moment]:
-    """`wrong`: as `mislabelled`."""
+    """Yield the events of one request in order. `wrong` is the return value of `mislabelled`."""
     recording, touches = columns.recording, columns.touches
     touch_at = {
         int(touches.event[i]): i for i in torch.nonzero(touches.qid == qid).flatten().tolist()
@@ -152,7 +155,7 @@ def _moments(
         committed = tuple(_at(book, touch) for book in books)
         said = detail(recording, kind, int(recording.events.ref[event]), row)
         if others := wrong.get(event, 0):
-            said += f"; {others} of these tokens other weights computed"
+            said += f"; {others} of these tokens were computed by other weights"
         step = int(recording.events.iteration[event])
         yield Moment(event, step, kind, said, committed, beside(ledgers, kind, event))
 
@@ -168,8 +171,10 @@ def _at(book: _Books, touch: int | None) -> Committed | None:
 
 
 def _events_of(recording: Recording, qid: int) -> Iterator[tuple[int, int]]:
-    """(event, row of the row table or of the event table) for every event that names the request, or is about everybody
-    while it is there."""
+    """Yield (event, row) for every event that names the request or affects all requests during its life.
+
+    `row` is the row in the kind's row table, or in its event table.
+    """
     named = list(_naming(recording, qid))
     yield from named
     if named:

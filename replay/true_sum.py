@@ -1,4 +1,4 @@
-"""Which seq_lens_sum is true, and where that is known: the law `sums` goes by it, and what is called stale."""
+"""Find the true seq_lens_sum and where it is known. The law `sums` and the stale sums are based on it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ from .tensors import column
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrueSum:
-    """Per cell: int64, and bool where it can be said."""
+    """The true sum of each cell: `value` is int64, and `known` (bool) says where it is valid."""
 
     value: Tensor
     known: Tensor
 
 
 def true_sum(columns: Columns, series: Series, path: str) -> TrueSum:
-    """Of the cells of a seq_lens_sum. `path`: whose it is. The server's own sums are held against its own `batch.seq_lens`
-    where that was recorded; everything else against the lengths that follow from the accepted tokens."""
+    """Return the true sum for each cell of a seq_lens_sum series that belongs to `path`.
+
+    The server's own sums are compared with its own `batch.seq_lens` if that was recorded. All other sums are compared
+    with the lengths that follow from the accepted tokens.
+    """
     cells, true = series.cells, columns.true_sums
     value = torch.from_numpy(true.value)[cells.event]
     known = torch.from_numpy(true.known)[cells.event]
@@ -40,17 +43,17 @@ def true_sum(columns: Columns, series: Series, path: str) -> TrueSum:
 
 
 def stale_sums(series: Series, true: TrueSum) -> Tensor:
-    """Cells whose number contradicts the true lengths (bool). None contradicts nothing."""
+    """Mark the cells (bool) whose number contradicts the true lengths. None contradicts nothing."""
     value = series.values[:, 0]
     return series.captured & true.known & (value != NONE64) & (value != true.value)
 
 
 def _at_launch(columns: Columns, row: Tensor, true: TrueSum) -> TrueSum:
     recording = columns.recording
-    # Beside a chunk a request that decodes is counted with the token that it is about to write.
+    # A request that decodes beside a chunk counts with the token that it is about to write.
     mixed = column(recording.launches.mode)[row] == Mode.MIXED
     about = torch.from_numpy(tails_of_launches(recording))[row]
-    # Without overlap run_batch itself moves the lengths, before the sum is seen.
+    # Without overlap, run_batch itself advances the lengths before the sum is read.
     seen = true.known & recording.run.overlap
     return TrueSum(true.value + torch.where(mixed, about, 0), seen)
 
@@ -58,17 +61,17 @@ def _at_launch(columns: Columns, row: Tensor, true: TrueSum) -> TrueSum:
 def _between(
     columns: Columns, kind: Kind, row: Tensor, true: TrueSum, *, observed: bool
 ) -> TrueSum:
-    """After a filter or a merge."""
+    """Return the true sums after a filter or a merge."""
     table = columns.recording.event_table(kind)
     device = column(table.device_sum)[row]
     left = column(table.num_rows)[row]
     if observed:
-        # A batch that has emptied keeps the sum of before, and nobody is in it to be summed.
+        # A batch that has become empty keeps its previous sum, and there is no request left to sum over.
         has = (device != NONE64) & (left > 0)
         return TrueSum(torch.where(has, device, true.value), (true.known | has) & (left > 0))
     if kind is Kind.FILTER:
-        # From 0.5.13 on an early return keeps a sum that is as old as the batch.seq_lens beside it. Of another path that is
-        # not known, so that fewer of its sums are said to be stale than of the same numbers observed.
+        # From 0.5.13 on, an early return keeps a sum that is as old as the batch.seq_lens beside it. For paths other
+        # than `observed` that age is unknown, so fewer of their sums are called stale than of the same observed sums.
         known = true.known & (left > 0) & (left < column(table.size_before)[row])
         return TrueSum(true.value, known)
     return true

@@ -1,4 +1,4 @@
-"""The values that one path computes over a recording, for tests: public, and kept stable for the tests that were exported."""
+"""The values that one path computes over a recording. Exported tests use this, so it is public and kept stable."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Plain = int | str | None | tuple[int | str | None, ...]
 
 
 class Values(dict[Key, Plain]):
-    """(event, request, "before" or "after" that event) -> value, of every value that was captured.
+    """Maps (event, request, "before" or "after") to a value, for every value that was captured.
 
-    `request` is None where the value is of a whole batch. A value is a number or sglang's None; (start, end) for rows;
-    (reason, finished_len) for a finish, None where the request goes on; (steps, drafts) for a histogram. Asking for one
-    that the path does not compute there raises NoVerdictError.
+    `request` is None if the value belongs to a whole batch. A value is a number or sglang's None, with these exceptions:
+    rows are (start, end), a finish is (reason, finished_len) or None if the request continues, and a histogram is
+    (steps, drafts). Looking up a key that the path does not compute raises NoVerdictError.
     """
 
     def __init__(self, path: str, quantity: str) -> None:
@@ -38,15 +38,15 @@ class Values(dict[Key, Plain]):
         event, request, moment = key
         raise NoVerdictError(
             f"{self.path} computes no {self.quantity} {moment} event {event} of {request or 'the batch'}: "
-            "what it needs is not in this recording, or this is not the recording that was meant."
+            "this recording does not hold the values that it needs, or it is not the intended recording."
         )
 
 
 def values(recording: str | Path, path: str, quantity: str, repo: str | None = None) -> Values:
-    """What `path` (as `specdiff replay --old` takes it) computes of a quantity (by its name) over a recording (a file).
+    """Return the values of one quantity (by name) that a path computes over a recording file.
 
-    `repo`: the git clone that a path sglang@REV names a commit of. Raises SpecdiffError where the recording cannot be
-    read, or the path does not exist or cannot run on it.
+    `path` is written as for `specdiff replay --old`, and `repo` is the git clone for a path sglang@REV. Raises
+    SpecdiffError if the recording cannot be read, or if the path does not exist or cannot run on it.
     """
     loaded = hdf5.load(Path(recording))
     return values_of(loaded, spec.parse(path, repo), Quantity(quantity))
@@ -59,7 +59,7 @@ def values_of(recording: Recording, path: spec.Path, quantity: Quantity) -> Valu
 
 
 def values_in(recording: Recording, path: spec.Path, series: Series, cells: Tensor) -> Values:
-    """Of these cells (bool) of a series that the path computed."""
+    """Return the values at the cells (bool mask) of a series that the path computed."""
     found = Values(str(path), series.quantity.value)
     for cell in np.flatnonzero(cells.numpy()).tolist():
         found[_key(recording, series, cell)] = _plain(value_of(series, cell))

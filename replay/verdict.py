@@ -1,4 +1,4 @@
-"""Replay a recording under two paths and judge: the one function behind `specdiff replay`."""
+"""Replay a recording under two paths and judge: the function behind `specdiff replay`."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """What was decided after a result: None where the request goes on, else why it ends.
+    """What was decided after a result. `reason` is None if the request continues, otherwise why it ends.
 
-    `length`: finished_len, output tokens up to the stop; None where sglang has none (aborts).
+    `length` is finished_len, the number of output tokens through the stop. It is None if sglang has none (aborts).
     """
 
     reason: Reason | None
@@ -68,7 +68,7 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """A histogram of accepted drafts per step, summed up: how many steps, how many drafts."""
+    """A request's histogram of accepted drafts per step, summed up: the numbers of steps and of drafts."""
 
     steps: int
     drafts: int
@@ -84,19 +84,22 @@ Value = int | Rows | Finish | Histogram | None
 class Divergence:
     """One place where two ledgers differ."""
 
-    event: int  # place in the event order
+    event: int  # index in the event order
     kind: Kind
-    step: int  # scheduler.forward_ct then
-    rid: str | None  # None: the value belongs to a whole batch
+    step: int  # scheduler.forward_ct at that event
+    rid: str | None  # None if the value belongs to a whole batch
     old: Value
     new: Value
     cause: str
-    fixes: tuple[frozenset[int], ...]  # the minimal sets that explain it; empty: unexplained
+    fixes: tuple[frozenset[int], ...]  # the minimal sets that explain it; empty if unexplained
 
 
 @dataclass(frozen=True, slots=True)
 class ByFix:
-    """The differing cells that a fix explains, alone or with others; `first`: of those it explains alone, if any."""
+    """The differing cells that a fix explains, alone or with others.
+
+    `first` is the first cell that the fix explains alone, or the first of all if there is none.
+    """
 
     number: int
     num_differed: int
@@ -113,13 +116,13 @@ class QuantityResult:
     num_unexplained: int
     first: Divergence | None
     by_fix: tuple[ByFix, ...]
-    why_not: str | None  # where nothing was compared: the reason
-    contents: Contents | None  # of rows: what is in them; None of other quantities
+    why_not: str | None  # the reason, if nothing was compared
+    contents: Contents | None  # comparison of the rows' contents; None for other quantities
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One recording, two paths, what came of it."""
+    """The comparison of two paths over one recording."""
 
     run: Run
     num_events: int
@@ -128,19 +131,20 @@ class Result:
     new: Path
     verdict: Verdict
     quantities: tuple[QuantityResult, ...]
-    version: int  # of the recording's format
+    version: int  # the recording's format version
     exercised: dict[str, int]
-    not_held: tuple[str, ...]  # branches of it that this version of the format cannot hold
-    warnings: tuple[str, ...]  # what the recording itself lost
-    unknown: tuple[str, ...]  # global names of the lifted paths that nothing stands for
+    not_held: tuple[str, ...]  # branches that this version of the format cannot hold
+    warnings: tuple[str, ...]  # what the recorder itself lost
+    unknown: tuple[str, ...]  # global names of the lifted paths without a stand-in
 
 
 def replay(
     recording: Recording, old: Path, new: Path, quantities: Sequence[Quantity] | None = None
 ) -> Result:
-    """Replay under both paths and compare. `quantities`: only these; each of them must then have been compared.
+    """Replay under both paths and compare. If `quantities` is given, only these are compared.
 
-    `Verdict.NO_VERDICT` when nothing was compared at all, or not one value of a quantity that was asked for by name.
+    The verdict is `Verdict.NO_VERDICT` if no value was compared at all, or if no value was compared of a quantity in
+    `quantities`.
     """
     return compare(Columns(recording), old, new, quantities, last=True)
 
@@ -153,9 +157,9 @@ def compare(
     *,
     last: bool = False,
 ) -> Result:
-    """`replay`, of a recording that other paths are replayed over too: what they share is computed once.
+    """Like `replay`, for a recording that is replayed under other paths too: shared parts are computed once.
 
-    `last`: none are, any more. No more is held at a time, then, than the values of quantities that have them at the same places.
+    Set `last` if no other paths follow. Then only the values of quantities with the same cells are in memory at a time.
     """
     recording, wanted = columns.recording, tuple(dict.fromkeys(quantities or Quantity))
     made: dict[Quantity, QuantityResult] = {}
@@ -189,7 +193,7 @@ def _compare_some(
     some: tuple[Quantity, ...],
     wanted: tuple[Quantity, ...],
 ) -> tuple[dict[Quantity, QuantityResult], set[str]]:
-    """Of some of the quantities that are wanted: their results, and the global names that nothing stands for."""
+    """Return the results of some of the wanted quantities, and the global names without a stand-in."""
     toggles = columns.once(("toggles", some), lambda: Toggles(columns, some))
     old, new = (ledger_of(columns, toggles, path, some, wanted).only(some) for path in paths)
     judge = _Judge(columns, toggles, paths, (old, new))
@@ -200,7 +204,7 @@ def _compare_some(
 def _warnings(recording: Recording) -> Iterator[str]:
     stats = recording.stats
     if stats is not None and stats.dropped:
-        yield f"the recorder dropped {stats.dropped} events; the gaps are marked, nothing is compared across them"
+        yield f"the recorder dropped {stats.dropped} events; gaps mark the places, and nothing is compared across them"
     if stats is not None and stats.exceptions:
         yield f"the recorder failed {stats.exceptions} times; first: {stats.first_exception}"
     if recording.damage:
@@ -214,10 +218,12 @@ def ledger_of(
     wanted: Sequence[Quantity] = tuple(Quantity),
     replayed: Sequence[Quantity] | None = None,
 ) -> Ledger:
-    """`wanted`: what nobody wants is left out (of a set of fixes, by its `toggles`). `replayed`: what one replay of a lifted
-    path notes, if more will be wanted of it.
+    """Compute one path's ledger.
 
-    Raises UsageError or NoVerdictError where a lifted path cannot be had or cannot run.
+    `wanted` limits the quantities; for a set of fixes, `toggles` already does. `replayed` lists the quantities that one
+    replay of a lifted path computes, if more of them will be wanted later.
+
+    Raises UsageError or NoVerdictError if a lifted path is not available or cannot run.
     """
     if isinstance(path, FixSet):
         return toggles(path.fixes)
@@ -269,7 +275,7 @@ class _Judge:
         if not holds_quantity(recording, difference.quantity):
             return not_in(recording.version)
         if not len(difference.old.cells):
-            return "this recording has no event that it belongs to"
+            return "no event in this recording has a value for it"
         said = (made.reasons.get(difference.quantity) for made in self._ledgers)
         return next((reason for reason in said if reason), "this recording does not hold it")
 
@@ -298,7 +304,7 @@ class _Judge:
 
 
 def value_of(series: Series, cell: int) -> Value:
-    """The value of a cell as a person reads it; None where sglang holds None or nothing was collected."""
+    """Return the value of a cell for display. It is None if sglang holds None or nothing was collected."""
     values: list[int] = series.values[cell].tolist()
     if len(values) == 1:
         return None if values[0] == NONE64 else values[0]

@@ -12,7 +12,7 @@ from specdiff.replay.verdict import ByFix, replay
 COMMITTED, SETTLED = Quantity.KV_COMMITTED_LEN, Quantity.KV_COMMITTED_LEN_SETTLED
 CLAIMED = "slots claimed at prepare: +0 under observed, +1 under fixed"
 STALE = "after merge observed holds stale 16, fixed holds None (true sum 20)"
-BOTH = "start_len 12 ignored: 12 rows too many; 3 rows behind the stop (3 tokens of overshoot)"
+BOTH = "start_len 12 ignored: 12 rows too many; 3 rows after the stop (3 tokens of overshoot)"
 UNASKED = "rows collected on one side only, for a request that did not ask for them"
 
 SHOWN = [
@@ -52,14 +52,14 @@ SHOWN = [
         "observed",
         Quantity.INDEXER_TOPK,
         {26126},
-        "3 rows behind the stop (3 tokens of overshoot)",
+        "3 rows after the stop (3 tokens of overshoot)",
     ),
     (  # another that it explains together with #24851 comes before it
         "0.5.14-dflash",
         "old",
         Quantity.ROUTED_EXPERTS,
         {26126},
-        "1 row behind the stop (1 token of overshoot)",
+        "1 row after the stop (1 token of overshoot)",
     ),
 ]
 
@@ -87,7 +87,7 @@ def test_what_differed_before_is_said_to_have() -> None:
     (result,) = replay(recording, *paths, [Quantity.KV_COMMITTED_LEN]).quantities
     causes = [one.first.cause for one in result.by_fix if one.first is not None]
     assert (
-        "stale result applied to a finished request: +0 under both, as it differs already before"
+        "stale result applied to a finished request: +0 under both; the values already differed before"
         in causes
     )
 

@@ -181,7 +181,7 @@ def test_the_file_is_small_plain_python_that_needs_only_specdiff(tmp_path: Path)
     assert len(lines) < 70 and all(len(line) <= 110 or "__file__" in line for line in lines)
     docstring = ast.get_docstring(tree)
     assert docstring is not None
-    for said in ("#26126", "pull/26126", "sglang 0.5.12", "behind the stop", "finish (event"):
+    for said in ("#26126", "pull/26126", "sglang 0.5.12", "after the stop", "finish (event"):
         assert said in docstring, said
     assert str(tmp_path) not in text and '"0.5.12-experts-overshoot.h5"' not in text
     relative = os.path.relpath(RECORDING, tmp_path)

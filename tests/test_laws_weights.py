@@ -212,12 +212,12 @@ def test_where_nothing_is_known_of_a_launch_nothing_is_said(recording: Recording
 def test_show_says_what_everybody_was_told(recording: Recording) -> None:
     (life,) = lives(recording, "r1-6", [spec.parse("observed")])
     said = [moment.detail for moment in life.moments if moment.kind is Kind.CONTROL]
-    assert "generation is paused, and everybody stays where they are" in said
-    assert "weights policy-3 serve, no longer policy-2" in said
+    assert "generation is paused; running requests stay in the batch" in said
+    assert "weights change from policy-2 to policy-3" in said
     told = [moment.detail for moment in life.moments if moment.kind is Kind.WEIGHT_SPAN]
     assert told == [
-        "tokens [0, 7) are said to be of weights policy-2",
-        "tokens [7, 9) are said to be of weights policy-3; 2 of these tokens other weights computed",
+        "weights policy-2 are reported for tokens [0, 7)",
+        "weights policy-3 are reported for tokens [7, 9); 2 of these tokens were computed by other weights",
     ]
     assert life.moments[0].kind is Kind.ARRIVE  # what others were told before is not of this life
 

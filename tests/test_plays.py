@@ -146,7 +146,7 @@ def test_a_scheduler_that_leaves_by_itself_is_not_judged(tmp_path: Path) -> None
     assert text.count(place) == 1
     leaves = "        if self.forward_ct > 6:\n            os._exit(0)\n"
     (tree / NAME).write_text(text.replace(place, leaves + place))
-    with pytest.raises(NoVerdictError, match="is not played by"):
+    with pytest.raises(NoVerdictError, match="cannot be played on"):
         outcome(WEIGHTS, str(tree), "commit")
 
 

@@ -181,7 +181,7 @@ def test_a_journal_that_ends_early_is_no_difference(pair: tuple[Recording, Recor
         damage="killed",
     )
     found = agree(left, ended)
-    assert found.first is None and found.why == ("one recording goes on longer",)
+    assert found.first is None and found.why == ("one recording continues after the other ends",)
     assert found.num_events == shared(ended) == shared(left) - found.num_left > 400
     assert found.num_right == 0
 
@@ -232,5 +232,5 @@ def test_the_same_rank_twice_is_two_servers(strays: Path, tmp_path: Path) -> Non
     other = dataclasses.replace(recording, run=dataclasses.replace(recording.run, pid=1))
     hdf5.save(other, tmp_path / "other.h5")
     checked = specdiff("check", tmp_path)
-    assert "several processes say that they are the same rank" in checked.stdout
+    assert "several processes claim the same rank" in checked.stdout
     assert "of several servers" in specdiff("info", tmp_path).stdout

@@ -124,7 +124,7 @@ def test_launches_of_a_part_of_a_rank_are_not_judged(idle: list[Recording], how:
         files["dp1.h5"] = dataclasses.replace(idle[1], events=later)
     found = compared(files, dp1=1)
     assert found.in_step is not None and not found.parted
-    told = {"late": "began on a running server", "sample": "holds a choice of its requests"}
+    told = {"late": "began on a running server", "sample": "holds only some of the requests"}
     assert found.in_step.why_not == f"dp1.h5 {told[how]}"
 
 

@@ -27,14 +27,14 @@ def test_a_narrow_terminal_leaves_room_for_what_happened(monkeypatch: pytest.Mon
     assert run(["show", recording, "--request", "r1-6"]) == SAME
     said = terminal.getvalue()
     words = set(re.findall(r"[a-z]+", said))
-    assert {"generation", "everybody", "committed", "weights", "differs", "rows"} <= words
+    assert {"generation", "running", "committed", "weights", "differs", "rows"} <= words
     assert max(map(len, said.splitlines())) <= 80
 
 
 MIXED_LIFE = """
 step | event | what | old | fixed | observed
 0 | 1 | arrive
-0 | 4 | extend | 10 tokens behind 0 cached | 10 | 10 | 10
+0 | 4 | extend | 10 tokens after 0 cached | 10 | 10 | 10
 1 | 5 | launch | extend
 1 | 9 | prepare | 10 | 10+1 | 10
 2 | 10 | launch | decode
@@ -46,16 +46,16 @@ step | event | what | old | fixed | observed
 3 | 24 | release | committed 14 of 18 slots | released 14
 3 | 25 | retract | 0 | 0 | 0
 3 | 29 | arrive
-3 | 31 | control | generation is paused, and all who run are retracted
-3 | 33 | control | weights policy-1 serve, no longer default
-3 | 34 | control | generation goes on
-3 | 35 | extend | 6 tokens behind 9 cached | 15 | 15 | 15
+3 | 31 | control | generation is paused; all running requests are retracted
+3 | 33 | control | weights change from default to policy-1
+3 | 34 | control | generation continues
+3 | 35 | extend | 6 tokens after 9 cached | 15 | 15 | 15
 4 | 36 | launch | extend
 5 | 42 | result | one token, from the prefill
 5 | 43 | abort | while running
-5 | 44 | control | generation is paused, and everybody stays where they are
-5 | 45 | control | weights policy-2 serve, no longer policy-1
-5 | 46 | control | generation goes on
+5 | 44 | control | generation is paused; running requests stay in the batch
+5 | 45 | control | weights change from policy-1 to policy-2
+5 | 46 | control | generation continues
 5 | 48 | merge | 5 requests in the batch
 5 | 53 | filter | 4 requests in the batch
 5 | 55 | prepare | 15 | 15+1 | 15
@@ -64,9 +64,9 @@ step | event | what | old | fixed | observed
 7 | 62 | finish | abort: prompt 10, 8 outputs | 17, rows [0, 17) | 17, no rows | 17, no rows | <- differs
 7 | 63 | release | committed 17 of 23 slots | released 17
 7 | 64 | sent | 8 tokens
-7 | 65 | weight span | tokens [0, 5) are said to be of weights default
-7 | 66 | weight span | tokens [5, 6) are said to be of weights policy-1
-7 | 67 | weight span | tokens [6, 8) are said to be of weights policy-2
+7 | 65 | weight span | weights default are reported for tokens [0, 5)
+7 | 66 | weight span | weights policy-1 are reported for tokens [5, 6)
+7 | 67 | weight span | weights policy-2 are reported for tokens [6, 8)
 7 | 71 | merge | 5 requests in the batch
 10+1: 10 settled, 1 slot claimed for results still to come.
 """
@@ -75,7 +75,7 @@ step | event | what | old | fixed | observed
 STALE = """
 step | event | what | old | fixed | observed
 104 | 840 | arrive
-108 | 883 | extend | 17 tokens behind 13 cached | 30 | 30 | 30
+108 | 883 | extend | 17 tokens after 13 cached | 30 | 30 | 30
 109 | 884 | launch | extend
 109 | 886 | abort | while running
 109 | 888 | merge | 16 requests in the batch

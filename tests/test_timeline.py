@@ -21,7 +21,7 @@ from specdiff.replay.verdict import ledger_of
 
 PREFILL = "one token, from the prefill"
 CHUNK = "a chunk of the prompt, no token"
-HIDDEN = "from the prefill: one token, or none of a chunk, which a gap hides"
+HIDDEN = "from the prefill: one token, or none if it was a chunk (a gap hides which)"
 
 
 def results(recording: Recording, rid: str) -> list[str]:

@@ -1,1 +1,1 @@
-"""The columnar engine: the rules of `paths` over whole recordings, as segment sums in torch."""
+"""The columnar engine: applies the rules of `paths` to whole recordings, as segment sums in torch."""

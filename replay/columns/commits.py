@@ -1,4 +1,4 @@
-"""kv_committed_len and the counters of one set of rules, for every touch of every request."""
+"""Compute kv_committed_len and the counters under one set of rules, for every touch of every request."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .touches import Touches, launch_events, running
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Commits:
-    """Per touch: the committed length before and after it (int64)."""
+    """The committed length before and after each touch (int64)."""
 
     before: Tensor
     after: Tensor
@@ -26,7 +26,7 @@ class Commits:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Counters:
-    """Per touch, after it: spec_verify_ct and spec_accepted_drafts (int64), and whether their start is known."""
+    """spec_verify_ct and spec_accepted_drafts after each touch (int64); `known` says where their start is known."""
 
     verify_ct: Tensor
     accepted_drafts: Tensor
@@ -34,7 +34,10 @@ class Counters:
 
 
 def commits(recording: Recording, touches: Touches, rules: Rules) -> Commits:
-    """The committed lengths these rules compute. Reads no observed length: they begin at the seq_len of an extend or a seed."""
+    """Compute the committed lengths under these rules.
+
+    No observed length is read: the lengths start from the seq_len of an extend or a seed.
+    """
     delta = torch.zeros_like(touches.row)
     delta[touches.kind == Kind.PREPARE] = rules.claim
     results = touches.kind == Kind.RESULT
@@ -48,16 +51,16 @@ def commits(recording: Recording, touches: Touches, rules: Rules) -> Commits:
 
 
 def claims(recording: Recording, touches: Touches, rules: Rules) -> tuple[Tensor, Tensor]:
-    """Open claims before and after each touch, as these rules' prepares open them."""
+    """Return the open claims before and after each touch, from the claims that these rules' prepares make."""
     claimed = torch.where(touches.kind == Kind.PREPARE, rules.claim, 0)
     return open_claims(recording, touches, claimed)
 
 
 def open_claims(recording: Recording, touches: Touches, claimed: Tensor) -> tuple[Tensor, Tensor]:
-    """Open claims before and after each touch, given how many slots each PREPARE touch claimed.
+    """Return the open claims before and after each touch, given how many slots each PREPARE touch claimed.
 
-    A result closes what the prepare of its own launch claimed; a retract in between has voided it: the two then lie
-    in different segments.
+    A result closes what the prepare of its own launch claimed. A retract in between voids that claim: the prepare and the
+    result are then in different segments.
     """
     closed = torch.zeros_like(claimed)
     results = torch.nonzero(touches.kind == Kind.RESULT).flatten()
@@ -73,17 +76,17 @@ def open_claims(recording: Recording, touches: Touches, claimed: Tensor) -> tupl
 
 
 def counters(recording: Recording, touches: Touches, rules: Rules) -> Counters:
-    """Verify and accepted-draft counts. They start at 0 with a request and survive its retracts."""
+    """Count verifies and accepted drafts. The counts start at 0 with a request and survive its retracts."""
     rows = recording.result_rows
     results = touches.kind == Kind.RESULT
     row = touches.row[results]
     stale = _stale(recording)[row]
     counts = torch.ones_like(row) if rules.stale_counts else (~stale).to(torch.int64)
-    counts[torch.from_numpy(tails(recording).answered)[row]] = 0  # nothing was drafted for them
+    counts[torch.from_numpy(tails(recording).answered)[row]] = 0  # nothing is drafted for tails
     drafts = column(rows.accept_len)[row] - _non_draft(recording)[row]
     verify, accepted = torch.zeros_like(touches.row), torch.zeros_like(touches.row)
     verify[results], accepted[results] = counts, drafts * counts
-    first = torch.searchsorted(touches.qid, touches.qid)  # of the same request
+    first = torch.searchsorted(touches.qid, touches.qid)  # the first touch of the same request
     known = _fresh(recording, touches)[first] & (touches.epoch == touches.epoch[first])
     return Counters(_since(verify, first), _since(accepted, first), known)
 
@@ -94,7 +97,7 @@ def _since(delta: Tensor, first: Tensor) -> Tensor:
 
 
 def _fresh(recording: Recording, touches: Touches) -> Tensor:
-    """Touches at which a request's counters are surely 0: an extend before any verify."""
+    """Mark the touches at which a request's counters are certainly 0: an extend before any verify."""
     fresh = touches.kind == Kind.EXTEND
     outputs = column(recording.extend_rows.output_len)[touches.row[fresh]]
     fresh[fresh.clone()] = outputs <= recording.outputs_before_verify
@@ -112,9 +115,10 @@ def _result_delta(recording: Recording, row: Tensor, rules: Rules) -> Tensor:
 
 
 def _tail_delta(recording: Recording, rules: Rules) -> Tensor:
-    """Per result row, were it a tail's: its one token is committed where the request goes on.
+    """Return each row's delta for the case that its request is a tail: its one token is committed if the request continues.
 
-    The same for every set of fixes, the claim apart: no release with other books than 0.5.19's has tails.
+    Apart from the claim, this is the same for every set of fixes, because only releases with the books of 0.5.19 have
+    tails.
     """
     made = decisions(recording)
     goes_on = torch.zeros(len(recording.result_rows.qid), dtype=torch.int64)
@@ -129,6 +133,6 @@ def _stale(recording: Recording) -> Tensor:
 
 
 def _non_draft(recording: Recording) -> Tensor:
-    """Tokens of a run that are no draft: 1 (the bonus), unless the result says otherwise (0.5.20 on)."""
+    """Return the number of tokens in a run that are not drafts: 1 (the bonus), unless the result says otherwise (0.5.20 on)."""
     said = column(recording.results.num_non_draft)
     return torch.where(said == NONE64, 1, said)[column(recording.owner(Kind.RESULT))]

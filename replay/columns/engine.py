@@ -1,4 +1,4 @@
-"""From a recording and a set of rules to a ledger."""
+"""Compute a ledger from a recording and a set of rules."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .commits import Commits, Counters, claims, commits, counters
 from .shared import Columns
 from .sums import Sums, sums
 
-# What each quantity is computed from. The other slots are not handed on, so nothing can depend on them unseen.
+# The rule slots that each quantity depends on. Only these are passed on, so hidden dependencies are impossible.
 _SLOTS: dict[Quantity, tuple[str, ...]] = {
     Quantity.KV_COMMITTED_LEN: ("claim", "stale_delta"),
     Quantity.KV_COMMITTED_LEN_SETTLED: ("claim", "stale_delta"),
@@ -31,16 +31,16 @@ _SLOTS: dict[Quantity, tuple[str, ...]] = {
 }
 
 
-RULED = frozenset(_SLOTS)  # what the rules compute at all
-_NO_RULE = "none of the five fixes bears on it: compare with a lifted path"
+RULED = frozenset(_SLOTS)  # the quantities that the rules compute
+_NO_RULE = "none of the five fixes affects it; compare with a lifted path instead"
 
 
 def ledger(
     columns: Columns, rules: Rules, path: str, quantities: Iterable[Quantity] = Quantity
 ) -> Ledger:
-    """The books these rules compute over this recording; what no rule is about is not captured.
+    """Compute the books of these rules over this recording. Quantities without a rule are not captured.
 
-    Raises NoVerdictError where it does not say where its requests begin.
+    Raises NoVerdictError if the recording does not say where its requests begin.
     """
     require_seeds(columns.recording)
     reasons = {quantity: _NO_RULE for quantity in Quantity if quantity not in RULED}
@@ -83,7 +83,7 @@ def _committed(columns: Columns, made: Commits) -> Series:
 
 
 def _settled(columns: Columns, rules: Rules) -> Series:
-    """These rules' raw length minus the claims that their prepares opened."""
+    """Subtract the claims that these rules' prepares opened from these rules' raw length."""
     raw = _series(columns, Quantity.KV_COMMITTED_LEN, rules)
     quantity = Quantity.KV_COMMITTED_LEN_SETTLED
     before, after = claims(columns.recording, columns.touches, rules)
@@ -95,7 +95,10 @@ def _settled(columns: Columns, rules: Rules) -> Series:
 
 
 def _before(cells: Cells) -> Tensor:
-    """Of committed lengths: those (bool) that are taken before their touch. A finish is none, it comes after its last."""
+    """Mark the committed lengths (bool) to be read before their touch.
+
+    Cells of a finish are not marked, because a finish comes after the request's last touch.
+    """
     return (cells.moment == Moment.BEFORE) & (cells.kind != Kind.FINISH)
 
 
@@ -128,7 +131,7 @@ def _indexer(columns: Columns, seqlen: Tensor) -> Series:
 
 
 def _rows(columns: Columns, quantity: Quantity, rows: RowRange, state: object) -> Series:
-    """A server without a capturer collects nothing on any path: not captured, never 0 rows."""
+    """Build a series of row spans. A server without a capturer collects nothing: not captured on any path, never 0 rows."""
     cells = columns.cells[quantity]
     values = torch.stack([rows.collected.to(torch.int64), rows.start, rows.end], dim=1)
     captured = column(state) != NONE64  # type: ignore[arg-type]

@@ -1,7 +1,8 @@
-"""The true sequence length of every request at any event: seq_len of its extend or seed plus what was accepted since, and one
-for every step in which it was decoded beside a prefill chunk.
+"""The true sequence length of every request at any event.
 
-This is what batch.seq_lens holds on the device. It follows from the accepted lengths alone; no observed sum is read.
+It is the seq_len of the request's extend or seed, plus what was accepted since then, plus one for every step in which
+the request was decoded beside a prefill chunk. batch.seq_lens holds this value on the device. It follows from the
+accepted lengths alone; no observed sum is read.
 """
 
 from __future__ import annotations
@@ -20,17 +21,20 @@ from .touches import gaps_before
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lengths:
-    """Changes of length, sorted by request and event (int64; `known` bool)."""
+    """Changes of length, sorted by request and then by event (int64; `known` is bool)."""
 
     key: Tensor  # qid * num_events + event
     qid: Tensor
     length: Tensor
     known: Tensor
-    epoch: Tensor  # how many gaps came before the last extend or seed
+    epoch: Tensor  # the number of gaps before the last extend or seed
     num_events: int
 
     def before(self, qid: Tensor, event: Tensor, epoch: Tensor) -> tuple[Tensor, Tensor]:
-        """The length of `qid` when `event` began, and whether it is known; `epoch`: gaps before the event."""
+        """Return the length of `qid` at the start of `event`, and whether it is known.
+
+        `epoch` is the number of gaps before the event.
+        """
         if not len(self.key):
             return torch.zeros_like(qid), torch.zeros_like(qid, dtype=torch.bool)
         found = torch.searchsorted(self.key, qid * self.num_events + event) - 1
@@ -64,7 +68,7 @@ def lengths_of(recording: Recording) -> Lengths:
 
 
 def _begins(recording: Recording, kind: Kind) -> tuple[Tensor, Tensor, Tensor]:
-    """Request, event and length of every row of the kind that sets a length."""
+    """Return request, event and length of every row of this kind that sets a length."""
     table = recording.row_table(kind)
     rows = torch.arange(len(table.qid))
     if kind is Kind.SEED:
@@ -74,9 +78,9 @@ def _begins(recording: Recording, kind: Kind) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _run(qid: Tensor, seed: Tensor, delta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Segmented sums that begin anew at each seed; unknown from an unknown delta to the next seed.
+    """Sum the deltas in segments that restart at each seed. After an unknown delta the sum is unknown until the next seed.
 
-    Returns per change: the sum, whether it is known, and the index of its segment's first change.
+    Returns for each change the sum, whether it is known, and the index of the first change in its segment.
     """
     if not len(qid):
         return delta, seed, delta
@@ -94,8 +98,10 @@ def _run(qid: Tensor, seed: Tensor, delta: Tensor) -> tuple[Tensor, Tensor, Tens
 
 
 def _decode_rows(recording: Recording) -> tuple[Tensor, Tensor]:
-    """Rows that a launch lengthens, and by how much: what its result accepted (NONE64 where none was recorded), a tail
-    by one."""
+    """Return the launch rows that lengthen their request, and by how much.
+
+    That is what the row's result accepted (NONE64 if none was recorded), or one for a tail.
+    """
     owner = column(recording.owner(Kind.LAUNCH))
     decodes = column(recording.launches.mode)[owner] == Mode.DECODE
     tail = torch.from_numpy(tails(recording).launched)
@@ -104,7 +110,7 @@ def _decode_rows(recording: Recording) -> tuple[Tensor, Tensor]:
 
 
 def _accepted(recording: Recording, owner: Tensor, rows: Tensor) -> Tensor:
-    """Of launch rows: what their result accepted, NONE64 where it was not recorded."""
+    """Return what the results of these launch rows accepted, NONE64 if that was not recorded."""
     num_requests = len(recording.rids) + 1
     launch = column(recording.launches.launch)[owner[rows]]
     wanted = launch * num_requests + column(recording.launch_rows.qid)[rows]

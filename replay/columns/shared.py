@@ -1,4 +1,4 @@
-"""What every path over one recording shares, computed once and on demand."""
+"""What all paths over one recording share, computed once and on demand."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ T = TypeVar("T")
 
 
 class Columns:
-    """One recording as the engine needs it: cells, touches, true lengths. `crew`: who replays it elsewhere."""
+    """One recording as the engine needs it: cells, touches, true lengths.
+
+    `crew` is the pool of worker processes that replay the recording, if there is one.
+    """
 
     def __init__(self, recording: Recording, crew: Crew | None = None) -> None:
         self.recording, self.crew = recording, crew
@@ -33,18 +36,18 @@ class Columns:
         self._cells = _AllCells(recording)
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What `make` returned the first time: 32 sets of fixes share all but a few of their parts."""
+        """Return what `make` returned the first time. The 32 sets of fixes share most of their parts."""
         return _once(self._made, key, make)
 
     def replayed(self, key: Hashable, make: Callable[[], T]) -> T:
-        """As `once`, of what all quantities come from at once: kept where values are let go."""
+        """Like `once`, for a replay that yields all quantities at once. `let_go` keeps these results."""
         return _once(self._replayed, key, make)
 
     def has_replayed(self, key: Hashable) -> bool:
         return key in self._replayed
 
     def let_go(self) -> None:
-        """Of all values so far, which are most of what a replay holds; whoever asks again has them computed anew."""
+        """Drop all values computed so far, which take most of the memory. They are computed again if needed."""
         self._made.clear()
         self._cells.clear()
 
@@ -74,8 +77,8 @@ class Columns:
         )
 
     def touch_of(self, quantity: Quantity) -> Tensor:
-        """Per cell of a committed length or counter: the touch that made it (-1: none, or lost in a gap)."""
-        cells = self.cells[quantity]  # several quantities have the same
+        """Return for each cell of a committed length or counter the touch that set it (-1 if none, or lost in a gap)."""
+        cells = self.cells[quantity]  # several quantities share these cells
         return self.once(("touch", id(cells)), lambda: self._touch_of(cells))
 
     def _touch_of(self, cells: Cells) -> Tensor:
@@ -106,7 +109,7 @@ def _once(made: dict[Hashable, Any], key: Hashable, make: Callable[[], T]) -> T:
 
 
 class _AllCells(dict[Quantity, Cells]):
-    """By quantity, each made when first asked for; where two quantities have values at the same places, once for both."""
+    """Cells by quantity, each computed at first use. Quantities with values at the same places share one object."""
 
     def __init__(self, recording: Recording) -> None:
         super().__init__()

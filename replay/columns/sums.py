@@ -1,4 +1,4 @@
-"""seq_lens_sum of one set of rules: which number, or None, each batch holds after every event that sets or reads it."""
+"""Compute seq_lens_sum under one set of rules: the number, or None, that each batch holds after each relevant event."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _KINDS = (Kind.EXTEND, Kind.SEED, Kind.PREPARE, Kind.FILTER, Kind.MERGE, Kind.LA
 
 
 class Sum(NamedTuple):
-    """A batch's seq_lens_sum: `value` None is sglang's None; not `known`: the recording does not say."""
+    """A batch's seq_lens_sum. A `value` of None is sglang's None. If `known` is False, the recording does not say."""
 
     value: int | None
     known: bool
@@ -33,16 +33,17 @@ UNKNOWN = Sum(None, False)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sums:
-    """Per event of the recording: the sum after it (NONE64: None), and whether it is known."""
+    """The sum after each event of the recording (NONE64 for None), and whether it is known."""
 
     value: NDArray[np.int64]
     known: NDArray[np.bool_]
 
 
 def true_sums(recording: Recording, lengths: Lengths) -> Sums:
-    """Per event with a batch: the sum of the true lengths of who is in it then.
+    """Return for each event with a batch the sum of the true lengths of the requests in it.
 
-    At a launch, without the overlap schedule: with what it accepted, as `run_batch` has written that down by its end.
+    Without the overlap schedule, the sum at a launch includes what that launch accepted, because `run_batch` has already
+    stored it when it returns.
     """
     size = len(recording.events.kind)
     value, known = torch.zeros(size, dtype=torch.int64), torch.ones(size, dtype=torch.int64)
@@ -63,7 +64,7 @@ def true_sums(recording: Recording, lengths: Lengths) -> Sums:
 
 
 def sums(recording: Recording, true: Sums, rules: Rules) -> Sums:
-    """Walk the batches once, in event order. Between events of a batch its sum only changes by these rules."""
+    """Walk through the batches in event order. Between its events, a batch's sum does not change under these rules."""
     events = recording.events
     value = np.zeros(len(events.kind), dtype=np.int64)
     known = np.zeros(len(events.kind), dtype=bool)
@@ -75,18 +76,18 @@ def sums(recording: Recording, true: Sums, rules: Rules) -> Sums:
         value[event] = NONE64 if now.value is None else now.value
         known[event] = now.known
     if not recording.run.overlap and not rules.lazy_sums:
-        known[:] = False  # before #25879 that was spec v1, which kept other sums
+        known[:] = False  # before #25879, no overlap meant spec v1, which kept different sums
     return Sums(value, known)
 
 
 def tails_of_launches(recording: Recording) -> NDArray[np.int64]:
-    """Per launch: how many were decoded beside its prefill."""
+    """Return for each launch how many requests were decoded beside its prefill."""
     owner = recording.owner(Kind.LAUNCH)[tails(recording).launched]
     return np.bincount(owner, minlength=len(recording.launches.mode))
 
 
 class _Batches:
-    """Which sum each batch holds, and the rule of each kind of event. Plain lists: they are read one event at a time."""
+    """The sum that each batch holds, and the rule for each kind of event. Lists, because events are read one at a time."""
 
     def __init__(self, recording: Recording, rules: Rules) -> None:
         self._held: dict[int, Sum] = {}
@@ -114,11 +115,11 @@ class _Batches:
         # Tails are counted with the token that they are about to write.
         written = tails_of_launches(recording)
         self._written = (written if run.overlap else np.zeros_like(written)).tolist()
-        # No backend reads it: #25879 leaves it None.
+        # No backend reads the sum, so #25879 leaves it None.
         self._unread = run.overlap and run.needs_cpu_seq_lens is False
 
     def after(self, kind: int, ref: int, truth: Sum) -> Sum:
-        """What the event's batch holds then; `truth`: the true sum. A gap makes all of them unknown."""
+        """Return the sum of the event's batch after the event. `truth` is the true sum. A gap makes all sums unknown."""
         rule = self._rules.get(kind)
         if rule is None:
             self._held.clear()
@@ -134,11 +135,11 @@ class _Batches:
         return before if self._lazy else truth
 
     def _filter(self, ref: int, before: Sum, truth: Sum) -> Sum:
-        """An early return (nobody leaves, or everybody) keeps what was there."""
+        """An early return (no request leaves, or all of them) keeps the existing sum."""
         size, left = self._size[ref], self._left[ref]
         if left in (0, size):
             return before
-        if size == NONE64:  # who left is not known
+        if size == NONE64:  # unknown which requests left
             return UNKNOWN
         return Sum(None, True) if self._lazy else truth
 
@@ -152,8 +153,8 @@ class _Batches:
 
     def _launch(self, ref: int, before: Sum, truth: Sum) -> Sum:
         if self._idle[ref]:
-            return Sum(0, True)  # each is made for its launch, with nobody in it
-        if self._mixed[ref]:  # rebuilt whatever the rules
+            return Sum(0, True)  # each idle batch is new and has no requests
+        if self._mixed[ref]:  # rebuilt under all rules
             return Sum((truth.value or 0) + self._written[ref], truth.known)
         if not self._lazy or not self._decode[ref]:
             return before

@@ -1,9 +1,14 @@
-"""Everything that touches one request's counters, sorted by request and then by event, cut into segments.
+"""All touches (events that change one request's counters), sorted by request and event, and cut into segments.
 
-A segment begins where the books of a request are set rather than changed: at an extend and at a seed (to its seq_len), at
-a retract (to zero), where a session takes its KV, and where a tail may have finished or not (the recording ends there).
-What comes before a request's first extend or seed in the recording, or between a gap, a session's save or such a tail and its
-next extend, has no known start and is not seeded.
+A segment begins where the books of a request are set rather than changed:
+
+- at an extend or a seed (to its seq_len),
+- at a retract (to zero),
+- where a session takes the request's KV,
+- at the result of a tail that may or may not have finished the request (the recording ends there).
+
+Touches have no known start, and are not seeded, before a request's first extend or seed in the recording. The same
+holds between a gap, a session's save or such a tail and the request's next extend.
 """
 
 from __future__ import annotations
@@ -22,24 +27,24 @@ from ..tails import tails
 from ..tensors import column
 
 LOST_TAIL = Kind.LAUNCH
-"""The kind of a touch by a tail's result of which nobody knows whether it ended the request, and so whether it committed."""
+"""The kind of a touch by a tail's result if it is unknown whether the result ended the request, and so committed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Touches:
-    """Columns of int64 (bool where said), one entry per touch."""
+    """All touches as columns with one entry per touch, int64 unless marked bool."""
 
     qid: Tensor
     event: Tensor
     kind: Tensor
-    row: Tensor  # in the kind's row table; for RETRACT and SESSION_SAVE in its event table; for LOST_TAIL of the results
+    row: Tensor  # row of the kind's row table; RETRACT, SESSION_SAVE: its event table; LOST_TAIL: the results
     segment: Tensor
     seeded: Tensor  # bool
-    epoch: Tensor  # how many gaps came before
+    epoch: Tensor  # the number of gaps before the touch
     num_events: int
 
     def last_before(self, qid: Tensor, event: Tensor) -> Tensor:
-        """Index of the last touch of `qid` strictly before `event`, -1 where there is none."""
+        """Return the index of the last touch of `qid` strictly before `event`, or -1."""
         key = self.qid * self.num_events + self.event
         found = torch.searchsorted(key, qid * self.num_events + event) - 1
         return (
@@ -49,8 +54,10 @@ class Touches:
         )
 
     def prepare_before(self, qid: Tensor, event: Tensor) -> Tensor:
-        """Index of the last PREPARE of `qid` before `event`, -1: none. Where overlap is off for a batch, the result
-        of the step before comes between a prepare and its launch."""
+        """Return the index of the last PREPARE of `qid` before `event`, or -1.
+
+        If overlap is off for a batch, the previous step's result comes between a prepare and its launch.
+        """
         prepares = torch.nonzero(self.kind == Kind.PREPARE).flatten()
         if not len(prepares):
             return torch.full_like(qid, -1)
@@ -60,7 +67,7 @@ class Touches:
         return torch.where((found >= 0) & (self.qid[place] == qid), place, -1)
 
     def at(self, kind: Kind, num_rows: int) -> Tensor:
-        """For every row of the kind's row table, the index of its touch (-1: none)."""
+        """Return for every row of the kind's row table the index of its touch, or -1."""
         index = torch.full((num_rows,), -1)
         mine = torch.nonzero(self.kind == kind).flatten()
         index[self.row[mine]] = mine
@@ -88,14 +95,14 @@ def touches_of(recording: Recording) -> Touches:
 
 
 def gaps_before(recording: Recording, event: Tensor) -> Tensor:
-    """How many gaps the recording has before each event: what is known does not outlive one."""
+    """Return the number of gaps before each event. Knowledge from before a gap does not apply after it."""
     return torch.searchsorted(column(recording.event_of(Kind.GAP)), event)
 
 
 def running(touches: Touches, start: Tensor, delta: Tensor) -> Tensor:
-    """Per touch, the value after it: `start` of its segment's first touch plus the deltas of the touches since.
+    """Return the value after each touch: `start` of its segment's first touch plus all deltas in the segment so far.
 
-    `start` is read at the first touch of each segment only; `delta` of that touch counts too.
+    `start` is read only at the first touch of each segment; the `delta` of that touch is added too.
     """
     if not len(delta):
         return delta
@@ -108,7 +115,7 @@ def running(touches: Touches, start: Tensor, delta: Tensor) -> Tensor:
 
 
 def launch_events(recording: Recording) -> Tensor:
-    """For every result row, the event of the launch it answers (NONE64 where the recording does not know)."""
+    """Return the launch event that each result row answers (NONE64 if the recording does not say)."""
     launches = column(recording.launches.launch)
     answered = column(recording.results.launch)
     if not len(launches):
@@ -138,7 +145,7 @@ def _lost_tails(recording: Recording) -> list[Tensor]:
 
 
 def _lost(recording: Recording) -> NDArray[np.bool_]:
-    """Result rows (bool) of which events are missing that could tell whether they ended their request."""
+    """Mark the result rows (bool) for which the events that tell whether they ended their request are missing."""
     made = decisions(recording)
     mask = np.zeros(len(recording.result_rows.qid), dtype=bool)
     mask[made.row[made.finish == LOST]] = True
@@ -146,7 +153,7 @@ def _lost(recording: Recording) -> NDArray[np.bool_]:
 
 
 def _singles(recording: Recording, kind: Kind) -> list[Tensor]:
-    """Events of one request each."""
+    """Return the touches of a kind whose events each concern one request."""
     qid = column(recording.event_table(kind).qid)
     events = column(recording.event_of(kind))
     return [qid, events, torch.full_like(qid, kind), torch.arange(len(qid))]

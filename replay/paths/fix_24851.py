@@ -1,7 +1,7 @@
-"""#24851: routed experts only on request, and from the caller's start on.
+"""#24851: collect routed experts only on request, and from the client's start_len on.
 
-Old: rows [0, seqlen - 1) are gathered for every finished request. New: only where return_routed_experts is set,
-and rows [min(start_len, seqlen - 1), seqlen - 1). The indexer's top-k is not touched.
+Old: rows [0, seqlen - 1) are collected for every finished request. New: only if return_routed_experts is set, and
+rows [min(start_len, seqlen - 1), seqlen - 1). The indexer's top-k is not changed.
 Source of truth: sglang 0.5.12, maybe_collect_routed_experts and BaseTopkCapturer.get_topk.
 """
 

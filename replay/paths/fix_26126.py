@@ -1,7 +1,7 @@
 """#26126: rows end at the stop.
 
-Old: the length that decides how many rows go back is the raw one, so tokens generated behind the stop bring rows
-along. New: len(origin_input_ids) + len(output_ids_through_stop), for routed experts and the indexer's top-k.
+Old: the raw length decides how many rows are returned, so tokens generated after the stop add rows. New: the length
+is len(origin_input_ids) + len(output_ids_through_stop), for routed experts and the indexer's top-k.
 Source of truth: sglang 0.5.13, _maybe_collect_routed_experts and _maybe_collect_indexer_topk.
 """
 

@@ -1,4 +1,4 @@
-"""The five fixes by number, and the books that any set of them makes."""
+"""The five fixes by number, and the books for any set of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Fix:
 
     number: int
     title: str
-    since: str  # the first release that holds it
+    since: str  # the first release that contains it
     apply: Callable[[Rules], Rules]
 
 
@@ -33,7 +33,7 @@ ALL: frozenset[int] = frozenset(NUMBERS)
 
 
 def rules_of(numbers: frozenset[int]) -> Rules:
-    """The old books with these fixes applied. Each replaces a slot of its own, so their order does not matter."""
+    """Return the old books with these fixes applied. Each fix replaces its own slots, so the order does not matter."""
     rules = Rules()
     for fix in FIXES:
         if fix.number in numbers:
@@ -42,7 +42,7 @@ def rules_of(numbers: frozenset[int]) -> Rules:
 
 
 def subsets(numbers: frozenset[int]) -> Iterator[frozenset[int]]:
-    """Every subset, smaller ones first."""
+    """Yield every subset, smaller ones first."""
     ordered = sorted(numbers)
     for size in range(len(ordered) + 1):
         yield from (frozenset(chosen) for chosen in combinations(ordered, size))

@@ -1,7 +1,7 @@
-"""The accounting rules as one value: its defaults are the old books (sglang 0.5.10), each fix replaces one slot.
+"""The accounting rules as one value. The defaults are the old books (sglang 0.5.10); each fix replaces some of them.
 
-All callables work on columns: int64 or bool tensors with one entry per row. They use methods only: who names a path
-imports the fixes, and should not wait for torch.
+All callables work on columns: int64 or bool tensors with one entry per row. They use only tensor methods, so that this
+module does not import torch: whatever names a path imports the fixes and should not have to wait for torch.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StaleRows:
-    """Results that came for a request already finished or retracted.
+    """Results that arrived for a request that had already finished or been retracted.
 
-    `accepted`: tokens the result carries, bonus included. `retracted`: else the request had finished. `claim`: slots
-    that the prepare of this path claims, still open for a finished request, void for a retracted one.
+    `accepted` is the number of tokens in the result, bonus included. `retracted` is False if the request had finished.
+    `claim` is the number of slots that a prepare of this path claims. The claim is still open for a finished request and
+    void for a retracted one.
     """
 
     accepted: Tensor
@@ -29,7 +30,7 @@ class StaleRows:
 
 @dataclass(frozen=True, slots=True)
 class FinishRows:
-    """Finished requests. Lengths in tokens; `finished_len` equals `output_len` where sglang's is None."""
+    """Finished requests. Lengths are in tokens; `finished_len` equals `output_len` if sglang's is None."""
 
     origin_len: Tensor
     output_len: Tensor
@@ -40,7 +41,7 @@ class FinishRows:
 
 @dataclass(frozen=True, slots=True)
 class RowRange:
-    """Rows [start, end) collected for each finish, where `collected`."""
+    """Rows [start, end) collected for each finish for which `collected` is True."""
 
     collected: Tensor
     start: Tensor
@@ -53,19 +54,19 @@ def apply_stale(rows: StaleRows) -> Tensor:
 
 
 def raw_seqlen(rows: FinishRows) -> Tensor:
-    """Old: everything that was generated, overshoot behind the stop included."""
+    """Old: everything that was generated, including the overshoot after the stop."""
     return rows.origin_len + rows.output_len
 
 
 def all_rows(rows: FinishRows, seqlen: Tensor) -> RowRange:
-    """Old: rows [0, seqlen - 1) for every request, asked for or not."""
+    """Old: rows [0, seqlen - 1) for every request, whether requested or not."""
     start = seqlen.new_zeros(seqlen.shape)
     return RowRange(seqlen.new_ones(seqlen.shape).bool(), start, (seqlen - 1).clamp(min=0))
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """One consistent set of books. Source of the defaults: sglang 0.5.10, eras in docs/books.md."""
+    """One consistent set of books. The defaults are those of sglang 0.5.10; docs/books.md lists the eras."""
 
     claim: int = (
         0  # kv_committed_len += claim at each prepare; a live result then adds accepted - claim
