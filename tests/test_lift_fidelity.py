@@ -196,7 +196,8 @@ def test_an_algorithm_that_is_not_lifted_stops_the_path() -> None:
     with release("0.5.14") as source:
         made = books(source)
     with pytest.raises(
-        CannotRunError, match=r"no prepare for UNO that is known, only for EAGLE, .*DFLASH"
+        CannotRunError,
+        match=r"no prepare for UNO at any known place; it has one for EAGLE, .*DFLASH",
     ):
         ledger_of(Columns(other), made, "lifted")
 

@@ -145,12 +145,12 @@ STRANGE = {
     "where it is not decoding": (
         f"                        {COMMIT}",
         f"                        pass\n                    else:\n                        {COMMIT}",
-        "no such branch",
+        "in an unknown branch",
     ),
     "another way out of the loop": (
         "req.time_stats.set_prefill_finished_time()",
         "break",
-        "may leave the loop otherwise",
+        "may leave the loop in an unknown way",
     ),
 }
 

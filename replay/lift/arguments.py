@@ -1,4 +1,4 @@
-"""Arguments that a role's function has and a replay does not pass: a caller that passes something else does more than is played."""
+"""Detect callers that pass an argument which a replay does not pass: a replay would then do less than sglang does."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .module import Modules
 from .roles import Role
 from .scan import calls_of, files, mentioning
 
-# How many arguments the engine passes, and which ones it knows by name.
+# How many positional arguments the engine passes to each role's function, and the argument names it knows.
 _PASSED = {
     Role.RESOLVE: 3,
     Role.PREPARE: 2,
@@ -35,19 +35,19 @@ _NAMED = frozenset(
 
 
 def check_arguments(source: str, modules: Modules, roles: dict[str, str]) -> None:
-    """Raises CannotRunError, naming the first caller that passes more than is played."""
+    """Raise CannotRunError, naming the caller, if a caller of a role's function passes more than a replay does."""
     for role, passed in _PASSED.items():
         if place := roles.get(role.value):
             _check_calls(source, modules, place, passed)
 
 
 def _check_calls(source: str, modules: Modules, key: str, passed: int) -> None:
-    """A parameter that is new has a default; a caller that passes something else does more than is played."""
+    """Check the callers of one function. A new parameter has a default; a caller must not pass anything else for it."""
     node = modules.definition(key)
     if not isinstance(node, ast.FunctionDef):
         return
     name, is_method = node.name, "." in key.partition(":")[2]
-    # of a method `self` is one of them
+    # `self` counts as one of a method's arguments
     known = passed if is_method or passed != 2 or key.endswith(":release_kv_cache") else 1
     defaults = _defaults_of(node)
     extra = {
@@ -71,9 +71,9 @@ def _check_calls(source: str, modules: Modules, key: str, passed: int) -> None:
                     if value is not None and ast.dump(value) != ast.dump(defaults[argument]):
                         raise CannotRunError(
                             f"cannot run: {source} {path}:{call.lineno} {where} passes {argument}="
-                            f"{ast.unparse(value)} to {name}, and a replay would leave it at its default, "
-                            f"{ast.unparse(defaults[argument])}. Teach replay/lift/ to pass it, or name it in "
-                            "replay/lift/arguments.py where no book depends on it."
+                            f"{ast.unparse(value)} to {name}, but a replay would use the default, "
+                            f"{ast.unparse(defaults[argument])}. Pass the argument in replay/lift/, or, if no book depends on "
+                            "it, list it in replay/lift/arguments.py."
                         )
 
 

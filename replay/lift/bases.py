@@ -1,4 +1,4 @@
-"""Which stand-in takes the methods lifted from which class of sglang."""
+"""Which stand-in receives the methods that are lifted from which sglang class."""
 
 from __future__ import annotations
 
@@ -26,6 +26,6 @@ BASES: dict[str, type[StandIn]] = {
 
 
 def answers(owner: str, member: str) -> bool:
-    """Whether the stand-in has this member of its own: sglang's is then not lifted."""
+    """Whether the stand-in defines this member itself; sglang's member is then not lifted."""
     base = BASES.get(owner)
     return base is not None and member in vars(base)

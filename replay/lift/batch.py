@@ -14,7 +14,7 @@ from .vector import Vector
 
 
 class HiddenMode(IntEnum):
-    """`CaptureHiddenMode`: no book depends on it."""
+    """`CaptureHiddenMode`; no book depends on it."""
 
     NULL = 0
 
@@ -35,11 +35,11 @@ class DecodeMode(StandIn):
 
 
 class DraftInput(StandIn):
-    """`batch.spec_info` between two steps: whose results are still to come."""
+    """`batch.spec_info` between two steps: the requests whose results are still to come."""
 
     what = "batch.spec_info"
     verify_done = None
-    cur_allocated_seq_lens_cpu = None  # DFLASH, 0.5.14: then it goes by the requests' own lengths
+    cur_allocated_seq_lens_cpu = None  # DFLASH, 0.5.14: None makes it use the requests' own lengths
 
     def __init__(self, future_indices: Vector, defaults: dict[str, Any]) -> None:
         self.__dict__.update(defaults)
@@ -58,7 +58,7 @@ class DraftInput(StandIn):
 
 class _Penalties(StandIn):
     what = "batch.sampling_info.penalizer_orchestrator"
-    is_required = False  # penalties change which tokens are drawn; those are recorded
+    is_required = False  # penalties change which tokens are sampled, and the tokens are recorded
 
 
 class _Sampling(StandIn):
@@ -87,7 +87,10 @@ class Allocator(StandIn):
 
 
 class TreeCache(StandIn):
-    """Keeps or frees what a request leaves: which slots, no book says; how many, the lifted release does."""
+    """The cache that keeps or frees a finished request's slots.
+
+    No book depends on which slots these are. How many there are is decided by the lifted release function.
+    """
 
     what = "tree_cache"
 
@@ -123,7 +126,7 @@ class TreeCache(StandIn):
 
 
 class Batch(StandIn):
-    """A batch: who is in it, their lengths as far as they are known, and the sum."""
+    """A batch: its requests, their lengths as far as they are known, and the sum."""
 
     what = "batch"
     device = "cpu"
@@ -133,7 +136,7 @@ class Batch(StandIn):
     out_cache_loc = Quiet("batch.out_cache_loc")
     forward_mode: object = DecodeMode()
     mix_running_indices: Vector | None = None
-    # No book depends on these, and recordings do not hold them: read as absent.
+    # No book depends on these and recordings do not hold them, so they read as absent.
     multimodal_inputs = None
     hisparse_coordinator = None
     output_ids = None
@@ -152,7 +155,7 @@ class Batch(StandIn):
     ) -> None:
         self.reqs = reqs
         self.decoding_reqs: list[Request] | None = None
-        # Of an extend; its log probabilities are not recorded.
+        # Only for an extend. Its log probabilities are not recorded.
         self.prefix_lens: list[int] = []
         self.extend_lens: list[int] = []
         self.extend_logprob_start_lens: list[int] = []

@@ -1,4 +1,4 @@
-"""The cache folder, and surfaces kept in it: a release or a commit is lifted once."""
+"""The cache folder and the surfaces in it, so that a release or commit is lifted only once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .surface import Surface, from_json, to_json
 
-# What decides how a source is lifted: a surface made by another specdiff is made anew.
+# Files that decide how a source is lifted. If they change, surfaces are lifted again.
 _LIFTER = (
     "excerpt.py",
     "lifting.py",
@@ -37,12 +37,12 @@ def cache_root() -> Path:
 
 
 def kept(key: str) -> Path:
-    """Where the surface of this key is kept."""
+    """Return where the surface with this key is stored."""
     return cache_root() / "lifted" / f"{key}-{_lifter()}.json"
 
 
 def load(key: str) -> Surface | None:
-    """None where it was never saved; a file that cannot be read is as good as none, and is written anew."""
+    """Load a surface; None if it was never saved or cannot be read. The caller then lifts it again and saves it."""
     try:
         return from_json(kept(key).read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError, TypeError):
@@ -54,7 +54,7 @@ def save(key: str, surface: Surface) -> None:
 
 
 def write(target: Path, text: str) -> None:
-    """Whole or not at all. Best effort: a cache that cannot be written costs time, nothing else."""
+    """Write the file completely or not at all. Errors are ignored: without a cache, specdiff only takes longer."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(
@@ -67,7 +67,7 @@ def write(target: Path, text: str) -> None:
 
 
 def entries() -> list[tuple[str, Surface]]:
-    """(key, surface) of everything kept that this specdiff wrote."""
+    """Return (key, surface) for everything in the cache that this version of specdiff wrote."""
     ending = f"-{_lifter()}.json"
     paths = sorted((cache_root() / "lifted").glob(f"*{ending}"))
     found = ((path.name[: -len(ending)], load(path.name[: -len(ending)])) for path in paths)

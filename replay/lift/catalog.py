@@ -1,4 +1,4 @@
-"""What `specdiff paths` shows: the releases in the cache with their books, and where one path's roles were found."""
+"""The content of `specdiff paths`: the cached releases with their books, and where one path's roles were found."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A release in the cache. `digest`: of its books, equal where they are the same code; `equals`: in words, by algorithm.
+    """A release in the cache.
 
-    `error` says why a release cannot be matched.
+    `digest` identifies its books: releases with the same code have the same digest. `equals` says in words which sets of
+    fixes equal it, by algorithm. `error` says why a release cannot be matched.
     """
 
     version: str
@@ -35,7 +36,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One role of a path: where it was found (None: nowhere), in which line, and what it reads."""
+    """One role of a path: where it was found (None if it was not), its line, and what it reads."""
 
     role: Role
     place: str | None
@@ -48,14 +49,14 @@ class Explained:
     name: str
     digest: str
     found: tuple[Found, ...]
-    followed: tuple[str, ...]  # lifted with them
+    followed: tuple[str, ...]  # definitions lifted because a role's function leads to them
     unknown: tuple[str, ...]  # global names without a stand-in
 
 
 def releases(recordings: Sequence[Path]) -> Iterator[Known]:
-    """Every release whose wheel is in the cache, and the sets of fixes that equal it over these recordings.
+    """Yield every release whose wheel is in the cache, with the sets of fixes that equal it over these recordings.
 
-    Raises RecordingError where one of them cannot be read; of those for which all matches are kept, nothing is read.
+    Raises RecordingError if a recording cannot be read. Recordings are not read if all matches are in the cache.
     """
     matches, match = Matches(recordings), _over(recordings)
     for version in wheels.in_cache():
@@ -65,14 +66,14 @@ def releases(recordings: Sequence[Path]) -> Iterator[Known]:
                 found = match(surface)
                 matches.save(surface, found)
             yield Known(version, surface.digest, {name: str(one) for name, one in found.items()})
-        except RecordingError:  # not the release's fault
+        except RecordingError:  # a bad recording says nothing about the release
             raise
         except SpecdiffError as error:
             yield Known(version, None, {}, str(error))
 
 
 def _over(paths: Sequence[Path]) -> Callable[[Surface], dict[str, Match]]:
-    """Matches a surface with the sets of fixes over these recordings, which are read when that is first asked for."""
+    """Return a function that matches a surface over these recordings, which it reads at its first call."""
     read: list[Columns] = []
 
     def match(surface: Surface) -> dict[str, Match]:

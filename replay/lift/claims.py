@@ -12,15 +12,15 @@ from .tape import Tape
 
 
 class Claims:
-    """Told from what this path's prepare added, never from the recording. Only the settled length goes by them."""
+    """Tracks claims from what this path's prepares added, never from the recording. Only settled lengths use them."""
 
     def __init__(self, stage: Stage, tape: Tape) -> None:
         self._requests, self._tape = stage.requests, tape
         self._launch = tape.events[Kind.LAUNCH].launch
-        self._launched: dict[int, dict[int, tuple[int, int] | None]] = {}  # by launch and qid
+        self._launched: dict[int, dict[int, tuple[int, int] | None]] = {}  # by launch, then by qid
 
     def open(self, reqs: Sequence[Request], before: Sequence[int], after: Sequence[int]) -> None:
-        """`before`, `after`: their committed lengths around a prepare."""
+        """Open the claims of one prepare. `before` and `after` are the committed lengths around it."""
         for request, was, now in zip(reqs, before, after, strict=True):
             claim = now - was
             request.claims += claim
@@ -31,7 +31,7 @@ class Claims:
         self._launched[self._launch[ref]] = {qid: requests[qid].prepared for qid in qids}
 
     def close(self, launch: int, reqs: Iterable[Request]) -> None:
-        """Its results have answered what was claimed for them."""
+        """Close the claims of one launch: its results have arrived."""
         launched = self._launched.get(launch, {})
         for request in reqs:
             prepared = launched.get(request.qid)
@@ -40,7 +40,7 @@ class Claims:
 
     @staticmethod
     def settled(reqs: Sequence[Request], lengths: Sequence[int]) -> list[int]:
-        """Their committed lengths without open claims; what is unknown stays so."""
+        """Return the committed lengths without open claims. Unknown lengths stay unknown."""
         return [
             length - request.claims if -LIMIT < length < LIMIT else length
             for length, request in zip(lengths, reqs, strict=True)

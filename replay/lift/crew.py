@@ -1,6 +1,7 @@
-"""Lifted replays in other processes: the first while this one still imports torch, then one for each core.
+"""A pool of worker processes that replay lifted paths.
 
-Nothing depends on them: where one fails, the caller replays for itself, and meets the error then.
+The first replays run while this process still imports torch; later there is up to one worker per core. Workers
+are only an optimization: if one fails, the caller runs the replay itself and then meets the same error.
 """
 
 from __future__ import annotations
@@ -28,26 +29,26 @@ from .surface import Surface
 from .tape import Tape
 from .tracks import Tracks
 
-_WORTH_IT = 1 << 19  # bytes of a recording: smaller ones are replayed before a process has started
-_MOST = 8  # processes: each has the whole recording in memory
-AHEAD = 16  # replays that may be begun before they are asked for
+_WORTH_IT = 1 << 19  # bytes; a smaller recording is replayed faster than a process starts
+_MOST = 8  # processes; each has the whole recording in memory
+AHEAD = 16  # replays that may begin before they are needed
 
 
 class _Process:
-    """A `crewman`, who says nothing at a Ctrl-C. It ends when its input does, so also when we are killed."""
+    """A worker process (see `crewman`). It prints nothing on Ctrl-C and exits when its input ends or we are killed."""
 
     def __init__(self, file: Path) -> None:
         main = f"from {crewman.__name__} import main; main()"
         self._process = subprocess.Popen(
             [sys.executable, "-c", main, str(file), repr(signature(file))],
-            env={**os.environ, "PYTHONSAFEPATH": "1"},  # no module of the folder we are in
+            env={**os.environ, "PYTHONSAFEPATH": "1"},  # import nothing from the current folder
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
 
     def ask(self, job: Job) -> Said | None:
-        """None where that replay fails. Raises an exception where the process has ended."""
+        """Run a job; None if the replay failed. Raises an exception if the process has exited."""
         to, answers = self._process.stdin, self._process.stdout
         assert to is not None and answers is not None
         pickle.dump(job, to)
@@ -59,16 +60,16 @@ class _Process:
         self._process.kill()
         pipes: Iterable[IO[bytes] | None] = (self._process.stdin, self._process.stdout)
         for pipe in filter(None, pipes):
-            with suppress(OSError):  # what it did not read any more
+            with suppress(OSError):  # unread data in the pipe
                 pipe.close()
         self._process.wait()
 
 
 class Crew:
-    """Replays of one recording, for the same quantities all of them. `confirm` it before it is asked."""
+    """Replays of one recording, all for the same quantities. Call `confirm` before asking for results."""
 
     def __init__(self, file: Path, wanted: Sequence[Quantity], size: int, folder: Path) -> None:
-        """`folder`: of its own, there as long as the crew is. Raises OSError where no process can be had."""
+        """`folder` belongs to this crew and must exist as long as it does. Raises OSError if no process can be started."""
         self.wanted = frozenset(wanted)
         self._file, self._signature, self._confirmed = file, signature(file), False
         self._shared = folder / "expected"
@@ -76,7 +77,7 @@ class Crew:
         self._all: list[_Process] = []
         self._idle: SimpleQueue[_Process] = SimpleQueue()
         self._pool = ThreadPoolExecutor(size)  # a thread waits for one process at a time
-        self._whole: dict[str, Future[Said | None]] = {}  # by the digest of the surface
+        self._whole: dict[str, Future[Said | None]] = {}  # by the surface's digest
         self._watched: dict[str, tuple[Surface, Future[Said | None]]] = {}
         try:
             for _ in range(size):
@@ -87,11 +88,11 @@ class Crew:
             raise
 
     def confirm(self) -> None:
-        """The caller has read the file; it is believed only if nobody has changed that since the crew began."""
+        """Call this after reading the file. Results count only if the file is still the one that the workers opened."""
         self._confirmed = signature(self._file) == self._signature
 
     def begin(self, surface: Surface) -> None:
-        """To replay all of it."""
+        """Begin a full replay."""
         if surface.digest not in self._whole:
             self._whole[surface.digest] = self._submit(surface, None)
 
@@ -102,10 +103,10 @@ class Crew:
     def begin_watched(
         self, paths: Iterable[PathSpec], expected: Expected, besides: Container[str]
     ) -> None:
-        """To replay as much of each as it takes to see it depart from what is expected. `besides`: digests known."""
+        """Begin replays that stop at the first value that differs from `expected`. Digests in `besides` are skipped."""
         if self._expected is not None:
-            return  # only the first ledger is watched for
-        try:  # many megabytes: not once for each path
+            return  # only one ledger can be watched for, the first
+        try:  # written once for all paths, because it can be many megabytes
             self._shared.write_bytes(pickle.dumps(expected))
         except OSError:
             return
@@ -115,14 +116,14 @@ class Crew:
                 self._watched[surface.digest] = surface, self._submit(surface, self._shared)
 
     def tracks(self, surface: Surface, tape: Tape) -> Tracks | None:
-        """All that it noted; None where that was not begun here, or failed."""
+        """Return everything the replay noted; None if it was not begun here or failed."""
         said = self._said(self._whole.get(surface.digest))
         return None if said is None else self._tracks(said, tape)
 
     def departs(
         self, surface: Surface, tape: Tape, expected: Expected
     ) -> tuple[bool, Tracks | None]:
-        """Whether it was seen to depart, and all that it noted if not; as `tracks`."""
+        """Return whether the replay was seen to depart and, if not, everything it noted (as `tracks` does)."""
         if expected is not self._expected or surface.digest not in self._watched:
             return False, None
         _, begun = self._watched[surface.digest]
@@ -139,7 +140,7 @@ class Crew:
         self._pool.shutdown(cancel_futures=True)
 
     def _look_ahead(self) -> None:
-        """Wait for somebody; of the first that departs, all will be wanted: a core that is idle may begin."""
+        """Wait for any watched replay. Begin a full replay of the first that departs, because its ledger will be needed."""
         wait([one for _, one in self._watched.values() if not one.done()], None, FIRST_COMPLETED)
         for surface, begun in self._watched.values():
             if begun.done() and (said := self._said(begun)) and said.departed:
@@ -150,7 +151,7 @@ class Crew:
         return self._pool.submit(self._ask, Job(surface, self.wanted, expected))
 
     def _ask(self, job: Job) -> Said | None:
-        """On a thread."""
+        """Run a job on a free process. Called on a pool thread."""
         process = self._idle.get()
         try:
             return process.ask(job)
@@ -170,9 +171,9 @@ class Crew:
 def crew_of(
     file: Path, wanted: Sequence[Quantity], first: Iterable[PathSpec], jobs: int
 ) -> Iterator[Crew | None]:
-    """A crew that has begun with these paths; None where there is little to gain. It goes when the block ends.
+    """Provide a crew that has begun with these paths, or None if there is little to gain. It is closed with the block.
 
-    `jobs`: how many replays there will be, at most.
+    `jobs` is the maximum number of replays.
     """
     with ExitStack() as stack:
         yield _begun(stack, file, wanted, list(_surfaces(first)), jobs)
@@ -191,7 +192,7 @@ def _begun(
     try:
         folder = stack.enter_context(TemporaryDirectory(prefix="specdiff-"))
         crew = Crew(file, wanted, size, Path(folder))
-    except OSError:  # no room for it, of one kind or another
+    except OSError:  # no room for a folder or a process
         return None
     stack.callback(crew.close)
     for surface in first:
@@ -202,18 +203,18 @@ def _begun(
 def _is_large(file: Path) -> bool:
     try:
         return file.is_file() and file.stat().st_size >= _WORTH_IT
-    except OSError:  # who reads it says so
+    except OSError:  # the code that reads the file reports this
         return False
 
 
 def cores() -> int:
-    """That this process may use."""
+    """Return the number of cores that this process may use."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     return allowed or os.cpu_count() or 1
 
 
 def _surfaces(paths: Iterable[PathSpec]) -> Iterator[Surface]:
-    """Those that are at hand: what is yet to be fetched or lifted waits for its turn, as does what cannot be."""
+    """Yield the surfaces that are in the cache. Paths that must still be fetched or lifted, or cannot be, come later."""
     for path in paths:
         if isinstance(path, Lifted) and (surface := kept(path)) is not None:
             yield surface

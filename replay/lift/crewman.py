@@ -1,4 +1,4 @@
-"""One process of a `crew`: reads a recording, then answers one job after the other, until its input ends.
+"""A worker process of a `crew`: it reads a recording, then answers one job after another until its input ends.
 
 python -m specdiff.replay.lift.crewman FILE SIGNATURE
 """
@@ -23,7 +23,7 @@ from .tracks import Values
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """`expected`: a pickled `Expected`; the replay stops where it is seen to depart from that."""
+    """A replay to run. `expected` is a pickled `Expected`; the replay stops when it is seen to depart from that."""
 
     surface: Surface
     wanted: frozenset[Quantity]
@@ -32,7 +32,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a replay came to. `departed`: it was stopped, and what it noted is not whole."""
+    """The outcome of a replay. If `departed` is set, the replay was stopped and its values are incomplete."""
 
     values: Values
     reasons: dict[Quantity, str]
@@ -40,17 +40,17 @@ class Said:
 
 
 def signature(file: Path) -> tuple[int, ...]:
-    """Another one where the file was replaced or written to."""
+    """Return a value that changes if the file is replaced or written to."""
     now = file.stat()
     return now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns
 
 
 def main() -> None:
-    """Of the process. Arguments: the file, and its `signature` as the crew has seen it."""
+    """Run the worker. Its arguments are the file and the file's `signature` as the crew saw it."""
     file = Path(sys.argv[1])
     tape = Tape.of(hdf5.load(file))
     if repr(signature(file)) != sys.argv[2]:
-        return  # it may be another recording
+        return  # the file may now hold another recording
     while True:
         try:
             job: Job = pickle.load(sys.stdin.buffer)
@@ -58,7 +58,7 @@ def main() -> None:
             return
         try:
             said = _answer(job, tape)
-        except Exception:  # noqa: BLE001 (the caller meets it, too, and says so)
+        except Exception:  # noqa: BLE001 (the caller runs into the same error and reports it)
             said = None
         pickle.dump(said, sys.stdout.buffer)
         sys.stdout.buffer.flush()
@@ -74,5 +74,5 @@ def _answer(job: Job, tape: Tape) -> Said:
 
 @lru_cache(maxsize=1)
 def _expected(file: Path) -> Expected:
-    found: Expected = pickle.loads(file.read_bytes())  # our own, of a moment ago
+    found: Expected = pickle.loads(file.read_bytes())  # written by the parent process
     return found

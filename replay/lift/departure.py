@@ -1,4 +1,4 @@
-"""Watches a lifted replay for the first value that another ledger has otherwise: most departures show early."""
+"""Stop a lifted replay at the first value that differs from another ledger. Most departures show early."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ..quantity import Quantity
 from .tracks import UNSET, Place, Tracks
 
 Expected = dict[Place, NDArray[np.int64]]
-"""A ledger's values where a replay writes its own: by place and row, parts side by side, UNSET where it has none."""
+"""A ledger's values laid out as a replay writes them: by place and row, parts side by side, UNSET for no value."""
 
 
 class Departure:
-    """A `Watch`. `found`: a value differed.
+    """A `Watch`. `found` is True once a value differed.
 
-    Unless it is `exact`, it leaves to `diff` what may not count in the end: None against a number, which may be
-    excused, and sums, which may be given up later.
+    Unless it is `exact`, it ignores what may not count in the end and leaves that to `diff`: None against a number, which
+    may be excused, and sums, which may be given up later.
     """
 
     def __init__(self, expected: Expected, *, exact: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Replays lifted books over a recording, one event at a time."""
+"""Replay lifted books over a recording, one event at a time."""
 
 from __future__ import annotations
 
@@ -21,27 +21,28 @@ from .tape import Tape
 from .tracks import Tracks
 from .turns import Turns
 
-# Events played before the first look, and at most from one look to the next: ever longer, as most departures show early.
+# The number of events before the first check, and the most between two checks. The interval doubles up to that
+# limit, because most departures show early.
 _FIRST_LOOK, _LOOK = 64, 4096
 _ROWS = frozenset({Quantity.ROUTED_EXPERTS, Quantity.INDEXER_TOPK})
 _ALONE = frozenset({Quantity.FINISH, Quantity.SEQ_LENS_SUM})
 
 
 class Watch(Protocol):
-    """Looks at what has been written so far; true where nothing more needs to be known."""
+    """Looks at what has been written so far. Returns True if nothing more needs to be known."""
 
     def __call__(self, tracks: Tracks) -> bool: ...
 
 
 def optional(wanted: Collection[Quantity]) -> frozenset[Quantity]:
-    """Of the quantities that nothing else depends on and that cost: which ones are computed for these."""
+    """Return which of the costly, independent quantities must be computed to have the `wanted` ones."""
     chosen = frozenset(wanted)
     return (_ROWS if chosen & _ROWS else frozenset()) | (chosen & _ALONE)
 
 
 @contextmanager
 def _no_collector() -> Iterator[None]:
-    """A replay makes millions of objects and hardly a circle of them: looking for circles is a fifth of its time."""
+    """Turn the garbage collector off: it finds few cycles among millions of objects and takes a fifth of the time."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -60,17 +61,17 @@ def replay(
     until: int | None = None,
     tape: Tape | None = None,
 ) -> Tracks:
-    """Everything these books compute. Raises CannotRunError where they need what a recording does not hold.
+    """Compute everything these books compute. Raises CannotRunError if they need what a recording does not hold.
 
-    `wanted`: of other quantities little is noted, and what is `optional` is not computed. `until`: the last event that counts.
-    `tape`: of this recording, where several replays share it.
+    Quantities that are not `wanted` are noted only in part, and not computed at all if they are `optional`. `until` is
+    the last event that counts. `tape` is this recording's tape, if several replays share it.
     """
     tape = tape or Tape.of(recording)
     tracks = Tracks(tape, frozenset(wanted))
     stage = Stage(books, recording)
     handlers = _handlers(stage, tape, tracks, optional(wanted))
     _play(handlers, tape, until, lambda: watch is not None and watch(tracks))
-    stage.requests.clear()  # in a circle with the stage, they would stay until the collector comes
+    stage.requests.clear()  # they form a cycle with the stage and would stay until the next collection
     return tracks
 
 
@@ -89,7 +90,7 @@ def _play(
             handle(ref)
         if place == until:
             return
-        played += bool(handlers[kind])  # a queue of arrivals says nothing
+        played += bool(handlers[kind])  # events without a handler, such as arrivals, do not count
         if played == look:
             if over():
                 return
@@ -99,11 +100,11 @@ def _play(
 def _handlers(
     stage: Stage, tape: Tape, tracks: Tracks, wanted: frozenset[Quantity]
 ) -> dict[Kind, tuple[Handler, ...]]:
-    """Who deals with the events of a kind, in order; a handler takes the event's row in the kind's table."""
+    """Return the handlers for each kind of event, in order. A handler takes the event's row in the kind's table."""
     lives, batches = Lives(stage, tape, tracks), Batches(stage, tape, tracks)
     releases = Releases(stage, tape, tracks)
     turns = Turns(stage, tape, tracks, releases)
-    # No prepare goes by the lengths of its batch: to one that did, they would be unknown, and what it makes of them too.
+    # No known prepare uses its batch's lengths. For one that did, the lengths and its results would be unknown.
     sums = Quantity.SEQ_LENS_SUM in wanted
     prepared = batches.prepare if sums else batches.members
 

@@ -1,6 +1,6 @@
-"""The few statements of a long function that keep a book, cut out of it where they are in no function of their own.
+"""Cut the few statements that keep a book out of a long function, if sglang has no separate function for them.
 
-A tail's token is committed in the midst of `process_batch_result_prefill`:
+A tail's token is committed in the middle of `process_batch_result_prefill`:
 
     for i, (req, ...) in enumerate(...):
         if (req.finished() and ...) or req.is_retracted:
@@ -10,8 +10,8 @@ A tail's token is committed in the midst of `process_batch_result_prefill`:
             if not req.finished() and batch.decoding_reqs and req in batch.decoding_reqs and ...:
                 req.kv.kv_committed_len += 1
 
-What is lifted is that last `if`, under the conditions that it stands under, behind the guards that leave the loop before
-it. `decide()` stands for what happens in between, and says whether the request is finished.
+The excerpt is that last `if`, inside its enclosing conditions and after the guards that leave the loop before it.
+`decide()` replaces the statements in between and sets whether the request is finished.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _LEAVES = (ast.Continue, ast.Break, ast.Return)
 
 
 class _StrangeError(Exception):
-    """How the book is kept in a way that is not known, as the end of a sentence."""
+    """An unknown way to keep the book. The message is the end of a sentence."""
 
 
 def commit_of_tails(function: ast.stmt | None, source: str) -> ast.stmt | None:
-    """The excerpt as a function of (self, batch, req, decide); None where this function changes no committed length.
+    """Return the excerpt as a function of (self, batch, req, decide); None if this function sets no committed length.
 
-    Raises CannotRunError, naming the source and the line, where it changes one in another way than is known.
+    Raises CannotRunError, naming the source and the line, if it sets one in an unknown way.
     """
     if not isinstance(function, ast.FunctionDef):
         return None
@@ -50,13 +50,13 @@ def commit_of_tails(function: ast.stmt | None, source: str) -> ast.stmt | None:
     except _StrangeError as strange:
         raise CannotRunError(
             f"cannot run: {source} {function.name} changes {_BOOK} in line {changes[0][-1].lineno} {strange}. specdiff "
-            "knows one such change, of a request that was decoded beside a prefill chunk: read what this one does, and "
-            "teach replay/lift/excerpt.py."
+            "knows only one such change, for a request that is decoded beside a prefill chunk. Read what this one does, "
+            "and support it in replay/lift/excerpt.py."
         ) from None
 
 
 def _changes(node: ast.AST, above: tuple[ast.stmt, ...]) -> Iterator[tuple[ast.stmt, ...]]:
-    """Every change of the book, behind the statements that it stands in, outermost first."""
+    """Yield every change of the book as the statements around it, outermost first."""
     here = (*above, node) if isinstance(node, ast.stmt) else above
     if isinstance(node, ast.Attribute) and node.attr == _BOOK and isinstance(node.ctx, ast.Store):
         yield here
@@ -72,7 +72,7 @@ def _excerpt(function: ast.FunctionDef, change: tuple[ast.stmt, ...]) -> ast.stm
     if not conditions:
         raise _StrangeError("under no condition")
     if write not in getattr(conditions[-1], "body", ()):
-        raise _StrangeError(f"but no such branch of line {conditions[-1].lineno} is known")
+        raise _StrangeError(f"in an unknown branch of line {conditions[-1].lineno}")
     made = copy.copy(function)
     made.args = ast.arguments([], [ast.arg(name) for name in _ARGUMENTS], None, [], [], None, [])
     made.body = _nested(loop, conditions)
@@ -85,11 +85,11 @@ def _excerpt(function: ast.FunctionDef, change: tuple[ast.stmt, ...]) -> ast.stm
 
 
 def _nested(holder: ast.stmt, conditions: list[ast.stmt]) -> list[ast.stmt]:
-    """What is left of the body of `holder`: the guards, then the first condition with what is left of its own."""
+    """Return the reduced body of `holder`: the guards, then the first condition with its own reduced body."""
     first, *inner = conditions
     body: list[ast.stmt] = getattr(holder, "body", [])
     if first not in body or not isinstance(first, ast.If):
-        raise _StrangeError(f"but no such branch is known as line {first.lineno} begins")
+        raise _StrangeError(f"in an unknown branch that begins at line {first.lineno}")
     guards = [guard for node in body[: body.index(first)] for guard in _guard(node)]
     if not inner:
         return [*guards, ast.Expr(ast.Call(ast.Name("decide", ast.Load()), [], [])), first]
@@ -97,13 +97,11 @@ def _nested(holder: ast.stmt, conditions: list[ast.stmt]) -> list[ast.stmt]:
 
 
 def _guard(node: ast.stmt) -> list[ast.stmt]:
-    """The statement, if it leaves this turn of the loop: leaving it is returning here."""
+    """Return the statement if it leaves this iteration of the loop, with the `continue` replaced by a `return`."""
     if not any(isinstance(item, _LEAVES) for item in ast.walk(node)):
         return []
     if isinstance(node, ast.If) and not node.orelse and isinstance(node.body[-1], ast.Continue):
         before = (item for part in node.body[:-1] for item in ast.walk(part))
         if not any(isinstance(item, _LEAVES) for item in before):
             return [ast.If(test=node.test, body=[ast.Return(value=None)], orelse=[])]
-    raise _StrangeError(
-        f"behind line {node.lineno}, which may leave the loop otherwise than is known"
-    )
+    raise _StrangeError(f"after line {node.lineno}, which may leave the loop in an unknown way")

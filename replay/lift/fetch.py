@@ -1,4 +1,4 @@
-"""One wheel from the package index, by pip: fetched, or why not in the words that pip had for it."""
+"""Fetch one wheel from the package index with pip, or report in pip's words why that failed."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 
 from ...recorders.errors import NoVerdictError, UsageError
 
-# For reading any wheel will do, so the host's platform does not matter: the tags that sglang publishes, tried in order.
+# Any wheel can be read, so the host's platform does not matter. These are the tags that sglang publishes, in order.
 _TAGS = (
     ("manylinux_2_34_x86_64", "3.11"),
     ("manylinux_2_34_x86_64", "3.12"),
     ("manylinux_2_34_x86_64", "3.10"),
 )
-_TIMEOUT = 600  # seconds for one pip
-_SHOWN = 20  # releases in a message, the newest
+_TIMEOUT = 600  # seconds for one pip command
+_SHOWN = 20  # releases listed in a message, the newest
 
 _LISTED = re.compile(r"\(from versions: ([^)]*)\)")
 _UNREACHED = re.compile(r"^WARNING: Retrying|Could not fetch URL", re.MULTILINE)
@@ -27,24 +27,24 @@ _UNREACHED = re.compile(r"^WARNING: Retrying|Could not fetch URL", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class _Said:
-    """What pip wrote where it fetched nothing."""
+    """What pip printed when it fetched nothing."""
 
     text: str
 
     @property
     def versions(self) -> list[str]:
-        """What the index has for these tags, oldest first; empty where it was not reached."""
+        """The versions that the index has for these tags, oldest first; empty if the index was not reached."""
         listed = _LISTED.search(self.text)
         return listed[1].split(", ") if listed and listed[1] != "none" else []
 
     @property
     def answered(self) -> bool:
-        """Whether every index was reached: only then a release that is not listed does not exist."""
+        """Whether every index was reached. Only then does a release that is not listed not exist."""
         return bool(self.versions) and not _UNREACHED.search(self.text)
 
     @property
     def cause(self) -> str:
-        """All of it, but of retries the last, and no list of releases."""
+        """The output, with only the last of consecutive retries and without the list of releases."""
         lines = self.text.splitlines()
         kept = [
             line
@@ -55,10 +55,10 @@ class _Said:
 
 
 def fetch(version: str, folder: Path, cached: list[str]) -> None:
-    """Put the wheel of a release into the folder.
+    """Download the wheel of a release into the folder.
 
-    `cached`: releases that are there, for the message. Raises UsageError where the index has no such release,
-    NoVerdictError where it could not be asked.
+    `cached` lists the releases in the cache, for the message. Raises UsageError if the index has no such release, and
+    NoVerdictError if the index could not be queried.
     """
     folder.mkdir(parents=True, exist_ok=True)
     known: list[str] = []
@@ -68,23 +68,23 @@ def fetch(version: str, folder: Path, cached: list[str]) -> None:
         if not said.answered:
             raise NoVerdictError(
                 f"sglang=={version}: the wheel is not in {folder} and could not be fetched.{_in_cache(cached)} "
-                f"A wheel fetched elsewhere may be put there by hand.\npip said:\n{said.cause}"
+                f"You can also put a wheel fetched elsewhere into that folder.\npip said:\n{said.cause}"
             )
         known += (one for one in said.versions if one not in known)
     near = difflib.get_close_matches(version, known, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
     raise UsageError(
-        f"path 'sglang=={version}': the package index has no wheel of such a release (No matching distribution).{hint} "
-        f"The index has {len(known)}, the last are {', '.join(known[-_SHOWN:])}."
+        f"path 'sglang=={version}': the package index has no wheel for this release (No matching distribution).{hint} "
+        f"The index has {len(known)} releases; the last are {', '.join(known[-_SHOWN:])}."
     )
 
 
 def _attempts(version: str, folder: Path) -> Iterator[_Said | None]:
-    """What pip said under each tag, None where it fetched the wheel."""
+    """Run pip for each tag. Yield its output, or None if it fetched the wheel."""
     for platform, python in _TAGS:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
         command += ["--no-color", "--progress-bar", "off", "--disable-pip-version-check"]
-        command += ["--retries", "3"]  # without a retry, pip keeps to itself what was in its way
+        command += ["--retries", "3"]  # without retries, pip does not say what the problem was
         command += ["--platform", platform, "--python-version", python]
         command += ["--dest", str(folder), f"sglang=={version}"]
         try:

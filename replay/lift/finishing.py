@@ -1,4 +1,7 @@
-"""The finish decision: what the lifted function says after each live result, from recorded tokens and stop conditions."""
+"""Replay the finish decision: what the lifted function decides after each live result.
+
+It decides from the recorded tokens and stop conditions.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,13 @@ from .tape import Tape, present, tokens, widths
 from .tracks import Place, Tracks
 
 _PLACE = Place(Quantity.FINISH, Kind.RESULT, True)
-# What a finish may ask for that no recording, or not this one, holds: then that decision alone is not captured.
+# If a finish asks for one of these, which recordings do not (always) hold, only that decision is not captured.
 _NOT_RECORDED = ("req.sampling_params.stop_", "req.output_ids[")
 _ABORTED = "recorded abort"
 
 
 class Finishing:
-    """Each decision stands alone: what happened before it is the recording's word, an abort too."""
+    """Replays each decision by itself: everything that happened before it, aborts included, is taken from the recording."""
 
     def __init__(self, stage: Stage, tape: Tape, tracks: Tracks) -> None:
         self._stage, self._tape, self._tracks = stage, tape, tracks
@@ -31,7 +34,7 @@ class Finishing:
         self._results, self._rows = tape.rows_of[Kind.RESULT], tape.rows[Kind.RESULT]
         self._aborts: list[bool] = (tape.recording.finishes.reason == Reason.ABORT).tolist()
         if not stage.has(Role.FINISH):
-            tracks.reasons[Quantity.FINISH] = f"{stage.books.name} has no finish function known"
+            tracks.reasons[Quantity.FINISH] = f"{stage.books.name} has no known finish function"
         elif any(stop.tokenizer_token_ids is None for stop in self._stops):
             tracks.reasons[Quantity.FINISH] = (
                 "format 1 does not hold the vocabulary size and the tokenizer's stop tokens"
@@ -48,7 +51,7 @@ class Finishing:
                 continue
             emitted = table.num_emitted[row]
             count = 1 if emitted == NONE32 else emitted
-            if count > width:  # not captured, or nobody can say which are whose
+            if count > width:  # not captured, or the tokens cannot be assigned to requests
                 continue
             new = tokens[place * width :][:count]
             request = self._stage.requests[table.qid[row]]
@@ -62,7 +65,7 @@ class Finishing:
         return finish >= 0 and self._aborts[finish]
 
     def _arrange(self, request: Request, row: int, new: list[int], *, aborted: bool) -> None:
-        """The request as it is when the decision is taken: the new tokens are appended."""
+        """Set the request to its state at the decision: the new tokens are appended."""
         had = self._results.output_len[row]
         outputs = self._outputs.get(request.qid)
         if outputs is None:
@@ -77,7 +80,7 @@ class Finishing:
         request.to_finish = _ABORTED if aborted else None
 
     def _meet(self, request: Request) -> None:
-        """What can stop it does not change from one decision to the next."""
+        """Set what can stop the request. This does not change between decisions."""
         asked, stop = self._tape.requests, self._stops[request.qid]
         request.sampling_params = Sampling(
             asked.max_new_tokens[request.qid], asked.ignore_eos[request.qid] == 1, stop
@@ -106,11 +109,11 @@ class Finishing:
 
 
 def _stops(tape: Tape) -> list[Stop]:
-    """By qid."""
+    """Return the stop conditions by qid."""
     return [Stop.of(details) for details in tape.recording.details]
 
 
 def _decided(tape: Tape) -> dict[int, int]:
-    """Result row -> row of `finishes`, or as in `decisions`."""
+    """Return result row -> row of `finishes`, or one of the codes in `decisions`."""
     made = decisions(tape.recording)
     return dict(zip(made.row.tolist(), made.finish.tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""sglang as it was at a commit: read through one `git cat-file --batch` process, never checked out."""
+"""Read sglang at a commit through one `git cat-file --batch` process. Nothing is checked out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...recorders.errors import UsageError
 from .source import PROBE, ROOTS
 
 GIT = ("git", "--no-pager", "-c", "core.quotePath=false")
-_OF_ANOTHER = (  # repository: with these set, as in a hook, git would not look at the one that is asked for
+_OF_ANOTHER = (  # if these are set, as in a hook, git would use another repository than the given one
     "GIT_DIR",
     "GIT_WORK_TREE",
     "GIT_INDEX_FILE",
@@ -29,11 +29,11 @@ def git_environment() -> dict[str, str]:
 
 
 class NoSourceError(UsageError):
-    """A commit holds no sglang: a mistake where somebody named it, passed over where it lies between two others."""
+    """A commit contains no sglang: an error if the user named it, skipped if it is between two other commits."""
 
 
 def commit_of(repo: Path, revision: str) -> str:
-    """The full hash of a commit, tag or branch. Raises UsageError where there is none."""
+    """Return the full hash of a commit, tag or branch. Raises UsageError if there is none."""
     if not repo.is_dir():
         raise UsageError(f"--repo {str(repo)!r}: no such folder.")
     command = [*GIT, "-C", str(repo), "rev-parse", "--verify", "--quiet", "--end-of-options"]
@@ -56,19 +56,19 @@ def commit_of(repo: Path, revision: str) -> str:
             errors="replace",
             check=False,
         )
-        if inside.returncode:  # none there, or another user's: git says which, and what to do
+        if inside.returncode:  # no repository, or another user's; git says which, and what to do
             raise UsageError(
-                f"--repo {str(repo)!r}: git reads no repository there: {inside.stderr.strip()}"
+                f"--repo {str(repo)!r}: git cannot read a repository there: {inside.stderr.strip()}"
             )
         raise UsageError(
             f"path 'sglang@{revision}': {repo} has no such commit, tag or branch. "
-            "`git fetch --tags` there may bring it."
+            "Try `git fetch --tags` there."
         )
     return done.stdout.strip()
 
 
 class CatFile:
-    """One `git cat-file --batch`, for as many commits as are asked for."""
+    """One `git cat-file --batch` process, for any number of commits."""
 
     def __init__(self, repo: Path) -> None:
         self._process = subprocess.Popen(
@@ -85,12 +85,12 @@ class CatFile:
         _pipe(self._process.stdout).close()
 
     def blob(self, commit: str, path: str) -> bytes | None:
-        """The contents of a file at a commit; None where it has no such file."""
+        """Return the contents of a file at a commit; None if the commit has no such file."""
         asked, answer = _pipe(self._process.stdin), _pipe(self._process.stdout)
         asked.write(f"{commit}:{path}\n".encode())
         asked.flush()
         header = answer.readline().split()
-        if len(header) != 3:  # "... missing", or the process has ended
+        if len(header) != 3:  # "... missing", or the process has exited
             return None
         data = answer.read(int(header[2]))
         answer.read(1)
@@ -98,7 +98,7 @@ class CatFile:
 
 
 class GitSource:
-    """One commit. Raises NoSourceError where it holds no sglang."""
+    """sglang at one commit. Raises NoSourceError if the commit contains no sglang."""
 
     def __init__(self, name: str, commit: str, files: CatFile) -> None:
         self.name, self._commit, self._files = name, commit, files
@@ -106,7 +106,7 @@ class GitSource:
         found = next(roots, None)
         if found is None:
             raise NoSourceError(f"path {name!r}: commit {commit[:12]} holds no sglang source tree.")
-        self.root = found  # of the sglang package, from the top of the repository
+        self.root = found  # path of the sglang package in the repository
 
     def read(self, path: str) -> str | None:
         data = self._files.blob(self._commit, _join(self.root, path))
@@ -114,7 +114,7 @@ class GitSource:
 
 
 def check_sglang(repo: Path, name: str, commit: str) -> None:
-    """Raises NoSourceError."""
+    """Raise NoSourceError if the commit contains no sglang."""
     with closing(CatFile(repo)) as files:
         GitSource(name, commit, files)
 

@@ -1,4 +1,4 @@
-"""What the allow-listed global names of `names.py` are, inside one replay."""
+"""What the allow-listed global names of `names.py` stand for during one replay."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class _Modes(StandIn):
 
 
 class _ForwardModes(StandIn):
-    """`ForwardMode`: who is launched how is the recording's word."""
+    """`ForwardMode`. The recording says which requests are launched in which mode."""
 
     what = "ForwardMode"
     MIXED = Quiet("ForwardMode.MIXED")
 
 
 class _Algorithms(StandIn):
-    """`SpeculativeAlgorithm`, the class."""
+    """The class `SpeculativeAlgorithm`."""
 
     what = "SpeculativeAlgorithm"
 
@@ -39,13 +39,13 @@ class _Algorithms(StandIn):
 
 
 class _HybridPool(StandIn):
-    """`HybridReqToTokenPool`: of models with state besides KV, which no recording here is of."""
+    """`HybridReqToTokenPool`, for models with state besides KV. No supported recording has such a model."""
 
     what = "HybridReqToTokenPool"
 
 
 class _ForDevice(StandIn):
-    """`ALLOC_EXTEND_FUNCS`: allocates slots; how many is known before, which ones no book says."""
+    """`ALLOC_EXTEND_FUNCS`: allocates slots. Their number is known beforehand, and no book depends on which they are."""
 
     what = "ALLOC_EXTEND_FUNCS"
 
@@ -54,7 +54,7 @@ class _ForDevice(StandIn):
 
 
 def stand_ins(settings: Settings, capturer: Capturer) -> dict[str, Any]:
-    """By name; see `names.STAND_INS`."""
+    """Return the stand-ins by name; see `names.STAND_INS`."""
     log = Quiet("logger")
     return {
         "torch": Torch(),
@@ -74,7 +74,7 @@ def stand_ins(settings: Settings, capturer: Capturer) -> dict[str, Any]:
         "get_last_loc": _slots,
         "assign_req_to_token_pool_func": _nothing,
         "evict_from_tree_cache": _nothing,
-        "strip_beam_tail": _nothing,  # no beams under speculative decoding
+        "strip_beam_tail": _nothing,  # there are no beams under speculative decoding
         "ALLOC_EXTEND_FUNCS": _ForDevice(),
         "HybridReqToTokenPool": _HybridPool,
         "_get_overlap_plan_stream": lambda _: (None, contextlib.nullcontext()),
@@ -95,7 +95,7 @@ def stand_ins(settings: Settings, capturer: Capturer) -> dict[str, Any]:
         "get_global_indexer_capturer": lambda: capturer,
         "is_pin_memory_available": lambda *_: False,
         "is_npu": lambda: False,
-        "MatchResult": Quiet("MatchResult"),  # what is in it, the extend that follows has recorded
+        "MatchResult": Quiet("MatchResult"),  # its content is recorded by the extend that follows
         "DecLockRefParams": Quiet("DecLockRefParams"),
         "get_batch_return_hidden_states_mode": lambda _: HiddenMode.NULL,
         **dict.fromkeys(("_is_cuda", "_is_hip", "_is_npu", "_is_musa", "_DEBUG_ASSERT"), False),
@@ -111,7 +111,7 @@ def _nothing(*_: object, **__: object) -> None: ...
 
 
 class _Refused(StandIn):
-    """Known by name, but nothing lifted so far needs it."""
+    """Known by name, but no lifted code needs it so far; calling it stops the path."""
 
     def __init__(self, name: str) -> None:
         self.what = name

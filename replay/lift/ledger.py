@@ -1,4 +1,4 @@
-"""The one place where a lifted replay meets torch: its tracks as a ledger on the same cells as every other path."""
+"""Turn a lifted replay's tracks into a ledger with the same cells as every other path. Only this module needs torch."""
 
 from __future__ import annotations
 
@@ -33,26 +33,29 @@ def lifted(
     wanted: Sequence[Quantity] = tuple(Quantity),
     replayed: Sequence[Quantity] | None = None,
 ) -> Ledger:
-    """As `ledger_of`. Raises UsageError or NoVerdictError where the source cannot be had, or its books cannot run here."""
+    """Compute a lifted path's ledger; see `ledger_of`.
+
+    Raises UsageError or NoVerdictError if the source is not available or its books cannot run here.
+    """
     return ledger_of(columns, books_of(path), str(path), wanted, replayed)
 
 
 def expected(ledger: Ledger, quantities: Sequence[Quantity]) -> Expected:
-    """What a `Departure` watches for."""
+    """Return the values that a `Departure` watches for."""
     return {place: values for quantity in quantities for place, values in _by_row(ledger[quantity])}
 
 
 def departs_by(columns: Columns, books: Books, expected: Expected, event: int) -> bool:
-    """Whether these books depart from what is expected, up to and with this event; None against a number counts."""
+    """Whether these books differ from the expected values up to and including this event. None against a number counts."""
     seen = Departure(expected, exact=True)
     wanted = {place.quantity for place in expected}
     return seen(_replay(columns, books, wanted, until=event))
 
 
 def departs(columns: Columns, books: Books, expected: Expected, wanted: Sequence[Quantity]) -> bool:
-    """Whether these books depart from what is expected, replayed no further than the first value that shows it.
+    """Whether these books differ from the expected values. The replay stops at the first value that shows it.
 
-    False only says that nothing has been seen: `diff` has the last word, over a ledger that costs nothing any more.
+    False only means that no difference was seen. `diff` then decides, with a ledger that is already computed.
     """
     seen = Departure(expected)
     key = _key(books.surface, wanted)
@@ -70,7 +73,7 @@ def departs(columns: Columns, books: Books, expected: Expected, wanted: Sequence
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lengths:
-    """Per touch, after it: the committed length and its open claims (int64), and whether they are known (bool)."""
+    """The committed length and its open claims after each touch (int64), and whether they are known (bool)."""
 
     raw: Tensor
     claims: Tensor
@@ -78,7 +81,7 @@ class Lengths:
 
 
 def lengths(columns: Columns, path: Lifted) -> Lengths:
-    """The committed lengths of a lifted path where a request's life is told, extends and retracts included."""
+    """Return a lifted path's committed lengths at every touch of a request, extends and retracts included."""
     tracks, touches = _tracks(columns, books_of(path)), columns.touches
     raw, settled = (
         {kind: tracks.values.get(Place(quantity, kind, True), array("q")) for kind in Kind}
@@ -101,7 +104,10 @@ def ledger_of(
     wanted: Sequence[Quantity] = tuple(Quantity),
     replayed: Sequence[Quantity] | None = None,
 ) -> Ledger:
-    """`wanted`: of these quantities only. `replayed`: what one replay notes, if more will be wanted of it."""
+    """Compute the ledger of these books for the `wanted` quantities.
+
+    `replayed` lists the quantities that one replay computes, if more of them will be wanted later.
+    """
     require_seeds(columns.recording)
     tracks = _tracks(columns, books, replayed or wanted)
     series = tuple(_series(quantity, columns.cells[quantity], tracks) for quantity in wanted)
@@ -109,7 +115,7 @@ def ledger_of(
 
 
 def _tracks(columns: Columns, books: Books, wanted: Sequence[Quantity] = tuple(Quantity)) -> Tracks:
-    """Books that are the same code are replayed once, whatever they are called."""
+    """Replay the books. Books with the same code are replayed once, whatever their names are."""
     return columns.replayed(
         _key(books.surface, wanted),
         lambda: _elsewhere(columns, books, wanted) or _replay(columns, books, wanted),
@@ -152,7 +158,7 @@ def _series(quantity: Quantity, cells: Cells, tracks: Tracks) -> Series:
 
 
 def _dense(track: array[int], rows: Tensor, parts: int) -> tuple[Tensor, Tensor]:
-    """What was noted for each of these rows, (rows, parts), and whether anything was."""
+    """Return the values noted for these rows, of shape (rows, parts), and for each row whether any were noted."""
     if not track:
         return torch.zeros(len(rows), parts, dtype=torch.int64), torch.zeros(
             len(rows), dtype=torch.bool

@@ -1,4 +1,4 @@
-"""From a source to a surface: find each role, then everything that it reaches, by reading; nothing is imported."""
+"""Lift a source into a surface: find each role and everything it reaches. The source is only read, never imported."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from .strip import inner_imports, is_property, is_static, stripped
 from .surface import Binding, Definition, Means, Surface
 from .writers import Writers
 
-_REQUESTS = frozenset({"req", "r"})  # what sglang's functions call a request
+_REQUESTS = frozenset({"req", "r"})  # sglang's variable names for a request
 _MAX_REEXPORTS = 5
 
 
 def lift(source: Source) -> Surface:
-    """Raises CannotRunError where an essential role is nowhere to be found."""
+    """Lift the source. Raises CannotRunError if an essential role is not found."""
     with _no_collections():
         return _Lift(source).surface()
 
 
 @contextmanager
 def _no_collections() -> Iterator[None]:
-    """Parsing makes a million objects and no garbage: collecting in between takes as long as the rest."""
+    """Turn the garbage collector off. Parsing makes a million objects and no garbage; collecting would double the time."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -56,8 +56,8 @@ class _Lift:
         if absent := [role.value for role in ESSENTIAL if role.value not in roles]:
             raise CannotRunError(
                 f"cannot run: {self._source.name} has no {' and no '.join(absent)} function at any place known "
-                "for it. specdiff lifts sglang 0.5.9 and newer: older ones have no spec v2 as the overlap "
-                "scheduler runs it, and a newer one may have renamed it."
+                "for it. specdiff lifts sglang 0.5.9 and newer. Older versions do not run spec v2 under the overlap "
+                "scheduler, and a newer one may have renamed the function."
             )
         for place in roles.values():
             self._add(place)
@@ -81,7 +81,7 @@ class _Lift:
         return direct or next(filter(None, map(self._inherited, places)), None)
 
     def _inherited(self, place: str) -> str | None:
-        """The place in a base class that was imported from elsewhere, one level up."""
+        """Return the place in a base class that is imported from another module; only direct bases are searched."""
         path, _, qualified = place.partition(":")
         owner, _, member = qualified.partition(".")
         module, found = self._modules.at(path), self._find(f"{path}:{owner}")
@@ -99,7 +99,7 @@ class _Lift:
         return commit_of_tails(found, self._source.name) if key in EXCERPTS else found
 
     def _add(self, key: str) -> None:
-        """Lift one definition, and whatever it leads to."""
+        """Lift one definition and everything it leads to."""
         if key in self._made:
             return
         path, _, qualified = key.partition(":")
@@ -137,7 +137,7 @@ class _Lift:
         return self._meaning(module, name, name, _MAX_REEXPORTS)
 
     def _meaning(self, module: Module, bound: str, name: str, depth: int) -> Binding:
-        """`bound` as the lifted code says it, `name` as this module knows it."""
+        """Return the meaning of a name: `bound` is the name in the lifted code, `name` the name in this module."""
         if name in module.ambiguous:
             return Binding(bound, Means.UNKNOWN, f"{name}, bound more than once in {module.path}")
         if name in module.definitions:
@@ -148,7 +148,7 @@ class _Lift:
         if origin is not None and origin.module.partition(".")[0] in ALLOWED_MODULES:
             return Binding(bound, Means.STDLIB, f"{origin.module}:{origin.name or ''}")
         if origin is not None and origin.name and origin.module.startswith("sglang.") and depth:
-            if origin.name in STAND_INS:  # imported under another name
+            if origin.name in STAND_INS:  # imported under a different name
                 return Binding(bound, Means.STAND_IN, origin.name)
             target = self._modules.named(origin.module)
             if target is not None:
@@ -156,7 +156,7 @@ class _Lift:
         return Binding(bound, Means.UNKNOWN, name)
 
     def _members_reached(self, owner: str, nodes: Iterable[ast.AST]) -> Iterator[str]:
-        """Methods and properties of requests, of their KV info and of `self` that this definition mentions."""
+        """Yield the methods and properties of requests, their KV info and `self` that this definition mentions."""
         for item in nodes:
             if not isinstance(item, ast.Attribute):
                 continue
@@ -180,7 +180,7 @@ class _Lift:
         return (REQ,) if isinstance(value, ast.Subscript) else ()
 
     def _defaults(self) -> dict[str, dict[str, str]]:
-        """sglang's own starting values of the attributes that the lifted code itself keeps."""
+        """Return sglang's starting values of the attributes that the lifted code writes."""
         found = {REQ: dict(init_literals(self._find(f"{REQ}.__init__")))}
         for fielded in filter(None, (self._kv, self._slot, DFLASH_DRAFT)):
             found[fielded] = dict(field_literals(self._find(fielded)))
@@ -197,7 +197,7 @@ def _sort(node: ast.stmt) -> str:
 
 
 def _literal(name: str, node: ast.expr) -> Binding:
-    # A list or dict is there to be changed, by whom this function does not say.
+    # A list or dict can be changed, and this function does not show by what.
     if not is_literal(node) or isinstance(node, (ast.List, ast.Dict, ast.Set)):
         return Binding(name, Means.UNKNOWN, name)
     return Binding(name, Means.LITERAL, ast.unparse(node))

@@ -1,4 +1,4 @@
-"""From text to functions: compile a surface once, and bind it to the stand-ins of one replay."""
+"""Turn text into functions: compile a surface once and bind it to the stand-ins of one replay."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .surface import Binding, Definition, Means, Surface
 
 
 class Books:
-    """A surface, to be compiled when it is first run: many are only held against others that were run elsewhere."""
+    """A surface that is compiled at its first run. Many are never run here, only compared with results from elsewhere."""
 
     def __init__(self, surface: Surface) -> None:
         self.surface = surface
@@ -35,11 +35,11 @@ class Books:
 
     @cached_property
     def code(self) -> dict[str, CodeType]:
-        """By key of the definition."""
+        """The compiled code by definition key."""
         return {item.key: self._compiled(item) for item in self.surface.definitions}
 
     def _compiled(self, definition: Definition) -> CodeType:
-        above = "\n" * (definition.line - 1)  # tracebacks point near the place
+        above = "\n" * (definition.line - 1)  # so that tracebacks show a line near the original
         name = f"<{self.surface.name} {definition.key}>"
         return compile(above + definition.text, name, "exec")
 
@@ -52,7 +52,7 @@ class Defaults(dict[str, Any]):
         self._own = [name for name, value in values.items() if isinstance(value, (list, dict))]
 
     def fresh(self) -> dict[str, Any]:
-        """For one object: no list or dict is shared."""
+        """Return the values for one object. Lists and dicts are copied, so that objects do not share them."""
         made: dict[str, Any] = {**self}
         for name in self._own:
             made[name] = self[name].copy()
@@ -60,7 +60,7 @@ class Defaults(dict[str, Any]):
 
 
 class Linked:
-    """One replay's functions and classes. Attributes hold the stand-in classes with the lifted members on them."""
+    """The functions and classes of one replay. `types` maps each stand-in class to a subclass with the lifted members."""
 
     def __init__(self, books: Books, settings: Settings) -> None:
         self._books = books
@@ -84,22 +84,22 @@ class Linked:
                 setattr(self.types[base], self._definitions[key].name, self._member(key))
 
     def role(self, role: Role) -> Any:
-        """The function that plays a role, unbound; None where this sglang has none."""
+        """Return the function that plays a role, unbound; None if this sglang has none."""
         key = self._books.surface.roles.get(role.value)
         return None if key is None else self._made[key]
 
     def named(self, name: str) -> Any:
-        """A class or function of this sglang that was lifted with the roles; None: none of them mentions it."""
+        """Return a class or function of this sglang that was lifted with the roles; None if no role mentions it."""
         return next((made for key, made in self._made.items() if key.endswith(f":{name}")), None)
 
     def record(self, pool_idx: int | None) -> Kv:
-        """A `ReqKvInfo` of unknown lengths."""
+        """Return a `ReqKvInfo` with unknown lengths."""
         kv: Kv = self.types[Kv](pool_idx)
         kv.__dict__ = self.kv_defaults.fresh() | kv.__dict__
         return kv
 
     def _record(self) -> Kv:
-        """One as sglang makes it: empty."""
+        """Return a new `ReqKvInfo` as sglang makes it, with lengths of 0."""
         kv = self.record(None)
         kv.kv_committed_len = kv.kv_allocated_len = 0
         return kv
@@ -113,7 +113,7 @@ class Linked:
         return any(key.endswith(f":{owner}") and f"{key}.{member}" in found for key, found in keys)
 
     def _subclass(self) -> None:
-        """Members of one base may come from several classes of sglang."""
+        """Create the stand-in subclasses. The members of one stand-in may come from several sglang classes."""
         self._members: dict[type[StandIn], list[str]] = {}
         for owner, keys in self._books.surface.members.items():
             base = BASES.get(owner.rpartition(":")[2])
@@ -128,10 +128,12 @@ class Linked:
         definition = self._definitions[key]
         space: dict[str, Any] = {"__builtins__": BUILTINS, "__name__": definition.key}
         late = []
-        decorated = definition.text.startswith("@")  # what decorates it runs at once
+        decorated = definition.text.startswith("@")  # its decorators run immediately
         for binding in definition.bindings:
             if binding.means is Means.LIFTED and definition.sort != "class" and not decorated:
-                late.append(binding)  # functions may call each other in a circle
+                late.append(
+                    binding
+                )  # bound later, because functions may call each other in a cycle
             else:
                 space[binding.name] = self._value(binding)
         try:

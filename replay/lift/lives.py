@@ -1,4 +1,4 @@
-"""Prepare, result, extend and retract: what the lifted functions make of a request's committed length and counters."""
+"""Replay prepares, results, extends and retracts: the lifted functions change committed lengths and counters."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from .tailing import TailRows
 from .tape import Tape, present, tokens, widths
 from .tracks import Place, Tracks
 
-# Tracks of the committed length, of the settled one and, where slots are counted, of the allocated one; as far as wanted.
+# The tracks of the committed and the settled length and, for kinds with slots, of the allocated length. None: not wanted.
 _Books = tuple["array[int] | None", "array[int] | None", "array[int] | None"]
 _HISTOGRAM = Place(Quantity.SPEC_HISTOGRAM, Kind.FINISH, False)
 
 
 class Lives:
-    """`claims`: None where nobody wants the settled length."""
+    """The lives of all requests in one replay. `claims` is None if the settled length is not wanted."""
 
     def __init__(self, stage: Stage, tape: Tape, tracks: Tracks) -> None:
         self._stage, self._tape, self._tracks = stage, tape, tracks
@@ -43,10 +43,11 @@ class Lives:
             for quantity, name in stage.counters.items()
             if quantity in tracks.wanted
         ]
-        # Seeded, and not extended since: a prepare may go by their lengths alone, but slots they had more of they keep.
+        # Seeded and not extended since. A prepare computes their slots from their lengths alone, but a request keeps
+        # any slots beyond that, so what it has allocated stays unknown.
         self._unsized: dict[int, Request] = {}
         self._drafted = self._histogram_of()
-        # At hand: a member of an enum takes longer to look up than most of what is done with it here.
+        # Stored here because looking up an enum member takes longer than most of the work done with it.
         self._extends, self._results = tape.rows_of[Kind.EXTEND], tape.rows_of[Kind.RESULT]
         self._answers, self._finishes = tape.events[Kind.RESULT], tape.events[Kind.FINISH]
         self._prepares, self._retracts = tape.events[Kind.PREPARE], tape.events[Kind.RETRACT]
@@ -55,21 +56,21 @@ class Lives:
         self._fresh = tape.recording.outputs_before_verify
         self._tokens, self._widths = tape.once(tokens), tape.once(widths)
         self._tails = tape.once(TailRows)
-        self._tails_left = set(self._tails.rows)  # not played yet
+        self._tails_left = set(self._tails.rows)  # not yet played
         if self._tails.rows and not stage.has(Role.TAIL):
             raise CannotRunError(
-                f"cannot run: {stage.books.name} commits nothing of a request that is decoded beside a prefill chunk, at "
-                "any place known; under speculation sglang does that from 0.5.19 on, and this recording has "
+                f"cannot run: {stage.books.name} commits nothing, at any place known, for a request that is decoded "
+                "beside a prefill chunk. Under speculation sglang does that from 0.5.19 on, and this recording has "
                 f"{len(self._tails.rows)} such results"
             )
         for quantity in (Quantity.SPEC_VERIFY_CT, Quantity.SPEC_ACCEPTED_DRAFTS):
             if quantity not in stage.counters:
                 tracks.reasons[quantity] = (
-                    f"{stage.books.name} resolve keeps no counter known for it"
+                    f"{stage.books.name} resolve keeps no known counter for it"
                 )
 
     def _histogram_of(self) -> Callable[[Request], Any] | None:
-        """Reads a request's count of verifies and its histogram; None where nobody wants it, or nothing keeps it."""
+        """Return a reader of a request's verify count and histogram; None if it is not wanted or not kept."""
         counter, histogram = (
             self._stage.counters.get(Quantity.SPEC_VERIFY_CT),
             self._stage.histogram,
@@ -114,7 +115,7 @@ class Lives:
         self._note(self._extended, rows, reqs)
 
     def seed(self, ref: int) -> None:
-        """Under way where the recording begins. How much it has allocated is its own release's affair."""
+        """Begin requests that were running when the recording began. Their allocated length depends on the release and is unknown."""
         table = self._tape.rows_of[Kind.SEED]
         for row in self._tape.rows[Kind.SEED][ref]:
             if table.begins[row]:
@@ -150,7 +151,7 @@ class Lives:
         self._note(self._prepared, rows, reqs)
 
     def result(self, ref: int) -> None:
-        """A decode result; the first token of an extend resolves nothing."""
+        """Play a decode result. The first token of an extend resolves nothing."""
         rows = self._result_rows[ref]
         if not rows or self._results.accept_len[rows.start] == NONE32:
             for row in rows:
@@ -167,7 +168,7 @@ class Lives:
         self._close(rows, self._answers.launch[ref], reqs)
 
     def _tail(self, row: int) -> None:
-        """If it was decoded beside a prefill chunk. Whether its token ends it is the recording's word."""
+        """Play a tail's result, if the row is one. The recording says whether the token ends the request."""
         if row not in self._tails_left:
             return
         self._tails_left.remove(row)
@@ -192,7 +193,7 @@ class Lives:
             _write(track, rows, list(map(count, reqs)))
 
     def _arrive(self, rows: range) -> list[Request]:
-        """The requests as they were when this result began to be processed: decisions are fed, books are not."""
+        """Return the requests in their state before this result. Decisions come from the recording, books do not."""
         table, requests, has_grammar = self._results, self._stage.requests, self._has_grammar
         reqs = [requests[qid] for qid in table.qid[rows.start : rows.stop]]
         for row, request in zip(rows, reqs, strict=True):
@@ -203,7 +204,7 @@ class Lives:
         return reqs
 
     def _say(self, rows: range, reqs: Sequence[Request]) -> list[tuple[Any, Any]]:
-        """How many tokens they have before this result. Returns what they had before: nothing of it holds behind."""
+        """Set how many tokens the requests have before this result. Return the previous values, to be restored after it."""
         before = [(request.origin_input_ids, request.output_ids) for request in reqs]
         had, origin = self._results.output_len, self._tape.requests.origin_len
         for row, request in zip(rows, reqs, strict=True):
@@ -212,7 +213,7 @@ class Lives:
         return before
 
     def _grammar(self, row: int) -> Grammar:
-        # 0 where it was not complete; recordings of format 1 do not say, and then it is what ended the run.
+        # 0 if the grammar was not complete. Format 1 does not say; then the grammar is assumed to be complete.
         done = self._results.grammar_done[row] != 0
         return Grammar(self._results.num_emitted[row], done=done)
 
@@ -221,13 +222,16 @@ class Lives:
         recorded, workers = present(table.stride[ref]), present(table.worker_stride[ref])
         accept = self._results.accept_len[rows.start : rows.stop]
         stride = recorded or workers or self._widths[ref] or max(accept)
-        # Lengths go by how many tokens there are; which ones, where they were not captured, bears on none.
+        # Lengths depend only on the number of tokens, so tokens that were not captured can be replaced by zeros.
         tokens = self._tokens[ref] or [0] * (stride * len(rows))
         self._stage.scheduler.draft_worker.speculative_num_draft_tokens = workers or stride
         return Result(tokens, accept, stride, present(table.num_non_draft[ref]))
 
     def _note(self, books: _Books, rows: range, reqs: Sequence[Request]) -> list[int]:
-        """Returns the committed lengths. Four times for every accepted run, so whole batches at once."""
+        """Write the lengths to their tracks and return the committed ones.
+
+        This runs four times for every accepted run, so it handles whole batches.
+        """
         committed, settled, allocated = books
         raw = committed_lens(reqs)
         if committed is not None:
@@ -251,7 +255,7 @@ class Lives:
         self._ends(ref, request)
 
     def _ends(self, ref: int, request: Request) -> None:
-        """The recorded decision: by it go those who collect its rows and those who release its KV."""
+        """Set the recorded finish decision. The functions that collect rows and release KV use it."""
         table = self._finishes
         request.finished_reason = ENDED
         request.finished_len = present(table.finished_len[ref])
@@ -268,7 +272,7 @@ class Lives:
 
 
 def _write(track: array[int], rows: range, values: list[int]) -> None:
-    """What depends on something unknown is left out."""
+    """Write the values to a track. Values that depend on something unknown are left out."""
     assert len(rows) == len(values), "a batch changed while its lengths were noted"
     if min(values, default=0) > -LIMIT and max(values, default=0) < LIMIT:
         track[rows.start : rows.stop] = array("q", values)

@@ -1,4 +1,4 @@
-"""Which set of the five fixes keeps the same books as a lifted sglang: found by replaying both, never looked up."""
+"""Find the sets of the five fixes that keep the same books as a lifted sglang, by replaying both, never from a table."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from .stage import prepare_of
 
 
 def match_apart(recordings: Sequence[Columns], books: Books) -> dict[str, Match]:
-    """One match per algorithm, EAGLE's first: a release may keep the books of one in another way than those of another.
+    """Return one match per algorithm, EAGLE's first, because a release may keep different books for each algorithm.
 
-    An algorithm that these books have no prepare for is left out, and so is a recording that they cannot run, unless
-    they can run none: then CannotRunError says why.
+    Algorithms that these books have no prepare for are left out. Recordings that the books cannot run are left out too,
+    unless they can run none of them; then CannotRunError says why.
     """
     groups: dict[str, list[Columns]] = {}
     for columns in recordings:
@@ -33,7 +33,7 @@ def match_apart(recordings: Sequence[Columns], books: Books) -> dict[str, Match]
 
 
 def _runnable(recordings: Sequence[Columns], books: Books) -> Sequence[Columns]:
-    """All of them, where these books can run none."""
+    """Return the recordings that these books can run, or all of them if they can run none."""
 
     def runs(columns: Columns) -> bool:
         try:
@@ -46,12 +46,12 @@ def _runnable(recordings: Sequence[Columns], books: Books) -> Sequence[Columns]:
 
 
 def match(recordings: Sequence[Columns], books: Books) -> Match:
-    """Raises CannotRunError where the books cannot run over one of the recordings."""
+    """Match the books. Raises CannotRunError if they cannot run over one of the recordings."""
     return match_ledgers((columns, ledger_of(columns, books, books.name)) for columns in recordings)
 
 
 def match_ledgers(made: Iterable[tuple[Columns, Ledger]]) -> Match:
-    """The same of ledgers that are there already: (recording, what the lifted books make of it)."""
+    """Like `match`, for ledgers that are already computed: pairs of (recording, ledger of the lifted books)."""
     fitting = {quantity: list(subsets(ALL)) for quantity in Quantity}
     num_compared = 0
     for columns, lifted in made:

@@ -1,4 +1,7 @@
-"""Which sets of fixes equal a lifted sglang, by algorithm, kept in the cache: found once per surface, recordings, engine."""
+"""Cache of the sets of fixes that equal a lifted sglang, by algorithm.
+
+A match is computed once for each combination of surface, recordings and engine.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,15 @@ from .cache import cache_root, write
 from .surface import Surface
 
 _ROOT = Path(__file__).resolve().parents[2]
-_ENGINE = ("replay", "recorders")  # all that reads a recording or computes over it
+_ENGINE = ("replay", "recorders")  # all code that reads a recording or computes over it
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """`sets`: the sets of fixes that equal these books on every value of every recording.
+    """The sets of fixes that equal these books on every value of every recording.
 
-    Where there is none, `unmatched` says for which quantities no set does. `num_compared`: values, over all recordings.
+    If `sets` is empty, `unmatched` lists the quantities that no set matches. `num_compared` counts the values compared
+    over all recordings.
     """
 
     sets: tuple[frozenset[int], ...]
@@ -41,20 +45,20 @@ class Match:
 
 
 class Matches:
-    """The matches over one set of recordings."""
+    """The matches for one set of recordings."""
 
     def __init__(self, recordings: Iterable[Path]) -> None:
-        """Raises OSError where a recording cannot be read."""
+        """Hash the recordings. Raises OSError if one cannot be read."""
         digests = sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in recordings)
         parts = (_engine(), *digests)
         self._key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
     def kept(self, surface: Surface) -> Path:
-        """Where the match of this surface is kept."""
+        """Return where the match of this surface is stored."""
         return cache_root() / "matched" / f"{surface.digest}-{self._key}.json"
 
     def load(self, surface: Surface) -> dict[str, Match] | None:
-        """None where nothing was ever saved, or where what was saved cannot be read."""
+        """Load a match; None if none was saved or the saved one cannot be read."""
         try:
             raw = json.loads(self.kept(surface).read_text(encoding="utf-8"))
             return {algorithm: _read(match) for algorithm, match in raw.items()} or None
@@ -81,7 +85,7 @@ def _read(raw: dict[str, Any]) -> Match:
 
 @cache
 def _engine() -> str:
-    """Of our own code: what another specdiff found may be wrong."""
+    """Hash our own code, because a match that another version of specdiff found may be wrong."""
     digest = hashlib.sha256()
     for folder in _ENGINE:
         for path in sorted((_ROOT / folder).rglob("*.py")):

@@ -1,4 +1,4 @@
-"""How a stand-in says that a lifted function asked for something a recording does not hold."""
+"""How a stand-in reports that a lifted function asked for something that a recording does not hold."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ...recorders.errors import NoVerdictError
 
 
 class Missing(BaseException):
-    """Raised inside lifted code. Not an Exception: sglang's own `except Exception` must not swallow it."""
+    """Raised inside lifted code. It is not an Exception, so that sglang's own `except Exception` does not catch it."""
 
     def __init__(self, what: str, verb: str = "reads") -> None:
         super().__init__(what)

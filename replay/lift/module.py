@@ -1,4 +1,4 @@
-"""One parsed source file: what it defines, imports and assigns at its top level."""
+"""A parsed source file: what it defines, imports and assigns at its top level."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .source import Source
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where an imported name comes from; `name` None: the module itself was imported."""
+    """Where an imported name comes from. If `name` is None, the module itself was imported."""
 
     module: str
     name: str | None
@@ -22,14 +22,16 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Module:
-    path: str  # below the package: srt/managers/schedule_batch.py
+    path: str  # relative to the package: srt/managers/schedule_batch.py
     definitions: dict[str, ast.stmt]
     imports: dict[str, Origin]
     assigned: dict[str, ast.expr]
-    ambiguous: frozenset[str] = frozenset()  # bound more than once: only a run says which counts
+    ambiguous: frozenset[str] = (
+        frozenset()
+    )  # bound more than once; only a run shows which binding counts
 
     def find(self, qualified: str) -> ast.stmt | None:
-        """The definition of `function` or `Class.method`."""
+        """Return the definition of `function` or `Class.method`."""
         owner, _, member = qualified.partition(".")
         node = self.definitions.get(owner)
         if not member or node is None:
@@ -38,7 +40,7 @@ class Module:
 
 
 class Modules:
-    """The files of one source, each read and parsed once and only when asked for."""
+    """The files of one source, each read and parsed once, at first use."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -46,18 +48,18 @@ class Modules:
 
     @property
     def read(self) -> list[str]:
-        """The files that were asked for and are there."""
+        """The files that were requested and exist."""
         return [path for path, module in self._parsed.items() if module]
 
     def text(self, path: str) -> str | None:
-        """Unparsed; None where it is not there, or cannot be read as text."""
+        """Return a file's text; None if it does not exist or cannot be read as text."""
         try:
             return self._source.read(path)
         except (ValueError, OSError):
             return None
 
     def definition(self, key: str) -> ast.stmt | None:
-        """By path:Qualified.name."""
+        """Return a definition by its key, path:Qualified.name."""
         path, _, qualified = key.partition(":")
         module = self.at(path)
         return module.find(qualified) if module else None
@@ -68,7 +70,7 @@ class Modules:
         return self._parsed[path]
 
     def _read(self, path: str) -> Module | None:
-        """Raises CannotRunError where the file is there and is no Python that can be read."""
+        """Read a file. Raises CannotRunError if it exists but is not valid Python."""
         name = self._source.name
         try:
             text = self._source.read(path)
@@ -79,13 +81,13 @@ class Modules:
             ) from None
 
     def named(self, dotted: str) -> Module | None:
-        """By its import name: sglang.srt.mem_cache.common."""
+        """Return a module by its import name, such as sglang.srt.mem_cache.common."""
         path = "/".join(dotted.split(".")[1:])
         return self.at(f"{path}.py") or self.at(f"{path}/__init__.py")
 
 
 def members(node: ast.ClassDef) -> dict[str, ast.stmt]:
-    """The methods of a class; of a property only its getter, not the setter behind it."""
+    """Return the methods of a class. For a property this is the getter, not the setter after it."""
     found: dict[str, ast.stmt] = {}
     for item in node.body:
         if isinstance(item, ast.FunctionDef):
@@ -94,7 +96,7 @@ def members(node: ast.ClassDef) -> dict[str, ast.stmt]:
 
 
 def imports_of(nodes: list[ast.stmt]) -> Iterator[tuple[str, Origin]]:
-    """(name bound, origin) of every import among these statements."""
+    """Yield (name bound, origin) for every import among these statements."""
     for node in nodes:
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:
             for alias in node.names:
@@ -116,7 +118,7 @@ def _parse(path: str, text: str) -> Module:
 
 
 def _bound_twice(body: list[ast.stmt]) -> frozenset[str]:
-    imported = set(imports_of(body))  # the same import twice binds the same
+    imported = set(imports_of(body))  # a repeated import binds the same object
     names = [name for name, _ in imported] + [name for name, _ in _assigned(body)]
     for node in body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
@@ -127,7 +129,7 @@ def _bound_twice(body: list[ast.stmt]) -> frozenset[str]:
 
 
 def _flat(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """The top level, with what stands under `if` and `try` there."""
+    """Yield the top-level statements, including those inside top-level `if` and `try` blocks."""
     for node in body:
         yield node
         if isinstance(node, ast.If):

@@ -1,6 +1,6 @@
-"""What a lifted definition may see: allow-listed builtins and modules, and the names that stand-ins answer for.
+"""What a lifted definition may use: allow-listed builtins and modules, and the names that have stand-ins.
 
-A guard against accidents, not a sandbox: lift only sources you trust.
+This guards against accidents and is not a sandbox: lift only sources you trust.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ALLOWED_MODULES = frozenset(
     "array bisect collections copy dataclasses enum functools http itertools math operator re typing".split()  # noqa: SIM905
 )
 
-# Answered by `globals.py`: what touches a device or a pool, or the server's settings. None of them keeps books.
+# Provided by `globals.py`: names that touch a device, a pool or the server's settings. None of them keeps books.
 STAND_INS = frozenset(
     """
     torch logger logging Req ScheduleBatch ForwardMode CaptureHiddenMode SpeculativeAlgorithm AbortReq

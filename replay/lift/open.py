@@ -1,4 +1,4 @@
-"""From a path spec to compiled books, by way of the cache."""
+"""Open a path spec as compiled books, using the cache."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .surface import Surface
 
 
 def books_of(path: Lifted) -> Books:
-    """Raises UsageError for what does not exist, NoVerdictError for what cannot be fetched or is too old."""
+    """Return a path's books. Raises UsageError if it does not exist, NoVerdictError if it is not available or too old."""
     return Books(surface_of(path))
 
 
@@ -32,7 +32,7 @@ def surface_of(path: Lifted) -> Surface:
 
 
 def kept(path: Lifted) -> Surface | None:
-    """What was lifted from it before; None where it is yet to be fetched or lifted, or cannot be."""
+    """Return the path's surface from the cache; None if it must still be fetched or lifted, or cannot be."""
     if path.origin is Origin.RELEASE:
         wheel = wheels.found(path.where)
         return None if wheel is None else _kept_release(path.where, wheel)

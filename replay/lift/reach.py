@@ -1,4 +1,4 @@
-"""What a role's function leads to inside a surface: the code that decides what the role does."""
+"""Find the code that a role's function leads to inside a surface: it decides what the role does."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from .surface import Definition, Means, Surface
 
 
 def reached(surface: Surface, role: Role) -> dict[str, Definition]:
-    """By key: the definition that plays the role and all that it can call, directly or not.
+    """Return, by key, the definition that plays the role and everything it can call, directly or indirectly.
 
-    A member is taken to be reached wherever an attribute of its name is mentioned, whoever's it is: too much rather
-    than too little. Empty where this sglang has no such role.
+    A member counts as reached wherever an attribute of its name is mentioned on any object, so the result may contain too
+    much but not too little. It is empty if this sglang has no such role.
     """
     known = {item.key: item for item in surface.definitions}
     members: dict[str, list[str]] = {}

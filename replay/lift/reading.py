@@ -1,15 +1,22 @@
-"""What a definition mentions: free names, attributes read and written, literal starting values."""
+"""Read what a definition mentions: free names, attributes read and written, literal starting values."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Iterator
 
-_BOOK_KEEPERS = ("req", "r", "batch", "result", "self", "other")  # as sglang's functions call them
+_BOOK_KEEPERS = (
+    "req",
+    "r",
+    "batch",
+    "result",
+    "self",
+    "other",
+)  # variable names in sglang's functions
 
 
 def free_names(nodes: Iterable[ast.AST]) -> set[str]:
-    """Of a definition and all nodes in it."""
+    """Return the free names of a definition, given all its nodes."""
     read: set[str] = set()
     bound: set[str] = set()
     for item in nodes:
@@ -26,14 +33,14 @@ def reads(nodes: Iterable[ast.AST]) -> Iterator[str]:
     for item in nodes:
         if not isinstance(item, ast.Attribute) or not isinstance(item.ctx, ast.Load):
             continue
-        if _leftmost(item) in _BOOK_KEEPERS:  # first, as it takes long to unparse them all
+        if _leftmost(item) in _BOOK_KEEPERS:  # checked first, because unparsing is slow
             text = ast.unparse(item)
             if text.partition(".")[0] in _BOOK_KEEPERS:
                 yield text
 
 
 def _leftmost(node: ast.expr) -> str | None:
-    """The name that the expression begins with."""
+    """Return the name that the expression begins with."""
     while isinstance(node, (ast.Attribute, ast.Subscript, ast.Call)):
         node = node.func if isinstance(node, ast.Call) else node.value
     return node.id if isinstance(node, ast.Name) else None
@@ -44,13 +51,13 @@ def written(nodes: Iterable[ast.AST]) -> Iterator[str]:
         if isinstance(item, ast.Attribute) and isinstance(item.ctx, ast.Store):
             yield item.attr
         elif isinstance(item, ast.Call) and isinstance(item.func, ast.Attribute):
-            inner = item.func.value  # req.histogram.extend(...) keeps it, too
+            inner = item.func.value  # req.histogram.extend(...) changes an attribute, too
             if isinstance(inner, ast.Attribute):
                 yield inner.attr
 
 
 def init_literals(node: ast.stmt | None) -> Iterator[tuple[str, str]]:
-    """What each attribute starts with; nothing of one that starts with this or with that."""
+    """Yield each attribute's starting value. Attributes with more than one possible start are left out."""
     found: dict[str, set[str | None]] = {}
     for item in ast.walk(node) if node else ():
         if not isinstance(item, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
@@ -77,7 +84,7 @@ def field_literals(node: ast.stmt | None) -> Iterator[tuple[str, str]]:
 
 
 def _made_by(node: ast.expr | None) -> str | None:
-    """The empty container that `field(default_factory=...)` starts a field with."""
+    """Return the empty container that `field(default_factory=...)` creates, as source text."""
     for keyword in node.keywords if isinstance(node, ast.Call) else ():
         if keyword.arg == "default_factory" and isinstance(keyword.value, ast.Name):
             return {"dict": "{}", "list": "[]"}.get(keyword.value.id)

@@ -1,4 +1,4 @@
-"""What becomes of a request's KV when it is released: how much of it the lifted release hands to the cache."""
+"""Replay the release of a request's KV: how much of it the lifted release function hands to the cache."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _RELEASED = Place(Quantity.RELEASED_LEN, Kind.RELEASE, True)
 
 
 class Releases:
-    """The tree cache itself is not lifted: what it keeps and what it frees is not a book."""
+    """Plays releases. The tree cache is not lifted, because what it keeps and frees is not a book."""
 
     def __init__(self, stage: Stage, tape: Tape, tracks: Tracks) -> None:
         self._stage, self._tracks = stage, tracks
@@ -30,17 +30,17 @@ class Releases:
         absent = [role for role in (Role.RELEASE, Role.COMMIT_LENGTH) if not stage.has(role)]
         if absent:
             tracks.reasons[Quantity.RELEASED_LEN] = (
-                f"{stage.books.name} has no {absent[0].value} function known"
+                f"{stage.books.name} has no known {absent[0].value} function"
             )
             return
         named = inspect.signature(stage.linked.role(Role.RELEASE)).parameters
-        # Whether the tree keeps what is released (from 0.5.22 `checkpoint`) does not change how much it is.
+        # Whether the tree keeps the KV (from 0.5.22 on: `checkpoint`) does not change how much is released.
         self._named = {name: False for name in ("checkpoint", "is_insert") if name in named}
 
     def release(self, ref: int) -> None:
         table = self._table
         request = self._stage.requests[table.qid[ref]]
-        if present(table.allocated[ref]) is None:  # it held none
+        if present(table.allocated[ref]) is None:  # the request held no KV
             self._tracks.put(_RELEASED, ref, None)
             return
         if request.given is None:
@@ -54,18 +54,20 @@ class Releases:
         request.lets_kv_go()
 
     def give(self, request: Request, tree: TreeCache, *, sure: bool = True) -> None:
-        """Play the release of a request to this cache; what it said is on `request.given`. Not `sure`: what it holds."""
-        if not known(request.kv_allocated_len):  # the extend that gave it KV is not here
+        """Play the release of a request to this cache and store the outcome in `request.given`.
+
+        If not `sure`, the committed length of the request is unknown.
+        """
+        if not known(request.kv_allocated_len):  # its extend is not in the recording
             request.registers_kv()
             self._stage.holds_kv_again(request)
         allocated = request.kv_allocated_len
-        knows = sure and known(
-            request.kv_committed_len
-        )  # else even a minimum with it would look known
+        # If the length is unknown, the minimum of it and a known length would still look known.
+        knows = sure and known(request.kv_committed_len)
         request.given = allocated, self._released(request, tree) if knows else UNKNOWN_LEN
 
     def _released(self, request: Request, tree: TreeCache) -> int | None:
-        """None where the release never asks for a length: its session keeps the KV."""
+        """Return the released length; None if the release asks for no length because its session keeps the KV."""
         if not self._stage.has(Role.RELEASE):
             return UNKNOWN_LEN
         try:
@@ -73,6 +75,6 @@ class Releases:
         except CannotRunError:
             if not self._stage.settings.strip_thinking_cache:
                 raise
-            return UNKNOWN_LEN  # how much of a retracted request was thinking is not recorded
+            return UNKNOWN_LEN  # the thinking part of a retracted request is not recorded
         released, request.released = request.released, None
         return released

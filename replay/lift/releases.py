@@ -1,4 +1,4 @@
-"""The sglang releases that there are, oldest first."""
+"""The known sglang releases, oldest first."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ RELEASES = (
 
 
 def between(oldest: str, newest: str) -> list[str]:
-    """Both ends and every release between them: those known here, and newer ones whose wheel is in the cache."""
+    """Return both ends and every release between them: those listed here, and others whose wheel is in the cache."""
     first, last = version_of(oldest), version_of(newest)
     found = {oldest, newest, *RELEASES, *in_cache()}
     return sorted((v for v in found if first <= version_of(v) <= last), key=version_of)
 
 
 def version_of(text: str) -> Version:
-    """Versions in their order: 0.5.10.post1 lies between 0.5.10 and 0.5.11. Raises UsageError for what is none."""
+    """Return a version that sorts correctly: 0.5.10.post1 is between 0.5.10 and 0.5.11. Raises UsageError if invalid."""
     try:
         return Version(text)
     except InvalidVersion:

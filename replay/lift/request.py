@@ -1,4 +1,4 @@
-"""The stand-in of a `Req`, and of the KV info that newer releases hang on it."""
+"""The stand-ins of a `Req` and of the KV info object that newer releases attach to it."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ _PROMPT, _OUTPUTS = Unsaid("req.origin_input_ids"), Unsaid("req.output_ids")
 
 
 class Kv(StandIn):
-    """`req.kv`: what the request holds of the KV pools."""
+    """`req.kv`: what the request holds in the KV pools."""
 
     what = "req.kv"
     cache_protected_len = 0
-    mamba_pool_idx = None  # no recording here is of a model with state besides KV
+    mamba_pool_idx = None  # no supported recording has a model with state besides KV
 
     def __init__(self, pool_idx: int | None) -> None:
         self.kv_committed_len = UNKNOWN_LEN
         self.kv_allocated_len = UNKNOWN_LEN
         self.req_pool_idx = pool_idx
 
-    # Sliding windows are not told apart: nothing of them was ever evicted.
+    # Sliding windows are not modeled: nothing was ever evicted from one.
     max_evicted_seqlen = swa_evicted_seqlen = 0
 
     def clamp_evicted_seqlens(self, _: int) -> None: ...
 
 
 class Request(StandIn):
-    """One request. Its lengths live in one place and are read as `req.X` and `req.kv.X` alike, as every era needs."""
+    """One request. Its lengths are stored once and can be read as `req.X` and `req.kv.X`, as the different eras require."""
 
     what = "req"
     kv_is_optional = False  # 0.5.16 to 0.5.18: `req.kv` is None while the request holds no KV
-    committed_on_kv = False  # from 0.5.19: whoever takes over the record takes over the length
-    session: object | None = None  # whose turn it is
-    # No book depends on these, and recordings do not hold them: read as absent.
+    committed_on_kv = False  # from 0.5.19: the length moves with the `kv` object to its new owner
+    session: object | None = None  # the session of which this request is a turn
+    # No book depends on these and recordings do not hold them, so they read as absent.
     return_logprob = False
     stream = False
-    cached_tokens = Quiet("req.cached_tokens")  # in a log line only
+    cached_tokens = Quiet("req.cached_tokens")  # only used in a log line
     skip_radix_cache_insert = False
     lock = lock_receipt = None
     mamba_pool_idx = None
-    inflight_middle_chunks = 0  # nothing is asked of one whose prompt goes on
+    inflight_middle_chunks = 0  # lifted code never sees a request with more of its prompt to come
     sampling_params: AnySampling = ANY_SAMPLING
-    # Set when they are decided on, from the recording; until then they are not known.
+    # Set from the recording before a decision needs them; until then they are unknown.
     eos_token_ids: frozenset[int]
     tokenizer: Tokenizer | None
     vocab_size: int | None
@@ -66,21 +66,21 @@ class Request(StandIn):
         self.return_routed_experts = False
         self.routed_experts_start_len = 0
         self.input_embeds: object | None = None
-        # Of the engine, not of sglang: which life of the request this is, and its open claims.
+        # Used by the engine, not by sglang: the number of this life of the request, and its open claims.
         self.life, self.claims = 0, 0
         self.prepared: tuple[int, int] | None = None  # (life, slots claimed) of its last prepare
         self.seen = False
         self.released: int | None = None  # the committed length that a release asked for
-        # (allocated, committed asked for) of a release that its session had a part in
+        # (allocated, committed) lengths of a release in which its session took part
         self.given: tuple[int, int | None] | None = None
 
     def refresh_fill_ids(self) -> None:
-        """Tokens, not books."""
+        """Does nothing: this concerns tokens, not books."""
 
     _refresh_fill_ids = refresh_fill_ids
 
     def set_extend_range(self, *_: int) -> None:
-        """What of it an extend takes: the recording's word."""
+        """Does nothing: the recording says which part of the prompt an extend covers."""
 
     def release_mm_inputs_on_abort(self) -> None: ...
 
@@ -121,30 +121,30 @@ class Request(StandIn):
         self._kv.req_pool_idx = value
 
     def registers_kv(self) -> None:
-        """An extend has given it KV."""
+        """Mark that an extend gave the request KV."""
         self._kv.req_pool_idx, self.holds_kv = self.qid, True
 
     def lets_kv_go(self) -> None:
-        """Its KV was released."""
+        """Mark that the request's KV was released."""
         self._kv.req_pool_idx, self.holds_kv = None, False
 
 
 class Ended(StandIn):
-    """`req.finished_reason` of a request that has ended, as recorded: that it has; of which kind is asked of a session only."""
+    """`req.finished_reason` of a request that has ended. Only a session needs the kind of end; asking here stops the path."""
 
     what = "req.finished_reason"
 
     def _kind(self) -> NoReturn:
         raise Missing("the kind of req.finished_reason")
 
-    __class__ = property(_kind)  # what isinstance() goes by
+    __class__ = property(_kind)  # isinstance() reads this
 
 
 ENDED = Ended()
 
 
 class Decided(StandIn):
-    """`req.grammar` when the finish is decided: complete or not, as recorded."""
+    """`req.grammar` at a finish decision: complete or not, as recorded."""
 
     what = "req.grammar"
 
@@ -156,7 +156,10 @@ class Decided(StandIn):
 
 
 class Grammar(StandIn):
-    """`req.grammar`: complete, or at a loss, where the recording says the live grammar was."""
+    """`req.grammar` while a result is processed.
+
+    It becomes complete, or rejects a token, at the same point where the live grammar did according to the recording.
+    """
 
     what = "req.grammar"
 
@@ -165,7 +168,9 @@ class Grammar(StandIn):
 
     def accept_token(self, token: int) -> None:
         self._left -= 1
-        if self._left < 0 and not self._done:  # a token it does not know; a complete one takes any
+        if (
+            self._left < 0 and not self._done
+        ):  # not a token it accepts; a complete grammar takes any
             raise ValueError(token)
 
     def is_terminated(self) -> bool:
@@ -173,7 +178,7 @@ class Grammar(StandIn):
 
 
 def committed_lens(reqs: Iterable[Request]) -> list[int]:
-    """Of a whole batch, as it is asked for at every step."""
+    """Return the committed lengths of a whole batch, which are needed at every step."""
     return [request._kv.kv_committed_len for request in reqs]
 
 

@@ -7,10 +7,13 @@ from .vector import Vector
 
 
 class Result(StandIn):
-    """`stride`: the padded width of one request's tokens. None in the recording: what every sglang of its time meant."""
+    """`stride` is the padded width of one request's tokens.
+
+    `num_non_draft` is None in recordings of releases that always meant 1.
+    """
 
     what = "result"
-    # Block and cap lengths belong to other algorithms than EAGLE; sglang's own value for EAGLE is None.
+    # Block and cap lengths are for algorithms other than EAGLE; sglang's own value for EAGLE is None.
     block_accept_lens = None
     cap_lens = None
     grammar_advanced = False

@@ -1,4 +1,4 @@
-"""What is lifted, and where each release keeps it: candidate places per role, newest first, so a rename is one line."""
+"""What is lifted and where each release keeps it: candidate places per role, newest first, so a rename is one line."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _MIXIN = "srt/managers/scheduler_output_processor_mixin.py:SchedulerOutputProces
 
 REQ = f"{_BATCH}:Req"
 DFLASH_DRAFT = "srt/speculative/dflash_info_v2.py:DFlashDraftInputV2"
-# From 0.5.16 on the KV lengths move here, one after the other.
+# From 0.5.16 on, the KV lengths move to this class, one at a time.
 REQ_KV = (f"{_BATCH}:ReqKvInfo",)
 
 _SESSION = "srt/session/streaming_session.py"
@@ -56,7 +56,7 @@ PLACES: dict[Role, tuple[str, ...]] = {
         "srt/speculative/eagle_utils.py:eagle_prepare_for_decode",  # from 0.5.15
         "srt/speculative/eagle_info_v2.py:EagleDraftInputV2Mixin.prepare_for_decode",
     ),
-    # Both are spec v2 from 0.5.14 on, and spec v1 before.
+    # Both are spec v2 from 0.5.14 on; before that they were spec v1.
     Role.PREPARE_DFLASH: (f"{DFLASH_DRAFT}.prepare_for_decode",),
     Role.PREPARE_NGRAM: (
         "srt/speculative/eagle_utils.py:eagle_prepare_for_decode",  # from 0.5.15
@@ -78,7 +78,7 @@ PLACES: dict[Role, tuple[str, ...]] = {
     Role.FILTER: (f"{_BATCH}:ScheduleBatch.filter_batch",),
     Role.MERGE: (f"{_BATCH}:ScheduleBatch.merge_batch",),
     Role.RETRACT: (f"{REQ}.reset_for_retract",),
-    # Requests decoded beside a prefill chunk, under speculation from 0.5.19 on. The first is in no function of its own.
+    # Requests decoded beside a prefill chunk, under speculation from 0.5.19 on. TAIL has no function of its own.
     Role.TAIL: (f"{_PROCESSOR}.process_batch_result_prefill",),
     Role.MIX: (f"{_BATCH}:ScheduleBatch.mix_with_running",),
     Role.TAIL_LENS: ("srt/managers/overlap_utils.py:FutureMap.resolve_mixed_spec_tails",),
@@ -107,8 +107,8 @@ PLACES: dict[Role, tuple[str, ...]] = {
     ),
 }
 
-# A source without these is no sglang with spec v2. The others are absent in some releases.
+# A source without these has no sglang with spec v2. The other roles are absent in some releases.
 ESSENTIAL = (Role.RESOLVE, Role.PREPARE, Role.EXPERTS, Role.TOPK, Role.RETRACT)
 
-# Of these functions only an excerpt is lifted: see `excerpt.py`.
+# Only an excerpt of these functions is lifted; see `excerpt.py`.
 EXCERPTS = frozenset(PLACES[Role.TAIL])

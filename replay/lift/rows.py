@@ -1,4 +1,4 @@
-"""Routed rows: which ones the lifted collecting functions ask for when a request finishes."""
+"""Replay the collection of routed rows: which rows the lifted functions ask for when a request finishes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COLLECTED = (
 
 
 class Rows:
-    """A server without a capturer collects nothing on any path: not captured, never 0 rows."""
+    """Collects rows. A server without a capturer collects nothing on any path: not captured, never 0 rows."""
 
     def __init__(self, stage: Stage, tape: Tape, tracks: Tracks) -> None:
         self._stage, self._tape, self._tracks = stage, tape, tracks

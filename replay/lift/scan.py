@@ -1,4 +1,4 @@
-"""Functions of a source that nobody lifted: where in its files a name is mentioned, and called."""
+"""Search functions that are not lifted: where a source's files mention a name, and where they call it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 
 from .module import Module, Modules, members
 
-# Read besides the files that were lifted from: who calls the lifted functions.
+# Searched in addition to the files that were lifted from, because they call the lifted functions.
 _CALLERS = ("srt/managers/scheduler.py", "srt/speculative/spec_utils.py")
 
 
@@ -19,10 +19,10 @@ def files(modules: Modules) -> list[str]:
 def mentioning(
     modules: Modules, path: str, words: Collection[str]
 ) -> Iterator[tuple[str, ast.stmt]]:
-    """Functions and methods of a file in whose lines any of these words stands."""
+    """Yield the functions and methods of a file that contain any of these words."""
     text = modules.text(path) or ""
     pattern = re.compile(rf"\b(?:{'|'.join(sorted(words))})\b")
-    # lines as ast counts them, which is not as `splitlines` does
+    # lines as ast counts them, which differs from `splitlines`
     lines = [n for n, line in enumerate(text.split("\n"), 1) if pattern.search(line)]
     module = modules.at(path) if lines else None
     for name, node in functions(module) if module else ():

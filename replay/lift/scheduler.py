@@ -1,4 +1,4 @@
-"""The stand-ins of the scheduler side: whoever processes results, the future map, the row capturers."""
+"""The stand-ins of the scheduler side: the result processor, the future map, the row capturers."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Worker(StandIn):
         self.speculative_num_draft_tokens = 0  # set before each result
 
     def on_verify_complete_cpu(self, *_: object, **__: object) -> None:
-        """Feeds the adaptive controller; what it decides is recorded."""
+        """Does nothing: this feeds the adaptive controller, whose decisions are recorded."""
 
 
 class Scheduler(StandIn):
-    """`Scheduler` up to 0.5.12, `SchedulerBatchResultProcessor` since."""
+    """`Scheduler` up to 0.5.12, `SchedulerBatchResultProcessor` from 0.5.13 on."""
 
     what = "self"
     metrics_reporter = Quiet("self.metrics_reporter")
@@ -33,15 +33,15 @@ class Scheduler(StandIn):
         self.req_to_token_pool = TokenPool()
 
     def abort_request(self, _: object) -> None:
-        """An abort is an event of its own."""
+        """Does nothing: an abort is a separate event."""
 
 
 class FutureMap(StandIn):
-    """Relays lengths from one step to the next, by request."""
+    """Passes lengths from one step to the next, by request."""
 
     what = "future_map"
     publish_ready = None
-    fwd_prepare_d2h_stream = None  # the path of a machine without CUDA: same sums
+    fwd_prepare_d2h_stream = None  # takes the code path without CUDA, which computes the same sums
     req_to_token = Quiet("future_map.req_to_token")
 
     def __init__(self, needs_cpu_seq_lens: bool | None, spec_algo: Algorithm) -> None:
@@ -51,7 +51,7 @@ class FutureMap(StandIn):
 
 
 class Relay(StandIn):
-    """`new_seq_lens_buf`: published lengths, indexed by request."""
+    """`new_seq_lens_buf`: the published lengths, indexed by request."""
 
     what = "future_map.new_seq_lens_buf"
 
@@ -63,7 +63,7 @@ class Relay(StandIn):
 
 
 class TokenPool(StandIn):
-    """`req_to_token_pool`: every request's row, as long as any request may be."""
+    """`req_to_token_pool`: one row per request, long enough for any request."""
 
     what = "req_to_token_pool"
 
@@ -72,7 +72,7 @@ class TokenPool(StandIn):
         return self
 
     def free(self, _: object) -> None:
-        """The row goes back; the engine lets go of it itself."""
+        """Does nothing: the engine itself marks the row as released."""
 
     def __getitem__(self, at: Any) -> Any:
         return Span(0, UNKNOWN_LEN) if not isinstance(at, slice) else Span(0, UNKNOWN_LEN)[at]
@@ -119,7 +119,7 @@ class _HostCache(StandIn):
 
 
 class Capturer(StandIn):
-    """Collects rows of routed experts or of the indexer: which rows, not what is in them."""
+    """Collects rows of routed experts or of the indexer: which rows, not their contents."""
 
     what = "capturer"
     host_cache = _HostCache()

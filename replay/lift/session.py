@@ -1,4 +1,4 @@
-"""The stand-ins of streaming sessions: what keeps a session's KV between two turns, and what a turn asks it with."""
+"""The stand-ins of streaming sessions: the KV that a session keeps between turns, and what a turn looks it up with."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .standin import Quiet, StandIn, known
 
 
 class Session(StandIn):
-    """`req.session`: an open streaming session. Which tokens it remembers is no book."""
+    """`req.session`: an open streaming session. No book depends on the tokens that it remembers."""
 
     what = "req.session"
     streaming = True
@@ -26,7 +26,7 @@ class Session(StandIn):
 
 
 class Slot(StandIn):
-    """`SessionSlot`: what a session keeps. Its own lengths up to 0.5.18, since then those of the record it holds."""
+    """`SessionSlot`: what a session keeps. It has its own lengths up to 0.5.18; since then its KV record has them."""
 
     what = "slot"
 
@@ -39,13 +39,13 @@ class Slot(StandIn):
 
     @property
     def committed(self) -> int:
-        """What the next turn inherits, in tokens."""
+        """The number of tokens that the next turn inherits."""
         own: int | None = self.__dict__.get("kv_committed_len")
         return self.kv.kv_committed_len if own is None else own
 
 
 class _Pool(TokenPool):
-    """Slots are taken back whole or in part: how many is a book, which ones is not."""
+    """A pool that takes slots back. Books depend on how many slots it takes, not on which."""
 
     free_slots = Quiet("req_to_token_pool.free_slots")
 
@@ -54,7 +54,7 @@ class _Pool(TokenPool):
 
 
 class Sessions(StandIn):
-    """`SessionAwareCache` and `StreamingSession`: slots by session; the tree behind them takes and frees anything."""
+    """`SessionAwareCache` and `StreamingSession`: slots by session. The tree cache behind them accepts and frees anything."""
 
     what = "self"
     page_size = 1
@@ -72,20 +72,20 @@ class Sessions(StandIn):
 
 
 class _Tree(TreeCache):
-    """What an ordinary request would be matched against and put into."""
+    """The cache that an ordinary request would be matched with and inserted into."""
 
     def __init__(self, page_size: int) -> None:
         super().__init__(page_size)
         self.req_to_token_pool = _Pool()
 
     def match_prefix(self, _: object) -> None:
-        """Nothing of a session's."""
+        """Matches nothing: a session's KV is not in the tree."""
 
     def dec_lock_ref(self, *_: object, **__: object) -> None: ...
 
 
 class SessionTree(TreeCache):
-    """The cache that a release hands a turn to: its session is asked first."""
+    """The cache to which a turn is released. It first offers the turn to its session."""
 
     def __init__(self, page_size: int, save: Callable[[Request], bool]) -> None:
         super().__init__(page_size)
@@ -100,7 +100,7 @@ class SessionTree(TreeCache):
 
 
 class Key(StandIn):
-    """`params.key`: so many tokens may be matched."""
+    """`params.key`: only its length matters, the number of tokens that may be matched."""
 
     what = "params.key"
 

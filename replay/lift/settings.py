@@ -1,4 +1,4 @@
-"""The server's settings that size allocations, from the run attributes of a recording."""
+"""The server settings that determine allocation sizes, read from the run attributes of a recording."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .standin import UNKNOWN_LEN, StandIn
 
 
 class Algorithm(StandIn):
-    """`SpeculativeAlgorithm` of the recorded server: answers every `is_...()` by its name."""
+    """`SpeculativeAlgorithm` of the recorded server. It answers every `is_...()` from its name."""
 
     what = "spec_algorithm"
     _WITHOUT_DRAFT_KV = ("NGRAM",)
@@ -33,16 +33,16 @@ class Algorithm(StandIn):
 
 
 class Settings(StandIn):
-    """Stands for `ServerArgs` and for the bags of settings that newer releases split it into."""
+    """Replaces `ServerArgs` and the smaller settings objects into which newer releases split it."""
 
     what = "server_args"
-    attn_dcp_size = 1  # of the KV pool: recordings of context-parallel decode are not compared
+    attn_dcp_size = 1  # of the KV pool; recordings with context-parallel decode are not compared
 
     def __init__(self, run: Run) -> None:
         self.algorithm = Algorithm(run.spec_algorithm)
         self.speculative_algorithm = run.spec_algorithm or None
         self.page_size = run.page_size
-        # An sglang without the setting never strips.
+        # A release without this setting never strips.
         self.strip_thinking_cache = bool(run.server_args.get("strip_thinking_cache", False))
         self._adaptive = bool(run.server_args.get("speculative_adaptive", False))
         most = run.server_args.get("max_speculative_num_draft_tokens", run.num_draft_tokens)
@@ -54,7 +54,7 @@ class Settings(StandIn):
         }
 
     def drafts(self, num_steps: int | None, num_draft_tokens: int | None) -> None:
-        """What an adaptive server drafts from now on; None: not recorded, and then nobody knows."""
+        """Set an adaptive server's draft length from now on. None means that it was not recorded and is unknown."""
         if self._adaptive:
             steps = UNKNOWN_LEN if num_steps is None else num_steps
             tokens = UNKNOWN_LEN if num_draft_tokens is None else num_draft_tokens

@@ -1,4 +1,4 @@
-"""Where sglang's files are read from: a folder or a wheel; nothing is unpacked and only what is asked for is read."""
+"""Read sglang's files from a folder or a wheel. Nothing is unpacked, and only requested files are read."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Protocol
 
 from ...recorders.errors import UsageError
 
-PROBE = "srt/managers/schedule_batch.py"  # every sglang has it
-ROOTS = ("", "sglang", "python/sglang")  # sglang itself, site-packages, a clone
+PROBE = "srt/managers/schedule_batch.py"  # every sglang has this file
+ROOTS = ("", "sglang", "python/sglang")  # the package itself, site-packages, a clone
 
 
 class Source(Protocol):
-    """One sglang. Paths are relative to the package: `srt/managers/schedule_batch.py`."""
+    """The files of one sglang. Paths are relative to the package: `srt/managers/schedule_batch.py`."""
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """The name used in messages."""
 
     def read(self, path: str) -> str | None:
-        """The text of a file, None where this sglang has no such file."""
+        """Return the text of a file; None if this sglang has no such file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,25 +53,25 @@ class WheelSource:
 
 
 def open_dir(folder: Path, name: str | None = None) -> DirSource:
-    """Raises UsageError where no sglang is found in the folder."""
+    """Open a folder. Raises UsageError if it contains no sglang."""
     for root in ROOTS:
         if (folder / root / PROBE).is_file():
             return DirSource(name or str(folder), folder / root)
     looked = ", ".join(str(Path(root) / PROBE) for root in ROOTS)
     raise UsageError(
-        f"path {str(folder)!r}: no sglang source tree there. Looked for {looked}. "
-        "Name a clone, a site-packages folder or the sglang package."
+        f"path {str(folder)!r}: no sglang source tree found. Looked for {looked}. "
+        "Give a clone, a site-packages folder or the sglang package."
     )
 
 
 def open_wheel(path: Path, name: str) -> WheelSource:
-    """Raises UsageError where the file is not a readable sglang wheel."""
+    """Open a wheel. Raises UsageError if the file is not a readable sglang wheel."""
     try:
         source = WheelSource(name, zipfile.ZipFile(path))
     except (OSError, zipfile.BadZipFile) as error:
         raise UsageError(
-            f"{path} is not a readable wheel ({error}): delete it and retry."
+            f"{path} is not a readable wheel ({error}). Delete it and try again."
         ) from None
     if source.read(PROBE) is None:
-        raise UsageError(f"{path}: a wheel without sglang/{PROBE}; it is not sglang's.")
+        raise UsageError(f"{path} is not an sglang wheel: it does not contain sglang/{PROBE}.")
     return source

@@ -1,4 +1,4 @@
-"""The stand-ins of one replay: its requests by number, its scheduler, its settings, and how lifted code is called."""
+"""The stand-ins of one replay: its requests, scheduler and settings, and how lifted code is called."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .settings import Settings
 from .standin import UNKNOWN_LEN
 from .vector import Vector
 
-# What each sglang calls the counters of a request; the newest name first.
+# sglang's names for the counters of a request, the newest first.
 _COUNTERS = {
     Quantity.SPEC_VERIFY_CT: ("spec_verify_ct",),
     Quantity.SPEC_ACCEPTED_DRAFTS: (
@@ -31,7 +31,7 @@ _COUNTERS = {
 
 _HISTOGRAMS = ("spec_correct_drafts_histogram", "spec_acceptance_histogram")
 
-# The algorithms whose decode is prepared by the function that plays the prepare role.
+# Which role prepares a decode under each algorithm.
 _PREPARES = {
     **dict.fromkeys(("EAGLE", "EAGLE3", "NEXTN", "STANDALONE", "FROZEN_KV_MTP"), Role.PREPARE),
     "DFLASH": Role.PREPARE_DFLASH,
@@ -43,13 +43,16 @@ _RELEASED_MARKS = ("kv_committed_freed", "kv_overallocated_freed")
 
 
 def prepare_of(books: Books, algorithm: str) -> Role | None:
-    """The role that prepares a decode under this algorithm; None where these books have none for it."""
+    """Return the role that prepares a decode under this algorithm; None if these books have none."""
     role = _PREPARES.get(algorithm)
     return role if role and role.value in books.surface.roles else None
 
 
 class Stage:
-    """Requests start unknown: an extend says where they are. Raises CannotRunError for algorithms not lifted."""
+    """The state of one replay. All lengths are unknown until an extend sets them.
+
+    Raises CannotRunError if the recording's algorithm has no known prepare in these books.
+    """
 
     def __init__(self, books: Books, recording: Recording) -> None:
         algorithm = recording.run.spec_algorithm.upper()
@@ -57,8 +60,8 @@ class Stage:
         if prepare is None:
             known = (name for name, role in _PREPARES.items() if role.value in books.surface.roles)
             raise CannotRunError(
-                f"cannot run: {books.name} has no prepare for {algorithm or 'no speculation'} that is known, "
-                f"only for {', '.join(known)}"
+                f"cannot run: {books.name} has no prepare for {algorithm or 'no speculation'} at any known place; "
+                f"it has one for {', '.join(known)}"
             )
         self.prepare = prepare
         self.books, self.settings = books, Settings(recording.run)
@@ -70,7 +73,7 @@ class Stage:
         self.future_map: FutureMap = linked.types[FutureMap](
             recording.run.needs_cpu_seq_lens, self.settings.algorithm
         )
-        self.counters = {  # only what the lifted code keeps: a counter renamed anew is absent, not 0
+        self.counters = {  # only counters that the lifted code keeps: an unknown new name is absent, not 0
             quantity: name
             for quantity, names in _COUNTERS.items()
             for name in names
@@ -84,7 +87,7 @@ class Stage:
         self._methods = {role: "." in key.partition(":")[2] for role, key in places.items()}
 
     def _note_released(self) -> None:
-        """Whoever asks a request how much it has committed leaves the answer on it: that is what is released."""
+        """Wrap the request's function for its committed length, so that the last answer, the released length, is stored."""
         place = self.books.surface.roles.get(Role.COMMIT_LENGTH.value)
         if place is None:
             return
@@ -104,7 +107,7 @@ class Stage:
         return self._methods[role]
 
     def call(self, role: Role, *arguments: Any, **named: Any) -> Any:
-        """Run the role. Raises CannotRunError naming what it wanted and did not find."""
+        """Call a role's function. Raises CannotRunError, which names what the function needed and did not find."""
         try:
             return self._plays[role](*arguments, **named)
         except Missing as missing:
@@ -122,7 +125,7 @@ class Stage:
         return made
 
     def answered(self, reqs: list[Request]) -> Batch:
-        """The batch of a result: sglang's copy of the one that was launched, whose lengths are those of no moment."""
+        """Return the batch for a result: sglang's copy of the launched batch, whose lengths belong to no single moment."""
         made = self.batch(reqs, ())
         del made.seq_lens, made.seq_lens_cpu, made.orig_seq_lens, made.seq_lens_sum
         return made
@@ -133,19 +136,19 @@ class Stage:
         return made
 
     def stranger(self) -> Request:
-        """Somebody in a batch whose members were not recorded."""
+        """Return a request that represents a member of a batch whose members were not recorded."""
         return self._request(len(self.requests.rids), "?")
 
     def forget(self) -> None:
-        """Events were lost: nothing that was known before holds any more."""
+        """Forget everything known so far, because events were lost."""
         for request in self.requests.values():
-            request.registers_kv()  # what gave it KV may be among them
+            request.registers_kv()  # the lost events may have given it KV
             request.kv_committed_len = request.kv_allocated_len = UNKNOWN_LEN
             self.set_counters(request, UNKNOWN_LEN)
         self.future_map.new_seq_lens_buf.published.clear()
 
     def holds_kv_again(self, request: Request) -> None:
-        """An extend gave it KV: what marks that as released (up to 0.5.15) is undone, as the retract has done."""
+        """Clear the marks (up to 0.5.15) that the KV was released, because an extend gave the request KV again."""
         for name in _RELEASED_MARKS:
             if name in self.linked.request_defaults:
                 setattr(request, name, False)
@@ -171,7 +174,7 @@ class Stage:
 
 
 class _Requests(dict[int, Request]):
-    """By number, each made when first asked for: a replay that stops early never meets most of them."""
+    """The requests by number, each created at first use, because a replay that stops early needs few of them."""
 
     def __init__(self, make: Callable[[int, str], Request], rids: Sequence[str]) -> None:
         self._make, self.rids = make, rids
@@ -182,5 +185,5 @@ class _Requests(dict[int, Request]):
 
 
 def _kv_is_optional(linked: Linked) -> bool:
-    """Where `req.kv` cannot say by itself whether it holds KV, sglang sets it to None."""
+    """Whether sglang sets `req.kv` to None for a request without KV, because `req.kv` itself cannot say that."""
     return not linked.has("ReqKvInfo", "holds_kv")

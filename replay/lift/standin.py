@@ -1,4 +1,4 @@
-"""The base of all stand-ins, and the length that means "the recording does not say"."""
+"""The base class of all stand-ins, and the length that means "the recording does not say"."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any, NoReturn
 
 from .missing import Missing
 
-# A request whose start was not recorded has this length. It survives every sum, difference and rounding, so
-# whatever depends on it shows, and is reported as not captured.
+# The length of a request whose start was not recorded. It stays recognizable after any sum, difference or rounding,
+# so values that depend on it can be reported as not captured.
 UNKNOWN_LEN = 1 << 60
 LIMIT = 1 << 50
 
@@ -17,7 +17,7 @@ def known(value: int | None) -> bool:
 
 
 class _Kind(type):
-    """A class of sglang has constants, too: nor does a stand-in's class invent them."""
+    """Makes reading an undefined constant of a stand-in class stop the path, as for an instance."""
 
     what: str
 
@@ -28,7 +28,7 @@ class _Kind(type):
 
 
 class StandIn(metaclass=_Kind):
-    """Has what the recording holds, and no more: reading anything else stops the path."""
+    """A replacement for an sglang object. It has only what the recording holds; reading anything else stops the path."""
 
     what = "object"
 
@@ -39,7 +39,7 @@ class StandIn(metaclass=_Kind):
 
 
 class Quiet(StandIn):
-    """Accepts any call and forgets it: logging, metrics, locks. Its truth or value cannot be asked for."""
+    """Accepts and ignores any call (logging, metrics, locks). Using its value or truth stops the path."""
 
     def __init__(self, what: str) -> None:
         self.what = what
@@ -69,7 +69,7 @@ class Quiet(StandIn):
 
 
 class Unknown(StandIn):
-    """A global name that nobody knows. It may be passed around; using it stops the path."""
+    """A global name with unknown meaning. It may be passed around; using it stops the path."""
 
     def __init__(self, name: str) -> None:
         self.what = f"the global {name}"
@@ -100,7 +100,7 @@ class Unknown(StandIn):
 
 
 class Decorated(Unknown):
-    """A function whose decorator cannot be run: what it would do instead of the function, nobody knows."""
+    """A function whose decorator cannot be run, so its behavior is unknown. Using it stops the path."""
 
     def __init__(self, decorator: str, name: str) -> None:
         self.what = f"the decorator {decorator} of {name}"

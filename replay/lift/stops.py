@@ -1,4 +1,4 @@
-"""What can stop a request, as the lifted finish functions read it: stand-ins for its sampling parameters and outputs."""
+"""Stand-ins for what can stop a request, as the lifted finish functions read it: sampling parameters and outputs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .standin import StandIn
 
 
 class AnySampling(StandIn):
-    """`req.sampling_params` where nothing is decided: how tokens are drawn bears on no book."""
+    """`req.sampling_params` outside a finish decision. No book depends on how tokens are sampled."""
 
     what = "req.sampling_params"
     top_k = 1
 
 
 class Sampling(AnySampling):
-    """`req.sampling_params` when a finish is decided: what can stop the request."""
+    """`req.sampling_params` at a finish decision: what can stop the request."""
 
     def __init__(self, max_new_tokens: int, ignore_eos: bool, stop: Stop) -> None:
         self.max_new_tokens, self.ignore_eos = max_new_tokens, ignore_eos
@@ -35,7 +35,7 @@ class Sampling(AnySampling):
         return self._texts("stop_regex_strs")
 
     def _texts(self, name: str) -> Sequence[str]:
-        if self._num_texts:  # what they say is never recorded
+        if self._num_texts:  # their contents are never recorded
             raise Missing(f"{self.what}.{name}")
         return ()
 
@@ -47,7 +47,7 @@ class Tokenizer(StandIn):
     """`req.tokenizer`: the tokens that end a text of this model."""
 
     what = "req.tokenizer"
-    eos_token_id = None  # among the others
+    eos_token_id = None  # included in `additional_stop_token_ids`
 
     def __init__(self, token_ids: frozenset[int]) -> None:
         self.additional_stop_token_ids = token_ids
@@ -59,8 +59,8 @@ class Stop:
 
     token_ids: frozenset[int]
     eos_token_ids: frozenset[int]
-    tokenizer_token_ids: frozenset[int] | None  # None: format 1 does not hold them
-    num_texts: int  # stop strings and regexes
+    tokenizer_token_ids: frozenset[int] | None  # None in format 1, which does not hold them
+    num_texts: int  # the number of stop strings and regexes
 
     @classmethod
     def of(cls, details: str) -> Stop:
@@ -75,7 +75,7 @@ class Stop:
 
 
 class Unsaid(StandIn):
-    """`req.origin_input_ids` or `req.output_ids` at a moment of which the recording does not say how many there are."""
+    """`req.origin_input_ids` or `req.output_ids` at a moment when the recording does not say how many there are."""
 
     def __init__(self, what: str) -> None:
         self.what = what
@@ -88,7 +88,7 @@ class Unsaid(StandIn):
 
 
 class Outputs(StandIn):
-    """`req.output_ids`: a length, and the tokens behind `base`, those before it are not known."""
+    """`req.output_ids`: its length, and the tokens from position `base` on. The tokens before `base` are unknown."""
 
     what = "req.output_ids"
 
@@ -114,6 +114,6 @@ class Outputs(StandIn):
     def _known(self, position: int) -> int:
         if position < self.base:
             raise Missing(
-                f"req.output_ids[{position}], from before this recording or in a gap of it,"
+                f"req.output_ids[{position}] (from before this recording or from a gap in it)"
             )
         return position - self.base

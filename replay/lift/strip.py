@@ -1,4 +1,4 @@
-"""A definition without what does not compute: decorators that are known to add nothing, annotations, docstrings, imports inside functions."""
+"""Remove what does not compute from a definition: harmless decorators, annotations, docstrings and inner imports."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 _PROPERTIES = frozenset({"property", "cached_property"})
-# What they add is no book: descriptors, marks for readers, compilers, gradients and profilers.
+# No book depends on these decorators: descriptors, markers for readers, compilers, gradients and profilers.
 _HARMLESS = _PROPERTIES | frozenset(
     """
     staticmethod classmethod abstractmethod override final dataclass contextmanager
@@ -19,7 +19,7 @@ _DROPPED = frozenset({"annotation", "returns", "type_comment"})
 
 
 def stripped(node: ast.stmt) -> ast.stmt:
-    """A cleaned copy, its expressions shared; the imports inside are gone too, see `inner_imports`."""
+    """Return a cleaned copy that shares the original's expressions. Inner imports are removed too; see `inner_imports`."""
     return cast(ast.stmt, _copied(node))
 
 
@@ -48,9 +48,9 @@ def _name(node: ast.expr) -> str:
 
 
 def _copied(node: ast.AST) -> ast.AST:
-    """Cleaned while it is copied: `copy.deepcopy` and a NodeTransformer take ten times as long."""
+    """Copy and clean in one pass. `copy.deepcopy` with a NodeTransformer takes ten times as long."""
     if isinstance(node, (ast.expr, ast.expr_context, ast.operator)):
-        return node  # nothing in them is stripped
+        return node  # expressions contain nothing to strip
     if isinstance(node, (ast.Import, ast.ImportFrom)):
         return ast.Pass()
     if isinstance(node, ast.AnnAssign):
@@ -58,7 +58,7 @@ def _copied(node: ast.AST) -> ast.AST:
             return ast.Pass()
         return ast.Assign(targets=[node.target], value=node.value, lineno=node.lineno)
     made = type(node)()
-    # Positions as well: ast.unparse asks for the line of a statement.
+    # Positions are copied too, because ast.unparse needs the line of a statement.
     made.__dict__.update((name, _value(name, value)) for name, value in vars(node).items())
     if isinstance(made, (ast.FunctionDef, ast.ClassDef)):
         made.decorator_list = [item for item in made.decorator_list if not _is_harmless(item)]

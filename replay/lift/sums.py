@@ -1,4 +1,4 @@
-"""seq_lens_sum: the lifted filter, merge and refresh, on batches whose composition is the recording's."""
+"""Replay seq_lens_sum: the lifted filter, merge and refresh, on batches whose members come from the recording."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .vector import Vector
 
 
 class Batches:
-    """Every batch as this path sees it. One that was never seen whole has unknown lengths."""
+    """Every batch as this path sees it. A batch that was never seen completely has unknown lengths."""
 
     def __init__(self, stage: Stage, tape: Tape, tracks: Tracks) -> None:
         self._stage, self._tape, self._tracks = stage, tape, tracks
@@ -36,11 +36,13 @@ class Batches:
         batch.prefix_lens, batch.extend_lens = table.prefix_len[of], table.extend_len[of]
         batch.extend_num_tokens = sum(batch.extend_lens)
         self._held[self._tape.events[Kind.EXTEND].batch[ref]] = batch
-        if self._tape.recording.run.decode_side:  # no launch follows: another server computed this
+        if (
+            self._tape.recording.run.decode_side
+        ):  # no launch follows; another server ran the prefill
             self._relay(batch, batch.seq_lens)
 
     def seed(self, ref: int) -> None:
-        """A batch that was at work where the recording begins."""
+        """Begin a batch that was running when the recording began."""
         table, rows = self._tape.rows_of[Kind.SEED], self._tape.rows[Kind.SEED][ref]
         lengths = [present(length) for length in table.seq_len[rows.start : rows.stop]]
         batch = self._stage.batch(
@@ -54,14 +56,14 @@ class Batches:
         return self._whole(Kind.PREPARE, ref)
 
     def members(self, ref: int) -> Batch:
-        """The batch of a prepare with no lengths known: for a replay that leaves out what becomes of them."""
+        """Return a prepare's batch with unknown lengths, for a replay that does not compute sums."""
         qids = self._tape.qids(Kind.PREPARE, ref)
         return self._unknown(qids, len(qids))
 
     def launch(self, ref: int) -> None:
-        """The lengths are refreshed where this sglang does so; then every accepted run lengthens its request."""
+        """Refresh the lengths if this sglang does so here, then lengthen each request by its accepted run."""
         table = self._tape.events[Kind.LAUNCH]
-        if table.mode[ref] == Mode.IDLE:  # made for this launch, with nobody in it
+        if table.mode[ref] == Mode.IDLE:  # created for this launch, without requests
             self._held[table.batch[ref]] = self._stage.batch([], [])
         elif table.mode[ref] not in (Mode.DECODE, Mode.EXTEND, Mode.MIXED):
             self._held.pop(table.batch[ref], None)
@@ -79,16 +81,16 @@ class Batches:
         self._relay(batch, self._grown(ref, batch))
 
     def _relay(self, batch: Batch, lengths: Vector) -> None:
-        """What a forward leaves for the step to come."""
+        """Publish what a forward leaves for the next step."""
         if self._stage.has(Role.SEQ_LENS):
             published = zip((req.qid for req in batch.reqs), lengths.values, strict=True)
             self._stage.future_map.new_seq_lens_buf.published.update(published)
-        else:  # up to 0.5.12 the launch leaves the lengths of the step to come
+        else:  # up to 0.5.12 the launch itself sets the lengths for the next step
             batch.seq_lens = lengths
         self._carry(batch, lengths)
 
     def _run_alone(self, ref: int, batch: Batch) -> None:
-        """Without overlap, from 0.5.13 on: `run_batch` has the result at once, and writes the new lengths down."""
+        """Play a launch without overlap, from 0.5.13 on: `run_batch` has the result at once and stores the new lengths."""
         lengths = self._grown(ref, batch)
         batch.seq_lens = batch.seq_lens_cpu = lengths
         batch.seq_lens_sum = sum(lengths)
@@ -96,7 +98,7 @@ class Batches:
         self._carry(batch, lengths)
 
     def _grown(self, ref: int, batch: Batch) -> Vector:
-        """The lengths behind this launch, by what its result accepted."""
+        """Return the lengths after this launch, from what its result accepted."""
         table = self._tape.events[Kind.LAUNCH]
         if table.mode[ref] != Mode.DECODE:
             return batch.seq_lens
@@ -111,7 +113,7 @@ class Batches:
         batch.spec_info.new_seq_lens = lengths
 
     def filter(self, ref: int) -> None:
-        """Who is left is the recording's word; what becomes of the sum is the lifted function's."""
+        """Play a filter. The recording says which requests remain, the lifted function computes the sum."""
         table, left = self._tape.events[Kind.FILTER], self._tape.qids(Kind.FILTER, ref)
         batch = self._held.get(table.batch[ref])
         if batch is None or len(batch.reqs) != table.size_before[ref]:
@@ -138,7 +140,7 @@ class Batches:
         self._settle(Kind.MERGE, ref)
 
     def _mix(self, batch: Batch, running: Batch) -> None:
-        """What merges them. Outputs still to come are no part of any length then: it is set at the launch."""
+        """Merge a running batch into an extend. Lengths do not include outputs still to come; the launch sets them."""
         had = [(req, req.origin_input_ids, req.output_ids) for req in running.reqs]
         for request, *_ in had:
             request.origin_input_ids = request.output_ids = range(UNKNOWN_LEN)
@@ -150,7 +152,7 @@ class Batches:
         self._held.clear()
 
     def _settle(self, kind: Kind, ref: int) -> None:
-        """Keep the batch where it holds who the recording says; else start it anew, unknown."""
+        """Keep the batch if it has the recorded members, otherwise replace it with one of unknown lengths."""
         self._put(kind, ref, self._whole(kind, ref))
 
     def _whole(self, kind: Kind, ref: int) -> Batch:
@@ -161,14 +163,14 @@ class Batches:
         return batch
 
     def _unknown(self, qids: Sequence[int], size: int) -> Batch:
-        """A batch seen for the first time after its extend; strangers fill it up to its size."""
+        """Return a batch with unknown lengths, filled up to its size with unknown requests."""
         reqs = [self._stage.requests[qid] for qid in qids]
         if size > len(reqs):
             reqs += [self._stage.stranger()] * (size - len(reqs))
         batch = self._stage.batch(reqs, [UNKNOWN_LEN] * len(reqs))
         batch.seq_lens_sum = UNKNOWN_LEN
         batch.spec_info = self._stage.draft_input([request.qid for request in reqs])
-        batch.spec_info.new_seq_lens = batch.seq_lens  # what a prepare of DFLASH goes by
+        batch.spec_info.new_seq_lens = batch.seq_lens  # read by a prepare of DFLASH
         return batch
 
     def _requests(self, kind: Kind, ref: int) -> list[Request]:
@@ -183,7 +185,7 @@ class Batches:
             self._give_up(str(error))
 
     def _give_up(self, reason: str) -> None:
-        """The sums alone cannot be computed: the other quantities still can."""
+        """Drop the sums, which cannot be computed. The other quantities are not affected."""
         self._tracks.reasons[Quantity.SEQ_LENS_SUM] = reason
         for kind in (Kind.FILTER, Kind.MERGE, Kind.LAUNCH):
             self._tracks.values.pop(Place(Quantity.SEQ_LENS_SUM, kind, True), None)
@@ -194,7 +196,7 @@ class Batches:
 
 
 def _mixes(tape: Tape) -> set[int]:
-    """The merges in which a running batch joined an extend: no launch came between them and the mixed one."""
+    """Return the merges in which a running batch joined an extend: the next launch of that batch is the mixed one."""
     found, last = set(), {}
     merges, launches = tape.events[Kind.MERGE], tape.events[Kind.LAUNCH]
     for kind, ref in tape:

@@ -1,4 +1,4 @@
-"""What was lifted from one sglang: every definition that its roles reach, as text, with what each global name means."""
+"""What was lifted from one sglang: the text of every definition that its roles reach, and what its global names mean."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 
 
 class Means(str, Enum):
-    """What stands behind a global name of a lifted definition."""
+    """What a global name of a lifted definition refers to."""
 
     LIFTED = "lifted"  # another lifted definition; `value` is its key
-    STAND_IN = "stand-in"  # one of ours, by name
+    STAND_IN = "stand-in"  # one of our stand-ins; `value` is its name
     LITERAL = "literal"  # a constant of the module; `value` is its source text
-    STDLIB = "stdlib"  # an allow-listed module or a name in it
-    UNKNOWN = "unknown"  # listed in the result; using it stops the path
+    STDLIB = "stdlib"  # an allow-listed module, or a name in one
+    UNKNOWN = "unknown"  # listed in the report; using it stops the path
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """One function, method or class. `key`: path:Qualified.name; `text`: its source, stripped and normalised."""
+    """One function, method or class. `key` is path:Qualified.name; `text` is its stripped, normalized source."""
 
     key: str
     text: str
@@ -45,9 +45,10 @@ class Definition:
 
 @dataclass(frozen=True, slots=True)
 class Surface:
-    """`roles`: role -> key, absent roles left out; `defaults`: per class, literal starting values of attributes.
+    """Everything lifted from one sglang.
 
-    `no_sums`: why `seq_lens_sum` cannot be replayed; None where it can.
+    `roles` maps role to key, without absent roles. `defaults` has, per class, the literal starting values of attributes.
+    `no_sums` says why `seq_lens_sum` cannot be replayed; it is None if it can.
     """
 
     name: str
@@ -59,7 +60,7 @@ class Surface:
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        """Global names nobody knows, sorted; none of them is ever silently replaced."""
+        """The global names with unknown meaning, sorted. None of them is ever replaced silently."""
         return tuple(
             sorted(
                 {
@@ -73,7 +74,7 @@ class Surface:
 
     @property
     def digest(self) -> str:
-        """Equal for sources whose books are the same code, wherever in the file it stands."""
+        """Equal for sources whose books are the same code, regardless of where in the file the code is."""
         parts = [
             self.roles,
             self.defaults,
@@ -81,7 +82,9 @@ class Surface:
                 (item.key, item.text, [asdict(b) for b in item.bindings])
                 for item in self.definitions
             ],
-            sys.version_info[:2],  # the normal form is ast.unparse's, which changes with Python
+            sys.version_info[
+                :2
+            ],  # the text is normalized by ast.unparse, which changes with Python
             *([self.no_sums] if self.no_sums else []),
         ]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""The results of tails as the engine plays them: which rows they are, and which finish came of which."""
+"""The results of tails as the engine plays them: which rows they are, and which finish each one caused."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from .tape import Tape
 
 
 class TailRows:
-    """By row of `result_rows`.
+    """Tails by row of `result_rows`.
 
-    An extend's result is recorded when it has been processed, behind the finishes that it brings about: a tail that ends
-    is played at its finish.
+    An extend's result is recorded after it has been processed, so it comes after the finishes that it causes. A tail that
+    ends its request is therefore played at the finish.
     """
 
     def __init__(self, tape: Tape) -> None:
@@ -21,7 +21,7 @@ class TailRows:
         self.launch: list[int] = recording.results.launch[recording.owner(Kind.RESULT)].tolist()
         made = decisions(recording)
         live = answered[made.row]
-        # A row of `finishes`, else `decisions.GOES_ON` or `LOST`; a stale tail decides nothing.
+        # A row of `finishes`, or `decisions.GOES_ON` or `LOST`. A stale tail decides nothing.
         self.finish: dict[int, int] = dict(
             zip(made.row[live].tolist(), made.finish[live].tolist(), strict=True)
         )

@@ -1,4 +1,4 @@
-"""A recording as plain Python lists: what an engine that takes one event at a time reads quickly."""
+"""A recording as plain Python lists, which an engine that handles one event at a time can read quickly."""
 
 from __future__ import annotations
 
@@ -15,27 +15,30 @@ _KINDS = {int(kind): kind for kind in Kind}
 
 
 class Table:
-    """One table's columns as lists; `table.qid[row]`."""
+    """One table's columns as lists, read as `table.qid[row]`."""
 
     def __init__(self, table: Any) -> None:
         for column in fields(table):
             setattr(self, column.name, getattr(table, column.name).tolist())
 
-    if TYPE_CHECKING:  # at run time it would make every column slower to read
+    if TYPE_CHECKING:  # at run time, __getattr__ would make every column slower to read
 
         def __getattr__(self, name: str) -> list[int]: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tape:
-    """`rows[kind][ref]`: the rows that an event owns. Many replays may read one tape; none writes to it."""
+    """A recording as lists. `rows[kind][ref]` is the range of rows that an event owns.
+
+    Many replays may share one tape; none of them writes to it.
+    """
 
     recording: Recording
     events: dict[Kind, Table]
     rows_of: dict[Kind, Table]
     rows: dict[Kind, list[range]]
     requests: Table
-    order: list[tuple[Kind, int]]  # the events: kind, and row of the kind's table
+    order: list[tuple[Kind, int]]  # the events in order: kind, and row in the kind's table
     _made: dict[Any, Any] = field(default_factory=dict)
 
     @classmethod
@@ -59,14 +62,17 @@ class Tape:
         return iter(self.order)
 
     def once(self, make: Callable[[Tape], T]) -> T:
-        """What this function makes of the tape; made when first asked for, by whichever replay."""
+        """Return what this function computes from the tape. The first replay that needs it computes it for all."""
         if make not in self._made:
             self._made[make] = make(self)
         made: T = self._made[make]
         return made
 
     def size(self, kind: Kind, *, per_batch: bool) -> int:
-        """Rows of the kind's row table; of its event table where it has none, or where one value is the whole batch's."""
+        """Return the number of rows of the kind's row table.
+
+        Use its event table if it has no row table or if one value belongs to a whole batch.
+        """
         if kind in self.rows_of and not per_batch:
             return len(self.rows_of[kind].qid)
         return int((self.recording.events.kind == kind).sum())
@@ -77,20 +83,20 @@ class Tape:
 
 
 def tokens(tape: Tape) -> list[list[int]]:
-    """Per result: its padded tokens."""
+    """Return the padded tokens of each result."""
     counts, flat = tape.events[Kind.RESULT].num_tokens, tape.recording.tokens.tolist()
     ends = list(accumulate(counts))
     return [flat[end - n : end] for end, n in zip(ends, counts, strict=True)]
 
 
 def widths(tape: Tape) -> list[int]:
-    """Per result, as `Recording.result_width`."""
+    """Return the width of each result, as in `Recording.result_width`."""
     made: list[int] = tape.recording.result_width.tolist()
     return made
 
 
 def accepted(tape: Tape) -> dict[tuple[int, int], int]:
-    """(launch, qid) -> tokens that its result accepted."""
+    """Return (launch, qid) -> the number of tokens that its result accepted."""
     table, answered = tape.rows_of[Kind.RESULT], tape.events[Kind.RESULT].launch
     return {
         (launch, table.qid[row]): table.accept_len[row]
@@ -101,7 +107,7 @@ def accepted(tape: Tape) -> dict[tuple[int, int], int]:
 
 
 def present(value: int) -> int | None:
-    """A value of the file, None where it is absent."""
+    """Return a value of the file, or None if it is absent."""
     return None if value in (NONE32, NONE64) else value
 
 

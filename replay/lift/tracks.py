@@ -1,4 +1,4 @@
-"""What a lifted replay writes down: per quantity, kind of event and moment, one value per row of the kind's table."""
+"""What a lifted replay writes: per quantity, kind of event and moment, one value per row of the kind's table."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ..quantity import PARTS, Quantity
 from .standin import known
 from .tape import Tape
 
-UNSET = NONE64 + 1  # nothing was noted here
+UNSET = NONE64 + 1  # marks a row without a value
 
 
 class Place(NamedTuple):
-    """`after`: taken when the event was over, else when it began."""
+    """Where a value belongs. `after` is True for a value taken after the event, False for one taken before it."""
 
     quantity: Quantity
     kind: Kind
@@ -31,10 +31,11 @@ Values = dict[Place, "array[int]"]
 
 @dataclass(slots=True)
 class Tracks:
-    """Rows where nothing was noted were not captured. `reasons`: why a quantity never was, in a sentence.
+    """The values of one replay. Rows without a value were not captured.
 
-    `wanted`: the quantities that somebody will ask for; of others there need be nothing.
-    `values`: int64, the parts of one row (as in `PARTS`) after those of the row before; None is NONE64.
+    `reasons` says in a sentence why a quantity was never captured. `wanted` lists the quantities that will be read; other
+    quantities may be incomplete. `values` is int64, with the parts of a row (as in `PARTS`) next to each other; None is
+    NONE64.
     """
 
     tape: Tape
@@ -43,7 +44,7 @@ class Tracks:
     reasons: dict[Quantity, str] = field(default_factory=dict)
 
     def track(self, place: Place) -> array[int]:
-        """The values of one place, to be written by row."""
+        """Return the values of one place, to be written by row."""
         made = self.values.get(place)
         if made is None:
             rows = self.tape.size(place.kind, per_batch=place.quantity is Quantity.SEQ_LENS_SUM)
@@ -51,11 +52,11 @@ class Tracks:
         return made
 
     def wanted_track(self, place: Place) -> array[int] | None:
-        """None where nobody will ask for it."""
+        """Like `track`, but None if the quantity is not wanted."""
         return self.track(place) if place.quantity in self.wanted else None
 
     def put(self, place: Place, row: int, value: int | None) -> None:
-        """A length that depends on something unknown is left out."""
+        """Write a value. A length that depends on something unknown is left out."""
         if known(value):
             self.track(place)[row] = NONE64 if value is None else int(value)
 

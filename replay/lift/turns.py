@@ -1,4 +1,4 @@
-"""Streaming sessions: what the lifted functions let a session keep of a turn, and the next turn inherit."""
+"""Replay streaming sessions: what the lifted functions let a session keep of a turn and the next turn inherit."""
 
 from __future__ import annotations
 
@@ -19,25 +19,24 @@ _NEEDED = (Role.SESSION_SAVE, Role.SESSION_RESTORE, Role.RELEASE)
 
 
 class Turns:
-    """Whether a turn found KV of its session is scheduling, and the recording's word; how much is this path's."""
+    """Plays turns. The recording says whether a turn found KV of its session; this path computes how much."""
 
     def __init__(self, stage: Stage, tape: Tape, tracks: Tracks, releases: Releases) -> None:
         self._stage, self._tape, self._tracks, self._releases = stage, tape, tracks, releases
         self._sessions: Sessions = stage.linked.types[Sessions](stage.settings.page_size)
         self._tree = SessionTree(stage.settings.page_size, self._keeps)
         self._abort = stage.linked.named("FINISH_ABORT") or object
-        self._borrowing: set[int] = set()  # requests that run on what their session had kept
-        self._under_way: set[int] = (
-            set()
-        )  # requests that a seed began: on whose KV they run is not known
-        self._known: set[int] = set()  # sessions of which this path knows what they keep
+        self._borrowing: set[int] = set()  # requests that use KV that their session had kept
+        # Requests begun by a seed: it is unknown on whose KV they run.
+        self._under_way: set[int] = set()
+        self._known: set[int] = set()  # sessions for which this path knows what they keep
         if absent := [role.value for role in _NEEDED if not stage.has(role)]:
             tracks.reasons[Quantity.SESSION_COMMITTED] = (
-                f"{stage.books.name} has no {absent[0]} function known"
+                f"{stage.books.name} has no known {absent[0]} function"
             )
 
     def save(self, ref: int) -> None:
-        """Here the release under way, of which the session is asked first, is played."""
+        """Play a save. The release in progress offers the turn to its session first, so that release is played here."""
         if Quantity.SESSION_COMMITTED in self._tracks.reasons:
             return
         table = self._tape.events[Kind.SESSION_SAVE]
@@ -54,7 +53,7 @@ class Turns:
         if not knows:
             self._known.discard(session)
             self._releases.give(request, self._tree, sure=False)
-            request.kv_committed_len = UNKNOWN_LEN  # what it had may be its session's now
+            request.kv_committed_len = UNKNOWN_LEN  # its KV may belong to its session now
             return
         if not borrowing and self._stage.has(Role.SESSION_TAKE):
             self._stage.call(Role.SESSION_TAKE, self._sessions, request)
@@ -64,7 +63,7 @@ class Turns:
         self._tracks.put(_SAVED, ref, None if slot is None else slot.committed)
 
     def restore(self, ref: int) -> None:
-        """None: this path's session has nothing to give where the server's had."""
+        """Play a restore. The noted value is None if this path's session has nothing to give although the server's had."""
         if Quantity.SESSION_COMMITTED in self._tracks.reasons:
             return
         table = self._tape.events[Kind.SESSION_RESTORE]
@@ -86,7 +85,7 @@ class Turns:
         self._under_way |= {table.qid[row] for row in rows if table.begins[row]}
 
     def forget(self) -> None:
-        """Events were lost: a turn may have ended meanwhile."""
+        """Forget everything, because events were lost and a turn may have ended among them."""
         self._under_way.clear()
         self._sessions.slots.clear()
         self._borrowing.clear()
@@ -99,11 +98,14 @@ class Turns:
         return request
 
     def _reason(self, reason: int | None) -> object | None:
-        """Sessions tell an abort from all else; None: about to be retracted."""
+        """Return a finish reason. Sessions only distinguish aborts; None means that the request will be retracted."""
         if reason is None:
             return None
         return object.__new__(self._abort) if reason == Reason.ABORT else "recorded"
 
     def _keeps(self, request: Request) -> bool:
-        """False: the release goes on as for any request. (0.5.10 keeps every turn, and does not say so.)"""
+        """Whether the session keeps the turn. If not, the release continues as for any request.
+
+        0.5.10 keeps every turn and returns nothing.
+        """
         return self._stage.linked.role(Role.SESSION_SAVE)(self._sessions, request) is not False

@@ -1,4 +1,4 @@
-"""The stand-in of a one-dimensional integer tensor on the CPU, and of the few torch functions that make one."""
+"""Stand-ins for a one-dimensional integer tensor on the CPU and for the few torch functions that make one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Scalar(int):
 
 
 class Vector(StandIn):
-    """A 1-d integer tensor: what the books do with lengths and indices, nothing else."""
+    """A 1-d integer tensor with the operations that books use on lengths and indices, and no others."""
 
     what = "tensor"
     is_cpu = True
@@ -86,7 +86,7 @@ class Vector(StandIn):
 
 
 class Torch(StandIn):
-    """The module `torch`, as far as lengths and indices need it."""
+    """The module `torch`, as far as books need it for lengths and indices."""
 
     what = "torch"
     int32, int64, bool = "int32", "int64", "bool"
@@ -96,8 +96,8 @@ class Torch(StandIn):
 
     def empty(self, shape: tuple[int, ...], **_: object) -> Vector:
         if len(tuple(shape)) != 1:
-            raise Missing("torch.empty of more dimensions than one", "calls")
-        return Vector([UNKNOWN_LEN] * shape[0])  # whatever the memory holds
+            raise Missing("torch.empty with more than one dimension", "calls")
+        return Vector([UNKNOWN_LEN] * shape[0])  # uninitialized memory
 
     def cat(self, parts: Sequence[Vector], **_: object) -> Any:
         if any(isinstance(part, Quiet) for part in parts):

@@ -1,4 +1,4 @@
-"""Released sglang wheels: fetched once by pip into the cache, verified by hash, read in place ever after."""
+"""Released sglang wheels: pip fetches each one once into the cache; it is verified by hash and read in place."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .fetch import fetch
 
 
 def wheel_of(version: str) -> Path:
-    """The wheel of a release, fetched where it is not in the cache.
+    """Return the wheel of a release. It is fetched if it is not in the cache.
 
-    Raises UsageError where there is no such release, NoVerdictError where it cannot be fetched.
+    Raises UsageError if there is no such release, NoVerdictError if it cannot be fetched.
     """
     folder = _folder()
     wheel = found(version)
@@ -29,19 +29,19 @@ def wheel_of(version: str) -> Path:
 
 
 def found(version: str) -> Path | None:
-    """The wheel of a release in the cache; None where it has not been fetched."""
+    """Return the wheel of a release in the cache; None if it has not been fetched."""
     return next(iter(sorted(_folder().glob(f"sglang-{version}-*.whl"))), None)
 
 
 def in_cache() -> list[str]:
-    """Versions whose wheel is in the cache, oldest first."""
+    """Return the versions whose wheel is in the cache, oldest first."""
     named = {wheel.name.split("-")[1] for wheel in _folder().glob("sglang-*.whl")}
-    # Somebody may have put another wheel there, such as a nightly build's.
+    # The folder may contain other wheels that a user put there, such as nightly builds.
     return sorted(filter(is_version, named), key=Version)
 
 
 def recorded_hash(wheel: Path) -> str | None:
-    """The sha256 that was written beside the wheel when it was first used."""
+    """Return the sha256 that was stored beside the wheel at its first use."""
     try:
         return _beside(wheel).read_text(encoding="ascii").strip() or None
     except (OSError, UnicodeDecodeError):
@@ -49,7 +49,7 @@ def recorded_hash(wheel: Path) -> str | None:
 
 
 def verified_hash(wheel: Path) -> str:
-    """Hash the wheel and hold it against what is written beside it; written there on first use."""
+    """Hash the wheel and compare with the hash stored beside it, which is written at the first use."""
     digest = hashlib.sha256()
     with wheel.open("rb") as file:
         while block := file.read(1 << 20):
@@ -57,8 +57,8 @@ def verified_hash(wheel: Path) -> str:
     now, then = digest.hexdigest(), recorded_hash(wheel)
     if then is not None and then != now:
         raise UsageError(
-            f"{wheel}: its sha256 is {now[:12]}..., {then[:12]}... was recorded when it was fetched. "
-            f"Delete it and {_beside(wheel).name}, and fetch it again."
+            f"{wheel}: its sha256 is {now[:12]}..., but {then[:12]}... was recorded when it was fetched. "
+            f"Delete it and {_beside(wheel).name}; specdiff then fetches it again."
         )
     if then is None:
         _beside(wheel).write_text(f"{now}\n", encoding="ascii")

@@ -1,4 +1,4 @@
-"""Who else keeps the books: code that spec v2 runs and no role reaches would leave a replay silently short of it."""
+"""Find code outside the lifted functions that keeps books. If spec v2 runs it, a replay would silently miss it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BOOKS = frozenset(
     spec_correct_drafts_histogram spec_acceptance_histogram
     """.split()  # noqa: SIM905
 )
-# A request's start and an extend, which are fed; a decode without speculation; spec v1.
+# These either set what the recording provides (a request's start, an extend) or run without speculation or in spec v1.
 _KNOWN = frozenset(
     """
     Req.__init__ ScheduleBatch.prepare_for_extend alloc_for_extend
@@ -26,19 +26,19 @@ _KNOWN = frozenset(
     """.split()  # noqa: SIM905
 )
 
-# It prepares every decode: under spec v2 it returns early, and what stands behind is of the others.
+# Prepares every decode. Under spec v2 it returns early, and the code after that is for other modes.
 _RETURNS_EARLY = "ScheduleBatch.prepare_for_decode"
-# Set before each call, as recorded.
+# Set before each call, from the recording.
 _FED = frozenset(
     """
     is_retracted finished_reason finished_len to_finish grammar tokenizer output_ids origin_input_ids kv req_pool_idx
     """.split()  # noqa: SIM905
 )
 
-# A session goes by what the tree and the turn before left, and by events of its own.
+# A session depends on what the tree and the previous turn left, and on events of its own.
 _SESSIONS = frozenset(place.partition(":")[0] for place in SLOT)
 
-# Read as absent, as no book depends on them.
+# These read as absent, because no book depends on them.
 _ABSENT = frozenset(
     {
         "return_logprob",
@@ -49,7 +49,8 @@ _ABSENT = frozenset(
     }
 )
 
-# The sum itself, or nothing; and who counts on in a copy of its own (a draft's extend, spec v1).
+# Harmless values of the sum (the sum itself, or nothing), and functions that only change a copy of their own (a draft's
+# extend, spec v1).
 _SUM = "seq_lens_sum"
 _SUMS = frozenset({"sum(seq_lens)", "int(batch.seq_lens_cpu.sum())", "0", "None"})
 _KNOWN_SUMS = frozenset(
@@ -58,7 +59,7 @@ _KNOWN_SUMS = frozenset(
 
 
 class Writers:
-    """`made`: every definition that was lifted, by key; `kept`: attributes that they keep themselves."""
+    """Checks for writers. `made` has every lifted definition by key; `kept` lists attributes that those keep themselves."""
 
     def __init__(
         self,
@@ -72,7 +73,7 @@ class Writers:
         self._kept = frozenset(kept) - _BOOKS - _FED
 
     def check(self) -> None:
-        """Raises CannotRunError, naming the place, at the first that the lifted functions would lack."""
+        """Raise CannotRunError at the first change of a book that a replay would miss. The message names its place."""
         self._check_fields()
         helpers: set[str] = set()
         state: set[str] = set()
@@ -83,9 +84,9 @@ class Writers:
             for item in _attributes(node, ast.Load):
                 if item.attr in _ABSENT:
                     raise CannotRunError(
-                        f"cannot run: {self._source} {key}, line {item.lineno}, reads {item.attr} and changes a book; specdiff "
-                        "reads it as absent, as no book depended on it. Record it, or where this does not bear on "
-                        "the book, take it out of replay/lift/writers.py."
+                        f"cannot run: {self._source} {key}, line {item.lineno}, reads {item.attr} and changes a book. specdiff "
+                        "reads this attribute as absent, because no book depended on it. Record it, or, if the book does not "
+                        "depend on it here either, remove it from replay/lift/writers.py."
                     )
             if key not in self._roles.values() or key == self._roles.get(Role.STATISTICS.value):
                 helpers.add(key.rpartition(":")[2].rpartition(".")[2])
@@ -95,9 +96,9 @@ class Writers:
             self._check_file(path, helpers, state)
 
     def of_sums(self) -> str | None:
-        """Where a batch's `seq_lens_sum` is set to what no lifted function makes of it; None where it is not.
+        """Say where `seq_lens_sum` of a batch is set to a value that no lifted function computes; None if nowhere.
 
-        Who sets it to the sum itself, or to nothing, adds nothing: the lengths are replayed.
+        Setting it to the sum of the lengths or to nothing is harmless, because the lengths are replayed.
         """
         for path in files(self._modules):
             for name, node in mentioning(self._modules, path, (_SUM,)):
@@ -107,19 +108,19 @@ class Writers:
                 for line, value in _sums_set(node, of_self=name.startswith("ScheduleBatch.")):
                     if line < end and value not in _SUMS:
                         return (
-                            f"cannot run: {self._source} {path}:{line} {name} sets {_SUM} to {value}, and nothing that "
-                            "is lifted leads there; docs/lifting.md says what to do"
+                            f"cannot run: {self._source} {path}:{line} {name} sets {_SUM} to {value}, and no lifted function "
+                            "reaches this code; docs/lifting.md says what to do"
                         )
         return None
 
     def _check_fields(self) -> None:
-        """The stand-ins hold a book as a number: one that is computed when it is read or set would be another."""
+        """Check that books are plain numbers, as in the stand-ins. A computed property could have other values."""
         for owner in (REQ, *REQ_KV):
             node = self._modules.definition(owner)
             for name in _BOOKS & set(members(node) if isinstance(node, ast.ClassDef) else ()):
                 raise CannotRunError(
-                    f"cannot run: {self._source} {owner} has {name} as a method or property, and specdiff knows it as a "
-                    "plain number. Read what it computes, and teach replay/lift/request.py."
+                    f"cannot run: {self._source} {owner} has {name} as a method or property, but specdiff expects a plain "
+                    "number. Read what it computes, and support it in replay/lift/request.py."
                 )
 
     def _check_file(self, path: str, helpers: set[str], state: set[str]) -> None:
@@ -134,9 +135,9 @@ class Writers:
             for line, what in (*_stores(node, books | state), *_calls(node, helpers)):
                 if line < end:
                     raise CannotRunError(
-                        f"cannot run: {self._source} {path}:{line} {name} changes {what}, and "
-                        "nothing that is lifted leads there: a replay would lack it. Where spec v2 runs it, teach "
-                        "replay/lift/roles.py its place; where it does not, name it in replay/lift/writers.py."
+                        f"cannot run: {self._source} {path}:{line} {name} changes {what}, and no lifted function reaches this "
+                        "code, so a replay would miss the change. If spec v2 runs it, add its place to replay/lift/roles.py; if "
+                        "not, list its name in replay/lift/writers.py."
                     )
 
 
@@ -153,7 +154,7 @@ def _stores(node: ast.AST, names: Collection[str]) -> Iterator[tuple[int, str]]:
 
 
 def _sums_set(node: ast.AST, *, of_self: bool) -> Iterator[tuple[int, str]]:
-    """Line and value, of batches: not of what a forward is given."""
+    """Yield line and value wherever the sum of a batch is set. The batch of a forward does not count."""
     for item in ast.walk(node):
         if not isinstance(item, (ast.Assign, ast.AugAssign)):
             continue
@@ -163,11 +164,11 @@ def _sums_set(node: ast.AST, *, of_self: bool) -> Iterator[tuple[int, str]]:
                 is_batch = of_self if whose == "self" else whose.endswith("batch")
                 if is_batch and whose != "forward_batch":
                     counts = isinstance(item, ast.AugAssign)
-                    yield item.lineno, f"{'more by ' * counts}{ast.unparse(item.value)}"
+                    yield item.lineno, f"{'a value updated by ' * counts}{ast.unparse(item.value)}"
 
 
 def _keeps(node: ast.AST) -> bool:
-    """A number, or a histogram that is extended and counted up in place."""
+    """Whether the definition changes a book: a number that it sets, or a histogram that it may change in place."""
     return any(
         item.attr in _BOOKS
         and (isinstance(item.ctx, ast.Store) or item.attr.endswith("_histogram"))

@@ -68,13 +68,11 @@ def all_rows(rows: FinishRows, seqlen: Tensor) -> RowRange:
 class Rules:
     """One consistent set of books. The defaults are those of sglang 0.5.10; docs/books.md lists the eras."""
 
-    claim: int = (
-        0  # kv_committed_len += claim at each prepare; a live result then adds accepted - claim
-    )
+    # kv_committed_len += claim at each prepare; a live result then adds accepted - claim
+    claim: int = 0
     stale_delta: Callable[[StaleRows], Tensor] = apply_stale
-    stale_counts: bool = True  # stale results bump spec_verify_ct and spec_accepted_drafts
-    lazy_sums: bool = (
-        False  # filter and merge leave seq_lens_sum None; it is computed before the forward
-    )
+    stale_counts: bool = True  # stale results increment spec_verify_ct and spec_accepted_drafts
+    # filter and merge leave seq_lens_sum None; it is computed before the forward
+    lazy_sums: bool = False
     seqlen: Callable[[FinishRows], Tensor] = raw_seqlen
     expert_rows: Callable[[FinishRows, Tensor], RowRange] = all_rows
