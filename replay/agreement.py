@@ -99,6 +99,7 @@ class _Column:
 
 
 def _of_kind(aligned: Aligned, kind: Kind) -> Iterator[_Column]:
+    """Compare every event of one kind: its columns, its rows and, for results, its tokens."""
     places = np.flatnonzero(aligned.left_recording.events.kind[aligned.left] == kind)
     if not len(places):
         return
@@ -169,6 +170,7 @@ def _as_left_weights(aligned: Aligned, numbers: NDArray[Any]) -> NDArray[Any]:
 
 
 def _namer(aligned: Aligned) -> Callable[[int], int | str | None]:
+    """Return a function that turns a weight number into its name."""
     names = [name for one in aligned.recordings for name in one.run.weight_versions]
     return lambda number: names[number] if 0 <= number < len(names) else _number(number)
 
@@ -182,6 +184,7 @@ def _column(
     owner: I64,
     qids: I64 | None,
 ) -> _Column:
+    """Compare one column of the paired rows and describe its first difference."""
     differs = np.flatnonzero(left != right)
     absent = NONE32 if left.dtype == np.int32 else NONE64
     num_values = int(np.count_nonzero((left != absent) | (right != absent)))
@@ -242,4 +245,5 @@ def _ranges(starts: I64, counts: I64) -> I64:
 
 
 def _number(value: int) -> int | None:
+    """Return a value of the file, or None if it is absent."""
     return None if value in (NONE32, NONE64) else value

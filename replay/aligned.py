@@ -202,6 +202,7 @@ def _same_requests(pair: tuple[Recording, Recording]) -> NDArray[np.int64]:
 
 
 def _named(recording: Recording) -> list[tuple[str, int]]:
+    """Return each request as (id, how many earlier requests had the same id)."""
     seen: dict[str, int] = {}
     named = []
     for rid in recording.rids:

@@ -24,6 +24,7 @@ def branch(columns: Columns, difference: SeriesDiff, cell: int) -> tuple[str, ..
 def _what(
     columns: Columns, difference: SeriesDiff, cell: int, kind: Kind, moment: Moment
 ) -> tuple[str, ...]:
+    """Return the part of the cause that depends on the quantity."""
     if difference.quantity in _ROWS:
         return _rows(columns.recording, difference, cell)
     if difference.quantity is Quantity.SEQ_LENS_SUM:
@@ -49,6 +50,7 @@ def _rows(recording: Recording, difference: SeriesDiff, cell: int) -> tuple[str,
 
 
 def _sums(columns: Columns, difference: SeriesDiff, cell: int) -> tuple[str, ...]:
+    """Return for each side whether its sum is None, of unknown truth, stale or true."""
     says = []
     for name, series in zip(difference.paths, (difference.old, difference.new), strict=True):
         none = int(series.values[cell, 0]) == NONE64
@@ -59,5 +61,6 @@ def _sums(columns: Columns, difference: SeriesDiff, cell: int) -> tuple[str, ...
 
 
 def _finishes(difference: SeriesDiff, cell: int) -> tuple[str, ...]:
+    """Return what each side decided, without lengths."""
     values = (series.values[cell].tolist() for series in (difference.old, difference.new))
     return tuple(Reason(reason).name if ends else "goes on" for ends, reason, _ in values)

@@ -23,6 +23,7 @@ _ROWS = (Quantity.ROUTED_EXPERTS, Quantity.INDEXER_TOPK)
 
 
 def cause(columns: Columns, difference: SeriesDiff, cell: int) -> str:
+    """Return the phrase for the cell, in terms of its quantity and event."""
     if difference.quantity in _ROWS:
         return _rows_cause(columns.recording, difference, cell)
     if difference.quantity is Quantity.SEQ_LENS_SUM:
@@ -44,6 +45,7 @@ def _session_cause(recording: Recording, difference: SeriesDiff, cell: int) -> s
 
 
 def _counter_cause(recording: Recording, difference: SeriesDiff, cell: int) -> str:
+    """Explain a difference in a length or counter."""
     cells = difference.old.cells
     kind, moment = Kind(int(cells.kind[cell])), Moment(int(cells.moment[cell]))
     if kind in _SAYS:
@@ -58,6 +60,7 @@ def _counter_cause(recording: Recording, difference: SeriesDiff, cell: int) -> s
 
 
 def state_of_result(recording: Recording, row: int) -> str:
+    """Say whether a result row is live or stale, and why it is stale."""
     rows = recording.result_rows
     if rows.is_retracted[row] == 1:
         return "stale result applied to a retracted request"
@@ -82,6 +85,7 @@ def _change(difference: SeriesDiff, cell: int) -> str:
 
 
 def _delta(series: Series, cell: int) -> int | None:
+    """Return by how much the cell's event changed the value; None if there is no cell before the event."""
     cells = series.cells
     twin = (
         (cells.event == cells.event[cell])
@@ -121,6 +125,7 @@ def _how_many(difference: SeriesDiff, name: str, stale: torch.Tensor) -> str:
 
 
 def _rows_cause(recording: Recording, difference: SeriesDiff, cell: int) -> str:
+    """Explain which rows one side collects and the other does not."""
     finishes, row = recording.finishes, int(difference.old.cells.row[cell])
     old, new = (series.values[cell].tolist() for series in (difference.old, difference.new))
     if old[0] != new[0]:

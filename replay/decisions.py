@@ -103,6 +103,7 @@ class Chunks:
 
 @lru_cache(maxsize=1)  # each event of a request's life needs it again
 def chunks_of(recording: Recording) -> Chunks:
+    """Find the result rows of prompt chunks: those whose last extend before the launch was a chunk."""
     rows, extends = recording.result_rows, recording.extend_rows
     inside = np.zeros(len(rows.qid), dtype=bool)
     unsure = inside.copy()

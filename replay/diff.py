@@ -70,6 +70,7 @@ def _diff(recording: Recording, old: Series, new: Series, paths: tuple[str, str]
 
 
 def _one_sided_none(old: Series, new: Series) -> Tensor:
+    """Mark the cells where exactly one side is None."""
     none: Tensor = ((old.values == NONE64) ^ (new.values == NONE64)).any(dim=1)
     return none
 

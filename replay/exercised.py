@@ -30,6 +30,7 @@ def exercised(recording: Recording) -> dict[str, int]:
 
 
 def _results(recording: Recording) -> dict[str, NDArray[np.bool_]]:
+    """Branches of decode results."""
     rows = recording.result_rows
     decode = rows.accept_len != NONE32
     retracted = decode & (rows.is_retracted == 1)
@@ -61,6 +62,7 @@ def _tails(recording: Recording) -> dict[str, NDArray[np.bool_]]:
 
 
 def _finishes(recording: Recording) -> dict[str, NDArray[np.bool_]]:
+    """Branches of finishes."""
     finishes = recording.finishes
     capturer = finishes.experts_state != NONE64
     overshoot = (finishes.finished_len != NONE64) & (finishes.output_len > finishes.finished_len)
@@ -82,6 +84,7 @@ def _finishes(recording: Recording) -> dict[str, NDArray[np.bool_]]:
 
 
 def _batches(recording: Recording) -> dict[str, NDArray[np.bool_]]:
+    """Branches of filters, merges and launches, and gaps."""
     filters, launches = recording.filters, recording.launches
     early = (filters.num_rows == 0) | (filters.num_rows == filters.size_before)
     return {
@@ -143,6 +146,7 @@ def _amid_decodes(mode: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def _releases(recording: Recording) -> dict[str, NDArray[np.bool_]]:
+    """Branches of KV releases."""
     releases = recording.releases
     held = (releases.allocated != NONE64) & (releases.allocated != NONE32)
     asked = held & (releases.released_len != NONE64)
@@ -154,6 +158,7 @@ def _releases(recording: Recording) -> dict[str, NDArray[np.bool_]]:
 
 
 def _requests(recording: Recording) -> dict[str, NDArray[np.bool_]]:
+    """Branches of retracts, extends and aborts."""
     rows = recording.extend_rows
     return {
         "retract": recording.retracts.qid >= 0,
@@ -189,6 +194,7 @@ def _after_retract(recording: Recording) -> NDArray[np.bool_]:
 
 
 def _controls(recording: Recording) -> dict[str, NDArray[np.bool_]]:
+    """Branches of control messages."""
     act = recording.controls.act
     return {
         "paused-in-place": act == Act.PAUSE,

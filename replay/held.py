@@ -38,10 +38,12 @@ def holds(version: int, place: str) -> bool:
 
 
 def holds_quantity(recording: Recording, quantity: Quantity) -> bool:
+    """Whether the recording's format version can hold this quantity."""
     return quantity not in QUANTITIES or holds(recording.version, QUANTITIES[quantity])
 
 
 def branches_not_held(recording: Recording) -> tuple[str, ...]:
+    """Return the branches that the recording's format version cannot hold."""
     return tuple(name for name, place in BRANCHES.items() if not holds(recording.version, place))
 
 

@@ -126,6 +126,7 @@ def history(
 def _chapters(
     columns: Columns, paths: Sequence[Lifted], quantities: Sequence[Quantity]
 ) -> Iterator[Chapter]:
+    """Compare each path with the last one before it that could run."""
     before: Lifted | None = None
     code: str | None = None
     for place, path in enumerate(paths):

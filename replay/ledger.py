@@ -40,6 +40,7 @@ class Ledger:
     unknown: tuple[str, ...] = ()  # global names that a lifted path uses and that have no stand-in
 
     def only(self, quantities: Collection[Quantity]) -> Ledger:
+        """Return the ledger with only these quantities."""
         kept = tuple(series for series in self.series if series.quantity in quantities)
         return replace(self, series=kept)
 

@@ -30,6 +30,7 @@ def observed(columns: Columns, wanted: Collection[Quantity] = tuple(Quantity)) -
 
 
 def _committed(columns: Columns) -> Series:
+    """Read the committed lengths."""
     recording, cells = columns.recording, columns.cells[Quantity.KV_COMMITTED_LEN]
     places: tuple[tuple[Kind, Moment, Tensor], ...] = (
         (Kind.PREPARE, Moment.BEFORE, nullable(recording.prepare_rows.committed_before)),
@@ -67,6 +68,7 @@ def _allocated(columns: Columns) -> Series:
 
 
 def _released(columns: Columns) -> Series:
+    """Read the released lengths."""
     cells = columns.cells[Quantity.RELEASED_LEN]
     lengths = nullable(columns.recording.releases.released_len)[cells.row]
     hooked = any(
@@ -78,6 +80,7 @@ def _released(columns: Columns) -> Series:
 
 
 def _inherited(columns: Columns) -> Series:
+    """Read what sessions keep and what turns inherit."""
     recording, cells = columns.recording, columns.cells[Quantity.SESSION_COMMITTED]
     places = (
         (Kind.SESSION_SAVE, Moment.AFTER, nullable(recording.saves.committed)),
@@ -107,6 +110,7 @@ def _histogram(columns: Columns) -> Series:
 
 
 def _finish(columns: Columns) -> Series:
+    """Read the finish decisions."""
     cells, finishes = columns.cells[Quantity.FINISH], columns.recording.finishes
     finish = column(decisions(columns.recording).finish)
     values = torch.tensor([0, NONE64, NONE64]).repeat(len(finish), 1)
@@ -169,6 +173,7 @@ def _sums(columns: Columns) -> Series:
 
 
 def _rows(columns: Columns, quantity: Quantity, name: str) -> Series:
+    """Read the spans of the collected rows."""
     cells, finishes = columns.cells[quantity], columns.recording.finishes
     state = column(getattr(finishes, f"{name}_state"))
     start, rows = (

@@ -123,6 +123,7 @@ def _made_alike(members: Iterable[Member]) -> Iterable[list[Member]]:
 
 
 def _pairs(members: Sequence[Member], load: Callable[[Path], Recording]) -> list[Pair]:
+    """Compare the first rank's recordings with all recordings of other ranks that share a step with them."""
     pairs: list[Pair] = []
     for lead in _of_lead(members):
         found = [other for other in members if other.rank != lead.rank and _meet(lead, other)]
@@ -137,6 +138,7 @@ def _of_lead(members: Sequence[Member]) -> list[Member]:
 
 
 def _meet(left: Member, right: Member) -> bool:
+    """Whether two recordings have a step in common."""
     if left.steps is None or right.steps is None:
         return False
     return max(left.steps[0], right.steps[0]) <= min(left.steps[1], right.steps[1])
@@ -174,6 +176,7 @@ def _recordings_of(members: Sequence[Member]) -> list[Member]:
 
 
 def _not_whole(member: Member) -> str | None:
+    """Say why a recording does not hold all launches; None if it does."""
     name = member.path.name
     if _shrunk(member) or "sample" in member.made:
         return f"{name} holds only some of the requests"
@@ -187,4 +190,5 @@ def _not_whole(member: Member) -> str | None:
 
 
 def compare_all(runs: Sequence[WholeRun], load: Callable[[Path], Recording]) -> list[RanksOfRun]:
+    """Compare the ranks of every run and return the results that have something to report."""
     return [found for run in runs if (found := compare(run, load)).says_anything]

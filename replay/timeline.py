@@ -65,6 +65,8 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Life:
+    """The events of one request."""
+
     rid: str
     qid: int
     paths: tuple[Path, ...]
@@ -111,6 +113,7 @@ class _Books:
 
 
 def _books(columns: Columns, path: Path) -> _Books:
+    """Compute the committed length and open claims of one path at every touch."""
     recording, touches = columns.recording, columns.touches
     if isinstance(path, FixSet):
         rules = rules_of(path.fixes)
@@ -185,6 +188,7 @@ def _events_of(recording: Recording, qid: int) -> Iterator[tuple[int, int]]:
 
 
 def _naming(recording: Recording, qid: int) -> Iterator[tuple[int, int]]:
+    """Yield (event, row) for every event that names the request."""
     for kind in Kind:
         events = recording.event_of(kind)
         if kind in ROW_TABLES:

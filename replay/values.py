@@ -53,6 +53,7 @@ def values(recording: str | Path, path: str, quantity: str, repo: str | None = N
 
 
 def values_of(recording: Recording, path: spec.Path, quantity: Quantity) -> Values:
+    """Like `values`, for a recording that is already loaded."""
     columns = Columns(recording)
     series = ledger_of(columns, Toggles(columns, (quantity,)), path, (quantity,))[quantity]
     return values_in(recording, path, series, series.captured)

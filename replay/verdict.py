@@ -29,6 +29,8 @@ from .spec import FixSet, Lifted, Path
 
 
 class Verdict(str, Enum):
+    """The outcome of a comparison."""
+
     SAME = "same"
     DIFFERS = "differs"
     NO_VERDICT = "no-verdict"
@@ -108,6 +110,8 @@ class ByFix:
 
 @dataclass(frozen=True, slots=True)
 class QuantityResult:
+    """The comparison of one quantity. The counts are numbers of cells."""
+
     quantity: Quantity
     num_compared: int
     num_differed: int
@@ -202,6 +206,7 @@ def _compare_some(
 
 
 def _warnings(recording: Recording) -> Iterator[str]:
+    """Yield warnings about lost events and recorder errors."""
     stats = recording.stats
     if stats is not None and stats.dropped:
         yield f"the recorder dropped {stats.dropped} events; gaps mark the places, and nothing is compared across them"
@@ -233,6 +238,7 @@ def ledger_of(
 
 
 def _verdict(results: Sequence[QuantityResult], *, named: bool) -> Verdict:
+    """Derive the overall verdict. `named`: the quantities were chosen by name, so each must have been compared."""
     compared = [result.num_compared > 0 for result in results]
     if any(result.num_differed for result in results):
         return Verdict.DIFFERS

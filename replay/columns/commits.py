@@ -92,6 +92,7 @@ def counters(recording: Recording, touches: Touches, rules: Rules) -> Counters:
 
 
 def _since(delta: Tensor, first: Tensor) -> Tensor:
+    """Return the running sum of `delta` from index `first` on."""
     total = torch.cumsum(delta, 0)
     return total - (total - delta)[first]
 
@@ -105,6 +106,7 @@ def _fresh(recording: Recording, touches: Touches) -> Tensor:
 
 
 def _result_delta(recording: Recording, row: Tensor, rules: Rules) -> Tensor:
+    """Return by how much each of these results changes the committed length."""
     rows = recording.result_rows
     live = column(rows.num_emitted)[row] - rules.claim
     retracted = column(rows.is_retracted)[row] == 1
@@ -128,6 +130,7 @@ def _tail_delta(recording: Recording, rules: Rules) -> Tensor:
 
 
 def _stale(recording: Recording) -> Tensor:
+    """Mark the result rows whose request had been retracted or had finished."""
     rows = recording.result_rows
     return (column(rows.is_retracted) == 1) | (column(rows.finished) == 1)
 

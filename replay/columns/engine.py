@@ -49,6 +49,7 @@ def ledger(
 
 
 def _series(columns: Columns, quantity: Quantity, rules: Rules) -> Series:
+    """Compute one quantity, or reuse the series of other rules that agree in its slots."""
     if quantity not in RULED:
         return nothing(quantity, columns.cells[quantity])
     part = Rules(**{slot: getattr(rules, slot) for slot in _SLOTS[quantity]})

@@ -49,6 +49,7 @@ class Lengths:
 
 
 def lengths_of(recording: Recording) -> Lengths:
+    """Collect every change of length in the recording and add them up per request."""
     begins = [_begins(recording, kind) for kind in (Kind.EXTEND, Kind.SEED)]
     begin_qid, begin_event, begin_length = (torch.cat(parts) for parts in zip(*begins, strict=True))
     decode, accepted = _decode_rows(recording)

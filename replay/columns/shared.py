@@ -65,6 +65,7 @@ class Columns:
 
     @cached_property
     def finish_rows(self) -> FinishRows:
+        """The finished requests as the rules read them."""
         finishes = self.recording.finishes
         output_len, finished_len = column(finishes.output_len), column(finishes.finished_len)
         start_len = column(finishes.start_len)

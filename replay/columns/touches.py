@@ -75,6 +75,7 @@ class Touches:
 
 
 def touches_of(recording: Recording) -> Touches:
+    """Collect and sort the touches of a recording and cut them into segments."""
     kinds = (Kind.EXTEND, Kind.SEED, Kind.PREPARE, Kind.RESULT)
     parts = [_rows(recording, kind) for kind in kinds]
     parts += [_singles(recording, kind) for kind in (Kind.RETRACT, Kind.SESSION_SAVE)]
@@ -139,6 +140,7 @@ def _rows(recording: Recording, kind: Kind) -> list[Tensor]:
 
 
 def _lost_tails(recording: Recording) -> list[Tensor]:
+    """Return the results of tails for which it is unknown whether they ended their request."""
     rows = torch.from_numpy(np.flatnonzero(tails(recording).answered & _lost(recording)))
     events = column(recording.event_of(Kind.RESULT))[column(recording.owner(Kind.RESULT))][rows]
     return [column(recording.result_rows.qid)[rows], events, torch.full_like(rows, LOST_TAIL), rows]

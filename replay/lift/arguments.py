@@ -78,6 +78,7 @@ def _check_calls(source: str, modules: Modules, key: str, passed: int) -> None:
 
 
 def _defaults_of(node: ast.FunctionDef) -> dict[str, ast.expr]:
+    """Return the default value of every parameter that has one."""
     arguments = node.args
     last = arguments.args[len(arguments.args) - len(arguments.defaults) :]
     found = {name.arg: value for name, value in zip(last, arguments.defaults, strict=True)}

@@ -76,6 +76,8 @@ class _Model(StandIn):
 
 
 class Allocator(StandIn):
+    """The KV allocator. It accepts slots back and does nothing with them."""
+
     what = "allocator"
 
     def __init__(self, page_size: int) -> None:

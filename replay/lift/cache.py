@@ -76,6 +76,7 @@ def entries() -> list[tuple[str, Surface]]:
 
 @cache
 def _lifter() -> str:
+    """Return a short hash of the files that decide how a source is lifted."""
     here = Path(__file__).parent
     digest = hashlib.sha256()
     for name in (*_LIFTER, *_STAND_INS):

@@ -46,6 +46,8 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Explained:
+    """One path in detail: where each role was found, and what else was lifted."""
+
     name: str
     digest: str
     found: tuple[Found, ...]
@@ -89,6 +91,7 @@ def _over(paths: Sequence[Path]) -> Callable[[Surface], dict[str, Match]]:
 
 
 def explained(path: Lifted) -> Explained:
+    """Describe one path in detail."""
     surface = surface_of(path)
     roles = tuple(_found(surface, role) for role in Role)
     places = set(surface.roles.values())

@@ -27,6 +27,7 @@ class Claims:
             request.prepared = (request.life, claim)
 
     def launch(self, ref: int) -> None:
+        """Remember the prepare of each request in a launch, so that its result can close the right claim."""
         requests, qids = self._requests, self._tape.qids(Kind.LAUNCH, ref)
         self._launched[self._launch[ref]] = {qid: requests[qid].prepared for qid in qids}
 

@@ -38,6 +38,7 @@ class Departure:
         return self.found
 
     def _differs(self, expected: NDArray[np.int64], now: NDArray[np.int64]) -> bool:
+        """Whether two value arrays differ anywhere that both have a value that counts."""
         size = min(len(expected), len(now))
         one, other = expected[:size], now[:size]
         said = one != other

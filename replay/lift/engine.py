@@ -84,6 +84,7 @@ def _play(
     until: int | None,
     over: Callable[[], bool],
 ) -> None:
+    """Play the events in order, until one of them is the last or `over` says that the replay may stop."""
     played, look = 0, _FIRST_LOOK
     for place, (kind, ref) in enumerate(tape):
         for handle in handlers[kind]:

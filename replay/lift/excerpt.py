@@ -65,6 +65,7 @@ def _changes(node: ast.AST, above: tuple[ast.stmt, ...]) -> Iterator[tuple[ast.s
 
 
 def _excerpt(function: ast.FunctionDef, change: tuple[ast.stmt, ...]) -> ast.stmt:
+    """Build the excerpt for one change. Raises _StrangeError if its shape is unknown."""
     loops = [place for place, node in enumerate(change) if isinstance(node, ast.For)]
     if not loops:
         raise _StrangeError("in no loop over requests")

@@ -41,6 +41,7 @@ class Finishing:
             )
 
     def result(self, ref: int) -> None:
+        """Play the decision of every live row of one result."""
         if self._tracks.reasons and Quantity.FINISH in self._tracks.reasons:
             return
         table, rows = self._results, self._rows[ref]
@@ -92,6 +93,7 @@ class Finishing:
         request.vocab_size = present(asked.vocab_size[request.qid])
 
     def _decide(self, request: Request, row: int, num_new: int) -> None:
+        """Call the lifted function and write its decision."""
         try:
             self._stage.call(Role.FINISH, request, num_new)
         except CannotRunError as error:

@@ -25,6 +25,7 @@ _OF_ANOTHER = (  # if these are set, as in a hook, git would use another reposit
 
 
 def git_environment() -> dict[str, str]:
+    """Return the environment without variables that point git to another repository."""
     return {name: value for name, value in os.environ.items() if name not in _OF_ANOTHER}
 
 

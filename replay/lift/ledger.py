@@ -123,6 +123,7 @@ def _tracks(columns: Columns, books: Books, wanted: Sequence[Quantity] = tuple(Q
 
 
 def _elsewhere(columns: Columns, books: Books, wanted: Sequence[Quantity]) -> Tracks | None:
+    """Return a worker's tracks of these books, if it replayed them."""
     if columns.crew is None or columns.crew.wanted != set(wanted):
         return None
     return columns.crew.tracks(books.surface, _tape(columns))
@@ -147,6 +148,7 @@ def _key(surface: Surface, wanted: Collection[Quantity]) -> Hashable:
 
 
 def _series(quantity: Quantity, cells: Cells, tracks: Tracks) -> Series:
+    """Return the tracks of one quantity as a series."""
     made = nothing(quantity, cells)
     for place, track in tracks.values.items():
         if place.quantity is quantity:
@@ -170,6 +172,7 @@ def _dense(track: array[int], rows: Tensor, parts: int) -> tuple[Tensor, Tensor]
 
 
 def _by_row(series: Series) -> Iterator[tuple[Place, NDArray[np.int64]]]:
+    """Yield the values of a series as a replay would write them: by place and row."""
     cells, parts = series.cells, series.values.shape[1]
     for kind in Kind:
         for moment in Moment:

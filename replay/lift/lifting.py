@@ -43,6 +43,8 @@ def _no_collections() -> Iterator[None]:
 
 
 class _Lift:
+    """Lifts one source."""
+
     def __init__(self, source: Source) -> None:
         self._source, self._modules = source, Modules(source)
         self._made: dict[str, Definition] = {}
@@ -52,6 +54,7 @@ class _Lift:
         self._slot = next((place for place in SLOT if self._find(place)), None)
 
     def surface(self) -> Surface:
+        """Lift all roles and check that nothing relevant is left out."""
         roles = {role.value: place for role in Role if (place := self._place(role))}
         if absent := [role.value for role in ESSENTIAL if role.value not in roles]:
             raise CannotRunError(
@@ -76,6 +79,7 @@ class _Lift:
         )
 
     def _place(self, role: Role) -> str | None:
+        """Return where this source keeps a role; None if it has none."""
         places = PLACES[role]
         direct = next((place for place in places if self._find(place)), None)
         return direct or next(filter(None, map(self._inherited, places)), None)
@@ -95,6 +99,7 @@ class _Lift:
         return None
 
     def _find(self, key: str) -> ast.stmt | None:
+        """Return the definition for a key, or the excerpt if only an excerpt is lifted."""
         found = self._modules.definition(key)
         return commit_of_tails(found, self._source.name) if key in EXCERPTS else found
 
@@ -128,6 +133,7 @@ class _Lift:
             self._add(member)
 
     def _binding(self, module: Module, name: str, local: dict[str, Origin]) -> Binding | None:
+        """Return what a global name of a lifted definition refers to; None for an allowed builtin."""
         if name in STAND_INS:
             return Binding(name, Means.STAND_IN, name)
         if name in local:
@@ -169,6 +175,7 @@ class _Lift:
                     yield f"{path}:{name}.{item.attr}"
 
     def _holders(self, owner: str, value: ast.expr) -> Iterable[str]:
+        """Return the keys of the classes that an expression may be an instance of."""
         if isinstance(value, ast.Attribute) and value.attr == "kv" and self._kv:
             return (self._kv,)
         if isinstance(value, ast.Name) and value.id == "self" and owner:
@@ -197,6 +204,7 @@ def _sort(node: ast.stmt) -> str:
 
 
 def _literal(name: str, node: ast.expr) -> Binding:
+    """Return a constant as a literal binding if it is one that cannot change."""
     # A list or dict can be changed, and this function does not show by what.
     if not is_literal(node) or isinstance(node, (ast.List, ast.Dict, ast.Set)):
         return Binding(name, Means.UNKNOWN, name)

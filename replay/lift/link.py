@@ -105,10 +105,12 @@ class Linked:
         return kv
 
     def _slot(self, **given: Any) -> Slot:
+        """Return a new `SessionSlot`."""
         slot: Slot = self.types[Slot](self._slot_defaults.fresh(), self._record, given)
         return slot
 
     def has(self, owner: str, member: str) -> bool:
+        """Whether this member of a class was lifted."""
         keys = self._books.surface.members.items()
         return any(key.endswith(f":{owner}") and f"{key}.{member}" in found for key, found in keys)
 
@@ -123,6 +125,7 @@ class Linked:
             self.types[base] = type(base.__name__, (base,), {})
 
     def _make(self, key: str) -> Any:
+        """Execute a definition once and bind its global names."""
         if key in self._made:
             return self._made[key]
         definition = self._definitions[key]
@@ -148,6 +151,7 @@ class Linked:
         return self._made[key]
 
     def _value(self, binding: Binding) -> Any:
+        """Return the object that a binding refers to."""
         if binding.means is Means.LIFTED:
             return self._make(binding.value)
         if binding.means is Means.STAND_IN:
@@ -161,6 +165,7 @@ class Linked:
         return Unknown(binding.value)
 
     def _member(self, key: str) -> Any:
+        """Return a lifted member as the property, static method or function that it is."""
         definition: Definition = self._definitions[key]
         made = self._made[key]
         if definition.sort == "property":
@@ -168,6 +173,7 @@ class Linked:
         return builtins.staticmethod(made) if definition.sort == "static" else made
 
     def _defaults(self, owner: str) -> Defaults:
+        """Return the starting values of a class, without those that the stand-in keeps as properties."""
         found = self._books.surface.defaults.items()
         texts = next((values for key, values in found if key.endswith(f":{owner}")), {})
         taken = vars(Request) if owner == "Req" else {}

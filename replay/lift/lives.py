@@ -86,6 +86,7 @@ class Lives:
         return self._books(kind, after=True)
 
     def _books(self, kind: Kind, *, after: bool) -> _Books:
+        """Return the tracks for this kind of event and moment."""
         raw, settled, allocated = (
             Place(quantity, kind, after)
             for quantity in (
@@ -98,6 +99,7 @@ class Lives:
         return track(raw), track(settled), track(allocated) if has_slots else None
 
     def extend(self, ref: int) -> None:
+        """Set the lengths of the extended requests from the recording, and the counters of new ones to 0."""
         table, rows = self._extends, self._extend_rows[ref]
         requests = self._stage.requests
         reqs = [requests[qid] for qid in table.qid[rows.start : rows.stop]]
@@ -127,6 +129,7 @@ class Lives:
                 self._unsized[request.qid] = request
 
     def retract(self, ref: int) -> None:
+        """Play a retract."""
         request = self._stage.requests[self._retracts.qid[ref]]
         request.lets_kv_go()
         self._stage.call(Role.RETRACT, request)
@@ -134,6 +137,7 @@ class Lives:
         self._note(self._retracted, range(ref, ref + 1), [request])
 
     def prepare(self, ref: int, batch: Batch) -> None:
+        """Play a prepare and open its claims."""
         rows, reqs, table = self._prepare_rows[ref], batch.reqs, self._prepares
         before = self._note(self._preparing, rows, reqs)
         self._stage.settings.drafts(
@@ -186,6 +190,7 @@ class Lives:
         self._close(range(row, row + 1), self._tails.launch[row], [request])
 
     def _close(self, rows: range, launch: int, reqs: Sequence[Request]) -> None:
+        """Close the claims that a result answers and write its values."""
         if self.claims is not None:
             self.claims.close(launch, reqs)
         self._note(self._resolved, rows, reqs)
@@ -218,6 +223,7 @@ class Lives:
         return Grammar(self._results.num_emitted[row], done=done)
 
     def _result(self, ref: int) -> Result:
+        """Return the stand-in of the result itself."""
         table, rows = self._answers, self._result_rows[ref]
         recorded, workers = present(table.stride[ref]), present(table.worker_stride[ref])
         accept = self._results.accept_len[rows.start : rows.stop]
@@ -243,6 +249,7 @@ class Lives:
         return raw
 
     def finish(self, ref: int) -> None:
+        """Write the values at a finish, then set the recorded decision."""
         request = self._stage.requests[self._finishes.qid[ref]]
         if ref in self._tails.ended:
             self._tail(self._tails.ended[ref])
@@ -267,6 +274,7 @@ class Lives:
 
     @staticmethod
     def _begins_anew(request: Request) -> None:
+        """Begin a new life of the request: its claims are void."""
         request.life += 1
         request.claims, request.prepared, request.seen = 0, None, True
 

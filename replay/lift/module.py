@@ -22,6 +22,8 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Module:
+    """The names that one source file binds at its top level."""
+
     path: str  # relative to the package: srt/managers/schedule_batch.py
     definitions: dict[str, ast.stmt]
     imports: dict[str, Origin]
@@ -65,6 +67,7 @@ class Modules:
         return module.find(qualified) if module else None
 
     def at(self, path: str) -> Module | None:
+        """Return the parsed file at this path; None if there is none."""
         if path not in self._parsed:
             self._parsed[path] = self._read(path)
         return self._parsed[path]
@@ -118,6 +121,7 @@ def _parse(path: str, text: str) -> Module:
 
 
 def _bound_twice(body: list[ast.stmt]) -> frozenset[str]:
+    """Return the names that are bound more than once."""
     imported = set(imports_of(body))  # a repeated import binds the same object
     names = [name for name, _ in imported] + [name for name, _ in _assigned(body)]
     for node in body:

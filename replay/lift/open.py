@@ -22,6 +22,7 @@ def books_of(path: Lifted) -> Books:
 
 
 def surface_of(path: Lifted) -> Surface:
+    """Return what a path lifts, from the cache if possible. Raises as `books_of` does."""
     if path.origin is Origin.RELEASE:
         return _release(path.where)
     if path.origin is Origin.REVISION:

@@ -30,6 +30,7 @@ def free_names(nodes: Iterable[ast.AST]) -> set[str]:
 
 
 def reads(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """Yield the attributes that are read on requests, batches and results, as source text."""
     for item in nodes:
         if not isinstance(item, ast.Attribute) or not isinstance(item.ctx, ast.Load):
             continue
@@ -47,6 +48,7 @@ def _leftmost(node: ast.expr) -> str | None:
 
 
 def written(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """Yield the names of the attributes that are set or changed in place."""
     for item in nodes:
         if isinstance(item, ast.Attribute) and isinstance(item.ctx, ast.Store):
             yield item.attr
@@ -74,6 +76,7 @@ def init_literals(node: ast.stmt | None) -> Iterator[tuple[str, str]]:
 
 
 def field_literals(node: ast.stmt | None) -> Iterator[tuple[str, str]]:
+    """Yield the literal starting values of a dataclass's fields."""
     for item in getattr(node, "body", ()):
         if not isinstance(item, ast.AnnAssign) or not isinstance(item.target, ast.Name):
             continue

@@ -38,6 +38,7 @@ class Releases:
         self._named = {name: False for name in ("checkpoint", "is_insert") if name in named}
 
     def release(self, ref: int) -> None:
+        """Write the lengths of one release; play it unless a session already has."""
         table = self._table
         request = self._stage.requests[table.qid[ref]]
         if present(table.allocated[ref]) is None:  # the request held no KV

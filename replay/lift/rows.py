@@ -26,6 +26,7 @@ class Rows:
                 tracks.reasons[quantity] = f"{stage.books.name} has no {role.value} function"
 
     def finish(self, ref: int) -> None:
+        """Call the collecting functions for one finish and write the rows that they chose."""
         table = self._tape.events[Kind.FINISH]
         request = self._stage.requests[table.qid[ref]]
         for role, quantity, state, attribute in _COLLECTED:

@@ -13,6 +13,7 @@ _CALLERS = ("srt/managers/scheduler.py", "srt/speculative/spec_utils.py")
 
 
 def files(modules: Modules) -> list[str]:
+    """Return the paths of the files to search."""
     return sorted({*modules.read, *_CALLERS})
 
 
@@ -31,6 +32,7 @@ def mentioning(
 
 
 def functions(module: Module) -> Iterator[tuple[str, ast.stmt]]:
+    """Yield every top-level function and every method with its qualified name."""
     for name, node in module.definitions.items():
         if isinstance(node, ast.ClassDef):
             for member, function in members(node).items():
@@ -40,6 +42,7 @@ def functions(module: Module) -> Iterator[tuple[str, ast.stmt]]:
 
 
 def calls_of(node: ast.AST, name: str) -> Iterator[ast.Call]:
+    """Yield every call of a function or method of this name."""
     for item in ast.walk(node):
         if isinstance(item, ast.Call):
             called = item.func

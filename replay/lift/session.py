@@ -121,4 +121,5 @@ class Match(StandIn):
 
 
 def holds_known(request: Request) -> bool:
+    """Whether both lengths of the request are known."""
     return known(request.kv_committed_len) and known(request.kv_allocated_len)

@@ -119,6 +119,7 @@ class Stage:
             ) from error
 
     def batch(self, reqs: list[Request], seq_lens: Sequence[int]) -> Batch:
+        """Return a new batch."""
         made: Batch = self.linked.types[Batch](
             reqs, list(seq_lens), self.settings.algorithm, self.tree
         )
@@ -154,6 +155,7 @@ class Stage:
                 setattr(request, name, False)
 
     def set_counters(self, request: Request, value: int) -> None:
+        """Set all counters of a request and empty its histogram."""
         for name in self.counters.values():
             setattr(request, name, value)
         if self.histogram is not None:

@@ -13,6 +13,7 @@ LIMIT = 1 << 50
 
 
 def known(value: int | None) -> bool:
+    """Whether a value does not depend on `UNKNOWN_LEN`. None is known."""
     return value is None or -LIMIT < value < LIMIT
 
 

@@ -36,6 +36,7 @@ def inner_imports(nodes: Iterable[ast.AST]) -> list[ast.stmt]:
 
 
 def _is_harmless(node: ast.expr) -> bool:
+    """Whether a decorator changes nothing that a book depends on."""
     called = node.func if isinstance(node, ast.Call) else node
     first = called
     while isinstance(first, ast.Attribute):

@@ -30,6 +30,7 @@ class Batches:
             self._give_up(f"{stage.books.name} runs no spec v2 without the overlap schedule")
 
     def extend(self, ref: int) -> None:
+        """Begin the batch of an extend, with the recorded lengths."""
         rows = self._tape.rows[Kind.EXTEND][ref]
         table, of = self._tape.rows_of[Kind.EXTEND], slice(rows.start, rows.stop)
         batch = self._stage.batch(self._requests(Kind.EXTEND, ref), table.seq_len[of])
@@ -125,6 +126,7 @@ class Batches:
         self._settle(Kind.FILTER, ref)
 
     def merge(self, ref: int) -> None:
+        """Play a merge, or the mixing of a running batch into an extend."""
         table, together = self._tape.events[Kind.MERGE], self._tape.qids(Kind.MERGE, ref)
         other = self._held.get(table.other[ref])
         if other is None:
@@ -156,6 +158,7 @@ class Batches:
         self._put(kind, ref, self._whole(kind, ref))
 
     def _whole(self, kind: Kind, ref: int) -> Batch:
+        """Return the batch of an event; if its members are not the recorded ones, a new one of unknown lengths."""
         key, qids = self._tape.events[kind].batch[ref], self._tape.qids(kind, ref)
         batch = self._held.get(key)
         if batch is None or [request.qid for request in batch.reqs] != qids:
@@ -177,6 +180,7 @@ class Batches:
         return [self._stage.requests[qid] for qid in self._tape.qids(kind, ref)]
 
     def _try(self, role: Role, *arguments: object, **named: object) -> None:
+        """Call a role. If it cannot run, drop the sums."""
         if Quantity.SEQ_LENS_SUM in self._tracks.reasons:
             return
         try:

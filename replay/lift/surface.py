@@ -22,6 +22,8 @@ class Means(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Binding:
+    """A global name of a lifted definition and what it refers to."""
+
     name: str
     means: Means
     value: str

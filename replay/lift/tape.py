@@ -78,6 +78,7 @@ class Tape:
         return int((self.recording.events.kind == kind).sum())
 
     def qids(self, kind: Kind, ref: int) -> list[int]:
+        """Return the requests of an event."""
         rows = self.rows[kind][ref]
         return self.rows_of[kind].qid[rows.start : rows.stop]
 

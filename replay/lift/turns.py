@@ -80,6 +80,7 @@ class Turns:
         self._tracks.put(_RESTORED, ref, request.kv_committed_len)
 
     def seed(self, ref: int) -> None:
+        """Note the requests that were running when the recording began."""
         table = self._tape.rows_of[Kind.SEED]
         rows = self._tape.rows[Kind.SEED][ref]
         self._under_way |= {table.qid[row] for row in rows if table.begins[row]}
@@ -92,6 +93,7 @@ class Turns:
         self._known.clear()
 
     def _turn(self, kind: Kind, ref: int) -> Request:
+        """Return the request of a session event, as a turn of its session."""
         table = self._tape.events[kind]
         request = self._stage.requests[table.qid[ref]]
         request.session, request.to_finish = Session(table.session[ref]), None

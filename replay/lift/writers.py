@@ -142,12 +142,14 @@ class Writers:
 
 
 def _attributes(node: ast.AST, context: type[ast.expr_context]) -> Iterator[ast.Attribute]:
+    """Yield the attributes that are read or written, depending on `context`."""
     for item in ast.walk(node):
         if isinstance(item, ast.Attribute) and isinstance(item.ctx, context):
             yield item
 
 
 def _stores(node: ast.AST, names: Collection[str]) -> Iterator[tuple[int, str]]:
+    """Yield line and name wherever one of these attributes is set."""
     for item in _attributes(node, ast.Store):
         if item.attr in names:
             yield item.lineno, item.attr
@@ -178,10 +180,12 @@ def _keeps(node: ast.AST) -> bool:
 
 
 def _calls(node: ast.AST, helpers: Collection[str]) -> Iterator[tuple[int, str]]:
+    """Yield line and description of every call of one of these helpers."""
     for name in helpers:
         for call in calls_of(node, name):
             yield call.lineno, f"a book by {name}()"
 
 
 def _last_return(node: ast.AST) -> int:
+    """Return the line of the last return statement, or 0."""
     return max((item.lineno for item in ast.walk(node) if isinstance(item, ast.Return)), default=0)

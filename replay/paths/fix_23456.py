@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 def refund(rows: StaleRows) -> Tensor:
+    """Give back the claimed slots of finished requests; retracted ones have no open claim."""
     claimed = rows.accepted.new_full(rows.accepted.shape, rows.claim)
     return -claimed.masked_fill(rows.retracted, 0)
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 def requested_rows(rows: FinishRows, seqlen: Tensor) -> RowRange:
+    """Collect rows only on request, from start_len to the end."""
     end = (seqlen - 1).clamp(min=0)
     start = rows.start_len.minimum(end)
     nothing = ~rows.requested

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 def stop_aware_seqlen(rows: FinishRows) -> Tensor:
+    """Return the length through the stop."""
     return rows.origin_len + rows.output_len.minimum(rows.finished_len)
 
 
