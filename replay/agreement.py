@@ -1,8 +1,8 @@
 """Compare the recordings of two ranks that received the same requests, event by event.
 
-The ranks of an attention group each run a scheduler over the same messages, so they launch the same batches and keep
-the same books. If they do not, the collectives of their forward passes pair up different batches, which causes a hang
-or wrong tokens.
+The ranks of an attention group each run a scheduler over the same messages, so they launch the same
+batches and keep the same books. If they do not, the collectives of their forward passes pair up
+different batches, which causes a hang or wrong tokens.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from ..recorders.schema import I64
 
-# Numbers and bookkeeping of each recorder itself, plus the device sum, which is never read from a GPU.
+# Numbers and bookkeeping of each recorder itself, plus the device sum, which is never read from a
+# GPU.
 _OWN = {
     "batch",
     "other",
@@ -45,7 +46,8 @@ _WEIGHTS = {
 class Agreement:
     """What was compared between two ranks, and where they first differ.
 
-    After the first event that only one rank has, nothing is compared, because later events have no counterpart.
+    After the first event that only one rank has, nothing is compared, because later events have no
+    counterpart.
     """
 
     num_events: int
@@ -155,8 +157,8 @@ def _columns(
 def _as_left_weights(aligned: Aligned, numbers: NDArray[Any]) -> NDArray[Any]:
     """Translate the right recorder's weight numbers so that both sides can be compared.
 
-    A name that the left recorder also has gets the left number. Other names get numbers past the left ones. `_namer`
-    uses the same numbering.
+    A name that the left recorder also has gets the left number. Other names get numbers past the
+    left ones. `_namer` uses the same numbering.
     """
     left, right = (recording.run.weight_versions for recording in aligned.recordings)
     known = {name: number for number, name in reversed(list(enumerate(left)))}

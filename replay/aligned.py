@@ -24,7 +24,8 @@ _NOT_SHARED = (Kind.SENT, Kind.WEIGHT_SPAN, Kind.GAP, Kind.SEED)
 class Parting:
     """One place where two ranks differ.
 
-    `event` is the event's index in the first recording. `rid` is None if the difference concerns a whole batch.
+    `event` is the event's index in the first recording. `rid` is None if the difference concerns a
+    whole batch.
     """
 
     event: int
@@ -134,8 +135,9 @@ def _across_gaps(pair: tuple[Recording, Recording], shared: list[I64]) -> list[s
 def _touched(recording: Recording) -> list[tuple[int, int]]:
     """Return the spans of steps that each gap makes incomparable.
 
-    A span runs from the step before a gap to the step after it. If a seed follows, the span runs to the launch after the
-    seed, because results are left out until then. A gap at either end of the recording extends to that end of the steps.
+    A span runs from the step before a gap to the step after it. If a seed follows, the span runs to
+    the launch after the seed, because results are left out until then. A gap at either end of the
+    recording extends to that end of the steps.
     """
     steps, most = recording.events.iteration, int(np.iinfo(np.int64).max)
     gaps, seeds, launches = (
@@ -147,7 +149,8 @@ def _touched(recording: Recording) -> list[tuple[int, int]]:
         return begin, int(steps[last]) if last < len(steps) else most
 
     found = [between(at - 1, at + 1) for at in gaps.tolist()]
-    # The next launch after each seed, and the last gap before it unless another seed came in between.
+    # The next launch after each seed, and the last gap before it unless another seed came in
+    # between.
     launched = np.append(launches, len(steps))[np.searchsorted(launches, seeds, "right")]
     before = np.append(-1, gaps)[np.searchsorted(gaps, seeds)]
     since = np.append(-1, seeds)[:-1]
@@ -159,7 +162,10 @@ def _touched(recording: Recording) -> list[tuple[int, int]]:
 
 
 def _parting(pair: tuple[Recording, Recording], shared: list[I64]) -> tuple[int, Parting] | None:
-    """Return the first place where step, kind or row count differs. The end of a recording is not a difference."""
+    """Return the first place where step, kind or row count differs.
+
+    The end of a recording is not a difference.
+    """
     size = min(map(len, shared))
     events = [one[:size] for one in shared]
     tables = [

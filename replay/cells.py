@@ -29,8 +29,9 @@ class Moment(IntEnum):
 class Cells:
     """Where a quantity has a value, in event order. Every column is int64 with one entry per cell.
 
-    `event` is the index in the event order. `row` is the row in the kind's row table, or in its event table if the event
-    concerns one request or a whole batch. `qid` is the request, or -1 for a whole batch.
+    `event` is the index in the event order. `row` is the row in the kind's row table, or in its
+    event table if the event concerns one request or a whole batch. `qid` is the request, or -1 for
+    a whole batch.
     """
 
     event: Tensor
@@ -44,7 +45,10 @@ class Cells:
 
 
 def cells_of(recording: Recording, quantity: Quantity) -> Cells:
-    """Return every cell that this quantity has in this recording. The cells do not depend on the path."""
+    """Return every cell that this quantity has in this recording.
+
+    The cells do not depend on the path.
+    """
     parts = [_part(recording, kind, moment, quantity) for kind, moment in _MOMENTS[quantity]]
     whole = [torch.cat([part[i] for part in parts]) for i in range(5)]
     order = torch.argsort(whole[0] * 2 + whole[2], stable=True)

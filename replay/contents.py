@@ -1,7 +1,7 @@
 """Compare the contents of the routed rows that two paths collect, as far as the recording holds them.
 
-No path computes the contents of a row. Each path says which rows [start, end) it collects; those rows are taken from
-what the server's capturer recorded.
+No path computes the contents of a row. Each path says which rows [start, end) it collects; those
+rows are taken from what the server's capturer recorded.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ WHICH = {Quantity.ROUTED_EXPERTS: "experts", Quantity.INDEXER_TOPK: "indexer"}
 class Contents:
     """Counts of finishes at which at least one path collects rows.
 
-    They say at how many finishes both paths' rows were compared, at how many they differed, and at how many the recording
-    does not hold all of them.
+    They say at how many finishes both paths' rows were compared, at how many they differed, and at
+    how many the recording does not hold all of them.
     """
 
     num_compared: int

@@ -22,8 +22,8 @@ GOES_ON, LOST = -1, -2  # take the place of a row number in `finishes`
 class Decisions:
     """One entry per decision, in event order.
 
-    `row` is a row of `result_rows`. `finish` is a row of `finishes`, or `GOES_ON`, or `LOST` if the events that could
-    tell are missing.
+    `row` is a row of `result_rows`. `finish` is a row of `finishes`, or `GOES_ON`, or `LOST` if the
+    events that could tell are missing.
     """
 
     row: I64
@@ -32,9 +32,12 @@ class Decisions:
 
 @lru_cache(maxsize=1)  # every path over a recording needs it again
 def decisions(recording: Recording) -> Decisions:
-    """Find the finish decisions. A request finishes at its last live result, if at all; later results are stale.
+    """Find the finish decisions.
 
-    The prefill side of a disaggregated server decides nothing at a result: it ends each request once its KV is sent.
+    A request finishes at its last live result, if at all; later results are stale.
+
+    The prefill side of a disaggregated server decides nothing at a result: it ends each request
+    once its KV is sent.
     """
     rows = recording.result_rows
     chunks = chunks_of(recording)
@@ -46,7 +49,8 @@ def decisions(recording: Recording) -> Decisions:
     last = np.full(len(recording.rids), -1, dtype=np.int64)
     last[qid] = np.arange(len(row))  # numpy keeps the last of several assignments
     finish = np.full(len(row), GOES_ON, dtype=np.int64)
-    # The recorder writes an extend's result after processing it, so its finish comes between launch and result.
+    # The recorder writes an extend's result after processing it, so its finish comes between launch
+    # and result.
     begins = np.where(rows.accept_len[row] == NONE32, launch_events(recording)[row], event)
     at = last[last >= 0]
     num_gaps = len(recording.gaps.dropped)
@@ -58,10 +62,10 @@ def decisions(recording: Recording) -> Decisions:
     inside = (begins[ends] < finished) & (finished < event[ends])
     breaks = recording.breaks
     behind = np.searchsorted(breaks, event[ends]) == np.searchsorted(breaks, finished)
-    # If the recording, or the part of it that a gap left, ends between the finish and the result of an extend, that
-    # result is missing. The result before it did not end the request: the request has more outputs than that result
-    # accounts for. A result that may belong to a prompt chunk does not count either, because its output would be
-    # that of another result.
+    # If the recording, or the part of it that a gap left, ends between the finish and the result of
+    # an extend, that result is missing. The result before it did not end the request: the request
+    # has more outputs than that result accounts for. A result that may belong to a prompt chunk
+    # does not count either, because its output would be that of another result.
     its = _outputs_behind(recording, row[ends]) == recording.finishes.output_len[seen]
     behind &= ~unsure[row[ends]]
     finish[ends] = np.where((inside | behind) & its, seen, LOST)
@@ -93,8 +97,8 @@ def _event_of_rows(recording: Recording) -> I64:
 class Chunks:
     """Which `result_rows` (bool) belong to a prompt chunk with more of the prompt to come.
 
-    The token of such a chunk is discarded and nothing is decided. `unsure` marks the rows for which this is unknown
-    because their extend or launch is in a gap.
+    The token of such a chunk is discarded and nothing is decided. `unsure` marks the rows for which
+    this is unknown because their extend or launch is in a gap.
     """
 
     inside: NDArray[np.bool_]

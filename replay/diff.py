@@ -18,8 +18,9 @@ from .tensors import column
 class SeriesDiff:
     """The comparison of one quantity on two paths, named in `paths`.
 
-    The masks are bool with one entry per cell, and every cell is in exactly one of them. `excused` cells have None on
-    one side at a server that needs no sum (#25879). That state is expected and is not compared.
+    The masks are bool with one entry per cell, and every cell is in exactly one of them. `excused`
+    cells have None on one side at a server that needs no sum (#25879). That state is expected and
+    is not compared.
     """
 
     old: Series
@@ -46,7 +47,10 @@ class SeriesDiff:
 
 
 def diff(recording: Recording, old: Ledger, new: Ledger) -> tuple[SeriesDiff, ...]:
-    """Compare every quantity of `old` with that of `new`. Both ledgers come from one recording, so their cells match."""
+    """Compare every quantity of `old` with that of `new`.
+
+    Both ledgers come from one recording, so their cells match.
+    """
     paths = (old.path, new.path)
     return tuple(_diff(recording, series, new[series.quantity], paths) for series in old.series)
 

@@ -21,8 +21,9 @@ from .spec import FixSet, Path
 class Explanation:
     """Which fixes explain the differing cells of one quantity.
 
-    `sets[i]` explains the differing cells at which `masks[i]` (bool, one entry per cell) is True. Each set is minimal:
-    toggling it turns one path's value into the other's, and toggling any smaller part of it does not.
+    `sets[i]` explains the differing cells at which `masks[i]` (bool, one entry per cell) is True.
+    Each set is minimal: toggling it turns one path's value into the other's, and toggling any
+    smaller part of it does not.
     """
 
     sets: tuple[frozenset[int], ...]
@@ -66,9 +67,10 @@ class Toggles:
 def explain(toggles: Toggles, difference: SeriesDiff, old: Path, new: Path) -> Explanation:
     """Toggle fixes on the side that is a set of fixes until it gives the other side's value.
 
-    If both sides are sets of fixes, only the fixes in which they differ are toggled. If one is another kind of path, all
-    five are candidates. If neither side is a set of fixes, each side is matched with sets of fixes cell by cell: the
-    fixes to toggle are then those between a set that gives the old value and a set that gives the new value.
+    If both sides are sets of fixes, only the fixes in which they differ are toggled. If one is
+    another kind of path, all five are candidates. If neither side is a set of fixes, each side is
+    matched with sets of fixes cell by cell: the fixes to toggle are then those between a set that
+    gives the old value and a set that gives the new value.
     """
     places = torch.nonzero(difference.differs).flatten()
     if not len(places):
@@ -94,7 +96,8 @@ def _explanation(
 ) -> Explanation:
     """Collect the minimal sets.
 
-    `places` are the differing cells. `hits(toggled)` returns which of them (bool) toggling those fixes explains.
+    `places` are the differing cells. `hits(toggled)` returns which of them (bool) toggling those
+    fixes explains.
     """
     found: dict[frozenset[int], Tensor] = {}
     for toggled in subsets(candidates):

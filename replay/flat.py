@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Column:
-    """The values of one path. `NONE64` is sglang's None. Where `captured` (bool) is False there is no value."""
+    """The values of one path.
+
+    `NONE64` is sglang's None. Where `captured` (bool) is False there is no value.
+    """
 
     path: str
     values: I64
@@ -36,9 +39,9 @@ class Column:
 class Flat:
     """One quantity over a recording.
 
-    Every column has one entry per row. Rows are in event order, and the parts of a cell are adjacent. `kind` is a
-    `schema.Kind`, `moment` a `cells.Moment`, and `qid` is -1 for a whole batch. `part` is an index into `parts`, which
-    is () if values have only one part.
+    Every column has one entry per row. Rows are in event order, and the parts of a cell are
+    adjacent. `kind` is a `schema.Kind`, `moment` a `cells.Moment`, and `qid` is -1 for a whole
+    batch. `part` is an index into `parts`, which is () if values have only one part.
     """
 
     quantity: Quantity

@@ -8,8 +8,8 @@ from ..recorders.recording import TABLE_NAMES, Recording
 from ..recorders.schema import columns_in
 from .quantity import Quantity
 
-# Where a quantity, or a branch of `exercised`, is read from if a later format version added that place. Written
-# "table.column", or "table" for a whole table.
+# Where a quantity, or a branch of `exercised`, is read from if a later format version added that
+# place. Written "table.column", or "table" for a whole table.
 QUANTITIES: Mapping[Quantity, str] = {
     Quantity.SPEC_HISTOGRAM: "finishes.histogram_sum",
     Quantity.RELEASED_LEN: "releases.released_len",

@@ -25,9 +25,10 @@ _SOURCES = ("python/sglang/srt", "sglang/srt", "srt")  # only commits that touch
 class Chapter:
     """One version.
 
-    `result` compares it with the previous version that could run, and is None for the first version. If `same_code` is
-    set, its code is the same as that version's: the books are then equal, and were not compared value by value. `has`
-    lists the quantities for which its books have values. `why` says why it cannot run this recording.
+    `result` compares it with the previous version that could run, and is None for the first
+    version. If `same_code` is set, its code is the same as that version's: the books are then
+    equal, and were not compared value by value. `has` lists the quantities for which its books have
+    values. `why` says why it cannot run this recording.
     """
 
     path: Lifted
@@ -70,9 +71,9 @@ class Chapter:
 def versions(oldest: Lifted, newest: Lifted) -> list[Lifted]:
     """Return both ends and every version between them.
 
-    These are all releases, or all commits along first parents that touch the runtime. Raises UsageError if the ends are
-    not both releases or both commits, if the first is not the older one, if no line of commits leads from one to the
-    other, or if one of them contains no sglang.
+    These are all releases, or all commits along first parents that touch the runtime. Raises
+    UsageError if the ends are not both releases or both commits, if the first is not the older one,
+    if no line of commits leads from one to the other, or if one of them contains no sglang.
     """
     if oldest.origin is newest.origin is Origin.RELEASE:
         if version_of(oldest.where) >= version_of(newest.where):

@@ -16,8 +16,9 @@ from .quantity import PARTS, Quantity
 class Series:
     """One quantity on one path.
 
-    `values` is int64 of shape (cells, parts). The parts are those of `PARTS`, or one. sglang's None is `NONE64`.
-    `captured` is bool of shape (cells,). Where it is False the path has no value, and nothing follows from it.
+    `values` is int64 of shape (cells, parts). The parts are those of `PARTS`, or one. sglang's None
+    is `NONE64`. `captured` is bool of shape (cells,). Where it is False the path has no value, and
+    nothing follows from it.
     """
 
     quantity: Quantity

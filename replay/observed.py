@@ -167,7 +167,8 @@ def _sums(columns: Columns) -> Series:
     for kind, source in sources.items():
         mine = cells.kind == kind
         values[mine] = source(recording)[cells.row[mine]]
-    # None is a state that the server had. If requests are missing from a recording, its sums count as not captured.
+    # None is a state that the server had. If requests are missing from a recording, its sums count
+    # as not captured.
     captured = torch.full_like(values, recording.has_every_request, dtype=torch.bool)
     return Series(Quantity.SEQ_LENS_SUM, cells, values[:, None], captured)
 

@@ -16,7 +16,8 @@ UNKNOWN = np.iinfo(np.int64).min  # a position that no recorded result filled
 def outputs(recording: Recording, qids: Iterable[int]) -> dict[int, NDArray[np.int64]]:
     """Return for each request the tokens of its live results, each at its output position, overshoot included.
 
-    A position is `UNKNOWN` if its result is not in the recording: a gap lost it, or another server computed it.
+    A position is `UNKNOWN` if its result is not in the recording: a gap lost it, or another server
+    computed it.
     """
     results, rows = recording.results, recording.result_rows
     owner = recording.owner(Kind.RESULT)
@@ -33,8 +34,8 @@ def outputs(recording: Recording, qids: Iterable[int]) -> dict[int, NDArray[np.i
         low, high = np.searchsorted(sorted_qids, (qid, qid + 1))
         mine = by_qid[low:high]
         before = rows.output_len[mine].astype(np.int64)
-        # How many tokens an extend's result added follows from the next output count: all chunks of a prompt except
-        # the last add none. Across a gap that cannot be determined.
+        # How many tokens an extend's result added follows from the next output count: all chunks of
+        # a prompt except the last add none. Across a gap that cannot be determined.
         end = ends.get(qid, (UNKNOWN, UNKNOWN))
         after, later = np.append(before[1:], end[0]), np.append(epoch[mine][1:], end[1])
         extended = np.where(later == epoch[mine], after - before, 0)

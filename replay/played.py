@@ -1,4 +1,7 @@
-"""Apply a law to one sglang version whose whole scheduler plays a scenario. Exported tests use this."""
+"""Apply a law to one sglang version whose whole scheduler plays a scenario.
+
+Exported tests use this.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,10 @@ from .laws.law import Outcome
 
 
 def playable(path: spec.Path) -> spec.Lifted:
-    """Return the path if its sglang can be played. Raises UsageError if it has no sglang source of its own."""
+    """Return the path if its sglang can be played.
+
+    Raises UsageError if it has no sglang source of its own.
+    """
     if isinstance(path, spec.Lifted) and path.origin is not spec.Origin.INSTALLED:
         return path
     raise UsageError(
@@ -28,10 +34,12 @@ def playable(path: spec.Path) -> spec.Lifted:
 def outcome(scenario: Path, sglang: str, law: str, repo: str | None = None) -> Outcome:
     """Play a scenario on one sglang and return what the law says about it.
 
-    `scenario` is a recording or a TOML file of the rig. `sglang` is sglang==VERSION, sglang@REV of the clone `repo`, or a
-    folder with a source tree. This takes about ten seconds and has the same requirements as `make test`.
+    `scenario` is a recording or a TOML file of the rig. `sglang` is sglang==VERSION, sglang@REV of
+    the clone `repo`, or a folder with a source tree. This takes about ten seconds and has the same
+    requirements as `make test`.
 
-    Raises NoVerdictError if the scenario cannot be played there, UsageError if there is no such sglang or law.
+    Raises NoVerdictError if the scenario cannot be played there, UsageError if there is no such
+    sglang or law.
     """
     path = playable(spec.parse(sglang, repo))
     with (

@@ -1,4 +1,7 @@
-"""The quantities that are compared. This module does not import torch, because `--help` lists them."""
+"""The quantities that are compared.
+
+This module does not import torch, because `--help` lists them.
+"""
 
 from __future__ import annotations
 

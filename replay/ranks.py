@@ -24,8 +24,9 @@ class Pair:
 class InStep:
     """The ranks of DP attention.
 
-    Each rank has its own requests, and in every step every rank launches a batch, possibly an idle one. `why_not` is the
-    reason why the numbers of launches are not compared: recording did not begin and end on all ranks together.
+    Each rank has its own requests, and in every step every rank launches a batch, possibly an idle
+    one. `why_not` is the reason why the numbers of launches are not compared: recording did not
+    begin and end on all ranks together.
     """
 
     members: tuple[Member, ...]
@@ -38,7 +39,10 @@ class InStep:
 
 @dataclass(frozen=True, slots=True)
 class RanksOfRun:
-    """The comparison of one run. `not_compared` has a sentence for each recording that should agree but was not compared."""
+    """The comparison of one run.
+
+    `not_compared` has a sentence for each recording that should agree but was not compared.
+    """
 
     run: WholeRun
     pairs: tuple[Pair, ...]
@@ -57,7 +61,10 @@ class RanksOfRun:
 
 
 def compare(run: WholeRun, load: Callable[[Path], Recording]) -> RanksOfRun:
-    """Compare the ranks of a run. `load` reads a recording again, so that at most two are in memory at a time."""
+    """Compare the ranks of a run.
+
+    `load` reads a recording again, so that at most two are in memory at a time.
+    """
     groups = [replace(group, members=tuple(_distinct(group.members))) for group in run.groups]
     pairs: list[Pair] = []
     not_compared: list[str] = []
@@ -80,7 +87,10 @@ def _distinct(members: Iterable[Member]) -> Iterable[Member]:
 def _compare_group(
     group: GroupOfRun, load: Callable[[Path], Recording]
 ) -> tuple[list[Pair], list[str]]:
-    """Compare the recordings that were made in the same way. A file made in another way does not prevent the others."""
+    """Compare the recordings that were made in the same way.
+
+    A file made in another way does not prevent the others.
+    """
     if group.ambiguous:
         names = ", ".join(member.path.name for member in group.members)
         why = f"several processes claim the same rank, so they belong to different servers: {names}"
@@ -145,7 +155,10 @@ def _meet(left: Member, right: Member) -> bool:
 
 
 def _in_step(groups: Sequence[GroupOfRun]) -> tuple[InStep | None, list[str]]:
-    """Compare the launches of the DP ranks. Also return a sentence for each rank that is left out."""
+    """Compare the launches of the DP ranks.
+
+    Also return a sentence for each rank that is left out.
+    """
     each = [
         _recordings_of(group.members)
         for group in groups
@@ -168,7 +181,8 @@ def _in_step(groups: Sequence[GroupOfRun]) -> tuple[InStep | None, list[str]]:
 def _recordings_of(members: Sequence[Member]) -> list[Member]:
     """Return the recordings of a group's first rank, the original ones if there are any.
 
-    If there is more than one, each holds a part of what happened. Copies hold the same launches and are left out.
+    If there is more than one, each holds a part of what happened. Copies hold the same launches and
+    are left out.
     """
     recorded = [one for one in members if not {"shrink", "redact"} & set(one.made)]
     told = {replace(one, path=Path()): one for one in reversed(_of_lead(recorded or members))}

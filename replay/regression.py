@@ -39,7 +39,8 @@ class Regression:
 def regression(recording: Recording, old: Path, new: Path, quantity: Quantity | None) -> Regression:
     """Build the test's content. If `quantity` is None, the first quantity that differs is used.
 
-    Raises NoVerdictError if the paths do not differ, and UsageError if there are too many values to write down.
+    Raises NoVerdictError if the paths do not differ, and UsageError if there are too many values to
+    write down.
     """
     wanted, columns = None if quantity is None else [quantity], Columns(recording)
     result = compare(columns, old, new, wanted)

@@ -47,7 +47,10 @@ class Origin(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Lifted:
-    """The accounting functions of one sglang source. `where` is a version, a revision or a folder, depending on `origin`."""
+    """The accounting functions of one sglang source.
+
+    `where` is a version, a revision or a folder, depending on `origin`.
+    """
 
     text: str
     origin: Origin
@@ -77,7 +80,9 @@ def is_release(path: Path) -> bool:
 
 
 def parse(text: str, repo: str | None = None) -> Path:
-    """Parse a path spec without opening any source. Raises UsageError, which suggests the nearest valid name.
+    """Parse a path spec without opening any source.
+
+    Raises UsageError, which suggests the nearest valid name.
 
     `repo` is the git clone in which `sglang@REV` names a commit.
     """

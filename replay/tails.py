@@ -1,8 +1,8 @@
 """Tails: sglang's name for requests that are decoded beside a prefill chunk, one token each, in an extend's launch.
 
-Under mixed chunk (EAGLE from 0.5.19 on), a running batch is prepared for a decode as usual and then joins an extend.
-So a row of an extend's launch is a tail if the request's last event before it was a prepare and not an extend. No
-column records this, because it can be derived.
+Under mixed chunk (EAGLE from 0.5.19 on), a running batch is prepared for a decode as usual and then
+joins an extend. So a row of an extend's launch is a tail if the request's last event before it was
+a prepare and not an extend. No column records this, because it can be derived.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ class Tails:
 
 @lru_cache(maxsize=1)  # every path over a recording needs it again
 def tails(recording: Recording) -> Tails:
-    """Find the tails. If a gap hides what came before a launch, its rows are not tails: their lengths are unknown too."""
+    """Find the tails.
+
+    If a gap hides what came before a launch, its rows are not tails: their lengths are unknown too.
+    """
     launches, rows = recording.launches, recording.result_rows
     owner = recording.owner(Kind.LAUNCH)
     launched = np.isin(launches.mode[owner], (Mode.EXTEND, Mode.MIXED))

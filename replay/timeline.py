@@ -46,7 +46,10 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """One event of a request's life. `committed` has one entry per path; None means that the path has no value there."""
+    """One event of a request's life.
+
+    `committed` has one entry per path; None means that the path has no value there.
+    """
 
     event: int
     step: int

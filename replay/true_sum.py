@@ -1,4 +1,7 @@
-"""Find the true seq_lens_sum and where it is known. The law `sums` and the stale sums are based on it."""
+"""Find the true seq_lens_sum and where it is known.
+
+The law `sums` and the stale sums are based on it.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +28,8 @@ class TrueSum:
 def true_sum(columns: Columns, series: Series, path: str) -> TrueSum:
     """Return the true sum for each cell of a seq_lens_sum series that belongs to `path`.
 
-    The server's own sums are compared with its own `batch.seq_lens` if that was recorded. All other sums are compared
-    with the lengths that follow from the accepted tokens.
+    The server's own sums are compared with its own `batch.seq_lens` if that was recorded. All other
+    sums are compared with the lengths that follow from the accepted tokens.
     """
     cells, true = series.cells, columns.true_sums
     value = torch.from_numpy(true.value)[cells.event]
@@ -66,12 +69,14 @@ def _between(
     device = column(table.device_sum)[row]
     left = column(table.num_rows)[row]
     if observed:
-        # A batch that has become empty keeps its previous sum, and there is no request left to sum over.
+        # A batch that has become empty keeps its previous sum, and there is no request left to sum
+        # over.
         has = (device != NONE64) & (left > 0)
         return TrueSum(torch.where(has, device, true.value), (true.known | has) & (left > 0))
     if kind is Kind.FILTER:
-        # From 0.5.13 on, an early return keeps a sum that is as old as the batch.seq_lens beside it. For paths other
-        # than `observed` that age is unknown, so fewer of their sums are called stale than of the same observed sums.
+        # From 0.5.13 on, an early return keeps a sum that is as old as the batch.seq_lens beside
+        # it. For paths other than `observed` that age is unknown, so fewer of their sums are called
+        # stale than of the same observed sums.
         known = true.known & (left > 0) & (left < column(table.size_before)[row])
         return TrueSum(true.value, known)
     return true

@@ -1,4 +1,7 @@
-"""The values that one path computes over a recording. Exported tests use this, so it is public and kept stable."""
+"""The values that one path computes over a recording.
+
+Exported tests use this, so it is public and kept stable.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +28,10 @@ Plain = int | str | None | tuple[int | str | None, ...]
 class Values(dict[Key, Plain]):
     """Maps (event, request, "before" or "after") to a value, for every value that was captured.
 
-    `request` is None if the value belongs to a whole batch. A value is a number or sglang's None, with these exceptions:
-    rows are (start, end), a finish is (reason, finished_len) or None if the request continues, and a histogram is
-    (steps, drafts). Looking up a key that the path does not compute raises NoVerdictError.
+    `request` is None if the value belongs to a whole batch. A value is a number or sglang's None,
+    with these exceptions: rows are (start, end), a finish is (reason, finished_len) or None if the
+    request continues, and a histogram is (steps, drafts). Looking up a key that the path does not
+    compute raises NoVerdictError.
     """
 
     def __init__(self, path: str, quantity: str) -> None:
@@ -45,8 +49,9 @@ class Values(dict[Key, Plain]):
 def values(recording: str | Path, path: str, quantity: str, repo: str | None = None) -> Values:
     """Return the values of one quantity (by name) that a path computes over a recording file.
 
-    `path` is written as for `specdiff replay --old`, and `repo` is the git clone for a path sglang@REV. Raises
-    SpecdiffError if the recording cannot be read, or if the path does not exist or cannot run on it.
+    `path` is written as for `specdiff replay --old`, and `repo` is the git clone for a path
+    sglang@REV. Raises SpecdiffError if the recording cannot be read, or if the path does not exist
+    or cannot run on it.
     """
     loaded = hdf5.load(Path(recording))
     return values_of(loaded, spec.parse(path, repo), Quantity(quantity))

@@ -53,9 +53,12 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """What was decided after a result. `reason` is None if the request continues, otherwise why it ends.
+    """What was decided after a result.
 
-    `length` is finished_len, the number of output tokens through the stop. It is None if sglang has none (aborts).
+    `reason` is None if the request continues, otherwise why it ends.
+
+    `length` is finished_len, the number of output tokens through the stop. It is None if sglang has
+    none (aborts).
     """
 
     reason: Reason | None
@@ -147,8 +150,8 @@ def replay(
 ) -> Result:
     """Replay under both paths and compare. If `quantities` is given, only these are compared.
 
-    The verdict is `Verdict.NO_VERDICT` if no value was compared at all, or if no value was compared of a quantity in
-    `quantities`.
+    The verdict is `Verdict.NO_VERDICT` if no value was compared at all, or if no value was compared
+    of a quantity in `quantities`.
     """
     return compare(Columns(recording), old, new, quantities, last=True)
 
@@ -163,7 +166,8 @@ def compare(
 ) -> Result:
     """Like `replay`, for a recording that is replayed under other paths too: shared parts are computed once.
 
-    Set `last` if no other paths follow. Then only the values of quantities with the same cells are in memory at a time.
+    Set `last` if no other paths follow. Then only the values of quantities with the same cells are
+    in memory at a time.
     """
     recording, wanted = columns.recording, tuple(dict.fromkeys(quantities or Quantity))
     made: dict[Quantity, QuantityResult] = {}
@@ -225,8 +229,8 @@ def ledger_of(
 ) -> Ledger:
     """Compute one path's ledger.
 
-    `wanted` limits the quantities; for a set of fixes, `toggles` already does. `replayed` lists the quantities that one
-    replay of a lifted path computes, if more of them will be wanted later.
+    `wanted` limits the quantities; for a set of fixes, `toggles` already does. `replayed` lists the
+    quantities that one replay of a lifted path computes, if more of them will be wanted later.
 
     Raises UsageError or NoVerdictError if a lifted path is not available or cannot run.
     """
@@ -238,7 +242,10 @@ def ledger_of(
 
 
 def _verdict(results: Sequence[QuantityResult], *, named: bool) -> Verdict:
-    """Derive the overall verdict. `named`: the quantities were chosen by name, so each must have been compared."""
+    """Derive the overall verdict.
+
+    `named`: the quantities were chosen by name, so each must have been compared.
+    """
     compared = [result.num_compared > 0 for result in results]
     if any(result.num_differed for result in results):
         return Verdict.DIFFERS
@@ -310,7 +317,10 @@ class _Judge:
 
 
 def value_of(series: Series, cell: int) -> Value:
-    """Return the value of a cell for display. It is None if sglang holds None or nothing was collected."""
+    """Return the value of a cell for display.
+
+    It is None if sglang holds None or nothing was collected.
+    """
     values: list[int] = series.values[cell].tolist()
     if len(values) == 1:
         return None if values[0] == NONE64 else values[0]

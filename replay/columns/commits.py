@@ -59,8 +59,8 @@ def claims(recording: Recording, touches: Touches, rules: Rules) -> tuple[Tensor
 def open_claims(recording: Recording, touches: Touches, claimed: Tensor) -> tuple[Tensor, Tensor]:
     """Return the open claims before and after each touch, given how many slots each PREPARE touch claimed.
 
-    A result closes what the prepare of its own launch claimed. A retract in between voids that claim: the prepare and the
-    result are then in different segments.
+    A result closes what the prepare of its own launch claimed. A retract in between voids that
+    claim: the prepare and the result are then in different segments.
     """
     closed = torch.zeros_like(claimed)
     results = torch.nonzero(touches.kind == Kind.RESULT).flatten()
@@ -76,7 +76,10 @@ def open_claims(recording: Recording, touches: Touches, claimed: Tensor) -> tupl
 
 
 def counters(recording: Recording, touches: Touches, rules: Rules) -> Counters:
-    """Count verifies and accepted drafts. The counts start at 0 with a request and survive its retracts."""
+    """Count verifies and accepted drafts.
+
+    The counts start at 0 with a request and survive its retracts.
+    """
     rows = recording.result_rows
     results = touches.kind == Kind.RESULT
     row = touches.row[results]
@@ -119,8 +122,8 @@ def _result_delta(recording: Recording, row: Tensor, rules: Rules) -> Tensor:
 def _tail_delta(recording: Recording, rules: Rules) -> Tensor:
     """Return each row's delta for the case that its request is a tail: its one token is committed if the request continues.
 
-    Apart from the claim, this is the same for every set of fixes, because only releases with the books of 0.5.19 have
-    tails.
+    Apart from the claim, this is the same for every set of fixes, because only releases with the
+    books of 0.5.19 have tails.
     """
     made = decisions(recording)
     goes_on = torch.zeros(len(recording.result_rows.qid), dtype=torch.int64)

@@ -19,7 +19,8 @@ from .commits import Commits, Counters, claims, commits, counters
 from .shared import Columns
 from .sums import Sums, sums
 
-# The rule slots that each quantity depends on. Only these are passed on, so hidden dependencies are impossible.
+# The rule slots that each quantity depends on. Only these are passed on, so hidden dependencies are
+# impossible.
 _SLOTS: dict[Quantity, tuple[str, ...]] = {
     Quantity.KV_COMMITTED_LEN: ("claim", "stale_delta"),
     Quantity.KV_COMMITTED_LEN_SETTLED: ("claim", "stale_delta"),
@@ -38,7 +39,9 @@ _NO_RULE = "none of the five fixes affects it; compare with a lifted path instea
 def ledger(
     columns: Columns, rules: Rules, path: str, quantities: Iterable[Quantity] = Quantity
 ) -> Ledger:
-    """Compute the books of these rules over this recording. Quantities without a rule are not captured.
+    """Compute the books of these rules over this recording.
+
+    Quantities without a rule are not captured.
 
     Raises NoVerdictError if the recording does not say where its requests begin.
     """
@@ -132,7 +135,10 @@ def _indexer(columns: Columns, seqlen: Tensor) -> Series:
 
 
 def _rows(columns: Columns, quantity: Quantity, rows: RowRange, state: object) -> Series:
-    """Build a series of row spans. A server without a capturer collects nothing: not captured on any path, never 0 rows."""
+    """Build a series of row spans.
+
+    A server without a capturer collects nothing: not captured on any path, never 0 rows.
+    """
     cells = columns.cells[quantity]
     values = torch.stack([rows.collected.to(torch.int64), rows.start, rows.end], dim=1)
     captured = column(state) != NONE64  # type: ignore[arg-type]

@@ -1,8 +1,8 @@
 """The true sequence length of every request at any event.
 
-It is the seq_len of the request's extend or seed, plus what was accepted since then, plus one for every step in which
-the request was decoded beside a prefill chunk. batch.seq_lens holds this value on the device. It follows from the
-accepted lengths alone; no observed sum is read.
+It is the seq_len of the request's extend or seed, plus what was accepted since then, plus one for
+every step in which the request was decoded beside a prefill chunk. batch.seq_lens holds this value
+on the device. It follows from the accepted lengths alone; no observed sum is read.
 """
 
 from __future__ import annotations
@@ -79,9 +79,12 @@ def _begins(recording: Recording, kind: Kind) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _run(qid: Tensor, seed: Tensor, delta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Sum the deltas in segments that restart at each seed. After an unknown delta the sum is unknown until the next seed.
+    """Sum the deltas in segments that restart at each seed.
 
-    Returns for each change the sum, whether it is known, and the index of the first change in its segment.
+    After an unknown delta the sum is unknown until the next seed.
+
+    Returns for each change the sum, whether it is known, and the index of the first change in its
+    segment.
     """
     if not len(qid):
         return delta, seed, delta

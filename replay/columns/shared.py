@@ -36,18 +36,27 @@ class Columns:
         self._cells = _AllCells(recording)
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """Return what `make` returned the first time. The 32 sets of fixes share most of their parts."""
+        """Return what `make` returned the first time.
+
+        The 32 sets of fixes share most of their parts.
+        """
         return _once(self._made, key, make)
 
     def replayed(self, key: Hashable, make: Callable[[], T]) -> T:
-        """Like `once`, for a replay that yields all quantities at once. `let_go` keeps these results."""
+        """Like `once`, for a replay that yields all quantities at once.
+
+        `let_go` keeps these results.
+        """
         return _once(self._replayed, key, make)
 
     def has_replayed(self, key: Hashable) -> bool:
         return key in self._replayed
 
     def let_go(self) -> None:
-        """Drop all values computed so far, which take most of the memory. They are computed again if needed."""
+        """Drop all values computed so far, which take most of the memory.
+
+        They are computed again if needed.
+        """
         self._made.clear()
         self._cells.clear()
 
@@ -110,7 +119,10 @@ def _once(made: dict[Hashable, Any], key: Hashable, make: Callable[[], T]) -> T:
 
 
 class _AllCells(dict[Quantity, Cells]):
-    """Cells by quantity, each computed at first use. Quantities with values at the same places share one object."""
+    """Cells by quantity, each computed at first use.
+
+    Quantities with values at the same places share one object.
+    """
 
     def __init__(self, recording: Recording) -> None:
         super().__init__()

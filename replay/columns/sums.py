@@ -22,7 +22,10 @@ _KINDS = (Kind.EXTEND, Kind.SEED, Kind.PREPARE, Kind.FILTER, Kind.MERGE, Kind.LA
 
 
 class Sum(NamedTuple):
-    """A batch's seq_lens_sum. A `value` of None is sglang's None. If `known` is False, the recording does not say."""
+    """A batch's seq_lens_sum.
+
+    A `value` of None is sglang's None. If `known` is False, the recording does not say.
+    """
 
     value: int | None
     known: bool
@@ -42,8 +45,8 @@ class Sums:
 def true_sums(recording: Recording, lengths: Lengths) -> Sums:
     """Return for each event with a batch the sum of the true lengths of the requests in it.
 
-    Without the overlap schedule, the sum at a launch includes what that launch accepted, because `run_batch` has already
-    stored it when it returns.
+    Without the overlap schedule, the sum at a launch includes what that launch accepted, because
+    `run_batch` has already stored it when it returns.
     """
     size = len(recording.events.kind)
     value, known = torch.zeros(size, dtype=torch.int64), torch.ones(size, dtype=torch.int64)
@@ -64,7 +67,10 @@ def true_sums(recording: Recording, lengths: Lengths) -> Sums:
 
 
 def sums(recording: Recording, true: Sums, rules: Rules) -> Sums:
-    """Walk through the batches in event order. Between its events, a batch's sum does not change under these rules."""
+    """Walk through the batches in event order.
+
+    Between its events, a batch's sum does not change under these rules.
+    """
     events = recording.events
     value = np.zeros(len(events.kind), dtype=np.int64)
     known = np.zeros(len(events.kind), dtype=bool)
@@ -87,7 +93,10 @@ def tails_of_launches(recording: Recording) -> NDArray[np.int64]:
 
 
 class _Batches:
-    """The sum that each batch holds, and the rule for each kind of event. Lists, because events are read one at a time."""
+    """The sum that each batch holds, and the rule for each kind of event.
+
+    Lists, because events are read one at a time.
+    """
 
     def __init__(self, recording: Recording, rules: Rules) -> None:
         self._held: dict[int, Sum] = {}
@@ -119,7 +128,10 @@ class _Batches:
         self._unread = run.overlap and run.needs_cpu_seq_lens is False
 
     def after(self, kind: int, ref: int, truth: Sum) -> Sum:
-        """Return the sum of the event's batch after the event. `truth` is the true sum. A gap makes all sums unknown."""
+        """Return the sum of the event's batch after the event.
+
+        `truth` is the true sum. A gap makes all sums unknown.
+        """
         rule = self._rules.get(kind)
         if rule is None:
             self._held.clear()

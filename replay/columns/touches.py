@@ -7,8 +7,9 @@ A segment begins where the books of a request are set rather than changed:
 - where a session takes the request's KV,
 - at the result of a tail that may or may not have finished the request (the recording ends there).
 
-Touches have no known start, and are not seeded, before a request's first extend or seed in the recording. The same
-holds between a gap, a session's save or such a tail and the request's next extend.
+Touches have no known start, and are not seeded, before a request's first extend or seed in the
+recording. The same holds between a gap, a session's save or such a tail and the request's next
+extend.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ class Touches:
     def prepare_before(self, qid: Tensor, event: Tensor) -> Tensor:
         """Return the index of the last PREPARE of `qid` before `event`, or -1.
 
-        If overlap is off for a batch, the previous step's result comes between a prepare and its launch.
+        If overlap is off for a batch, the previous step's result comes between a prepare and its
+        launch.
         """
         prepares = torch.nonzero(self.kind == Kind.PREPARE).flatten()
         if not len(prepares):
@@ -96,7 +98,10 @@ def touches_of(recording: Recording) -> Touches:
 
 
 def gaps_before(recording: Recording, event: Tensor) -> Tensor:
-    """Return the number of gaps before each event. Knowledge from before a gap does not apply after it."""
+    """Return the number of gaps before each event.
+
+    Knowledge from before a gap does not apply after it.
+    """
     return torch.searchsorted(column(recording.event_of(Kind.GAP)), event)
 
 

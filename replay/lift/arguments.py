@@ -9,7 +9,8 @@ from .module import Modules
 from .roles import Role
 from .scan import calls_of, files, mentioning
 
-# How many positional arguments the engine passes to each role's function, and the argument names it knows.
+# How many positional arguments the engine passes to each role's function, and the argument names it
+# knows.
 _PASSED = {
     Role.RESOLVE: 3,
     Role.PREPARE: 2,
@@ -42,7 +43,10 @@ def check_arguments(source: str, modules: Modules, roles: dict[str, str]) -> Non
 
 
 def _check_calls(source: str, modules: Modules, key: str, passed: int) -> None:
-    """Check the callers of one function. A new parameter has a default; a caller must not pass anything else for it."""
+    """Check the callers of one function.
+
+    A new parameter has a default; a caller must not pass anything else for it.
+    """
     node = modules.definition(key)
     if not isinstance(node, ast.FunctionDef):
         return

@@ -91,7 +91,8 @@ class Allocator(StandIn):
 class TreeCache(StandIn):
     """The cache that keeps or frees a finished request's slots.
 
-    No book depends on which slots these are. How many there are is decided by the lifted release function.
+    No book depends on which slots these are. How many there are is decided by the lifted release
+    function.
     """
 
     what = "tree_cache"

@@ -42,7 +42,10 @@ def kept(key: str) -> Path:
 
 
 def load(key: str) -> Surface | None:
-    """Load a surface; None if it was never saved or cannot be read. The caller then lifts it again and saves it."""
+    """Load a surface; None if it was never saved or cannot be read.
+
+    The caller then lifts it again and saves it.
+    """
     try:
         return from_json(kept(key).read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError, TypeError):
@@ -54,7 +57,10 @@ def save(key: str, surface: Surface) -> None:
 
 
 def write(target: Path, text: str) -> None:
-    """Write the file completely or not at all. Errors are ignored: without a cache, specdiff only takes longer."""
+    """Write the file completely or not at all.
+
+    Errors are ignored: without a cache, specdiff only takes longer.
+    """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(

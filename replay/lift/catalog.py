@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 class Known:
     """A release in the cache.
 
-    `digest` identifies its books: releases with the same code have the same digest. `equals` says in words which sets of
-    fixes equal it, by algorithm. `error` says why a release cannot be matched.
+    `digest` identifies its books: releases with the same code have the same digest. `equals` says
+    in words which sets of fixes equal it, by algorithm. `error` says why a release cannot be
+    matched.
     """
 
     version: str
@@ -58,7 +59,8 @@ class Explained:
 def releases(recordings: Sequence[Path]) -> Iterator[Known]:
     """Yield every release whose wheel is in the cache, with the sets of fixes that equal it over these recordings.
 
-    Raises RecordingError if a recording cannot be read. Recordings are not read if all matches are in the cache.
+    Raises RecordingError if a recording cannot be read. Recordings are not read if all matches are
+    in the cache.
     """
     matches, match = Matches(recordings), _over(recordings)
     for version in wheels.in_cache():

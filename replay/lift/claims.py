@@ -12,7 +12,10 @@ from .tape import Tape
 
 
 class Claims:
-    """Tracks claims from what this path's prepares added, never from the recording. Only settled lengths use them."""
+    """Tracks claims from what this path's prepares added, never from the recording.
+
+    Only settled lengths use them.
+    """
 
     def __init__(self, stage: Stage, tape: Tape) -> None:
         self._requests, self._tape = stage.requests, tape
@@ -20,7 +23,10 @@ class Claims:
         self._launched: dict[int, dict[int, tuple[int, int] | None]] = {}  # by launch, then by qid
 
     def open(self, reqs: Sequence[Request], before: Sequence[int], after: Sequence[int]) -> None:
-        """Open the claims of one prepare. `before` and `after` are the committed lengths around it."""
+        """Open the claims of one prepare.
+
+        `before` and `after` are the committed lengths around it.
+        """
         for request, was, now in zip(reqs, before, after, strict=True):
             claim = now - was
             request.claims += claim

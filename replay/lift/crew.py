@@ -1,7 +1,8 @@
 """A pool of worker processes that replay lifted paths.
 
-The first replays run while this process still imports torch; later there is up to one worker per core. Workers
-are only an optimization: if one fails, the caller runs the replay itself and then meets the same error.
+The first replays run while this process still imports torch; later there is up to one worker per
+core. Workers are only an optimization: if one fails, the caller runs the replay itself and then
+meets the same error.
 """
 
 from __future__ import annotations
@@ -35,7 +36,10 @@ AHEAD = 16  # replays that may begin before they are needed
 
 
 class _Process:
-    """A worker process (see `crewman`). It prints nothing on Ctrl-C and exits when its input ends or we are killed."""
+    """A worker process (see `crewman`).
+
+    It prints nothing on Ctrl-C and exits when its input ends or we are killed.
+    """
 
     def __init__(self, file: Path) -> None:
         main = f"from {crewman.__name__} import main; main()"
@@ -66,10 +70,16 @@ class _Process:
 
 
 class Crew:
-    """Replays of one recording, all for the same quantities. Call `confirm` before asking for results."""
+    """Replays of one recording, all for the same quantities.
+
+    Call `confirm` before asking for results.
+    """
 
     def __init__(self, file: Path, wanted: Sequence[Quantity], size: int, folder: Path) -> None:
-        """`folder` belongs to this crew and must exist as long as it does. Raises OSError if no process can be started."""
+        """`folder` belongs to this crew and must exist as long as it does.
+
+        Raises OSError if no process can be started.
+        """
         self.wanted = frozenset(wanted)
         self._file, self._signature, self._confirmed = file, signature(file), False
         self._shared = folder / "expected"
@@ -88,7 +98,10 @@ class Crew:
             raise
 
     def confirm(self) -> None:
-        """Call this after reading the file. Results count only if the file is still the one that the workers opened."""
+        """Call this after reading the file.
+
+        Results count only if the file is still the one that the workers opened.
+        """
         self._confirmed = signature(self._file) == self._signature
 
     def begin(self, surface: Surface) -> None:
@@ -103,7 +116,10 @@ class Crew:
     def begin_watched(
         self, paths: Iterable[PathSpec], expected: Expected, besides: Container[str]
     ) -> None:
-        """Begin replays that stop at the first value that differs from `expected`. Digests in `besides` are skipped."""
+        """Begin replays that stop at the first value that differs from `expected`.
+
+        Digests in `besides` are skipped.
+        """
         if self._expected is not None:
             return  # only one ledger can be watched for, the first
         try:  # written once for all paths, because it can be many megabytes
@@ -140,7 +156,10 @@ class Crew:
         self._pool.shutdown(cancel_futures=True)
 
     def _look_ahead(self) -> None:
-        """Wait for any watched replay. Begin a full replay of the first that departs, because its ledger will be needed."""
+        """Wait for any watched replay.
+
+        Begin a full replay of the first that departs, because its ledger will be needed.
+        """
         wait([one for _, one in self._watched.values() if not one.done()], None, FIRST_COMPLETED)
         for surface, begun in self._watched.values():
             if begun.done() and (said := self._said(begun)) and said.departed:
@@ -171,7 +190,9 @@ class Crew:
 def crew_of(
     file: Path, wanted: Sequence[Quantity], first: Iterable[PathSpec], jobs: int
 ) -> Iterator[Crew | None]:
-    """Provide a crew that has begun with these paths, or None if there is little to gain. It is closed with the block.
+    """Provide a crew that has begun with these paths, or None if there is little to gain.
+
+    It is closed with the block.
 
     `jobs` is the maximum number of replays.
     """
@@ -214,7 +235,10 @@ def cores() -> int:
 
 
 def _surfaces(paths: Iterable[PathSpec]) -> Iterator[Surface]:
-    """Yield the surfaces that are in the cache. Paths that must still be fetched or lifted, or cannot be, come later."""
+    """Yield the surfaces that are in the cache.
+
+    Paths that must still be fetched or lifted, or cannot be, come later.
+    """
     for path in paths:
         if isinstance(path, Lifted) and (surface := kept(path)) is not None:
             yield surface

@@ -23,7 +23,10 @@ from .tracks import Values
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A replay to run. `expected` is a pickled `Expected`; the replay stops when it is seen to depart from that."""
+    """A replay to run.
+
+    `expected` is a pickled `Expected`; the replay stops when it is seen to depart from that.
+    """
 
     surface: Surface
     wanted: frozenset[Quantity]
@@ -32,7 +35,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """The outcome of a replay. If `departed` is set, the replay was stopped and its values are incomplete."""
+    """The outcome of a replay.
+
+    If `departed` is set, the replay was stopped and its values are incomplete.
+    """
 
     values: Values
     reasons: dict[Quantity, str]

@@ -1,4 +1,7 @@
-"""Stop a lifted replay at the first value that differs from another ledger. Most departures show early."""
+"""Stop a lifted replay at the first value that differs from another ledger.
+
+Most departures show early.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,8 @@ Expected = dict[Place, NDArray[np.int64]]
 class Departure:
     """A `Watch`. `found` is True once a value differed.
 
-    Unless it is `exact`, it ignores what may not count in the end and leaves that to `diff`: None against a number, which
-    may be excused, and sums, which may be given up later.
+    Unless it is `exact`, it ignores what may not count in the end and leaves that to `diff`: None
+    against a number, which may be excused, and sums, which may be given up later.
     """
 
     def __init__(self, expected: Expected, *, exact: bool = False) -> None:

@@ -21,8 +21,8 @@ from .tape import Tape
 from .tracks import Tracks
 from .turns import Turns
 
-# The number of events before the first check, and the most between two checks. The interval doubles up to that
-# limit, because most departures show early.
+# The number of events before the first check, and the most between two checks. The interval doubles
+# up to that limit, because most departures show early.
 _FIRST_LOOK, _LOOK = 64, 4096
 _ROWS = frozenset({Quantity.ROUTED_EXPERTS, Quantity.INDEXER_TOPK})
 _ALONE = frozenset({Quantity.FINISH, Quantity.SEQ_LENS_SUM})
@@ -61,10 +61,13 @@ def replay(
     until: int | None = None,
     tape: Tape | None = None,
 ) -> Tracks:
-    """Compute everything these books compute. Raises CannotRunError if they need what a recording does not hold.
+    """Compute everything these books compute.
 
-    Quantities that are not `wanted` are noted only in part, and not computed at all if they are `optional`. `until` is
-    the last event that counts. `tape` is this recording's tape, if several replays share it.
+    Raises CannotRunError if they need what a recording does not hold.
+
+    Quantities that are not `wanted` are noted only in part, and not computed at all if they are
+    `optional`. `until` is the last event that counts. `tape` is this recording's tape, if several
+    replays share it.
     """
     tape = tape or Tape.of(recording)
     tracks = Tracks(tape, frozenset(wanted))
@@ -101,11 +104,15 @@ def _play(
 def _handlers(
     stage: Stage, tape: Tape, tracks: Tracks, wanted: frozenset[Quantity]
 ) -> dict[Kind, tuple[Handler, ...]]:
-    """Return the handlers for each kind of event, in order. A handler takes the event's row in the kind's table."""
+    """Return the handlers for each kind of event, in order.
+
+    A handler takes the event's row in the kind's table.
+    """
     lives, batches = Lives(stage, tape, tracks), Batches(stage, tape, tracks)
     releases = Releases(stage, tape, tracks)
     turns = Turns(stage, tape, tracks, releases)
-    # No known prepare uses its batch's lengths. For one that did, the lengths and its results would be unknown.
+    # No known prepare uses its batch's lengths. For one that did, the lengths and its results would
+    # be unknown.
     sums = Quantity.SEQ_LENS_SUM in wanted
     prepared = batches.prepare if sums else batches.members
 

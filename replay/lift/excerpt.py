@@ -10,8 +10,9 @@ A tail's token is committed in the middle of `process_batch_result_prefill`:
             if not req.finished() and batch.decoding_reqs and req in batch.decoding_reqs and ...:
                 req.kv.kv_committed_len += 1
 
-The excerpt is that last `if`, inside its enclosing conditions and after the guards that leave the loop before it.
-`decide()` replaces the statements in between and sets whether the request is finished.
+The excerpt is that last `if`, inside its enclosing conditions and after the guards that leave the
+loop before it. `decide()` replaces the statements in between and sets whether the request is
+finished.
 """
 
 from __future__ import annotations

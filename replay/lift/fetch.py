@@ -12,7 +12,8 @@ from pathlib import Path
 
 from ...recorders.errors import NoVerdictError, UsageError
 
-# Any wheel can be read, so the host's platform does not matter. These are the tags that sglang publishes, in order.
+# Any wheel can be read, so the host's platform does not matter. These are the tags that sglang
+# publishes, in order.
 _TAGS = (
     ("manylinux_2_34_x86_64", "3.11"),
     ("manylinux_2_34_x86_64", "3.12"),
@@ -39,7 +40,10 @@ class _Said:
 
     @property
     def answered(self) -> bool:
-        """Whether every index was reached. Only then does a release that is not listed not exist."""
+        """Whether every index was reached.
+
+        Only then does a release that is not listed not exist.
+        """
         return bool(self.versions) and not _UNREACHED.search(self.text)
 
     @property
@@ -57,8 +61,8 @@ class _Said:
 def fetch(version: str, folder: Path, cached: list[str]) -> None:
     """Download the wheel of a release into the folder.
 
-    `cached` lists the releases in the cache, for the message. Raises UsageError if the index has no such release, and
-    NoVerdictError if the index could not be queried.
+    `cached` lists the releases in the cache, for the message. Raises UsageError if the index has no
+    such release, and NoVerdictError if the index could not be queried.
     """
     folder.mkdir(parents=True, exist_ok=True)
     known: list[str] = []

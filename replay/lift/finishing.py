@@ -17,7 +17,8 @@ from .tape import Tape, present, tokens, widths
 from .tracks import Place, Tracks
 
 _PLACE = Place(Quantity.FINISH, Kind.RESULT, True)
-# If a finish asks for one of these, which recordings do not (always) hold, only that decision is not captured.
+# If a finish asks for one of these, which recordings do not (always) hold, only that decision is
+# not captured.
 _NOT_RECORDED = ("req.sampling_params.stop_", "req.output_ids[")
 _ABORTED = "recorded abort"
 

@@ -39,13 +39,19 @@ class _Algorithms(StandIn):
 
 
 class _HybridPool(StandIn):
-    """`HybridReqToTokenPool`, for models with state besides KV. No supported recording has such a model."""
+    """`HybridReqToTokenPool`, for models with state besides KV.
+
+    No supported recording has such a model.
+    """
 
     what = "HybridReqToTokenPool"
 
 
 class _ForDevice(StandIn):
-    """`ALLOC_EXTEND_FUNCS`: allocates slots. Their number is known beforehand, and no book depends on which they are."""
+    """`ALLOC_EXTEND_FUNCS`: allocates slots.
+
+    Their number is known beforehand, and no book depends on which they are.
+    """
 
     what = "ALLOC_EXTEND_FUNCS"
 

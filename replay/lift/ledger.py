@@ -1,4 +1,7 @@
-"""Turn a lifted replay's tracks into a ledger with the same cells as every other path. Only this module needs torch."""
+"""Turn a lifted replay's tracks into a ledger with the same cells as every other path.
+
+Only this module needs torch.
+"""
 
 from __future__ import annotations
 
@@ -46,16 +49,22 @@ def expected(ledger: Ledger, quantities: Sequence[Quantity]) -> Expected:
 
 
 def departs_by(columns: Columns, books: Books, expected: Expected, event: int) -> bool:
-    """Whether these books differ from the expected values up to and including this event. None against a number counts."""
+    """Whether these books differ from the expected values up to and including this event.
+
+    None against a number counts.
+    """
     seen = Departure(expected, exact=True)
     wanted = {place.quantity for place in expected}
     return seen(_replay(columns, books, wanted, until=event))
 
 
 def departs(columns: Columns, books: Books, expected: Expected, wanted: Sequence[Quantity]) -> bool:
-    """Whether these books differ from the expected values. The replay stops at the first value that shows it.
+    """Whether these books differ from the expected values.
 
-    False only means that no difference was seen. `diff` then decides, with a ledger that is already computed.
+    The replay stops at the first value that shows it.
+
+    False only means that no difference was seen. `diff` then decides, with a ledger that is already
+    computed.
     """
     seen = Departure(expected)
     key = _key(books.surface, wanted)

@@ -1,4 +1,7 @@
-"""Lift a source into a surface: find each role and everything it reaches. The source is only read, never imported."""
+"""Lift a source into a surface: find each role and everything it reaches.
+
+The source is only read, never imported.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,10 @@ def lift(source: Source) -> Surface:
 
 @contextmanager
 def _no_collections() -> Iterator[None]:
-    """Turn the garbage collector off. Parsing makes a million objects and no garbage; collecting would double the time."""
+    """Turn the garbage collector off.
+
+    Parsing makes a million objects and no garbage; collecting would double the time.
+    """
     was_on = gc.isenabled()
     gc.disable()
     try:

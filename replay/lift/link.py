@@ -24,7 +24,10 @@ from .surface import Binding, Definition, Means, Surface
 
 
 class Books:
-    """A surface that is compiled at its first run. Many are never run here, only compared with results from elsewhere."""
+    """A surface that is compiled at its first run.
+
+    Many are never run here, only compared with results from elsewhere.
+    """
 
     def __init__(self, surface: Surface) -> None:
         self.surface = surface
@@ -52,7 +55,10 @@ class Defaults(dict[str, Any]):
         self._own = [name for name, value in values.items() if isinstance(value, (list, dict))]
 
     def fresh(self) -> dict[str, Any]:
-        """Return the values for one object. Lists and dicts are copied, so that objects do not share them."""
+        """Return the values for one object.
+
+        Lists and dicts are copied, so that objects do not share them.
+        """
         made: dict[str, Any] = {**self}
         for name in self._own:
             made[name] = self[name].copy()
@@ -60,7 +66,10 @@ class Defaults(dict[str, Any]):
 
 
 class Linked:
-    """The functions and classes of one replay. `types` maps each stand-in class to a subclass with the lifted members."""
+    """The functions and classes of one replay.
+
+    `types` maps each stand-in class to a subclass with the lifted members.
+    """
 
     def __init__(self, books: Books, settings: Settings) -> None:
         self._books = books
@@ -115,7 +124,10 @@ class Linked:
         return any(key.endswith(f":{owner}") and f"{key}.{member}" in found for key, found in keys)
 
     def _subclass(self) -> None:
-        """Create the stand-in subclasses. The members of one stand-in may come from several sglang classes."""
+        """Create the stand-in subclasses.
+
+        The members of one stand-in may come from several sglang classes.
+        """
         self._members: dict[type[StandIn], list[str]] = {}
         for owner, keys in self._books.surface.members.items():
             base = BASES.get(owner.rpartition(":")[2])

@@ -22,13 +22,17 @@ from .tailing import TailRows
 from .tape import Tape, present, tokens, widths
 from .tracks import Place, Tracks
 
-# The tracks of the committed and the settled length and, for kinds with slots, of the allocated length. None: not wanted.
+# The tracks of the committed and the settled length and, for kinds with slots, of the allocated
+# length. None: not wanted.
 _Books = tuple["array[int] | None", "array[int] | None", "array[int] | None"]
 _HISTOGRAM = Place(Quantity.SPEC_HISTOGRAM, Kind.FINISH, False)
 
 
 class Lives:
-    """The lives of all requests in one replay. `claims` is None if the settled length is not wanted."""
+    """The lives of all requests in one replay.
+
+    `claims` is None if the settled length is not wanted.
+    """
 
     def __init__(self, stage: Stage, tape: Tape, tracks: Tracks) -> None:
         self._stage, self._tape, self._tracks = stage, tape, tracks
@@ -43,11 +47,12 @@ class Lives:
             for quantity, name in stage.counters.items()
             if quantity in tracks.wanted
         ]
-        # Seeded and not extended since. A prepare computes their slots from their lengths alone, but a request keeps
-        # any slots beyond that, so what it has allocated stays unknown.
+        # Seeded and not extended since. A prepare computes their slots from their lengths alone,
+        # but a request keeps any slots beyond that, so what it has allocated stays unknown.
         self._unsized: dict[int, Request] = {}
         self._drafted = self._histogram_of()
-        # Stored here because looking up an enum member takes longer than most of the work done with it.
+        # Stored here because looking up an enum member takes longer than most of the work done with
+        # it.
         self._extends, self._results = tape.rows_of[Kind.EXTEND], tape.rows_of[Kind.RESULT]
         self._answers, self._finishes = tape.events[Kind.RESULT], tape.events[Kind.FINISH]
         self._prepares, self._retracts = tape.events[Kind.PREPARE], tape.events[Kind.RETRACT]
@@ -117,7 +122,10 @@ class Lives:
         self._note(self._extended, rows, reqs)
 
     def seed(self, ref: int) -> None:
-        """Begin requests that were running when the recording began. Their allocated length depends on the release and is unknown."""
+        """Begin requests that were running when the recording began.
+
+        Their allocated length depends on the release and is unknown.
+        """
         table = self._tape.rows_of[Kind.SEED]
         for row in self._tape.rows[Kind.SEED][ref]:
             if table.begins[row]:
@@ -172,7 +180,10 @@ class Lives:
         self._close(rows, self._answers.launch[ref], reqs)
 
     def _tail(self, row: int) -> None:
-        """Play a tail's result, if the row is one. The recording says whether the token ends the request."""
+        """Play a tail's result, if the row is one.
+
+        The recording says whether the token ends the request.
+        """
         if row not in self._tails_left:
             return
         self._tails_left.remove(row)
@@ -198,7 +209,10 @@ class Lives:
             _write(track, rows, list(map(count, reqs)))
 
     def _arrive(self, rows: range) -> list[Request]:
-        """Return the requests in their state before this result. Decisions come from the recording, books do not."""
+        """Return the requests in their state before this result.
+
+        Decisions come from the recording, books do not.
+        """
         table, requests, has_grammar = self._results, self._stage.requests, self._has_grammar
         reqs = [requests[qid] for qid in table.qid[rows.start : rows.stop]]
         for row, request in zip(rows, reqs, strict=True):
@@ -209,7 +223,10 @@ class Lives:
         return reqs
 
     def _say(self, rows: range, reqs: Sequence[Request]) -> list[tuple[Any, Any]]:
-        """Set how many tokens the requests have before this result. Return the previous values, to be restored after it."""
+        """Set how many tokens the requests have before this result.
+
+        Return the previous values, to be restored after it.
+        """
         before = [(request.origin_input_ids, request.output_ids) for request in reqs]
         had, origin = self._results.output_len, self._tape.requests.origin_len
         for row, request in zip(rows, reqs, strict=True):
@@ -218,7 +235,8 @@ class Lives:
         return before
 
     def _grammar(self, row: int) -> Grammar:
-        # 0 if the grammar was not complete. Format 1 does not say; then the grammar is assumed to be complete.
+        # 0 if the grammar was not complete. Format 1 does not say; then the grammar is assumed to
+        # be complete.
         done = self._results.grammar_done[row] != 0
         return Grammar(self._results.num_emitted[row], done=done)
 
@@ -228,7 +246,8 @@ class Lives:
         recorded, workers = present(table.stride[ref]), present(table.worker_stride[ref])
         accept = self._results.accept_len[rows.start : rows.stop]
         stride = recorded or workers or self._widths[ref] or max(accept)
-        # Lengths depend only on the number of tokens, so tokens that were not captured can be replaced by zeros.
+        # Lengths depend only on the number of tokens, so tokens that were not captured can be
+        # replaced by zeros.
         tokens = self._tokens[ref] or [0] * (stride * len(rows))
         self._stage.scheduler.draft_worker.speculative_num_draft_tokens = workers or stride
         return Result(tokens, accept, stride, present(table.num_non_draft[ref]))
@@ -262,7 +281,10 @@ class Lives:
         self._ends(ref, request)
 
     def _ends(self, ref: int, request: Request) -> None:
-        """Set the recorded finish decision. The functions that collect rows and release KV use it."""
+        """Set the recorded finish decision.
+
+        The functions that collect rows and release KV use it.
+        """
         table = self._finishes
         request.finished_reason = ENDED
         request.finished_len = present(table.finished_len[ref])

@@ -20,8 +20,8 @@ from .stage import prepare_of
 def match_apart(recordings: Sequence[Columns], books: Books) -> dict[str, Match]:
     """Return one match per algorithm, EAGLE's first, because a release may keep different books for each algorithm.
 
-    Algorithms that these books have no prepare for are left out. Recordings that the books cannot run are left out too,
-    unless they can run none of them; then CannotRunError says why.
+    Algorithms that these books have no prepare for are left out. Recordings that the books cannot
+    run are left out too, unless they can run none of them; then CannotRunError says why.
     """
     groups: dict[str, list[Columns]] = {}
     for columns in recordings:

@@ -26,8 +26,8 @@ _ENGINE = ("replay", "recorders")  # all code that reads a recording or computes
 class Match:
     """The sets of fixes that equal these books on every value of every recording.
 
-    If `sets` is empty, `unmatched` lists the quantities that no set matches. `num_compared` counts the values compared
-    over all recordings.
+    If `sets` is empty, `unmatched` lists the quantities that no set matches. `num_compared` counts
+    the values compared over all recordings.
     """
 
     sets: tuple[frozenset[int], ...]

@@ -6,7 +6,10 @@ from ...recorders.errors import NoVerdictError
 
 
 class Missing(BaseException):
-    """Raised inside lifted code. It is not an Exception, so that sglang's own `except Exception` does not catch it."""
+    """Raised inside lifted code.
+
+    It is not an Exception, so that sglang's own `except Exception` does not catch it.
+    """
 
     def __init__(self, what: str, verb: str = "reads") -> None:
         super().__init__(what)

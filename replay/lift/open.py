@@ -17,7 +17,10 @@ from .surface import Surface
 
 
 def books_of(path: Lifted) -> Books:
-    """Return a path's books. Raises UsageError if it does not exist, NoVerdictError if it is not available or too old."""
+    """Return a path's books.
+
+    Raises UsageError if it does not exist, NoVerdictError if it is not available or too old.
+    """
     return Books(surface_of(path))
 
 

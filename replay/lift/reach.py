@@ -11,8 +11,8 @@ from .surface import Definition, Means, Surface
 def reached(surface: Surface, role: Role) -> dict[str, Definition]:
     """Return, by key, the definition that plays the role and everything it can call, directly or indirectly.
 
-    A member counts as reached wherever an attribute of its name is mentioned on any object, so the result may contain too
-    much but not too little. It is empty if this sglang has no such role.
+    A member counts as reached wherever an attribute of its name is mentioned on any object, so the
+    result may contain too much but not too little. It is empty if this sglang has no such role.
     """
     known = {item.key: item for item in surface.definitions}
     members: dict[str, list[str]] = {}

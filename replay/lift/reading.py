@@ -59,7 +59,10 @@ def written(nodes: Iterable[ast.AST]) -> Iterator[str]:
 
 
 def init_literals(node: ast.stmt | None) -> Iterator[tuple[str, str]]:
-    """Yield each attribute's starting value. Attributes with more than one possible start are left out."""
+    """Yield each attribute's starting value.
+
+    Attributes with more than one possible start are left out.
+    """
     found: dict[str, set[str | None]] = {}
     for item in ast.walk(node) if node else ():
         if not isinstance(item, (ast.Assign, ast.AnnAssign, ast.AugAssign)):

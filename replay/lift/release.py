@@ -20,7 +20,10 @@ _RELEASED = Place(Quantity.RELEASED_LEN, Kind.RELEASE, True)
 
 
 class Releases:
-    """Plays releases. The tree cache is not lifted, because what it keeps and frees is not a book."""
+    """Plays releases.
+
+    The tree cache is not lifted, because what it keeps and frees is not a book.
+    """
 
     def __init__(self, stage: Stage, tape: Tape, tracks: Tracks) -> None:
         self._stage, self._tracks = stage, tracks
@@ -34,7 +37,8 @@ class Releases:
             )
             return
         named = inspect.signature(stage.linked.role(Role.RELEASE)).parameters
-        # Whether the tree keeps the KV (from 0.5.22 on: `checkpoint`) does not change how much is released.
+        # Whether the tree keeps the KV (from 0.5.22 on: `checkpoint`) does not change how much is
+        # released.
         self._named = {name: False for name in ("checkpoint", "is_insert") if name in named}
 
     def release(self, ref: int) -> None:

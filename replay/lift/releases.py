@@ -38,7 +38,10 @@ def between(oldest: str, newest: str) -> list[str]:
 
 
 def version_of(text: str) -> Version:
-    """Return a version that sorts correctly: 0.5.10.post1 is between 0.5.10 and 0.5.11. Raises UsageError if invalid."""
+    """Return a version that sorts correctly: 0.5.10.post1 is between 0.5.10 and 0.5.11.
+
+    Raises UsageError if invalid.
+    """
     try:
         return Version(text)
     except InvalidVersion:

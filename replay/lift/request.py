@@ -31,7 +31,11 @@ class Kv(StandIn):
 
 
 class Request(StandIn):
-    """One request. Its lengths are stored once and can be read as `req.X` and `req.kv.X`, as the different eras require."""
+    """One request.
+
+    Its lengths are stored once and can be read as `req.X` and `req.kv.X`, as the different eras
+    require.
+    """
 
     what = "req"
     kv_is_optional = False  # 0.5.16 to 0.5.18: `req.kv` is None while the request holds no KV
@@ -66,7 +70,8 @@ class Request(StandIn):
         self.return_routed_experts = False
         self.routed_experts_start_len = 0
         self.input_embeds: object | None = None
-        # Used by the engine, not by sglang: the number of this life of the request, and its open claims.
+        # Used by the engine, not by sglang: the number of this life of the request, and its open
+        # claims.
         self.life, self.claims = 0, 0
         self.prepared: tuple[int, int] | None = None  # (life, slots claimed) of its last prepare
         self.seen = False
@@ -130,7 +135,10 @@ class Request(StandIn):
 
 
 class Ended(StandIn):
-    """`req.finished_reason` of a request that has ended. Only a session needs the kind of end; asking here stops the path."""
+    """`req.finished_reason` of a request that has ended.
+
+    Only a session needs the kind of end; asking here stops the path.
+    """
 
     what = "req.finished_reason"
 
@@ -158,7 +166,8 @@ class Decided(StandIn):
 class Grammar(StandIn):
     """`req.grammar` while a result is processed.
 
-    It becomes complete, or rejects a token, at the same point where the live grammar did according to the recording.
+    It becomes complete, or rejects a token, at the same point where the live grammar did according
+    to the recording.
     """
 
     what = "req.grammar"

@@ -13,7 +13,8 @@ class Result(StandIn):
     """
 
     what = "result"
-    # Block and cap lengths are for algorithms other than EAGLE; sglang's own value for EAGLE is None.
+    # Block and cap lengths are for algorithms other than EAGLE; sglang's own value for EAGLE is
+    # None.
     block_accept_lens = None
     cap_lens = None
     grammar_advanced = False

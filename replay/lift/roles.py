@@ -78,7 +78,8 @@ PLACES: dict[Role, tuple[str, ...]] = {
     Role.FILTER: (f"{_BATCH}:ScheduleBatch.filter_batch",),
     Role.MERGE: (f"{_BATCH}:ScheduleBatch.merge_batch",),
     Role.RETRACT: (f"{REQ}.reset_for_retract",),
-    # Requests decoded beside a prefill chunk, under speculation from 0.5.19 on. TAIL has no function of its own.
+    # Requests decoded beside a prefill chunk, under speculation from 0.5.19 on. TAIL has no
+    # function of its own.
     Role.TAIL: (f"{_PROCESSOR}.process_batch_result_prefill",),
     Role.MIX: (f"{_BATCH}:ScheduleBatch.mix_with_running",),
     Role.TAIL_LENS: ("srt/managers/overlap_utils.py:FutureMap.resolve_mixed_spec_tails",),

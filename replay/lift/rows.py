@@ -17,7 +17,10 @@ _COLLECTED = (
 
 
 class Rows:
-    """Collects rows. A server without a capturer collects nothing on any path: not captured, never 0 rows."""
+    """Collects rows.
+
+    A server without a capturer collects nothing on any path: not captured, never 0 rows.
+    """
 
     def __init__(self, stage: Stage, tape: Tape, tracks: Tracks) -> None:
         self._stage, self._tape, self._tracks = stage, tape, tracks

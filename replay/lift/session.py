@@ -26,7 +26,10 @@ class Session(StandIn):
 
 
 class Slot(StandIn):
-    """`SessionSlot`: what a session keeps. It has its own lengths up to 0.5.18; since then its KV record has them."""
+    """`SessionSlot`: what a session keeps.
+
+    It has its own lengths up to 0.5.18; since then its KV record has them.
+    """
 
     what = "slot"
 
@@ -54,7 +57,10 @@ class _Pool(TokenPool):
 
 
 class Sessions(StandIn):
-    """`SessionAwareCache` and `StreamingSession`: slots by session. The tree cache behind them accepts and frees anything."""
+    """`SessionAwareCache` and `StreamingSession`: slots by session.
+
+    The tree cache behind them accepts and frees anything.
+    """
 
     what = "self"
     page_size = 1

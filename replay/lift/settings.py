@@ -54,7 +54,10 @@ class Settings(StandIn):
         }
 
     def drafts(self, num_steps: int | None, num_draft_tokens: int | None) -> None:
-        """Set an adaptive server's draft length from now on. None means that it was not recorded and is unknown."""
+        """Set an adaptive server's draft length from now on.
+
+        None means that it was not recorded and is unknown.
+        """
         if self._adaptive:
             steps = UNKNOWN_LEN if num_steps is None else num_steps
             tokens = UNKNOWN_LEN if num_draft_tokens is None else num_draft_tokens

@@ -1,4 +1,7 @@
-"""Read sglang's files from a folder or a wheel. Nothing is unpacked, and only requested files are read."""
+"""Read sglang's files from a folder or a wheel.
+
+Nothing is unpacked, and only requested files are read.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ ROOTS = ("", "sglang", "python/sglang")  # the package itself, site-packages, a 
 
 
 class Source(Protocol):
-    """The files of one sglang. Paths are relative to the package: `srt/managers/schedule_batch.py`."""
+    """The files of one sglang.
+
+    Paths are relative to the package: `srt/managers/schedule_batch.py`.
+    """
 
     @property
     def name(self) -> str:

@@ -107,7 +107,10 @@ class Stage:
         return self._methods[role]
 
     def call(self, role: Role, *arguments: Any, **named: Any) -> Any:
-        """Call a role's function. Raises CannotRunError, which names what the function needed and did not find."""
+        """Call a role's function.
+
+        Raises CannotRunError, which names what the function needed and did not find.
+        """
         try:
             return self._plays[role](*arguments, **named)
         except Missing as missing:

@@ -6,8 +6,8 @@ from typing import Any, NoReturn
 
 from .missing import Missing
 
-# The length of a request whose start was not recorded. It stays recognizable after any sum, difference or rounding,
-# so values that depend on it can be reported as not captured.
+# The length of a request whose start was not recorded. It stays recognizable after any sum,
+# difference or rounding, so values that depend on it can be reported as not captured.
 UNKNOWN_LEN = 1 << 60
 LIMIT = 1 << 50
 
@@ -29,7 +29,10 @@ class _Kind(type):
 
 
 class StandIn(metaclass=_Kind):
-    """A replacement for an sglang object. It has only what the recording holds; reading anything else stops the path."""
+    """A replacement for an sglang object.
+
+    It has only what the recording holds; reading anything else stops the path.
+    """
 
     what = "object"
 
@@ -40,7 +43,10 @@ class StandIn(metaclass=_Kind):
 
 
 class Quiet(StandIn):
-    """Accepts and ignores any call (logging, metrics, locks). Using its value or truth stops the path."""
+    """Accepts and ignores any call (logging, metrics, locks).
+
+    Using its value or truth stops the path.
+    """
 
     def __init__(self, what: str) -> None:
         self.what = what
@@ -101,7 +107,10 @@ class Unknown(StandIn):
 
 
 class Decorated(Unknown):
-    """A function whose decorator cannot be run, so its behavior is unknown. Using it stops the path."""
+    """A function whose decorator cannot be run, so its behavior is unknown.
+
+    Using it stops the path.
+    """
 
     def __init__(self, decorator: str, name: str) -> None:
         self.what = f"the decorator {decorator} of {name}"

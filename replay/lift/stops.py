@@ -12,7 +12,10 @@ from .standin import StandIn
 
 
 class AnySampling(StandIn):
-    """`req.sampling_params` outside a finish decision. No book depends on how tokens are sampled."""
+    """`req.sampling_params` outside a finish decision.
+
+    No book depends on how tokens are sampled.
+    """
 
     what = "req.sampling_params"
     top_k = 1
@@ -88,7 +91,10 @@ class Unsaid(StandIn):
 
 
 class Outputs(StandIn):
-    """`req.output_ids`: its length, and the tokens from position `base` on. The tokens before `base` are unknown."""
+    """`req.output_ids`: its length, and the tokens from position `base` on.
+
+    The tokens before `base` are unknown.
+    """
 
     what = "req.output_ids"
 

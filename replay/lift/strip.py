@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 _PROPERTIES = frozenset({"property", "cached_property"})
-# No book depends on these decorators: descriptors, markers for readers, compilers, gradients and profilers.
+# No book depends on these decorators: descriptors, markers for readers, compilers, gradients and
+# profilers.
 _HARMLESS = _PROPERTIES | frozenset(
     """
     staticmethod classmethod abstractmethod override final dataclass contextmanager
@@ -19,7 +20,10 @@ _DROPPED = frozenset({"annotation", "returns", "type_comment"})
 
 
 def stripped(node: ast.stmt) -> ast.stmt:
-    """Return a cleaned copy that shares the original's expressions. Inner imports are removed too; see `inner_imports`."""
+    """Return a cleaned copy that shares the original's expressions.
+
+    Inner imports are removed too; see `inner_imports`.
+    """
     return cast(ast.stmt, _copied(node))
 
 
@@ -49,7 +53,10 @@ def _name(node: ast.expr) -> str:
 
 
 def _copied(node: ast.AST) -> ast.AST:
-    """Copy and clean in one pass. `copy.deepcopy` with a NodeTransformer takes ten times as long."""
+    """Copy and clean in one pass.
+
+    `copy.deepcopy` with a NodeTransformer takes ten times as long.
+    """
     if isinstance(node, (ast.expr, ast.expr_context, ast.operator)):
         return node  # expressions contain nothing to strip
     if isinstance(node, (ast.Import, ast.ImportFrom)):

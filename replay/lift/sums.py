@@ -18,7 +18,10 @@ from .vector import Vector
 
 
 class Batches:
-    """Every batch as this path sees it. A batch that was never seen completely has unknown lengths."""
+    """Every batch as this path sees it.
+
+    A batch that was never seen completely has unknown lengths.
+    """
 
     def __init__(self, stage: Stage, tape: Tape, tracks: Tracks) -> None:
         self._stage, self._tape, self._tracks = stage, tape, tracks
@@ -114,7 +117,10 @@ class Batches:
         batch.spec_info.new_seq_lens = lengths
 
     def filter(self, ref: int) -> None:
-        """Play a filter. The recording says which requests remain, the lifted function computes the sum."""
+        """Play a filter.
+
+        The recording says which requests remain, the lifted function computes the sum.
+        """
         table, left = self._tape.events[Kind.FILTER], self._tape.qids(Kind.FILTER, ref)
         batch = self._held.get(table.batch[ref])
         if batch is None or len(batch.reqs) != table.size_before[ref]:
@@ -142,7 +148,10 @@ class Batches:
         self._settle(Kind.MERGE, ref)
 
     def _mix(self, batch: Batch, running: Batch) -> None:
-        """Merge a running batch into an extend. Lengths do not include outputs still to come; the launch sets them."""
+        """Merge a running batch into an extend.
+
+        Lengths do not include outputs still to come; the launch sets them.
+        """
         had = [(req, req.origin_input_ids, req.output_ids) for req in running.reqs]
         for request, *_ in had:
             request.origin_input_ids = request.output_ids = range(UNKNOWN_LEN)

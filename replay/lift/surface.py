@@ -31,7 +31,10 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """One function, method or class. `key` is path:Qualified.name; `text` is its stripped, normalized source."""
+    """One function, method or class.
+
+    `key` is path:Qualified.name; `text` is its stripped, normalized source.
+    """
 
     key: str
     text: str
@@ -49,8 +52,9 @@ class Definition:
 class Surface:
     """Everything lifted from one sglang.
 
-    `roles` maps role to key, without absent roles. `defaults` has, per class, the literal starting values of attributes.
-    `no_sums` says why `seq_lens_sum` cannot be replayed; it is None if it can.
+    `roles` maps role to key, without absent roles. `defaults` has, per class, the literal starting
+    values of attributes. `no_sums` says why `seq_lens_sum` cannot be replayed; it is None if it
+    can.
     """
 
     name: str

@@ -11,8 +11,8 @@ from .tape import Tape
 class TailRows:
     """Tails by row of `result_rows`.
 
-    An extend's result is recorded after it has been processed, so it comes after the finishes that it causes. A tail that
-    ends its request is therefore played at the finish.
+    An extend's result is recorded after it has been processed, so it comes after the finishes that
+    it causes. A tail that ends its request is therefore played at the finish.
     """
 
     def __init__(self, tape: Tape) -> None:

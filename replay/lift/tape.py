@@ -62,7 +62,10 @@ class Tape:
         return iter(self.order)
 
     def once(self, make: Callable[[Tape], T]) -> T:
-        """Return what this function computes from the tape. The first replay that needs it computes it for all."""
+        """Return what this function computes from the tape.
+
+        The first replay that needs it computes it for all.
+        """
         if make not in self._made:
             self._made[make] = make(self)
         made: T = self._made[make]

@@ -15,7 +15,10 @@ UNSET = NONE64 + 1  # marks a row without a value
 
 
 class Place(NamedTuple):
-    """Where a value belongs. `after` is True for a value taken after the event, False for one taken before it."""
+    """Where a value belongs.
+
+    `after` is True for a value taken after the event, False for one taken before it.
+    """
 
     quantity: Quantity
     kind: Kind
@@ -33,9 +36,9 @@ Values = dict[Place, "array[int]"]
 class Tracks:
     """The values of one replay. Rows without a value were not captured.
 
-    `reasons` says in a sentence why a quantity was never captured. `wanted` lists the quantities that will be read; other
-    quantities may be incomplete. `values` is int64, with the parts of a row (as in `PARTS`) next to each other; None is
-    NONE64.
+    `reasons` says in a sentence why a quantity was never captured. `wanted` lists the quantities
+    that will be read; other quantities may be incomplete. `values` is int64, with the parts of a
+    row (as in `PARTS`) next to each other; None is NONE64.
     """
 
     tape: Tape

@@ -19,7 +19,10 @@ _NEEDED = (Role.SESSION_SAVE, Role.SESSION_RESTORE, Role.RELEASE)
 
 
 class Turns:
-    """Plays turns. The recording says whether a turn found KV of its session; this path computes how much."""
+    """Plays turns.
+
+    The recording says whether a turn found KV of its session; this path computes how much.
+    """
 
     def __init__(self, stage: Stage, tape: Tape, tracks: Tracks, releases: Releases) -> None:
         self._stage, self._tape, self._tracks, self._releases = stage, tape, tracks, releases
@@ -36,7 +39,11 @@ class Turns:
             )
 
     def save(self, ref: int) -> None:
-        """Play a save. The release in progress offers the turn to its session first, so that release is played here."""
+        """Play a save.
+
+        The release in progress offers the turn to its session first, so that release is played
+        here.
+        """
         if Quantity.SESSION_COMMITTED in self._tracks.reasons:
             return
         table = self._tape.events[Kind.SESSION_SAVE]
@@ -63,7 +70,11 @@ class Turns:
         self._tracks.put(_SAVED, ref, None if slot is None else slot.committed)
 
     def restore(self, ref: int) -> None:
-        """Play a restore. The noted value is None if this path's session has nothing to give although the server's had."""
+        """Play a restore.
+
+        The noted value is None if this path's session has nothing to give although the server's
+        had.
+        """
         if Quantity.SESSION_COMMITTED in self._tracks.reasons:
             return
         table = self._tape.events[Kind.SESSION_RESTORE]
@@ -100,7 +111,10 @@ class Turns:
         return request
 
     def _reason(self, reason: int | None) -> object | None:
-        """Return a finish reason. Sessions only distinguish aborts; None means that the request will be retracted."""
+        """Return a finish reason.
+
+        Sessions only distinguish aborts; None means that the request will be retracted.
+        """
         if reason is None:
             return None
         return object.__new__(self._abort) if reason == Reason.ABORT else "recorded"

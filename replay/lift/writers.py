@@ -1,4 +1,7 @@
-"""Find code outside the lifted functions that keeps books. If spec v2 runs it, a replay would silently miss it."""
+"""Find code outside the lifted functions that keeps books.
+
+If spec v2 runs it, a replay would silently miss it.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,8 @@ _BOOKS = frozenset(
     spec_correct_drafts_histogram spec_acceptance_histogram
     """.split()  # noqa: SIM905
 )
-# These either set what the recording provides (a request's start, an extend) or run without speculation or in spec v1.
+# These either set what the recording provides (a request's start, an extend) or run without
+# speculation or in spec v1.
 _KNOWN = frozenset(
     """
     Req.__init__ ScheduleBatch.prepare_for_extend alloc_for_extend
@@ -49,8 +53,8 @@ _ABSENT = frozenset(
     }
 )
 
-# Harmless values of the sum (the sum itself, or nothing), and functions that only change a copy of their own (a draft's
-# extend, spec v1).
+# Harmless values of the sum (the sum itself, or nothing), and functions that only change a copy of
+# their own (a draft's extend, spec v1).
 _SUM = "seq_lens_sum"
 _SUMS = frozenset({"sum(seq_lens)", "int(batch.seq_lens_cpu.sum())", "0", "None"})
 _KNOWN_SUMS = frozenset(
@@ -59,7 +63,10 @@ _KNOWN_SUMS = frozenset(
 
 
 class Writers:
-    """Checks for writers. `made` has every lifted definition by key; `kept` lists attributes that those keep themselves."""
+    """Checks for writers.
+
+    `made` has every lifted definition by key; `kept` lists attributes that those keep themselves.
+    """
 
     def __init__(
         self,
@@ -73,7 +80,10 @@ class Writers:
         self._kept = frozenset(kept) - _BOOKS - _FED
 
     def check(self) -> None:
-        """Raise CannotRunError at the first change of a book that a replay would miss. The message names its place."""
+        """Raise CannotRunError at the first change of a book that a replay would miss.
+
+        The message names its place.
+        """
         self._check_fields()
         helpers: set[str] = set()
         state: set[str] = set()
@@ -98,7 +108,8 @@ class Writers:
     def of_sums(self) -> str | None:
         """Say where `seq_lens_sum` of a batch is set to a value that no lifted function computes; None if nowhere.
 
-        Setting it to the sum of the lengths or to nothing is harmless, because the lengths are replayed.
+        Setting it to the sum of the lengths or to nothing is harmless, because the lengths are
+        replayed.
         """
         for path in files(self._modules):
             for name, node in mentioning(self._modules, path, (_SUM,)):
@@ -114,7 +125,10 @@ class Writers:
         return None
 
     def _check_fields(self) -> None:
-        """Check that books are plain numbers, as in the stand-ins. A computed property could have other values."""
+        """Check that books are plain numbers, as in the stand-ins.
+
+        A computed property could have other values.
+        """
         for owner in (REQ, *REQ_KV):
             node = self._modules.definition(owner)
             for name in _BOOKS & set(members(node) if isinstance(node, ast.ClassDef) else ()):
@@ -156,7 +170,10 @@ def _stores(node: ast.AST, names: Collection[str]) -> Iterator[tuple[int, str]]:
 
 
 def _sums_set(node: ast.AST, *, of_self: bool) -> Iterator[tuple[int, str]]:
-    """Yield line and value wherever the sum of a batch is set. The batch of a forward does not count."""
+    """Yield line and value wherever the sum of a batch is set.
+
+    The batch of a forward does not count.
+    """
     for item in ast.walk(node):
         if not isinstance(item, (ast.Assign, ast.AugAssign)):
             continue

@@ -1,8 +1,9 @@
 """#23456: a stale result leaves the books of its request alone.
 
-Old: a result that arrives for a finished or retracted request is applied like any other. New: it adds nothing and
-counts nothing. A finished request gets back the slot that its last prepare claimed; a retracted request has already
-been reset. Source of truth: sglang 0.5.12, _resolve_spec_overlap_tokens.
+Old: a result that arrives for a finished or retracted request is applied like any other. New: it
+adds nothing and counts nothing. A finished request gets back the slot that its last prepare
+claimed; a retracted request has already been reset. Source of truth: sglang 0.5.12,
+_resolve_spec_overlap_tokens.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """#24851: collect routed experts only on request, and from the client's start_len on.
 
-Old: rows [0, seqlen - 1) are collected for every finished request. New: only if return_routed_experts is set, and
-rows [min(start_len, seqlen - 1), seqlen - 1). The indexer's top-k is not changed.
-Source of truth: sglang 0.5.12, maybe_collect_routed_experts and BaseTopkCapturer.get_topk.
+Old: rows [0, seqlen - 1) are collected for every finished request. New: only if
+return_routed_experts is set, and rows [min(start_len, seqlen - 1), seqlen - 1). The indexer's top-k
+is not changed. Source of truth: sglang 0.5.12, maybe_collect_routed_experts and
+BaseTopkCapturer.get_topk.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """#26126: rows end at the stop.
 
-Old: the raw length decides how many rows are returned, so tokens generated after the stop add rows. New: the length
-is len(origin_input_ids) + len(output_ids_through_stop), for routed experts and the indexer's top-k.
-Source of truth: sglang 0.5.13, _maybe_collect_routed_experts and _maybe_collect_indexer_topk.
+Old: the raw length decides how many rows are returned, so tokens generated after the stop add rows.
+New: the length is len(origin_input_ids) + len(output_ids_through_stop), for routed experts and the
+indexer's top-k. Source of truth: sglang 0.5.13, _maybe_collect_routed_experts and
+_maybe_collect_indexer_topk.
 """
 
 from __future__ import annotations

@@ -33,7 +33,10 @@ ALL: frozenset[int] = frozenset(NUMBERS)
 
 
 def rules_of(numbers: frozenset[int]) -> Rules:
-    """Return the old books with these fixes applied. Each fix replaces its own slots, so the order does not matter."""
+    """Return the old books with these fixes applied.
+
+    Each fix replaces its own slots, so the order does not matter.
+    """
     rules = Rules()
     for fix in FIXES:
         if fix.number in numbers:

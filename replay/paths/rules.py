@@ -1,7 +1,10 @@
-"""The accounting rules as one value. The defaults are the old books (sglang 0.5.10); each fix replaces some of them.
+"""The accounting rules as one value.
 
-All callables work on columns: int64 or bool tensors with one entry per row. They use only tensor methods, so that this
-module does not import torch: whatever names a path imports the fixes and should not have to wait for torch.
+The defaults are the old books (sglang 0.5.10); each fix replaces some of them.
+
+All callables work on columns: int64 or bool tensors with one entry per row. They use only tensor
+methods, so that this module does not import torch: whatever names a path imports the fixes and
+should not have to wait for torch.
 """
 
 from __future__ import annotations
@@ -18,9 +21,9 @@ if TYPE_CHECKING:
 class StaleRows:
     """Results that arrived for a request that had already finished or been retracted.
 
-    `accepted` is the number of tokens in the result, bonus included. `retracted` is False if the request had finished.
-    `claim` is the number of slots that a prepare of this path claims. The claim is still open for a finished request and
-    void for a retracted one.
+    `accepted` is the number of tokens in the result, bonus included. `retracted` is False if the
+    request had finished. `claim` is the number of slots that a prepare of this path claims. The
+    claim is still open for a finished request and void for a retracted one.
     """
 
     accepted: Tensor
@@ -30,7 +33,10 @@ class StaleRows:
 
 @dataclass(frozen=True, slots=True)
 class FinishRows:
-    """Finished requests. Lengths are in tokens; `finished_len` equals `output_len` if sglang's is None."""
+    """Finished requests.
+
+    Lengths are in tokens; `finished_len` equals `output_len` if sglang's is None.
+    """
 
     origin_len: Tensor
     output_len: Tensor
@@ -66,7 +72,10 @@ def all_rows(rows: FinishRows, seqlen: Tensor) -> RowRange:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """One consistent set of books. The defaults are those of sglang 0.5.10; docs/books.md lists the eras."""
+    """One consistent set of books.
+
+    The defaults are those of sglang 0.5.10; docs/books.md lists the eras.
+    """
 
     # kv_committed_len += claim at each prepare; a live result then adds accepted - claim
     claim: int = 0
