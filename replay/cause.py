@@ -97,7 +97,7 @@ def _delta(series: Series, cell: int) -> int | None:
 
 
 def _sum_cause(columns: Columns, difference: SeriesDiff, cell: int) -> str:
-    """Compare each sum with the true sum of its own batch, which may come from the server itself (see `true_sum`)."""
+    """Compare each sum with the true sum of its own batch (see `true_sum`)."""
     kind = Kind(int(difference.old.cells.kind[cell])).name.lower()
     says, truths, stale = [], [], []
     for name, series in _named(difference):

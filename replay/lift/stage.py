@@ -49,7 +49,7 @@ def prepare_of(books: Books, algorithm: str) -> Role | None:
 
 
 class Stage:
-    """The state of one replay. All lengths are unknown until an extend sets them.
+    """The state of one replay. All lengths are unknown until an extend or a seed sets them.
 
     Raises CannotRunError if the recording's algorithm has no known prepare in these books.
     """
