@@ -147,7 +147,10 @@ def _number(text: str, number: str) -> int:
     if number not in known:
         near = difflib.get_close_matches(number, known, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise UsageError(
-            f"path {text!r}: {number or 'nothing'!r} is not one of the five fixes.{hint} They are {', '.join(known)}."
+        wrong = (
+            f"{number!r} is not one of the five fixes"
+            if number
+            else "the number of a fix is missing"
         )
+        raise UsageError(f"path {text!r}: {wrong}.{hint} The fixes are {', '.join(known)}.")
     return int(number)

@@ -84,11 +84,14 @@ def lives(recording: Recording, rid: str, paths: Sequence[Path]) -> tuple[Life, 
     qids = [qid for qid, known in enumerate(recording.rids) if known == rid]
     if not qids:
         near = difflib.get_close_matches(rid, recording.rids, n=3, cutoff=0.3)
-        known = (
-            f"The nearest are {', '.join(near)}."
-            if near
-            else f"It holds {len(recording.rids)} requests, such as {', '.join(recording.rids[:3]) or 'none'}."
-        )
+        if near:
+            known = f"The nearest ids are {', '.join(near)}."
+        elif recording.rids:
+            known = (
+                f"It holds {len(recording.rids)} requests, such as {', '.join(recording.rids[:3])}."
+            )
+        else:
+            known = "It holds no requests."
         raise UsageError(f"--request {rid!r}: no such request in this recording. {known}")
     columns = Columns(recording)
     toggles = Toggles(columns, QUANTITIES)
