@@ -1,5 +1,5 @@
-"""The recording: its format (schema, journal, HDF5, reader) and the capture side that fills it.
+"""The recording format (schema, journal, HDF5, reader) and the capture side that writes it.
 
-The modules `schema`, `wire`, `journal`, `run` and everything in `capture` import the standard library only at
-import time: they also run inside an sglang server that has no specdiff installed.
+At import time, `schema`, `wire`, `journal`, `run` and everything in `capture` import only the
+standard library, because they also run inside an sglang server that has no specdiff installed.
 """

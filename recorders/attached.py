@@ -1,4 +1,4 @@
-"""What `specdiff record --attach` does: ask every recorder of a server, and build what was stopped."""
+"""`specdiff record --attach`: send a request to every recorder of a server, build what it ended."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Attached:
 
     @property
     def well(self) -> bool:
-        """Everyone did as asked, and all that was stopped became a recording."""
+        """Whether every process did what was requested and every ended journal became a recording."""
         told = all(one.error is None and one.said.get("written", True) for one in self.answers)
         return told and all(isinstance(outcome, Recovered) for outcome in self.outcomes)
 
@@ -34,9 +34,13 @@ class Attached:
 def attached(
     target: str, act: str, directory: Path | None, options: Mapping[str, Any], *, force: bool
 ) -> Attached:
-    """`act` (start, stop, status, flush) at every recorder of `target`, a process number or a recording's folder.
+    """Send `act` (start, stop, status or flush) to every recorder of `target`.
 
-    Raises UsageError where there is none, or nowhere to record to.
+    `target` is a process number or the folder of a recording. After a stop or a flush, the
+    journals that ended are built into recordings.
+
+    Raises UsageError if no process with a recorder is found, or if `start` has no folder to
+    record into.
     """
     found = processes(target)
     question: dict[str, Any] = {"do": act}
@@ -44,7 +48,8 @@ def attached(
         question |= _start(target, directory, options)
     answers = tuple(ask(process, question) for process in found)
     if act == "start":
-        with contextlib.suppress(OSError):  # the recorders, which write there, have said it
+        # The recorders write into the same folder and have reported any error themselves.
+        with contextlib.suppress(OSError):
             manifest.write(
                 Path(question["directory"]), question["run_id"], map(_scheduler, answers)
             )
@@ -57,13 +62,17 @@ def attached(
 
 
 def _kept_rings(journal: Path, force: bool) -> Iterator[Outcome]:
-    """What was kept of that ring while it went on, as a law was broken, say, and nobody has built yet."""
+    """Build the copies of this ring that were kept while it ran (e.g. when a law broke)."""
     for kept in sorted(journal.parent.glob(f"{glob.escape(journal.stem)}.*{journal.suffix}")):
         yield recover_journal(kept, force=force)
 
 
 def _outcome(act: str, answer: Answer, force: bool) -> Outcome | None:
-    """None where nothing was to be built: nothing was ever recorded, it was built before, or it goes on."""
+    """Build the journal that a process ended.
+
+    Return None if there is nothing to build: nothing was recorded, the journal was built before,
+    or the recording is still running.
+    """
     journal, was_ended = answer.journal, act == "stop" and "note" not in answer.said
     if journal is None:
         return None
@@ -89,10 +98,10 @@ def _scheduler(answer: Answer) -> Scheduler:
 
 
 def _start(target: str, directory: Path | None, options: Mapping[str, Any]) -> dict[str, Any]:
-    """One run id for all of them: they are ranks of one server."""
+    """The fields of a start request. All processes get one run id: they are ranks of one server."""
     if directory is None and target.isdecimal():
         raise UsageError(
-            f"--attach {target} start: -o DIR is missing, the folder for the recordings"
+            f"--attach {target} start: -o DIR is missing. Name the folder for the recordings with it"
         )
     told = {**options, "specdiff_version": own_version()}
     folder = writable(directory or Path(target))

@@ -1,4 +1,4 @@
-"""A journal turned into a recording."""
+"""Build a recording from a journal."""
 
 from __future__ import annotations
 
@@ -26,15 +26,19 @@ from .wire import ROW_WIDTH, TopkRows, WireEvent, unpack_event, unpack_topk
 
 
 def build(path: Path) -> Recording:
-    """Read a journal, up to its first damaged record if it has one (`Recording.damage` says so).
+    """Build the recording of a journal, reading up to its first damaged record, if it has one.
 
-    Raises RecordingError when it is not a journal, or holds no run attributes: then nothing was recorded.
+    `Recording.damage` describes that damage. Raises RecordingError if `path` is not a journal, or
+    if it holds no run attributes, which means that nothing was recorded.
     """
     return _built(*_read(path), path)
 
 
 def _read(path: Path) -> tuple[_Parts, str | None]:
-    """What the records come to, and what is lost behind them. The journal itself is held no longer than that."""
+    """Return the tables that the records fill, and a description of the damage or None.
+
+    The journal's bytes are freed on return.
+    """
     scan = journal.scan(path)
     seeds = plan(scan.records, scan.format)
     parts = _Parts(of_a_ring=path.is_dir(), seeds=seeds, format=scan.format)
@@ -51,7 +55,7 @@ def _read(path: Path) -> tuple[_Parts, str | None]:
 def _built(parts: _Parts, lost: str | None, path: Path) -> Recording:
     if parts.run is None:
         raise RecordingError(
-            f"{path}: the journal holds no run attributes: nothing was recorded into it."
+            f"{path}: the journal has no run attributes: nothing was recorded into it."
         )
     recording = parts.finish(parts.run, lost)
     requests = parts.requests.values()
@@ -61,8 +65,12 @@ def _built(parts: _Parts, lost: str | None, path: Path) -> Recording:
 
 
 def _chosen(recording: Recording, chosen: NDArray[np.bool_], veiled: bool, path: Path) -> Recording:
-    """The requests that were to be recorded, with whole books. Of the others the journal only says that they were there; an older
-    one has theirs, too. What is of whole batches is of nobody here."""
+    """Apply `--sample` and `--no-tokens` to a recording, and note in `derived` what was done.
+
+    Only the sampled requests (`chosen`, by qid) are kept, each with complete books. For the other
+    requests a journal holds only that they were in a batch (older journals hold their books, too).
+    Values that the server computed for a whole batch become absent.
+    """
     source = _sha256(path)
     if not chosen.all():
         cut = Cutter(recording, source)(chosen, np.ones(len(recording.events.kind), dtype=bool))
@@ -84,11 +92,12 @@ def _sha256(path: Path) -> str:
 
 
 class _Request(NamedTuple):
-    """What a recording keeps of a REQUEST record: as a text, which is a fifth of what it is parsed."""
+    """What a recording keeps of a REQUEST record. `details` stays JSON text: parsed, it would take
+    five times the memory."""
 
     rid: str
     details: str
-    row: tuple[int, ...]  # of `Requests`
+    row: tuple[int, ...]  # its row of `Requests`
     left_out: bool
     veiled: bool
 
@@ -108,9 +117,9 @@ def _request(said: dict[str, Any]) -> _Request:
 class _Parts:
     """The bytes of every table so far, in journal order."""
 
-    of_a_ring: bool  # every segment names the requests under way again
+    of_a_ring: bool  # every segment repeats the REQUEST records of the requests under way
     seeds: Plan
-    format: int  # of the recording: which columns the events have
+    format: int  # recording format version: which columns the events have
     run: Run | None = None
     stats: Stats | None = None
     requests: dict[int, _Request] = field(default_factory=dict)  # by the recorder's number
@@ -178,7 +187,10 @@ class _Parts:
         )
 
     def _name_forgotten(self, tables: Iterable[Any]) -> None:
-        """A result that comes late may name someone whom the segments that are left do not: then nobody knows more of them."""
+        """Add a placeholder request for every qid that an event names but no REQUEST record does.
+
+        In a ring, a late result can name a request whose REQUEST record was in a deleted segment.
+        """
         named = {int(qid) for one in tables if hasattr(one, "qid") for qid in np.unique(one.qid)}
         left_out = any(request.left_out for request in self.requests.values())
         for qid in sorted(named - self.requests.keys()):
@@ -187,7 +199,10 @@ class _Parts:
                 self.requests[qid] = _request(request)
 
     def _renumbered(self, table: Any) -> Any:
-        """By place among the requests that are here; a ring has lost earlier ones. One that is nowhere stays what it is not."""
+        """Renumber the qids of a table by position among the requests that are present.
+
+        A ring has lost earlier requests, so its qids have holes. An unknown qid becomes -1.
+        """
         if not hasattr(table, "qid") or list(self.requests) == list(range(len(self.requests))):
             return table
         known = np.array(list(self.requests), dtype=np.int64)
@@ -209,7 +224,7 @@ def _by_row(event: WireEvent) -> bytes:
 
 
 def _paired(results: schema.Results, launches: schema.Launches) -> schema.Results:
-    """A result whose launch the recorder lost answers none."""
+    """Make `launch` absent for every result whose launch the recorder lost."""
     there = np.isin(results.launch, launches.launch)
     return dataclasses.replace(results, launch=np.where(there, results.launch, NONE64))
 

@@ -1,4 +1,4 @@
-"""One builder of a journal at a time, and what another has made of it."""
+"""Lock a journal while it is built, and find the recording that another process built from it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ from .scratch import is_named
 
 @contextlib.contextmanager
 def build_lock(journal: Path) -> Iterator[None]:
-    """Until nobody else builds it, and while we do. Not the lock by which a writer is known: that is a record lock.
+    """Wait until no other process builds `journal`, then hold the lock for the body.
 
-    Raises FileNotFoundError where it is gone then.
+    This is a flock. It is independent of the record lock that marks a journal as still written.
+
+    Raises FileNotFoundError if the journal is gone once the lock is held.
     """
     handle = os.open(journal, os.O_RDONLY)
     try:
-        # Not every file system can (NFS asks for a descriptor to write to): then two build it, each in its own file.
+        # Some file systems cannot lock here (NFS needs a descriptor open for writing). Then two
+        # processes may build the journal at once, each into its own temporary file.
         with contextlib.suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX)
         if not is_named(handle, journal):
@@ -34,8 +37,10 @@ def build_lock(journal: Path) -> Iterator[None]:
 
 
 def built_of(journal: Path) -> tuple[Path, Recording] | None:
-    """The recording beside the place where a journal was; None where there is none. Raises RecordingError where it is damaged,
-    and OSError."""
+    """Return the recording built from `journal` and its path, or None if there is none beside it.
+
+    `journal` itself may be gone. Raises OSError, and RecordingError if the recording is damaged.
+    """
     for path in recordings_of(journal):
         recording = hdf5.load(path)
         if (recording.run.run_id, str(recording.run.pid)) == of_whom(journal):

@@ -1,4 +1,7 @@
-"""Secrets on a command line: they reach the command, never the recording (`pseudonyms` takes out the rest)."""
+"""Hide the secrets on a command line, so that they never reach the recording.
+
+The command itself still gets them. `pseudonyms` removes the rest of the command line.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,12 @@ import re
 from collections.abc import Iterator, Sequence
 
 _HIDDEN = "***"
-# A tokenizer is no secret.
+# "tokenizer" contains "token" but is not a secret.
 _SECRET = r"[\w.-]*(?:key|secret|passw|token(?!iz))[\w.-]*"
 _OPTION = re.compile(rf"-{{1,2}}{_SECRET}", re.IGNORECASE)
 _ASSIGNED = re.compile(rf"(-{{0,2}}{_SECRET})=(.*)", re.IGNORECASE | re.DOTALL)
-# An argument may be a script: there a value is assigned to an option or a variable, or stands behind an option.
+# An argument may be a whole script. In it, a value is either assigned to an option or a variable
+# (`--api-key=X`, `TOKEN=X`), or it follows an option (`--api-key X`).
 _IN_A_SCRIPT = re.compile(
     rf"""(?<![\w.-]) (?:
         (?P<assigned> -{{0,2}}{_SECRET} )\+?=
@@ -19,7 +23,7 @@ _IN_A_SCRIPT = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _COMMAND = r"""\$\((?:[^()'"]|\((?:[^()'"]|\([^()'"]*\))*\))*\)"""
-_REST = r"\$\(.*"  # of the script: where such a command ends is not plain any more
+_REST = r"\$\(.*"  # rest of the script, if the end of such a command cannot be determined
 _DOUBLE = rf'(?:\\.|[^"\\$]|\$(?!\()|{_COMMAND})*'
 _WORD = rf"""(?:
     \$'(?:\\.|[^'\\])*'
@@ -28,9 +32,10 @@ _WORD = rf"""(?:
   | \\(?P<quote>['"])(?:(?!\\(?P=quote)).)*\\(?P=quote)  # quoted in a script within the script
   | {_COMMAND} | {_REST} | \$\{{[^}}]*\}} | `[^`]*`
   | \\.
-  | (?![;&|]+(?:\s|\Z))[^\s\\]  # a quote that is not closed again is the script's own
+  | (?![;&|]+(?:\s|\Z))[^\s\\]  # an unclosed quote belongs to the script around it
 )*"""
-# What a shell takes for one word, by the quote that was opened before the name: "--api-key=sk 1", and no less than that.
+# Matches what a shell takes as one word, or more than that, never less. The key is the quote that
+# was opened before the name, as in "--api-key=sk 1".
 _WORDS = {
     quote: re.compile(opened + _WORD, re.DOTALL | re.VERBOSE)
     for quote, opened in {"": "", "'": r"[^']*'?", '"': rf'{_DOUBLE}(?:"|{_REST})?'}.items()
@@ -38,7 +43,8 @@ _WORDS = {
 
 
 def without_secrets(command: Sequence[str]) -> tuple[str, ...]:
-    """`command` with `***` for the value of every option and variable named after a key, token, secret or password."""
+    """Return `command` with `***` as the value of every option and variable whose name contains
+    key, token, secret or passw."""
     hidden, before = [], ""
     for argument in command:
         if _OPTION.fullmatch(before) and not argument.startswith("--"):
@@ -52,7 +58,8 @@ def without_secrets(command: Sequence[str]) -> tuple[str, ...]:
 
 
 def _hidden_in(script: str) -> str:
-    """Every value is hidden whole, wherever another one seems to end: whose quotes are whose is not always plain."""
+    """Hide every secret value in a script. If two values overlap, everything up to the later end
+    is hidden, because it is not always clear which quotes belong together."""
     made, end = "", 0
     for start, stop in _values(script):
         if start >= end:
@@ -70,5 +77,5 @@ def _values(script: str) -> Iterator[tuple[int, int]]:
 
 
 def _is_secret(name: str, value: str) -> bool:
-    """A number of tokens (`--speculative-num-draft-tokens 4`) is none."""
+    """Whether the value is a secret; a number of tokens (`--speculative-num-draft-tokens 4`) is not."""
     return not (name.lower().endswith("tokens") and value.strip("'\"").isdecimal())

@@ -1,4 +1,8 @@
-"""Who was in a batch when it was filtered or merged: the recording says who was left, and before it who had been there."""
+"""Find out which requests were in a batch before a filter or merge.
+
+A FILTER or MERGE event lists the requests in the batch after it; those before it follow from the
+batch's earlier events.
+"""
 
 from __future__ import annotations
 
@@ -28,20 +32,28 @@ _KINDS = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Members:
-    """Of one kind of event: `qid[i]` was in the batch of event row `owner[i]` when that began, where `known[owner[i]]`."""
+    """The requests in the batch before each event of one kind.
+
+    Request `qid[i]` was in the batch before event row `owner[i]`. Event rows whose `known` is
+    False have no entries: their members are unknown.
+    """
 
     owner: I64
     qid: I64
     known: NDArray[np.bool_]  # one entry per row of the event table
 
     def count(self, mask: NDArray[np.bool_]) -> I64:
-        """Per event: how many of the requests of `mask` (by qid) were in its batch; 0 where that is not known."""
+        """Return, per event, how many requests of `mask` (by qid) were in its batch; 0 if unknown."""
         owner = self.owner[mask[self.qid]]
         return np.bincount(owner, minlength=len(self.known)).astype(np.int64)
 
 
 def members_before(recording: Recording) -> dict[Kind, Members]:
-    """Of every filter and merge. Not known: the batch was not seen since a gap, or not of the size that was recorded."""
+    """Return the members before every filter and every merge.
+
+    They are unknown if the batch has not appeared since the last gap, or (for a filter) if their
+    number differs from the recorded size.
+    """
     held: dict[int, I32] = {}
     found: dict[Kind, list[I32 | None]] = {Kind.FILTER: [], Kind.MERGE: []}
     rows = {kind: _rows(recording, kind) for kind in _KINDS[:-1]}
@@ -66,7 +78,10 @@ def members_before(recording: Recording) -> dict[Kind, Members]:
 
 
 def _rows(recording: Recording, kind: Kind) -> list[I32]:
-    """The requests of every event of a kind: parts of its column, of which a long recording has hundreds of millions."""
+    """Return the qids of every event of a kind.
+
+    The arrays are views, not copies: a long recording has hundreds of millions of rows.
+    """
     qid, counts = recording.row_table(kind).qid, recording.event_table(kind).num_rows
     starts = row_starts(counts).tolist()
     return [qid[start : start + n] for start, n in zip(starts, counts.tolist(), strict=True)]

@@ -1,8 +1,9 @@
-"""A recording with fewer requests and fewer events, in which every value that is left is what was recorded.
+"""Cut a recording down to fewer requests and events; every value that remains is as recorded.
 
-Nothing is computed anew: what concerns whole batches and is no longer true of them becomes absent (the server's sums, its
-batch-level count), only counts of rows and the numbers of requests follow what is left. Wherever events of a request that
-is kept were left out, at the head and the tail too, a GAP stands, as where the recorder drops some.
+Only row counts and request numbers are adapted to what remains. Values of whole batches that no
+longer hold (the server's sums and its batch-level count) become absent; they are not recomputed.
+A GAP marks every place where events of a kept request were left out, including the head and the
+tail, just as it does where the recorder drops events.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     Mask = NDArray[np.bool_]
 
-# What the server computed of a whole batch, by table.
+# By table: the columns that the server computed for a whole batch.
 _OF_BATCHES = {
     "extends": ("seq_lens_sum",),
     "prepares": ("seq_lens_sum_before", "seq_lens_sum_after", "device_sum"),
@@ -43,11 +44,14 @@ _OF_BATCHES = {
 }
 
 
-_APART = 1 << 32  # far more batches or sessions than any recording has
+_APART = 1 << 32  # added to batch and session numbers; far more than any recording has of either
 
 
 class Cutter:
-    """Cuts one recording, any number of times. `source`: sha256 of the file that it was read from."""
+    """Cuts one recording, any number of times.
+
+    `source` is the sha256 of the file that the recording was read from.
+    """
 
     def __init__(self, recording: Recording, source: str) -> None:
         self.recording, self._source = recording, source
@@ -56,7 +60,10 @@ class Cutter:
         self._rows = {kind: _Rows(recording, kind) for kind in ROW_TABLES}
 
     def concerned(self, requests: Mask) -> Mask:
-        """Events (bool) that concern one of these requests (bool, by qid). A GAP concerns everybody."""
+        """Return a mask of the events that concern any of `requests` (bool, by qid).
+
+        A GAP concerns every request.
+        """
         recording = self.recording
         concerned = np.ones(len(recording.events.kind), dtype=bool)
         if requests.all():
@@ -72,7 +79,10 @@ class Cutter:
         return concerned
 
     def __call__(self, requests: Mask, events: Mask) -> Recording:
-        """`requests` (bool, by qid) and `events` (bool, by place) are kept. `derived` says so."""
+        """Return the recording with only `requests` (bool, by qid) and `events` (bool, by position).
+
+        `derived` of the result gets an entry for the cut.
+        """
         recording, whole = self.recording, bool(requests.all())
         concerned = self.concerned(requests)
         kept = concerned & events & (recording.events.kind != Kind.GAP)
@@ -108,7 +118,7 @@ class Cutter:
         )
 
     def _tables(self, requests: Mask, kept: Mask) -> dict[str, Any]:
-        """Every event and row table, less what is left out, with requests and rows counted anew."""
+        """Return every event and row table without what is left out, requests and rows renumbered."""
         number = np.cumsum(requests) - 1
         made: dict[str, Any] = {}
         for kind, cls in EVENT_TABLES.items():
@@ -126,16 +136,22 @@ class Cutter:
         return self._members[kind].count(requests)
 
     def _joined(self, requests: Mask) -> Mask:
-        """Merges (bool) by which one of these requests came into a batch; to who was in it already, nothing happened."""
+        """Return a mask of the merges that brought one of these requests into a batch.
+
+        A merge does not concern requests that were in the batch before it. If the members before
+        a merge are unknown, it is included.
+        """
         before = self._before(Kind.MERGE, requests)
         joined: Mask = self._rows[Kind.MERGE].count(requests) > before
         return joined | ~self._members[Kind.MERGE].known
 
     def _parted(self, tables: dict[str, Any], requests: Mask, kept: Mask) -> None:
-        """Numbers of batches and sessions are of others from where what happened to them is not here any more.
+        """Give a batch or session a new number from the point where part of its history is missing.
 
-        A batch that only lost its kept requests never emptied: what is merged into it then meets nobody known. Behind
-        a turn that is left out, what the next turn of its session inherits is not here.
+        - A batch that lost its last kept request was not empty on the server. What is merged into
+          it later joins requests that are not in this recording.
+        - After a turn that is left out, the recording lacks what the next turn of its session
+          inherits.
         """
         recording = self.recording
         merges, saves = recording.merges, recording.saves
@@ -154,13 +170,13 @@ class Cutter:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Parting:
-    """Number `number[i]` is of something else since event `since[i]`."""
+    """From event `since[i]` on, number `number[i]` counts as a different batch or session."""
 
     number: I64
     since: I64
 
     def __call__(self, numbers: I64, event: I64) -> I64:
-        """`numbers` as they stand at these events, kept apart from what they were of before."""
+        """Return `numbers`, used at `event`, with an offset for every parting before that event."""
         _, name = np.unique(np.concatenate([self.number, numbers]), return_inverse=True)
         width = 1 + int(max(self.since.max(initial=0), event.max(initial=0)))
         size = len(self.number)
@@ -172,20 +188,23 @@ class _Parting:
 
 
 class _Rows:
-    """The row table of a kind, and which event owns each row."""
+    """The row table of a kind, with the event that owns each row."""
 
     def __init__(self, recording: Recording, kind: Kind) -> None:
         self.table, self.owner = recording.row_table(kind), recording.owner(kind)
         self._size = len(recording.event_table(kind).num_rows)
 
     def count(self, requests: Mask) -> I64:
-        """Per event: how many of its rows are of these requests."""
+        """Return, per event, how many of its rows belong to these requests."""
         mine = self.owner[requests[self.table.qid]]
         return np.bincount(mine, minlength=self._size).astype(np.int64)
 
 
 def _spine(recording: Recording, concerned: I64, kept: Mask) -> tuple[schema.Events, schema.Gaps]:
-    """One GAP for each run of events that are left out; a GAP that was there is part of its run."""
+    """Return the event order with one GAP for each run of left-out events.
+
+    An existing GAP joins the run that it is part of, and its count is added to the run's.
+    """
     stays = kept[concerned]
     begins = ~stays
     begins[1:] &= stays[:-1]
@@ -216,7 +235,7 @@ def _without_sums(tables: dict[str, Any]) -> None:
 
 
 def _paired(tables: dict[str, Any]) -> schema.Results:
-    """A result whose launch is left out answers none."""
+    """Make `launch` absent for every result whose launch is left out."""
     results: schema.Results = tables["results"]
     there = np.isin(results.launch, tables["launches"].launch)
     return replace(results, launch=np.where(there, results.launch, NONE64))

@@ -1,4 +1,7 @@
-"""Which processes can be asked, and where: their sockets may lie in folders that this shell's variables do not name."""
+"""Find the processes with a recorder in them, and their control sockets.
+
+The sockets may be in folders that this shell's environment variables do not name.
+"""
 
 from __future__ import annotations
 
@@ -15,23 +18,26 @@ from .remote import Process, ask
 from .runtime import RUNTIME, folders, is_dead, must_be_ours, runtime_folder
 
 _NOBODY = (
-    "{looked} was expected to have the recorder in it, and has not: no socket of it is in {searched}. A server whose "
-    f"{RUNTIME}, XDG_RUNTIME_DIR or TMPDIR is not this shell's has it in its own: set {RUNTIME} to that folder, or name the "
-    "DIR that it was started with. Else start the server with `specdiff record --paused -o DIR -- COMMAND` (or without "
-    "--paused), as the same user"
+    "no recorder found: looked for the control socket of {looked} in {searched}. If the server's "
+    f"{RUNTIME}, XDG_RUNTIME_DIR or TMPDIR differs from this shell's, set {RUNTIME} to the folder of its sockets, or name "
+    "the DIR that it was started with. If it runs without the recorder, start it with `specdiff record --paused -o DIR "
+    "-- COMMAND` (or without --paused), as the same user"
 )
 
 
 def processes(target: str) -> list[Process]:
-    """The processes with a recorder in them: those of a run's or a recording's folder, or a process and those it started.
+    """Return the processes with a recorder in them that belong to `target`.
 
-    Raises UsageError where there is none, saying what was looked for, and where.
+    `target` is a process number (that process and its descendants), or the folder of a run or of
+    a recording.
+
+    Raises UsageError if there is none; it names what was searched for and where.
     """
     searched = _searched(int(target) if target.isdecimal() else None)
     askable = [process for folder in searched for process in _listening_in(folder)]
     if target.isdecimal():
         found = [process for process in askable if int(target) in _ancestry(process.pid)]
-        looked = f"process {target}, or one that it started,"
+        looked = f"process {target} or of a process that it started"
     else:
         found = _of_folder(Path(target), askable)
         looked = f"a running process that records into {target}"
@@ -45,31 +51,37 @@ def _of_folder(folder: Path, askable: list[Process]) -> list[Process]:
     if not folder.is_dir():
         raise UsageError(f"{folder}: neither a process number nor a folder")
     alive = read_notes([path for path in notes(folder) if is_locked(path)])
-    # the notes of a run lie where it began; `start -o` may have sent its recording elsewhere
+    # The notes of a run are in the folder that it began with, but `start -o` may have sent its
+    # recording elsewhere. So if no note helps, ask every process where it records to.
     return [process for note in alive for process in _noted(note, askable)] or [
         process for process in askable if _records_into(process, folder)
     ]
 
 
 def _noted(note: Note, askable: list[Process]) -> list[Process]:
-    """Its own word goes first: of another container's process, a number says little."""
+    """Return the process that wrote a note.
+
+    The socket that the note names comes first: a pid alone is ambiguous across containers.
+    """
     if note.socket is None:
-        return []  # of two with one number the second has none: the first is not asked in its place
+        # Two processes (in two containers) can have the same pid. The second one to start gets no
+        # socket, and the first must not be asked in its place.
+        return []
     if _is_open(note.socket):
         return [Process(note.pid, note.socket, note.key)]
     return [replace(process, key=note.key) for process in askable if process.pid == note.pid]
 
 
 def _records_into(process: Process, folder: Path) -> bool:
-    """By its own word: now, or last."""
+    """Whether a process says that it records into `folder`, now or in its last recording."""
     journal = ask(process, {"do": "status"}).journal
-    with contextlib.suppress(OSError):  # a folder that is gone, or another container's
+    with contextlib.suppress(OSError):  # the folder is gone, or in another container
         return journal is not None and journal.parent.samefile(folder)
     return False
 
 
 def _searched(pid: int | None) -> list[Path]:
-    """This user's folders of sockets: as this shell has them, and as process `pid` was started with."""
+    """Return this user's socket folders, by this shell's environment and by that of process `pid`."""
     try:
         own = runtime_folder()
     except OSError as error:
@@ -79,7 +91,10 @@ def _searched(pid: int | None) -> list[Path]:
 
 
 def _folders_of(pid: int) -> list[Path]:
-    """None where it is gone, or another user's."""
+    """Return the socket folders of a process, by its environment.
+
+    The list is empty if the process is gone or belongs to another user.
+    """
     try:
         told = Path("/proc", str(pid), "environ").read_bytes()
     except OSError:
@@ -97,11 +112,17 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _listening_in(folder: Path) -> list[Process]:
-    """The processes that can be asked. Sockets where nobody listens go: a SIGKILL leaves them behind, and their number may be
-    another's by now. Who is not to be seen is not dead for that, but in another PID namespace (of a container)."""
+    """Return the processes with a control socket in `folder`, and delete dead sockets.
+
+    A SIGKILL leaves a socket behind, and its pid may belong to another process by now. Whether a
+    socket is dead is tested by connecting to it, not by looking up the pid: a live process can be
+    invisible because it is in the PID namespace of a container.
+    """
     paths = [path for path in _listed(folder) if path.stem.isdecimal() and path.is_socket()]
     for path in paths:
-        if is_dead(path):  # whoever comes in between is there again: `capture.control_socket`
+        # A process that binds this path between the test and the unlink notices that its socket
+        # is gone and binds again (see `capture.control_socket`).
+        if is_dead(path):
             path.unlink(missing_ok=True)
     return [Process(int(path.stem), path) for path in paths if path.is_socket()]
 
@@ -121,7 +142,7 @@ def _is_open(path: Path) -> bool:
 
 
 def _ancestry(pid: int) -> Iterator[int]:
-    """`pid`, its parent, and so on; nothing where it is gone."""
+    """Yield `pid`, its parent, and so on; nothing if `pid` is gone."""
     while pid > 0:
         try:
             stat = (Path("/proc") / str(pid) / "stat").read_text()

@@ -1,4 +1,4 @@
-"""Every error that specdiff raises on purpose; the exit codes are chosen in `cli`, not here."""
+"""The errors that specdiff raises on purpose. `cli` maps them to exit codes."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ COPY_AGAIN = "Copy the file again from where it was recorded."
 
 
 class SpecdiffError(Exception):
-    """Root of all errors whose message is meant for a person: found, expected, where, what to do."""
+    """Base class of all errors with a message for the user: where, what was found, what was
+    expected, what to do."""
 
 
 class RecordingError(SpecdiffError):
-    """A recording, a journal or a folder of them cannot be read as one."""
+    """A recording, a journal, or a folder of them cannot be read."""
 
 
 class UsageError(SpecdiffError):
-    """A path spec, fix number, quantity or option that does not exist."""
+    """The user named a path spec, fix number, quantity or option that does not exist."""
 
 
 class NoVerdictError(SpecdiffError):
-    """A path cannot run on this recording, or nothing was there to compare."""
+    """A path cannot run on this recording, or there was nothing to compare."""
 
 
 def to_recover(folder: Path) -> str:
-    """The command, to be copied."""
+    """Return the `specdiff recover` command for a folder, quoted for a shell."""
     return shlex.join(["specdiff", "recover", str(folder)])

@@ -1,8 +1,9 @@
-"""Recordings on disk: save and load. The only place that touches h5py.
+"""Save and load recordings on disk. Only this module uses h5py.
 
-One 2-D dataset per table, (columns, rows), each column in chunks of its own unless all are few; the run attributes, the counts and a
-digest of every dataset stand in `/manifest`, whose own digest is a root attribute. Reading executes nothing, and
-believes no size before it has been held against the file.
+Each table is one 2-D dataset, (columns, rows). Every column has its own chunks, unless the table is
+small. `/manifest` holds the run attributes, the statistics and a digest of every dataset; its own
+digest is a root attribute. Reading executes nothing from the file, and checks every size against
+the bytes stored before it allocates memory.
 """
 
 from __future__ import annotations
@@ -29,20 +30,23 @@ from .schema import FORMAT, NONE32, NONE64, VERSION, columns_in
 from .scratch import scratch
 
 _CHUNK_ROWS = 65536
-_SMALL = (
-    65536  # bytes: a smaller table is one chunk, since every chunk costs about as much as a request
-)
-_MAX_DEFLATE = 1040  # deflate never shrinks by more than 1032 to 1
+# Bytes. A smaller table is one chunk, because every chunk costs about as much as a request.
+_SMALL = 65536
+_MAX_DEFLATE = 1040  # deflate never compresses better than 1032 to 1
 _ARRAYS = ("tokens", "experts", "indexer")
 
 
 def save(
     recording: Recording, path: Path, *, force: bool = False, remedy: str | None = None
 ) -> None:
-    """Write `path` whole or not at all: a temporary file, read back and compared, then renamed into place.
+    """Write a recording to `path`, completely or not at all.
 
-    `remedy`: what to do where that fails; None where `path` is made of a journal beside it, which is there still.
-    Raises RecordingError when `path` exists and `force` is not set, or where it cannot be written.
+    The recording goes into a temporary file, is read back and checked, and is then renamed.
+
+    `remedy` tells the user what to do if writing fails. None means that `path` is built from a
+    journal in the same folder, which then still exists.
+
+    Raises RecordingError if `path` exists and `force` is not set, or if it cannot be written.
     """
     if path.exists() and not force:
         raise RecordingError(
@@ -57,25 +61,27 @@ def save(
             Path(file.name).replace(path)
             _sync_folder(path.parent)
     except OSError as error:
-        remedy = (
-            remedy or f"The journal stays. Once that is mended, run `{to_recover(path.parent)}`."
-        )
+        remedy = remedy or f"The journal is kept. Fix that, then run `{to_recover(path.parent)}`."
         raise RecordingError(f"{path}: cannot be written ({error}). {remedy}") from error
 
 
 def _read_back(written: Path) -> None:
-    """What cannot be read back is no recording. Raises OSError: the disk's fault, and there is nothing to copy it from."""
+    """Check that a file just written can be loaded.
+
+    Raises OSError, not RecordingError, if it cannot: the disk is at fault, and there is no other
+    copy of the file yet.
+    """
     try:
         load(written)
     except RecordingError as error:
         why = str(error).removeprefix(f"{written}: ").replace(f" {COPY_AGAIN}", "")
         raise OSError(
-            f"what was just written cannot be read back: {why.removesuffix('.')}"
+            f"the file just written cannot be read back: {why.removesuffix('.')}"
         ) from error
 
 
 def is_saved(recording: Recording, path: Path) -> bool:
-    """Whether `path` is this very recording, whole."""
+    """Whether `path` is an undamaged file of exactly this recording."""
     if not path.is_file():
         return False
     try:
@@ -85,9 +91,9 @@ def is_saved(recording: Recording, path: Path) -> bool:
 
 
 def load(path: Path) -> Recording:
-    """Read a recording, checking every digest and every count.
+    """Read a recording and check every digest and every count.
 
-    Raises RecordingError naming file, dataset and remedy.
+    Raises RecordingError, which names the file, the dataset and what to do.
     """
     try:
         _check_is_hdf5(path)
@@ -105,7 +111,7 @@ def load(path: Path) -> Recording:
 
 
 def _check_is_hdf5(path: Path) -> None:
-    """Raises OSError where it cannot be looked at."""
+    """Raises RecordingError if `path` is not an HDF5 file, OSError if it cannot be accessed."""
     if not path.is_file():
         what = "not a file" if path.exists() else "no such file"
         raise RecordingError(
@@ -116,7 +122,11 @@ def _check_is_hdf5(path: Path) -> None:
 
 
 def _image(recording: Recording) -> bytes:
-    """The file's bytes. On a full disk HDF5 fails to close, and then the process crashes: it never sees the disk."""
+    """Return the bytes of the HDF5 file.
+
+    HDF5 builds the file in memory and never writes to disk itself: on a full disk it fails to
+    close the file, and then the process crashes.
+    """
     with h5py.File(
         "x", "w", driver="core", backing_store=False, libver=("v110", "v110"), fs_strategy="none"
     ) as file:
@@ -127,7 +137,10 @@ def _image(recording: Recording) -> bytes:
 
 
 def _sync_folder(folder: Path) -> None:
-    """So that a power cut does not lose the name when the journal is deleted next; not every file system can."""
+    """Sync the folder, so that a power cut after the journal's deletion does not lose the new name.
+
+    Errors are ignored: some file systems do not support this.
+    """
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -137,7 +150,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _arrays(recording: Recording) -> Iterator[tuple[str, NDArray[Any]]]:
-    """One at a time: each table is a copy of its columns."""
+    """Yield each dataset's name and array, one at a time, because each table is copied for it."""
     for name, cls in TABLE_NAMES.items():
         yield name, _stack(getattr(recording, name), cls)
     for name in _ARRAYS:
@@ -151,7 +164,7 @@ def _write(file: h5py.File, recording: Recording) -> None:
         declared[name] = _declared(array)
     text = _manifest_text(recording, declared)
     _create(file, "manifest", np.frombuffer(text, dtype=np.uint8))
-    # As bytes: one str among the attributes makes the file 4 KiB longer.
+    # Bytes, because a single str attribute makes the file 4 KiB longer.
     file.attrs["format"] = np.bytes_(FORMAT)
     file.attrs["version"] = VERSION
     file.attrs["manifest_sha256"] = np.bytes_(hashlib.sha256(text).hexdigest())
@@ -177,13 +190,13 @@ def _manifest_text(recording: Recording, declared: Mapping[str, Mapping[str, Any
         "details": recording.details,
         "tables": declared,
     }
-    if recording.version != VERSION:  # what it is made of held less than the file could
+    if recording.version != VERSION:  # made from an older file, which lacks the newer columns
         manifest["holds"] = recording.version
     return json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
 
 
 def _create(file: h5py.File, name: str, array: NDArray[Any]) -> None:
-    """What is empty has no dataset: an empty one takes 270 bytes."""
+    """Write one dataset. An empty array gets none, because an empty dataset takes 270 bytes."""
     if array.size == 0:
         return
     if array.nbytes <= _SMALL:
@@ -234,7 +247,10 @@ def _read(file: h5py.File) -> Recording:
 
 
 def _held(manifest: Mapping[str, Any], version: int) -> int:
-    """Which version's contents a file of `version` has: its own, unless it was made of an older one."""
+    """The format version of the file's contents.
+
+    This is the file's own `version`, unless the file was made from an older recording.
+    """
     held = manifest.get("holds", version)
     if type(held) is not int or not 1 <= held <= version:
         raise RecordingError(_foreign_manifest(f"a format version from 1 to {version} in holds"))
@@ -245,7 +261,8 @@ def _checked_version(file: h5py.File) -> int:
     if (found := _attribute(file, "format")) != FORMAT:
         inside = ", ".join(sorted(file)[:5]) or "nothing"
         raise RecordingError(
-            f"an HDF5 file, but not a specdiff recording (format {found!r}, {FORMAT!r} was expected; it holds {inside})"
+            f"an HDF5 file, but not a specdiff recording: its format attribute is {found!r}, expected {FORMAT!r} "
+            f"(the file contains {inside})"
         )
     version = file.attrs.get("version")
     if not isinstance(version, int | np.integer) or not 1 <= version <= VERSION:
@@ -253,21 +270,21 @@ def _checked_version(file: h5py.File) -> int:
         remedy = (
             "Install a newer specdiff."
             if newer
-            else "No specdiff ever wrote that version: the file is corrupt."
+            else "No specdiff release wrote such a version: the file is corrupt."
         )
         raise RecordingError(
             f"a recording of format version {version}; this specdiff reads 1 to {VERSION}. {remedy}"
         )
     if not file.attrs.get("complete", False):
         raise RecordingError(
-            "the recording is unfinished (no `complete` mark). Run `specdiff recover DIR` on the folder it was "
-            "recorded into."
+            "the recording is unfinished: it has no `complete` mark. Run `specdiff recover DIR` on the folder "
+            "that it was recorded into."
         )
     return int(version)
 
 
 def _attribute(file: h5py.File, name: str) -> Any:
-    """Texts were stored as str at first, and are bytes since."""
+    """Return a root attribute. The first recordings stored texts as str; they are bytes now."""
     if name in file.attrs and file.attrs.get_id(name).dtype == object:
         check_heaps(Path(file.filename).read_bytes())
     value = file.attrs.get(name)
@@ -276,10 +293,10 @@ def _attribute(file: h5py.File, name: str) -> Any:
 
 def _manifest(file: h5py.File) -> dict[str, Any]:
     if "manifest" not in file:
-        raise RecordingError(f"/manifest is missing: corrupt. {COPY_AGAIN}")
+        raise RecordingError(f"/manifest is missing: the file is corrupt. {COPY_AGAIN}")
     dataset = _as_dataset(file, "manifest")
     if dataset.dtype != np.uint8 or dataset.ndim != 1:
-        raise RecordingError(f"/manifest is {dataset.dtype} {dataset.shape}, text was expected")
+        raise RecordingError(f"/manifest is {dataset.dtype} {dataset.shape}, expected text")
     _check_size("manifest", dataset)
     text = dataset[()].tobytes()
     if hashlib.sha256(text).hexdigest() != _attribute(file, "manifest_sha256"):
@@ -291,7 +308,10 @@ _MANIFEST = {"run": dict, "tables": dict, "rids": list, "details": list}
 
 
 def _checked_manifest(manifest: Any) -> dict[str, Any]:
-    """The keys that are read, and their types; a digest only says that it is what somebody wrote."""
+    """Check the keys that are read, and their types.
+
+    The digest does not make this redundant: a foreign program may write a matching one.
+    """
     wrong = [
         f"{key}: {kind.__name__}"
         for key, kind in _MANIFEST.items()
@@ -310,27 +330,27 @@ def _checked_manifest(manifest: Any) -> dict[str, Any]:
 
 
 def _foreign_manifest(expected: str) -> str:
-    return f"/manifest is not one that specdiff wrote: expected {expected}. {COPY_AGAIN}"
+    return f"/manifest was not written by specdiff: expected {expected}. {COPY_AGAIN}"
 
 
 def _as_dataset(file: h5py.File, name: str) -> h5py.Dataset:
     found = file[name]
     if not isinstance(found, h5py.Dataset):
         raise RecordingError(
-            f"/{name} is a {type(found).__name__}, a dataset was expected: corrupt. {COPY_AGAIN}"
+            f"/{name} is a {type(found).__name__}, expected a dataset: the file is corrupt. {COPY_AGAIN}"
         )
     return found
 
 
 def _dataset(file: h5py.File, name: str, declared: Mapping[str, Any]) -> NDArray[Any]:
-    if name not in file:  # only what is empty may be absent
+    if name not in file:  # `_read` made sure that only empty arrays have no dataset
         return _checked(name, np.zeros(declared["shape"], declared["dtype"]), declared)
     dataset = _as_dataset(file, name)
     found = (dataset.dtype.str, tuple(dataset.shape))
     expected = (declared["dtype"], tuple(declared["shape"]))
     if found != expected:
         raise RecordingError(
-            f"/{name} is {found[0]} {found[1]}, {expected[0]} {expected[1]} was announced"
+            f"/{name} is {found[0]} {found[1]}, but the manifest declares {expected[0]} {expected[1]}"
         )
     _check_size(name, dataset)
     return _checked(name, dataset[()], declared)
@@ -343,12 +363,16 @@ def _checked(name: str, array: NDArray[Any], declared: Mapping[str, Any]) -> NDA
 
 
 def _check_size(name: str, dataset: h5py.Dataset) -> None:
-    """Nothing is allocated that the stored bytes cannot hold (an HDF5 header may claim any shape, and any stored bytes)."""
+    """Raises RecordingError if a dataset claims more bytes than its stored bytes can expand to.
+
+    A damaged HDF5 header can claim any shape, and any number of stored bytes. Without this check
+    it could make the reader allocate any amount of memory.
+    """
     size = Path(dataset.file.filename).stat().st_size
     stored = min(dataset.id.get_storage_size(), size)
     if dataset.size * dataset.dtype.itemsize > max(stored, 1) * _MAX_DEFLATE:
         raise RecordingError(
-            f"/{name} claims shape {dataset.shape} but stores only {stored} bytes: corrupt"
+            f"/{name} claims shape {dataset.shape} but stores only {stored} bytes: the file is corrupt"
         )
 
 
@@ -361,13 +385,13 @@ def _stack(table: Any, cls: type) -> NDArray[Any]:
 
 
 def _unstack(array: NDArray[Any] | None, name: str, cls: Any, held: tuple[str, ...]) -> Any:
-    """The table; columns that its version did not have yet are absent throughout."""
+    """Return the table; all values of a column that its version did not have yet are absent."""
     dtype = dtype_of(cls)
     if array is None:
         return cls(*(np.zeros(0, dtype) for _ in dataclasses.fields(cls)))
     if array.ndim != 2 or len(array) != len(held) or array.dtype != dtype:
         raise RecordingError(
-            f"/{name} is {array.dtype} {array.shape}, {len(held)} columns were expected"
+            f"/{name} is {array.dtype} {array.shape}, expected {len(held)} columns"
         )
     absent = np.full(array.shape[1], NONE32 if dtype is np.int32 else NONE64, dtype)
     stored = dict(zip(held, array, strict=True))
@@ -375,7 +399,7 @@ def _unstack(array: NDArray[Any] | None, name: str, cls: Any, held: tuple[str, .
 
 
 def _corrupt(name: str) -> str:
-    return f"/{name} does not match its digest: corrupt. {COPY_AGAIN}"
+    return f"/{name} does not match its digest: the file is corrupt. {COPY_AGAIN}"
 
 
 def _not_hdf5(path: Path) -> str:

@@ -1,6 +1,7 @@
-"""HDF5's global heaps, where the texts among the attributes of the first recordings lie: the one part without a checksum.
+"""Check the global heaps of an HDF5 file, the only part of a recording without a checksum.
 
-HDF5 2.0 never returns from a damaged one (an object of size 0 that is free space), so it is walked here first.
+The first recordings have the texts of their attributes there. HDF5 2.0 hangs on a damaged heap
+(free space given as an object of size 0), so the heap is checked here before HDF5 reads it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ _OBJECT = struct.Struct("<HHxxxxQ")  # number, references, size
 
 
 def check_heaps(data: bytes) -> None:
-    """Raises RecordingError where a heap's objects do not lie one behind the other inside it."""
+    """Raises RecordingError if a heap's objects are not contiguous, or do not end inside the heap."""
     start = data.find(_START)
     while start >= 0:
         _check(data, start)
@@ -29,7 +30,7 @@ def _check(data: bytes, start: int) -> None:
         raise RecordingError(_damaged(start))
     while at + _OBJECT.size <= end:
         number, _, size = _OBJECT.unpack_from(data, at)
-        if number == 0 and size == end - at:  # the free space, its header counted in
+        if number == 0 and size == end - at:  # the free space; its size includes its header
             return
         at += _OBJECT.size + (size + 7) // 8 * 8
         if number == 0 or at > end:
@@ -37,4 +38,4 @@ def _check(data: bytes, start: int) -> None:
 
 
 def _damaged(start: int) -> str:
-    return f"the texts at byte {start} are damaged: corrupt. {COPY_AGAIN}"
+    return f"the texts at byte {start} are damaged: the file is corrupt. {COPY_AGAIN}"

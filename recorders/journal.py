@@ -2,10 +2,12 @@
 
     b"specdiff-journal 7\\n"  then, any number of times:  magic, type, length, checksum, payload
 
-The checksum is a CRC-32 of type, length and payload that goes on from the checksum of the record before (0 at the first):
-a record that is lost, doubled, moved or another journal's breaks the chain.
+The checksum is a CRC-32 of type, length and payload. It continues from the checksum of the
+preceding record (0 for the first), so a record that is lost, duplicated, moved or from another
+journal breaks the chain.
 
-A reader keeps every record up to the first one that is cut, damaged or out of place, and says where that was.
+A reader keeps every record before the first one that is truncated, damaged or out of place, and
+reports where that was.
 """
 
 from __future__ import annotations
@@ -22,40 +24,40 @@ from .errors import RecordingError
 from .schema import VERSION, Kind
 
 HEADER = b"specdiff-journal 7\n"
-# How the journals begin that can be read, and the version of the recording format whose columns their events have.
+# The headers of the journals that can be read. The value is the version of the recording format
+# whose columns the events have.
 HEADERS = {
     b"specdiff-journal 4\n": 3,
     b"specdiff-journal 5\n": 4,
     b"specdiff-journal 6\n": 4,
     HEADER: VERSION,
 }
-PARTIAL = ".partial"  # behind the name of a ring that is being copied
-_SAYS_NEXT = 6  # the first version of which a ring's segments say which one goes on
+PARTIAL = ".partial"  # suffix of a ring's copy until it is complete
+_SAYS_NEXT = 6  # from this version on, a ring's segment names the segment that continues it
 _SEGMENT = re.compile(r"\d{8,}\.segment")
 _MAGIC = b"\xa5SD\n"
 _RECORD = struct.Struct("<4sBxxxII")
-_HEAD = slice(4, 12)  # of a record: type and length, which the checksum covers
+_HEAD = slice(4, 12)  # the type and length of a record, which the checksum covers
 _CHECKSUM = struct.Struct("<I")
 
 
 class Type(IntEnum):
     """Record types that are not events; events use their `Kind`, which stays below 100."""
 
-    RUN = 100  # JSON: who records, see `run.py`
-    REQUEST = 101  # JSON: one request, see `capture`; its number is its position among the REQUEST records
-    STATS = 102  # JSON: drops, exceptions and overhead so far; the last one counts
-    NEXT = (
-        103  # of a ring: where this segment ended, and the number of the one that goes on from here
-    )
+    RUN = 100  # JSON: the run attributes, see `run.py`
+    # JSON: one request, see `capture`. Its number is its position among the REQUEST records.
+    REQUEST = 101
+    STATS = 102  # JSON: drops, exceptions and overhead so far; the last STATS record is valid
+    NEXT = 103  # the last record of a ring's segment: the number of the segment that continues it
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """`data` is the whole file: of a long journal no second copy is held, record by record."""
+    """One record. `data` is the whole file, shared by all records, so that payloads are not copied."""
 
     type: int
-    offset: int  # bytes into the file
-    length: int  # bytes of the payload
+    offset: int  # in bytes, from the start of the file
+    length: int  # of the payload, in bytes
     data: bytes = field(repr=False)
 
     @property
@@ -71,31 +73,33 @@ class Damage:
     offset: int
     size: int
     why: str
-    more: bool  # records seem to follow: this is no torn end, as a kill or a full disk leaves it
+    more: (
+        bool  # records seem to follow, so it is not the torn end that a kill or a full disk leaves
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
     records: tuple[Record, ...]
     damage: Damage | None
-    format: int = VERSION  # of the recording: which columns the events have
-    version: int = _SAYS_NEXT  # of the journal
+    format: int = VERSION  # recording format version: which columns the events have
+    version: int = _SAYS_NEXT  # journal version
 
     @property
     def goes_on(self) -> bool:
-        """Whether records seem to follow behind the damage."""
+        """Whether more records seem to follow the damage."""
         return self.damage is not None and self.damage.more
 
 
 def frame(type: Kind | Type, payload: bytes, before: int = 0) -> bytes:
-    """One record, ready to append; `before` is the checksum of the record that it comes behind."""
+    """Return one record, ready to append. `before` is the checksum of the record before it."""
     head = _RECORD.pack(_MAGIC, type, len(payload), 0)
     checksum = zlib.crc32(payload, zlib.crc32(head[_HEAD], before))
     return head[: _HEAD.stop] + _CHECKSUM.pack(checksum) + payload
 
 
 def frames(records: Iterable[tuple[Kind | Type, bytes]]) -> bytes:
-    """The records of a journal, one behind the other."""
+    """Return the records of a journal as contiguous bytes."""
     made, before = bytearray(), 0
     for type, payload in records:
         framed = frame(type, payload, before)
@@ -105,14 +109,16 @@ def frames(records: Iterable[tuple[Kind | Type, bytes]]) -> bytes:
 
 
 def checksum_of(framed: bytes) -> int:
-    """The checksum of one framed record: the next one's `before`; 0 of none."""
+    """Return the checksum of a framed record (`before` of the next one), or 0 for empty bytes."""
     return _CHECKSUM.unpack_from(framed, _HEAD.stop)[0] if framed else 0
 
 
 def scan(path: Path) -> Scan:
-    """Read every sound record of a journal, be it a file or a ring's folder of segments (see `capture/ring.py`).
+    """Read every record of a journal up to its first damage.
 
-    Raises RecordingError when the file is not a journal at all, or one of another version.
+    `path` is a file, or the folder of a ring's segments (see `capture/ring.py`).
+
+    Raises RecordingError if the file is not a journal, or is a journal of an unknown version.
     """
     if not path.is_dir():
         return _scan_file(path)
@@ -121,9 +127,9 @@ def scan(path: Path) -> Scan:
     segments = sorted(one for one in path.iterdir() if _SEGMENT.fullmatch(one.name))
     for segment in segments:
         if before is not None and _is_only_a_header(segment):
-            break  # killed while it turned over: nothing is in this one yet
+            break  # the process was killed while it began this segment
         found = _scan_file(segment)
-        format = found.format  # one process wrote them all
+        format = found.format  # the same for all segments: one process wrote them
         goes_on = before is not None and _goes_on(before, segment)
         records += _behind_the_head(found.records) if goes_on else found.records
         if found.damage is not None:
@@ -139,7 +145,10 @@ def _is_only_a_header(segment: Path) -> bool:
 
 
 def _goes_on(before: Scan, segment: Path) -> bool:
-    """Whether a segment begins where the one before has ended; journals up to version 5 did not say."""
+    """Whether `segment` continues the one before it without a gap.
+
+    Journals up to version 5 do not record this; for them it is assumed.
+    """
     last = before.records[-1] if before.records else None
     if last is None or last.type != Type.NEXT:
         return before.version < _SAYS_NEXT
@@ -147,7 +156,7 @@ def _goes_on(before: Scan, segment: Path) -> bool:
 
 
 def next_number(number: int) -> bytes:
-    """The payload of a NEXT."""
+    """Return the payload of a NEXT record."""
     return number.to_bytes(4, "little")
 
 
@@ -156,7 +165,11 @@ def _events(records: Iterable[Record]) -> tuple[Record, ...]:
 
 
 def _behind_the_head(records: tuple[Record, ...]) -> Iterator[Record]:
-    """Without the gap that stands for what came before: that is here. Its requests are told apart by their numbers."""
+    """Yield a segment's records without the GAP in its head.
+
+    That GAP stands for the events before the segment, which are present in this case. The head
+    also repeats REQUEST records; the caller recognizes these by their numbers.
+    """
     in_head = True
     for record in records:
         if not (in_head and record.type == Kind.GAP):
@@ -189,7 +202,7 @@ def _version(header: bytes) -> int:
 
 
 def _record(data: bytes, at: int, before: int) -> Record | str:
-    """The record at `at`, or why there is none; `before`: as in `frame`."""
+    """Return the record at `at`, or a sentence saying what is damaged. `before` is as in `frame`."""
     body = at + _RECORD.size
     if len(data) < body:
         return "the file ends inside a record's header"
@@ -211,7 +224,7 @@ def _not_a_journal(path: Path, data: bytes) -> str:
         known = [_version(header) for header in HEADERS]
         return (
             f"{path}: a journal of version {version}; this specdiff reads versions {min(known)} to {max(known)}. "
-            "Use the specdiff that recorded it."
+            "Use the specdiff release that recorded it."
         )
     if any(header.startswith(found) for header in HEADERS):
         return f"{path}: the journal ends inside its header ({len(data)} bytes): nothing was recorded into it."

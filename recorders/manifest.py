@@ -1,7 +1,8 @@
-"""What a run's recordings cannot say themselves: which schedulers there were on a host, and who was left out, and why.
+"""The manifest of a run: which schedulers a host had, and why some of them have no recording.
 
-A run is all recordings of one `run_id`; who should be there follows from the sizes that each of them states. The rest lies
-beside them in `<run_id>.<host>.run.json`, one file a host, made from the notes that the processes left behind.
+A run is the set of recordings with one `run_id`. Which ranks it should have follows from the sizes
+stored in each recording. What the recordings cannot say is in `<run_id>.<host>.run.json` beside
+them, one file per host, made from the notes that the processes left.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Scheduler:
-    """One scheduler as it came to be; `why`: it has no journal because of that (None where it has one)."""
+    """One scheduler of a run."""
 
     pid: int
-    rank: Rank | None  # None: not known, as it never came so far
+    rank: Rank | None  # None: unknown, because the scheduler failed too early
     journal: str | None
-    left_out: bool  # on purpose: another keeps the same books
-    why: str | None
+    left_out: bool  # not recorded on purpose: another scheduler keeps the same books
+    why: str | None  # why it has no journal; None if it has one
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +48,16 @@ class Manifest:
 
 
 def write(directory: Path, run_id: str, schedulers: Iterable[Scheduler]) -> Path | None:
-    """Put the manifest of this host in place, added to what is there already; None where nothing needs to be tied.
+    """Write the manifest of this host, adding to the one that exists, and return its path.
 
-    Raises OSError where it cannot be written.
+    Return None and write nothing if there is only one scheduler and its server has no other.
+
+    Raises OSError if the manifest cannot be written.
     """
     host = platform.node() or "unknown"
     path = directory / f"{run_id}.{re.sub(r'[^A-Za-z0-9_-]', '_', host)}{MANIFEST}"
     known: tuple[Scheduler, ...] = ()
-    with contextlib.suppress(RecordingError, FileNotFoundError):  # one that is torn is made anew
+    with contextlib.suppress(RecordingError, FileNotFoundError):  # a damaged one is replaced
         known = read(path).schedulers
     every = tuple(dict.fromkeys((*known, *schedulers)))
     if len(every) < 2 and all(one.rank is None or one.rank.alone for one in every):
@@ -84,13 +87,13 @@ def manifests(directory: Path) -> list[Path]:
 
 
 def read(path: Path) -> Manifest:
-    """Raises RecordingError naming what is wrong, and FileNotFoundError."""
+    """Read a manifest. Raises FileNotFoundError, and RecordingError if it is not a valid manifest."""
     try:
         raw = json.loads(path.read_text())
     except (ValueError, UnicodeDecodeError) as error:
-        raise RecordingError(f"{path}: not JSON ({error}); delete it, or fetch it anew") from error
+        raise RecordingError(f"{path}: not JSON ({error}). Delete it, or copy it again") from error
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-        raise RecordingError(f"{path}: not the manifest of a run; its format is not {FORMAT!r}")
+        raise RecordingError(f"{path}: not the manifest of a run: its format is not {FORMAT!r}")
     if raw.get("version") != VERSION:
         raise RecordingError(
             f"{path}: version {raw.get('version')!r} of {FORMAT}; this specdiff reads {VERSION}"
@@ -100,7 +103,7 @@ def read(path: Path) -> Manifest:
             str(raw["run_id"]), str(raw["host"]), tuple(map(_scheduler, raw["schedulers"]))
         )
     except (KeyError, TypeError) as error:
-        raise RecordingError(f"{path}: damaged ({error!r}); delete it, or fetch it anew") from error
+        raise RecordingError(f"{path}: damaged ({error!r}). Delete it, or copy it again") from error
 
 
 def _scheduler(raw: dict[str, Any]) -> Scheduler:

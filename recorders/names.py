@@ -1,4 +1,7 @@
-"""What journals and their recordings are called, so that either tells the other (standard library only)."""
+"""The file names of journals, notes and recordings (standard library only).
+
+The name of a journal and of its recording can be derived from each other.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ def note_name(run_id: str, pid: int, number: int) -> str:
 
 
 def pid_of(name: str, run_id: str) -> str | None:
-    """Whose journal, or what was kept of it, or note this is; None where it is not of that run."""
+    """Return the pid in the name of a journal, of a kept copy of one, or of a note.
+
+    Return None if the name does not belong to this run.
+    """
     found = re.fullmatch(
         rf"{re.escape(run_id)}-(\d+)(-\d+(\.\d+)?{re.escape(JOURNAL)}.*|(\.\d+)?{re.escape(NOTE)})",
         name,
@@ -31,9 +37,12 @@ def pid_of(name: str, run_id: str) -> str | None:
 
 
 def next_number(folder: Path, run_id: str, pid: int, least: int) -> int:
-    """The first one behind those of which anything is there: a journal, what was kept of it, or its recording. Raises OSError.
+    """Return the first free journal number: `least`, or the one after the highest number in use.
 
-    A container that is restarted has the processes' numbers of its life before, and may have the run's name.
+    A number is in use if `folder` has its journal, a kept copy of that, or its recording. This
+    matters because a restarted container has the same pids again, and may have the same run id.
+
+    Raises OSError.
     """
     journal, recording = re.escape(f"{run_id}-{pid}"), re.escape(_of(run_id, pid))
     name = re.compile(rf"(?:{journal}-(\d+)\..*|.*{recording}-(\d+)[.-].*)")
@@ -42,7 +51,10 @@ def next_number(folder: Path, run_id: str, pid: int, least: int) -> int:
 
 
 def recording_name(run: Run, journal: Path) -> str:
-    """`<UTC start>-<sglang>-<run>-pid<pid>-<n>[-dp0][-tp1][-pp0].h5`: sorts by time; `run` tells hosts apart."""
+    """Return `<UTC start>-<sglang>-<run>-pid<pid>-<n>[-dp0][-tp1][-pp0].h5`.
+
+    Names sort by time. `<run>`, the end of the run id, keeps recordings of several hosts apart.
+    """
     started = re.sub(r"[^0-9T]", "", run.started.split(".")[0].split("+")[0]).replace("T", "-")
     version = re.sub(r"[^A-Za-z0-9.+_-]", "_", run.sglang_version)
     number = journal.name.removesuffix(JOURNAL).rpartition("-")[2]
@@ -59,7 +71,7 @@ def recording_name(run: Run, journal: Path) -> str:
 
 
 def recordings_of(journal: Path) -> list[Path]:
-    """The files beside a journal that have the name of its recording, the latest first. Raises OSError."""
+    """Return the files beside a journal with the name of its recording, latest first. Raises OSError."""
     run_id, pid, number = _parts(journal.name)
     name = re.compile(f".*{re.escape(f'{_of(run_id, pid)}-{number}')}{_RANKS}\\.h5")
     return sorted(
@@ -68,7 +80,7 @@ def recordings_of(journal: Path) -> list[Path]:
 
 
 def of_whom(journal: Path) -> tuple[str, str]:
-    """Its run id, and the number of its process."""
+    """Return the run id and the pid in a journal's name."""
     return _parts(journal.name)[:2]
 
 

@@ -1,4 +1,4 @@
-"""What the recorded processes said about attaching, and what that means for someone who got no recording."""
+"""Read the notes that recorded processes leave about attaching, and explain missing recordings."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .names import NOTE
 from .ranks import Rank
 
 _NEVER_LOADED = (
-    "no process loaded sglang's scheduler with the recorder in it. The command ended before it started sglang, never starts it, "
-    "or its Python ignores PYTHONPATH and sitecustomize (-I, -E, -S, or a cleared environment)"
+    "no process loaded sglang's scheduler with the recorder in it. Either the command ended before it started sglang, or it "
+    "never starts sglang, or its Python ignores PYTHONPATH and sitecustomize (-I, -E, -S, or a cleared environment)"
 )
 
 
@@ -22,18 +22,23 @@ _NEVER_LOADED = (
 class Note:
     """One process that loaded sglang's scheduler module with the recorder in it (see `capture.session`).
 
-    Who opened its note anew, as the server had closed it, says twice who it is; who listens says so with his number, too.
+    A note's file has one JSON object per line. The line that identifies the process appears twice
+    if the server closed the file and the process opened it again. The line that names the control
+    socket has a pid, too.
     """
 
     pid: int
     sglang_version: str
-    missing: dict[str, list[str]]  # essential role -> the places that were looked at
+    missing: dict[str, list[str]]  # essential role -> the places where it was looked for
     num_schedulers: int
-    not_recorded: tuple[str, ...]  # why, per scheduler that has no journal and should have one
-    schedulers: tuple[Scheduler, ...]  # those whose place in the run is known, or that have failed
-    journals: tuple[Path, ...]  # of all its recordings: `--attach ... start` begins some elsewhere
-    socket: Path | None  # where it can be asked
-    key: str | None  # which it is asked with: only this process answers to it
+    not_recorded: tuple[
+        str, ...
+    ]  # reasons, one per scheduler that should have a journal but has none
+    schedulers: tuple[Scheduler, ...]  # those with a known place in the run, and those that failed
+    # Of all its recordings. `--attach ... start` can begin some in other folders.
+    journals: tuple[Path, ...]
+    socket: Path | None  # its control socket
+    key: str | None  # sent with each request to the socket: only this process accepts it
 
 
 _SAID_NOTHING = (
@@ -47,9 +52,10 @@ def read_notes(paths: Sequence[Path]) -> list[Note]:
 
 
 def why_nothing(notes: Sequence[Note], paths: Sequence[Path] = ()) -> list[str]:
-    """What went unrecorded, in sentences; empty where every scheduler has a journal.
+    """Return sentences that explain what was not recorded; empty if every scheduler has a journal.
 
-    `paths`: the notes' files, of which those say nothing that were written on a full disk.
+    `paths` are the files of the notes. On a full disk, a note's file can be empty or torn, so there
+    can be paths but no `notes`.
     """
     if not notes and paths:
         names = (path.name.removesuffix(NOTE) for path in paths)
@@ -66,7 +72,7 @@ def why_nothing(notes: Sequence[Note], paths: Sequence[Path] = ()) -> list[str]:
 
 
 def left_out(notes: Sequence[Note]) -> list[str]:
-    """Who was not recorded on purpose, in sentences."""
+    """Return a sentence for each scheduler that was not recorded on purpose."""
     every = [(note.pid, one) for note in notes for one in note.schedulers if one.left_out]
     return [f"process {pid}: {one.why}" for pid, one in every]
 
@@ -74,20 +80,20 @@ def left_out(notes: Sequence[Note]) -> list[str]:
 def _missing(note: Note) -> Iterator[str]:
     for role, places in note.missing.items():
         yield (
-            f"sglang {note.sglang_version} has no site for {role!r}, which every recording needs; "
-            f"looked at {', '.join(places)}. Nothing was recorded"
+            f"sglang {note.sglang_version} has no site for {role!r}, which every recording needs "
+            f"(looked for it at {', '.join(places)}). Nothing was recorded"
         )
 
 
 def _read(path: Path) -> Note | None:
-    """None where it cannot be read, or the process died before it had said anything."""
+    """Read a note. Return None if it cannot be read or if the process died before it wrote a line."""
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError):
         return None
     try:
         said = [json.loads(line) for line in lines if line.endswith("}")]
-    except ValueError:  # torn by a disk that was full
+    except ValueError:  # a full disk cut a line short
         return None
     if not said or "sglang_version" not in said[0]:
         return None

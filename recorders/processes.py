@@ -1,4 +1,4 @@
-"""Which processes were started with a mark in their environment (Linux)."""
+"""Find the processes that have a given variable in their environment (Linux)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ _PAUSE_S = 0.001
 
 
 def marked(mark: str) -> set[int]:
-    """`mark`: NAME=VALUE. By the environment, as a parent link does not outlive the parent; this process left out.
+    """Return the pids of all processes started with `mark` (NAME=VALUE), except for this process.
 
-    A process that is just becoming another program has no environment for a moment: those without one are looked at again, all
-    together, for a twentieth of a second. Who has none in earnest keeps having none.
+    Parent links would not do, because they do not outlive the parent.
+
+    A process in the middle of an exec has no environment for a moment. Processes without an
+    environment are therefore read again for up to a twentieth of a second, all together.
     """
     wanted, found = f"{mark}\0".encode(), set()
     unsaid = list(Path("/proc").glob("[0-9]*"))
@@ -33,11 +35,15 @@ def marked(mark: str) -> set[int]:
 
 
 def _environment(folder: Path) -> bytes | None:
-    """b"" where there is none now; None where none is to be had: it is over, another user's, or a thread of the kernel."""
+    """Return a process's environment.
+
+    Return b"" if it has none at the moment, and None if it cannot be read: the process has ended,
+    belongs to another user, or is a kernel thread.
+    """
     try:
         os.readlink(folder / "exe")
         return (folder / "environ").read_bytes()
-    except ProcessLookupError:  # between two programs
+    except ProcessLookupError:  # in the middle of an exec
         return b""
     except OSError:
         return None

@@ -1,8 +1,10 @@
-"""A recording without what its clients and its machine are recognised by: pseudonyms for texts, fillers for contents.
+"""Remove what identifies the clients and the machine of a recording.
 
-Nothing that a book goes by is touched. Tokens bear on one decision, whether a request ends: by which ids can stop it and
-by whether an id is in the vocabulary. So only those keep a number of their own; all others become one filler, because a
-substitution of every id by another would still be legible (the commonest id is the commonest word).
+Texts get pseudonyms, contents get filler values. Nothing that the books depend on changes. Token
+ids matter for one decision only: whether a request ends. That depends on which ids can stop it,
+and on whether an id is in the vocabulary. So only stop ids keep distinct numbers. All other ids
+become one filler: if each id were replaced by another, the text could still be decoded, because
+the most frequent id is the most frequent word.
 """
 
 from __future__ import annotations
@@ -28,12 +30,15 @@ _TRACE = re.compile(
     | \S+@\S+\.\w+ | \b\d{1,3}(?:\.\d{1,3}){3}\b  # an address""",
     re.VERBOSE,
 )
-_PLAIN = re.compile(r"[\w+-]*")  # a choice such as `torch_native`: no path, no host, no sentence
+_PLAIN = re.compile(r"[\w+-]*")  # a choice such as `torch_native`; not a path, host or sentence
 _NAMES_SOMETHING = re.compile(r"path|dir|file|host|addr|url|model|name|key|token")
 
 
 def pseudonymous(recording: Recording) -> Recording:
-    """The recording with pseudonyms. Done twice, nothing changes any more; every path's books stay as they were."""
+    """Return the recording with pseudonyms and fillers.
+
+    The books of every path stay the same. Applying it twice gives the same result as once.
+    """
     rids, tokens = _Names("request"), _token_map(recording)
     return replace(
         _of_the_run(recording),
@@ -46,7 +51,7 @@ def pseudonymous(recording: Recording) -> Recording:
 
 
 def _of_the_run(recording: Recording) -> Recording:
-    """With pseudonyms in what is said about the run; its requests as they are."""
+    """Return the recording with pseudonyms in the run attributes only; requests are unchanged."""
     texts = _Names("redacted")
     return replace(
         recording,
@@ -60,7 +65,7 @@ def _of_the_run(recording: Recording) -> Recording:
 
 
 def contents(recording: Recording) -> tuple[str, ...]:
-    """What `pseudonymous` would take out, in words; empty where it has been taken out."""
+    """Name what `pseudonymous` would replace in this recording; empty if it has been replaced."""
     without = _of_the_run(recording)
     run = replace(without.run, command=recording.run.command)
     tokens = _token_map(recording)
@@ -77,7 +82,10 @@ def contents(recording: Recording) -> tuple[str, ...]:
 
 
 def _tells_of_requests(recording: Recording, tokens: dict[int, int]) -> bool:
-    """The first one mostly does, of what may be a million."""
+    """Whether ids or stop tokens of requests are still in the recording.
+
+    `any` usually stops at the first request, of which there may be a million.
+    """
     rids = _Names("request")
     for rid in recording.rids:
         rids(rid)
@@ -87,7 +95,7 @@ def _tells_of_requests(recording: Recording, tokens: dict[int, int]) -> bool:
 
 @dataclass(slots=True)
 class _Names:
-    """Pseudonyms of one sort, numbered as first seen: equal texts stay equal."""
+    """Pseudonyms of one sort, numbered in order of first use. Equal texts get equal pseudonyms."""
 
     sort: str
     known: dict[str, str] = field(default_factory=dict)
@@ -103,11 +111,12 @@ def _stop_ids(details: dict[str, Any]) -> Iterator[int]:
 
 
 def _token_map(recording: Recording) -> dict[int, int]:
-    """Token id -> what stands for it.
+    """Map every token id in the recording to its replacement.
 
-    Negative ids and the vocabulary's size itself stay: releases disagree on which side of the boundary it is. Of the
-    others, an id stays in its range (below that size, or above it): the lowest of a range stands for every ordinary
-    one, those that can stop a request follow.
+    Negative ids and the vocabulary size itself stay as they are; releases disagree on which side
+    of the boundary that size is. Every other id stays in its range, below or above the vocabulary
+    size. In each range, the lowest number replaces all ordinary ids, and the next numbers replace
+    the ids that can stop a request.
     """
     stops = {token for text in recording.details for token in _stop_ids(json.loads(text))}
     sizes = recording.requests.vocab_size
@@ -119,7 +128,7 @@ def _token_map(recording: Recording) -> dict[int, int]:
         inside = {token for token in seen if low <= token and (high is None or token < high)}
         can_stop = sorted(inside.intersection(stops))
         mapped |= dict.fromkeys(inside, low)
-        # A range that is full of stop tokens has no ordinary one, and no place to spare.
+        # If every id of a range is a stop token, there is no ordinary id and no number to spare.
         first = low + 1 if high is None else min(low + 1, high - len(can_stop))
         mapped |= {token: first + number for number, token in enumerate(can_stop)}
     return mapped
@@ -137,7 +146,10 @@ def _all_details(recording: Recording, rids: _Names, tokens: dict[int, int]) -> 
 
 
 def _details(raw: dict[str, Any], rids: _Names, sessions: _Names, tokens: dict[int, int]) -> str:
-    """Numbers, flags and what is known to be none of the client's; a text that is not known is left out."""
+    """Return the details of a request without identifying texts.
+
+    Numbers and flags are kept, ids get pseudonyms, and every other text is dropped.
+    """
     kept: dict[str, Any] = {
         name: value for name, value in raw.items() if value is None or isinstance(value, int)
     }
@@ -157,7 +169,10 @@ def _stands(ids: Iterable[int] | None, tokens: dict[int, int]) -> list[int] | No
 
 
 def _run(run: Run, texts: _Names) -> Run:
-    """Without the command line; what a book goes by (versions, sizes, switches) stays, and so do dates."""
+    """Return the run attributes without the command line and with pseudonyms in their texts.
+
+    Dates stay, as does what the books depend on: versions, sizes and switches.
+    """
     clean = {
         name: _without_traces(value, texts)
         for name in run.__slots__
@@ -182,7 +197,7 @@ def _without_traces(text: str, texts: _Names) -> str:
 
 
 def _stats(stats: Stats) -> Stats:
-    """The message of an exception may say anything; its type stays."""
+    """Remove the message of the first exception, which may contain anything; keep its type."""
     if stats.first_exception is None:
         return stats
     kind = stats.first_exception.partition(":")[0]

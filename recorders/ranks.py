@@ -1,4 +1,4 @@
-"""The schedulers of one server: who is there, and who keeps whose books (standard library only)."""
+"""The ranks of a server's schedulers, and which of them keep the same books (standard library only)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .run import Run
 
 
 class Group(NamedTuple):
-    """An attention group: schedulers that are handed the same requests and keep the same books."""
+    """An attention group: schedulers that get the same requests and keep the same books."""
 
     dp_rank: int
     pp_rank: int
@@ -17,7 +17,10 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rank:
-    """One scheduler's place. `dp_rank` is None where there is one replica; `dp_size` counts replicas or ranks of DP attention."""
+    """The place of one scheduler in its server.
+
+    `dp_rank` is None if there is one replica. `dp_size` counts replicas, or ranks of DP attention.
+    """
 
     tp_rank: int
     tp_size: int
@@ -33,15 +36,18 @@ class Rank:
 
     @property
     def alone(self) -> bool:
-        """Whether there is no other scheduler in this server."""
+        """Whether this is the server's only scheduler."""
         return self.tp_size * self.dp_size * self.pp_size == 1
 
     def groups(self) -> list[Group]:
-        """All attention groups of the server, by dp rank and pp rank."""
+        """Return all attention groups of the server, ordered by dp rank and pp rank."""
         return [Group(dp, pp) for dp in range(self.dp_size) for pp in range(self.pp_size)]
 
     def tp_ranks(self, group: Group) -> range:
-        """Those of a group. With DP attention the tensor-parallel group is shared out, tp changing fastest."""
+        """Return the tp ranks of an attention group.
+
+        With DP attention, each group is a contiguous part of the tensor-parallel ranks.
+        """
         if not self.dp_attention or self.dp_size == 1:
             return range(self.tp_size)
         size = max(1, self.tp_size // self.dp_size)

@@ -1,4 +1,4 @@
-"""Run a command with the recorder in it, and turn what it journalled into recordings."""
+"""Run a command with the recorder in it, and build recordings from the journals that it writes."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """How the command ended and what came of it; `problems` names what should have been recorded and was not, and why."""
+    """How the command ended, and the recordings that were built."""
 
     status: int
     outcomes: tuple[Outcome, ...]
-    problems: tuple[str, ...]
-    left_out: tuple[str, ...] = ()  # who is not recorded on purpose
+    problems: tuple[str, ...]  # what should have been recorded and was not, and why
+    left_out: tuple[str, ...] = ()  # the schedulers that were not recorded on purpose
 
     @property
     def anything(self) -> bool:
@@ -61,10 +61,12 @@ def record(
     say: Say,
     run_id: str | None = None,
 ) -> Recorded:
-    """Run `command`, wait until nothing writes any more, and build the recordings into `directory`.
+    """Run `command`, wait until no process writes a journal any more, and build the recordings.
 
-    `options` as `with_options` takes them; `run_id`: several hosts share one, else it is a new one. Raises UsageError
-    where the folder cannot be written or the command not started.
+    The journals and the recordings go into `directory`. `options` are those of `with_options`.
+    `run_id` is given if several hosts share one; otherwise a new one is made.
+
+    Raises UsageError if the folder is not writable or the command cannot be started.
     """
     told = {**options, "command": without_secrets(command), "specdiff_version": own_version()}
     config = with_options(Config(writable(directory), run_id or new_run_id()), told)
@@ -75,15 +77,13 @@ def record(
             paths = notes(config.directory, config.run_id)
             found = read_notes(paths)
             outcomes = tuple(recover(config.directory, config.run_id, force=force))
-        except (
-            RecordingError
-        ) as error:  # the folder went away: the command's status is not lost with it
+        except RecordingError as error:  # the folder is gone; still return the command's status
             return Recorded(status, (), (str(error).removesuffix("."),))
     return Recorded(status, outcomes, tuple(why_nothing(found, paths)), tuple(left_out(found)))
 
 
 def own_version() -> str:
-    """A clone on PYTHONPATH, as on a host where nothing can be installed, has no metadata."""
+    """Return the version of specdiff. A clone on PYTHONPATH has no metadata, hence no version."""
     try:
         return version("specdiff")
     except PackageNotFoundError:
@@ -92,7 +92,7 @@ def own_version() -> str:
 
 @contextlib.contextmanager
 def _sigterm_noted() -> Iterator[list[int]]:
-    """Every SIGTERM that `supervise` does not pass on itself, instead of our end."""
+    """Collect each SIGTERM that `supervise` does not pass on, instead of ending this process."""
     noted: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, _: noted.append(number))
     try:
@@ -103,7 +103,7 @@ def _sigterm_noted() -> Iterator[list[int]]:
 
 @contextlib.contextmanager
 def _rings_kept(config: Config, say: Say) -> Iterator[None]:
-    """SIGUSR1: every ring of the run is kept as it is now; it becomes a recording with the others."""
+    """On SIGUSR1, keep a copy of every ring of the run; the copies become recordings at the end."""
 
     def keep() -> None:
         try:
@@ -123,12 +123,15 @@ def _rings_kept(config: Config, say: Say) -> Iterator[None]:
 
 
 def writable(directory: Path) -> Path:
+    """Create `directory` if needed and return its full path. Raises UsageError if not writable."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{directory}: cannot be created ({error.strerror})") from error
     if not os.access(directory, os.W_OK | os.X_OK):
-        raise UsageError(f"{directory}: not writable; the server journals into it")
+        raise UsageError(
+            f"{directory}: not writable, but the server has to write its journals there"
+        )
     return directory.resolve()
 
 
@@ -137,24 +140,32 @@ def new_run_id() -> str:
 
 
 def _environment(config: Config, env: Mapping[str, str]) -> dict[str, str]:
-    """`env` with the recording asked for and our sitecustomize in front; an empty entry would mean the cwd."""
+    """Return `env` with the recorder's variables, and our sitecustomize first in PYTHONPATH.
+
+    An empty PYTHONPATH is left out, because an empty entry would mean the current folder.
+    """
     paths = [str(_INJECT), *filter(None, [env.get("PYTHONPATH")])]
     return {**env, **config.to_env(), "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def _await_writers(config: Config, say: Say, terms: list[int]) -> None:
-    """A launcher may be gone before its schedulers are, or before they have even begun.
+    """Wait for the processes that the command started.
 
-    A SIGTERM is passed on to them. A second one, or Ctrl-C, ends the waiting: what is whole by then is built,
-    the other journals stay for `recover`.
+    A launcher may end before its schedulers do, or even before they start.
+
+    A SIGTERM is passed on to these processes. A second SIGTERM, or Ctrl-C, ends the waiting. The
+    journals that are complete by then are built; the others stay for `specdiff recover`.
     """
     said: set[int] = set()
     num_passed_on = 0
     try:
-        # a second look: who begot another and ended while the first one went on was seen no more, the other not yet
+        # Look twice: if a process forks and ends during the first look, that look can miss both
+        # it and its child.
         while alive := _alive(config) or _alive(config):
             if not alive <= said:
-                say(f"the command has ended, its processes have not; waiting for {_names(alive)}")
+                say(
+                    f"the command has ended, but not the processes that it started; waiting for {_names(alive)}"
+                )
                 said |= alive
             if len(terms) > num_passed_on:
                 num_passed_on += 1
@@ -164,27 +175,27 @@ def _await_writers(config: Config, say: Say, terms: list[int]) -> None:
             time.sleep(_POLL_S)
     except KeyboardInterrupt:
         say(
-            f"no longer waiting; still there: {_names(_alive(config))}. "
-            f"When they have ended: {to_recover(config.directory)}"
+            f"no longer waiting; still running: {_names(_alive(config))}. "
+            f"When they have ended, run `{to_recover(config.directory)}`"
         )
 
 
 def _terminate(config: Config, say: Say) -> None:
     pids = _descendants(config)
-    say(f"SIGTERM is passed on to {_names(pids)}")
+    say(f"passing SIGTERM on to {_names(pids)}")
     for pid in pids:
-        with contextlib.suppress(OSError):  # gone meanwhile, or another user's
+        with contextlib.suppress(OSError):  # it has ended, or belongs to another user
             os.kill(pid, signal.SIGTERM)
 
 
 def _names(pids: set[int]) -> str:
-    return ", ".join(f"{pid} ({_name(pid)})" for pid in sorted(pids)) or "nobody"
+    return ", ".join(f"{pid} ({_name(pid)})" for pid in sorted(pids)) or "no process"
 
 
 def _alive(config: Config) -> set[int]:
-    """The processes that were started under this recording, and those that hold a file of it."""
+    """Return the pids of the processes that this run started, or that hold a lock on its files."""
     held: list[str] = []
-    with contextlib.suppress(RecordingError):  # the folder went away
+    with contextlib.suppress(RecordingError):  # the folder is gone
         held = _held(config)
     return {int(pid) for pid in held} | _descendants(config)
 

@@ -1,4 +1,4 @@
-"""A recording in memory: every table as columns, and the structural rules that any recording obeys."""
+"""A recording in memory: its tables as columns, and the structural rules that it must obey."""
 
 from __future__ import annotations
 
@@ -22,14 +22,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Recording:
-    """Everything one scheduler process did and computed, in order. Build one with `hdf5.load` or `build.build`."""
+    """Everything that one scheduler process did and computed, in order.
+
+    `hdf5.load` and `build.build` return one.
+    """
 
     run: Run
     stats: Stats | None  # None: the process died before it wrote any
-    damage: str | None  # what the journal lost at its end, in a sentence
-    derived: tuple[Derived, ...]  # empty: as it was recorded
+    damage: str | None  # what was lost at the end of the journal
+    derived: tuple[Derived, ...]  # what was done to it since; empty: it is as recorded
     rids: tuple[str, ...]  # by qid
-    details: tuple[str, ...]  # by qid: stop conditions and the rest, as JSON
+    details: tuple[str, ...]  # by qid: the request's stop conditions and other details, as JSON
     events: schema.Events
     requests: schema.Requests
     arrives: schema.Arrives
@@ -57,12 +60,12 @@ class Recording:
     controls: schema.Controls
     spans: schema.Spans
     gaps: schema.Gaps
-    tokens: I32  # next_token_ids of every result, one after the other, padded to the stride
-    experts: NDArray[
-        Any
-    ]  # (rows, layers, topk), unsigned: the rows of every finish, one after the other
+    tokens: I32  # next_token_ids of all results, concatenated, padded to the stride
+    # (rows, layers, topk), unsigned: the rows of all finishes, concatenated
+    experts: NDArray[Any]
     indexer: NDArray[Any]
-    # It holds what this version of the format holds, whichever its file is written in: a file made of an older one knows no more.
+    # The format version of its contents. It can be lower than that of its file: a file made from
+    # an older recording still lacks what the newer versions added.
     version: int = schema.VERSION
 
     def __post_init__(self) -> None:
@@ -70,55 +73,66 @@ class Recording:
 
     @property
     def has_every_request(self) -> bool:
-        """Whether the batches are whole: else sums over a batch, as the server computed them, are of others too."""
+        """Whether no requests were left out.
+
+        If some were, the server's sums over a batch include requests that are not in this recording.
+        """
         return not any(step.requests_left_out for step in self.derived)
 
     @property
     def tokens_replaced(self) -> str | None:
-        """By what, in words; None where the token ids are the server's own."""
+        """A phrase saying what replaced the token ids; None if they are the server's own."""
         found = (step.how for step in self.derived if step.replaces_tokens)
         return next((f"replaced by {how}" for how in found), None)
 
     @property
     def rows_replaced(self) -> str | None:
-        """Likewise of what is in routed rows, or what left it out."""
+        """A phrase saying what replaced or removed the contents of routed rows; None if nothing did."""
         words = {"redact": "replaced by redact", "shrink": "left out by shrink"}
         return next((words[step.how] for step in self.derived if step.how in words), None)
 
     def event_table(self, kind: Kind) -> Any:
-        """The event table of a kind (`Kind.PREPARE` -> `prepares`)."""
+        """Return the event table of a kind (`Kind.PREPARE` -> `prepares`)."""
         return getattr(self, EVENT_TABLES[kind].__name__.lower())
 
     def row_table(self, kind: Kind) -> Any:
-        """The row table of a kind (`Kind.PREPARE` -> `prepare_rows`)."""
+        """Return the row table of a kind (`Kind.PREPARE` -> `prepare_rows`)."""
         return getattr(self, f"{kind.name.lower()}_rows")
 
     def event_of(self, kind: Kind) -> I64:
-        """For every row of the kind's event table, its place in the event order."""
+        """Return, for every row of the kind's event table, its position in the event order."""
         return np.flatnonzero(self.events.kind == kind)
 
     @property
     def breaks(self) -> I64:
-        """Places in the event order behind which results from before may be missing: gaps, and seeds (see `seeds.py`)."""
+        """Positions of the gaps and seeds in the event order (see `seeds.py`).
+
+        After one of them, results of earlier launches may be missing.
+        """
         return np.flatnonzero(np.isin(self.events.kind, (Kind.GAP, Kind.SEED)))
 
     @property
     def outputs_before_verify(self) -> int:
-        """At an extend, a request with no more outputs than these has seen no verify.
+        """If a request has no more outputs than this at an extend, it has seen no verify.
 
-        Where another server gave the first token, that is one; behind a gap it might come from before.
+        The value is 1 on the decode side of a disaggregated server, whose first token comes from
+        the other side, and 0 elsewhere. It is also 0 if the recording has a gap: then that one
+        token might come from a step that the gap hides.
         """
         return 1 if self.run.decode_side and not len(self.gaps.dropped) else 0
 
     @property
     def result_width(self) -> I64:
-        """Per result: the tokens of each of its requests, padded. 0 where nobody knows: it has none, or it cannot be shared out evenly."""
+        """Per result: the number of tokens of each of its requests, padding included.
+
+        It is 0 if unknown: the result has no rows, or its tokens cannot be divided evenly among them.
+        """
         sizes = np.maximum(self.results.num_rows, 1)
         width, rest = np.divmod(self.results.num_tokens, sizes)
         return np.where((rest == 0) & (self.results.num_rows > 0), width, 0)
 
     def owner(self, kind: Kind) -> I64:
-        """For every row of the kind's row table, the row of the event table that owns it."""
+        """Return, for every row of the kind's row table, the row of the event table that owns it."""
         counts = self.event_table(kind).num_rows
         return np.repeat(np.arange(len(counts)), counts)
 
@@ -132,7 +146,7 @@ TABLE_NAMES: dict[str, type] = {
 
 
 def row_starts(num_rows: I64) -> I64:
-    """Where each event's rows begin: the exclusive running sum."""
+    """Return the index at which each event's rows begin (the exclusive running sum)."""
     return np.cumsum(num_rows) - num_rows
 
 
@@ -142,12 +156,12 @@ def columns(table: Any) -> Iterator[tuple[str, NDArray[Any]]]:
 
 
 def dtype_of(table: type) -> type[np.integer[Any]]:
-    """int32 for row tables, int64 for everything else."""
+    """Return the dtype of a table's columns: int32 for row tables, int64 for all others."""
     return np.int32 if table in ROW_TABLES.values() else np.int64
 
 
 def check(recording: Recording) -> None:
-    """Raise RecordingError at the first structural rule that does not hold, naming table and numbers."""
+    """Raise RecordingError for the first structural rule that is broken, naming table and numbers."""
     _check_lengths(recording)
     _check_spine(recording)
     _check_rows(recording)
@@ -157,13 +171,13 @@ def check(recording: Recording) -> None:
 
 def _require(holds: bool | np.bool_, table: str, message: str) -> None:
     if not holds:
-        raise RecordingError(f"{table}: {message}; the recording is inconsistent, record again")
+        raise RecordingError(f"{table}: {message}. The recording is inconsistent: record again")
 
 
 def _check_lengths(recording: Recording) -> None:
     for name in TABLE_NAMES:
         lengths = {len(values) for _, values in columns(getattr(recording, name))}
-        _require(len(lengths) == 1, name, f"columns of different lengths {sorted(lengths)}")
+        _require(len(lengths) == 1, name, f"columns have different lengths {sorted(lengths)}")
     requests = len(recording.requests.origin_len)
     for name, size in (("rids", len(recording.rids)), ("details", len(recording.details))):
         _require(size == requests, name, f"{size} entries for {requests} requests")
@@ -187,7 +201,7 @@ def _check_rows(recording: Recording) -> None:
         size = len(recording.row_table(kind).qid)
         name = f"{kind.name.lower()}_rows"
         _require((counts >= 0).all(), name, "a negative row count")
-        _require(counts.sum() == size, name, f"{size} rows, {counts.sum()} announced")
+        _require(counts.sum() == size, name, f"{size} rows, but its events own {counts.sum()}")
     finishes = recording.finishes
     for name, announced in (
         ("tokens", recording.results.num_tokens),
@@ -196,7 +210,9 @@ def _check_rows(recording: Recording) -> None:
     ):
         size = len(getattr(recording, name))
         _require((announced >= 0).all(), name, "a negative count")
-        _require(announced.sum() == size, name, f"{size} rows, {announced.sum()} announced")
+        _require(
+            announced.sum() == size, name, f"{size} rows, but its events own {announced.sum()}"
+        )
 
 
 def _check_qids(recording: Recording) -> None:
@@ -213,5 +229,5 @@ def _check_launches(recording: Recording) -> None:
     _require((np.diff(launches) > 0).all(), "launches", "launch numbers do not increase")
     answered = recording.results.launch
     known = answered[answered != NONE64]
-    _require(np.isin(known, launches).all(), "results", "a result for a launch that is not there")
+    _require(np.isin(known, launches).all(), "results", "a result for a launch that does not exist")
     _require(len(np.unique(known)) == len(known), "results", "two results for one launch")

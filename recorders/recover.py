@@ -1,4 +1,4 @@
-"""From the journals that processes left behind to recordings, however those processes died."""
+"""Build recordings from the journals that processes left, however these processes ended."""
 
 from __future__ import annotations
 
@@ -26,35 +26,34 @@ from .runs import num_dropped
 from .schema import Kind
 from .scratch import clear
 
-DAMAGED = ".damaged"  # behind a journal's name
+DAMAGED = ".damaged"  # suffix of a damaged journal that was kept
 # struct flock of 64-bit Linux: type, whence, start, length, process
 _FLOCK = struct.Struct("hhqqi4x")
 _IS_WRITTEN = "a process still writes to it"
-_TOO_LARGE = "there is not enough memory to build it: four times its size is enough."
-_DONE = ".done"  # behind that of a ring whose recording is in place
+_TOO_LARGE = "not enough memory to build it; four times the size of the journal is enough."
+_DONE = ".done"  # suffix of a ring whose recording is in place
 
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """A journal that became a recording; the journal is gone, unless it is `damaged`."""
+    """A journal that became a recording. The journal was deleted, unless `damaged` is set."""
 
     path: Path
     journal: Path
-    damaged: (
-        Path | None
-    )  # where the journal is now: it holds records behind its damage, which nobody read
+    # The journal's new path, if records follow its damage. Those records were not read.
+    damaged: Path | None
     num_steps: int
     num_requests: int
     num_events: int
     num_dropped: int
     num_exceptions: int
     first_exception: str | None
-    damage: str | None  # what the journal lost at its end
+    damage: str | None  # what was lost at the end of the journal
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A journal that stays as it is, and why."""
+    """A journal from which no recording was built, and why. It stays as it is."""
 
     journal: Path
     why: str
@@ -65,10 +64,13 @@ Outcome = Recovered | Kept
 
 
 def recover(directory: Path, run_id: str | None = None, *, force: bool = False) -> list[Outcome]:
-    """Build, verify and put in place the recording of every journal in `directory` (of one run, or of all), and of those that
-    `--attach ... start` began on the same processes, as runs and perhaps in folders of their own.
+    """Build, verify and put in place the recording of every journal in `directory`.
 
-    A journal is deleted once its recording is in place. Raises RecordingError where `directory` is none.
+    `run_id` restricts this to one run. Journals that `--attach ... start` began on the same
+    processes are included, even though each is a run of its own and may be in another folder.
+
+    A journal is deleted once its recording is in place. Raises RecordingError if `directory` is not
+    a folder.
     """
     if not directory.is_dir():
         raise RecordingError(f"{directory}: no such folder. Expected the DIR of `specdiff record`.")
@@ -85,11 +87,14 @@ def recover(directory: Path, run_id: str | None = None, *, force: bool = False) 
 def _recover_attached(
     found: Iterable[Note], seen: set[Path], force: bool, written: set[Path]
 ) -> Iterator[Outcome]:
-    """What nobody has stopped, and what was kept of such a ring; none of the `seen` again."""
+    """Recover the journals that `--attach ... start` began and no `stop` has built.
+
+    This includes kept copies of such rings. Journals in `seen` are skipped.
+    """
     for begun in (path for note in found for path in note.journals):
         try:
             left = journals(begun.parent) if begun.parent.is_dir() else []
-        except (OSError, RecordingError) as error:  # not even whether it is still there
+        except (OSError, RecordingError) as error:  # not even its existence can be checked
             why = f"{str(error).removesuffix('.')}. {once_mended(begun.parent)}"
             yield Kept(begun, why, live=False)
             continue
@@ -101,13 +106,16 @@ def _recover_attached(
 
 
 def _place(journal: Path) -> Path:
-    """Notes say where it is in full."""
+    """Return a journal's absolute path, to compare with the paths in notes."""
     return journal.parent.resolve() / journal.name
 
 
 def _clear_up(directory: Path, run_id: str | None) -> None:
-    """What a recover and a server left that were killed: a ring whose recording is in place, half a copy of one, and half a
-    recording."""
+    """Delete what a killed `recover` or server left.
+
+    This is a ring whose recording is in place, an incomplete copy of a ring, or an incomplete
+    recording.
+    """
     clear(directory)
     for path in _files(directory, run_id, JOURNAL + _DONE):
         shutil.rmtree(path, ignore_errors=True)
@@ -122,7 +130,10 @@ def _is_over(note: Path) -> bool:
 
 
 def _file_away(over: list[Path]) -> None:
-    """What the notes of each run say goes into its manifest, and they go; where that cannot be written they stay."""
+    """Move the contents of each run's notes into its manifest and delete the notes.
+
+    If a manifest cannot be written, its notes stay.
+    """
     for run_id, of_run in groupby(over, lambda note: note.name.rpartition("-")[0]):
         paths = list(of_run)
         every = [one for note in read_notes(paths) for one in note.schedulers]
@@ -134,7 +145,7 @@ def _file_away(over: list[Path]) -> None:
 
 
 def recover_journal(journal: Path, *, force: bool = False) -> Outcome:
-    """As `recover`, of one journal."""
+    """Do what `recover` does, for one journal."""
     return _recover_one(journal, force, set())
 
 
@@ -147,10 +158,14 @@ def notes(directory: Path, run_id: str | None = None) -> list[Path]:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process still writes to a journal or note: it holds a record lock, which dies with it."""
+    """Whether a process still writes to a journal or note.
+
+    A writer holds a record lock, which ends with the process.
+    """
     if not path.is_dir():
         return _is_held(path)
-    # A ring holds its next segment before it lets go of this one: whoever is not listed yet may be the one.
+    # A ring's writer locks the next segment before it unlocks the current one. The locked segment
+    # may be missing from the first listing, so repeat until the listing no longer changes.
     before, segments = None, _segments(path)
     while segments != before:
         if any(map(_is_held, segments)):
@@ -160,7 +175,7 @@ def is_locked(path: Path) -> bool:
 
 
 def _segments(ring: Path) -> list[Path]:
-    """Nothing where they cannot be listed: whoever reads them says so."""
+    """List a ring's segments. Empty if that fails: the code that reads them reports the error."""
     try:
         return sorted(ring.iterdir())
     except OSError:
@@ -168,13 +183,16 @@ def _segments(ring: Path) -> list[Path]:
 
 
 def _is_held(path: Path) -> bool:
-    """Raises OSError where the file system has no locks: then nobody knows."""
+    """Whether a process holds a record lock on a file.
+
+    Raises OSError if the file system has no locks: then this cannot be known.
+    """
     try:
-        file = open(path, "rb")  # noqa: SIM115 (only what comes now says who writes)
+        file = open(path, "rb")  # noqa: SIM115 (closed by the `with` below)
     except OSError:
         return False
     with file:
-        # Where it can be asked, no lock is taken to find out: a server may have to wait for it.
+        # On Linux, query the lock without taking one, so that a server never has to wait for us.
         if sys.platform == "linux":
             asked = _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
             kind, *_ = _FLOCK.unpack(fcntl.fcntl(file, fcntl.F_GETLK, asked))
@@ -196,14 +214,17 @@ def _files(directory: Path, run_id: str | None, suffix: str) -> list[Path]:
 
 
 def _recover_one(journal: Path, force: bool, written: set[Path]) -> Outcome:
-    """`written` holds what this call has put in place: not even `force` overwrites those."""
+    """Recover one journal.
+
+    `written` holds the recordings that this call has put in place; not even `force` overwrites them.
+    """
     try:
         if is_locked(journal):
             return Kept(journal, _IS_WRITTEN, live=True)
         try:
             with build_lock(journal):
                 return _built(journal, force, written)
-        except FileNotFoundError as gone:  # it is told by another's recording, if there is one
+        except FileNotFoundError as gone:  # another process may have built it
             return _built_by_another(journal, gone, written)
     except RecordingError as error:
         return Kept(journal, str(error).removeprefix(f"{journal}: "), live=False)
@@ -211,25 +232,28 @@ def _recover_one(journal: Path, force: bool, written: set[Path]) -> Outcome:
         return Kept(
             journal, f"{error.strerror or error}. {once_mended(journal.parent)}", live=False
         )
-    except MemoryError:  # the others may be smaller, and `record` has a command's status to tell
+    except MemoryError:  # go on: other journals may be smaller, and `record` must return a status
         return Kept(journal, f"{_TOO_LARGE} {once_mended(journal.parent)}", live=False)
 
 
 def _built(journal: Path, force: bool, written: set[Path]) -> Outcome:
     recording = build(journal)
-    if is_locked(journal):  # one that began just now: what has a header was locked before
+    if is_locked(journal):  # a writer began just now: it locks the file before it writes the header
         return Kept(journal, _IS_WRITTEN, live=True)
     path = journal.with_name(recording_name(recording.run, journal))
     if path in written:
         raise RecordingError(_same_name(path))
-    if force or not is_saved(recording, path):  # a recover that was killed may have got so far
+    if force or not is_saved(recording, path):  # a killed `recover` may have saved it already
         save(recording, path, force=force)
     written.add(path)
     return _recovered(path, journal, _put_away(journal, recording), recording)
 
 
 def _built_by_another(journal: Path, gone: OSError, written: set[Path]) -> Recovered:
-    """A `stop`, `recover` or `record` that was quicker. Raises `gone` where nobody has built it."""
+    """Return the result of another `stop`, `recover` or `record`, which built this journal first.
+
+    Raises `gone` if there is no such recording.
+    """
     found = built_of(journal)
     if found is None:
         raise gone
@@ -256,11 +280,16 @@ def _recovered(path: Path, journal: Path, damaged: Path | None, recording: Recor
 
 
 def _put_away(journal: Path, recording: Recording) -> Path | None:
-    """Its recording is in place. Only a journal that ends in a torn record, or in none, has given all it has."""
+    """Delete a journal whose recording is in place, or keep it if it holds more than was read.
+
+    It holds more if records follow its damage; then it is renamed, and its new path is returned.
+    """
     if not recording.damage or not scan(journal).goes_on:
-        if journal.is_dir():  # at once: half a ring would be another recording
+        if journal.is_dir():
+            # Rename it first, in one step: a partly deleted ring would become another recording.
             done = journal.with_name(journal.name + _DONE)
-            shutil.rmtree(journal.replace(done), ignore_errors=True)  # the next one clears up
+            # If this fails, the next `recover` deletes it.
+            shutil.rmtree(journal.replace(done), ignore_errors=True)
         else:
             journal.unlink(missing_ok=True)
         return None
@@ -268,11 +297,12 @@ def _put_away(journal: Path, recording: Recording) -> Path | None:
 
 
 def once_mended(directory: Path) -> str:
-    return f"Once that is mended, run `{to_recover(directory)}`."
+    """The last sentence of an error: what to run after the user has fixed the cause."""
+    return f"Fix that, then run `{to_recover(directory)}`."
 
 
 def _same_name(path: Path) -> str:
     return (
-        f"its recording would be {path.name}, as that of another journal here. Move it to a folder "
-        "of its own, and run `specdiff recover` on that."
+        f"its recording would have the name {path.name}, which that of another journal in this folder has. "
+        "Move the journal to its own folder, then run `specdiff recover` on that folder."
     )

@@ -1,4 +1,4 @@
-"""A recording that may be passed on: everything replaced that `pseudonyms` knows, and said so."""
+"""Make a recording that can be shared: apply `pseudonyms` and note that in `derived`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SAYS = "tokens, request and session ids, rows, the command line and paths repla
 
 
 def redacted(recording: Recording, source: str) -> Recording:
-    """`source`: sha256 of the file that it was read from."""
+    """Return the redacted recording. `source` is the sha256 of the file that it was read from."""
     step = Derived("redact", source, _SAYS, requests_left_out=0)
     made = pseudonymous(recording)
     return replace(made, derived=(*made.derived, step))

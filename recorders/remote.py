@@ -1,4 +1,4 @@
-"""Asking a recorder that is at work in another process, and what it answers."""
+"""Send a request to the recorder in another process, and read its answer."""
 
 from __future__ import annotations
 
@@ -11,23 +11,27 @@ from typing import Any
 from .recover import is_locked
 from .runtime import is_same_user
 
-_PATIENCE_S = 15.0  # longer than the recorder's own for its disk
-_LONGEST = 1 << 16  # bytes of an answer
-_TOO_LATE = "cannot be asked (no answer within {:.0f} s). It does nothing of this later but what it has begun by now: ask for its status"
+_PATIENCE_S = 15.0  # timeout; longer than the recorder's own timeout for its disk
+_LONGEST = 1 << 16  # maximum size of an answer in bytes
+_TOO_LATE = (
+    "no answer within {:.0f} s. If the process has begun this request it will finish it; if not, it will not begin "
+    "it later. Ask it for `status`"
+)
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Process:
-    """One with the recorder in it."""
+    """A process with the recorder in it."""
 
     pid: int
     socket: Path
-    key: str | None = None  # who is meant: another container's process may listen there
+    # Identifies the process: one in another container, with the same pid, may listen on this path.
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one process said; `error` where it could not, or was not there to answer."""
+    """The answer of one process. `error` is set if the request failed or got no answer."""
 
     pid: int
     said: dict[str, Any]
@@ -39,25 +43,25 @@ class Answer:
 
     @property
     def flushed(self) -> str:
-        """Of a flush, in words."""
+        """The answer to a `flush`, in words."""
         if not self.said.get("written"):
             return (
                 self.error
                 or self.said.get("note")
-                or "the disk did not take all of it; see its log"
+                or "not everything could be written to disk; see the process's log"
             )
-        return f"what happened up to now is in {self.journal}"
+        return f"everything up to now is in {self.journal}"
 
     @property
     def kept(self) -> str | None:
-        """Why a journal that was ended cannot be built yet, and what to do; None where it can."""
+        """Why an ended journal cannot be built yet, and what to do; None if it can be built."""
         kept = self.said.get("kept")
         if kept is None or self.journal is None or not is_locked(self.journal):
             return None
-        disk = f"refuses: {kept['disk']}" if kept["disk"] else "is too slow"
+        disk = f"cannot be written ({kept['disk']})" if kept["disk"] else "is too slow"
         return (
-            f"{kept['waiting_bytes']:,} bytes of events wait in process {self.pid} to be written, as the disk {disk}. "
-            f"Once it takes them: specdiff record --attach {self.pid} stop"
+            f"{kept['waiting_bytes']:,} bytes of events wait in process {self.pid} to be written, because the disk {disk}. "
+            f"When the disk is ready, run `specdiff record --attach {self.pid} stop`"
         )
 
     @property
@@ -67,12 +71,13 @@ class Answer:
 
 
 def ask(process: Process, question: dict[str, Any]) -> Answer:
+    """Send a request to a process and return its answer, or an Answer with an error."""
     try:
         said = _asked(process.socket, {**question, **({"key": process.key} if process.key else {})})
     except TimeoutError:
         said = {"error": _TOO_LATE.format(_PATIENCE_S)}
     except (OSError, ValueError) as error:
-        said = {"error": f"cannot be asked ({error})"}
+        said = {"error": f"cannot be reached ({error})"}
     return Answer(process.pid, said)
 
 
@@ -80,21 +85,26 @@ def _asked(path: Path, question: dict[str, Any]) -> dict[str, Any]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
         asking.settimeout(_PATIENCE_S)
         asking.connect(str(path))
-        if not is_same_user(asking):  # a note says where it is: anyone may have written that
-            raise OSError(f"{path} is another user's")
+        # The path may come from a note, which another user may have written.
+        if not is_same_user(asking):
+            raise OSError(f"{path} belongs to another user")
         asking.sendall(json.dumps(question).encode() + b"\n")
         said: dict[str, Any] = json.loads(_line(asking) or b'{"error": "no answer"}')
         return said
 
 
 def _line(asking: socket.socket) -> bytes:
-    """Raises TimeoutError where there is none in time: it finds nobody then, and who answers knows that it was not heard."""
+    """Read the answer. Raises TimeoutError if there is none in time.
+
+    The connection is shut down then, so that the recorder notices that its answer cannot be
+    delivered.
+    """
     with asking.makefile("rb") as answer:
         try:
             return answer.readline()
         except TimeoutError:
             asking.shutdown(socket.SHUT_RDWR)
-    late = asking.recv(_LONGEST)  # between the two
+    late = asking.recv(_LONGEST)  # it may have arrived between the timeout and the shutdown
     if not late:
         raise TimeoutError
     return late

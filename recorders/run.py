@@ -1,4 +1,4 @@
-"""Who made a recording and how: the attributes of one scheduler process (standard library only)."""
+"""The run attributes: what made a recording, and how (standard library only)."""
 
 from __future__ import annotations
 
@@ -14,21 +14,24 @@ Scalar = str | int | float | bool | None
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """One hook site: where it was looked for, whether it attached, and the hash of the function found there."""
+    """One hook site: where it was found, whether it attached, and the hash of its function."""
 
     name: str  # the role: prepare, launch, resolve, ...
-    target: str  # module:qualified.name, the newest place that it was looked for at, when none was found
+    target: str  # module:qualified.name; if it was not found, the newest place that was searched
     attached: bool
     essential: bool
-    ast_hash: (
-        str | None
-    )  # sha256 of the normalised AST, first 16 hex digits; None where the source was not readable
+    # First 16 hex digits of the sha256 of the normalized AST; None if the source was not readable.
+    ast_hash: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What recording cost and lost. Times are nanoseconds on the scheduler thread, by turns of its loop: `step_ns` of those in
-    which a decode step's result was processed, `prefill_ns` of those with a prefill's."""
+    """What recording cost, and what it lost.
+
+    Times are nanoseconds that the recorder spent on the scheduler thread, per iteration of the
+    scheduler loop. `step_ns` covers the iterations that processed a decode result, `prefill_ns`
+    those that processed a prefill result.
+    """
 
     events: int
     dropped: int
@@ -38,16 +41,18 @@ class Stats:
     step_ns_p99: int | None
     step_ns_max: int | None
     steps_measured: int
-    closed: bool  # the writer reached its end; False where the process was killed
-    prefill_ns_p50: int | None = (
-        None  # of recordings without it, it is a part of the next decode step's
-    )
+    closed: bool  # the writer finished normally; False if the process was killed
+    # Older recordings have no prefill times; there they are part of the next decode step's time.
+    prefill_ns_p50: int | None = None
     prefill_ns_p99: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One recorded scheduler process. Absent (None) means: this sglang has no such thing, or it could not be read."""
+    """The attributes of one recorded scheduler process.
+
+    None means that this sglang does not have the attribute, or that it could not be read.
+    """
 
     run_id: str  # one per `specdiff record`
     specdiff_version: str
@@ -57,7 +62,7 @@ class Run:
     python: str
     sglang_version: str
     sglang_commit: str | None
-    books: str  # the release whose resolve function this is, by AST hash, or "unknown"
+    books: str  # the release with the same resolve function, by AST hash; or "unknown"
     sources: dict[str, str]  # accounting source file under sglang/srt -> sha256
     sites: tuple[Site, ...]
     spec_algorithm: str
@@ -77,27 +82,31 @@ class Run:
     dp_size: int
     pp_rank: int
     pp_size: int
-    server_args: dict[str, Scalar]  # those that bear on the books
-    rows: str | None = (
-        None  # which top-k rows were to be kept (`--experts`); None: written before format 4
-    )
-    weight_versions: tuple[
-        str, ...
-    ] = ()  # as sglang calls them, in the order in which they came up
+    server_args: dict[str, Scalar]  # those that affect the books
+    # Which top-k rows `--experts` asked to keep; None: the recording is older than format 4.
+    rows: str | None = None
+    # sglang's names of the weight versions, in order of appearance.
+    weight_versions: tuple[str, ...] = ()
 
     def weights(self, number: int) -> str:
-        """What sglang calls the weights of this number."""
+        """Return sglang's name of the weights with this number."""
         known = 0 <= number < len(self.weight_versions)
         return self.weight_versions[number] if known else f"number {number}"
 
     @property
     def decode_side(self) -> bool:
-        """Of a disaggregated server: prompts, and the first token of each, come from another."""
+        """Whether this is the decode side of a disaggregated server.
+
+        Its prompts, and the first output token of each, are computed by the other side.
+        """
         return self.server_args.get("disaggregation_mode") == "decode"
 
     @property
     def prefill_side(self) -> bool:
-        """Of a disaggregated server: a request ends when its KV has been sent."""
+        """Whether this is the prefill side of a disaggregated server.
+
+        There a request ends when its KV has been sent.
+        """
         return self.server_args.get("disaggregation_mode") == "prefill"
 
 
@@ -106,7 +115,7 @@ def to_json(value: Run | Stats) -> str:
 
 
 def run_from_json(text: str | bytes) -> Run:
-    """Raises RecordingError naming the field that is missing or unknown."""
+    """The inverse of `to_json`. Raises RecordingError naming the field that is missing or unknown."""
     raw = _object(text, "run attributes")
     sites = tuple(_build(Site, item, "a hook site") for item in raw.pop("sites", []))
     for name in ("command", "weight_versions"):
@@ -117,7 +126,7 @@ def run_from_json(text: str | bytes) -> Run:
 
 def _texts(found: Any, name: str) -> tuple[str, ...]:
     if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
-        raise RecordingError(f"the run attributes have another {name} than a list of texts")
+        raise RecordingError(f"the run attributes: {name} is not a list of texts")
     return tuple(found)
 
 
@@ -132,7 +141,7 @@ def _object(text: str | bytes, what: str) -> dict[str, Any]:
     except ValueError as error:
         raise RecordingError(f"the {what} are not JSON: {error}") from error
     if not isinstance(raw, dict):
-        raise RecordingError(f"the {what} are {type(raw).__name__}, an object was expected")
+        raise RecordingError(f"the {what} are {type(raw).__name__}, expected a JSON object")
     return raw
 
 

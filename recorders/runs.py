@@ -1,4 +1,4 @@
-"""All recordings of a run, who of its schedulers is not among them, and why (standard library and what is in memory)."""
+"""Group recordings into runs, and find out which schedulers of a run are missing and why."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .schema import Kind
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """What a run's overview tells of one recording."""
+    """One recording, as the overview of a run shows it."""
 
     path: Path
     run_id: str
-    side: str  # prefill or decode, of a disaggregated server; else empty
+    side: str  # prefill or decode (of a disaggregated server), or empty
     rank: Rank
     pid: int
     started: str
@@ -28,25 +28,25 @@ class Member:
     num_requests: int
     num_events: int
     num_dropped: int
-    num_exceptions: int | None  # None: killed before it could say
+    num_exceptions: int | None  # None: the process was killed before it wrote its statistics
     step_ns: tuple[int | None, int | None]  # p50, p99
     damage: str | None
-    closed: bool  # the recorder reached its end
-    made: tuple[str, ...]  # what was done since it was recorded: shrink, redact, ...
+    closed: bool  # the recorder finished normally
+    made: tuple[str, ...]  # what was done to the recording since: shrink, redact, ...
 
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """A scheduler that has no recording here. `why`: None where nobody says."""
+    """A scheduler without a recording here."""
 
     tp_rank: int
-    left_out: bool
-    why: str | None
+    left_out: bool  # not recorded on purpose
+    why: str | None  # None: no manifest says
 
 
 @dataclass(frozen=True, slots=True)
 class GroupOfRun:
-    """One attention group: whoever of it is recorded says what all of it did."""
+    """One attention group of a run. Its ranks keep the same books, so one recording represents all."""
 
     group: Group
     side: str
@@ -59,8 +59,12 @@ class GroupOfRun:
 
     @property
     def ambiguous(self) -> bool:
-        """Two processes have the same place: they are of different servers, or of lives of one that had the same numbers. Whose is
-        whose is not recorded, nor of any use where there is one place."""
+        """Whether several processes have the same rank.
+
+        They belong to different servers, or to restarts of one server that had the same pids.
+        Which recordings belong together is not recorded. If the group has only one tp rank,
+        restarts do not make it ambiguous.
+        """
         ranks = {m.rank.tp_rank for m in self.members}
         lives = {(m.rank.tp_rank, m.pid, m.started * (len(ranks) > 1)) for m in self.members}
         return len(lives) > len(ranks)
@@ -68,19 +72,18 @@ class GroupOfRun:
 
 @dataclass(frozen=True, slots=True)
 class WholeRun:
-    """The recordings of one run id, as far as they are here."""
+    """The recordings of one run id that are present."""
 
     run_id: str
     members: tuple[Member, ...]
-    hosts: tuple[str, ...]  # that left a manifest here
+    hosts: tuple[str, ...]  # the hosts with a manifest here
     groups: tuple[GroupOfRun, ...]
-    unplaced: tuple[
-        str, ...
-    ]  # schedulers of which no more is known than why they were not recorded
+    # Schedulers of unknown rank: a sentence each, saying why they were not recorded.
+    unplaced: tuple[str, ...]
 
     @property
     def alone(self) -> bool:
-        """Whether there is nothing to be said beyond its one recording."""
+        """Whether the run is a single recording of a single scheduler, with nothing more to report."""
         return len(self.members) == 1 and self.members[0].rank.alone and not self.hosts
 
 
@@ -109,13 +112,17 @@ def member_of(path: Path, recording: Recording) -> Member:
 
 
 def is_late(recording: Recording) -> bool:
-    """Whether the server had launched batches before the first one that is recorded: each one counts."""
+    """Whether the server had launched batches before the first recorded one (by `forward_ct`)."""
     counts = recording.events.iteration[recording.event_of(Kind.LAUNCH)]
     return bool(len(counts)) and int(counts[0]) > 1
 
 
 def num_dropped(recording: Recording) -> int:
-    """Events that were lost while it was recorded; of what came before, for which a gap at its head stands, nobody knows how many."""
+    """Return the number of events that were lost while recording.
+
+    A GAP at the head of a late recording is not counted: it stands for the unknown number of
+    events before the recording began.
+    """
     gaps, stats, kinds = recording.gaps.dropped, recording.stats, recording.events.kind
     if len(kinds) and kinds[0] == Kind.GAP and is_late(recording):
         gaps = gaps[1:]
@@ -123,7 +130,10 @@ def num_dropped(recording: Recording) -> int:
 
 
 def runs(members: Iterable[Member], manifests: Sequence[Manifest] = ()) -> list[WholeRun]:
-    """By run id, in the order of their first recording; runs that a manifest alone tells of come last."""
+    """Group recordings by run id, in the order of each run's first recording.
+
+    Runs that have a manifest but no recording come last.
+    """
     by_run: dict[str, list[Member]] = {}
     for member in members:
         by_run.setdefault(member.run_id, []).append(member)
@@ -140,7 +150,7 @@ def _whole(run_id: str, members: list[Member], manifests: list[Manifest]) -> Who
     told: dict[tuple[Group, int], Absent] = {}
     for one in said:
         if one.rank is not None:
-            why = one.why or f"its journal {one.journal} became no recording that is here"
+            why = one.why or f"there is no recording here of its journal {one.journal}"
             place = (one.rank.group, one.rank.tp_rank)
             told[place] = Absent(one.rank.tp_rank, one.left_out, why)
     groups = []
@@ -160,7 +170,7 @@ def _whole(run_id: str, members: list[Member], manifests: list[Manifest]) -> Who
 
 
 def _groups(ranks: Sequence[Rank]) -> list[Group]:
-    """Those that any of the ranks says there should be, and those that there are."""
+    """Return all attention groups: those that exist, and those that the sizes of the ranks imply."""
     return sorted({group for rank in ranks for group in (rank.group, *rank.groups())})
 
 

@@ -1,4 +1,4 @@
-"""The folder of this user's control sockets (standard library only)."""
+"""The folder of this user's control sockets, and checks on sockets (standard library only)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ _PATIENCE_S = 1.0
 
 
 def runtime_folder() -> Path:
-    """`$SPECDIFF_RUNTIME_DIR`, else `specdiff` under `$XDG_RUNTIME_DIR`, else `specdiff-<uid>` under the temporary folder; made
-    if it is not there.
+    """Return the folder for control sockets, and create it if needed.
 
-    Raises OSError where it is not ours alone: who can write into it could answer in our place.
+    It is `$SPECDIFF_RUNTIME_DIR`, else `specdiff` in `$XDG_RUNTIME_DIR`, else `specdiff-<uid>` in
+    the temporary folder.
+
+    Raises OSError if other users can access it: a user who can write into it could put up a socket
+    and answer requests in our place.
     """
     told, session = os.environ.get(RUNTIME), os.environ.get("XDG_RUNTIME_DIR")
     if told:
@@ -33,17 +36,20 @@ def runtime_folder() -> Path:
 
 
 def must_be_ours(folder: Path) -> None:
-    """Raises OSError where it is not a folder of ours alone, or none."""
+    """Raises OSError if `folder` is not a folder, or is accessible to other users."""
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
         raise OSError(
-            f"{folder} must be a folder of user {os.geteuid()} alone (mode 700); it is of user {found.st_uid}, "
-            f"mode {stat.S_IMODE(found.st_mode):o}. Mend that, or set {RUNTIME} to another"
+            f"{folder} must be a folder that only user {os.geteuid()} can access (mode 700), but it belongs to user "
+            f"{found.st_uid} and has mode {stat.S_IMODE(found.st_mode):o}. Fix that, or set {RUNTIME} to another folder"
         )
 
 
 def folders(env: Mapping[str, str]) -> list[Path]:
-    """Where a process with this environment may have its socket: where the first was not to be had, in a later one."""
+    """Return the folders where a process with this environment may have its socket.
+
+    If it could not use the first folder, its socket is in a later one.
+    """
     if env.get(RUNTIME):
         return [Path(env[RUNTIME])]
     own = f"specdiff-{os.geteuid()}"
@@ -52,12 +58,15 @@ def folders(env: Mapping[str, str]) -> list[Path]:
 
 
 def socket_of(pid: int) -> Path:
-    """Where the schedulers of process `pid` are controlled. Raises OSError as `runtime_folder` does."""
+    """Return the path of the control socket of process `pid`. Raises OSError like `runtime_folder`."""
     return runtime_folder() / f"{pid}.sock"
 
 
 def is_same_user(connected: socket.socket) -> bool:
-    """Whether the other end is our user's, or root's. The folder keeps others out; this is the second lock on the same door."""
+    """Whether the process at the other end runs as our user or as root.
+
+    The folder's permissions already keep others out; this is a second check.
+    """
     size = struct.calcsize("3i")
     found = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
     _, uid, _ = struct.unpack("3i", found)
@@ -65,7 +74,7 @@ def is_same_user(connected: socket.socket) -> bool:
 
 
 def is_dead(path: Path) -> bool:
-    """Whether nobody listens on this socket; one that cannot be tried may be somebody's."""
+    """Whether no process listens on this socket. False if that cannot be determined."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trying:
         trying.settimeout(_PATIENCE_S)
         try:

@@ -1,12 +1,15 @@
-"""What a recording holds: the event kinds and, for each, its columns in their order on the wire and on disk.
+"""The contents of a recording: the event kinds, and their columns in the order on the wire and on disk.
 
-Two sorts of table. An *event table* (`Extends`, `Launches`, ...) has one row per event of its kind, columns int64.
-A *row table* (`ExtendRows`, `LaunchRows`, ...) has one row per request in such an event, columns int32, in batch
-order; `num_rows` of the event table says how many rows each event owns. `Events` is the spine: it gives the one
-order in which everything happened.
+There are two sorts of tables:
+- An *event table* (`Extends`, `Launches`, ...) has one row per event of its kind. Columns are int64.
+- A *row table* (`ExtendRows`, `LaunchRows`, ...) has one row per request in such an event, in batch
+  order. Columns are int32. `num_rows` of the event table says how many rows each event owns.
 
-Absent values (Python's None in sglang) are `NONE64` / `NONE32`; readers turn them back into None, nobody compares
-them as numbers. Lengths are in tokens. Sources are named by their sglang function; places differ by release.
+`Events` is the spine: it holds the order of all events.
+
+An absent value (None in sglang) is stored as `NONE64` or `NONE32`. Readers turn it back into None;
+it is never compared as a number. Lengths are in tokens. Docstrings name the sglang function that an
+event comes from; its place differs by release.
 """
 
 from __future__ import annotations
@@ -54,12 +57,12 @@ class Kind(IntEnum):
 
     @property
     def words(self) -> str:
-        """For people."""
+        """The name of the kind in lower-case words, for messages."""
         return self.name.lower().replace("_", " ")
 
 
 class Mode(IntEnum):
-    """What a launched batch did; sglang's ForwardMode, reduced to what the books tell apart."""
+    """What a launched batch did: sglang's ForwardMode, reduced to what matters for the books."""
 
     EXTEND = 1
     DECODE = 2
@@ -69,15 +72,14 @@ class Mode(IntEnum):
 
 
 class Act(IntEnum):
-    """What a trainer, or whoever operates the server, told the scheduler."""
+    """A control request to the scheduler, from a trainer or an operator of the server."""
 
-    PAUSE = (
-        1  # generation stands still, and everybody stays where they are: sglang's mode `in_place`
-    )
-    PAUSE_RETRACT = 2  # and all who run are retracted: mode `retract`
+    PAUSE = 1  # generation pauses and all requests stay in their batches: sglang's mode `in_place`
+    PAUSE_RETRACT = 2  # generation pauses and all running requests are retracted: mode `retract`
     CONTINUE = 3
-    WEIGHTS = 4  # other weights serve from here on
-    FLUSH = 5  # nothing is in the prefix cache any more; sglang declines while requests are there, and nothing is recorded then
+    WEIGHTS = 4  # new weights are in use from here on
+    # The prefix cache was emptied. While there are requests, sglang refuses, and no event is recorded.
+    FLUSH = 5
 
 
 class Reason(IntEnum):
@@ -101,7 +103,7 @@ REASONS = {
 
 
 def reason_told(said: Mapping[str, Any]) -> Reason:
-    """The reason of a finish in the words that a client gets (`BaseFinishReason.to_json`)."""
+    """Return the reason of a finish as the client got it (`BaseFinishReason.to_json`)."""
     kind, matched = said.get("type"), said.get("matched")
     if kind == "stop":
         return Reason.STOP_STRING if isinstance(matched, str) else Reason.STOP_TOKEN
@@ -123,16 +125,20 @@ class Arrives:
     """A request entered the waiting queue (`Scheduler._add_request_to_queue`), or was first seen in a batch."""
 
     qid: I64
-    # 1 when it came back after a retract; absent: it was met in mid-life, as recording had begun later or missed things.
+    # 1: it came back after a retract. Absent: it was first seen while running, because recording
+    # began later or had missed events.
     requeued: I64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Extends:
-    """`ScheduleBatch.prepare_for_extend`, when it returned: a prefill, a chunk of one, or a re-prefill. On the decode side
-    of a disaggregated server `prepare_for_prebuilt`: a prompt that another server computed, and no launch follows."""
+    """`ScheduleBatch.prepare_for_extend` returned: a prefill, a chunk of one, or a re-prefill.
 
-    batch: I64  # which ScheduleBatch object, numbered as first seen
+    On the decode side of a disaggregated server, `prepare_for_prebuilt` returned: the other side
+    computed the prompt, and no launch follows.
+    """
+
+    batch: I64  # number of the ScheduleBatch object, in order of first use
     seq_lens_sum: I64
     num_rows: I64
 
@@ -151,16 +157,15 @@ class ExtendRows:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepares:
-    """`ScheduleBatch.prepare_for_decode` of a spec-v2 batch, around it."""
+    """`ScheduleBatch.prepare_for_decode` of a spec-v2 batch, with values before and after it."""
 
     batch: I64
     seq_lens_sum_before: I64
     seq_lens_sum_after: I64
-    device_sum: (
-        I64  # sum(batch.seq_lens) where that is a CPU tensor, else absent (no sync on a GPU)
-    )
-    num_steps: I64  # draft_worker.speculative_num_steps at that moment: what sizes the allocation
-    num_draft_tokens: I64  # likewise speculative_num_draft_tokens
+    # sum(batch.seq_lens) if that is a CPU tensor. Absent on a GPU, where reading it would sync.
+    device_sum: I64
+    num_steps: I64  # draft_worker.speculative_num_steps at that time; it sizes the allocation
+    num_draft_tokens: I64  # draft_worker.speculative_num_draft_tokens at that time
     num_rows: I64
 
 
@@ -175,12 +180,12 @@ class PrepareRows:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Launches:
-    """`Scheduler.run_batch`, when it returned."""
+    """`Scheduler.run_batch` returned."""
 
     batch: I64
-    launch: I64  # number of this launch; the result that answers it carries the same
+    launch: I64  # number of this launch; its result has the same number
     mode: I64
-    seq_lens_sum_entry: I64  # before run_batch: None or not yet resolved from 0.5.13 on
+    seq_lens_sum_entry: I64  # before run_batch; from 0.5.13 on None, or not yet resolved
     seq_lens_sum: I64
     seq_lens_cpu_none: I64  # 1 when batch.seq_lens_cpu was None
     num_rows: I64
@@ -193,16 +198,18 @@ class LaunchRows:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Results:
-    """A processed result: for decode when the resolve function returned, for extend when processing did."""
+    """A result was processed.
+
+    For a decode, this is when the resolve function returned; for an extend, when processing did.
+    """
 
     launch: I64
     mode: I64
     stride: I64  # result.speculative_num_draft_tokens (0.5.12 on)
-    worker_stride: (
-        I64  # draft_worker.speculative_num_draft_tokens at that moment (what 0.5.11 slices with)
-    )
+    # draft_worker.speculative_num_draft_tokens at that time (0.5.11 slices with it)
+    worker_stride: I64
     num_non_draft: I64  # result.num_non_draft_tokens_per_req (0.5.20 on)
-    batch_accepted_drafts: I64  # the batch-level count; it counts stale rows in every release
+    batch_accepted_drafts: I64  # the batch-level count; in every release it includes stale rows
     num_tokens: I64  # how many of `Recording.tokens` belong to this result: next_token_ids, padded
     num_rows: I64
 
@@ -210,24 +217,30 @@ class Results:
 @dataclass(frozen=True, slots=True, eq=False)
 class ResultRows:
     qid: I32
-    accept_len: I32  # result.accept_lens, bonus included; absent for extend
-    num_emitted: I32  # length of what resolve returned for it (shorter where a grammar cut the run)
-    is_retracted: I32  # sampled when the result began to be processed
-    finished: I32  # likewise
+    accept_len: I32  # result.accept_lens, including the bonus token; absent for extend
+    num_emitted: (
+        I32  # number of tokens that resolve returned for it (fewer if a grammar cut the run)
+    )
+    is_retracted: I32  # read before the result was processed
+    finished: I32  # read before the result was processed
     committed_before: I32
     committed_after: I32
     output_len: I32  # len(req.output_ids) before this result
-    spec_verify_ct: I32  # after it
-    spec_accepted_drafts: I32  # after it
+    spec_verify_ct: I32  # after this result
+    spec_accepted_drafts: I32  # after this result
     grammar_done: I32  # req.grammar.is_terminated() when the finish is decided; absent: no grammar
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Filters:
-    """`ScheduleBatch.filter_batch`, around it; the rows are who is left."""
+    """`ScheduleBatch.filter_batch`, with values before and after it.
+
+    The rows are the requests that remain in the batch.
+    """
 
     batch: I64
-    size_before: I64  # absent: requests were left out of the recording, and who was in the batch is not known
+    # Absent: requests were left out of the recording, and the members of the batch are not known.
+    size_before: I64
     seq_lens_sum_before: I64
     seq_lens_sum_after: I64
     device_sum: I64
@@ -241,7 +254,10 @@ class FilterRows:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Merges:
-    """`ScheduleBatch.merge_batch(other)`, around it; the rows are who is in the batch then."""
+    """`ScheduleBatch.merge_batch(other)`, with values before and after it.
+
+    The rows are the requests in the merged batch.
+    """
 
     batch: I64
     other: I64
@@ -259,7 +275,7 @@ class MergeRows:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Retracts:
-    """`Req.reset_for_retract`, around it."""
+    """`Req.reset_for_retract`, with values before and after it."""
 
     qid: I64
     committed_before: I64
@@ -274,17 +290,18 @@ class Aborts:
     """`Scheduler.abort_request` matched this request."""
 
     qid: I64
-    queued: I64  # 1: it was waiting and never reached a batch again
+    queued: I64  # 1: it was in the waiting queue and did not enter a batch any more
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Finishes:
-    """A finished request, when its top-k rows have been collected and before its KV is released."""
+    """A request finished. The values are those after its top-k rows were collected and before its
+    KV is released."""
 
     qid: I64
     reason: I64
-    origin_len: I64  # len(req.origin_input_ids) now: an abort rewrites it
-    output_len: I64  # raw, overshoot included
+    origin_len: I64  # len(req.origin_input_ids) at this point: an abort rewrites it
+    output_len: I64  # raw, including overshoot
     finished_len: I64
     committed: I64
     allocated: I64
@@ -297,19 +314,18 @@ class Finishes:
     histogram_weighted: I64  # sum(i * hist[i])
     reasoning_tokens: I64
     retractions: I64  # req.retraction_count
-    # Entries of req.output_token_logprobs_val and req.hidden_states when the finish is decided: those of the last run
-    # are not among them yet. Absent: not asked for, or kept elsewhere (log probabilities from 0.5.13 on).
+    # Number of entries of req.output_token_logprobs_val and req.hidden_states when the finish is
+    # decided; those of the last run are not included yet. Absent: the client did not ask for them,
+    # or sglang keeps them elsewhere (log probabilities from 0.5.13 on).
     num_logprobs: I64
     num_hidden_states: I64
-    experts_state: I64  # 0 nothing collected, 1 collected, absent: the server has no capturer
-    experts_start: I64  # rows [start, start + rows), as the server asked them of its capturer
+    experts_state: I64  # 0: nothing collected, 1: collected, absent: the server has no capturer
+    experts_start: I64  # the server requested rows [start, start + rows) from its capturer
     experts_rows: I64
-    experts_stored: (
-        I64  # how many rows are in `Recording.experts`: [stored_from, stored_from + stored)
-    )
-    experts_stored_from: (
-        I64  # absent: none is, or the file is older than version 4; then it is experts_start
-    )
+    # How many rows are in `Recording.experts`: [stored_from, stored_from + stored).
+    experts_stored: I64
+    # Absent: no rows are stored, or the file is older than version 4; then it equals experts_start.
+    experts_stored_from: I64
     indexer_state: I64
     indexer_start: I64
     indexer_rows: I64
@@ -319,117 +335,120 @@ class Finishes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Releases:
-    """`release_kv_cache`, on entry and when it returned."""
+    """`release_kv_cache`, with values on entry and when it returned."""
 
     qid: I64
     committed: I64
     allocated: I64
     committed_after: I64
     allocated_after: I64
-    released_len: I64  # the committed length it went by (`owned_kv_len` and its forerunners); absent: it asked for none
+    # The committed length that the release used (`owned_kv_len` and its predecessors). Absent: it
+    # read none.
+    released_len: I64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Saves:
-    """A turn of a streaming session gives its KV to the session, around it (`try_cache_finished_req`, up to
-    0.5.10.post1 `cache_finished_req`): when it finished, when it was aborted, and when it is about to be retracted."""
+    """A turn of a streaming session gave its KV to the session, with values before and after.
+
+    The source is `try_cache_finished_req` (up to 0.5.10.post1 `cache_finished_req`). It runs when a
+    turn has finished, was aborted, or is about to be retracted.
+    """
 
     qid: I64
-    session: I64  # which session, numbered as first seen; one that is opened anew is another
-    origin_len: (
-        I64  # len(req.origin_input_ids) on entry: what was said before and the turn's own prompt
-    )
-    output_len: I64  # len(req.output_ids) on entry, overshoot included
+    session: I64  # session number, in order of first use; a reopened session gets a new number
+    origin_len: I64  # len(req.origin_input_ids) on entry: earlier turns and this turn's own prompt
+    output_len: I64  # len(req.output_ids) on entry, including overshoot
     finished_len: I64  # absent: aborted or retracted
     reason: I64  # absent: retracted
     committed_before: I64  # of the request, on entry
     allocated_before: I64
-    committed: (
-        I64  # of the session's slot, after; absent: it keeps none (an aborted turn from 0.5.11 on)
-    )
+    # Of the session's slot, afterwards. Absent: it keeps nothing (an aborted turn from 0.5.11 on).
+    committed: I64
     allocated: I64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Restores:
-    """A turn of a streaming session takes over its KV, when that is done (`try_match_prefix`, up to 0.5.10.post1
-    `match_prefix`). Each attempt to schedule the turn does it anew; a turn whose session has no KV never does."""
+    """A turn of a streaming session took over the session's KV.
+
+    The source is `try_match_prefix` (up to 0.5.10.post1 `match_prefix`). Every attempt to schedule
+    the turn does this again. If the session has no KV, it does not happen.
+    """
 
     qid: I64
     session: I64
-    key_len: (
-        I64  # tokens that may be matched: all but the last; min(key_len, committed) are inherited
-    )
+    key_len: I64  # tokens that may be matched: all except the last; min(key_len, committed) are inherited
     committed: I64  # of the request, after
     allocated: I64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sents:
-    """The message that tells a client of its request's end has left the scheduler (`SenderWrapper.send_output`).
+    """The message that reports the end of a request to its client left the scheduler
+    (`SenderWrapper.send_output`).
 
-    Output ids and log probabilities go out in slices: those here are the sums over all messages. Everything else goes
-    out whole each time: what the last message held. Absent: not asked for; asked for and not sent is 0.
+    Output ids and log probabilities are sent in slices; the numbers here are sums over all
+    messages. Everything else is sent in full each time; the numbers are those of the last message.
+    Absent means that the client did not ask for it; 0 means that it did, but none was sent.
     """
 
     qid: I64
-    reason: I64  # as the client was told: a grammar's end is told as a stop token
-    prompt_tokens: I64  # as told
-    completion_tokens: I64  # as told
+    reason: I64  # as sent to the client; the end of a grammar is reported as a stop token
+    prompt_tokens: I64  # as sent to the client
+    completion_tokens: I64  # as sent to the client
     num_messages: I64
     num_output_ids: I64
-    num_in_order: I64  # of these: up to the first slice that was not the request's next output ids
+    num_in_order: I64  # output ids before the first slice that is not the request's next output ids
     num_logprobs: I64  # entries of output_token_logprobs_val
-    num_hidden_states: (
-        I64  # entries; the first one of a prefill holds a row for every token of the prompt
-    )
+    # Entries; the first one of a prefill has a row for every token of the prompt.
+    num_hidden_states: I64
     experts_rows: I64
     indexer_rows: I64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Seeds:
-    """Requests that were under way in a batch where recording, or what is left of it, begins: see `seeds.py`."""
+    """Requests that were running in a batch when recording, or what is left of it, begins: see `seeds.py`."""
 
     batch: I64
-    launch: I64  # its decode launch follows; absent: none was under way
+    launch: I64  # the number of its decode launch, which follows; absent: none was under way
     num_rows: I64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SeedRows:
     qid: I32
-    begins: I32  # 1: the books of this request begin here; 0: they have begun before, or end here
-    seq_len: (
-        I32  # committed, less what the prepare of `launch` has claimed; absent: it is not known
-    )
+    begins: I32  # 1: the books of this request begin here; 0: they began earlier, or end here
+    seq_len: I32  # committed length without what the prepare of `launch` claimed; absent: not known
     output_len: I32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Controls:
-    """The scheduler was told something that is about everybody, when it had heeded it (`Scheduler.pause_generation`,
+    """The scheduler carried out a request that concerns the whole server (`Scheduler.pause_generation`,
     `continue_generation`, `flush_cache`, and from 0.5.19 on `record_weight_version_change`)."""
 
     act: I64  # an `Act`
-    weights_before: I64  # which weights served, by their number in `Run.weight_versions`; absent but for WEIGHTS
+    # The weights before and after, as indexes into `Run.weight_versions`. Absent except for WEIGHTS.
+    weights_before: I64
     weights: I64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Spans:
-    """A client whose end was sent was told that output tokens [start, end) are of these weights (from 0.5.19 on; `meta_info`
-    calls it `weight_versions`)."""
+    """The final message to a client said that output tokens [start, end) come from these weights
+    (from 0.5.19 on; `weight_versions` in `meta_info`)."""
 
     qid: I64
-    weights: I64  # by their number in `Run.weight_versions`
+    weights: I64  # index into `Run.weight_versions`
     start: I64
     end: I64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Gaps:
-    """Events are missing here: the recorder had to drop them, or a cut left them out."""
+    """Events are missing here: the recorder dropped them, or a cut left them out."""
 
     dropped: I64
 
@@ -478,7 +497,7 @@ ROW_TABLES: dict[Kind, type] = {
     Kind.SEED: SeedRows,
 }
 
-# What each version added, so that older files stay readable: what they do not have is absent.
+# The columns that each version added. When an older file is read, these are absent.
 ADDED: dict[int, dict[str, tuple[str, ...]]] = {
     2: {
         "requests": ("vocab_size",),
@@ -508,7 +527,7 @@ ADDED: dict[int, dict[str, tuple[str, ...]]] = {
 
 
 def columns_in(version: int, name: str, table: type) -> tuple[str, ...]:
-    """The columns that a table had in a version of the format; none: that version did not have the table."""
+    """Return the columns that a table had in a format version; none if it did not have the table."""
     later = [added[name] for since, added in ADDED.items() if since > version and name in added]
     if () in later:
         return ()

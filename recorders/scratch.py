@@ -1,4 +1,7 @@
-"""The file that something is written to before it has its name: its writer's own, held until then (standard library only)."""
+"""Temporary files that are renamed to their final name when complete (standard library only).
+
+The writer holds a lock on its file, so that a file left by a killed writer can be recognized.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,10 @@ _RECORDINGS = re.compile(rf".*\.h5{_SUFFIX.pattern}")
 
 @contextlib.contextmanager
 def scratch(path: Path) -> Iterator[BinaryIO]:
-    """A new file beside `path`, which nobody else writes to; gone at the end, unless it was renamed. Raises OSError."""
+    """Create a temporary file beside `path`, and delete it at the end unless it was renamed.
+
+    No other process writes to it. Raises OSError.
+    """
     _clear(path.parent, re.compile(re.escape(path.name) + _SUFFIX.pattern))
     file = _begin(path)
     try:
@@ -29,23 +35,24 @@ def scratch(path: Path) -> Iterator[BinaryIO]:
 
 
 def clear(folder: Path) -> None:
-    """Take away what killed writers of recordings left."""
+    """Delete the temporary files that killed writers of recordings left in `folder`."""
     _clear(folder, _RECORDINGS)
 
 
 def _begin(path: Path) -> BinaryIO:
     while True:
         name = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
-        file = open(name, "x+b")  # noqa: SIM115 (held on to)
-        with contextlib.suppress(OSError):  # no locks here: then nobody clears, either
-            fcntl.flock(file, fcntl.LOCK_SH)  # HDF5 takes a shared one to read it back
+        file = open(name, "x+b")  # noqa: SIM115 (the caller closes it)
+        # If the file system has no locks, `clear` cannot take one either, and deletes nothing.
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_SH)  # shared, because HDF5 takes one to read the file back
         if is_named(file.fileno(), name):
             return file
-        file.close()  # somebody cleared it before it was held
+        file.close()  # another process deleted it before it was locked
 
 
 def is_named(fd: int, name: Path) -> bool:
-    """Whether an open file, or folder, is what has that name still."""
+    """Whether the path `name` still refers to this open file or folder."""
     try:
         return os.path.samestat(os.fstat(fd), os.stat(name))
     except FileNotFoundError:
@@ -53,7 +60,8 @@ def is_named(fd: int, name: Path) -> bool:
 
 
 def _clear(folder: Path, left: re.Pattern[str]) -> None:
-    """What cannot be listed, opened or held may be somebody's."""
+    """Delete the files whose names match, except for those that cannot be opened or locked: another
+    process may be using them."""
     with contextlib.suppress(OSError):
         for path in [one for one in folder.iterdir() if left.fullmatch(one.name)]:
             with contextlib.suppress(OSError), open(path, "r+b") as file:

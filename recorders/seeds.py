@@ -1,11 +1,17 @@
-"""Where the books of requests begin that were under way when recording did: what a SEED in a journal comes to in a recording.
+"""Place the SEEDs of a journal in its recording.
 
-The recorder notes a SEED when a result has been processed and nothing but one prepared decode is under way. The lengths in it are
-those before that prepare, as if the result had been there by then; so that is where it goes. The result itself leaves the
-recording and is counted to the gap: what it did is in those lengths.
+A SEED is where the books begin of requests that were already running when recording began.
 
-A SEED is left out where it tells nothing new (each segment of a ring has one), where that prepare was not recorded, and where the
-result is of requests whose books have begun, too (a chunk of a prompt that decodes ran beside): they need it.
+The recorder writes a SEED after it has processed a result, when nothing is under way except one
+prepared decode. The SEED's lengths are those before that prepare, with the result already included.
+So the SEED is moved ahead of the prepare. The result itself is removed from the recording and
+counted in the GAP, because its effect is already in the lengths.
+
+A SEED is left out
+- if it adds nothing new (every segment of a ring has one),
+- if that prepare was not recorded,
+- if the result also belongs to requests whose books have begun (a chunk of a prompt that ran
+  together with decodes): those requests need the result.
 """
 
 from __future__ import annotations
@@ -27,15 +33,15 @@ _KINDS = (Kind.EXTEND, Kind.PREPARE, Kind.LAUNCH, Kind.RESULT, Kind.GAP, Kind.SE
 
 @dataclass(slots=True)
 class Plan:
-    """By places in a journal: what becomes of its events."""
+    """What to do with the events of a journal, by their positions in it."""
 
     left_out: set[int] = field(default_factory=set)
-    ahead: dict[int, WireEvent] = field(default_factory=dict)  # the SEED that goes before it
-    in_place: dict[int, WireEvent] = field(default_factory=dict)
-    hidden: dict[int, int] = field(default_factory=dict)  # by GAP: results that are counted to it
+    ahead: dict[int, WireEvent] = field(default_factory=dict)  # SEEDs to insert before an event
+    in_place: dict[int, WireEvent] = field(default_factory=dict)  # SEEDs that replace an event
+    hidden: dict[int, int] = field(default_factory=dict)  # how many results to add to a GAP's count
 
     def events(self, place: int, event: WireEvent) -> Iterator[WireEvent]:
-        """What stands in the recording for the event at this place."""
+        """Yield the events that the recording gets for the journal's event at `place`."""
         if place in self.ahead:
             yield self.ahead[place]
         if place in self.hidden:
@@ -45,13 +51,13 @@ class Plan:
 
 
 def plan(records: Sequence[Record], format: int) -> Plan:
-    """`format`: of the recording, as in `journal.Scan`."""
+    """Plan where the SEEDs of a journal go. `format` is as in `journal.Scan`."""
     made = Plan()
     if any(record.type == Kind.SEED for record in records):
         walk = _Walk(made)
         for place, record in enumerate(records):
             if record.type in _KINDS:
-                with suppress(RecordingError):  # whoever builds says so, and where
+                with suppress(RecordingError):  # `build` reports it, with the position
                     walk.event(place, unpack_event(Kind(record.type), record.payload, format))
     return made
 
@@ -62,7 +68,7 @@ class _Prepare(NamedTuple):
 
 
 class _Walk:
-    """What is known since the last gap."""
+    """Walks through a journal's events and fills a plan; it remembers the events since the last GAP."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -70,10 +76,11 @@ class _Walk:
         self._begin()
 
     def _begin(self) -> None:
-        self._begun: set[int] = set()  # requests whose books have
+        self._begun: set[int] = set()  # requests whose books have begun
         self._prepares: dict[int, _Prepare] = {}  # by batch
         self._launches: dict[int, _Prepare] = {}  # by launch, until its result
-        # The last ones, place and requests: between a prepare and the SEED behind it stands one, or an extend's besides.
+        # The last results: position and requests. Between a prepare and the SEED that follows it
+        # there is one, or two if one of them belongs to an extend.
         self._results: deque[tuple[int, set[int]]] = deque(maxlen=8)
 
     def event(self, place: int, event: WireEvent) -> None:
@@ -107,7 +114,7 @@ class _Walk:
             return
         since = [(at, qids) for at, qids in self._results if at > target.place and new & qids]
         if any(qids & self._begun for _, qids in since):
-            return  # what that result did to others must stay
+            return  # that result also belongs to requests whose books have begun, so it must stay
         told = replace(
             event,
             time_ns=target.event.time_ns,
@@ -124,7 +131,10 @@ class _Walk:
         self._begun |= new
 
     def _target(self, place: int, event: WireEvent) -> _Prepare | None:
-        """The prepare that it goes before; where nothing was prepared by then it stays."""
+        """Return the prepare that the SEED goes before, or the SEED's own position if none is open.
+
+        Return None if the prepare of its launch was not recorded.
+        """
         batch, launch = event.fields[:2]
         if launch != NONE64:
             return self._launches.get(launch)

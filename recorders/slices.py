@@ -1,4 +1,4 @@
-"""Which tokens of `Recording.tokens` belong to which request."""
+"""Select the tokens of `Recording.tokens` that belong to some of the requests."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 def kept_tokens(
     recording: Recording, requests: NDArray[np.bool_], results: NDArray[np.bool_]
 ) -> tuple[NDArray[np.bool_], I64]:
-    """The tokens (bool) of these requests (by qid) in these results (by row), and how many each kept result has.
+    """Return a mask of the tokens of `requests` (bool, by qid) in `results` (bool, by row), and how
+    many tokens each kept result has left.
 
-    Every row of a result has as many, padded to the stride. Where they cannot be shared out evenly, nobody knows whose
-    they are: they stay where all rows do, and are left out elsewhere.
+    Every row of a result has the same number of tokens, padded to the stride. If a result's tokens
+    cannot be divided evenly, it is unknown which request they belong to. They are kept if all rows
+    of the result are, and left out otherwise.
     """
     table, rows = recording.results, requests[recording.result_rows.qid]
     counts, sizes = table.num_tokens, table.num_rows

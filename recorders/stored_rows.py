@@ -1,4 +1,4 @@
-"""Which top-k rows a recording holds of each finished request, and the rows."""
+"""The top-k rows that a recording holds for each finished request."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """Numbers of finishes. `collected`: the server collected rows; `returned`: those are all held. Of all `finishes` where
-    the server has a capturer: those whose rows are held up to the end of the sequence, behind a stop too, and `whole`."""
+    """For how many finishes the recording holds which rows."""
 
-    finishes: int
-    collected: int
-    returned: int
-    to_the_end: int
-    whole: int
+    finishes: int  # all finishes, if the server has a capturer
+    collected: int  # the server collected rows
+    returned: int  # ... and the recording holds all of these
+    to_the_end: int  # rows are held up to the end of the sequence, including tokens after a stop
+    whole: int  # ... and from position 0 on
 
 
 class StoredRows:
-    """Rows of `which` ("experts" or "indexer"), by row of `finishes`. Positions are tokens of the request from 0 on.
+    """The rows of `which` ("experts" or "indexer"), by row of `finishes`.
 
-    `start`, `end`: rows [start, end) are held; equal where none are, or it is not known of which positions they are.
+    A position is the index of a token in its request. The recording holds rows [start, end) of
+    each finish. `start` and `end` are equal if it holds none, or if their positions are unknown.
     """
 
     def __init__(self, recording: Recording, which: str) -> None:
@@ -47,11 +47,11 @@ class StoredRows:
         self._first = row_starts(stored)
 
     def holds(self, finish: int, start: int, end: int) -> bool:
-        """Whether every row of [start, end) is here. None is needed for an empty range."""
+        """Whether the recording holds every row of [start, end). True for an empty range."""
         return start >= end or bool(self.start[finish] <= start and end <= self.end[finish])
 
     def rows(self, finish: int, start: int, end: int) -> NDArray[Any]:
-        """Rows [start, end) of a finish, (rows, layers, topk); they must be held."""
+        """Return rows [start, end) of a finish, (rows, layers, topk). The recording must hold them."""
         assert self.holds(finish, start, end), (
             f"rows [{start}, {end}) of finish {finish} are not held"
         )

@@ -1,4 +1,4 @@
-"""Run a command as its parent would: pass signals on, wait for it, and say how it ended."""
+"""Run a command as a child process: pass signals on to it, wait for it, return how it ended."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from .errors import UsageError
 
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _WATCHED = (*_PASSED_ON, signal.SIGCHLD)
-_DEFAULT_AGAIN = (
-    signal.SIGINT,
-    signal.SIGPIPE,
-    signal.SIGXFSZ,
-)  # Python, or a shell's `&`, ignores
+# Signals that Python ignores, or that a shell ignores for a command started with `&`. The child
+# gets their default handlers back.
+_DEFAULT_AGAIN = (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ)
 _POLL_S = 1.0
 
 
 def supervise(command: Sequence[str], env: Mapping[str, str], noted: Sequence[int] = ()) -> int:
-    """Run `command` to its end; its exit status, or 128 + N where signal N killed it.
+    """Run `command` to its end, and return its exit status, or 128 + N if signal N killed it.
 
-    `noted`: signals that came to us before there was anybody to pass them on to. Raises UsageError where it cannot be started.
+    `noted` holds the signals that arrived before the command started; they are passed on to it.
+
+    Raises UsageError if the command cannot be started.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
     try:
@@ -56,6 +56,10 @@ def _wait(child: int) -> int:
 
 
 def _pass_on(child: int, info: signal.struct_siginfo) -> None:
-    """SIGTERM always; the others when a process sent them: a terminal's go to the whole group by themselves."""
-    if info.si_signo == signal.SIGTERM or info.si_code <= 0:  # SI_USER and its kin
+    """Pass a signal on to the child.
+
+    SIGTERM is always passed on. The others are only if a process sent them, because a terminal
+    sends its signals to the whole process group itself.
+    """
+    if info.si_signo == signal.SIGTERM or info.si_code <= 0:  # SI_USER and similar
         os.kill(child, info.si_signo)

@@ -1,4 +1,5 @@
-"""One event as bytes: the layout both the capture side packs and the builder unpacks (standard library only)."""
+"""The byte layout of an event, packed by the capture side and unpacked by `build` (standard library
+only)."""
 
 from __future__ import annotations
 
@@ -21,7 +22,10 @@ ROW_WIDTH = {kind: len(fields(table)) for kind, table in ROW_TABLES.items()}
 
 @dataclass(frozen=True, slots=True)
 class WireEvent:
-    """One event as read back: `rows` is one column of its row table after the other, a value per request each."""
+    """One unpacked event.
+
+    `rows` holds the columns of its row table, concatenated. Each column has one value per request.
+    """
 
     kind: Kind
     time_ns: int
@@ -33,7 +37,10 @@ class WireEvent:
 
 @dataclass(frozen=True, slots=True)
 class TopkRows:
-    """Routed-expert or indexer rows as the server collected them: `data` is (rows, layers, topk), unsigned."""
+    """Routed-expert or indexer rows as the server collected them.
+
+    `data` is an array of unsigned integers of shape (rows, layers, topk).
+    """
 
     itemsize: int
     layers: int
@@ -44,8 +51,8 @@ class TopkRows:
     def __post_init__(self) -> None:
         if len(self.data) != self.itemsize * self.layers * self.topk * self.rows:
             raise RecordingError(
-                f"routed rows hold {len(self.data)} bytes; {self.rows} rows x {self.layers} layers x "
-                f"{self.topk} experts x {self.itemsize} bytes were announced"
+                f"routed rows have {len(self.data)} bytes, expected {self.rows} rows x {self.layers} layers x "
+                f"{self.topk} experts x {self.itemsize} bytes"
             )
 
 
@@ -57,16 +64,19 @@ def pack_event(
     columns: Sequence[Sequence[int]] = (),
     rest: Sequence[int] | bytes = b"",
 ) -> bytes:
-    """Pack one event. `values` follow the fields of its event table, `columns` those of its row table; `rest` are the tokens
-    (int32) of a result, or the rows of a finish as `pack_topk` packs them.
+    """Pack one event.
 
-    Raises ValueError where there are more or fewer than the tables have, struct.error where a value does not fit.
+    `values` and `columns` are in the order of the fields of its event table and its row table.
+    `rest` holds the tokens (int32) of a result, or the rows of a finish as `pack_topk` returns them.
+
+    Raises ValueError if the number of values or columns is not that of the tables, and
+    struct.error if a value does not fit.
     """
     num_rows = values[-1] if columns else 0
     if len(values) != NUM_FIELDS[kind] or len(columns) != ROW_WIDTH.get(kind, 0):
         raise ValueError(
-            f"{kind.name} has {NUM_FIELDS[kind]} fields and {ROW_WIDTH.get(kind, 0)} columns of rows, "
-            f"got {len(values)} and {len(columns)}"
+            f"{kind.name}: got {len(values)} fields and {len(columns)} columns of rows, expected "
+            f"{NUM_FIELDS[kind]} and {ROW_WIDTH.get(kind, 0)}"
         )
     packed = [_STAMP.pack(time_ns, iteration), _layout("q", len(values)).pack(*values)]
     pack = _layout("i", num_rows).pack
@@ -77,21 +87,25 @@ def pack_event(
 
 @lru_cache(maxsize=1024)
 def _layout(code: str, count: int) -> struct.Struct:
-    """`count` is a batch size, a number of fields or of tokens: there are not many, and they come again."""
+    """Return a cached layout. `count` is a batch size, a number of fields or a number of tokens, so
+    the same few values recur."""
     return struct.Struct(f"<{count}{code}")
 
 
 def unpack_event(kind: Kind, payload: bytes, version: int = VERSION) -> WireEvent:
-    """The inverse of `pack_event`. `version`: of the recording format whose columns were packed; later ones are absent.
+    """The inverse of `pack_event`.
 
-    Raises RecordingError where the payload is too short for what it announces.
+    `version` is the recording format version whose columns were packed. The values of columns that
+    later versions added are absent.
+
+    Raises RecordingError if the payload is too short for the rows that it declares.
     """
     held, held_rows = _held(kind, version)
     width = sum(held_rows)
     start, middle = _STAMP.size, _STAMP.size + 8 * sum(held)
     if len(payload) < middle:
         raise RecordingError(
-            f"a {kind.name} record has {len(payload)} bytes, at least {middle} were expected"
+            f"a {kind.name} record has {len(payload)} bytes, expected at least {middle}"
         )
     time_ns, iteration = _STAMP.unpack_from(payload)
     values = array("q", payload[start:middle])
@@ -99,7 +113,7 @@ def unpack_event(kind: Kind, payload: bytes, version: int = VERSION) -> WireEven
     end = middle + 4 * width * num_rows
     if num_rows < 0 or len(payload) < end:
         raise RecordingError(
-            f"a {kind.name} record announces {num_rows} rows but has {len(payload)} bytes"
+            f"a {kind.name} record declares {num_rows} rows but has {len(payload)} bytes"
         )
     rows = array("i", payload[middle:end])
     if not all(held):
@@ -111,7 +125,7 @@ def unpack_event(kind: Kind, payload: bytes, version: int = VERSION) -> WireEven
 
 @lru_cache(maxsize=256)
 def _held(kind: Kind, version: int) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
-    """Of the columns of an event and of its rows: which this version of the recording format had."""
+    """Return, for each column of an event and of its rows, whether this format version had it."""
     event, rows = EVENT_TABLES[kind], ROW_TABLES.get(kind)
     return _columns(version, event.__name__.lower(), event), (
         _columns(version, f"{kind.name.lower()}_rows", rows) if rows else ()
@@ -124,7 +138,7 @@ def _columns(version: int, name: str, table: type) -> tuple[bool, ...]:
 
 
 def _spread(values: array[int], held: tuple[bool, ...], size: int, absent: int) -> array[int]:
-    """Columns of `size` values each, with those between that were not held."""
+    """Insert columns of absent values for those that are not held. Each column has `size` values."""
     made, at = array(values.typecode), 0
     for is_held in held:
         made += values[at : at + size] if is_held else array(values.typecode, [absent] * size)
@@ -133,17 +147,17 @@ def _spread(values: array[int], held: tuple[bool, ...], size: int, absent: int) 
 
 
 def pack_topk(rows: TopkRows | None) -> bytes:
-    """Pack the rows a finish carries; None (nothing collected, or not kept) packs as zero rows."""
+    """Pack the rows of a finish. None (nothing collected, or nothing kept) packs as zero rows."""
     if rows is None:
         return _TOPK.pack(1, 0, 0, 0)
     return _TOPK.pack(rows.itemsize, rows.layers, rows.topk, rows.rows) + rows.data
 
 
 def unpack_topk(blob: bytes) -> tuple[TopkRows, bytes]:
-    """Read one `pack_topk` from the front of `blob`; returns it and the rest."""
+    """Unpack the rows at the start of `blob`; return them and the remaining bytes."""
     if len(blob) < _TOPK.size:
         raise RecordingError(
-            f"a finish record has {len(blob)} bytes of rows, at least {_TOPK.size} were expected"
+            f"a finish record has {len(blob)} bytes of rows, expected at least {_TOPK.size}"
         )
     itemsize, layers, topk, rows = _TOPK.unpack_from(blob)
     end = _TOPK.size + itemsize * layers * topk * rows

@@ -150,7 +150,11 @@ def test_a_stop_that_the_disk_refuses_says_what_is_kept(tmp_path: Path) -> None:
         done.stderr,
         re.MULTILINE,
     )
-    assert len(told) == len(re.findall("as the disk refuses: File too large", done.stderr)) == 4
+    assert (
+        len(told)
+        == len(re.findall("because the disk cannot be written .File too large", done.stderr))
+        == 4
+    )
     assert {Path(name).parent for name, _ in told} == {folder}
     assert all(int(size.replace(",", "")) > 1_000_000 for _, size in told)
     assert done.stderr.count(f"when that process has ended: specdiff recover {folder}") == 3

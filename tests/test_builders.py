@@ -162,7 +162,7 @@ def test_what_cannot_be_read_back_is_not_put_in_place_and_the_journal_stays(
     monkeypatch.setattr(hdf5, "_image", lambda recording: image(recording)[:-100])
     (outcome,) = recover(tmp_path)
     assert isinstance(outcome, Kept) and not outcome.live
-    assert "what was just written cannot be read back" in outcome.why
-    assert "The journal stays" in outcome.why and "opy" not in outcome.why
+    assert "the file just written cannot be read back" in outcome.why
+    assert "The journal is kept" in outcome.why and "opy" not in outcome.why
     assert f"specdiff recover {tmp_path}" in outcome.why
     assert list(tmp_path.iterdir()) == [journal]

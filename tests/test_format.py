@@ -214,7 +214,7 @@ def _manifest(manifest: object) -> Callable[[Path], None]:
     [
         (_missing, "no such file"),
         (_text, "not an HDF5 file"),
-        (_other_hdf5, r"not a specdiff recording .* it holds weights"),
+        (_other_hdf5, r"not a specdiff recording.*contains weights"),
         (_newer, r"format version 99; this specdiff reads 1 to 5\. Install a newer specdiff"),
         (_unfinished, "unfinished.*specdiff recover"),
         (_table_gone, "result_rows"),
@@ -223,13 +223,13 @@ def _manifest(manifest: object) -> Callable[[Path], None]:
         (_claims_the_moon("tokens"), "/tokens"),
         (_claims_the_moon("manifest"), r"/manifest claims shape \(1099511627776,\)"),
         (_claims_to_be_elsewhere, r"/manifest claims shape \(1099511627776,\)"),
-        (_group_for("manifest"), "/manifest is a Group, a dataset was expected.*Copy"),
-        (_group_for("tokens"), "/tokens is a Group, a dataset was expected.*Copy"),
-        (_manifest([]), "/manifest is not one that specdiff wrote.*Copy"),
-        (_manifest({"run": {}}), "/manifest is not one that specdiff wrote: expected tables: dict"),
+        (_group_for("manifest"), "/manifest is a Group, expected a dataset.*Copy"),
+        (_group_for("tokens"), "/tokens is a Group, expected a dataset.*Copy"),
+        (_manifest([]), "/manifest was not written by specdiff.*Copy"),
+        (_manifest({"run": {}}), "/manifest was not written by specdiff: expected tables: dict"),
         (
             _manifest({"run": {}, "tables": {"tokens": 1}, "rids": [], "details": []}),
-            "/manifest is not one that specdiff wrote: expected stats and damage",
+            "/manifest was not written by specdiff: expected stats and damage",
         ),
         (
             _manifest({**_EMPTY, "tables": {"tokens": 1}}),
@@ -252,9 +252,9 @@ def test_bad_files_say_what_they_are(
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"weight_versions": 3}, "another weight_versions than a list of texts"),
-        ({"weight_versions": [None]}, "another weight_versions than a list of texts"),
-        ({"command": "python"}, "another command than a list of texts"),
+        ({"weight_versions": 3}, "weight_versions is not a list of texts"),
+        ({"weight_versions": [None]}, "weight_versions is not a list of texts"),
+        ({"command": "python"}, "command is not a list of texts"),
         ({"overlapped": True}, "unknown fields: overlapped"),
     ],
 )

@@ -44,7 +44,7 @@ def test_sigterm_reaches_those_who_outlive_the_command(tmp_path: Path) -> None:
         _, said = parent.communicate(timeout=30)
     assert parent.returncode == 3
     assert seen.read_text() == "terminated"
-    assert "SIGTERM is passed on to" in said
+    assert "passing SIGTERM on to" in said
 
 
 def test_folder_that_goes_away_does_not_cost_the_status(tmp_path: Path) -> None:
