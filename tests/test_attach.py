@@ -61,7 +61,7 @@ def test_recording_comes_and_goes_on_a_running_server(
         load = threading.Thread(target=ask, args=(port, 60, "--no-aborts", "--seed", "4"))
         load.start()
         attach(folder, "start")
-        assert "stop it first" in attach(folder, "start", code=NO_VERDICT)[1]
+        assert "Stop that first" in attach(folder, "start", code=NO_VERDICT)[1]
         load.join()
         assert "is in" in attach(parent.pid, "flush")[1]
         said = attach(parent.pid, "status")[0]
@@ -71,7 +71,7 @@ def test_recording_comes_and_goes_on_a_running_server(
 
         attach(folder, "--sample", "1/3", "--no-tokens", "--steps", "40", "start")
         ask(port, 40, "--no-aborts", "--seed", "5")
-        assert "does not record: its 40 steps are over" in attach(folder, "status")[0]
+        assert "does not record: its limit of 40 steps was reached" in attach(folder, "status")[0]
         second = hdf5.load(Path(attach(folder, "stop")[0].strip()))
         attach(folder, "-o", str(tmp_path / "other"), "--ring", "60s", "start")
         ask(port, 20, "--no-aborts", "--seed", "6")
@@ -100,7 +100,7 @@ def test_who_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     door = tmp_path / "run" / f"{os.getpid()}.sock"
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(door))
-    assert "and has not" in attach(os.getpid(), "status", code=USAGE)[1]
+    assert "no recorder found" in attach(os.getpid(), "status", code=USAGE)[1]
     assert not door.exists()
     (tmp_path / "run").chmod(0o755)
     assert "mode 700" in attach(os.getpid(), "status", code=USAGE)[1]

@@ -58,7 +58,7 @@ def test_what_a_stopped_server_was_asked_for_it_does_not_do_when_it_goes_on(
             os.kill(server, signal.SIGSTOP)
             error = asked(act).error
             os.kill(server, signal.SIGCONT)
-        assert error is not None and "nothing of this later" in error
+        assert error is not None and "it will not begin it later" in error
 
     refused("start")
     assert asked("status").said["recording"] is False

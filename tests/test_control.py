@@ -64,7 +64,7 @@ def test_a_server_that_closes_every_file_it_finds_is_left_alone(
     """Files of its own get the numbers of the socket and of the note. What is to be noted is in the note all the same."""
     _, said = run(CLOSES, tmp_path, monkeypatch)
     (line,) = said
-    assert "cannot be asked any more" in line
+    assert "can no longer reach it" in line
     assert [path.read_text() for path in tmp_path.glob("theirs-*")] == [""] * 12
     (path,) = tmp_path.glob("*.attach.json")
     told = [json.loads(line) for line in path.read_text().splitlines()]
@@ -173,7 +173,7 @@ def test_only_sockets_where_nobody_listens_are_taken_away(
         for left in (dead, again):
             with socket.socket(socket.AF_UNIX) as killed:
                 killed.bind(str(left))
-        with pytest.raises(UsageError, match="expected to have the recorder in it"):
+        with pytest.raises(UsageError, match="no recorder found"):
             processes(str(os.getpid()))
         assert list(tmp_path.iterdir()) == [alive]
 

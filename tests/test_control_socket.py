@@ -69,7 +69,7 @@ def test_a_socket_that_was_taken_away_is_there_again(
 ) -> None:
     """And said once, each time; one that another process of our number has put there is left to it."""
     *again, taken = runs(CLEANED, tmp_path, monkeypatch)
-    assert len(again) == 2 and all("can be asked again" in line for line in again)
+    assert len(again) == 2 and all("can reach process" in line for line in again)
     assert all(str(tmp_path / "run") in line for line in again)
     assert "another PID namespace" in taken
     (left,) = (tmp_path / "run").iterdir()

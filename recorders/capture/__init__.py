@@ -1,5 +1,6 @@
-"""The capture side: what runs inside an sglang server (standard library, and what sglang itself brings).
+"""The capture side: the code that runs inside an sglang server.
 
-Inside the server this folder is loaded by its path as `specdiff_recorders.capture`, so that no specdiff has to be
-installed there; `inject/` is what `specdiff record` prepends to PYTHONPATH.
+It uses the standard library, and packages that sglang itself installs. The server loads this folder
+by its path as `specdiff_recorders.capture`, so specdiff need not be installed there. `specdiff
+record` prepends `inject/` to PYTHONPATH.
 """

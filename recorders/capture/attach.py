@@ -1,4 +1,4 @@
-"""Attach the probes to a loaded sglang: find each site, wrap it, verify, and leave a note of what was found."""
+"""Attach the probes to a loaded sglang: find each site, wrap it, and write what was found to a note."""
 
 from __future__ import annotations
 
@@ -33,14 +33,13 @@ PROBES = {
     **step_probes.PROBES,
     **trainer_probes.PROBES,
 }
-_ON_SCHEDULER = frozenset(
-    {"arrive", "launch", "process", "abort", "pause", "continue", "weights"}
-)  # their `self` says which
+# The roles whose function is a method of the scheduler, so that `self` tells which scheduler it is.
+_ON_SCHEDULER = frozenset({"arrive", "launch", "process", "abort", "pause", "continue", "weights"})
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A site of this sglang: `owner.name` is `function`, as it was before us."""
+    """A site in this sglang. `function` is `owner.name` as it was before the hook."""
 
     site: HookSite
     place: str
@@ -50,7 +49,7 @@ class Found:
 
 
 def attach(config: Config) -> Session | None:
-    """Hook the scheduler of this process; None where it is hooked already, by whichever route."""
+    """Hook the scheduler of this process. Return None if it is hooked already (see `plugin`)."""
     found = {site.role: _find(site) for site in SITES}
     init = found["init"]
     if init is not None and hasattr(init.function, MARK):
@@ -66,7 +65,10 @@ def attach(config: Config) -> Session | None:
 
 
 def _find(site: HookSite) -> Found | None:
-    """The first place that exists; modules that are loaded come first, the others are imported."""
+    """Return the first place that exists, or None.
+
+    Modules that are already loaded are tried before others are imported.
+    """
     for load in (sys.modules.get, _import):
         for place in site.places:
             module_name, qualified = place.split(":")
@@ -100,7 +102,7 @@ def _patch(found: Found, session: Session) -> None:
 
 
 def _rebind(original: Any, wrapper: Any) -> None:
-    """A module function lives on wherever it was imported by name: replace it there too."""
+    """Replace a module function in every sglang module that imported it by name."""
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] == "sglang":
             for key, value in list(getattr(module, "__dict__", {}).items()):
@@ -109,7 +111,7 @@ def _rebind(original: Any, wrapper: Any) -> None:
 
 
 def _describe(site: HookSite, found: Found | None) -> Site:
-    """What is there now: attached is read back from the class or module, not remembered."""
+    """Describe a site as it is now. `attached` is read back from the class or module."""
     if found is None:
         return Site(site.role, site.places[-1], False, site.essential, None)
     now = getattr(found.owner, found.name, None)

@@ -1,4 +1,4 @@
-"""What is recorded around the functions of a `ScheduleBatch`: extend, prepare, filter, merge."""
+"""The probes around the functions of a `ScheduleBatch`: extend, prepare, filter, merge."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _extend_after(recorder: Recorder, batch: Any, _: None) -> None:
 
 
 def _prebuilt_after(recorder: Recorder, batch: Any, _: None) -> None:
-    """The first token is not in the KV yet; up to 0.5.11 `extend_lens` counts it all the same."""
+    """Use `seq_lens_cpu`: up to 0.5.11, `extend_lens` includes the first token, which has no KV yet."""
     _emit_extend(recorder, batch, batch.seq_lens_cpu.tolist(), [False] * len(batch.reqs))
 
 
@@ -89,8 +89,9 @@ def _filter_before(recorder: Recorder, self: Any, *_: Any, **__: Any) -> Any:
 
 def _filter_after(recorder: Recorder, note: Any, _: None) -> None:
     batch, size_before, sum_before = note
-    picked = recorder.numbers.pick(batch.reqs)  # where nobody is there, it keeps nobody alive
-    if not size_before and not picked.qids:  # an idle server filters nothing, over and over
+    # For an empty batch, this also forgets the requests of earlier batches.
+    picked = recorder.numbers.pick(batch.reqs)
+    if not size_before and not picked.qids:  # an idle server filters its empty batch all the time
         return
     values = (
         recorder.numbers.batch(batch),
@@ -104,13 +105,13 @@ def _filter_after(recorder: Recorder, note: Any, _: None) -> None:
 
 
 def _sum_of(picked: Picked, batch: Any) -> int:
-    """Not asked for where it is of others, too: then nobody compares it."""
+    """Return the device sum; absent if the batch has unrecorded requests, as it is not compared then."""
     return device_sum(batch) if picked.at is None else NONE64
 
 
 def _merge_before(recorder: Recorder, self: Any, other: Any, *_: Any, **__: Any) -> Any:
     count = recorder.numbers.count
-    if other.reqs and not count(other.reqs):  # to who is recorded, nothing happens
+    if other.reqs and not count(other.reqs):  # nothing happens to recorded requests
         return None
     of_others = bool(self.reqs) and not count(self.reqs)
     return self, other, self.seq_lens_sum, other.seq_lens_sum, of_others

@@ -1,4 +1,7 @@
-"""Whose books these are: the hashes of the resolve and prepare functions of every release (0.5.9 to 0.5.23)."""
+"""The hashes of the resolve and prepare functions of every release (0.5.9 to 0.5.23).
+
+They tell which release's books a server keeps.
+"""
 
 from __future__ import annotations
 
@@ -31,9 +34,9 @@ BOOKS: Mapping[str, tuple[str, str]] = {
 
 
 def whose(resolve: str | None, prepare: str | None, version: str) -> str:
-    """The release that these two functions come from, else "unknown".
+    """Return the release that these two functions come from, or "unknown".
 
-    Where several releases share both, `version` decides among them, and failing that the oldest.
+    If several releases share both functions, return `version` if it is one of them, else the oldest.
     """
     matching = [release for release, pair in BOOKS.items() if pair == (resolve, prepare)]
     if version in matching:

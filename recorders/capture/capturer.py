@@ -1,4 +1,4 @@
-"""The server's own top-k capturers: whether there is one, and the rows that it holds but the server did not return."""
+"""The server's own top-k capturers: whether there is one, and rows that the server did not return."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ _MODULES = {
 
 
 def capturer_of(which: str) -> Any:
-    """None where this process collects no such rows (up to 0.5.11 a no-op object stands for that)."""
+    """Return this process's capturer, or None if it collects no such rows.
+
+    Up to 0.5.11, sglang uses a no-op object if it collects none.
+    """
     for name in _MODULES[which]:
         get = getattr(sys.modules.get(name), f"get_global_{which}_capturer", None)
         if get is not None:
@@ -35,9 +38,10 @@ def has_capturer(which: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Where the server keeps which KV slots a finishing request has; they are its own until its release.
+    """The row of sglang's `req_to_token_pool` that lists the KV slots of a finishing request.
 
-    Up to 0.5.18 a request itself knows its row in that pool, then its `kv` does.
+    The slots belong to the request until its release. Up to 0.5.18, the index of the row is on the
+    request, later on its `kv`.
     """
 
     pool: Any
@@ -45,7 +49,10 @@ class Slot:
 
     @classmethod
     def of(cls, processor: Any, req: Any) -> Slot | None:
-        """None where this request has none (any more). `processor`: whose method collects its rows."""
+        """Return the slot of a request, or None if it has none (any more).
+
+        `processor` is the object whose method collects the request's rows.
+        """
         index = getattr(req, "req_pool_idx", None)
         if index is None:
             index = getattr(getattr(req, "kv", None), "req_pool_idx", None)
@@ -53,10 +60,12 @@ class Slot:
         return cls(pool, index) if pool is not None and isinstance(index, int) else None
 
     def rows(self, which: str, start: int, end: int) -> Any:
-        """Rows [start, end), as sglang's own function gathers them; None where this release's cannot, or has others.
+        """Return rows [start, end), gathered by sglang's own function.
 
-        Up to 0.5.11 that function (`get_routed_experts`) knows no start: only all rows again could be asked of it. Those
-        servers return all they have, so nothing is outside.
+        Return None if this release's function cannot do that, or returns a different number of rows.
+
+        Up to 0.5.11, the function (`get_routed_experts`) takes no start: it could only return all
+        rows again. Those servers return all the rows they have, so there are no others to get.
         """
         capturer = capturer_of(which)
         get = getattr(type(capturer), "get_topk", None)

@@ -1,4 +1,4 @@
-"""What of the requests is recorded: which of them, and what of their contents (standard library only)."""
+"""The choice of which requests are recorded, and what of their contents (standard library only)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ ROWS = (EVERY_ROW, TAIL_TOO, FULL, NO_ROWS)
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """`one_in` N requests, by a hash of the request id: every rank, and both sides of a disaggregated server, choose the same.
+    """Which requests to record, and what of their contents.
 
-    only: prefixes of request ids; empty means any. tokens: whether token ids are kept. rows: which routed rows are: those that
-    the server returned; with the tail behind them that it cut at the stop; all from 0 on; none.
+    - `one_in`: record one request in N, chosen by a hash of its id. Every rank, and both sides of a
+      disaggregated server, choose the same requests.
+    - `only`: prefixes of request ids to record; empty means all.
+    - `rows`: which routed rows to keep: those that the server returned ("returned"), also the tail
+      that it cut off at the stop ("tail"), all from position 0 on ("full"), or none ("none").
+    - `tokens`: whether to keep token ids.
     """
 
     one_in: int = 1
@@ -29,14 +33,17 @@ class Choice:
         return self.one_in == 1 and not self.only
 
     def takes(self, rid: str) -> bool:
-        """Of any id: JSON's may hold half a surrogate pair, which is no UTF-8."""
+        """Whether the request with this id is recorded.
+
+        An id that comes from JSON may contain half a surrogate pair, which is not valid UTF-8.
+        """
         if self.only and not rid.startswith(self.only):
             return False
         return self.one_in == 1 or zlib.crc32(rid.encode(errors="surrogatepass")) % self.one_in == 0
 
     @property
     def words(self) -> str:
-        """As asked for on the command line."""
+        """The choice as options of the command line."""
         parts = [f"--sample 1/{self.one_in}"] if self.one_in > 1 else []
         parts += [f"--only-rid {prefix}" for prefix in self.only]
         parts += [f"--experts {self.rows}"] if self.rows != EVERY_ROW else []
@@ -48,10 +55,10 @@ EVERYTHING = Choice()
 
 @dataclass(slots=True)
 class Veil:
-    """Token ids that cannot be read back: one filler for all but those that decide whether a request ends.
+    """Replaces token ids by one filler (`--no-tokens`).
 
-    Those are the ids that stop one, and ids outside the vocabulary. A hash of every id would still be legible: the commonest id
-    is the commonest word.
+    Ids that decide whether a request ends stay: stop ids, and ids outside the vocabulary. Hashing
+    every id would not hide the text: the most frequent id is the most frequent word.
     """
 
     _stops: set[int] = field(default_factory=set)
@@ -59,7 +66,7 @@ class Veil:
     _filler: int = 0
 
     def learn(self, described: dict[str, Any]) -> None:
-        """From what is noted about a request, before its first token."""
+        """Learn the stop ids and the vocabulary size of a request, before its first token."""
         self._stops |= set(_stop_ids(described))
         size = described.get("vocab_size")
         if size is not None:

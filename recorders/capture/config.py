@@ -1,4 +1,7 @@
-"""What `specdiff record` asks of the processes it starts: two environment variables that anyone may set, and one with the rest."""
+"""The configuration that `specdiff record` passes to its processes in three environment variables.
+
+`DIR` and `RUN_ID` may also be set by hand; `OPTIONS` holds everything else, as JSON.
+"""
 
 from __future__ import annotations
 
@@ -22,34 +25,35 @@ DURABILITIES = ("50ms", EVERY_STEP)
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """One `specdiff record`, as its processes see it."""
+    """The configuration of one recording, as the recorded process sees it."""
 
     directory: Path
     run_id: str = "unnamed"
     command: tuple[str, ...] = ()
     specdiff_version: str = "unknown"
     buffer_mb: int = DEFAULT_BUFFER_MB  # how much may wait for the writer before steps are dropped
-    durability: str = DURABILITIES[0]  # how long what is handed over may stay out of the file
-    paused: bool = False  # nothing is recorded until someone asks for it (see `control`)
-    steps: int | None = None  # decode steps after which recording stops
-    seconds: float | None = None  # likewise
-    ring_s: float | None = (
-        None  # keep only the last seconds, until someone asks for them (see `ring`)
-    )
-    all_ranks: bool = False  # those too that keep the books of another (see `ranks`)
+    durability: str = DURABILITIES[0]  # how soon an event must be in the file
+    paused: bool = False  # record nothing until a `start` request (see `control`)
+    steps: int | None = None  # stop recording after this many decode steps
+    seconds: float | None = None  # stop recording after this time
+    ring_s: float | None = None  # keep only the last seconds of events (see `ring`)
+    all_ranks: bool = False  # also record ranks that keep the same books as another (see `ranks`)
     choice: Choice = field(default_factory=Choice)
 
     def to_env(self) -> dict[str, str]:
         return {DIR: str(self.directory), RUN_ID: self.run_id, OPTIONS: json.dumps(self.options())}
 
     def options(self) -> dict[str, Any]:
-        """Everything but where to and which run: what `with_options` takes."""
+        """Return all fields except for the folder and the run id, as `with_options` takes them."""
         options = dataclasses.asdict(self)
         return {name: options[name] for name in options if name not in ("directory", "run_id")}
 
 
 def from_env(env: Mapping[str, str]) -> Config | None:
-    """None where no recording was asked for; raises ValueError where it was asked for wrongly."""
+    """Return the configuration in the environment, or None if no recording was requested.
+
+    Raises ValueError if the options are invalid.
+    """
     if not env.get(DIR):
         return None
     config = Config(directory=Path(env[DIR]), run_id=env.get(RUN_ID) or "unnamed")
@@ -57,14 +61,17 @@ def from_env(env: Mapping[str, str]) -> Config | None:
 
 
 def with_options(config: Config, options: Mapping[str, Any]) -> Config:
-    """Raises ValueError naming the option that is unknown, or the value that is none: who asks may be another version, or a
-    person, and the scheduler is to trust what it finds here."""
+    """Return `config` with these options, checked.
+
+    Raises ValueError naming the option that is unknown or has an invalid value. The options may
+    come from another version of specdiff or be written by hand, and the scheduler relies on them.
+    """
     choice = options.get("choice", {}) if isinstance(options, Mapping) else None
     if not isinstance(choice, Mapping):
         raise ValueError(f"{OPTIONS}: {options!r}, expected options by name")  # noqa: TRY004 (as any)
     known = {one.name for one in dataclasses.fields(Config)} - {"directory", "run_id"}
     if unknown := sorted(options.keys() - known) + sorted(choice.keys() - _names(Choice)):
-        raise ValueError(f"{OPTIONS}: unknown: {', '.join(unknown)}")
+        raise ValueError(f"{OPTIONS}: unknown options: {', '.join(unknown)}")
     for name, value in {**options, **choice}.items():
         expected, is_one = _EXPECTED.get(name, ("", None))
         if is_one is not None and not is_one(value):

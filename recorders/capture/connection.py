@@ -1,4 +1,7 @@
-"""Somebody who has come to ask: one line is read of him, never waited for, and one is told (standard library only)."""
+"""A client connection to the control socket: one line in, one line out (standard library only).
+
+Reading never blocks.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ from typing import Any
 from ..runtime import is_same_user
 from .descriptor import OurSocket
 
-_PATIENCE_S = 5.0  # with one who says nothing
-_LONGEST = 1 << 16  # bytes of a question
+_PATIENCE_S = 5.0  # how long a client may send nothing
+_LONGEST = 1 << 16  # maximum size of a request in bytes
 
 
 class Connection:
@@ -36,7 +39,10 @@ class Connection:
         return is_same_user(self._ours.made)
 
     def has_asked(self) -> bool:
-        """Reads what is there. A line, or the end of what comes, is a question."""
+        """Read what has arrived, and return whether the request is complete.
+
+        It is complete at the end of a line, at the end of the stream, or at its maximum size.
+        """
         try:
             more = self._ours.made.recv(_LONGEST)
         except BlockingIOError:
@@ -45,17 +51,25 @@ class Connection:
         return not more or self.question.endswith(b"\n") or len(self.question) >= _LONGEST
 
     def is_gone(self) -> bool:
-        """Not one who has only ended his question (`shutdown(SHUT_WR)`), and waits for the answer."""
+        """Whether the client has disconnected.
+
+        A client that has only ended its request (`shutdown(SHUT_WR)`) still waits for the answer.
+        """
         waits = select.poll()
-        waits.register(self, 0)  # that nobody is there any more is always told
+        waits.register(self, 0)  # poll always reports a hangup, whatever events are requested
         return bool(waits.poll(0))
 
     def tell(self, answer: dict[str, Any]) -> bool:
-        """Whether he has it. A stop takes seconds on a disk that refuses: by now the descriptor may be another file's."""
+        """Send the answer, and return whether that worked.
+
+        On a slow disk a stop takes seconds, so the server may have closed our descriptor by now and
+        opened another file under its number.
+        """
         line = json.dumps(answer).encode() + b"\n"
         try:
             if self.is_ours():
-                self._ours.made.sendall(line, socket.MSG_NOSIGNAL)  # which would end some servers
+                # Without MSG_NOSIGNAL, a SIGPIPE could kill the server.
+                self._ours.made.sendall(line, socket.MSG_NOSIGNAL)
                 return True
         except OSError:
             pass

@@ -1,7 +1,9 @@
-"""Start and stop on a running server: a Unix socket of this process, for its own user only (standard library only).
+"""Start and stop recording on a running server, through a Unix socket (standard library only).
 
-A line of JSON asks (`{"do": "status"}`), a line answers. `do`: start (`directory`, `run_id`, `options` as `config.Config` has
-them), stop, flush, status. What cannot be done is answered with `error`; nothing is ever raised into the server.
+Each process has its own socket, which only its user can access. A request is one line of JSON, such
+as `{"do": "status"}`; the answer is one line, too. `do` is start (with `directory`, `run_id` and
+`options` as in `config.Config`), stop, flush or status. If a request fails, the answer has an
+`error`; nothing is ever raised into the server.
 """
 
 from __future__ import annotations
@@ -31,38 +33,40 @@ if TYPE_CHECKING:
 logger = logging.getLogger("specdiff")
 
 _ANOTHER = (
-    "is another process of that number, of another container, say: ask where the recorded one runs"
+    "this is another process with the same pid, possibly in another container. Run the command where the recorded "
+    "process runs"
 )
 
-_PATIENCE_S = 5.0  # for the disk
+_PATIENCE_S = 5.0  # how long to wait for the disk
 _AGAIN_S = 0.1
 
 
 @dataclass(slots=True)
 class _At:
-    """The recorder at work, and when it is to end."""
+    """The running recording, and when it is to end."""
 
     recorder: Recorder
     config: Config
     deadline: float | None
     backoff: Backoff
-    kept: int = 0  # how often the ring was
+    kept: int = 0  # how many copies of the ring were kept
 
 
 class Control:
-    """The thread that answers, and that ends what has reached its limit."""
+    """The thread that answers requests, and that ends a recording when it reaches its limit."""
 
     def __init__(self, session: Session, begun: Recorder | None = None) -> None:
-        """`begun`: the session's own recording."""
+        """`begun` is the recording that the session itself has begun, if any."""
         self._session, self._pid = session, os.getpid()
         self._at: _At | None = None
         if begun is not None:
             self.watch(begun, session.config)
-        self._asked_for: _At | None = None  # by who is being answered
-        self._key = secrets.token_hex(8)  # another container's process may have our number
-        # The journal that was ended last, and its writer while that lives.
+        self._asked_for: _At | None = None  # the recording that the current request has begun
+        # Clients send this key, because a process in another container may have the same pid.
+        self._key = secrets.token_hex(8)
+        # The journal that was ended last, and its writer as long as that exists.
         self._last: str | None = None
-        self._why = ""  # it ended, where nobody asked for that
+        self._why = ""  # why it ended, if not by a request
         self._writer: Callable[[], JournalWriter | None] = lambda: None
         self._socket = ControlSocket(lambda path: session.note_socket(path, self._key))
         self._thread = threading.Thread(target=self._run, name="specdiff-control", daemon=True)
@@ -74,15 +78,19 @@ class Control:
 
     def _run(self) -> None:
         while True:
-            with contextlib.suppress(Exception):  # it is tried again
+            with contextlib.suppress(Exception):  # the next turn of the loop tries again
                 self._end_what_is_over()
             try:
                 self._answer_one()
-            except Exception:  # noqa: BLE001 (limits are still to be looked at)
+            except Exception:  # noqa: BLE001 (go on, to check the limits)
                 time.sleep(_AGAIN_S)
 
     def _answer_one(self) -> None:
-        """What somebody has given up asking for is not done: he was told that it had failed."""
+        """Answer the next request, if there is one.
+
+        If the client has disconnected, the request is not carried out: the client has already
+        reported it as failed.
+        """
         connection = self._socket.who_asks()
         if connection is None:
             return
@@ -95,10 +103,14 @@ class Control:
                 self._unknown(self._asked_for)
 
     def _unknown(self, at: _At) -> None:
-        """He went while it began: a recording that nobody knows of would never be stopped."""
-        self._end(at, "who asked for it did not wait for it to begin")
+        """End a recording whose client disconnected before it got the answer.
+
+        No user knows of this recording, so it would never be stopped.
+        """
+        self._end(at, "the client that requested it did not wait for it to begin")
         logger.warning(
-            "specdiff: who asked for %s did not wait for it to begin: it is ended", at.recorder.path
+            "specdiff: the client that requested %s did not wait for it to begin; the recording was ended",
+            at.recorder.path,
         )
 
     def _end_what_is_over(self) -> None:
@@ -115,16 +127,16 @@ class Control:
         quiet_s = at.backoff.wait_after(breach, time.monotonic())
         if quiet_s is not None:
             kept = self._keep(at)
-            where = f"is in {kept}" if kept else "could not be kept: the disk does not take it"
+            where = f"are in {kept}" if kept else "could not be written to disk"
             logger.warning(
-                "specdiff: %s. What led to it %s (of this law, nothing more is kept for %.0f s)",
+                "specdiff: a law was broken: %s. The events before it %s. For this law, no more copies are kept for %.0f s.",
                 breach,
                 where,
                 quiet_s,
             )
 
     def _keep(self, at: _At) -> Path | None:
-        """The last seconds of a ring, as a journal of its own; None where they cannot be written."""
+        """Keep a copy of a ring as a separate journal. Return its path, or None if that failed."""
         at.kept += 1
         folder = at.recorder.path.with_suffix(f".{at.kept}.journal")
         try:
@@ -151,13 +163,16 @@ class Control:
             }[asked["do"]]
             return {"pid": self._pid, **act(asked)}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            return {"pid": self._pid, "error": f"not understood ({error!r}): {question[:200]!r}"}
+            return {
+                "pid": self._pid,
+                "error": f"request not understood ({error!r}): {question[:200]!r}",
+            }
         except Exception as error:  # noqa: BLE001 (whatever it is, the server must not see it)
             return {"pid": self._pid, "error": f"{type(error).__name__}: {error}"}
 
     def _start(self, asked: dict[str, Any]) -> dict[str, Any]:
         if self._at is not None:
-            return {"error": f"is recording already, into {self._at.recorder.path}; stop it first"}
+            return {"error": f"already records into {self._at.recorder.path}. Stop that first"}
         plain = Config(directory=Path(asked["directory"]), run_id=str(asked["run_id"]))
         config = with_options(plain, asked["options"])
         who = {"rank": self._session.rank()}
@@ -176,7 +191,7 @@ class Control:
         return self._ended()
 
     def _ended(self) -> dict[str, Any]:
-        """The last journal; `kept`: why it is locked, if it still is."""
+        """Return the last journal and, if it is still locked, the reason as `kept`."""
         writer = self._writer()
         if writer is None or (writer.stopped and not writer.waiting_bytes):
             return {"journal": self._last}
@@ -215,15 +230,15 @@ class Control:
 
 
 def _why_over(at: _At) -> str:
-    """Empty: it is not."""
+    """Return why a recording has to end, or an empty string if it goes on."""
     writer = at.recorder.writer
     if writer.stopped and (writer.error or writer.waiting_bytes):
         why = writer.error or "the disk hangs"
-        return f"{at.recorder.path} could not be written any more: {why}"
+        return f"{at.recorder.path} can no longer be written: {why}"
     if writer.stopped:
-        return "its process ends"
+        return "its process is ending"
     if at.recorder.ended:
-        return f"its {at.config.steps} steps are over"
+        return f"its limit of {at.config.steps} steps was reached"
     if at.deadline is not None and time.monotonic() >= at.deadline:
-        return f"its {at.config.seconds:g} seconds are over"
+        return f"its limit of {at.config.seconds:g} seconds was reached"
     return ""

@@ -1,4 +1,4 @@
-"""The Unix socket at which this process is asked, and those who have come to it (standard library only)."""
+"""The control socket of this process, and its client connections (standard library only)."""
 
 from __future__ import annotations
 
@@ -16,29 +16,35 @@ from .listener import Listener, listen
 
 logger = logging.getLogger("specdiff")
 
-_EVERY_S = 0.1  # how often whoever waits here has a look at something else
-_LOOK_S = 2.0  # how often at the socket's name
-_MOST = 8  # who may be silent here at a time: each takes a descriptor of the server's
+_EVERY_S = 0.1  # how long `who_asks` waits before it returns, so that its caller can do other work
+_LOOK_S = 2.0  # how often to check that the socket's file still exists
+_MOST = 8  # how many clients may be connected at a time: each takes a descriptor of the server
 
 
 class ControlSocket:
-    """Nobody who comes is waited for: others may ask meanwhile, and who waits here has limits to look at."""
+    """Accepts clients and reads their requests, without ever blocking on one of them.
+
+    Other clients may send requests meanwhile, and the calling thread has to check limits.
+    """
 
     def __init__(self, told: Callable[[Path], None]) -> None:
-        """`told` is called with every place where it listens from then on."""
+        """`told` is called with the path of the socket each time it begins to listen."""
         self._pid, self._told = os.getpid(), told
-        self._came: list[Connection] = []  # and have not asked yet, the oldest first
-        self._asking: Connection | None = None  # who was let through last
-        self._said: str | None = None  # why there is no socket
+        self._came: list[Connection] = []  # connected, request not complete; the oldest first
+        self._asking: Connection | None = None  # the last one that `who_asks` returned
+        self._said: str | None = None  # the last error logged about the socket
         self._open = self._listen()
         self._tell()
-        self._is_over = False  # the server wants no descriptor of ours
+        self._is_over = False  # no new socket: the server closed ours, or the process is ending
         self._look_at = time.monotonic() + _LOOK_S
         os.register_at_fork(after_in_child=self._leave_to_parent)
         atexit.register(self._leave)
 
     def who_asks(self) -> Connection | None:
-        """The next, whom the caller closes; None where nobody does for a while."""
+        """Return the next connection with a complete request, or None if there is none for a while.
+
+        The caller closes it.
+        """
         self._look_at_the_descriptor()
         self._look_at_the_name()
         ready = self._wait()
@@ -61,13 +67,17 @@ class ControlSocket:
             self._open.leave()
             self._open, self._is_over = None, True
             logger.warning(
-                "specdiff: the server has closed the socket of process %d: it cannot be asked any more (`record --attach`). "
-                "The server goes on.",
+                "specdiff: the server has closed the control socket of process %d, so `record --attach` can no longer "
+                "reach it. The server goes on.",
                 self._pid,
             )
 
     def _look_at_the_name(self) -> None:
-        """Cleaners of temporary files take it away, and the end of a user's last session its whole folder."""
+        """Listen anew if the socket's file was deleted.
+
+        Cleaners of temporary files may delete it, and the end of a user's last login session may
+        delete its whole folder.
+        """
         if self._is_over or time.monotonic() < self._look_at:
             return
         self._look_at = time.monotonic() + _LOOK_S
@@ -75,25 +85,27 @@ class ControlSocket:
         if gone is not None and gone.is_at_its_name():
             return
         again = self._open = self._listen() or gone
-        if self._is_over:  # the process has begun to end
+        if self._is_over:  # the process began to end meanwhile
             self._leave()
         elif again is not None and again is not gone:
             self._tell()
             if gone is not None:
                 gone.ours.close()
             logger.warning(
-                "specdiff: process %d can be asked again (`record --attach`), at %s",
+                "specdiff: `record --attach` can reach process %d again, at %s",
                 self._pid,
                 again.path,
             )
 
     def _listen(self) -> Listener | None:
-        """Where there can be no socket the log says why, once, and recording goes on as it was asked for."""
+        """Open the socket. If that fails, log the reason once and return None; recording goes on."""
         try:
             made = listen(self._pid)
         except OSError as error:
             if self._said != str(error):
-                logger.warning("specdiff: no `record --attach` to process %d: %s", self._pid, error)
+                logger.warning(
+                    "specdiff: `record --attach` cannot reach process %d: %s", self._pid, error
+                )
             self._said = str(error)
             return None
         self._said = None
@@ -104,7 +116,10 @@ class ControlSocket:
             self._told(self._open.path)
 
     def _wait(self) -> set[int]:
-        """The descriptors at which something has come. (A poll has none of its own that the server could close.)"""
+        """Return the descriptors that have something to read.
+
+        `poll`, unlike `epoll`, has no descriptor of its own that the server could close.
+        """
         waits = select.poll()
         for connection in tuple(self._came):
             if connection.is_ours():
@@ -118,7 +133,7 @@ class ControlSocket:
     def _let_in(self, listening: socket.socket) -> None:
         try:
             connection = Connection(listening.accept()[0])
-        except OSError:  # no descriptor is left, say: who asks waits, and so do we
+        except OSError:  # for example, the process has no descriptor left: try again later
             time.sleep(_EVERY_S)
             return
         self._came.append(connection)
@@ -132,7 +147,7 @@ class ControlSocket:
         connection.close()
 
     def _leave_to_parent(self) -> None:
-        """In a fork."""
+        """In a fork: close the descriptors, which belong to the parent."""
         for connection in (*self._came, self._asking):
             if connection is not None:
                 connection.close()
@@ -140,7 +155,7 @@ class ControlSocket:
             self._open.ours.close()
 
     def _leave(self) -> None:
-        """At the end. A fork that ends leaves its parent's socket where it is."""
+        """At exit: delete the socket's file. A fork that ends does not delete its parent's."""
         self._is_over = True
         if os.getpid() == self._pid and self._open is not None:
             self._open.leave()

@@ -1,4 +1,4 @@
-"""Who records: the attributes of a run, read off a scheduler when its constructor has returned."""
+"""Read the run attributes from a scheduler, after its constructor has returned."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ _SERVER_ARGS = (
     "strip_thinking_cache",
     "tp_size",
 )
-_POOL = "max_total_num_tokens"  # not an argument: what the KV pool holds
+_POOL = "max_total_num_tokens"  # not a server argument, but the scheduler's size of the KV pool
 _MOST_DRAFT_TOKENS = "max_speculative_num_draft_tokens"
 
 
 def describe_run(scheduler: Any, config: Config, sites: Iterable[Site]) -> Run:
-    """Everything `run.Run` holds; what this sglang does not have is None."""
+    """Return the run attributes; None for those that this sglang does not have."""
     sites, args = tuple(sites), scheduler.server_args
     version, commit = sglang_version()
     resolve = next((site.ast_hash for site in sites if site.name == "resolve"), None)
@@ -90,7 +90,7 @@ def describe_run(scheduler: Any, config: Config, sites: Iterable[Site]) -> Run:
         tp_rank=parallel(scheduler, "tp_rank") or 0,
         tp_size=parallel(scheduler, "tp_size") or 1,
         dp_rank=parallel(scheduler, "dp_rank"),
-        # From 0.5.22 on `dp_size` counts replicas alone, and not the ranks of DP attention.
+        # From 0.5.22 on, `dp_size` counts only replicas, not the ranks of DP attention.
         dp_size=parallel(scheduler, "num_dp_ranks") or parallel(scheduler, "dp_size") or 1,
         pp_rank=parallel(scheduler, "pp_rank") or 0,
         pp_size=parallel(scheduler, "pp_size") or 1,
@@ -101,34 +101,36 @@ def describe_run(scheduler: Any, config: Config, sites: Iterable[Site]) -> Run:
 
 
 def _weight_versions(sites: Iterable[Site]) -> tuple[str, ...]:
-    """The first ones, where later ones will be noticed."""
+    """Return the name of the current weights, if the recorder will notice later changes."""
     noticed = any(site.name == "weights" and site.attached for site in sites)
     serving = serving_weights() if noticed else None
     return () if serving is None else (serving,)
 
 
 def serving_weights() -> str | None:
-    """What the weights at work are called, where the scheduler looks it up to tell clients (from 0.5.19 on)."""
+    """Return the name of the current weights, as the scheduler reports it to clients (from 0.5.19 on)."""
     get = getattr(sys.modules.get(SCHEDULER_MODULE), "get_serving", None)
     version = getattr(get(), "weight_version", None) if get is not None else None
     return None if version is None else str(version)
 
 
 def with_capturers(run: Run) -> Run:
-    """The run again, with the capturers that are there now: they may come after the constructor."""
+    """Return the run with the capturers updated: they may be created after the constructor returned."""
     return dataclasses.replace(
         run, experts_capturer=has_capturer("experts"), indexer_capturer=has_capturer("indexer")
     )
 
 
 def why_not_spec_v2(scheduler: Any) -> str | None:
-    """None where the scheduler runs spec v2, else the reason in words."""
+    """Return None if the scheduler runs spec v2, else a sentence with the reason."""
     algorithm = getattr(scheduler, "spec_algorithm", None)
     if algorithm is None or algorithm.is_none():
         return "speculative decoding is off (no --speculative-algorithm)"
     module = sys.modules.get("sglang.srt.managers.schedule_batch")
     rule = getattr(getattr(module, "ScheduleBatch", None), "is_spec_v2", None)
-    if not isinstance(rule, property) or rule.fget is None:  # from 0.5.14: there is no other
+    if (
+        not isinstance(rule, property) or rule.fget is None
+    ):  # from 0.5.14 on, spec v2 is the only one
         return None
     overlap = bool(getattr(scheduler, "enable_overlap", False))
     if rule.fget(SimpleNamespace(enable_overlap=overlap, spec_algorithm=algorithm)):
@@ -141,14 +143,14 @@ def why_not_spec_v2(scheduler: Any) -> str | None:
 
 
 def _spec_v2_switched_off() -> bool:
-    """Up to 0.5.10.post1 spec v2 is opt-in; the switch is sglang's own to read."""
+    """Up to 0.5.10.post1, spec v2 is opt-in. sglang's own function reads the switch."""
     envs = getattr(sys.modules.get("sglang.srt.environ"), "envs", None)
     switch = getattr(envs, "SGLANG_ENABLE_SPEC_V2", None)
     return switch is not None and not switch.get()
 
 
 def sglang_version() -> tuple[str, str | None]:
-    """(version, commit): the commit only where the build left it behind."""
+    """Return (version, commit). The commit is None unless sglang's build recorded it."""
     module = sys.modules.get("sglang.version") or sys.modules.get("sglang")
     generated = sys.modules.get("sglang._version")
     commit = getattr(generated, "__commit_id__", None)
@@ -173,7 +175,11 @@ def _prepare_hash() -> str | None:
 
 @cache
 def _sources() -> Mapping[str, str]:
-    """What was loaded: asked when the scheduler is constructed, not when a recording begins."""
+    """Return the hashes of the accounting sources.
+
+    The first call is when the scheduler is constructed, so that they are those of the loaded code,
+    even if a recording begins much later.
+    """
     root, sums = _sglang_root(), {}
     for name in ACCOUNTING_SOURCES if root else ():
         path = Path(str(root)) / name
@@ -183,7 +189,10 @@ def _sources() -> Mapping[str, str]:
 
 
 def parallel(scheduler: Any, name: str) -> int | None:
-    """On the scheduler up to 0.5.12, on its `ps` to 0.5.20, then in the process's runtime context."""
+    """Return a rank or size of the scheduler.
+
+    It is on the scheduler up to 0.5.12, on its `ps` up to 0.5.20, then in sglang's runtime context.
+    """
     for home in (scheduler, getattr(scheduler, "ps", None), _runtime_parallel()):
         value = _int(getattr(home, name, None))
         if value is not None:
@@ -195,7 +204,7 @@ def _runtime_parallel() -> Any:
     get = getattr(sys.modules.get("sglang.srt.managers.scheduler"), "get_parallel", None)
     try:
         return None if get is None else get()
-    except Exception:  # noqa: BLE001 (sglang raises what it likes where the context is not set up)
+    except Exception:  # noqa: BLE001 (without a context, sglang may raise anything)
         return None
 
 
@@ -203,19 +212,23 @@ def _server_args(scheduler: Any) -> dict[str, Scalar]:
     args = scheduler.server_args
     found = {name: getattr(args, name, None) for name in _SERVER_ARGS}
     found[_POOL] = getattr(scheduler, _POOL, None)
-    found[f"scheduler_{_RUNNING}"] = getattr(scheduler, _RUNNING, None)  # its own share, if less
+    # The scheduler's own share, which may be smaller than the argument.
+    found[f"scheduler_{_RUNNING}"] = getattr(scheduler, _RUNNING, None)
     found[_MOST_DRAFT_TOKENS] = _most_draft_tokens(args)
     return {k: value for k, value in found.items() if isinstance(value, str | int | float | bool)}
 
 
 def _most_draft_tokens(args: Any) -> int | None:
-    """What an adaptive draft length may come to: of the arguments from 0.5.13 on, of the process from 0.5.18 on."""
+    """Return the maximum of an adaptive draft length.
+
+    It is on the server arguments from 0.5.13 on, and in sglang's runtime context from 0.5.18 on.
+    """
     context = sys.modules.get("sglang.srt.runtime_context")
     try:
         return _int(
             getattr(context, _MOST_DRAFT_TOKENS, lambda: getattr(args, _MOST_DRAFT_TOKENS, None))()
         )
-    except Exception:  # noqa: BLE001 (sglang raises what it likes where the context is not set up)
+    except Exception:  # noqa: BLE001 (without a context, sglang may raise anything)
         return None
 
 

@@ -1,5 +1,7 @@
-"""Descriptors that are ours: a server that closes every one it finds may have files of its own under their numbers (standard
-library only)."""
+"""Check that a file descriptor is still ours (standard library only).
+
+A server may close all descriptors that it finds, and then open its own files under their numbers.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ Identity = tuple[int, int]  # device and inode
 
 
 def identity(fd: int) -> Identity:
-    """Raises OSError where `fd` is none."""
+    """Return the identity of an open file. Raises OSError if `fd` is not open."""
     found = os.fstat(fd)
     return found.st_dev, found.st_ino
 
@@ -23,7 +25,10 @@ def is_still(fd: int, known: Identity | None) -> bool:
 
 
 class OurSocket:
-    """A socket for as long as its descriptor is ours: nothing is read from, written to or closed under its number after that."""
+    """A socket whose owner can check that its descriptor is still ours.
+
+    If it is not, `close` leaves the descriptor alone.
+    """
 
     def __init__(self, made: socket.socket) -> None:
         self.made = made

@@ -1,4 +1,7 @@
-"""The hash of a function's normalised AST: the same on every Python, blind to comments, annotations and decorators."""
+"""The hash of a function's normalized AST.
+
+It is the same on every Python version, and ignores comments, annotations and decorators.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,11 @@ _SKIPPED = frozenset({"decorator_list", "type_comment", "type_params", "returns"
 
 @cache
 def function_hash(function: Any) -> str | None:
-    """The hash of a live function, decorators unwrapped; None where its source cannot be read. Found out once: parsing holds the
-    interpreter up, and whoever asks again may do so on a server at work."""
+    """Return the hash of a live function without its decorators, or None if its source is unreadable.
+
+    The result is cached: parsing blocks the interpreter, and later calls may come while the server
+    is at work.
+    """
     try:
         source = textwrap.dedent(inspect.getsource(inspect.unwrap(function)))
         return node_hash(ast.parse(source).body[0])
@@ -26,7 +32,10 @@ def function_hash(function: Any) -> str | None:
 
 @cache
 def hash_in_file(path: Path, qualified_name: str) -> str | None:
-    """The hash of `Class.method` or `function` in a source file; None where the file or the name is not there."""
+    """Return the hash of `Class.method` or `function` in a source file.
+
+    Return None if the file or the name does not exist.
+    """
     try:
         body: list[ast.stmt] = ast.parse(path.read_text(encoding="utf-8")).body
     except (OSError, SyntaxError, ValueError):
@@ -41,7 +50,10 @@ def hash_in_file(path: Path, qualified_name: str) -> str | None:
 
 
 def node_hash(node: ast.AST) -> str:
-    """First 16 hex digits of the sha256 of a definition, written down by us: `ast.dump` differs by Python version."""
+    """Return the first 16 hex digits of the sha256 of a definition.
+
+    The hash is over our own text form of the AST, because `ast.dump` differs by Python version.
+    """
     return hashlib.sha256(_text(node).encode()).hexdigest()[:16]
 
 
@@ -69,7 +81,7 @@ def _kept(name: str, value: Any) -> bool:
 
 
 def _statements(items: list[Any]) -> list[Any]:
-    """Without docstrings and bare annotations (`x: int`), which do nothing."""
+    """Return the items without docstrings and bare annotations (`x: int`), which have no effect."""
     return [item for item in items if not _does_nothing(item)]
 
 
@@ -84,7 +96,8 @@ def _does_nothing(item: Any) -> bool:
 
 
 def _merged(parts: list[ast.expr]) -> list[Any]:
-    """The parts of an f-string with neighbouring literals joined: Python 3.12 splits them differently."""
+    """Return the parts of an f-string with adjacent literals joined, as Python 3.12 splits them
+    differently."""
     merged: list[Any] = []
     for part in parts:
         literal = part.value if isinstance(part, ast.Constant) else None

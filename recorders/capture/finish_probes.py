@@ -1,4 +1,4 @@
-"""What is recorded when a request finishes: its books before its KV is released, and the top-k rows collected for it."""
+"""The probes of a finish: the request's books before its KV is released, and its top-k rows."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from .recorder import Recorder
 
 @dataclass(slots=True)
 class Collected:
-    """What one collecting function left on the request; absent (NONE64) where the server has no capturer.
+    """The rows that one of sglang's collecting functions put on the request.
 
-    before, behind: rows that border on those, which the server has and did not return.
+    `state` is absent (NONE64) if the server has no capturer. `before` and `behind` are adjacent
+    rows that the server has but did not return.
     """
 
     state: int = NONE64
@@ -27,7 +28,7 @@ class Collected:
     tensor: Any = None
     before: Any = None
     behind: Any = None
-    count: int = 0  # of rows that are not kept, only counted
+    count: int = 0  # number of rows, if they are only counted and not kept
 
     @property
     def rows(self) -> int:
@@ -35,18 +36,18 @@ class Collected:
 
     @property
     def kept(self) -> list[Any]:
-        """In the order of their positions."""
+        """The kept rows, ordered by position."""
         parts = (self.before, self.tensor, self.behind) if self._on_cpu else ()
         return [part for part in parts if part is not None]
 
     @property
     def kept_from(self) -> int:
-        """The position of the first one that is kept."""
+        """The position of the first kept row."""
         return 0 if self.before is not None or self.tensor is None else self.start
 
     @property
     def size(self) -> int:
-        """In bytes, as they wait to be written."""
+        """The size of the kept rows in bytes, as they wait to be written."""
         return sum(part.nbytes for part in self.kept)
 
     @property
@@ -57,17 +58,17 @@ class Collected:
         self.before = self.behind = None
 
     def only_counted(self) -> None:
-        """No row is kept alive until the event is written."""
+        """Drop all rows and keep only their number."""
         self.count, self.tensor = self.rows, None
         self.only_returned()
 
 
 @dataclass(slots=True)
 class Finish:
-    """A finish under way: the experts function has run, the indexer function may still run."""
+    """A finish in progress: the experts function has run, the indexer function may still run."""
 
     req: Any
-    processor: Any  # whose method collects, and which knows the pools
+    processor: Any  # the object whose method collects rows; it has the pools
     qid: int
     committed: int
     allocated: int
@@ -119,7 +120,7 @@ def _topk_before(
 
 
 def _begin(recorder: Recorder, processor: Any, req: Any) -> Finish | None:
-    """None where the request is not recorded."""
+    """Read the books of a finishing request. Return None if the request is not recorded."""
     access, qid = recorder.access(req), recorder.numbers.qid(req)
     if qid < 0:
         return None
@@ -138,21 +139,23 @@ def _collected(recorder: Recorder, which: str, finish: Finish, attribute: str) -
     if tensor is None:
         made = Collected(0 if has_capturer(which) else NONE64, start)
     else:
-        as_asked = tensor.shape[0] == end - start  # else it begins, or ends, where nobody said
+        as_asked = tensor.shape[0] == end - start  # if not, the position of its rows is unknown
         made = Collected(1, start if as_asked else NONE64, tensor)
     if recorder.choice.rows in (TAIL_TOO, FULL) and made.state != NONE64:
         try:
             _add_outside(recorder, which, finish, made)
-        except Exception as error:  # noqa: BLE001 (the finish is recorded all the same)
+        except Exception as error:  # noqa: BLE001 (still record the finish)
             made.only_returned()
             recorder.failed(error)
     return made
 
 
 def _add_outside(recorder: Recorder, which: str, finish: Finish, made: Collected) -> None:
-    """The rows that were asked for and not returned; now, as the release that comes next gives their slots away.
+    """Gather the rows that `--experts tail` or `full` asks for and the server did not return.
 
-    No row is gathered twice, and none invented: the decode side of a disaggregated server never saw those of the prompt.
+    This must be done now, because the release that follows frees their slots. No row is gathered
+    twice. Rows of the prompt are left out on the decode side of a disaggregated server, because it
+    never computed them.
     """
     slot, req = Slot.of(finish.processor, finish.req), finish.req
     if slot is None:
@@ -193,7 +196,10 @@ def _emit(recorder: Recorder, finish: Finish) -> None:
 
 
 def _fitting(recorder: Recorder, experts: Collected, indexer: Collected) -> int:
-    """Bytes of the rows for which there is room: rather the event without its rows than neither."""
+    """Drop rows until the rest fits into the writer's memory, and return their size in bytes.
+
+    An event without rows is better than no event.
+    """
     has_room = recorder.writer.has_room
     if not has_room(experts.size + indexer.size):
         experts.only_returned()
@@ -205,7 +211,7 @@ def _fitting(recorder: Recorder, experts: Collected, indexer: Collected) -> int:
 
 
 def _statistics(recorder: Recorder, req: Any) -> tuple[int, ...]:
-    """From `spec_verify_ct` to `num_hidden_states`, as in `schema.Finishes`."""
+    """Return the columns of `schema.Finishes` from `spec_verify_ct` to `num_hidden_states`."""
     access = recorder.access(req)
     histogram = access.histogram(req)
     return (
@@ -231,7 +237,7 @@ def _pack(
     experts: Collected,
     indexer: Collected,
 ) -> bytes:
-    """On the writer's thread: narrow the rows and write them behind the event."""
+    """On the writer's thread: pack the event, followed by its rows in the narrowest type."""
     values, blob = list(head), b""
     for collected in (experts, indexer):
         rows = _narrowed(recorder, collected)
@@ -243,7 +249,7 @@ def _pack(
 
 
 def _narrowed(recorder: Recorder, collected: Collected) -> TopkRows | None:
-    """The rows in the narrowest unsigned type that holds them; None when there are none to keep."""
+    """Return the rows in the narrowest unsigned type that holds them, or None if there are none."""
     try:
         parts = [part.detach().numpy() for part in collected.kept]
         parts = [part.reshape(len(part), part.shape[1], -1) for part in parts if len(part)]
@@ -253,13 +259,13 @@ def _narrowed(recorder: Recorder, collected: Collected) -> TopkRows | None:
         data = b"".join(part.astype(f"<u{itemsize}").tobytes() for part in parts)
         _, layers, topk = parts[0].shape
         return TopkRows(itemsize, layers, topk, sum(map(len, parts)), data)
-    except Exception as error:  # noqa: BLE001 (the writer must go on)
+    except Exception as error:  # noqa: BLE001 (the writer has to go on)
         recorder.failed(error)
         return None
 
 
 def _itemsize(low: int, high: int) -> int:
-    """Bytes a value; padding (-1, in indexer rows) wraps around and wants all four."""
+    """Return the bytes per value. Padding (-1, in indexer rows) wraps around, so it needs all four."""
     if low < 0:
         return 4
     return 1 if high < 1 << 8 else 2 if high < 1 << 16 else 4

@@ -1,4 +1,4 @@
-"""Attach as soon as the scheduler module has been imported, whoever imports it and however late."""
+"""Attach as soon as sglang's scheduler module has been imported, at whatever time that is."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ logger = logging.getLogger("specdiff")
 
 
 class Finder:
-    """A meta-path finder that finds nothing itself: it asks the later ones and stays for the module's execution."""
+    """A meta-path finder that finds nothing itself.
+
+    It delegates to the later finders, and attaches the recorder after the module was executed.
+    """
 
     def __init__(self) -> None:
         self._busy = False
@@ -55,11 +58,11 @@ def _then_attach(loader: Any) -> None:
         execute(module)
         attach_quietly()
 
-    loader.exec_module = exec_module  # on this loader only: it loads this one module
+    loader.exec_module = exec_module  # only on this loader instance, which loads one module
 
 
 def attach_quietly() -> None:
-    """Attach if a recording was asked for; a failure is logged and the import goes on."""
+    """Attach if a recording was requested. A failure is logged, and the import goes on."""
     try:
         from .attach import attach
         from .config import from_env
@@ -68,11 +71,16 @@ def attach_quietly() -> None:
         if config is not None:
             attach(config)
     except Exception as error:
-        logger.warning("specdiff: cannot attach to sglang's scheduler", exc_info=error)
+        logger.warning(
+            "specdiff: cannot attach to sglang's scheduler, so it is not recorded", exc_info=error
+        )
 
 
 def install() -> None:
-    """Idempotent; attaches at once where the scheduler module is loaded already."""
+    """Install the import hook, or attach at once if the scheduler module is already loaded.
+
+    Calling this more than once has no further effect.
+    """
     if SCHEDULER_MODULE in sys.modules:
         attach_quietly()
     elif not any(isinstance(finder, Finder) for finder in sys.meta_path):

@@ -1,7 +1,8 @@
-"""The file of a journal, or its ring of them: what was taken from the queue is framed, and what was framed is written.
+"""Write a journal's file, or the segments of a ring: take items from the queue, frame them, write them.
 
-One thread at a time is in here: the writer sees to that. An exception may come between any two steps all the same (a
-signal's, on the scheduler's thread): nothing is then lost or in the file twice, and what is in the file stays whole.
+The writer's lock makes sure that only one thread at a time runs this code. On the scheduler's
+thread, a signal handler may still raise an exception between any two steps. Then no item is lost or
+written twice, and the records in the file stay intact.
 """
 
 from __future__ import annotations
@@ -23,34 +24,38 @@ from .ring import Ring
 
 _CHUNK = 1 << 20  # bytes framed before they are written
 
-Call = tuple[Any, ...]  # a function, and what to call it with, when its bytes are written
+Call = tuple[Any, ...]  # a function and its arguments; called when its bytes are to be written
 Payload = bytes | Call
 Stamp = tuple[int, int]  # (time_ns, iteration)
 
 
-# What is counted for it, in bytes, comes third; then the stamp of the GAP that is written where it cannot be packed. Plain
-# tuples: the scheduler makes them for each record, and Python's garbage collector looks at whatever waits.
+# The type, the payload, the size in bytes that it counts for in memory, and the stamp of the GAP to
+# write if it cannot be packed. It is a plain tuple, because the scheduler creates one per record and
+# Python's garbage collector scans everything that waits.
 Item = tuple[Kind | journal.Type, Payload, int, Stamp | None]
 
 
 class _Framed(NamedTuple):
     item: Item
-    data: bytes  # none where it could not be packed and leaves no gap
+    data: bytes  # empty if it could not be packed and has no stamp for a GAP
     checksum: int  # of the last record so far
 
 
 class _End(NamedTuple):
-    """Where the file ends, and what comes next: always replaced as one, so that no exception leaves half of it."""
+    """Where the file ends, and what comes next.
 
-    fd: int  # -1: it is not ours any more
+    It is always replaced as a whole, so that an exception cannot leave it half changed.
+    """
+
+    fd: int  # -1: no longer ours
     identity: Identity
-    good: int  # the file is sound up to here
+    good: int  # the file is intact up to this offset
     checksum: int  # of the last record
-    framed: list[_Framed]  # taken from the queue, not in the file yet
+    framed: list[_Framed]  # taken from the queue, but not in the file yet
 
 
 class JournalFile:
-    """Locked (POSIX record lock) for as long as this process writes to it."""
+    """A journal's file. It has a POSIX record lock as long as this process writes to it."""
 
     def __init__(
         self,
@@ -60,15 +65,17 @@ class JournalFile:
         refused: Callable[[OSError], None],
         failed: Callable[[Exception], None],
     ) -> None:
-        """`first`, a framed record, is in the file when this returns. `refused`: the disk did not take something;
-        `failed`: a record could not be packed.
+        """Create the file and write `first`, a framed record.
 
-        Raises OSError where `path` cannot be created, or does not take `first`.
+        `refused` is called if a write fails, `failed` if a record cannot be packed.
+
+        Raises OSError if `path` cannot be created or `first` cannot be written.
         """
         self._first, self._ring = first, ring
         self._refused, self._failed = refused, failed
-        self.taken = 0  # of the queue, by the items' sizes
-        # Segments begun, each of which is the oldest one day, and gaps written for records that could not be packed.
+        self.taken = 0  # total size of the items taken from the queue
+        # The number of places after which books must begin anew: each begun segment (it will one
+        # day be the oldest), and each GAP written for a record that could not be packed.
         self.breaks = 0
         self._why_lost = "the server closed its file descriptor"
         self._end = self._begun(path) if ring is None else self._first_of(ring)
@@ -94,22 +101,25 @@ class JournalFile:
 
     @property
     def fd(self) -> int:
-        """-1 where it is not ours any more."""
+        """The file descriptor, or -1 if it is no longer ours."""
         return self._end.fd
 
     @property
     def framed(self) -> bool:
-        """Whether something was taken from the queue and is not in the file yet."""
+        """Whether items were taken from the queue that are not in the file yet."""
         return bool(self._end.framed)
 
     @property
     def written(self) -> int:
-        """Of `taken`, what is in the file. On any thread."""
+        """How much of `taken` is in the file. Can be read on any thread."""
         return self.taken - sum(one.item[2] for one in list(self._end.framed))
 
     def take(self, queue: deque[Item]) -> None:
-        """What one write may hold. An item leaves the queue last: an exception between any two steps leaves it in both
-        places, and it is written once all the same."""
+        """Take and frame as many items as one write may hold.
+
+        An item is removed from the queue last. After an exception it can be both in the queue and
+        framed; the next call notices that, so that it is still written only once.
+        """
         framed = self._end.framed
         size = sum(len(one.data) for one in framed)
         while queue:
@@ -126,7 +136,7 @@ class JournalFile:
         type, payload, _, stamp = item
         try:
             packed = payload if isinstance(payload, bytes) else payload[0](*payload[1:])
-        except Exception as error:  # noqa: BLE001 (one record is lost, the others must go on)
+        except Exception as error:  # noqa: BLE001 (lose only this record)
             with contextlib.suppress(Exception):
                 self._failed(error)
             if stamp is None:
@@ -139,9 +149,10 @@ class JournalFile:
         return _Framed(item, data, journal.checksum_of(data))
 
     def write(self) -> bool:
-        """True when what was framed is in the file; False where nothing was, or the disk refuses.
+        """Write what is framed. Return False if nothing was framed, or if the write failed.
 
-        Of a short write the whole records stay. At a place of its own, so that the next try overwrites what is torn.
+        After a short write, complete records stay in the file. Each write goes to an explicit
+        offset, so that the next attempt overwrites a torn record.
         """
         _, _, good, checksum, framed = self._end
         if not framed:
@@ -162,7 +173,7 @@ class JournalFile:
         return False
 
     def _written(self, data: bytes, at: int) -> tuple[int, OSError | None]:
-        """How much of it the disk took, and why not more."""
+        """Write `data` at offset `at`. Return the number of bytes written, and the error if any."""
         done, view = 0, memoryview(data)
         try:
             if lost := self._lost():
@@ -174,27 +185,36 @@ class JournalFile:
         return done, None
 
     def _lost(self) -> str:
-        """Why nothing written would ever be found, if so. A file that was moved is written on."""
+        """Return why nobody would find what is written to the file, or an empty string.
+
+        A file that was moved can still be found, so writing goes on.
+        """
         if self._is_ours():
             if os.fstat(self._end.fd).st_nlink:
                 return ""
             self._why_lost = "it was deleted"
-            os.close(self._end.fd)  # or it takes up the disk, unseen
+            os.close(self._end.fd)  # otherwise the deleted file would still use disk space
         self._end = self._end._replace(fd=-1)
         return self._why_lost
 
     def turn_over(self) -> bool:
-        """Go on in the ring's next segment, between two records; where a disk has no room for one, in this one: False."""
+        """Begin the ring's next segment.
+
+        Return False if records are waiting to be written, or if the disk has no room for a new
+        segment. Writing then goes on in the current one.
+        """
         ring = self._ring
         if ring is None or self._end.framed:
             return False
         path = ring.next_path()
-        if _named(path) != self._end.identity:  # else a signal's exception has come right behind
+        # If the next segment is already the current file, an earlier call began it and was
+        # interrupted by an exception. Then only the rest is to be done.
+        if _named(path) != self._end.identity:
             whole, is_ours = self._end, self._is_ours()
             if is_ours and not self._ends_with(ring.number + 1):
                 return False
             try:
-                path.unlink(missing_ok=True)  # what such an exception left, or right before
+                path.unlink(missing_ok=True)  # an interrupted call may have left one
                 self._end = self._begun(path, ring.head())
             except OSError as error:
                 ring.postpone()
@@ -202,28 +222,31 @@ class JournalFile:
                 return False
             if is_ours:
                 os.close(whole.fd)
-        self.breaks += 1  # first: rather twice than never, where an exception comes between
+        self.breaks += 1  # first, because after an exception counting twice is better than never
         ring.turned_over()
         return True
 
     def _ends_with(self, number: int) -> bool:
-        """Whether the segment says which one goes on."""
+        """Write the NEXT record that ends the segment. Return whether that worked."""
         item: Item = (journal.Type.NEXT, journal.next_number(number), 0, None)
         self._end = self._end._replace(framed=[self._record(item, self._end.checksum)])
         return self.write()
 
     def forget(self) -> None:
-        """What is framed, for good: nobody wants it any more."""
+        """Discard what is framed."""
         self._end = self._end._replace(framed=[])
 
     def let_go(self) -> None:
-        """Of the descriptor, and with it of the lock."""
+        """Close the descriptor, which also releases the lock."""
         if self._is_ours():
             os.close(self._end.fd)
         self._end = self._end._replace(fd=-1)
 
     def _is_ours(self) -> bool:
-        """A server that closes every descriptor it finds may have opened a file of its own under this number."""
+        """Whether the descriptor is still our file.
+
+        A server that closes all descriptors may have opened its own file under this number.
+        """
         return is_still(self._end.fd, self._end.identity)
 
 
@@ -233,16 +256,16 @@ def _create(path: Path, data: bytes) -> int:
         fcntl.lockf(fd, fcntl.LOCK_EX)
         if os.write(fd, data) < len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    except BaseException:  # a signal's, too
+    except BaseException:  # including one raised by a signal handler
         os.close(fd)
-        with contextlib.suppress(OSError):  # nothing is in it that could be recovered
+        with contextlib.suppress(OSError):  # the file contains nothing to recover
             path.unlink()
         raise
     return fd
 
 
 def _named(path: Path) -> Identity | None:
-    """The identity of the file of that name; None where there is none."""
+    """Return the identity of the file at `path`, or None if there is none."""
     try:
         found = path.stat()
     except OSError:

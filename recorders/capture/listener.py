@@ -1,4 +1,8 @@
-"""A Unix socket that listens, and the name at which others find it: each may go without the other (standard library only)."""
+"""A listening Unix socket and its file (standard library only).
+
+The server may close the socket while the file stays, and the file may be deleted while the socket
+is open.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from .descriptor import Identity, OurSocket
 class Listener:
     ours: OurSocket
     path: Path
-    file: Identity  # of the name's: a socket's descriptor has another
+    file: Identity  # of the socket's file, which differs from that of its descriptor
 
     def is_at_its_name(self) -> bool:
         try:
@@ -31,22 +35,25 @@ class Listener:
 
 
 def listen(pid: int) -> Listener:
-    """Raises OSError where there can be no socket."""
+    """Listen on the control socket of process `pid`. Raises OSError if that is not possible."""
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         path = socket_of(pid)
         if path.exists() and not is_dead(path):
             raise OSError(
-                f"{path} is of process {pid} of another PID namespace. Set {RUNTIME} to another folder in one of them"
+                f"{path} belongs to a process {pid} in another PID namespace. Set {RUNTIME} to a different folder in one "
+                "of the two"
             )
-        scratch = path.with_suffix(".made")  # as long as its own
+        scratch = path.with_suffix(".made")  # no longer than `path`, as socket paths are limited
         scratch.unlink(missing_ok=True)
         made.bind(str(scratch))
         scratch.chmod(0o600)
         made.listen(64)
         made.setblocking(False)
         found = scratch.lstat()
-        scratch.replace(path)  # who finds it there finds it listening; a dead process's goes
+        # Renamed only now, so that whatever connects finds a listening socket. This replaces the
+        # socket of a dead process.
+        scratch.replace(path)
         return Listener(OurSocket(made), path.absolute(), (found.st_dev, found.st_ino))
     except OSError:
         made.close()

@@ -1,4 +1,4 @@
-"""Which object is which: numbers for request, batch and result objects, left on the objects themselves."""
+"""Give numbers to request, batch, session and result objects, and store them on these objects."""
 
 from __future__ import annotations
 
@@ -10,31 +10,39 @@ from typing import Any, NamedTuple
 
 from .reading import every
 
-_SESSION = "_specdiff_session"  # on streaming sessions: (whose numbering, number)
-_RECENT = 4  # batches whose numbers are remembered: who runs, who was extended, and both merged take turns
-_UNTAGGABLE = 16  # how many batches that take no attributes are remembered
+_SESSION = "_specdiff_session"  # on streaming sessions: (serial of the numbering, number)
+# How many lists of requests to remember: those of the running batch, of the extended batch and of
+# both merged take turns.
+_RECENT = 4
+_UNTAGGABLE = 16  # how many objects to remember on which no attribute can be set
 _serials = itertools.count(1)
 
 
 class Picked(NamedTuple):
-    """Those requests of a batch that are recorded, in its order. Nothing in it is to be changed: it is given out again."""
+    """The recorded requests of a batch, in batch order.
+
+    Do not modify its lists: `pick` returns the same object again.
+    """
 
     reqs: list[Any]
     qids: list[int]
-    at: list[int] | None  # their places in the batch; None: all of them
-    size: int  # of the batch
+    at: list[int] | None  # their positions in the batch; None: all requests are recorded
+    size: int  # number of requests in the batch
 
     @property
     def nobody(self) -> bool:
-        """Others are there, and none of these."""
+        """Whether the batch has requests, but none of them is recorded."""
         return self.at is not None and not self.at
 
     def of(self, column: Sequence[Any]) -> Sequence[Any]:
-        """Their entries of a column over the batch."""
+        """Select the entries of the recorded requests from a column over the batch."""
         return column if self.at is None else [column[i] for i in self.at]
 
     def runs(self, values: list[int]) -> list[int]:
-        """Their parts of a list that has as many entries of each; none where it cannot be shared out."""
+        """Select their parts of a list that has an equal number of entries for each request.
+
+        Return an empty list if the entries cannot be divided evenly.
+        """
         if self.at is None:
             return values
         width, rest = divmod(len(values), self.size)
@@ -42,9 +50,10 @@ class Picked(NamedTuple):
 
 
 class Numbering:
-    """The numbers of one recorder; an object that another one numbered, or a copy of one, is new to it.
+    """The numbers that one recorder gives to objects.
 
-    Of a request that is not to be recorded, the number on it is inverted (`~number`, below 0).
+    An object that another recorder numbered is new to this one, and so is a copy of an object. A
+    request that is not recorded has an inverted number (`~number`, which is negative).
     """
 
     def __init__(
@@ -53,16 +62,18 @@ class Numbering:
         late: bool = False,
         takes: Callable[[Any], bool] | None = None,
     ) -> None:
-        """`announce(number, req, arrives)` is called for every request object, when it is first seen. `late`: the scheduler has been
-        at work before, so that results of launches that nobody numbered may be on their way. `takes(req)`: whether it is to be
-        recorded; None: all are."""
+        """`announce(number, req, arrives)` is called when a request object is first seen.
+
+        `late` says that the scheduler ran before this recorder, so that results of launches without
+        a number may still come. `takes(req)` tells whether to record a request; None records all.
+        """
         self._announce, self._late, self._takes = announce, late, takes
         self._serial = next(_serials)
         self._on_request = f"_specdiff_qid{self._serial}"
-        self._tag = f"_specdiff{self._serial}"  # on batches and results: (id of the object, number)
+        self._tag = f"_specdiff{self._serial}"  # on batches and results: (id(object), number)
         self._every_qid = every(f"one.{self._on_request}")
         self._recent: deque[tuple[list[Any], Picked]] = deque(maxlen=_RECENT)
-        self._under_way: Picked | None = None  # launched in this turn of the scheduler's loop
+        self._under_way: Picked | None = None  # launched in this iteration of the scheduler loop
         self._requests = self._batches = self._launches = self._sessions = 0
         self._untaggable: deque[tuple[Any, int]] = deque(maxlen=_UNTAGGABLE)
         self._unanswered: deque[int] = deque()
@@ -70,11 +81,11 @@ class Numbering:
         self.live: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
     def pick(self, reqs: list[Any]) -> Picked:
-        """Those of a batch's requests that are recorded."""
-        for known, picked in self._recent:  # objects that are the same are compared at once
+        """Return the recorded requests of a batch."""
+        for known, picked in self._recent:  # fast: list comparison checks identity first
             if known == reqs:
                 return picked
-        if not reqs:  # an idle server is not to keep requests alive
+        if not reqs:  # do not keep requests alive on an idle server
             self._recent.clear()
             return Picked([], [], None, 0)
         try:
@@ -90,34 +101,45 @@ class Numbering:
         return picked
 
     def end_turn(self) -> None:
-        """Only of whom a launch is under way is remembered: sglang holds on to those itself, and the others may have ended. A batch
-        that never changes again (one long request is left of it) would keep them alive, and their rows."""
+        """At the end of a scheduler iteration, forget all lists except for that of the last launch.
+
+        sglang itself keeps the requests of that launch alive. The others may have ended; if the
+        batch no longer changes (one long request remains), remembering them would keep them and
+        their rows in memory.
+        """
         under_way, self._under_way = self._under_way, None
         if len(self._recent) > 1 or under_way is None:
             kept = (one for one in self._recent if one[1] is under_way)
             self._recent = deque(kept, _RECENT)
 
     def count(self, reqs: list[Any]) -> int:
-        """How many of them are recorded."""
+        """Return how many of the requests are recorded."""
         return len(reqs) if self._takes is None else len(self.pick(reqs).qids)
 
     def qid(self, req: Any) -> int:
-        """Below 0: it is not to be recorded."""
+        """Return the number of a request; it is negative if the request is not recorded."""
         number: int | None = getattr(req, self._on_request, None)
         return self.meet(req) if number is None else number
 
     def knows(self, req: Any) -> bool:
-        """Whether this very object was seen; a copy of one carries its number and is none the less new."""
+        """Whether this object was seen. A copy has the number of its original, but counts as new."""
         number = getattr(req, self._on_request, None)
         return number is not None and self.live.get(number) is req
 
     def alive(self) -> list[tuple[int, Any]]:
-        """By number. Not `live.items()`: whoever asks `live` on another thread takes out who is gone, in the midst of that loop."""
+        """Return (number, request) of all live requests, ordered by number.
+
+        It does not use `live.items()`: a lookup in `live` on another thread removes dead entries,
+        which would change the dictionary during that loop.
+        """
         found = ((ref.key, ref()) for ref in self.live.valuerefs())
         return sorted((number, req) for number, req in found if req is not None)
 
     def meet(self, req: Any, *, arrives: bool = False) -> int:
-        """Number a request object that is new to us, or even `arrives` just now."""
+        """Give a new request object its number, and announce it.
+
+        `arrives`: the request enters the server just now.
+        """
         number, self._requests = self._requests, self._requests + 1
         qid = number if self._takes is None or self._takes(req) else ~number
         setattr(req, self._on_request, qid)
@@ -130,7 +152,11 @@ class Numbering:
         return self._meet_batch(batch) if number is None else number
 
     def begin_anew(self, batch: Any) -> None:
-        """It has others in it than those that are recorded: what was said of it until now is not true of what it becomes."""
+        """Give a batch that consists of unrecorded requests a new number.
+
+        It is about to receive recorded requests; what was recorded under its old number does not
+        apply to it any more.
+        """
         self._untaggable = deque(
             (one for one in self._untaggable if one[0] is not batch), _UNTAGGABLE
         )
@@ -143,7 +169,11 @@ class Numbering:
         return number
 
     def session(self, session: Any) -> int:
-        """By object, not by name: one that is closed and opened anew has lost its KV, and is another."""
+        """Return the number of a session object.
+
+        A session that is closed and reopened under the same name has lost its KV, so it counts as a
+        different one.
+        """
         serial, number = getattr(session, _SESSION, (0, 0))
         if serial != self._serial:
             number, self._sessions = self._sessions, self._sessions + 1
@@ -151,12 +181,19 @@ class Numbering:
         return int(number)
 
     def lose_session(self, session: Any) -> None:
-        """Its KV is from a turn that is not recorded: what comes is of another one."""
+        """Forget a session's number, because its KV now comes from a turn that is not recorded.
+
+        It gets a new number when it is seen again.
+        """
         if hasattr(session, _SESSION):
             delattr(session, _SESSION)
 
     def launch(self, result: Any, answerable: bool, picked: Picked | None = None) -> int:
-        """Number a launch, of those, by the result object that will answer it; an idle one is never answered."""
+        """Give a launch its number, and put that on the result object that will be processed later.
+
+        `answerable` is False for an idle launch, whose result is never processed. `picked` holds
+        the launched requests.
+        """
         number, self._launches = self._launches, self._launches + 1
         self._under_way = picked
         self._leave_on(result, number)
@@ -165,18 +202,25 @@ class Numbering:
         return number
 
     def under_way(self, answered: int | None) -> list[int]:
-        """Launches behind this one (None: behind one that nobody numbered) that are not answered."""
+        """Return the launches after `answered` whose results were not processed yet.
+
+        If `answered` is None (a launch without a number), return all unprocessed launches.
+        """
         return [one for one in self._unanswered if answered is None or one > answered]
 
     def lose(self, launch: int) -> None:
-        """The launch is not in the journal, so no result may refer to it."""
+        """Note that a launch is not in the journal, so that its result will not refer to it."""
         self._lost_launches.add(launch)
 
     def answered(self, result: Any) -> int | None:
-        """The launch that this result answers: by its tag, else the oldest one waiting; None where that is lost."""
+        """Return the launch of this result: the one in its tag, else the oldest unprocessed one.
+
+        Return None if that launch is unknown or not in the journal.
+        """
         number = self._number_on(result)
         if number is not None:
-            self._late = False  # results come in the order of their launches: those from before us are through
+            # Results come in the order of their launches, so no older ones are left.
+            self._late = False
         elif self._unanswered and not self._late:
             number = self._unanswered[0]
         if number is None:
@@ -190,7 +234,7 @@ class Numbering:
 
     def _number_on(self, thing: Any) -> int | None:
         tag = getattr(thing, self._tag, None)
-        if tag is not None and tag[0] == id(thing):  # a copy brings the tag of the other along
+        if tag is not None and tag[0] == id(thing):  # a copy has the tag of its original
             number: int = tag[1]
             return number
         return self._remembered(thing)

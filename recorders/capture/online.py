@@ -1,6 +1,8 @@
-"""Laws that one event alone can break, watched while they are recorded; `replay/laws` holds them all, on a recording.
+"""Check, while recording, the laws that a single event can break.
 
-Not among them: `batch-accepted`, which every release breaks, and `tokens`, which goes by what was sent since the arrival.
+`replay/laws` checks all laws on a recording. Two laws on single events are not checked here:
+`batch-accepted`, which every release breaks, and `tokens`, which needs all messages since the
+request's arrival.
 """
 
 from __future__ import annotations
@@ -18,23 +20,31 @@ _RESULT = {field.name: at for at, field in enumerate(fields(EVENT_TABLES[Kind.RE
 
 
 def breaches(kind: Kind, values: Values, columns: Sequence[Values]) -> Iterator[str]:
-    """What this event breaks, as `law: in words`; `values` and `columns` as they are packed."""
+    """Yield the laws that an event breaks, as `law: description`.
+
+    `values` and `columns` are as in `pack_event`.
+    """
     watch = _WATCHED.get(kind)
     return iter(()) if watch is None else watch(values, columns)
 
 
 class Backoff:
-    """Which breaches to act on: where a release breaks a law at every stop, each time takes twice as long until the next, so that
-    what is kept of a week is a dozen rings."""
+    """Decides which breaches to act on.
+
+    After each breach that is acted on, further breaches of the same law are ignored for twice as
+    long as before. If a release breaks a law at every stop, a week leaves about a dozen rings.
+    """
 
     def __init__(self, first_s: float) -> None:
         self._first_s = first_s
-        self._next: dict[
-            str, tuple[float, float]
-        ] = {}  # law: (not before, and then not for so long)
+        # law -> (the time until which it is ignored, the length of the next such period)
+        self._next: dict[str, tuple[float, float]] = {}
 
     def wait_after(self, breach: str, now: float) -> float | None:
-        """Of one of `breaches`: for how many seconds none of that law is heeded from now on; None: this one is not."""
+        """Return for how many seconds this breach's law is ignored from now on.
+
+        Return None if this breach itself is to be ignored.
+        """
         law = breach.partition(":")[0]
         not_before, quiet_s = self._next.get(law, (now, self._first_s))
         if now < not_before:
@@ -44,14 +54,15 @@ class Backoff:
 
 
 def _prepare(_: Values, columns: Sequence[Values]) -> Iterator[str]:
-    """Looked at closely, row by row and without those where a value is absent, only where there may be something."""
+    """Check a prepare. A fast test over whole columns comes first; only if it finds something are the
+    rows checked one by one, skipping those with absent values."""
     _, _, committed, before, allocated = columns
     if any(map(gt, committed, allocated)) and _above(committed, allocated):
         yield "allocation: more slots committed than allocated"
     if committed and min(committed) < 0 and _below_none(committed, allocated):
-        yield "allocation: fewer slots committed than none"
+        yield "allocation: a negative number of slots committed"
     if any(map(gt, before, allocated)) and _above(before, allocated):
-        yield "allocation: a prepare took slots back"
+        yield "allocation: a prepare reduced the allocated slots"
 
 
 def _above(some: Values, limits: Values) -> bool:
@@ -64,13 +75,17 @@ def _below_none(committed: Values, allocated: Values) -> bool:
 
 
 def _result(values: Values, _: Sequence[Values]) -> Iterator[str]:
-    """A decode's result is sliced with the stride recorded on it, up to 0.5.11 the worker's; of others neither is there."""
+    """Check the stride of a decode result.
+
+    sglang slices its tokens with the stride on the result, up to 0.5.11 with that of the worker.
+    Other results have neither.
+    """
     recorded, worker = values[_RESULT["stride"]], values[_RESULT["worker_stride"]]
     used = worker if recorded == NONE64 else recorded
     size = values[_RESULT["num_rows"]]
     width, rest = divmod(values[_RESULT["num_tokens"]], max(size, 1))
     if size and width and not rest and used != NONE64 and width != used:
-        yield f"stride: rows of {width} tokens are sliced by {used}"
+        yield f"stride: rows have {width} tokens but are sliced by {used}"
 
 
 def _finish(values: Values, _: Sequence[Values]) -> Iterator[str]:
@@ -87,17 +102,17 @@ def _finish(values: Values, _: Sequence[Values]) -> Iterator[str]:
     for name, first in (("experts", 0 if start == NONE64 else start), ("indexer", 0)):
         found, expected = _rows(values, name), max(seqlen - 1 - first, 0)
         if found is not None and found != expected and (asked or name == "indexer"):
-            yield f"rows: {found} {name} rows where {expected} belong to the tokens returned"
+            yield f"rows: {found} {name} rows, but the tokens returned have {expected}"
     for counter, part in (
         ("spec_verify_ct", "histogram_sum"),
         ("spec_accepted_drafts", "histogram_weighted"),
     ):
         if of(counter) not in _ABSENT and of(part) != NONE64 and of(counter) != of(part):
-            yield f"statistics: {counter} is {of(counter)}, the histogram says {of(part)}"
+            yield f"statistics: {counter} is {of(counter)}, but the histogram gives {of(part)}"
 
 
 def _rows(values: Values, name: str) -> int | None:
-    """That were collected; None where that is not known."""
+    """Return the number of rows collected, or None if it is not known."""
     state, start, rows = (values[_FINISH[f"{name}_{what}"]] for what in ("state", "start", "rows"))
     if state == 1:
         return None if NONE64 in (start, rows) else rows

@@ -1,4 +1,4 @@
-"""What recording costs: histograms of nanoseconds, in bounded memory."""
+"""Measure what recording costs, as histograms of nanoseconds in bounded memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import deque
 from threading import Lock
 
 _TURNS = 1 << 16
-_BITS = 5  # 32 buckets an octave: quantiles within 3%
+_BITS = 5  # 32 buckets per octave: quantiles are exact to 3%
 
 
 class Histogram:
@@ -22,7 +22,7 @@ class Histogram:
             self.max_ns = ns
 
     def quantile(self, q: float) -> int | None:
-        """The upper edge of the bucket that holds the `q` quantile; None where there is nothing in it."""
+        """Return the upper edge of the bucket with the `q` quantile, or None if nothing was added."""
         if not self.count:
             return None
         left = q * self.count
@@ -34,15 +34,17 @@ class Histogram:
 
 
 class Overhead:
-    """Time spent in recorder code, by turns of the scheduler's loop: each ends when a result has been processed. What is spent in
-    idle ones is nobody's."""
+    """Time spent in recorder code, per turn (iteration) of the scheduler loop.
+
+    A turn ends when a result has been processed. Time spent in idle turns is not counted.
+    """
 
     def __init__(self) -> None:
-        self.spent = 0  # ns since the last turn; the probes add to it
-        self.steps = 0  # turns in which a decode result was processed
+        self.spent = 0  # ns in the current turn; the probes add to it
+        self.steps = 0  # number of turns that processed a decode result
         self._decode, self._prefill = Histogram(), Histogram()
-        # Turns that are not counted yet, which another thread does; inverted where a prefill's result was processed. Where nobody
-        # asks, as the disk hangs, only the last ones are.
+        # Turns not yet added to a histogram, which another thread does; inverted if the turn
+        # processed a prefill result. If that thread hangs on the disk, only the last ones remain.
         self._turns: deque[int] = deque(maxlen=_TURNS)
         self._counting = Lock()
 

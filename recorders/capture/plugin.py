@@ -1,4 +1,7 @@
-"""The second way in: sglang's plugin entry point (`sglang.srt.plugins`, 0.5.11 on), for a server that has specdiff installed."""
+"""The second way to attach: sglang's plugin entry point (`sglang.srt.plugins`, from 0.5.11 on).
+
+It works on a server that has specdiff installed. The first way is `inject/sitecustomize.py`.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,14 @@ from pathlib import Path
 
 from .config import DIR
 
-PRIVATE = "specdiff_recorders"  # the name under which `inject/sitecustomize.py` loads it, too
+PRIVATE = "specdiff_recorders"  # `inject/sitecustomize.py` loads the folder under the same name
 
 
 def register() -> None:
-    """Called by sglang in every process that loads plugins; does nothing unless a recording was asked for."""
+    """Install the import hook if a recording was requested.
+
+    sglang calls this in every process that loads plugins.
+    """
     if not os.environ.get(DIR):
         return
     if PRIVATE not in sys.modules:
@@ -23,7 +29,7 @@ def register() -> None:
 
 
 def _load(folder: Path) -> None:
-    """Load the recorders folder under its private name, so that both ways in share one copy of it."""
+    """Load the recorders folder under its private name, so that both ways to attach share one copy."""
     spec = importlib.util.spec_from_file_location(
         PRIVATE, folder / "__init__.py", submodule_search_locations=[str(folder)]
     )

@@ -1,4 +1,5 @@
-"""A probe: what is done before and after one hooked function, and the wrapper that keeps it away from the server."""
+"""A probe: code that runs before and after a hooked function, and the wrapper that shields the server
+from its errors."""
 
 from __future__ import annotations
 
@@ -10,9 +11,9 @@ from typing import Any
 
 from .recorder import Recorder
 
-MARK = "__specdiff_probe__"  # on every wrapper: the role it serves
+MARK = "__specdiff_probe__"  # attribute of every wrapper: its role
 
-_FAILED = object()  # the note of what raised
+_FAILED = object()  # the note of a `before` that raised
 
 Before = Callable[..., Any]  # (recorder, *args, **kwargs of the hooked function) -> note
 After = Callable[[Recorder, Any, Any], None]  # (recorder, note, returned)
@@ -22,7 +23,7 @@ After = Callable[[Recorder, Any, Any], None]  # (recorder, note, returned)
 class Probe:
     before: Before
     after: After
-    ends_turn: bool = False  # of the scheduler's loop, when all of it is done
+    ends_turn: bool = False  # the end of the function ends a turn of the scheduler loop
 
 
 def nothing_before(recorder: Recorder, *_: Any, **__: Any) -> None:
@@ -34,7 +35,7 @@ def nothing_after(recorder: Recorder, note: Any, returned: Any) -> None:
 
 
 def unhooked(function: Callable[..., Any]) -> Callable[..., Any]:
-    """sglang's own function, without any probe of ours."""
+    """Return sglang's own function, without our probes."""
     while hasattr(function, MARK):
         function = function.__wrapped__  # type: ignore[attr-defined]
     return function
@@ -46,10 +47,11 @@ def wrap(
     probe: Probe,
     current: Callable[[tuple[Any, ...]], Recorder | None],
 ) -> Callable[..., Any]:
-    """`original`, called exactly once and outside any try of ours, with the probe around it.
+    """Return a wrapper that calls `original` exactly once, outside of any `try`, with the probe around it.
 
-    `current(args)` says who records now, if anyone does. What the recorder raises is counted and leaves a gap; what is meant
-    for the server (Ctrl-C) passes. Both are written out here rather than called: this runs a dozen times a step.
+    `current(args)` returns the recorder that is at work, or None. An exception of the recorder is
+    counted and leaves a GAP; an exception meant for the server (Ctrl-C) passes through. The code is
+    inlined here instead of in helpers, because it runs a dozen times per step.
     """
     before, after, ends_turn = probe.before, probe.after, probe.ends_turn
     now = time.perf_counter_ns

@@ -1,4 +1,4 @@
-"""Which place among its server's schedulers one has, and whether another keeps the same books."""
+"""A scheduler's rank in its server, and whether another rank keeps the same books."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .describe import parallel
 
 
 def rank_of(scheduler: Any) -> dict[str, int | bool | None]:
-    """As `ranks.Rank` takes it."""
+    """Return the fields of `ranks.Rank` for a scheduler."""
     args = scheduler.server_args
     return {
         "tp_rank": parallel(scheduler, "tp_rank") or 0,
@@ -22,10 +22,12 @@ def rank_of(scheduler: Any) -> dict[str, int | bool | None]:
 
 
 def why_not_this_rank(scheduler: Any) -> str | None:
-    """None for the first rank of an attention group, and where this sglang does not say who that is.
+    """Return why a scheduler is not recorded by default, or None if it is.
 
-    The first one (attn_tp_rank 0, attn_cp_rank 0) takes requests in and hands them on to the others of its group, all of
-    which then keep the same books (`recv_requests`, the same in every release).
+    The first rank of each attention group (attn_tp_rank 0, attn_cp_rank 0) is recorded. It receives
+    the requests and passes them on to the others of its group, which then keep the same books
+    (`recv_requests`, the same in every release). If this sglang does not tell these ranks, the
+    scheduler is recorded, too.
     """
     for name in ("attn_tp_rank", "attn_cp_rank"):
         rank = parallel(scheduler, name)

@@ -1,4 +1,7 @@
-"""How the books of a request and a batch are read: the places of every era, chosen by what the objects have."""
+"""Read the books of requests and batches.
+
+Where sglang keeps them differs by release. The place is chosen by which attributes an object has.
+"""
 
 from __future__ import annotations
 
@@ -24,15 +27,19 @@ _MODES = {"EXTEND": Mode.EXTEND, "DECODE": Mode.DECODE, "MIXED": Mode.MIXED, "ID
 
 @dataclass(frozen=True, slots=True)
 class Counter:
-    """One number of a request: `of` reads it. `written` is the same in code over `one`, but may raise AttributeError."""
+    """How to read one number of a request.
+
+    `of` is a function that reads it. `written` is a Python expression over `one` that gives the same
+    value, but may raise AttributeError.
+    """
 
     of: Callable[[Any], int]
     written: str
 
 
-Columns = Callable[[Sequence[Any]], Sequence[list[int]]]  # of requests: a list per counter
+Columns = Callable[[Sequence[Any]], Sequence[list[int]]]  # requests -> one list per counter
 
-# `finished()` says the same in every release: `finished_reason is not None`.
+# In every release, `finished()` is `finished_reason is not None`.
 _RETRACTED = Counter(lambda one: int(one.is_retracted), "one.is_retracted")
 _FINISHED = Counter(
     lambda one: int(one.finished_reason is not None), "one.finished_reason is not None"
@@ -42,19 +49,23 @@ _OUTPUT_LEN = Counter(lambda one: len(one.output_ids), "len(one.output_ids)")
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Where this sglang keeps a request's counters."""
+    """How to read a request's counters in this sglang."""
 
     committed: Counter
     allocated: Counter
     accepted: Counter
-    histogram: Callable[[Any], Sequence[int] | None]  # steps by number of accepted drafts
+    histogram: Callable[[Any], Sequence[int] | None]  # number of steps, by accepted drafts
     lengths: Columns  # committed, allocated
     before_result: Columns  # retracted, finished, committed, output length
     after_result: Columns  # committed, verify count, accepted
 
     @classmethod
     def choose(cls, req: Any) -> Access:
-        """By what a request has: on `Req` itself, else on its `kv` (allocated from 0.5.16, committed from 0.5.19)."""
+        """Choose by the attributes of a request.
+
+        The lengths are on `Req` itself, else on its `kv` (allocated from 0.5.16 on, committed from
+        0.5.19 on).
+        """
         committed, allocated = _length(req, "kv_committed_len"), _length(req, "kv_allocated_len")
         accepted = _direct(next((name for name in _ACCEPTED if hasattr(req, name)), ""))
         return cls(
@@ -80,7 +91,7 @@ def _length(req: Any, name: str) -> Counter:
 
 
 def _first(names: Iterable[str]) -> Callable[[Any], Any]:
-    """The first attribute of these names that is there, else None."""
+    """Return a function that reads the first of these attributes that exists, else returns None."""
 
     def read(req: Any) -> Any:
         return next((getattr(req, name) for name in names if hasattr(req, name)), None)
@@ -112,11 +123,14 @@ def _together(*counters: Counter) -> Columns:
 
 
 def every(*written: str) -> Callable[[Iterable[Any]], Sequence[list[Any]]]:
-    """A function that evaluates, of each, each of these expressions over `one`: `([one.a for one in them], ...)`.
+    """Return a function that evaluates each expression over `one` for each object: `([one.a for one in them], ...)`.
 
-    Compiled, because the interpreter reads an attribute whose name stands in the code twice as fast as any other way, and a
-    step asks a thousand times. A pass for each: one pass for all is no faster, as what takes time is to get the memory of many
-    requests into the caches, and in short loops the processor asks for that of the next request ahead.
+    The function is compiled from text: Python reads an attribute whose name is in the code twice as
+    fast as by any other way, and a step reads a thousand attributes.
+
+    There is one loop per expression. A single loop for all is not faster: most of the time goes
+    into loading the memory of many requests into the caches, and in short loops the processor
+    prefetches the next request.
     """
     columns = "".join(f"[{expression} for one in them], " for expression in written)
     read: Callable[[Iterable[Any]], Sequence[list[Any]]] = eval(f"lambda them: ({columns})")
@@ -124,17 +138,17 @@ def every(*written: str) -> Callable[[Iterable[Any]], Sequence[list[Any]]]:
 
 
 def int64(value: Any) -> int:
-    """An int as it is, anything else (None, a tensor we must not synchronise on) as absent."""
+    """Return an int as it is, and anything else (None, a tensor that we must not sync on) as absent."""
     return int(value) if isinstance(value, int) else NONE64
 
 
 def draft_tokens(worker: Any) -> Any:
-    """Of a draft worker as it is now: an adaptive one changes them while it runs."""
+    """Return the worker's current draft length; an adaptive worker changes it while it runs."""
     return getattr(worker, "speculative_num_draft_tokens", None)
 
 
 def draft_steps(worker: Any) -> Any:
-    """As `draft_tokens`."""
+    """Return the worker's current number of draft steps; an adaptive worker changes it, too."""
     return getattr(worker, "speculative_num_steps", None)
 
 
@@ -146,7 +160,8 @@ def batch_accepted(result: Any) -> Any:
 
 
 def mode_of(batch: Any) -> Mode:
-    return _MODES.get(getattr(batch.forward_mode, "_name_", ""), Mode.OTHER)  # `name`, but faster
+    # `_name_` is faster than `name`.
+    return _MODES.get(getattr(batch.forward_mode, "_name_", ""), Mode.OTHER)
 
 
 def reason_of(req: Any) -> int:
@@ -155,13 +170,13 @@ def reason_of(req: Any) -> int:
 
 
 def is_spec_v2(batch: Any) -> bool:
-    """What sglang itself says, up to 0.5.13; later every speculative batch is."""
+    """Whether a batch runs spec v2: up to 0.5.13 sglang tells; later every speculative batch does."""
     said = getattr(batch, "is_spec_v2", None)
     return bool(not batch.spec_algorithm.is_none() if said is None else said)
 
 
 def device_sum(batch: Any) -> int:
-    """sum(batch.seq_lens) where that is on the CPU; on a GPU asking would be a synchronisation."""
+    """Return sum(batch.seq_lens) if that is on the CPU, else absent: on a GPU reading it would sync."""
     seq_lens: Any = getattr(batch, "seq_lens", None)
     return sum(seq_lens.tolist()) if seq_lens is not None and seq_lens.is_cpu else NONE64
 

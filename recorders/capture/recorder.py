@@ -1,4 +1,4 @@
-"""The recorder of one scheduler: it queues events for the journal, and keeps count of what that costs and loses."""
+"""The recorder of one scheduler: it queues events for the journal and counts their cost and losses."""
 
 from __future__ import annotations
 
@@ -28,16 +28,21 @@ from .writer import JournalWriter
 
 logger = logging.getLogger("specdiff")
 
-_REQUEST_BYTES = 1000  # what is noted about a request, until it is written
-_INT_BYTES = 40  # what a number in a list takes at most: a reference and the object
+_REQUEST_BYTES = 1000  # memory for the details of a request, until they are written
+_INT_BYTES = 40  # maximum memory of a number in a list: a reference and the object
 
 
 class Recorder:
-    """Everything here runs on the scheduler's thread but `stats` and `close`, and what says that it is on the writer's.
+    """Records one scheduler.
 
-    max_bytes: of memory; where it is used up, what happens until the next step is dropped. choice: what is recorded of whom.
-    max_steps: decode steps, after which nothing is recorded any more. late: the scheduler has been at work before.
-    ring_s: only so many last seconds are kept, and laws are watched for.
+    Everything runs on the scheduler's thread, except for `stats`, `close` and the methods that are
+    documented to run on the writer's thread.
+
+    - `max_bytes`: memory limit. When it is reached, events are dropped until the next step.
+    - `choice`: which requests to record, and what of their contents.
+    - `max_steps`: stop recording after this many decode steps.
+    - `late`: the scheduler ran before this recorder.
+    - `ring_s`: keep only this many last seconds, and check laws while recording.
     """
 
     def __init__(
@@ -55,30 +60,29 @@ class Recorder:
         self._scheduler = weakref.ref(scheduler)
         self._access: Access | None = None
         self._before_next: Callable[[], object] | None = None
-        self._missed = late  # whether anything that has happened may be missing
-        self._gap = int(late)  # nobody knows how many: one stands for all that came before
-        self._dropping: tuple[int, int] | None = None  # the stamp at which memory was used up
+        self._missed = late  # whether any earlier event may be missing
+        self._gap = int(late)  # events to report in the next GAP; 1 stands for all before the start
+        self._dropping: tuple[int, int] | None = None  # stamp of the event that found memory full
         self._max_bytes, self._max_steps = max_bytes, max_steps
         self.choice, self._veil = choice, None if choice.tokens else Veil()
-        self.ended = False  # nothing more is to be recorded; whoever sees it closes this recorder
+        self.ended = False  # record nothing more; the code that notices this closes the recorder
         self.numbers = Numbering(self._announce, late, None if choice.everyone else self._takes)
         self.seeding = Seeding(wanted=late)
-        self._breaks = 0  # the writer's own, as far as a step has seen
+        self._breaks = 0  # the value of `writer.breaks` at the last step
         self.named: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
-        self.asked: tuple[int, int] | None = None  # the last [start, end) asked of a capturer
-        self.released = NONE64  # the committed length that the release under way asked for
-        self.resolved = False  # the resolve function ran for the result being processed
-        self.extended = False  # that is a prefill's
-        self.finishing: object = None  # the `finish_probes.Finish` under way
-        self.finished_at: dict[int, int] = {}  # qid -> committed at finish, while processing
-        self.grammars = False  # whether any request has come with one
+        self.asked: tuple[int, int] | None = None  # the last [start, end) requested from a capturer
+        self.released = NONE64  # the committed length that the current release read
+        self.resolved = False  # the resolve function ran for the current result
+        self.extended = False  # the current result is that of a prefill
+        self.finishing: object = None  # the `finish_probes.Finish` in progress
+        self.finished_at: dict[int, int] = {}  # qid -> committed length at its finish, per result
+        self.grammars = False  # whether any request had a grammar
         self.overhead = Overhead()
         self.events = self.dropped = self.exceptions = 0
         self.first_exception: str | None = None
         self.run, self.path = run, path
-        self.breach: str | None = (
-            None  # of a law, on the writer's thread; whoever acts on it takes it back
-        )
+        # A broken law, set on the writer's thread. The control thread acts on it and resets it.
+        self.breach: str | None = None
         self._watches = ring_s is not None
         first = frame(Type.RUN, to_json(run).encode())
         self.writer = JournalWriter(
@@ -86,7 +90,7 @@ class Recorder:
         )
 
     def _is_there(self, number: int) -> bool:
-        """On the writer's thread."""
+        """On the writer's thread: whether the server still has request `number`."""
         return number in self.numbers.live or ~number in self.numbers.live
 
     @property
@@ -102,10 +106,10 @@ class Recorder:
         columns: Sequence[Sequence[int]] = (),
         tokens: Sequence[int] = (),
     ) -> bool:
-        """Queue one event; False where it had to be dropped, which is counted.
+        """Queue one event. Return False if it had to be dropped; dropped events are counted.
 
-        It is packed on the writer's thread, so nothing that is given may change any more. Of the `values`, what is no int
-        (None, a tensor we must not synchronise on) is absent.
+        The event is packed later, on the writer's thread, so the arguments must not be modified. Of
+        `values`, everything except an int (None, a tensor that we must not sync on) becomes absent.
         """
         if self._before_next is not None:
             self.flush()
@@ -114,7 +118,7 @@ class Recorder:
         size = _INT_BYTES * (len(tokens) + (len(columns) * values[-1] if columns else 0))
         if self._gap or not self.writer.offer(kind, payload, size, stamp):
             return self._queue_at_gap(kind, payload, size, stamp)
-        self.events += 1  # as `queue` does; written out, this runs a dozen times a step
+        self.events += 1  # the same as in `queue`, inlined because it runs a dozen times per step
         return True
 
     def pack(
@@ -125,7 +129,7 @@ class Recorder:
         columns: Sequence[Sequence[int]],
         rest: Sequence[int] | bytes,
     ) -> bytes:
-        """`pack_event`, on the writer's thread, of what is to be written of an event."""
+        """On the writer's thread: pack an event, after checking laws and replacing token ids if asked."""
         values = [one if type(one) is int else int64(one) for one in values]
         if self._watches and self.breach is None:
             self.breach = self._breach(kind, values, columns)
@@ -138,12 +142,12 @@ class Recorder:
     ) -> str | None:
         try:
             return next(breaches(kind, values, columns), None)
-        except Exception as error:  # noqa: BLE001 (the event is not lost with it)
+        except Exception as error:  # noqa: BLE001 (still write the event)
             self.failed(error)
             return None
 
     def emit_later(self, pending: Callable[[], object]) -> None:
-        """`pending` emits one event; it is called before the next event, at the latest."""
+        """Call `pending`, which emits one event, before the next event or earlier."""
         self.flush()
         self._before_next = pending
 
@@ -152,18 +156,21 @@ class Recorder:
         if pending is not None:
             try:
                 pending()
-            except Exception as error:  # noqa: BLE001 (the event that comes next is not lost with it)
+            except Exception as error:  # noqa: BLE001 (do not lose the next event)
                 self.lost(error)
 
     def queue(self, kind: Kind, payload: Call, size: int, stamp: tuple[int, int]) -> bool:
-        """`size`: bytes that `payload` keeps in memory until it is packed."""
+        """Queue an event that `payload` packs later. `size` is the memory that it needs until then.
+
+        Return False if it had to be dropped.
+        """
         if self._gap or not self.writer.offer(kind, payload, size, stamp):
             return self._queue_at_gap(kind, payload, size, stamp)
         self.events += 1
         return True
 
     def _queue_at_gap(self, kind: Kind, payload: Call, size: int, stamp: tuple[int, int]) -> bool:
-        """Where something is missing before this event, or there is no room for it."""
+        """Queue an event if events before it are missing, or if there is no room for it."""
         if self._is_dropping(stamp) or not self.writer.has_room(size):
             self._dropping = self._dropping or stamp
             self._drop()
@@ -174,7 +181,11 @@ class Recorder:
         return True
 
     def _is_dropping(self, stamp: tuple[int, int]) -> bool:
-        """Whole steps are dropped: until another forward, or a second, has gone by and there is room for some steps."""
+        """Whether this event belongs to a step that is being dropped.
+
+        Steps are dropped as a whole: until the next forward pass or a second later, and until there
+        is room for some steps.
+        """
         if self._dropping is not None:
             since, iteration = self._dropping
             passed = stamp[1] != iteration or stamp[0] - since > 1_000_000_000
@@ -183,7 +194,7 @@ class Recorder:
         return self._dropping is not None
 
     def end_turn(self) -> None:
-        """Of the scheduler's loop: a result was processed."""
+        """End a turn of the scheduler loop: a result was processed."""
         self.finishing = None
         self.numbers.end_turn()
         if self.resolved:
@@ -211,7 +222,7 @@ class Recorder:
             self.writer.put(Kind.GAP, pack_event(Kind.GAP, *stamp, (gap,)), 0)
 
     def stamp(self) -> tuple[int, int]:
-        """(time_ns, iteration) now."""
+        """Return the current (time_ns, iteration)."""
         return now(), getattr(self._scheduler(), "forward_ct", 0)
 
     def access(self, req: Any) -> Access:
@@ -221,28 +232,28 @@ class Recorder:
 
     def _takes(self, req: Any) -> bool:
         try:
-            return self.choice.takes(str(req.rid))  # as `describe` says it
-        except Exception:  # noqa: BLE001 (`_announce` asks for it, too, and counts that)
+            return self.choice.takes(str(req.rid))  # the same text as in `request.Met`
+        except Exception:  # noqa: BLE001 (`_announce` reads it again, and counts the exception)
             return True
 
     def _announce(self, number: int, req: Any, arrives: bool) -> None:
         try:
-            self.named[req.rid] = req  # an id that is used again names the newer request
+            self.named[req.rid] = req  # if an id is reused, it refers to the newer request
             if number not in self.numbers.live:
                 self.writer.put(Type.REQUEST, (_left_out, number), 0)
                 return
             met = Met.of(req)
             self.grammars |= met.has_grammar
-        except Exception as error:  # noqa: BLE001 (without a record, all later numbers would be off)
+        except Exception as error:  # noqa: BLE001 (write the record, or all later numbers are off)
             self.lost(error)
             met = None
-        # never dropped: its place is its number
+        # A REQUEST record is never dropped, because its position is the number of the request.
         self.writer.put(Type.REQUEST, (self._described, number, met), _REQUEST_BYTES)
         seen = arrives or not self._missed
         self.emit(Kind.ARRIVE, (number, 0 if seen else None))
 
     def _described(self, number: int, met: Met | None) -> bytes:
-        """On the writer's thread, before any token of it is packed."""
+        """On the writer's thread: pack the REQUEST record, before any token of the request is packed."""
         record: dict[str, Any] = {"qid": number, "rid": f"unreadable-{number}"}
         try:
             if met is not None:
@@ -258,32 +269,33 @@ class Recorder:
     # -- the recorder itself
 
     def correct(self, run: Run) -> None:
-        """Replace what was said about the run when recording began."""
+        """Replace the run attributes that were written when recording began."""
         self.run = run
         self.writer.put(Type.RUN, to_json(run).encode(), 0)
 
     def weights(self, version: str) -> int:
-        """The number of weights of that name."""
+        """Return the number of the weights with this name; a new name gets the next number."""
         known = self.run.weight_versions
         if version not in known:
             self.correct(replace(self.run, weight_versions=(*known, version)))
         return self.run.weight_versions.index(version)
 
     def lost(self, error: Exception) -> None:
-        """As `failed`, on the scheduler's thread: an event is missing, and a gap will say where."""
+        """Count an exception on the scheduler's thread that lost an event; a GAP will mark it."""
         self.failed(error)
         self._drop()
 
     def failed(self, error: Exception) -> None:
-        """Count an exception of the recorder, log the first; the server never sees it."""
+        """Count an exception of the recorder and log the first one. The server never sees it."""
         self.exceptions += 1
         if self.first_exception is None:
             self.first_exception = type(error).__name__
-            with contextlib.suppress(
-                Exception
-            ):  # one that cannot be printed is counted all the same
+            with contextlib.suppress(Exception):  # its text may be impossible to print
                 self.first_exception += f": {error}"
-            logger.warning("specdiff: the recorder failed, the server goes on", exc_info=error)
+            logger.warning(
+                "specdiff: an error in the recorder; the server goes on, and further errors are only counted",
+                exc_info=error,
+            )
 
     def stats(self, closed: bool) -> Stats:
         decode, prefill = self.overhead.decode, self.overhead.prefill
@@ -308,5 +320,8 @@ class Recorder:
 
 
 def _left_out(number: int) -> bytes:
-    """Its place is its number, and `build` counts it."""
+    """Return the REQUEST record of a request that is not recorded.
+
+    It is written because the position of a REQUEST record is the number of the request.
+    """
     return json.dumps({"qid": number, "rid": "", "left_out": True}).encode()

@@ -1,4 +1,4 @@
-"""What is written down about a request when it is first seen; never a prompt token, never a stop string."""
+"""Describe a request when it is first seen, without prompt tokens and without stop strings."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from typing import Any, NamedTuple
 
 
 class Met(NamedTuple):
-    """What is read of a request at once, on the scheduler's thread; the rest is done where it is written. It holds nothing that
-    is large or the request's alone, as it lives for as long as a disk hangs: no parameters either, which up to 0.5.22 hold the
-    request."""
+    """What is read from a request immediately, on the scheduler's thread.
+
+    The rest of the work is done on the writer's thread. If the disk hangs, this object lives long.
+    So it holds nothing that is large or keeps the request alive. It does not hold the sampling
+    parameters either, because up to 0.5.22 they refer to the request.
+    """
 
     rid: str
     session_id: str | None
@@ -48,7 +51,7 @@ class Met(NamedTuple):
         )
 
     def describe(self) -> dict[str, Any]:
-        """The columns of `schema.Requests`, the rid, and what can stop the request."""
+        """Return the columns of `schema.Requests`, the rid, and what can stop the request."""
         return {
             "rid": self.rid,
             "session_id": self.session_id,
@@ -71,7 +74,10 @@ class Met(NamedTuple):
 
 
 def _session_id(req: Any) -> Any:
-    """Of the session whose turn it is; `req.session_id` names one of the radix cache's own (from 0.5.15)."""
+    """Return the id of the session that the request is a turn of.
+
+    From 0.5.15 on, `req.session_id` can be the id of a session of the radix cache instead.
+    """
     session = getattr(req, "session", None)
     return getattr(req if session is None else session, "session_id", None)
 
@@ -86,7 +92,10 @@ def _more(tokenizer: Any) -> Any:
 
 
 def _has_grammar(req: Any, params: Any) -> bool:
-    """The compiled grammar may still be on its way when the request arrives: its specification counts too."""
+    """Whether the request has a grammar.
+
+    When it arrives, the grammar may not be compiled yet, so its specification counts, too.
+    """
     wanted = ("json_schema", "regex", "ebnf", "structural_tag")
     return getattr(req, "grammar", None) is not None or any(
         getattr(params, name, None) is not None for name in wanted

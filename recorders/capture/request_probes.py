@@ -1,4 +1,4 @@
-"""What is recorded around the life of a request: arrive, retract, abort, release."""
+"""The probes around the life of a request: arrive, retract, abort, release."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def _arrive_before(
     recorder: Recorder, self: Any, req: Any, is_retracted: bool = False, *_: Any, **__: Any
 ) -> None:
     if not recorder.numbers.knows(req):
-        recorder.numbers.meet(req, arrives=True)  # announces the arrival, too
+        recorder.numbers.meet(req, arrives=True)  # this also emits the ARRIVE
     else:
         qid = recorder.numbers.qid(req)
         if qid >= 0:
@@ -22,7 +22,7 @@ def _arrive_before(
 
 
 def _lengths_before(recorder: Recorder, self: Any, *_: Any, **__: Any) -> Any:
-    """None of who is not recorded."""
+    """Read the lengths of a request. Return None if the request is not recorded."""
     qid = recorder.numbers.qid(self)
     if qid < 0:
         return None
@@ -41,7 +41,7 @@ def _retract_after(recorder: Recorder, note: Any, _: None) -> None:
 
 
 def _release_before(recorder: Recorder, req: Any, *_: Any, **__: Any) -> Any:
-    recorder.flush()  # a finish that waits for its indexer rows has all it will get
+    recorder.flush()  # emit a finish that still waits for indexer rows: no more will come
     recorder.released = NONE64
     return _lengths_before(recorder, req)
 
@@ -60,7 +60,10 @@ def _committed_asked(recorder: Recorder, note: Any, returned: Any) -> None:
 
 
 def _abort_before(recorder: Recorder, self: Any, recv_req: Any, *_: Any, **__: Any) -> Any:
-    """Who is meant, by sglang's rule (a prefix of the rid, or everyone), and who of them waits."""
+    """Return the requests that an abort matches, and whether each is in the waiting queue.
+
+    sglang's rule: the given rid is a prefix of the request's, or all requests are to be aborted.
+    """
     everyone, prefix = bool(getattr(recv_req, "abort_all", False)), recv_req.rid
     meant = [
         (qid, req)

@@ -1,7 +1,8 @@
-"""Where recording begins among requests that are under way: what is noted of them, so that their books can begin, too.
+"""Emit a SEED for requests that are already running when recording begins, so that their books can begin.
 
-With overlap there is no moment at which nothing is under way. But when a result has been processed, only the launch behind it is,
-and what its prepare has claimed is known: without it, committed lengths are what every release agrees on.
+With overlap scheduling, there is always some launch under way. But when a result has been processed,
+only the launch after it is, and what the prepare of that launch claimed is known. Without that
+claim, all releases agree on the committed lengths.
 """
 
 from __future__ import annotations
@@ -17,26 +18,28 @@ if TYPE_CHECKING:
 
 
 class _Decode(NamedTuple):
-    """A batch from its prepare on."""
+    """A decode batch, from its prepare on."""
 
     batch: int
     reqs: list[Any]
-    claims: list[int]
-    launch: int = NONE64  # not yet, or answered
+    claims: list[int]  # by request: committed slots that its prepare added
+    launch: int = NONE64  # absent: not launched yet, or its result was processed
 
 
 class Seeding:
-    """One SEED is emitted as soon as possible after `want`; the hooks ask `wanted` first, so that it costs nothing else.
+    """Emits one SEED as soon as possible after each call of `want`.
 
-    A prefill that is under way by then is in that batch, too: sglang merges it before it prepares the next decode.
+    The hooks check `wanted` first, so that at all other times seeding costs nothing.
+
+    Requests of a prefill under way are in that SEED's batch, too, because sglang merges them into
+    the batch before it prepares the next decode.
     """
 
     def __init__(self, wanted: bool) -> None:
         self.wanted = wanted
-        self._prepared: _Decode | None = None  # and not launched yet
-        self._launched: _Decode | None = (
-            None  # the last launch, if it is a decode that was prepared since `want`
-        )
+        self._prepared: _Decode | None = None  # prepared, but not launched yet
+        # The last launch, if it is a decode that was prepared since `want`.
+        self._launched: _Decode | None = None
 
     def want(self) -> None:
         self.wanted, self._prepared, self._launched = True, None, None
@@ -58,28 +61,34 @@ class Seeding:
         answered: int | None,
         cut: Mapping[int, int] = MappingProxyType({}),
     ) -> None:
-        """A result has been: of this launch, or (None) of one before recording began. `cut`: by request, how much of its
-        accepted run a grammar has cut; the device's length has it, and the request ends here."""
+        """Emit the SEED if possible, after the result of launch `answered` was processed.
+
+        `answered` is None for a launch before recording began. `cut` tells, by request, how many of
+        its accepted tokens a grammar cut off. The length on the device includes these, and such a
+        request ends here.
+        """
         try:
             made = self._known(answered, recorder.numbers.under_way(answered))
             if made is not None:
                 self._emit(recorder, made, cut)
-        except Exception as error:  # noqa: BLE001 (no books are to be lost for want of where they begin)
+        except Exception as error:  # noqa: BLE001 (an error in seeding must not lose other events)
             self.wanted = False
             recorder.failed(error)
 
     def _known(self, answered: int | None, behind: list[int]) -> _Decode | None:
-        """The decode that was prepared and not answered, where nothing else is under way. `behind`: launches that are."""
+        """Return the decode that was prepared and has no result yet, if nothing else is under way.
+
+        `behind` holds the launches that are under way.
+        """
         made = self._launched
-        if (
-            self._prepared is not None
-        ):  # its launch waits for this result: no overlap, for now (grammars)
+        # A grammar can suspend overlap: then the launch waits for this result.
+        if self._prepared is not None:
             return None if behind else self._prepared
         if made is None:
             return None
         if behind == [made.launch]:
             return made
-        if not behind and answered == made.launch:  # no overlap
+        if not behind and answered == made.launch:  # overlap is off
             return made._replace(claims=[0] * len(made.reqs), launch=NONE64)
         return None
 
@@ -90,7 +99,8 @@ class Seeding:
         committed = recorder.access(reqs[0]).lengths(reqs)[0]
         rows = []
         for qid, req, length, claim in zip(qids, reqs, committed, made.claims, strict=True):
-            ended = req.finished_reason is not None  # its own length may be gone with its KV
+            # An ended request may have lost its length together with its KV.
+            ended = req.finished_reason is not None
             length = recorder.finished_at.get(qid, NONE32) if ended else length
             known = length != NONE32 and not req.is_retracted
             seq_len = length - claim + cut.get(qid, 0) if known else NONE32

@@ -1,4 +1,4 @@
-"""What is recorded when outputs leave for the client: how much of every list a finished request was sent in all."""
+"""The probe of messages to clients: how much of each list a finished request was sent in total."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _TALLY = "_specdiff_sent"  # on requests
 
 @dataclass(slots=True)
 class Tally:
-    """What one request was sent so far; it lives and dies with the request."""
+    """What one request was sent so far. It is stored on the request."""
 
-    qid: int  # a copy of a request brings the tally of the other along
+    qid: int  # to recognize a copy of a request, which has the tally of its original
     messages: int = 0
     output_ids: int = 0
-    in_order: int = 0  # ids before the first slice that was not the next ids
+    in_order: int = 0  # ids before the first slice that is not the request's next output ids
     logprobs: int = 0
 
     def add(self, output: Any, i: int, req: Any) -> None:
-        """Entry `i` of one message."""
+        """Add entry `i` of one message."""
         ids, held = output.output_ids[i], req.output_ids
         start, end = self.output_ids, self.output_ids + len(ids)
         if self.in_order == start and _same(ids, held[start:end]):
@@ -39,7 +39,7 @@ def _same(ids: Any, held: Any) -> bool:
 
 
 def _send_before(recorder: Recorder, self: Any, output: Any, *_: Any, **__: Any) -> Any:
-    """Only generated tokens, and only where they go anywhere: most ranks have no socket."""
+    """Return the message if it holds generated tokens and is really sent; most ranks have no socket."""
     leaves = self.socket is not None and type(output).__name__.startswith("BatchTokenID")
     return output if leaves and output.output_ids is not None else None
 
@@ -49,7 +49,7 @@ def _send_after(recorder: Recorder, output: Any, _: None) -> None:
         return
     for i, rid in enumerate(output.rids):
         req = recorder.named.get(rid)
-        if req is None:  # turned down before it was queued: it is in no book
+        if req is None:  # it was rejected before it was queued, so it is in no books
             continue
         if recorder.numbers.qid(req) < 0:
             continue
@@ -71,7 +71,7 @@ def _tally(recorder: Recorder, req: Any) -> Tally:
 
 
 def _row(recorder: Recorder, output: Any, i: int, req: Any, tally: Tally) -> tuple[int, ...]:
-    """As `schema.Sents`."""
+    """Return the columns of `schema.Sents`."""
 
     def length(column: str, flag: str) -> int:
         return _length(recorder, output, i, req, column, flag)
@@ -92,7 +92,7 @@ def _row(recorder: Recorder, output: Any, i: int, req: Any, tally: Tally) -> tup
 
 
 def _spans(output: Any, i: int) -> Any:
-    """Which weights its tokens are said to be of (from 0.5.19 on)."""
+    """Return the spans that tell the client which weights made which tokens (from 0.5.19 on)."""
     column = getattr(output, "weight_versions", None)
     return (column[i] if column else None) or ()
 
@@ -102,11 +102,12 @@ def _told_length(column: Any, i: int) -> int:
 
 
 def _length(recorder: Recorder, output: Any, i: int, req: Any, column: str, flag: str) -> int:
-    """Entries that request `i` was sent of a list that goes out whole; absent unless it asked for all of it.
+    """Return how many entries request `i` was sent of a list that is sent in full each time.
 
-    Up to 0.5.12.post1 the column has entries only for those who asked.
+    The result is absent if the request did not ask for the whole list. Up to 0.5.12.post1, the
+    column has entries only for the requests that asked for it.
     """
-    if getattr(req, flag, False) is not True:  # from 0.5.17 on "last" asks for one hidden state
+    if getattr(req, flag, False) is not True:  # from 0.5.17 on, "last" asks for one hidden state
         return NONE64
     values = getattr(output, column, None)
     if values is None:
@@ -114,7 +115,7 @@ def _length(recorder: Recorder, output: Any, i: int, req: Any, column: str, flag
     if len(values) != len(output.rids):
         asked = [getattr(recorder.named.get(rid), flag, False) for rid in output.rids]
         if len(values) != sum(asked):
-            return NONE64  # whose is whose cannot be told
+            return NONE64  # it is unknown which entry belongs to which request
         i = sum(asked[:i])
     return 0 if values[i] is None else len(values[i])
 

@@ -1,4 +1,4 @@
-"""What this process knows of the recording: its note for the parent, and which recorder is at work."""
+"""The state of recording in this process: the running recorder, and the note for the parent process."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ logger = logging.getLogger("specdiff")
 
 _ATTRIBUTE = "_specdiff_recorder"  # on a scheduler
 _NOTE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-_HOOK_S = 0.05  # what a hook that is under way may still take
+_HOOK_S = 0.05  # how long a hook that is already running may still take
 
 
 class Session:
-    """One per process, kept alive by the wrappers that use it."""
+    """The state of one process. The hook wrappers keep it alive."""
 
     def __init__(self, config: Config, missing: Sequence[HookSite]) -> None:
         self.config = config
@@ -48,24 +48,24 @@ class Session:
         self._schedulers = 0
         self._note = self._note_pid = -1
         self._note_identity: Identity | None = None
-        self._telling = threading.RLock()  # the control thread tells where its socket is
+        self._telling = threading.RLock()  # the control thread writes to the note, too
         self._note_path = Path()
         os.register_at_fork(after_in_child=self._forked)
 
-    # -- who records
+    # -- the current recorder
 
     def of_scheduler(self, args: tuple[Any, ...]) -> Recorder | None:
-        """The recorder of the scheduler whose method is being called; it is at work from now on."""
+        """Return the recorder of the scheduler whose method is called, and make it the current one."""
         recorder = getattr(args[0], _ATTRIBUTE, None) if args else None
         if recorder is not None:
-            if recorder.ended or recorder.writer.stopped:  # the hooks cost nothing from now on
+            if recorder.ended or recorder.writer.stopped:  # remove it, so that hooks cost nothing
                 recorder = None
                 setattr(args[0], _ATTRIBUTE, None)
             self._current = recorder
         return recorder
 
     def of_process(self, args: tuple[Any, ...]) -> Recorder | None:
-        """For batches, requests and functions, which do not know their scheduler."""
+        """Return the current recorder, for batches, requests and functions, which have no scheduler."""
         return self._current
 
     def wrap_init(self, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -75,7 +75,7 @@ class Session:
             try:
                 self._constructed(scheduler)
             except Exception as error:  # noqa: BLE001 (the server must not see it)
-                with contextlib.suppress(Exception):  # even one that cannot be printed
+                with contextlib.suppress(Exception):  # the error may be impossible to print
                     self._not_recorded(error)
             return returned
 
@@ -95,16 +95,19 @@ class Session:
         begun: Recorder | None = None
         try:
             begun = self._begun(scheduler)
-        finally:  # it may be asked whatever became of that, and not before: a `start` would begin another one
+        finally:
+            # The control socket opens in any case, but only now: an earlier `start` request would
+            # begin a second recording.
             if self.control is None:
                 self.control = Control(self, begun)
             elif begun is not None:
                 self.control.watch(begun, self.config)
 
     def _begun(self, scheduler: Any) -> Recorder | None:
-        """The recording that was asked for; None where none is to begin now."""
+        """Begin the recording that was requested; return None if none is to begin now."""
         if self.config.paused:
-            describe_run(scheduler, self.config, self.sites())  # a server at work is not to wait
+            # Fills the caches, so that a later `start` does not delay the server.
+            describe_run(scheduler, self.config, self.sites())
             self._tell(constructed=True, journal=None, paused=True)
         elif (left_out := self.why_left_out(self.config)) is not None:
             self._tell(constructed=True, journal=None, left_out=left_out, rank=rank_of(scheduler))
@@ -113,14 +116,14 @@ class Session:
         return None
 
     def why_left_out(self, config: Config) -> str | None:
-        """None where this process's scheduler is one of those to be recorded, else why another stands for it."""
+        """Return why this scheduler is not to be recorded (another has the same books), or None."""
         return None if config.all_ranks else why_not_this_rank(self._scheduler())
 
     def rank(self) -> dict[str, Any]:
         return rank_of(self._scheduler())
 
     def begin(self, config: Config) -> Recorder:
-        """Record this process's scheduler from now on. Raises OSError where the folder does not take a journal."""
+        """Record this process's scheduler from now on. Raises OSError if no journal can be created."""
         scheduler = self._scheduler()
         run = describe_run(scheduler, config, self.sites())
         recorder = self._recorder(scheduler, config, run)
@@ -135,7 +138,8 @@ class Session:
     def _recorder(self, scheduler: Any, config: Config, run: Run) -> Recorder:
         while True:
             path = self._journal(config)
-            with contextlib.suppress(FileExistsError):  # another container's process of our number
+            # A process with the same pid in another container may have taken this name.
+            with contextlib.suppress(FileExistsError):
                 return Recorder(
                     scheduler,
                     path,
@@ -149,7 +153,7 @@ class Session:
                 )
 
     def end(self, recorder: Recorder) -> None:
-        """Record nothing more, and let go of the journal; a hook that is under way finds the recorder closed."""
+        """Stop recording and close the journal. A hook that is running finds the recorder closed."""
         recorder.ended = True
         scheduler = recorder.scheduler
         if scheduler is not None and getattr(scheduler, _ATTRIBUTE, None) is recorder:
@@ -161,7 +165,11 @@ class Session:
         atexit.unregister(recorder.close)
 
     def _not_recorded(self, error: Exception) -> None:
-        """A folder that is full, gone or forbidden needs no traceback; anything else is a mistake of ours."""
+        """Log and note that recording could not begin.
+
+        An OSError (a folder that is full, missing or forbidden) needs no traceback. Any other error
+        is a bug in the recorder.
+        """
         traceback = None if isinstance(error, OSError) else error
         logger.warning(
             "specdiff: this scheduler is not recorded (%s). The server goes on.",
@@ -171,9 +179,9 @@ class Session:
         self._tell(failed=f"{type(error).__name__}: {error}")
 
     def _journal(self, config: Config) -> Path:
-        """Of nobody yet, as far as is seen."""
+        """Return a path for a new journal that seems to be free."""
         who = config.run_id, os.getpid()
-        with contextlib.suppress(OSError):  # a folder that cannot be listed may take a file
+        with contextlib.suppress(OSError):  # the folder may be writable even if it cannot be listed
             self._schedulers = next_number(config.directory, *who, self._schedulers)
         path = config.directory / journal_name(*who, self._schedulers)
         self._schedulers += 1
@@ -182,28 +190,35 @@ class Session:
     # -- the note
 
     def note_attached(self) -> None:
-        """Tell the parent that a scheduler module was loaded here, and what it lacks; where that cannot be written
-        the journal cannot, either, and whoever asks for that one says so."""
+        """Write to the note that a scheduler module was loaded here, and which sites it lacks.
+
+        An OSError is ignored: the journal cannot be created either then, and that is reported.
+        """
         with contextlib.suppress(OSError):
             self._note_attached()
 
     def _note_attached(self) -> None:
-        self._note = -1  # in a fork, its parent's; else, by now, whatever the server opened
+        # Do not close the old descriptor: in a fork it is the parent's, and otherwise it may by now
+        # be a file that the server opened.
+        self._note = -1
         if self._note_pid == os.getpid():
             self._note = os.open(self._note_path, _NOTE_FLAGS, 0o644)
         else:
             self._note, self._note_path = self._begin_note()
         self._note_pid, self._note_identity = os.getpid(), identity(self._note)
-        fcntl.lockf(self._note, fcntl.LOCK_EX)  # held for as long as this process lives
+        fcntl.lockf(self._note, fcntl.LOCK_EX)  # held as long as this process lives
         missing = {site.role: list(site.places) for site in self.missing_essential}
         self._tell(pid=os.getpid(), sglang_version=sglang_version()[0], missing=missing)
 
     def note_socket(self, path: Path, key: str) -> None:
-        """Who asks may have another environment than this server, and look elsewhere for it."""
+        """Write the path of the control socket to the note.
+
+        A client whose environment differs from the server's would look for it in another folder.
+        """
         self._tell(pid=os.getpid(), socket=str(path), key=key)
 
     def _begin_note(self) -> tuple[int, Path]:
-        """Of its own: another container's process of our number may hold one for as long as it lives."""
+        """Create a new note. A process with the same pid in another container may have one, too."""
         for number in itertools.count():
             path = self.config.directory / note_name(self.config.run_id, os.getpid(), number)
             with contextlib.suppress(FileExistsError):
@@ -216,12 +231,12 @@ class Session:
 
     def _told(self, what: dict[str, Any]) -> None:
         if os.getpid() != self._note_pid or not is_still(self._note, self._note_identity):
-            self.note_attached()  # a fork with a scheduler of its own; or the server closed the file
+            self.note_attached()  # this is a fork with its own scheduler, or the server closed the note
         with contextlib.suppress(OSError):
             os.write(self._note, json.dumps(what).encode() + b"\n")
 
     def _forked(self) -> None:
-        """A fork has none of our threads, and the journal is its parent's."""
+        """In a fork: stop recording. The fork has no writer thread, and the journal is its parent's."""
         recorder, self._current, self.control = self._current, None, None
         self._telling = threading.RLock()
         if recorder is not None:

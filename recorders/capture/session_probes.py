@@ -1,4 +1,4 @@
-"""The probes of streaming sessions: a turn gives its KV to its session, the next one takes it over."""
+"""The probes of streaming sessions: a turn gives its KV to its session, the next turn takes it over."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _save_after(recorder: Recorder, note: Any, _: Any) -> None:
 
 
 def _restore_before(recorder: Recorder, self: Any, params: Any, *_: Any, **__: Any) -> Any:
-    """Nothing, unless there is KV to take over: what an ordinary request matches is no event."""
+    """Return None unless there is session KV to take over: an ordinary prefix match is no event."""
     session = _streaming(params.req)
     slot = None if session is None else self.slots.get(session.session_id)
     if slot is None or not _holds_kv(slot) or recorder.numbers.qid(params.req) < 0:
@@ -54,7 +54,7 @@ def _restore_before(recorder: Recorder, self: Any, params: Any, *_: Any, **__: A
 
 
 def _restore_after(recorder: Recorder, note: Any, returned: Any) -> None:
-    # From 0.5.11 on, None says that the request was turned down (it is to be aborted) and left its session.
+    # From 0.5.11 on, None means that the request was rejected (it will be aborted) and left its session.
     if note is not None and returned is not None:
         req, session, key_len = note
         numbers, access = recorder.numbers, recorder.access(req)
@@ -66,19 +66,19 @@ def _restore_after(recorder: Recorder, note: Any, returned: Any) -> None:
 
 
 def _streaming(req: Any) -> Any:
-    """The streaming session whose turn it is, if any."""
+    """Return the streaming session that the request is a turn of, or None."""
     session = getattr(req, "session", None)
     return session if getattr(session, "streaming", False) else None
 
 
 def _held(slot: Any, name: str) -> int:
-    """Of the slot itself, else of the record it holds (allocated from 0.5.16, committed from 0.5.19)."""
+    """Read a length from the slot, or from its `kv` (allocated from 0.5.16 on, committed from 0.5.19 on)."""
     found = getattr(slot, name, None)
     return int64(getattr(getattr(slot, "kv", None), name, None) if found is None else found)
 
 
 def _holds_kv(slot: Any) -> bool:
-    """As every era says it: by the slot (up to 0.5.18), by its record since."""
+    """Whether a slot holds KV: up to 0.5.18 the slot tells, later its `kv`."""
     said = getattr(slot, "is_holding_kv", None)
     return bool(getattr(getattr(slot, "kv", None), "holds_kv", False) if said is None else said)
 

@@ -1,6 +1,7 @@
-"""Where the recorder hooks into sglang: for each role the places it was found at, newest last, and what is read there.
+"""The hook sites in sglang: for each role the places where its function was, newest last, and what is
+read there.
 
-A place is taken when it exists in the sglang at hand; no version string is consulted.
+A place is used if it exists in the sglang at hand; version strings are not consulted.
 """
 
 from __future__ import annotations
@@ -19,25 +20,37 @@ SCHEDULER_MODULE = "sglang.srt.managers.scheduler"
 
 @dataclass(frozen=True, slots=True)
 class HookSite:
+    """One function to hook, and the places where it may be."""
+
     role: str
     places: tuple[str, ...]  # module:qualified.name
-    reads: str
-    essential: bool = True
+    reads: str  # what the probe reads, and whether before or after the function runs
+    essential: bool = True  # without it, nothing is recorded
 
 
 SITES = (
-    HookSite("init", (f"{_SCHEDULER}.__init__",), "the run's attributes, when it returned"),
-    HookSite("arrive", (f"{_SCHEDULER}._add_request_to_queue",), "the request, on entry"),
-    HookSite("extend", (f"{_BATCH}.prepare_for_extend",), "prefix, extend and KV lengths, after"),
+    HookSite("init", (f"{_SCHEDULER}.__init__",), "the run attributes, after it"),
+    HookSite("arrive", (f"{_SCHEDULER}._add_request_to_queue",), "the request, before it"),
+    HookSite(
+        "extend", (f"{_BATCH}.prepare_for_extend",), "prefix, extend and KV lengths, after it"
+    ),
     HookSite(
         "prebuilt",
         (f"{_BATCH}.prepare_for_prebuilt",),
-        "as extend: on the decode side of a disaggregated server, where another server computed the prompt",
+        "the same as extend, on the decode side of a disaggregated server (the other side computed the prompt)",
         essential=False,
     ),
-    HookSite("prepare", (f"{_BATCH}.prepare_for_decode",), "KV lengths and sums, around it"),
-    HookSite("launch", (f"{_SCHEDULER}.run_batch",), "mode, sums and requests, around it"),
-    HookSite("process", (f"{_SCHEDULER}.process_batch_result",), "request state, around it"),
+    HookSite(
+        "prepare", (f"{_BATCH}.prepare_for_decode",), "KV lengths and sums, before and after it"
+    ),
+    HookSite(
+        "launch", (f"{_SCHEDULER}.run_batch",), "mode, sums and requests, before and after it"
+    ),
+    HookSite(
+        "process",
+        (f"{_SCHEDULER}.process_batch_result",),
+        "the state of the requests, before and after it",
+    ),
     HookSite(
         "resolve",
         (
@@ -45,19 +58,29 @@ SITES = (
             f"{_SCHEDULER}._resolve_spec_overlap_tokens",  # 0.5.12
             f"{_PROCESSOR}._resolve_spec_v2_tokens",  # from 0.5.13
         ),
-        "accepted lengths, tokens (on the CPU by then) and request state, around it",
+        "accepted lengths, tokens (on the CPU by then) and the state of the requests, before and after it",
     ),
-    HookSite("filter", (f"{_BATCH}.filter_batch",), "sums and who is left, around it"),
-    HookSite("merge", (f"{_BATCH}.merge_batch",), "sums and who is there, around it"),
-    HookSite("retract", (f"{_REQ}.reset_for_retract",), "KV lengths, around it"),
-    HookSite("abort", (f"{_SCHEDULER}.abort_request",), "which live requests it matches, around"),
+    HookSite(
+        "filter",
+        (f"{_BATCH}.filter_batch",),
+        "sums before and after it, and the remaining requests",
+    ),
+    HookSite(
+        "merge", (f"{_BATCH}.merge_batch",), "sums before and after it, and the merged requests"
+    ),
+    HookSite("retract", (f"{_REQ}.reset_for_retract",), "KV lengths, before and after it"),
+    HookSite(
+        "abort",
+        (f"{_SCHEDULER}.abort_request",),
+        "the live requests it matches, before and after it",
+    ),
     HookSite(
         "experts",
         (
             f"{_SCHEDULER}.maybe_collect_routed_experts",  # up to 0.5.12
             f"{_PROCESSOR}._maybe_collect_routed_experts",  # from 0.5.13
         ),
-        "the finished request before, the collected rows after",
+        "the finished request before it, the collected rows after it",
     ),
     HookSite(
         "indexer",
@@ -65,7 +88,7 @@ SITES = (
             f"{_SCHEDULER}.maybe_collect_indexer_topk",  # 0.5.12
             f"{_PROCESSOR}._maybe_collect_indexer_topk",  # from 0.5.13
         ),
-        "the collected rows, after",
+        "the collected rows, after it",
         essential=False,
     ),
     HookSite(
@@ -74,13 +97,13 @@ SITES = (
             "sglang.srt.layers.moe.routed_experts_capturer:_RoutedExpertsCapturerReal.get_routed_experts",
             "sglang.srt.state_capturer.base:BaseTopkCapturer.get_topk",  # from 0.5.12
         ),
-        "which rows were asked for",
+        "which rows were requested",
         essential=False,
     ),
     HookSite(
         "release",
         ("sglang.srt.mem_cache.common:release_kv_cache",),
-        "KV lengths, around it; a function imported by name, rebound wherever it was",
+        "KV lengths, before and after it (a function that is replaced wherever it was imported by name)",
     ),
     HookSite(
         "commit-length",
@@ -89,7 +112,7 @@ SITES = (
             f"{_REQ}.effective_kv_committed_len",  # 0.5.16 to 0.5.20
             f"{_REQ}.owned_kv_len",  # from 0.5.21
         ),
-        "the length that a release goes by",
+        "the committed length that a release uses",
         essential=False,
     ),
     HookSite(
@@ -98,7 +121,7 @@ SITES = (
             "sglang.srt.mem_cache.session_aware_cache:SessionAwareCache.cache_finished_req",  # 0.5.10
             "sglang.srt.session.streaming_session:StreamingSession.try_cache_finished_req",  # from 0.5.11
         ),
-        "a turn on entry, and what its session keeps, after",
+        "the turn before it, and what its session keeps after it",
         essential=False,
     ),
     HookSite(
@@ -107,7 +130,7 @@ SITES = (
             "sglang.srt.mem_cache.session_aware_cache:SessionAwareCache.match_prefix",  # 0.5.10
             "sglang.srt.session.streaming_session:StreamingSession.try_match_prefix",  # from 0.5.11
         ),
-        "KV lengths of a turn that took over its session's KV, after",
+        "KV lengths of a turn that took over its session's KV, after it",
         essential=False,
     ),
     HookSite(
@@ -116,42 +139,43 @@ SITES = (
             "sglang.srt.managers.scheduler:SenderWrapper.send_output",  # up to 0.5.12
             "sglang.srt.managers.scheduler_components.output_sender:SenderWrapper.send_output",  # from 0.5.13
         ),
-        "how much of each list a message to the detokenizer holds, after",
+        "how many entries of each list a message to the detokenizer holds, after it",
         essential=False,
     ),
     HookSite(
         "pause",
         (f"{_SCHEDULER}.pause_generation",),
-        "that generation stands still, and how, after",
+        "that generation was paused, and in which mode, after it",
         essential=False,
     ),
     HookSite(
         "continue",
         (f"{_SCHEDULER}.continue_generation",),
-        "that it goes on, after",
+        "that generation goes on, after it",
         essential=False,
     ),
     HookSite(
         "flush",
         (f"{_SCHEDULER}.flush_cache",),
-        "whether the prefix cache was emptied, after",
+        "whether the prefix cache was emptied, after it",
         essential=False,
     ),
     HookSite(
         "weights",
         (f"{_SCHEDULER}.record_weight_version_change",),  # from 0.5.19 on
-        "which weights serve, around it",
+        "which weights are in use, before and after it",
         essential=False,
     ),
 )
 
-# Not hooked, only hashed: together with the resolve function it tells whose books these are.
+# Only hashed, not hooked. Together with the resolve function, its hash tells which release's books
+# a server keeps.
 PREPARE_FUNCTIONS = (
     "speculative/eagle_info_v2.py:EagleDraftInputV2Mixin.prepare_for_decode",  # up to 0.5.14
     "speculative/eagle_utils.py:eagle_prepare_for_decode",  # from 0.5.15
 )
 
-# Under sglang/srt: the files whose code keeps the books, where they exist.
+# Files under sglang/srt with the code that keeps the books. Not every release has all of them.
 ACCOUNTING_SOURCES = (
     "managers/overlap_utils.py",
     "managers/schedule_batch.py",

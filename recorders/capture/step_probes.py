@@ -1,4 +1,4 @@
-"""What is recorded around a step: the launch, and the result that answers it one step later."""
+"""The probes around a step: the launch, and its result, which is processed one step later."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _EXTENDING = (Mode.EXTEND, Mode.MIXED)
 def _launch_before(recorder: Recorder, self: Any, batch: Any, *_: Any, **__: Any) -> Any:
     try:
         return batch, mode_of(batch), batch.seq_lens_sum, recorder.numbers.pick(batch.reqs)
-    except Exception as error:  # noqa: BLE001 (its result must still be told from the others')
+    except Exception as error:  # noqa: BLE001 (number the launch, so that its result is recognized)
         recorder.lost(error)
         return None
 
@@ -117,7 +117,7 @@ def _process_after(recorder: Recorder, note: Any, _: None) -> None:
 def _extend_result(
     recorder: Recorder, batch: Any, picked: Picked, result: Any, state: Any, grammars: list[int]
 ) -> None:
-    recorder.flush()  # a finish of this result has then left its mark in `finished_at`
+    recorder.flush()  # a pending finish of this result then enters its length in `finished_at`
     launch = recorder.numbers.answered(result)
     if not picked.nobody:
         absent = [NONE32] * len(picked.qids)
@@ -130,7 +130,7 @@ def _extend_result(
 
 
 def _state(recorder: Recorder, picked: Picked) -> Sequence[list[int]]:
-    """The requests of a result when it begins to be processed, a list per column."""
+    """Return the state of a result's requests before it is processed, one list per column."""
     reqs = picked.reqs
     return recorder.access(reqs[0]).before_result(reqs) if reqs else ([],) * 4
 
@@ -143,14 +143,14 @@ def _columns(
     emitted: Sequence[int],
     grammars: list[int],
 ) -> Sequence[Sequence[int]]:
-    """As `schema.ResultRows`, with what the requests hold now."""
+    """Return the columns of `schema.ResultRows`; values "after" are read from the requests now."""
     reqs, qids = picked.reqs, picked.qids
     if not reqs:
         return [[]] * ROW_WIDTH[Kind.RESULT]
     retracted, finished, committed_before, output_lens = state
     committed, verify_ct, accepted = recorder.access(reqs[0]).after_result(reqs)
     at_finish = recorder.finished_at
-    if at_finish:  # a release may have reset the request since
+    if at_finish:  # a release may have reset the length of a request that finished
         committed = [at_finish.get(*pair) for pair in zip(qids, committed, strict=True)]
     return (
         qids,
@@ -168,14 +168,18 @@ def _columns(
 
 
 def grammars_done(recorder: Recorder, reqs: list[Any]) -> list[int]:
-    """1 where a grammar is complete, asked when sglang decides on the finish: after resolve, before an extend result."""
+    """Return 1 for each request whose grammar is complete, absent if it has none.
+
+    It is read when sglang decides on the finish: for a decode after the resolve function, for an
+    extend before its result is processed.
+    """
     if not recorder.grammars:
         return [NONE32] * len(reqs)
     return [NONE32 if one.grammar is None else int(one.grammar.is_terminated()) for one in reqs]
 
 
 def _tokens(result: Any) -> list[int]:
-    """next_token_ids, where they are on the CPU (the server has waited for that copy itself)."""
+    """Return next_token_ids if they are on the CPU; the server itself has waited for that copy."""
     tokens: Any = getattr(result, "next_token_ids", None)
     if not on_cpu(tokens):
         return []

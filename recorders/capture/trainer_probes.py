@@ -1,4 +1,4 @@
-"""What is recorded of a trainer: that generation is paused and goes on, that the cache is flushed, and that other weights serve."""
+"""The probes of a trainer's control requests: pause, continue, flush the cache, change weights."""
 
 from __future__ import annotations
 

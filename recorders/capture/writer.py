@@ -1,7 +1,10 @@
-"""The journal's writer: a bounded queue that the scheduler fills and a thread that empties it every 20 ms.
+"""The writer of a journal: a bounded queue that the scheduler fills and a thread that empties it.
 
-Whatever the disk does, nothing is raised into the server. A disk that refuses is asked again for as long as the queue has
-room; then the recorder stops for good. The log says so once, and what is in the file stays whole.
+The thread does so every 20 ms.
+
+Whatever the disk does, nothing is raised into the server. If writing fails, the writer tries again
+as long as the queue has room; then the recorder stops for good. The failure is logged once, and the
+records in the file stay intact.
 """
 
 from __future__ import annotations
@@ -26,19 +29,21 @@ from .ring import Ring
 logger = logging.getLogger("specdiff")
 
 _EVERY_S = 0.02
-_LATE_S = 0.025  # 50 ms is what is promised: from here on a step writes itself what the thread had no turn to write
-_TURN_S = 0.0001  # what the thread is given, some times over, to do it
-_TURNS = 3
-_TURN_EVERY_S = 0.005
-_AGAIN_S = 1.0  # between attempts on a disk that refuses
+# To keep the promised 50 ms, a step that finds events waiting for longer than this lets the thread
+# run, and if that does not help, writes the events itself.
+_LATE_S = 0.025
+_TURN_S = 0.0001  # how long a step sleeps to let the thread run
+_TURNS = 3  # how often it does so before it writes
+_TURN_EVERY_S = 0.005  # if the thread waits for the disk, how much later a step tries again
+_AGAIN_S = 1.0  # between attempts after a failed write
 _STATS_EVERY_S = 1.0
-_RECORD_BYTES = 200  # what a queued record takes besides its payload
-_BEYOND = 16 << 20  # bytes that may wait beyond the memory there is: of records not to be dropped
-_PATIENCE_S = 5.0  # how long `close` waits for a disk that does not take the rest
+_RECORD_BYTES = 200  # memory of a queued record besides its payload
+_BEYOND = 16 << 20  # bytes by which records that must not be dropped may exceed the memory limit
+_PATIENCE_S = 5.0  # how long `close` waits for a disk that is slow or fails
 
 
 class JournalWriter:
-    """Owns one journal: what is handed over is in its file soon, whatever becomes of the process."""
+    """Owns one journal. What is queued is soon in its file, where it survives the process."""
 
     def __init__(
         self,
@@ -51,34 +56,36 @@ class JournalWriter:
         ring_s: float | None = None,
         is_there: Callable[[int], bool] = lambda number: True,
     ) -> None:
-        """`first`, a framed record, is in the file when this returns; `stats(closed)` and `failed(error)` are called on the
-        thread. With `ring_s`, `path` becomes a folder of segments that hold at least so many seconds; `is_there`: see `ring`.
+        """Create the journal, write `first` (a framed record) and start the thread.
 
-        Raises OSError where `path` cannot be created, or does not take `first`.
+        `stats(closed)` and `failed(error)` are called on the thread. With `ring_s`, `path` becomes a
+        folder of segments that hold at least that many seconds; for `is_there` see `ring`.
+
+        Raises OSError if `path` cannot be created or `first` cannot be written.
         """
         self._path = path
         self._ring = None if ring_s is None else Ring(path, ring_s, is_there)
         self._file = JournalFile(path, first, self._ring, self._refused, failed)
         self._queue: deque[Item] = deque()
         self._max_bytes = max_bytes
-        self._bytes_in = 0  # that were queued; only the scheduler's thread writes this one
+        self._bytes_in = 0  # total bytes queued; only the scheduler's thread changes this
         self._stats, self._failed = stats, failed
         self._last_stats: Stats | None = None
         self._every_step = every_step
         self._full = self._said = False
-        self.error: str | None = None  # the disk refuses, for now
+        self.error: str | None = None  # why the last write failed; None if it succeeded
         self.stopped = False  # for good: nothing is queued any more
-        self._gave_up = False  # and that was not at the end
-        self._gone = False  # nor written
-        self._since = 0.0  # when all was last in the file: what is not waits since then, at most
-        self._lock = threading.Lock()  # `_file` is the holder's
+        self._gave_up = False  # stopped before the end, because the disk hung
+        self._gone = False  # also, nothing is written any more
+        self._since = 0.0  # no item outside the file is older than this time
+        self._lock = threading.Lock()  # protects `_file`
         self._stop = threading.Event()
-        self._asked = threading.Event()  # the disk, after that, to take the rest
+        self._asked = threading.Event()  # after `_stop`: the rest was written, or writing was tried
         self._thread = threading.Thread(target=self._run, name="specdiff-journal", daemon=True)
         _abandon_in_forks(self)
         try:
             self._thread.start()
-        except RuntimeError:  # there are none to be had: nobody would write, nor let go of the lock
+        except RuntimeError:  # no thread available: nothing would write, or release the lock
             self._file.let_go()
             raise
 
@@ -91,7 +98,10 @@ class JournalWriter:
         return False
 
     def offer(self, type: Kind, payload: Payload, size: int, stamp: Stamp) -> bool:
-        """`put`, where there is room; written out, as every event comes through here."""
+        """Queue one record if there is room, and return whether there was.
+
+        The code of `put` is inlined here, because every event takes this way.
+        """
         size += _RECORD_BYTES
         bytes_in, queue = self._bytes_in + size, self._queue
         if bytes_in - self._file.taken > self._max_bytes or self.stopped:
@@ -110,9 +120,9 @@ class JournalWriter:
         size: int,
         stamp: Stamp | None = None,
     ) -> None:
-        """Queue one record; the caller has asked `has_room`, or must not lose this one.
+        """Queue one record. The caller has checked `has_room`, or must not lose this record.
 
-        `stamp` is that of the GAP that is written instead where this one cannot be packed.
+        `stamp` is that of the GAP that is written instead if the record cannot be packed.
         """
         size += _RECORD_BYTES
         if self._bytes_in - self._file.taken + size > self._max_bytes + _BEYOND:
@@ -125,23 +135,28 @@ class JournalWriter:
         self._queue.append((type, payload, size, stamp))
 
     def _give_up(self) -> None:
-        """The disk hangs, and what comes cannot be dropped: what is queued is written if it ever takes it, nothing else is."""
+        """Stop recording: the disk hangs, and there are too many records that must not be dropped.
+
+        What is queued is still written if the disk recovers.
+        """
         if not self.stopped:
             self.stopped = self._gave_up = True
             self._stop.set()
             logger.warning(
-                "specdiff: %s: the disk has hung for so long that %d MB wait for it; no more is recorded. The server goes on, "
-                "and what waits is written if the disk comes back.",
+                "specdiff: %s: recording has stopped, because the disk hangs and %d MB wait to be written. The server goes "
+                "on, and the waiting events are written if the disk recovers.",
                 self._path,
                 self.waiting_bytes >> 20,
             )
 
     def commit(self) -> None:
-        """A step is over. At durability `step` all that was put is in the file when this returns, and the server waits
-        for the disk; one that refuses is left to the thread.
+        """End a step.
 
-        Otherwise nothing is written here but what the thread is late with: on a busy machine, or behind other
-        threads, it may not get its turn. Where it waits for the disk, nobody else does.
+        With `--durability step`, write everything that is queued, so that the server waits for the
+        disk. If a write fails, further attempts are left to the thread.
+
+        Otherwise write only if the thread is late: on a busy machine, or because of other threads,
+        it may not get to run. If the thread itself waits for the disk, do not wait, too.
         """
         if self.error or self.stopped or not (self._queue or self._file.framed):
             return
@@ -151,8 +166,10 @@ class JournalWriter:
             self._guarded(self._drain_late)
 
     def _drain_late(self) -> None:
-        """Unless the thread does, given its turns: a step that writes waits for a disk that hangs. One that has begun and
-        does not end waits for the disk itself."""
+        """Let the thread run, and write only if it does not: a step that writes may hang with the disk.
+
+        If the thread holds the lock, it is waiting for the disk; then try again a little later.
+        """
         for _ in range(_TURNS):
             time.sleep(_TURN_S)
             if self._is_empty():
@@ -163,25 +180,29 @@ class JournalWriter:
             self._drain()
 
     def _is_empty(self) -> bool:
-        """Whether all that was put is in the file: what is framed is out of the queue, but not there yet."""
+        """Whether everything is in the file. Framed items have left the queue, but are not in the file."""
         return not self._queue and not self._file.framed
 
     @property
     def breaks(self) -> int:
-        """How often the writer has made a place behind which books must begin anew: see `JournalFile.breaks`."""
+        """The number of places after which books must begin anew: see `JournalFile.breaks`."""
         return self._file.breaks
 
     def flush(self, patience: float) -> bool:
-        """Whether all that was put before is in the file; waits so many seconds for the thread, on any but the server's."""
+        """Wait up to `patience` seconds until everything queued so far is in the file.
+
+        Return whether it is. Do not call this on the scheduler's thread.
+        """
         target, end = self._bytes_in, time.monotonic() + patience
         while self._file.written < target and time.monotonic() < end:
             time.sleep(_TURN_S)
         return self._file.written >= target
 
     def keep(self, folder: Path, patience: float) -> bool:
-        """Of a ring: what it holds now, also as a journal `folder`, which nobody writes to. False where a disk is in the way.
+        """Keep the current contents of a ring as a separate journal, `folder`.
 
-        Raises OSError where `folder` cannot be made.
+        Return False if the disk is too slow or a write failed. Raises OSError if `folder` cannot be
+        made.
         """
         if self._ring is None or not self.flush(patience):
             return False
@@ -189,24 +210,28 @@ class JournalWriter:
             whole = not self._gone and self._file.turn_over()
             number = self._ring.number
         if whole:
-            self._ring.keep(folder, number)  # which may take time: nobody waits for it
+            self._ring.keep(folder, number)  # outside of the lock, because it may take time
         return whole
 
     @property
     def waiting_bytes(self) -> int:
-        """Bytes in memory that are not in the file."""
+        """The number of bytes in memory that are not in the file yet."""
         return self._bytes_in - self._file.written
 
     def close(self) -> None:
-        """Write what is queued and the last statistics; returns when that is done or the disk refuses. Then it is asked again
-        for as long as the process lives, and `stopped` says when it has taken all."""
+        """Write what is queued and the last statistics.
+
+        Return when that is done, when a write fails, or after a timeout. If some of it is not
+        written, the thread tries again as long as the process lives, and sets `stopped` when all is
+        written.
+        """
         self._stop.set()
         self._asked.wait(_PATIENCE_S)
         if self._gone:
             self._thread.join(_PATIENCE_S)
 
     def abandon(self) -> None:
-        """In a fork: drop everything; the thread is not there and the journal is the parent's."""
+        """In a fork: drop everything. The fork has no writer thread, and the journal is its parent's."""
         if not self._gone:
             self.stopped = self._gone = True
             self._stop.set()
@@ -223,7 +248,7 @@ class JournalWriter:
             refused = self.error is not None
             self._guarded(self._drain)
             if refused and self.error and self._full:
-                self._let_go_for_good()  # so that the journal can be recovered
+                self._let_go_for_good()  # releases the lock, so that the journal can be recovered
             if passed >= _STATS_EVERY_S:
                 passed = 0.0
                 self._guarded(partial(self._put_stats, closed=False))
@@ -232,17 +257,17 @@ class JournalWriter:
         self._guarded(self._drain)
         while self._file.fd >= 0 and not self._is_empty():
             self._asked.set()
-            time.sleep(_AGAIN_S)  # whoever looks finds a process that has not written all it has
+            time.sleep(_AGAIN_S)  # the lock stays held, which shows that there is more to write
             self._guarded(self._drain)
         self._let_go_for_good()
         self._asked.set()
 
     def _guarded(self, act: Callable[[], object]) -> None:
-        """The thread outlives whatever goes wrong, and the server never sees it."""
+        """Call `act` and report any exception, so that neither the thread nor the server is affected."""
         try:
             act()
         except Exception as error:  # noqa: BLE001 (see above)
-            with contextlib.suppress(Exception):  # even an exception that cannot be printed
+            with contextlib.suppress(Exception):  # the exception may be impossible to print
                 self._failed(error)
 
     def _put_stats(self, closed: bool) -> None:
@@ -251,10 +276,10 @@ class JournalWriter:
             self._last_stats = stats
             self._queue.append((journal.Type.STATS, to_json(stats).encode(), 0, None))
 
-    # -- on either, under the lock
+    # -- on either thread, under the lock
 
     def _drain(self) -> None:
-        with self._lock:  # no signal's exception can come between taking it and giving it back
+        with self._lock:  # no exception of a signal handler can leave a `with` block's lock held
             more = not self._gone
             while more:
                 if self._ring is not None and self._ring.is_due():
@@ -270,15 +295,15 @@ class JournalWriter:
         if not self._said:
             self._said = True
             logger.warning(
-                "specdiff: %s cannot be written: %s. The server goes on, and what is written stays whole. The "
-                "recorder keeps up to %d MB for the disk to take, then it stops for good.",
+                "specdiff: %s cannot be written: %s. The server goes on, and what is already written stays intact. The "
+                "recorder keeps up to %d MB in memory and tries again; when that is full, it stops for good.",
                 self._path,
                 self.error,
                 self._max_bytes >> 20,
             )
 
     def _let_go_for_good(self) -> None:
-        """Of the queue, too: the disk does not take it, or nobody wants it any more."""
+        """Stop writing, drop the queue, and release the journal and its lock."""
         with self._lock:
             self.stopped = self._gone = True
             self._stop.set()
@@ -288,7 +313,7 @@ class JournalWriter:
 
 
 def _abandon_in_forks(writer: JournalWriter) -> None:
-    """Whoever else knows of it or not: a fork that wrote would damage its parent's journal."""
+    """Abandon the writer in every fork of this process: a fork that wrote would damage the journal."""
     known = weakref.ref(writer)
 
     def forked() -> None:

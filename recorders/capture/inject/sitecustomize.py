@@ -1,4 +1,7 @@
-"""Runs at the start of every Python process under `specdiff record`: installs the import hook, then the next sitecustomize."""
+"""Runs at the start of every Python process under `specdiff record`.
+
+It installs the import hook and then runs the sitecustomize module that it hides, if there is one.
+"""
 
 import contextlib
 import os
@@ -8,7 +11,7 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def _install() -> None:
-    """Load the recorders folder by its path, under a private name, and wait for the scheduler module."""
+    """Load the recorders folder by its path, under a private name, and install the import hook."""
     import importlib
     import importlib.util
 
@@ -25,11 +28,12 @@ def _install() -> None:
 
 
 def _run_next() -> None:
-    """Whatever `sitecustomize` this one hides runs as if it had been found first; its errors are its own."""
+    """Run the `sitecustomize` that this one hides, as if Python had found it. Its errors propagate."""
     import importlib.util
     from importlib.machinery import PathFinder
 
-    # Later ones only: whoever stands before us has run us, and would be run again, and run us again.
+    # Search only the entries after ours. A sitecustomize before ours may be what ran us; running it
+    # again would run us again, and so on.
     paths = [os.path.abspath(path or os.curdir) for path in sys.path]
     last = max((at for at, path in enumerate(paths) if path == _HERE), default=-1)
     spec = PathFinder.find_spec("sitecustomize", sys.path[last + 1 :])
@@ -41,7 +45,7 @@ def _run_next() -> None:
 
 
 if os.environ.get("SPECDIFF_RECORD_DIR") and sys.version_info >= (3, 10):
-    # A process without a recorder is reported by the parent; one that cannot start would be our fault.
+    # Never prevent the process from starting. If the recorder is missing, the parent reports it.
     with contextlib.suppress(Exception):
         _install()
 _run_next()
