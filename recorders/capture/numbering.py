@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from .reading import every
 
 _SESSION = "_specdiff_session"  # on streaming sessions: (serial of the numbering, number)
-# How many lists of requests to remember: those of the running batch, of the extended batch and of
-# both merged take turns.
+# How many batches' requests to remember. In turn these are those of the running batch, of a batch
+# that was just extended, and of the two after a merge.
 _RECENT = 4
 _UNTAGGABLE = 16  # how many objects to remember on which no attribute can be set
 _serials = itertools.count(1)
