@@ -45,6 +45,12 @@ def server(tmp_path: Path) -> Iterator[int]:
         yield pid
 
 
+def threads_of(pid: int) -> set[str]:
+    """The states of its threads, as in /proc: a signal stops them one by one, a moment after it was sent."""
+    stats = (Path(f"/proc/{pid}/task/{thread}/stat") for thread in os.listdir(f"/proc/{pid}/task"))
+    return {stat.read_text().rpartition(")")[2].split()[0] for stat in stats}
+
+
 def test_what_a_stopped_server_was_asked_for_it_does_not_do_when_it_goes_on(
     server: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -56,6 +62,7 @@ def test_what_a_stopped_server_was_asked_for_it_does_not_do_when_it_goes_on(
         with monkeypatch.context() as hurried:
             hurried.setattr(remote, "_PATIENCE_S", 0.5)
             os.kill(server, signal.SIGSTOP)
+            wait_for(lambda: threads_of(server) == {"T"}, "all threads to stop")
             error = asked(act).error
             os.kill(server, signal.SIGCONT)
         assert error is not None and "it will not begin it later" in error
