@@ -1,4 +1,4 @@
-"""Known mismatches held against what a replay found."""
+"""Apply the known mismatches of the settings to the result of a replay."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ from .settings import Known
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One recording's result in the light of what is known of it."""
+    """The result of one recording with the known mismatches that apply to it."""
 
     path: Path
     result: Result
-    excused: Mapping[Quantity, Known]  # the differing quantities that an entry covers
-    complaints: tuple[str, ...]  # entries that are stale here, or have expired
+    excused: Mapping[Quantity, Known]  # differing quantities that a known mismatch covers
+    complaints: tuple[str, ...]  # entries that are stale or have expired
 
     def verdict(self, *, named: bool) -> Verdict:
-        """Of what is left to judge. `named`: the quantities were asked for by name, and each must have been compared."""
+        """The verdict over the quantities that are not excused.
+
+        `named`: the quantities were given with --quantity, so each of them must have been compared.
+        """
         left = [one for one in self.result.quantities if one.quantity not in self.excused]
         if self.result.verdict is not Verdict.DIFFERS or any(one.num_differed for one in left):
             return self.result.verdict
@@ -34,9 +37,9 @@ class Judged:
 
 
 def judge(known: Iterable[Known], path: Path, result: Result) -> Judged:
-    """Each entry that covers this recording and these paths must show here: its quantity differs, or the entry is stale.
+    """Judge `result` with the entries that cover this recording and these paths.
 
-    Where the quantity was not compared, nothing is said of the entry.
+    If the quantity of an entry does not differ, the entry is stale. If it was not compared, the entry is ignored.
     """
     excused: dict[Quantity, Known] = {}
     complaints = []
@@ -46,14 +49,14 @@ def judge(known: Iterable[Known], path: Path, result: Result) -> Judged:
             continue
         if version := _expired(entry, result):
             complaints.append(
-                f"{path}: {entry} has expired: until {entry.until}, and this is {version}"
+                f"{path}: {entry} has expired: it applied until {entry.until}, and this is {version}"
             )
         elif found.num_differed:
             excused.setdefault(entry.quantity, entry)
         else:
             complaints.append(
                 f"{path}: {entry} is stale: all {found.num_compared} values are the same. "
-                "Remove it, or narrow its recordings"
+                "Remove the entry, or narrow its recordings"
             )
     return Judged(path, result, excused, tuple(complaints))
 
@@ -69,12 +72,12 @@ def _covers(entry: Known, path: Path, result: Result) -> bool:
 
 
 def _names(path: Path) -> tuple[Path, ...]:
-    """As it was named, and what that is a link to."""
+    """The path as given, and the file that it links to."""
     return path.absolute(), path.resolve()
 
 
 def _expired(entry: Known, result: Result) -> str | None:
-    """The version that is too new for the entry: of the recording, or of a release that was lifted."""
+    """Return the version that is too new for the entry: that of the recording, or a release that was lifted."""
     lifted = (
         path.where
         for path in (result.old, result.new)
@@ -89,5 +92,5 @@ def _expired(entry: Known, result: Result) -> str | None:
 def _since(until: str, version: str) -> bool:
     try:
         return version_of(version) >= version_of(until)
-    except UsageError:  # a build that names itself as it likes: no version, so no later one
+    except UsageError:  # a custom build without a version number: never too new
         return False

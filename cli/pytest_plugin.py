@@ -1,6 +1,6 @@
-"""A pytest plugin: a folder of recordings as tests, one for each recording and path.
+"""A pytest plugin that makes tests from recordings, one for each recording and path.
 
-Installed with specdiff. Until it is asked for recordings it does nothing, and imports nothing that takes time.
+It is installed with specdiff. It does nothing, and imports nothing slow, until recordings are configured.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from .settings import Known
 
 _OPTIONS = {  # name -> (help, is a list, default)
-    "recordings": ("Recordings to test: a folder of them, or one (*.h5).", True, []),
-    "old": ("The path on the left, as for `specdiff replay --old`.", False, "observed"),
-    "path": ("A path on the right; each is a test of its own.", True, ["fixed"]),
-    "quantity": ("Compare only this quantity; skip where none of it was captured.", True, []),
-    "repo": ("The git clone that a path sglang@REV names a commit of.", False, None),
+    "recordings": ("Recordings to test: a folder or a file (*.h5).", True, []),
+    "old": ("Left path of the comparison, as in `specdiff replay --old`.", False, "observed"),
+    "path": ("Right path of the comparison; each path is a separate test.", True, ["fixed"]),
+    "quantity": ("Compare only this quantity; skip the test if none of it was captured.", True, []),
+    "repo": ("Git clone that contains the REV of sglang@REV.", False, None),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What was asked for: recordings, the path on the left, those on the right."""
+    """The configured recordings, left path and right paths."""
 
-    recordings: tuple[Path, ...]  # as they were named, and where a link leads
+    recordings: tuple[Path, ...]  # as named, and with links resolved
     old: spec.Path
     paths: tuple[spec.Path, ...]
     quantities: tuple[Quantity, ...]
@@ -51,7 +51,7 @@ _WANTED = pytest.StashKey[Wanted]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("specdiff", "recordings of sglang's scheduler as tests")
+    group = parser.getgroup("specdiff", "tests from recordings of sglang's scheduler")
     for name, (says, many, default) in _OPTIONS.items():
         more = " May be repeated." if many else ""
         action = "append" if many else "store"
@@ -63,7 +63,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     named = config.getoption("--specdiff-recordings")
     found = [config.invocation_params.dir / name for name in named or ()]
-    # A link keeps its name: tests are named by it, and what is known of recordings may be.
+    # Keep the names of links: tests are named after them, and known mismatches may match them.
     recordings = [_absolute(path) for path in found or config.getini("specdiff_recordings")]
     if not recordings:
         return
@@ -73,8 +73,8 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"specdiff: {error}") from error
     chosen = config.args_source is pytest.Config.ArgsSource.ARGS
     paths = [config.invocation_params.dir / arg.partition("::")[0] for arg in config.args]
-    # Who names tests, and not the recordings, does not want those that the configuration names; and who names one
-    # recording does not want the others.
+    # Tests named on the command line replace the recordings of the configuration, and a single recording named there
+    # replaces the whole folder.
     if not any(wanted.holds(_absolute(path)) for path in paths) and (named or not chosen):
         config.args += map(str, recordings)
 
@@ -85,18 +85,18 @@ def _wanted(config: pytest.Config, recordings: list[Path]) -> Wanted:
 
     for path in recordings:
         if not path.is_file() and not any(path.rglob("*.h5")):
-            raise UsageError(f"--specdiff-recordings {path}: there is no recording (*.h5).")
+            raise UsageError(f"--specdiff-recordings {path}: no recording (*.h5) found.")
     repo = _repo(config)
     names = [quantity.value for quantity in Quantity]
     for name in _option(config, "quantity"):
         if name not in names:
-            raise UsageError(f"no such quantity: {name!r}. There are {', '.join(names)}.")
+            raise UsageError(f"no such quantity: {name!r}. Expected one of {', '.join(names)}.")
     old, *paths = (
         _path(config, name, text, repo)
         for name, texts in (("old", [_option(config, "old")]), ("path", _option(config, "path")))
         for text in texts
     )
-    # One that only the configuration names may be for other runs.
+    # A clone from the configuration may be meant for other runs, so it need not be used.
     if config.getoption("--specdiff-repo"):
         options.paths_of([_word(path) for path in (old, *paths)], repo, "--specdiff-repo")
     return Wanted(
@@ -119,7 +119,7 @@ def _repo(config: pytest.Config) -> str | None:
 
 
 def _path(config: pytest.Config, option: str, text: str, repo: str | None) -> spec.Path:
-    """A source tree that the configuration names is found from its file, and keeps the name that it has there."""
+    """Parse a path. A source tree in the configuration is relative to the configuration file and keeps its name from there."""
     from ..replay import spec
 
     if config.getoption(f"--specdiff-{option}"):
@@ -127,7 +127,7 @@ def _path(config: pytest.Config, option: str, text: str, repo: str | None) -> sp
     there = _folder(config) / text
     try:
         path = spec.parse(text, repo)
-    except UsageError:  # it was looked for in the current folder
+    except UsageError:  # the parser looked in the current folder
         if not there.is_dir():
             raise
         path = spec.Lifted(text, spec.Origin.TREE, text)
@@ -137,12 +137,12 @@ def _path(config: pytest.Config, option: str, text: str, repo: str | None) -> sp
 
 
 def _folder(config: pytest.Config) -> Path:
-    """What a relative name in the configuration starts from, as pytest has it for those of recordings."""
+    """The folder that relative names in the configuration start from, as pytest resolves those of recordings."""
     return config.inipath.parent if config.inipath else config.invocation_params.dir
 
 
 def _word(path: spec.Path) -> str:
-    """For a command line in the current folder."""
+    """The path as an argument for a command line in the current folder."""
     from ..replay import spec
 
     if isinstance(path, spec.Lifted) and path.origin is spec.Origin.TREE:
@@ -151,7 +151,7 @@ def _word(path: spec.Path) -> str:
 
 
 def _absolute(path: Path) -> Path:
-    """As pytest has those that it collects: links are not followed."""
+    """The absolute path without resolving links, like the paths that pytest collects."""
     return Path(os.path.abspath(path))
 
 
@@ -163,7 +163,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 
 
 class RecordingFile(pytest.File):
-    """One recording; it is read when its first test is set up, so that a broken one is an error of its tests."""
+    """One recording. It is read when its first test is set up, so that a broken file is an error of its tests."""
 
     _recording: Recording | None = None
 
@@ -183,11 +183,11 @@ class RecordingFile(pytest.File):
 
 
 class DifferError(Exception):
-    """The paths differ, or what is known of them is out of date; the text is for people."""
+    """The paths differ, or a known mismatch is out of date. The text is the report."""
 
 
 class ReplayItem(pytest.Item):
-    """One recording under two paths. Skipped where one of them cannot run it, or nothing was compared."""
+    """Compare one recording under two paths. Skipped if a path cannot run it or nothing was compared."""
 
     parent: RecordingFile
 
@@ -197,7 +197,7 @@ class ReplayItem(pytest.Item):
 
     def setup(self) -> None:
         if error := self._broken():
-            pytest.fail(str(error), pytrace=False)  # in a setup: an error of the test
+            pytest.fail(str(error), pytrace=False)  # in setup: an error, not a failure
 
     def _broken(self) -> SpecdiffError | None:
         from ..replay.lift.open import books_of
@@ -245,7 +245,7 @@ class ReplayItem(pytest.Item):
         return known.judge(wanted.known, self.path, result)
 
     def _command(self) -> str:
-        """What prints all that a failure leaves out."""
+        """The command that prints the full report of a failure."""
         from ..replay.spec import Lifted
 
         wanted = self._wanted

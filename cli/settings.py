@@ -1,4 +1,4 @@
-"""What a project says about specdiff: the table [tool.specdiff] of its pyproject.toml."""
+"""Read the settings of a project from [tool.specdiff] in its pyproject.toml."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ else:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A mismatch that is known: it is reported with its reason and not judged, until it is gone or has expired."""
+    """A known mismatch. It is reported with its reason and not judged, until it no longer occurs or has expired."""
 
-    where: str  # the entry itself, for messages: file and number
+    where: str  # file and number of the entry, for messages
     recording: tuple[str, ...]  # globs, matched from the right: x.h5, recordings/0.5.12-*.h5
     quantity: Quantity
     reason: str
     path: str | None = None  # on either side
     old: str | None = None
     fixed: str | None = None
-    until: str | None = None  # an sglang version: from it on, the entry is an error
+    until: str | None = None  # an sglang version; from this version on, the entry is an error
 
     def __str__(self) -> str:
         return f"{self.where} ({self.quantity.value} of {', '.join(self.recording)})"
@@ -38,20 +38,20 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`silence`: laws that `specdiff check` shows and does not judge."""
+    """`silence`: laws that `specdiff check` shows but does not judge."""
 
     silence: frozenset[str] = frozenset()
     known: tuple[Known, ...] = field(default=())
 
 
 def load(start: Path | None = None) -> Settings:
-    """The settings of the nearest pyproject.toml with a [tool.specdiff], from `start` (the current folder) upward.
+    """Load the nearest pyproject.toml with a [tool.specdiff] table, from `start` (default: the current folder) upward.
 
-    Raises UsageError naming file, key and the nearest name that exists.
+    Raises UsageError that names the file, the key and, for a misspelled name, the closest match.
     """
     try:
         folder = (start or Path.cwd()).resolve()
-    except FileNotFoundError:  # we are in a folder that somebody deleted: it is of no project
+    except FileNotFoundError:  # the current folder was deleted, so it belongs to no project
         return Settings()
     for file in (parent / "pyproject.toml" for parent in (folder, *folder.parents)):
         if file.is_file() and (table := _table(file)) is not None:
@@ -74,11 +74,11 @@ def _settings(file: Path, table: Any) -> Settings:
     _check_keys(where, table, [item.name for item in fields(Settings)])
     silence, known = table.get("silence", []), table.get("known", [])
     if not _is_texts(silence):
-        raise UsageError(f"{where} silence: {silence!r}, a list of names of laws was expected.")
+        raise UsageError(f"{where} silence: expected a list of law names, found {silence!r}.")
     if silence:
         _check_laws(where, silence)
     if not isinstance(known, list):
-        raise UsageError(f"{where} known: {known!r}, a list of tables was expected.")
+        raise UsageError(f"{where} known: expected a list of tables, found {known!r}.")
     entries = [
         entry
         for number, raw in enumerate(known)
@@ -88,7 +88,7 @@ def _settings(file: Path, table: Any) -> Settings:
 
 
 def _check_laws(where: str, names: Collection[str]) -> None:
-    from ..replay.laws.check import LAWS  # imported late: it brings torch
+    from ..replay.laws.check import LAWS  # imported late: it imports torch
 
     laws = [law.name for law in LAWS]
     for name in names:
@@ -101,25 +101,29 @@ _NEEDED = ("recording", "quantity", "reason")
 
 
 def _known(where: str, raw: Any) -> list[Known]:
-    """One for each quantity that the entry names: each must show."""
+    """Return one `Known` per quantity of the entry, because each of them must differ."""
     _check_keys(where, raw, ["recording", "quantity", *_TEXTS])
     if missing := [name for name in _NEEDED if not raw.get(name)]:
-        raise UsageError(f"{where}: lacks {' and '.join(missing)}; each entry needs them.")
+        raise UsageError(
+            f"{where}: missing {' and '.join(missing)}. Every entry needs {', '.join(_NEEDED[:-1])} and {_NEEDED[-1]}."
+        )
     for name in _TEXTS:
         if name in raw and not isinstance(raw[name], str):
-            raise UsageError(f"{where} {name}: {raw[name]!r}, a text was expected.")
+            raise UsageError(f"{where} {name}: expected a string, found {raw[name]!r}.")
     if ("path" in raw) == ("old" in raw or "fixed" in raw):
         raise UsageError(
-            f"{where}: whose mismatch? Say path (on either side), or old and fixed, or one of them."
+            f"{where}: expected the paths of the mismatch: either path (on either side), or old, fixed or both."
         )
     globs = _list(f"{where} recording", raw["recording"], "a glob")
-    if not all(PurePath(one).parts for one in globs):  # as of "" and ".", which match refuses
+    if not all(PurePath(one).parts for one in globs):  # "" and ".", which match refuses
         raise UsageError(
-            f"{where} recording: {raw['recording']!r}, a glob that names a file was expected."
+            f"{where} recording: expected a glob that matches files, found {raw['recording']!r}."
         )
     quantities = _quantities(where, _list(f"{where} quantity", raw["quantity"], "a name"))
     if "until" in raw and not spec.is_version(raw["until"]):
-        raise UsageError(f"{where} until: {raw['until']!r} is not a version such as 0.5.25.")
+        raise UsageError(
+            f"{where} until: expected a version such as 0.5.25, found {raw['until']!r}."
+        )
     paths = {
         name: _path(where, name, raw[name]) for name in ("path", "old", "fixed") if name in raw
     }
@@ -130,7 +134,7 @@ def _known(where: str, raw: Any) -> list[Known]:
 
 
 def _quantities(where: str, names: Collection[str]) -> list[Quantity]:
-    """Without repeats. All that do not exist are named at once."""
+    """Parse the names and drop duplicates. The error lists all unknown names at once."""
     known = [quantity.value for quantity in Quantity]
     if missing := [name for name in dict.fromkeys(names) if name not in known]:
         raise UsageError(f"{where} quantity: {_unknown('quantity', missing, known)}")
@@ -140,13 +144,13 @@ def _quantities(where: str, names: Collection[str]) -> list[Quantity]:
 def _list(where: str, given: Any, noun: str) -> list[str]:
     texts = [given] if isinstance(given, str) else given
     if not _is_texts(texts):
-        raise UsageError(f"{where}: {given!r}, {noun} or a list of them was expected.")
+        raise UsageError(f"{where}: expected {noun} or a list of them, found {given!r}.")
     found: list[str] = texts
     return found
 
 
 def _path(where: str, key: str, text: str) -> str:
-    """As reports write it. Of a commit any clone will do: it is only compared."""
+    """The path as reports print it. The clone does not matter, because the name is only compared."""
     try:
         return str(spec.parse(text, repo="."))
     except UsageError as error:
@@ -162,13 +166,15 @@ def _check_keys(where: str, table: Any, names: Collection[str]) -> None:
 
 def _check_table(where: str, found: Any) -> None:
     if not isinstance(found, Mapping):
-        raise UsageError(f"{where}: {found!r}, a table was expected.")
+        raise UsageError(f"{where}: expected a table, found {found!r}.")
 
 
 def _unknown(what: str, given: Collection[str], names: Collection[str]) -> str:
     near = [close for name in given for close in difflib.get_close_matches(name, names, n=1)]
     hint = f" Did you mean {' and '.join(map(repr, near))}?" if near else ""
-    return f"no such {what}: {', '.join(map(repr, given))}.{hint} There are {', '.join(names)}."
+    return (
+        f"no such {what}: {', '.join(map(repr, given))}.{hint} Expected one of {', '.join(names)}."
+    )
 
 
 def _is_texts(values: Any) -> bool:

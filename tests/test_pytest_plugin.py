@@ -63,9 +63,9 @@ def test_a_failure_says_where_each_quantity_parts_and_how_to_see_the_rest(
     result.assert_outcomes(passed=1, failed=1)
     said = result.stdout.str()
     assert "Traceback" not in said and "exercised" not in said
-    line = next(line for line in said.splitlines() if line.startswith("All of it: "))
+    line = next(line for line in said.splitlines() if line.startswith("Full report: "))
     done = subprocess.run(
-        [sys.executable, "-m", "specdiff.cli", *shlex.split(line)[4:], "--format", "json"],
+        [sys.executable, "-m", "specdiff.cli", *shlex.split(line)[3:], "--format", "json"],
         capture_output=True,
         text=True,
         check=False,
@@ -92,7 +92,7 @@ def test_a_quantity_that_is_named_twice_is_said_once(project: pytest.Pytester) -
     result = play(project, *asked, *["--specdiff-quantity", "kv_committed_len_settled"] * 2)
     result.assert_outcomes(passed=1, failed=1)
     # pytest says a failure once more at its end, in whole where it is in CI
-    (line,) = {one for one in result.stdout.lines if one.startswith("All of it: ")}
+    (line,) = {one for one in result.stdout.lines if one.startswith("Full report: ")}
     assert line.count("--quantity") == 1
 
 
@@ -206,7 +206,7 @@ def test_what_the_configuration_names_is_found_from_its_file(
     line = next(
         line
         for line in play(project, "--specdiff-old", "old").stdout.lines
-        if line.startswith("All of it: ") and "/tree" in line
+        if line.startswith("Full report: ") and "/tree" in line
     )
     words = shlex.split(line)
     assert Path(words[words.index("--fixed") + 1]).samefile("../tree")
@@ -215,7 +215,7 @@ def test_what_the_configuration_names_is_found_from_its_file(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--specdiff-recordings", "nowhere"], "nowhere: there is no recording"),
+        (["--specdiff-recordings", "nowhere"], "nowhere: no recording (*.h5) found"),
         (["--specdiff-recordings", "runs", "--specdiff-old", "fxied"], "Did you mean 'fixed'?"),
         (["--specdiff-recordings", "runs", "--specdiff-quantity", "x"], "no such quantity: 'x'"),
         (
