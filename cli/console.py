@@ -1,4 +1,4 @@
-"""Where output goes: rich on a terminal, plain and unwrapped when piped."""
+"""Standard output: formatted by rich on a terminal, plain and unwrapped when piped."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from rich.text import Text
 
 from .narrow import fit
 
-_PIPED_WIDTH = 10_000  # columns: nothing that a program reads may be wrapped or cut
+_PIPED_WIDTH = 10_000  # columns; output that a program reads must not be wrapped or cut
 
 
 class Output:
-    """Standard output, or `stream`. When piped: no colour, no wrapping, no padding behind the last word of a line."""
+    """Print to standard output, or to `stream`. When piped: no color, no wrapping and no trailing spaces."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or _stdout()
@@ -44,7 +44,10 @@ class Output:
         )
 
     def _print_wide(self, table: Table) -> None:
-        """As it is when piped: the terminal breaks its lines, which lose nothing. Padding would make empty ones."""
+        """Print a table as when piped and let the terminal break its lines, so that nothing is lost.
+
+        Trailing spaces are removed, because they would wrap into empty lines.
+        """
         with self._console.capture() as captured:
             self._console.print(table, crop=False)
         for line in Text.from_ansi(captured.get().rstrip("\n")).split():
@@ -53,11 +56,11 @@ class Output:
 
     @property
     def width(self) -> int:
-        """Of the terminal, in columns; when piped, of whatever is printed."""
+        """Width of the terminal in columns. When piped, wide enough for any line."""
         return self._console.width
 
     def table(self, *headers: str, right: tuple[int, ...] = ()) -> Table:
-        """A table without a frame; `right`: indices of the columns that hold numbers."""
+        """A table without a frame. `right`: indices of the number columns, which are right-aligned."""
         shown = any(headers)
         look = box.SIMPLE_HEAD if self.terminal and shown else None
         made = Table(box=look, pad_edge=False, show_edge=False, show_header=shown)
@@ -68,7 +71,7 @@ class Output:
                 header,
                 justify="right" if number else "left",
                 no_wrap=whole,
-                overflow="ellipsis" if whole else "fold",  # an id cut short names no request
+                overflow="ellipsis" if whole else "fold",  # a truncated id identifies no request
             )
         return made
 
@@ -80,17 +83,17 @@ def write_json(told: Any) -> None:
 
 
 def _stdout() -> TextIO:
-    """Raises OSError where somebody closed it."""
+    """Raises OSError if the caller closed it."""
     if sys.stdout is None:
         raise OSError("standard output is closed")
     return sys.stdout
 
 
 def one_line(text: str) -> str:
-    """What may have been said in several, for a table or behind a `#`."""
+    """Join lines into one, for a table cell or a comment."""
     return printable(" ".join(text.splitlines()))
 
 
 def printable(text: str) -> str:
-    """A string that a client or a file chose, on one line and without control characters."""
+    """Escape control characters and line breaks in a string that came from a client or a file."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

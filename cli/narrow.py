@@ -1,4 +1,4 @@
-"""Tables on a terminal that is narrower than they are: text folds; no column goes, and no number loses a digit."""
+"""Fit tables to a narrow terminal. Text wraps; no column is dropped and no number is truncated."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from rich.console import Console
 from rich.measure import Measurement, measure_renderables
 from rich.table import Table
 
-_UNBOUNDED = 10**7  # a client chooses how long its request's id is
-WHOLE = 20  # columns: a word no longer than this is not broken
+_UNBOUNDED = 10**7  # columns; clients choose request ids of any length
+WHOLE = 20  # columns; words up to this length are not broken
 
 
 def fit(console: Console, table: Table) -> bool:
-    """Set the widths of its columns. False: it has no room side by side, and is as wide as it must be.
+    """Set the column widths. Returns False if the columns do not fit; the table then has its minimum width.
 
-    Left to itself rich makes columns as narrow as nothing, and cuts short what may not fold.
+    Without this, rich shrinks columns to nothing and truncates cells that must not wrap.
     """
     table.width = None
     for column in table.columns:
@@ -28,7 +28,7 @@ def fit(console: Console, table: Table) -> bool:
         words.append(cell.minimum)
     over, slack = natural - console.width, sum(widths) - sum(least)
     for _ in range(min(over, slack)):
-        # First what breaks no word, and the widest of those.
+        # Shrink columns that break no word first; of those, the widest.
         able = (i for i, width in enumerate(widths) if width > least[i])
         widths[max(able, key=lambda i: (widths[i] > words[i], widths[i]))] -= 1
     for column, width in zip(table.columns, widths, strict=True):

@@ -1,4 +1,4 @@
-"""How a bisection narrows: drawn on stderr, written to a log, and said again where it is stopped."""
+"""Progress of a bisection: shown on stderr, written to a log, and printed as a command to continue after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from ..replay.bisect.search import Progress, Report
 from ..replay.spec import Lifted, Origin
 from .console import one_line
 
-_WIDTH = 40  # characters of the bracket
+_WIDTH = 40  # characters in the progress bar
 
 
 class Narrowing:
-    """A `Report` of a search. On Ctrl-C it says how to go on from there."""
+    """A `Report` of a search. On Ctrl-C it prints how to continue."""
 
     def __init__(
         self, recording: str, good: Lifted, bad: Lifted, asked: tuple[str, ...], log: Path | None
     ) -> None:
-        """`asked`: the options that say what is good, for the command that goes on.
+        """`asked`: the options that define "good", to repeat in the command that continues.
 
-        Raises RecordingError where the log cannot be written.
+        Raises RecordingError if the log cannot be written.
         """
         self._recording, self._asked = recording, asked
         self._commits = good.origin is Origin.REVISION
@@ -49,7 +49,7 @@ class Narrowing:
         if self._log is not None:
             self._log.close()
         if isinstance(stopped, KeyboardInterrupt) and self._last and self._commits:
-            click.echo(f"\nGo on with: {self.resume(self._last)}", err=True)
+            click.echo(f"\nTo continue: {self.resume(self._last)}", err=True)
 
     def resume(self, progress: Progress) -> str:
         good, bad = progress.ends
@@ -61,16 +61,16 @@ class Narrowing:
         return shlex.join(words)
 
     def _start(self, progress: Progress) -> None:
-        """git's good is the older end; where the fix is looked for, the terms are others."""
+        """Log the start. For git, good is the older end; a search for a fix therefore uses other terms."""
         good, bad = progress.ends
         ends = ((Finding.BAD, bad), (Finding.GOOD, good))
-        # quoted, or `git bisect replay` passes over them
+        # quoted, because `git bisect replay` ignores them otherwise
         terms = "" if progress.forward else " '--term-old=broken' '--term-new=fixed'"
         self._write(f"git bisect start{terms}")
         for finding, path in ends:
             self._found(path, finding, None, forward=progress.forward)
-        for commit in progress.skipped:  # by --skip: it is not found, and not judged on the way
-            self._write("# left out by --skip")
+        for commit in progress.skipped:  # from --skip, so no later line reports them
+            self._write("# skipped with --skip")
             self._write(f"git bisect skip {commit}")
 
     def _found(
@@ -108,7 +108,7 @@ def _opened(log: Path) -> TextIO:
 
 
 def bracket(span: tuple[int, int], of: int) -> str:
-    """The candidates as a line, oldest on the left: `.` settled, `#` may still be the answer."""
+    """A progress bar of the candidates, oldest on the left: `.` is ruled out, `#` may still be the answer."""
     width = min(of, _WIDTH)
     first, last = (place * width // of for place in span)
     return "[" + "." * first + "#" * (last - first + 1) + "." * (width - last - 1) + "]"

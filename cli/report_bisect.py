@@ -1,4 +1,4 @@
-"""The result of a bisection, for a person and as JSON."""
+"""The result of a bisection, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def print_table(recording: str, found: Bisection) -> None:
     console.print()
     change = found.search.change
     if change is None or found.inside is None:
-        console.print(Text(f"same: {found.num_compared} values compared, none differs", "green"))
+        console.print(Text(f"same: {found.num_compared} values compared, none differ", "green"))
         if found.good != found.bad:
-            console.print(f"Whether they changed in between and back: {_history(recording, found)}")
+            console.print(f"To look for changes in between: {_history(recording, found)}")
         return
     _print_tested(console, found)
     print_change(console, found.search, change, ("first changed: ", "changed again"))
@@ -42,7 +42,7 @@ def print_table(recording: str, found: Bisection) -> None:
 
 
 def _history(recording: str, found: Bisection) -> str:
-    """The command, to be copied. The good end may be the newer one, which history does not begin with."""
+    """The command to run. `history` starts with the older end, which may be the bad one."""
     oldest, newest = in_order(found.good, found.bad)
     words = ["specdiff", "history", recording, "--from", str(oldest), "--to", str(newest)]
     words += ["--repo", found.good.repo] if found.good.repo else []
@@ -52,7 +52,7 @@ def _history(recording: str, found: Bisection) -> str:
 
 
 def _print_tested(console: Output, found: Bisection) -> None:
-    table = console.table("tested", "books", "found", "")
+    table = console.table("tested", "books", "verdict", "")
     digest: str | None = None
     for one in found.search.tested:
         same = one.digest is not None and one.digest == digest
@@ -65,8 +65,8 @@ def _print_tested(console: Output, found: Bisection) -> None:
 
 
 def print_change(console: Output, search: Search, change: Change, words: tuple[str, str]) -> None:
-    """`words`: how a change for the worse is called, and a further one."""
-    what = "mended in: " if change.shown.finding is Finding.GOOD else words[0]
+    """`words`: labels for a change to bad, and for further ones."""
+    what = "fixed in: " if change.shown.finding is Finding.GOOD else words[0]
     if len(change.suspects) == 1:
         console.print(Text.assemble(what, (_title(change.shown), "bold")))
     else:
@@ -77,7 +77,7 @@ def print_change(console: Output, search: Search, change: Change, words: tuple[s
         back = "back to good" if other.shown.finding is Finding.GOOD else words[1]
         console.print(f"{back}: {_title(other.shown)}")
     if search.one_change:
-        console.print("This assumes that there is one change between the ends.", style="dim")
+        console.print("This assumes a single change between the ends.", style="dim")
     console.print()
 
 
@@ -97,14 +97,14 @@ def _print_inside(console: Output, inside: Inside) -> None:
     console.print()
     alone = [role for role in inside.roles if role.alone]
     for says, wanted in (
-        ("By itself this brings it about", True),
-        ("Changed too, but not by itself", False),
-        ("Changed too, and does not fit into the books before alone", None),
+        ("Causes the difference by itself", True),
+        ("Also changed, but does not cause it by itself", False),
+        ("Also changed, but cannot be put into the earlier version alone", None),
     ):
         if names := [role.role.value for role in inside.roles if role.alone is wanted]:
             console.print(f"{says}: {', '.join(names)}")
     if not alone:
-        console.print("No one function was seen to bring it about by itself.")
+        console.print("No single function was found to cause the difference by itself.")
     for role in alone:
         console.print()
         for line in role.diff.rstrip("\n").split("\n"):
@@ -112,7 +112,7 @@ def _print_inside(console: Output, inside: Inside) -> None:
 
 
 def print_changed(console: Output, result: Result) -> None:
-    """The quantities that differ, each at its first divergence."""
+    """Print the quantities that differ, each with its first divergence."""
     table = console.table(
         "quantity", "compared", "differed", "first divergence", "fixes", right=(1, 2)
     )
@@ -156,7 +156,7 @@ def print_json(recording: str, found: Bisection) -> None:
 
 
 def span_to_json(search: Search) -> dict[str, Any]:
-    """Which version made the change, as far as that is known."""
+    """Which version made the change, as far as known."""
     change = search.change
     exact = change is not None and len(change.suspects) == 1
     return {
@@ -172,7 +172,7 @@ def span_to_json(search: Search) -> dict[str, Any]:
 
 
 def name(one: Judged) -> str:
-    """As a path spec that names it for good."""
+    """A path spec that still names this version later, when branches have moved."""
     path = one.path
     return f"sglang@{path.where}" if path.origin is Origin.REVISION else str(path)
 

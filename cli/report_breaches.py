@@ -1,4 +1,4 @@
-"""Every breach of a law as a JSON line, for whoever has to go through all requests that it concerns."""
+"""Every breach of a law as one JSON line, to find all requests that it concerns."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def lines(file: Path, breaches: Iterable[tuple[Law, State, Breach]]) -> Iterator
 
 
 def breach_to_json(breach: Breach) -> dict[str, Any]:
-    """`request`: null for a whole batch; `counted`: what `found` is of, and the law allows `low` to `high` of."""
+    """`request` is null for a whole batch. `found` is the value of `counted`, for which the law allows `low` to `high`."""
     return {
         "event": breach.event,
         "step": breach.step,

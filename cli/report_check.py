@@ -1,4 +1,4 @@
-"""What came of the laws, as tables for a person."""
+"""The result of checking the laws, as tables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _STYLE = {
 }
 
 
-# One character for a law of a recording, where there are many.
+# One character per law and recording, for the overview of several recordings.
 _SIGN = {
     State.HOLDS: "+",
     State.BROKEN: "X",
@@ -32,7 +32,7 @@ _SIGN = {
 
 
 def print_outcomes(found: Checked, path: str, *, details: bool) -> None:
-    """One recording's laws, or all laws of several at a glance; `details`: the laws of each of several, too."""
+    """Print the laws of one recording, or an overview of several. `details`: also print the laws of each of several."""
     console, several = Output(), len(found) > 1
     for file, outcomes in found if details or not several else ():
         broken = sum(outcome.state is State.BROKEN for outcome in outcomes)
@@ -51,7 +51,7 @@ def print_outcomes(found: Checked, path: str, *, details: bool) -> None:
 
 
 def _print_glance(console: Output, found: Checked, path: str) -> None:
-    """A line for each recording, a column for each law, by its number in the summary."""
+    """Print one line per recording and one column per law, headed by its number in the summary."""
     broken = sum(any(one.state is State.BROKEN for one in outcomes) for _, outcomes in found)
     style = "bold red" if broken else "green"
     says = f"{broken} of {len(found)} recordings break a law"
@@ -59,7 +59,7 @@ def _print_glance(console: Output, found: Checked, path: str) -> None:
     for laws in _blocks(console.width, found):
         numbers = "".join(f"{number + 1:3}" for number in laws)
         made = console.table("recording", numbers)
-        # its laws are one column, so that a narrow terminal folds names and no law
+        # the laws are one column, so that a narrow terminal wraps names but never laws
         made.columns[0].no_wrap, made.columns[0].overflow = False, "fold"
         made.columns[1].no_wrap = True
         for file, outcomes in found:
@@ -72,14 +72,14 @@ def _print_glance(console: Output, found: Checked, path: str) -> None:
 
 
 def _blocks(width: int, found: Checked) -> list[range]:
-    """Indices of laws: as many side by side as a terminal has room for beside a name."""
+    """Indices of the laws in blocks that fit beside a name on the terminal."""
     name = max(len("recording"), min(width // 2, max(len(file.name) for file, _ in found)))
     size, num_laws = max(1, (width - name - len(" | ")) // 3), len(found[0][1])
     return [range(first, min(first + size, num_laws)) for first in range(0, num_laws, size)]
 
 
 def _print_breaches(console: Output, found: Checked) -> None:
-    """The first breach of each law in each recording that breaks it: a line each, not a table, for narrow terminals."""
+    """Print the first breach of each law in each recording. One line each rather than a table, for narrow terminals."""
     broken = [(file, one) for file, made in found for one in made if one.state is State.BROKEN]
     for file, one in broken:
         assert one.first is not None
@@ -90,11 +90,11 @@ def _print_breaches(console: Output, found: Checked) -> None:
 
 
 def _verdict(outcomes: Sequence[Outcome]) -> str:
-    """Every law is in one of the numbers."""
+    """Counts by state. Every law is in exactly one of them."""
     counts = {state: sum(outcome.state is state for outcome in outcomes) for state in State}
     rest = (
         (State.HOLDS, "hold"),
-        (State.KNOWN, "broken as known"),
+        (State.KNOWN, "broken (known)"),
         (State.SILENCED, "silenced"),
         (State.NOT_EXERCISED, "not exercised"),
     )
@@ -104,7 +104,7 @@ def _verdict(outcomes: Sequence[Outcome]) -> str:
 
 def _print_laws(console: Output, outcomes: Sequence[Outcome]) -> None:
     made = console.table(
-        "law", "", "checked", "broken", "first breach, or why not", "related PRs", right=(2, 3)
+        "law", "", "checked", "broken", "first breach, or reason", "related PRs", right=(2, 3)
     )
     for outcome in outcomes:
         made.add_row(
@@ -118,12 +118,14 @@ def _print_laws(console: Output, outcomes: Sequence[Outcome]) -> None:
     console.print(made)
     for outcome in outcomes:
         if outcome.known:
-            console.print(f"known of {outcome.law.name}: {outcome.known}")
+            console.print(f"known violation of {outcome.law.name}: {outcome.known}")
 
 
 def _print_summary(console: Output, found: Checked) -> None:
-    """Law by law: what it states, and in how many recordings it was what."""
-    made = console.table("", "law", *_SIGN.values(), "states", right=(0, *range(2, 2 + len(_SIGN))))
+    """Print each law with its statement and the number of recordings in each state."""
+    made = console.table(
+        "", "law", *_SIGN.values(), "statement", right=(0, *range(2, 2 + len(_SIGN)))
+    )
     made.columns[1].no_wrap = True
     for index, outcome in enumerate(found[0][1]):
         states = [outcomes[index].state for _, outcomes in found]
@@ -135,8 +137,10 @@ def _print_summary(console: Output, found: Checked) -> None:
     for index, _ in enumerate(found[0][1]):
         of_law = [outcomes[index] for _, outcomes in found]
         for reason in dict.fromkeys(one.known for one in of_law if one.known):
-            console.print(f"known of {of_law[0].law.name}: {reason}")
-    console.print(f"Numbers: of {len(found)} recordings. Each law of each: --details.")
+            console.print(f"known violation of {of_law[0].law.name}: {reason}")
+    console.print(
+        f"Counts: out of {len(found)} recordings. To list every law of each recording, use --details."
+    )
 
 
 def _related(law: Law) -> str:
@@ -144,7 +148,7 @@ def _related(law: Law) -> str:
 
 
 def _print_statements(console: Output, laws: Sequence[Law]) -> None:
-    made = console.table("law", "states")
+    made = console.table("law", "statement")
     for law in laws:
         made.add_row(law.name, law.statement, style="dim")
     console.print(made)

@@ -1,4 +1,4 @@
-"""The history of the books over one recording, for a person and as JSON."""
+"""The history of the books over one recording, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -20,29 +20,31 @@ def print_table(recording: str, chapters: Sequence[Chapter]) -> None:
     console = Output()
     ends = f"{chapters[0].path} to {chapters[-1].path}"
     if chapters[-1].same_code and all(one.same_code for one in chapters[1:]):
-        console.print(f"{recording}: same books from {ends}: {len(chapters)} versions, one code")
+        console.print(
+            f"{recording}: same books from {ends}: {len(chapters)} versions with the same code"
+        )
         return
     console.print(Text.assemble((recording, "bold"), f"  {ends}"))
     console.print()
     table = console.table(
-        "version", "books", "quantity", "differed", "of", "first", "fixes", right=(3, 4)
+        "version", "books", "quantity", "differed", "of", "first divergence", "fixes", right=(3, 4)
     )
     for chapter in chapters:
         _add(table, chapter)
     console.print(table)
     console.print()
-    console.print(f"{len(chapters)} versions, {_in_all(chapters)}.")
+    console.print(f"{len(chapters)} versions: {_in_all(chapters)}.")
 
 
 def _in_all(chapters: Sequence[Chapter]) -> str:
     if not any(chapter.compared for chapter in chapters):
-        return "and nothing could be compared"
+        return "nothing could be compared"
     changed = sum(chapter.changed for chapter in chapters)
-    return f"{changed} of them changed what the books say of this recording"
+    return f"{changed} of them changed the books of this recording"
 
 
 def _add(table: Any, chapter: Chapter) -> None:
-    """One row for each quantity that changed, or one that says that none did, and why."""
+    """Add one row per quantity that changed, or a single row if none did, with the reason."""
     books = (chapter.digest or "-")[:8]
     if chapter.why is not None:
         table.add_row(str(chapter.path), books, Text(chapter.why, "yellow"))

@@ -1,4 +1,4 @@
-"""What is inside a recording, for a person."""
+"""What a recording contains, as text."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ def _who(recording: Recording) -> Iterator[tuple[str, str]]:
     )
     for step in recording.derived:
         yield "derived", f"by specdiff {step.how}: {step.says}; from sha256 {step.source[:16]}"
-    yield "format", f"holds what version {recording.version} does; this specdiff writes {VERSION}"
+    yield (
+        "format",
+        f"content of version {recording.version}; this specdiff writes version {VERSION}",
+    )
     yield "command", printable(shlex.join(run.command)) or "left out"
     steps = f"{run.num_steps} steps, topk {run.topk}, {run.num_draft_tokens} draft tokens"
     yield (
@@ -85,7 +88,7 @@ def _what(recording: Recording, path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _some(names: Sequence[str]) -> str:
-    """The first and the last of what may be hundreds."""
+    """A short form of a list that may have hundreds of entries."""
     return ", ".join(names) if len(names) < 6 else f"{names[0]}, {names[1]}, ... {names[-1]}"
 
 
@@ -97,20 +100,20 @@ def _rows(recording: Recording) -> str:
 
 
 def _kept(recording: Recording, which: str) -> str:
-    """Of how many finishes the recording holds what was returned, and what the server had besides."""
+    """For how many finishes the recording contains the returned rows, and the rows that the server had beyond those."""
     if not len(getattr(recording, which)):
         return ""
     counts = StoredRows(recording, which).coverage()
     return (
-        f" (as returned {counts.returned} of {counts.collected}, to the end of the sequence {counts.to_the_end} of "
-        f"{counts.finishes} finishes, from 0 on too {counts.whole})"
+        f" (all returned rows for {counts.returned} of {counts.collected} finishes; rows to the end of the sequence for "
+        f"{counts.to_the_end} of {counts.finishes}, {counts.whole} of these from row 0)"
     )
 
 
 def _contents(recording: Recording) -> str:
     if held := contents(recording):
-        return f"warning: {', '.join(held)}; `specdiff redact` takes them out. No prompts"
-    return "redacted: no tokens but fillers, no ids, no command line; no prompts"
+        return f"warning: contains {', '.join(held)}; `specdiff redact` removes them. No prompts."
+    return "redacted: filler tokens only, no ids, no command line. No prompts."
 
 
 def _whole(recording: Recording) -> Iterator[tuple[str, str]]:
@@ -129,21 +132,21 @@ def _whole(recording: Recording) -> Iterator[tuple[str, str]]:
             f" (first: {stats.first_exception})" if stats.exceptions else ""
         )
         yield "recorder", f"{stats.dropped} events dropped, {errors}, {_cost(recording)}"
-    yield "whole", recording.damage or _up_to(recording) + _gaps(recording)
+    yield "complete", recording.damage or _up_to(recording) + _gaps(recording)
 
 
 def _up_to(recording: Recording) -> str:
     if recording.stats is not None and recording.stats.closed:
         return "yes"
-    return "up to its last write: the process was killed, could not write on, or goes on (a ring that was flushed)"
+    return "up to its last write: the process was killed, could no longer write, or is still running (flushed ring)"
 
 
 def _gaps(recording: Recording) -> str:
     gaps, begun = len(recording.gaps.dropped), int((recording.seed_rows.begins == 1).sum())
     if not gaps:
         return ""
-    says = f", but for {_counted(int(recording.gaps.dropped.sum()), 'event')} in {_counted(gaps, 'gap')}"
-    return says + (f"; behind them {_counted(begun, 'request')} were under way" if begun else "")
+    says = f", except for {_counted(int(recording.gaps.dropped.sum()), 'event')} in {_counted(gaps, 'gap')}"
+    return says + (f"; {_counted(begun, 'request')} under way after a gap" if begun else "")
 
 
 def _counted(count: int, what: str) -> str:
@@ -154,9 +157,9 @@ def _cost(recording: Recording) -> str:
     stats = recording.stats
     if stats is None or stats.step_ns_p50 is None or stats.step_ns_p99 is None:
         return "overhead not measured"
-    says = f"overhead a decode step {_times(stats.step_ns_p50, stats.step_ns_p99)}"
+    says = f"overhead per decode step {_times(stats.step_ns_p50, stats.step_ns_p99)}"
     if stats.prefill_ns_p50 is not None and stats.prefill_ns_p99 is not None:
-        says += f", a prefill {_times(stats.prefill_ns_p50, stats.prefill_ns_p99)}"
+        says += f", per prefill {_times(stats.prefill_ns_p50, stats.prefill_ns_p99)}"
     return says
 
 

@@ -1,4 +1,4 @@
-"""A recording's books as JSON lines."""
+"""The books of a recording as JSON lines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..replay.flat import Flat
 
 
 def write(recording: Recording, tables: Sequence[Flat], output: Path) -> None:
-    """Whole or not at all."""
+    """Write the complete file, or nothing if that fails."""
     with scratch(output) as file:
         for table in tables:
             file.writelines(json.dumps(row).encode() + b"\n" for row in rows(recording, table))

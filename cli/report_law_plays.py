@@ -1,4 +1,4 @@
-"""What came of a law where versions of sglang played a scenario, for a person and as JSON."""
+"""Whether a law holds as versions of sglang play a scenario, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -29,13 +29,15 @@ def print_bisection(recording: str, found: LawBisection) -> None:
     if change is None:
         console.print(Text("same: the law holds at both ends", "green"))
         return
-    print_change(console, found.search, change, ("breaks first in: ", "breaks again in"))
+    print_change(console, found.search, change, ("first broken in: ", "broken again in"))
     if found.good.origin is Origin.RELEASE and len(change.suspects) == 1:
-        console.print(f"Which commit: {_by_commit(recording, found.law, change)}", style="dim")
+        console.print(
+            f"To find the commit: {_by_commit(recording, found.law, change)}", style="dim"
+        )
 
 
 def _by_commit(recording: str, law: Law, change: Change) -> str:
-    """sglang tags its releases."""
+    """The command that bisects the commits between two releases, by their tags."""
     good, bad = change.last.path.where, change.shown.path.where
     if change.shown.finding is Finding.GOOD:
         good, bad = bad, good
@@ -55,19 +57,21 @@ def print_history(recording: str, law: Law, tested: Sequence[Judged]) -> None:
 
 
 def _print_head(console: Output, recording: str, ends: str, law: Law) -> None:
-    console.print(Text.assemble((recording, "bold"), f"  {ends}, by the law ", (law.name, "bold")))
+    console.print(
+        Text.assemble((recording, "bold"), f"  {ends}, judged by the law ", (law.name, "bold"))
+    )
     console.print(law.statement, style="dim")
     console.print()
 
 
 def state(one: Judged) -> str:
-    """Of the law, in words."""
+    """The state of the law in words, or the verdict if the law could not be checked."""
     return one.outcome.state.value if one.outcome else one.finding.value
 
 
 def _print_plays(console: Output, tested: Sequence[Judged], word: Callable[[Judged], str]) -> None:
     table = console.table(
-        "played", "", "checked", "broken", "first breach, or why not", right=(2, 3)
+        "played", "", "checked", "broken", "first breach, or reason", right=(2, 3)
     )
     for one in tested:
         says = Text(word(one), STYLE[one.finding])

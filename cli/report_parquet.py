@@ -1,4 +1,4 @@
-"""A recording's books as a Parquet file. The only place that touches pyarrow, which `specdiff[parquet]` brings."""
+"""The books of a recording as a Parquet file. Only this module imports pyarrow, which `specdiff[parquet]` installs."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 
 def check_installed() -> None:
-    """Raises UsageError: said before anything is replayed."""
+    """Raises UsageError if pyarrow is missing. Called before anything is replayed."""
     if importlib.util.find_spec("pyarrow") is None:
         raise UsageError(
-            "--format parquet needs pyarrow, which is not installed: pip install 'specdiff[parquet]', or use jsonl."
+            "--format parquet needs pyarrow, which is not installed. Run `pip install 'specdiff[parquet]'`, or use jsonl."
         )
 
 
 def write(recording: Recording, tables: Sequence[Flat], output: Path) -> None:
-    """Whole or not at all; one row group per quantity."""
+    """Write the complete file, or nothing if that fails. One row group per quantity."""
     import pyarrow.parquet
 
     made = [_table(recording, table) for table in tables]
@@ -46,7 +46,7 @@ def _table(recording: Recording, table: Flat) -> Any:
 
     count = len(table.event)
     moments = [moment.name.lower() for moment in Moment]
-    kinds = ["", *(kind.name.lower() for kind in Kind)]  # they begin at 1
+    kinds = ["", *(kind.name.lower() for kind in Kind)]  # values of Kind start at 1
     assert [kind.value for kind in Kind] == list(range(1, len(kinds)))
     columns = {
         "event": pyarrow.array(table.event),
@@ -65,7 +65,7 @@ def _table(recording: Recording, table: Flat) -> Any:
 
 
 def _named(names: list[str], index: Any) -> Any:
-    """Texts by number, stored once each; a negative number is null."""
+    """A dictionary-encoded column of `names` by index. A negative index is null."""
     import pyarrow
 
     numbers = pyarrow.array(index.astype(np.int32), mask=index < 0)

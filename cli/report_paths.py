@@ -1,4 +1,4 @@
-"""The accounting paths as tables: built-in ones, fixes, releases in the cache, and one lifted path in detail."""
+"""The accounting paths as tables: built-in paths, fixes, cached releases, and the details of one lifted path."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .console import Output
 _BUILT_IN = (
     ("observed", "what the server itself computed"),
     ("old", "none of the five fixes"),
-    ("fixed", "all five"),
-    ("old+N, fixed-N", "fixes added and removed"),
-    ("sglang==VERSION", "the functions of a release, read out of its wheel"),
-    ("sglang@REV", "of a commit, tag or branch of a git clone (--repo)"),
-    ("sglang@installed", "of the sglang in this environment"),
-    ("a folder", "of an sglang source tree"),
+    ("fixed", "all five fixes"),
+    ("old+N, fixed-N", "a fix added or removed"),
+    ("sglang==VERSION", "the functions of a release, read from its wheel"),
+    ("sglang@REV", "the functions of a commit, tag or branch in a git clone (--repo)"),
+    ("sglang@installed", "the functions of the sglang in this environment"),
+    ("a folder", "the functions of an sglang source tree"),
 )
 _SHOWN_READS = 12
 
@@ -37,8 +37,8 @@ def print_paths(releases: Iterable[Known], num_recordings: int) -> None:
     console.print()
     cached = list(releases)
     algorithms = dict.fromkeys(name for known in cached for name in known.equals)
-    titles = [f"{name}: equal" for name in algorithms] or ["equal"]
-    made = console.table("release in the cache", "books", *titles)
+    titles = [f"equal to ({name})" for name in algorithms] or ["equal to"]
+    made = console.table("cached release", "books", *titles)
     for known in cached:
         equals = [known.equals.get(name, "-") for name in algorithms]
         said = equals if known.error is None else [known.error]
@@ -46,10 +46,12 @@ def print_paths(releases: Iterable[Known], num_recordings: int) -> None:
     if made.row_count:
         console.print(made)
         console.print(
-            f"equal over {num_recordings} recordings, each algorithm's apart; those that a release cannot run left out"
+            f"Equality was tested on {num_recordings} recordings, separately for each algorithm, except those that a release cannot run."
         )
     else:
-        console.print("no release in the cache: name one, as in --old sglang==0.5.12")
+        console.print(
+            "No release in the cache. To fetch one, name it: `specdiff replay --old sglang==0.5.12`."
+        )
 
 
 def print_explained(path: Explained) -> None:
@@ -67,5 +69,5 @@ def print_explained(path: Explained) -> None:
         made.add_row(found.role.value, found.place or "not in this sglang", line, reads + more)
     console.print(made)
     console.print()
-    console.print(f"lifted with them: {', '.join(path.followed) or 'nothing'}")
+    console.print(f"also lifted: {', '.join(path.followed) or 'nothing'}")
     console.print(f"global names without a stand-in: {', '.join(path.unknown) or 'none'}")

@@ -1,4 +1,4 @@
-"""A regression as a small test file that pytest runs."""
+"""Write a regression as a small pytest file."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .report_replay import where
 
 PULL = "https://github.com/sgl-project/sglang/pull"
 _ERA = (
-    "Raw lengths hold slots that a prepare claims ahead of the result, or not, by release: only books that claim as "
-    "{path} does compute these."
+    "Depending on the release, raw lengths include slots that a prepare claims ahead of the result. Only books that "
+    "claim slots as {path} does compute these values."
 )
 
 
 def test_file(found: Regression, recording: Path, output: Path) -> str:
-    """The text of a test in `output` over the recording in that file."""
+    """Return the text of a test file `output` that replays `recording`."""
     quantity = found.quantity.value
     place, right = _literal(found.key)[1:-1], _literal(found.expected[found.key])
     repo = _needs_repo(found)
@@ -41,11 +41,11 @@ def test_file(found: Regression, recording: Path, output: Path) -> str:
         "from specdiff.replay.values import values",
         "",
         f"RECORDING = {located(recording, output)}",
-        "# Whose books: a release, a folder with an sglang source tree, or specdiff's own old and fixed.",
+        "# The books to test: a release, a folder with an sglang source tree, or specdiff's own old or fixed.",
         f'SGLANG = os.environ.get("SGLANG", {quoted(str(found.new))})',
     ]
     if repo:
-        lines.append('REPO = os.environ.get("SGLANG_REPO")  # the clone that sglang@REV is of')
+        lines.append('REPO = os.environ.get("SGLANG_REPO")  # git clone for sglang@REV')
     lines += [
         "",
         f"# {quantity} as {found.new} computes it: (event, request, when) -> value.",
@@ -80,10 +80,10 @@ def _paragraphs(found: Regression, recording: Path, output: Path) -> Iterator[st
     wrong = "1 value is" if found.num_wrong == 1 else f"{found.num_wrong} values are"
     yield from (f"{PULL}/{number}" for number in sorted(smallest))
     yield from wrapped(
-        f"What the scheduler of sglang {run.sglang_version} did is in {recording.name}, "
-        f"and {found.quantity.value} is computed from it. "
-        f"First wrong, {found.old} -> {found.new}: {where(first)}. "
-        f"{first.cause[0].upper()}{first.cause[1:]}. {wrong} wrong in all."
+        f"{recording.name} records the scheduler of sglang {run.sglang_version}. "
+        f"The test computes {found.quantity.value} from it. "
+        f"First divergence, {found.old} -> {found.new}: {where(first)}. "
+        f"{first.cause[0].upper()}{first.cause[1:]}. In total, {wrong} wrong."
     )
     if found.quantity is Quantity.KV_COMMITTED_LEN:
         yield from wrapped(_ERA.format(path=found.new))
@@ -101,12 +101,12 @@ def wrapped(text: str) -> Iterator[str]:
 
 
 def run_by(output: Path) -> str:
-    """To be copied, from a docstring."""
+    """The command that runs the test, for a docstring."""
     return f"pytest {quiet(shlex.quote(output.name))}"
 
 
 def quiet(text: str) -> str:
-    """As it may stand in a docstring."""
+    """Escape `text` for use in a docstring."""
     return printable(text).replace("\\", "\\\\").replace('"""', "'''")
 
 
@@ -118,7 +118,10 @@ def _needs_repo(found: Regression) -> bool:
 
 
 def located(recording: Path, output: Path) -> str:
-    """By the name it was given: a link beside the test may be pointed elsewhere, and is what a copy of the folder holds."""
+    """The expression that locates the recording from the test.
+
+    It keeps a symbolic link's own name: the link can be redirected, and a copy of the folder contains it.
+    """
     folder, beside = recording.parent.resolve(), output.parent.resolve()
     if folder == beside:
         return f"Path(__file__).with_name({quoted(recording.name)})"
@@ -132,5 +135,6 @@ def _literal(value: object) -> str:
 
 
 def quoted(text: str) -> str:
-    """Bytes of a file name that are no text in this locale are surrogates, which no file of UTF-8 holds: they are escaped."""
+    """A string literal. Surrogates (bytes of a file name that are not text in this locale) are escaped, as UTF-8 cannot
+    store them."""
     return json.dumps(text, ensure_ascii=False).encode(errors="backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""A law that was broken as a small test file: it asks an sglang of somebody's choice to play what happened again."""
+"""Write a broken law as a small pytest file, in which an sglang of the user's choice plays the scenario again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .report_pytest import PULL, located, quiet, quoted, run_by, wrapped
 
 
 def require_broken(law: Law, outcome: Outcome, where: str) -> None:
-    """Raises NoVerdictError: what has never failed is no test."""
+    """Raises NoVerdictError if the law is not broken, because the test would never have failed."""
     if outcome.state is not State.BROKEN:
         why = outcome.idle or f"{outcome.num_checked} places checked"
         raise NoVerdictError(f"nothing to test: the law {law.name} is not broken {where} ({why}).")
@@ -22,8 +22,11 @@ def require_broken(law: Law, outcome: Outcome, where: str) -> None:
 def test_file(
     law: Law, played_by: str, outcome: Outcome, scenario: Path, output: Path, release: str | None
 ) -> str:
-    """The text of a test in `output` over what is in that file, a recording or a scenario; `outcome`: how the law is broken where
-    that sglang plays it; `release`: of those that the rig plays, the one that the test asks, else the newest."""
+    """Return the text of a test file `output` that plays `scenario`, a recording or a scenario.
+
+    `outcome`: how the law is broken when `played_by` plays it. `release`: the release that the test uses by default; None
+    for the newest one that the rig plays.
+    """
     default = release or RELEASES[-1]
     lines = [
         f'"""The law {quiet(law.name)}: {quiet(law.statement)}.',
@@ -39,7 +42,7 @@ def test_file(
         "from specdiff.replay.played import outcome",
         "",
         f"SCENARIO = {located(scenario, output)}",
-        "# Whose whole scheduler plays it again, on this CPU: a release, or a folder with an sglang source tree.",
+        "# The sglang whose whole scheduler plays it again on this CPU: a release, or a folder with a source tree.",
         f'SGLANG = os.environ.get("SGLANG", "sglang=={default}")',
         "",
         "",
@@ -57,7 +60,7 @@ def _paragraphs(law: Law, played_by: str, outcome: Outcome, scenario: Path) -> I
     assert outcome.first is not None
     again = "" if scenario.suffix == ".toml" else " again"
     yield from wrapped(
-        f"{scenario.name}, as {played_by} plays it{again}. Broken there in {outcome.num_broken} of {outcome.num_checked} places, first: "
-        f"{in_words(outcome.first)}."
+        f"When {played_by} plays {scenario.name}{again}, the law is broken in {outcome.num_broken} of {outcome.num_checked} "
+        f"places. First breach: {in_words(outcome.first)}."
     )
     yield ""

@@ -1,4 +1,4 @@
-"""What came of holding responses against a recording, for a person and as JSON."""
+"""The result of comparing responses with a recording, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .console import Output, printable, write_json
 
 SCHEMA_VERSION = 1
 _STYLE = {Verdict.SAME: "green", Verdict.DIFFERS: "bold red", Verdict.NO_VERDICT: "yellow"}
-_SHOWN = 5  # names in a line
+_SHOWN = 5  # names listed on a line
 
 
 def print_table(recording: Path, responses: Path, found: Reconciled, *, complete: bool) -> None:
@@ -23,14 +23,20 @@ def print_table(recording: Path, responses: Path, found: Reconciled, *, complete
     compared = sum(one.num_compared for one in found.facts)
     differed = sum(len(one.differences) for one in found.facts)
     says = f"{differed} of {compared} values differ" if compared else "nothing was compared"
-    says += ", and not all have a counterpart" if complete and not found.complete else ""
+    says += (
+        ", and some responses or requests have no counterpart"
+        if complete and not found.complete
+        else ""
+    )
     says = f"{verdict.value}: {says}"
     console.print(
         Text.assemble((str(responses), "bold"), f" against {recording}  ", (says, _STYLE[verdict]))
     )
-    console.print(f"{found.num_matched} of {found.num_responses} responses have their request")
+    console.print(
+        f"{found.num_matched} of {found.num_responses} responses match a recorded request"
+    )
     for what, names in _unmatched(found):
-        console.print(Text(f"{len(names)} {what}: {_some(names)}", "yellow"))
+        console.print(Text(f"{what} ({len(names)}): {_some(names)}", "yellow"))
     for note in _notes(found):
         console.print(note, style="dim")
     console.print()
@@ -39,7 +45,7 @@ def print_table(recording: Path, responses: Path, found: Reconciled, *, complete
 
 def _print_facts(console: Output, facts: Sequence[FactResult]) -> None:
     made = console.table(
-        "told", "compared", "differed", "not compared", "first difference", right=(1, 2, 3)
+        "value", "compared", "differed", "not compared", "first difference", right=(1, 2, 3)
     )
     for one in facts:
         differed = len(one.differences)
@@ -56,7 +62,7 @@ def _print_facts(console: Output, facts: Sequence[FactResult]) -> None:
 
 
 def _reasons(facts: Sequence[FactResult]) -> dict[str, dict[Fact, int]]:
-    """Why, and of how many responses."""
+    """Reasons why facts were not compared, and for how many responses."""
     found: dict[str, dict[Fact, int]] = {}
     for one in facts:
         for reason, count in one.not_compared.items():
@@ -65,10 +71,10 @@ def _reasons(facts: Sequence[FactResult]) -> dict[str, dict[Fact, int]]:
 
 
 def _names(counts: Mapping[Fact, int]) -> str:
-    """Facts and their counts; where nearly all have one count, those that are not among them."""
+    """Facts and their counts. If nearly all facts have the same count, the exceptions are listed instead."""
     rest = [fact.value for fact in Fact if fact not in counts]
     if len(rest) <= 2 and len(set(counts.values())) == 1:
-        but = f" but {' and '.join(rest)}" if rest else ""
+        but = f" except {' and '.join(rest)}" if rest else ""
         return f"everything{but} ({next(iter(counts.values()))})"
     return ", ".join(f"{fact.value} ({count})" for fact, count in counts.items())
 
@@ -77,29 +83,29 @@ def _where(fact: Fact, first: Difference) -> str:
     who = f"request {printable(first.rid)} (line {first.line})"
     if fact is Fact.TRAINER:
         return f"{who}: rows + start_len + 1 = {first.told}, prompt + returned tokens = {first.recorded}"
-    return f"{who}: told {first.told}, recorded {first.recorded}"
+    return f"{who}: received {first.told}, recorded {first.recorded}"
 
 
 def _unmatched(found: Reconciled) -> list[tuple[str, list[str]]]:
-    """What has no counterpart, in words."""
+    """Responses and requests without a counterpart: a description and the names."""
     unknown = [f"{rid} (line {line})" for rid, line in found.unknown]
     groups = (
-        ("without their request in this recording", unknown),
-        ("ended and without a response", list(found.unanswered)),
-        ("with several responses or requests of one id, not compared", list(found.ambiguous)),
-        ("streamed and without the last event", list(found.unfinished)),
-        ("naming no request, on line", [str(line) for line in found.unnamed]),
+        ("responses without a request in this recording", unknown),
+        ("ended requests without a response", list(found.unanswered)),
+        ("ids with several responses or requests, not compared", list(found.ambiguous)),
+        ("streams without their last event", list(found.unfinished)),
+        ("lines without a request id", [str(line) for line in found.unnamed]),
     )
     return [(what, names) for what, names in groups if names]
 
 
 def _notes(found: Reconciled) -> list[str]:
     notes = (
-        (found.num_parts, "before the last event of a stream"),
-        (len(found.unended), "still running where the recording ends, and without a response"),
-        (found.health_checks, "of the server's own health checks"),
+        (found.num_parts, "stream events before the last of their stream"),
+        (len(found.unended), "requests still running when the recording ends, without a response"),
+        (found.health_checks, "health checks by the server itself"),
     )
-    return [f"{count} {what}" for count, what in notes if count]
+    return [f"{what}: {count}" for count, what in notes if count]
 
 
 def _some(names: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""What `record` and `recover` tell: paths on stdout, everything else on stderr."""
+"""Output of `record` and `recover`: paths on stdout, everything else on stderr."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def print_outcomes(outcomes: Iterable[Outcome]) -> None:
 
 
 def print_answer(act: str, answer: Answer) -> None:
-    """To stderr, but for a status, which is what was asked for."""
+    """Print the answer of a recorder to stderr. A status goes to stdout, because it is the requested result."""
     if answer.error is not None:
         say(f"process {answer.pid}: {answer.error}")
     elif act == "status":
@@ -40,7 +40,7 @@ def print_answer(act: str, answer: Answer) -> None:
     elif "note" in answer.said:
         say(f"process {answer.pid} {answer.said['note']}")
     elif act == "start":
-        say(f"process {answer.pid} records into {answer.journal}")
+        say(f"process {answer.pid} is recording to {answer.journal}")
     elif act == "flush":
         say(f"process {answer.pid}: {answer.flushed}")
 
@@ -48,15 +48,19 @@ def print_answer(act: str, answer: Answer) -> None:
 def _status(said: dict[str, Any]) -> str:
     if not said["recording"]:
         why = said.get("why")
-        return "has the recorder in it, does not record" + (f": {why}" if why else "")
-    parts = [f"records into {said['journal']}", f"{said['steps']} steps, {said['events']} events"]
-    parts += [f"{said['dropped']} dropped, {said['waiting_bytes'] / 1e6:.1f} MB wait to be written"]
+        return "recorder loaded, not recording" + (f": {why}" if why else "")
+    parts = [f"recording to {said['journal']}", f"{said['steps']} steps, {said['events']} events"]
+    parts += [
+        f"{said['dropped']} dropped, {said['waiting_bytes'] / 1e6:.1f} MB waiting to be written"
+    ]
     if said["step_ns_p50"] is not None:
         times = (said[f"step_ns_{name}"] / 1e3 for name in ("p50", "p99", "max"))
-        parts.append("a decode step costs {:.0f} us p50, {:.0f} p99, {:.0f} at most".format(*times))
+        parts.append(
+            "overhead per decode step {:.0f} us p50, {:.0f} us p99, {:.0f} us max".format(*times)
+        )
     parts += [said["choice"]] if said["choice"] else []
-    parts += [f"{said['exceptions']} exceptions of its own"] if said["exceptions"] else []
-    parts += [f"the disk refuses: {said['disk']}"] if said["disk"] else []
+    parts += [f"{said['exceptions']} exceptions in the recorder"] if said["exceptions"] else []
+    parts += [f"disk error: {said['disk']}"] if said["disk"] else []
     return "; ".join(parts)
 
 
@@ -77,9 +81,9 @@ def _print_recovered(outcome: Recovered) -> None:
         f"{outcome.num_events} events, {outcome.num_dropped} dropped"
     )
     if outcome.damage:
-        say(f"{outcome.path.name}: the journal's end was lost: {outcome.damage}")
+        say(f"{outcome.path.name}: the end of the journal was lost: {outcome.damage}")
     if outcome.damaged:
-        say(f"what follows the damage was not read; the journal stays as {outcome.damaged}")
+        say(f"records after the damage were not read; the journal is kept as {outcome.damaged}")
     if outcome.num_exceptions:
         say(
             f"{outcome.path.name}: the recorder failed {outcome.num_exceptions} times, "
@@ -90,4 +94,4 @@ def _print_recovered(outcome: Recovered) -> None:
 def _print_kept(outcome: Kept) -> None:
     say(f"kept {outcome.journal}: {outcome.why}")
     if outcome.live:
-        say(f"when that process has ended: {to_recover(outcome.journal.parent)}")
+        say(f"when that process has ended, run `{to_recover(outcome.journal.parent)}`")

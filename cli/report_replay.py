@@ -1,4 +1,4 @@
-"""The result of a replay as tables for a person."""
+"""The result of a replay as tables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .known import Judged
 
 _STYLE = {Verdict.SAME: "green", Verdict.DIFFERS: "bold red", Verdict.NO_VERDICT: "yellow"}
 _NO_VERDICT = "nothing was compared"
-_MAX_LINE = 200  # characters of a line in a failure; ids may be of any length
+_MAX_LINE = 200  # characters per line of a test failure; request ids can have any length
 
 
 def print_results(results: Sequence[Judged]) -> None:
@@ -29,7 +29,7 @@ def print_results(results: Sequence[Judged]) -> None:
 
 
 def failure(judged: Judged, command: str) -> str:
-    """What a test says of it: no more than two lines a quantity that differs. `command`: prints all of it."""
+    """The message of a failed test, with two lines per quantity that differs. `command`: the command for the full report."""
     differ = [one for one in judged.result.quantities if one.first is not None]
     worst = min(differ, key=lambda one: one.first.event if one.first else 0)
     assert worst.first is not None
@@ -45,7 +45,7 @@ def failure(judged: Judged, command: str) -> str:
         )
         lines.append(f"    known: {known.reason}" if known else f"    {one.first.cause}")
     lines += [f"  warning: {warning}" for warning in judged.result.warnings]
-    return "\n".join([*map(_short, lines), f"All of it: {command}"])
+    return "\n".join([*map(_short, lines), f"Full report: {command}"])
 
 
 def _short(line: str) -> str:
@@ -110,22 +110,22 @@ def _print_quantities(console: Output, result: Result) -> None:
                 "",
                 "",
                 "",
-                f"{quantity.num_excused} more: None, as no backend needs the sum (#25879)",
+                f"{quantity.num_excused} more: None, because no backend needs the sum (#25879)",
             )
         if quantity.contents:
-            made.add_row("  what is in them", *_contents(quantity.contents))
+            made.add_row("  row contents", *_contents(quantity.contents))
     if made.row_count:
         console.print(made)
     for reason, names in _not_compared(result).items():
         console.print(Text(f"not compared: {', '.join(names)}: {reason}", style="dim"))
     for name in result.unknown:
-        console.print(Text(f"note: nothing stands for the global {name}", style="yellow"))
+        console.print(Text(f"note: no stand-in for the global {name}", style="yellow"))
     console.print()
 
 
 def _contents(contents: Contents) -> tuple[str, ...]:
     counts = (contents.num_compared, contents.num_differed, contents.num_not_captured)
-    lacks = "the recording does not hold all the rows of both" if contents.num_not_captured else ""
+    lacks = "some rows of a path are not in the recording" if contents.num_not_captured else ""
     return (*map(str, counts), lacks)
 
 
@@ -138,7 +138,7 @@ def _print_known(console: Output, judged: Judged) -> None:
 
 
 def _not_compared(result: Result) -> dict[str, list[str]]:
-    """Quantities by the reason why not one of their values was compared."""
+    """Quantities of which nothing was compared, grouped by reason."""
     found: dict[str, list[str]] = {}
     for quantity in result.quantities:
         if quantity.why_not:
@@ -148,7 +148,7 @@ def _not_compared(result: Result) -> dict[str, list[str]]:
 
 
 def _print_fixes(console: Output, result: Result) -> None:
-    """Each fix at the first place that it explains."""
+    """Print each fix with the first divergence that it explains."""
     made = console.table("fix", "", "first divergence it explains", "why")
     for number, quantity, first in first_by_fix(result):
         made.add_row(
@@ -164,7 +164,7 @@ def _title(number: int) -> str:
 
 
 def first_by_fix(result: Result) -> Iterator[tuple[int, Quantity, Divergence]]:
-    """For each fix, the earliest divergence that it explains alone; else the earliest that it takes part in."""
+    """For each fix, the earliest divergence that it explains alone, or else together with others."""
     for fix in FIXES:
         found = [
             (by_fix.first, quantity.quantity)
@@ -180,7 +180,7 @@ def first_by_fix(result: Result) -> Iterator[tuple[int, Quantity, Divergence]]:
 
 
 def _with(first: Divergence, number: int) -> str:
-    """The fix, and the others without which it does not explain this divergence."""
+    """The fix, and the other fixes that it needs to explain this divergence."""
     needed = min((fixes for fixes in first.fixes if number in fixes), key=len)
     return " with ".join(f"#{fix}" for fix in (number, *sorted(needed - {number})))
 
@@ -224,13 +224,13 @@ def _print_summary(console: Output, results: Sequence[tuple[Path, Result]]) -> N
         *(f"#{number}" for number in numbers),
         right=(3, 4, 5, 6, 7),
     )
-    # a name that folds rather than a count that is cut short
+    # wrap a name rather than truncate a count
     made.columns[0].no_wrap, made.columns[0].overflow = False, "fold"
     for path, result in results:
         counts = [str(_num_explained(result, number)) for number in numbers]
         made.add_row(path.name, result.run.sglang_version, result.verdict.value, *counts)
     console.print(made)
-    console.print("Numbers: differing values that the fix explains, alone or with others.")
+    console.print("Counts: differing values that the fix explains, alone or with others.")
     console.print()
     named = console.table("fix", "", "shown first in", "at", "why")
     for number in numbers:
@@ -254,7 +254,7 @@ def _num_explained(result: Result, number: int) -> int:
 def _shown(
     results: Sequence[tuple[Path, Result]], number: int
 ) -> tuple[Path, Quantity, Divergence] | None:
-    """The first recording in which the fix explains a divergence alone; else the first in which it takes part."""
+    """The first recording in which the fix explains a divergence alone, or else together with others."""
     found = [
         (path, quantity, first)
         for path, result in results

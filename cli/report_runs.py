@@ -1,4 +1,4 @@
-"""A run of several schedulers as tables for a person: who is recorded, who is not, and whether its ranks agree."""
+"""A run of several schedulers as tables: which are recorded, which are not, and whether the ranks agree."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ..replay.ranks import InStep, RanksOfRun
 from .console import Output, printable
 
 _SIDES = {
-    "prefill": "prompts alone: a request ends when its KV is sent. No decode, so no committed length, verify count or finish "
-    "decision to replay; sums, allocations and released lengths are",
-    "decode": "from where a prompt is handed over. What computed it, its first token's decision and the routed rows of prompts "
-    "lie on the prefill side; all of decode is replayed",
+    "prefill": "prompts only; a request ends when its KV is sent. There is no decode, so no committed length, verify count or "
+    "finish decision to replay. Sums, allocations and released lengths are replayed",
+    "decode": "starts when a prompt is handed over. The computation of the prompt, the decision on its first token and the "
+    "routed rows of prompts are on the prefill side. All of decode is replayed",
 }
-_NOWHERE = "no recording of it here, and no manifest that says why"
+_NOWHERE = "there is no recording of it here, and no manifest that says why"
 
 
 def print_runs(runs: Sequence[WholeRun]) -> None:
-    """Those of several schedulers, or that a manifest tells of."""
+    """Print the runs that have several schedulers or a manifest."""
     console = Output()
     for run in runs:
         if not run.alone:
@@ -31,7 +31,9 @@ def print_runs(runs: Sequence[WholeRun]) -> None:
 
 def _print_run(console: Output, run: WholeRun) -> None:
     missing = [group for group in run.groups if group.missing]
-    state = f"{len(missing)} of {len(run.groups)} attention groups missing" if missing else "whole"
+    state = (
+        f"{len(missing)} of {len(run.groups)} attention groups missing" if missing else "complete"
+    )
     style = "bold red" if missing else "green"
     hosts = f", hosts: {', '.join(map(printable, run.hosts))}" if run.hosts else ""
     counts = f"recordings: {len(run.members)}, attention groups: {len(run.groups)}{hosts}, "
@@ -45,7 +47,7 @@ def _print_run(console: Output, run: WholeRun) -> None:
         if group.ambiguous:
             console.print(
                 Text(
-                    f"warning: several processes are {_name(group)}: of several servers",
+                    f"warning: several processes claim to be {_name(group)}; they belong to different servers",
                     style="yellow",
                 )
             )
@@ -65,8 +67,8 @@ def _print_members(console: Output, run: WholeRun) -> None:
         "requests",
         "events",
         "dropped",
-        "overhead a decode step",
-        "whole",
+        "overhead per decode step",
+        "complete",
         right=(3, 4, 5, 6),
     )
     for one in run.members:
@@ -109,20 +111,22 @@ def _name(group: GroupOfRun) -> str:
 
 
 def _absent(group: GroupOfRun) -> Iterator[str]:
-    """Ranks with the same reason in one sentence."""
+    """One sentence per reason, with the ranks that it applies to."""
     by_why: dict[tuple[bool, str], list[int]] = {}
     for one in group.absent:
-        why = "another rank of its group stands for it" if one.left_out else one.why or _NOWHERE
+        why = (
+            "another rank of its group is recorded instead" if one.left_out else one.why or _NOWHERE
+        )
         by_why.setdefault((one.left_out, why), []).append(one.tp_rank)
     for (left_out, why), ranks in by_why.items():
         what = "left out" if left_out else "not recorded"
         names = ", ".join(map(str, ranks))
-        lost = "; nothing is known of this group's requests" if group.missing else ""
+        lost = "; the requests of this group are not recorded" if group.missing else ""
         yield f"{what}: {_name(group)}, tp {names}: {printable(why)}{lost}"
 
 
 def print_ranks(found: Sequence[RanksOfRun]) -> None:
-    """Whether the ranks that should agree do, and what was not compared."""
+    """Print whether the ranks that should agree do, and what was not compared."""
     console = Output()
     for one in found:
         console.print(Text(f"ranks of run {printable(one.run.run_id)}", style="bold"))
@@ -142,7 +146,7 @@ def _print_pairs(console: Output, found: RanksOfRun) -> None:
         "events",
         "values",
         "differ",
-        "where they part first",
+        "first difference",
         "not compared",
         right=(2, 3, 4),
     )
@@ -172,7 +176,7 @@ def _partings(result: Agreement) -> Iterator[str]:
     if result.first:
         yield parting(result.first)
     if result.first_of_request and result.first_of_request != result.first:
-        yield f"of a request: {parting(result.first_of_request)}"
+        yield f"first in a request: {parting(result.first_of_request)}"
 
 
 def parting(first: Parting) -> str:
@@ -188,12 +192,15 @@ def _uncompared(result: Agreement) -> str:
 
 
 def _in_step(found: InStep) -> Text:
-    counts = ", ".join(f"{_rank(one)} {one.num_launches}" for one in found.members)
-    said = f"launches, idle ones included: {counts}"
+    counts = "; ".join(f"{_rank(one)}: {one.num_launches}" for one in found.members)
+    said = f"launches, including idle ones: {counts}"
     if found.why_not:
-        return Text(f"{said}: not judged, as {found.why_not}", style="dim")
+        return Text(f"{said}. Not judged: {found.why_not}", style="dim")
     if found.parted:
-        return Text(f"{said}: differ, and ranks of DP attention launch together", style="bold red")
+        return Text(
+            f"{said}. They differ, but ranks of DP attention launch together.", style="bold red"
+        )
     return Text(
-        f"{said}: the same; what they serve is different, nothing else is compared", style="dim"
+        f"{said}. They are equal. The ranks serve different requests, so nothing else is compared.",
+        style="dim",
     )

@@ -1,4 +1,4 @@
-"""A recording as a scenario that the rig plays, and people edit."""
+"""Write a recording as a scenario that the rig can play and that people can edit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .scenarios import reenacted
 
 
 def scenario_file(recording: Recording, source: Path, output: Path) -> str:
-    """Raises NoVerdictError where it cannot be played again."""
+    """Return the text of the scenario. Raises NoVerdictError if the recording cannot be played again."""
     again = reenacted(recording, source.name)
     head = "".join(f"# {line}\n" for line in _head(again, recording, source, output))
     return f"{head}\n{write_scenario(again.scenario)}"
@@ -22,11 +22,11 @@ def scenario_file(recording: Recording, source: Path, output: Path) -> str:
 
 def _head(again: Reenactment, recording: Recording, source: Path, output: Path) -> Iterator[str]:
     release = recording.run.sglang_version
-    # Where a source tree lies only its user knows.
+    # For other versions, only the user knows where the source tree is.
     played = release if release in RELEASES else "PATH/"
     command = ["python", "-m", "specdiff.fixtures.rig", "--sglang", played]
     command += ["--scenario", str(output)]
-    yield f"{source.name}. To play it again, and record that:"
+    yield f"Made from {source.name}. To play it again and record the result:"
     yield f"    specdiff record -o DIR -- {shlex.join(command)}"
     for note in again.notes:
         yield f"- {note}"

@@ -1,4 +1,4 @@
-"""A request's life as a table."""
+"""The timeline of a request as a table."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def print_lives(found: Sequence[Life]) -> None:
 
 
 def _for_narrow_terminals(made: Table) -> None:
-    """Rows of a finish stand beside each path's length; they fold, lest they leave no room for what happened."""
+    """Let the columns of the paths wrap. The rows of a finish are listed there and would leave no room for the events."""
     _, _, kind, detail, *paths, mark = made.columns
     kind.min_width, detail.min_width, mark.min_width = 7, 10, 7
     for path in paths:

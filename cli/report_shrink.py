@@ -1,4 +1,4 @@
-"""What shrinking says: how far it has come on stderr, what is left on stdout."""
+"""Output of `shrink`: progress on stderr, the result on stdout."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Telling:
-    """One line that changes on a terminal; elsewhere a line each time that fewer requests or steps are left."""
+    """Show progress: a status line on a terminal; elsewhere a new line whenever fewer requests or steps are left."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False, markup=False)
@@ -35,7 +35,7 @@ class Telling:
         self._last: tuple[int, int] | None = None
 
     def __enter__(self) -> Self:
-        if self._console.file.isatty():  # not is_terminal, which FORCE_COLOR makes of a log in CI
+        if self._console.file.isatty():  # not is_terminal: true in CI with FORCE_COLOR
             self._status = self._console.status("shrinking")
             self._status.start()
         return self
@@ -64,7 +64,9 @@ class Telling:
 def print_shrunk(made: Shrunk, path: Path) -> None:
     console = Output()
     if made.interrupted:
-        click.echo("specdiff: interrupted; this is the best so far, not the smallest.", err=True)
+        click.echo(
+            "specdiff: interrupted; this is the best result so far, not the smallest.", err=True
+        )
     size = f"{path.stat().st_size:,} bytes"
     console.print(Text.assemble((str(path), "bold"), f"  {size}"))
     console.print(
@@ -89,17 +91,17 @@ def _print_divergence(console: Output, made: Shrunk, result: Result, path: Path)
     assert quantity.first is not None
     if made.whole_for is not None:
         console.print(
-            "no request could go: sums that the server observed are of whole batches, and it has none of a part. With "
-            f"--{made.whole_for} sglang=={result.run.sglang_version}, which computes the same sums anew, requests can."
+            "No request could be removed: the observed sums are of whole batches, and there are none for part of a batch. Use "
+            f"--{made.whole_for} sglang=={result.run.sglang_version}, which recomputes the same sums, to remove requests."
         )
     console.print(f"{result.old} against {result.new}: {quantity.quantity.value}")
     console.print(f"  {where(quantity.first)}; fixes: {fixes(quantity.first)}")
     console.print(f"  {quantity.first.cause}")
-    console.print(f"a test of it: {_export(result, quantity.quantity, path)}")
+    console.print(f"To make a test of it: {_export(result, quantity.quantity, path)}")
 
 
 def _export(result: Result, quantity: Quantity, path: Path) -> str:
-    """The command, to be copied."""
+    """The command that exports a test."""
     sides = (result.old, result.new)
     words = ["specdiff", "export", str(path), "--format", "pytest"]
     words += ["--old", str(result.old), "--fixed", str(result.new), "--quantity", quantity.value]

@@ -1,4 +1,4 @@
-"""A scenario that was shrunk: the file, how far it has come on stderr, and what is left on stdout."""
+"""Output of shrinking a scenario: the file, progress on stderr, the result on stdout."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from .report_shrink import count, print_breach
 
 
 class Telling:
-    """A line each time that less is left, or something simpler."""
+    """Print a line whenever less is left, or something became simpler."""
 
     def __init__(self, now: Callable[[str], None], doing: str) -> None:
-        """`now`: what `working` yields, which says what is being done."""
+        """`now`: the function that `working` yields. `doing`: the text of its status line."""
         self._now, self._doing, self._last = now, doing, ""
 
     def __call__(self, progress: Progress) -> None:
@@ -30,7 +30,7 @@ class Telling:
         left = f"{requests}, {count(progress.num_happenings, 'happening')}"
         says = left if left != self._last else f"{left}, simpler"
         self._last = left
-        self._now("")  # or this line would stand behind it
+        self._now("")  # or this line would follow the status on the same line
         click.echo(f"specdiff: left: {says} ({count(progress.plays, 'play')})", err=True)
         self._now(self._doing)
 
@@ -63,15 +63,17 @@ def _history(made: Shrunk, output: Path) -> str:
 def print_shrunk(made: Shrunk, whose: Lifted, output: Path) -> None:
     console = Output()
     if made.interrupted:
-        click.echo("specdiff: interrupted; this is the best so far, not the smallest.", err=True)
+        click.echo(
+            "specdiff: interrupted; this is the best result so far, not the smallest.", err=True
+        )
     size = f"{output.stat().st_size:,} bytes"
     console.print(Text.assemble((str(output), "bold"), f"  {size}"))
     console.print(f"{_left(made)}, {count(made.left.plays, 'play')}")
     print_breach(console, made.outcome)
-    console.print(f"which releases break it: {_history(made, output)}")
+    console.print(f"To see which releases break it: {_history(made, output)}")
     stem = output.stem.replace("-", "_").replace(".", "_")
     test = ["specdiff", "export", str(output), "--format", "pytest"]
     test += ["--law", made.outcome.law.name, "-o", f"test_{stem}.py"]
     if whose.origin is not Origin.RELEASE:
         test += ["--path", str(whose)] + (["--repo", whose.repo] if whose.repo else [])
-    console.print(f"a test of it: {shlex.join(test)}")
+    console.print(f"To make a test of it: {shlex.join(test)}")

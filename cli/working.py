@@ -1,4 +1,4 @@
-"""What is being worked on, for as long as it takes: on a terminal, and nowhere else."""
+"""A status line that shows what is being worked on. It appears only on a terminal."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from contextlib import contextmanager
 
 @contextmanager
 def working(says: str) -> Iterator[Callable[[str], None]]:
-    """One line on stderr, gone at the end; what is yielded replaces it. Nothing else may be printed before that is told ""."""
+    """Show `says` on one line of stderr and remove it at the end. Yields a function that replaces the text.
+
+    Call that function with "" before printing anything else.
+    """
     if sys.stderr is None or not sys.stderr.isatty():
         yield lambda says: None
         return
-    from rich.console import Console  # not where nobody looks
+    from rich.console import Console  # imported only for a terminal
     from rich.live import Live
     from rich.spinner import Spinner
     from rich.text import Text
@@ -24,6 +27,6 @@ def working(says: str) -> Iterator[Callable[[str], None]]:
         spinner.update(text=Text(says))
         live.update(spinner if says else "", refresh=True)
 
-    # not `console.status`, which takes stdout along, wherever that goes
+    # Not `console.status`, which redirects stdout too.
     with Live(spinner, console=console, transient=True, redirect_stdout=False) as live:
         yield now

@@ -51,7 +51,7 @@ def test_recording_comes_and_goes_on_a_running_server(
     monkeypatch.setenv(RUNTIME, str(runtime))
     with recorded_server(version, folder, "--no-experts", options=("--paused",)) as (port, parent):
         ask(port, 4, "--no-aborts")
-        assert "does not record" in attach(folder, "status")[0]
+        assert "not recording" in attach(folder, "status")[0]
         assert "was not recording" in attach(parent.pid, "stop")[1]
         (door,) = runtime.iterdir()
         assert stat.S_IMODE(runtime.stat().st_mode) == 0o700
@@ -65,13 +65,13 @@ def test_recording_comes_and_goes_on_a_running_server(
         load.join()
         assert "is in" in attach(parent.pid, "flush")[1]
         said = attach(parent.pid, "status")[0]
-        assert "records into" in said and " 0 dropped" in said and "us p50" in said
+        assert "recording to" in said and " 0 dropped" in said and "us p50" in said
         paths = [Path(attach(folder, "stop")[0].strip())]
         first = hdf5.load(paths[0])
 
         attach(folder, "--sample", "1/3", "--no-tokens", "--steps", "40", "start")
         ask(port, 40, "--no-aborts", "--seed", "5")
-        assert "does not record: its limit of 40 steps was reached" in attach(folder, "status")[0]
+        assert "not recording: its limit of 40 steps was reached" in attach(folder, "status")[0]
         second = hdf5.load(Path(attach(folder, "stop")[0].strip()))
         attach(folder, "-o", str(tmp_path / "other"), "--ring", "60s", "start")
         ask(port, 20, "--no-aborts", "--seed", "6")
@@ -96,7 +96,7 @@ def test_who_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "neither a process number nor a folder" in attach("nowhere", "stop", code=USAGE)[1]
     assert "--paused" in attach(os.getpid(), "status", code=USAGE)[1]
     assert "expected one of start" in attach(tmp_path, "begin", code=USAGE)[1]
-    assert "--steps means nothing" in attach(tmp_path, "--steps", "3", "stop", code=USAGE)[1]
+    assert "--steps has no effect" in attach(tmp_path, "--steps", "3", "stop", code=USAGE)[1]
     door = tmp_path / "run" / f"{os.getpid()}.sock"
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(door))

@@ -85,7 +85,7 @@ KILLED = """
 import os, signal
 attach("--duration", "1s", "start")
 begun = session.of_process(()).path
-wait_for(lambda: "does not record" in attach("status")[0], "its end")
+wait_for(lambda: "not recording" in attach("status")[0], "its end")
 os.truncate(begun, 3)
 attach("-o", "other", "start")
 emit(3)
@@ -131,7 +131,7 @@ def test_what_attach_began_and_cannot_be_built_is_named(tmp_path: Path) -> None:
 ENDS = """
 attach("--duration", "3s", "start")
 emit(3)
-wait_for(lambda: "does not record" in attach("status")[0], "its end")
+wait_for(lambda: "not recording" in attach("status")[0], "its end")
 attach("start")
 os.truncate(session.of_process(()).path, 0)
 os._exit(0)
@@ -157,7 +157,7 @@ def test_a_stop_that_the_disk_refuses_says_what_is_kept(tmp_path: Path) -> None:
     )
     assert {Path(name).parent for name, _ in told} == {folder}
     assert all(int(size.replace(",", "")) > 1_000_000 for _, size in told)
-    assert done.stderr.count(f"when that process has ended: specdiff recover {folder}") == 3
+    assert done.stderr.count(f"when that process has ended, run `specdiff recover {folder}`") == 3
 
 
 # `attach` holds the exit status against `code`, a status's is 0.

@@ -90,7 +90,7 @@ def test_where_nothing_differs_nothing_is_named(capsys: pytest.CaptureFixture[st
     ends = ["--good", "sglang==0.5.10", "--bad", "sglang==0.5.10.post1"]
     assert run(["bisect", MIX, *ends]) == SAME
     said = capsys.readouterr().out
-    assert "values compared, none differs" in said and "specdiff history" in said
+    assert "values compared, none differ" in said and "specdiff history" in said
     assert "first changed" not in said
 
 
@@ -208,7 +208,7 @@ def test_a_search_that_was_stopped_goes_on_as_it_was_asked(
         asked = ["--quantity", "spec_verify_ct", "--skip", "v0.5.11"]
         assert run(["bisect", MIX, *ends, *asked]) == INTERRUPTED
     said = capsys.readouterr().err.splitlines()[-1]
-    _, command = said.split("Go on with: specdiff ")
+    _, command = said.split("To continue: specdiff ")
     skipped = git(repo, "rev-parse", "v0.5.11")
     assert command.endswith(f" --skip {skipped}")
     assert run([*shlex.split(command), "--format", "json"]) == DIFFERS
@@ -270,7 +270,7 @@ def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[st
         log.write_text("mine")
         assert run(["bisect", str(recording), *ends, "--log", str(target)]) == BROKEN
         said = capsys.readouterr().err
-        assert "exists. Name another file." in said and "--force" not in said  # which it has not
+        assert "already exists. Choose another name." in said and "--force" not in said
     assert log.read_text() == "mine" and recording.read_bytes() == Path(MIX).read_bytes()
     assert run(["bisect", str(recording), *ends, "--log", str(tmp_path / "no" / "log")]) == BROKEN
     for made in (["redact"], ["shrink"], ["export", "--format", "jsonl"]):
@@ -285,11 +285,11 @@ def test_history_of_what_is_not_captured_has_no_verdict(
 ) -> None:
     ends = ["--from", "sglang==0.5.10", "--to", "sglang==0.5.12"]
     assert run(["history", MIX, *ends, "--quantity", "session_committed"]) == NO_VERDICT
-    assert "4 versions, and nothing could be compared.\n" in capsys.readouterr().out
+    assert "4 versions: nothing could be compared.\n" in capsys.readouterr().out
     same = ["--from", "sglang==0.5.9", "--to", "sglang==0.5.10", "--quantity", "spec_verify_ct"]
     assert run(["history", MIX, *same]) == SAME
     assert run(["history", MIX, *same, "--quantity", "session_committed"]) == NO_VERDICT
-    assert "nothing could be compared of session_committed" in capsys.readouterr().err
+    assert "no values of session_committed could be compared." in capsys.readouterr().err
     run(["history", MIX, *ends, "--quantity", "session_committed", "--format", "json"])
     told = json.loads(capsys.readouterr().out)["versions"]
     assert {one["compared"] for one in told} == {0}
@@ -302,7 +302,7 @@ def test_history_of_one_code_is_one_line(capsys: pytest.CaptureFixture[str]) -> 
     assert run(["history", MIX, *ends]) == SAME
     (line,) = capsys.readouterr().out.splitlines()
     assert line.endswith(
-        "same books from sglang==0.5.15 to sglang==0.5.15.post1: 2 versions, one code"
+        "same books from sglang==0.5.15 to sglang==0.5.15.post1: 2 versions with the same code"
     )
     assert run(["history", MIX, *ends, "--quantity", "session_committed"]) == NO_VERDICT
 
@@ -413,12 +413,12 @@ def test_the_commands_that_are_told_run_as_they_stand(
 
     ends = ["--good", old, "--bad", "sglang@behind-0.5.11"]
     assert run(["bisect", str(recording), *ends, *clones]) == SAME
-    _, command = capsys.readouterr().out.strip().split("between and back: specdiff ")
+    _, command = capsys.readouterr().out.strip().split("To look for changes in between: specdiff ")
     assert run(shlex.split(command)) == SAME
 
     sides = ["--old", old, "--fixed", new, "--quantity", "spec_verify_ct"]
     assert run(["shrink", str(recording), "-o", str(small), *sides, *clones]) == SAME
-    _, command = capsys.readouterr().out.strip().split("a test of it: specdiff ")
+    _, command = capsys.readouterr().out.strip().split("To make a test of it: specdiff ")
     monkeypatch.chdir(tmp_path)
     assert run(shlex.split(command)) == SAME
     assert (tmp_path / "test_a part.py").is_file()

@@ -45,7 +45,7 @@ def test_the_release_that_mended_it_is_found(tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     done = specdiff("bisect", MIX, "--law", "trainer", *ENDS, "--keep", kept)
     assert done.returncode == DIFFERS, done.stderr
-    assert "mended in: sglang==0.5.13\n" in done.stdout
+    assert "fixed in: sglang==0.5.13\n" in done.stdout
     recordings = {path.stem.removeprefix("sglang-"): path for path in kept.iterdir()}
     assert sorted(recordings) == ["0.5.12.post1", "0.5.13"]
     found = {
@@ -147,9 +147,17 @@ def test_a_scheduler_that_stops_in_the_midst_is_not_judged(tmp_path: Path) -> No
     ("arguments", "code", "says"),
     [
         ((MIX, "--law", "nope", *ENDS), USAGE, "no law 'nope'; there are: commit, "),
-        ((MIX, "--law", "rows", *ENDS, "--quantity", "finish"), USAGE, "--quantity is for books"),
-        ((MIX, "--law", "rows", *ENDS, "--against", "fixed"), USAGE, "--against is for books"),
-        ((MIX, *ENDS, "--keep", "here"), USAGE, "--keep is for --law only"),
+        (
+            (MIX, "--law", "rows", *ENDS, "--quantity", "finish"),
+            USAGE,
+            "--quantity can only be used without --law",
+        ),
+        (
+            (MIX, "--law", "rows", *ENDS, "--against", "fixed"),
+            USAGE,
+            "--against can only be used without --law",
+        ),
+        ((MIX, *ENDS, "--keep", "here"), USAGE, "--keep can only be used with --law"),
         ((MIX, "--law", "rows", *ENDS, "--keep", SCENARIOS), BROKEN, "Name a new folder"),
         (("none.toml", "--law", "rows", *ENDS), BROKEN, "none.toml"),
         (("none.H5", "--law", "rows", *ENDS), USAGE, "none.H5: expected a recording (*.h5) or a"),

@@ -231,7 +231,7 @@ def test_info_says_who_made_it(capsys: pytest.CaptureFixture[str], real_recordin
     run_ = hdf5.load(real_recording).run
     assert run(["info", str(real_recording)]) == SAME
     out = capsys.readouterr().out
-    assert run_.sglang_version in out and "specdiff.fixtures.rig" in out and "whole" in out
+    assert run_.sglang_version in out and "specdiff.fixtures.rig" in out and "complete" in out
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ def test_a_server_of_another_pid_namespace_is_asked_and_keeps_its_socket(
                 done = subprocess.run(
                     [*where, *status], capture_output=True, text=True, check=False
                 )
-                assert "does not record" in done.stdout, done.stderr
+                assert "recorder loaded, not recording" in done.stdout, done.stderr
             assert [path.stem for path in (tmp_path / "run").iterdir()] == [str(one.pid)]
         finally:
             one.communicate()

@@ -40,7 +40,7 @@ def test_a_server_with_other_variables_is_found(
         bystander.mkdir()
         monkeypatch.setenv(RUNTIME, str(here))
         for target in (tmp_path / "r", pid):
-            assert "does not record" in attach(target, "status")[0]
+            assert "not recording" in attach(target, "status")[0]
         said = attach(bystander, "status", code=USAGE)[1]
         assert f" in {here}." in said and f"set {RUNTIME}" in said
 

@@ -215,7 +215,7 @@ def test_what_version_1_cannot_hold_is_not_said_to_be_zero(
     table, info = capsys.readouterr().out.split("v1-0.5.10-random.h5\n")
     assert "turn-kept 0" not in table and "not in format version 1: grammar-done, release-" in table
     assert (
-        f"holds what version 1 does; this specdiff writes {schema.VERSION}" in info
+        f"content of version 1; this specdiff writes version {schema.VERSION}" in info
         and "never reached" in info
     )
     assert "turn-kept" not in next(line for line in info.splitlines() if "never reached" in line)

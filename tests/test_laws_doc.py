@@ -101,7 +101,7 @@ def test_check_of_several_sums_up(capsys: pytest.CaptureFixture[str]) -> None:
     names = ("0.5.23-random", "0.5.14-dflash", "0.5.10-random", "0.5.12-experts-overshoot")
     assert run(["check", *(str(bundled() / f"{name}.h5") for name in names)]) == DIFFERS
     out = capsys.readouterr().out
-    assert "Numbers: of 4 recordings." in out
+    assert "Counts: out of 4 recordings." in out
     rows = [line.split(maxsplit=7) for line in out.splitlines() if re.match(r" ?\d+ ", line)]
     assert [row[1] for row in rows] == [law.name for law in LAWS]
     assert [row[7] for row in rows] == [law.statement for law in LAWS]

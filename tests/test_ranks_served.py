@@ -38,7 +38,7 @@ def test_each_rank_is_asked_and_what_both_saw_agrees(
     with recorded_server("0.5.23", folder, *flags, options=("--paused",)) as (port, parent):
         ask(port, 1, 4)
         said = attach(folder, "start")[1]
-        assert said.count("records into") == 1
+        assert said.count("recording to") == 1
         assert said.count("does not record: tp rank 1 (attn_tp_rank 1)") == 1
         (told,) = map(manifest.read, manifest.manifests(folder))
         assert sorted(one.left_out for one in told.schedulers) == [False, True]
@@ -48,7 +48,7 @@ def test_each_rank_is_asked_and_what_both_saw_agrees(
 
         load = threading.Thread(target=ask, args=(port, 3, 60))
         load.start()
-        assert attach(folder, "--all-ranks", "start")[1].count("records into") == 2
+        assert attach(folder, "--all-ranks", "start")[1].count("recording to") == 2
         load.join()
         paths = sorted(map(Path, attach(folder, "stop")[0].split()), key=lambda one: one.name[-6:])
         parent.terminate()

@@ -179,5 +179,5 @@ def test_who_still_runs_is_no_end_without_a_response(
     responses.write_text(json.dumps(answer(NEW)) + "\n")
     run(["reconcile", str(tmp_path / "cut.h5"), str(responses)])
     said = capsys.readouterr().out.splitlines()
-    assert f"{running} still running where the recording ends, and without a response" in said
-    assert any(line.startswith(f"{due} ended and without a response: ") for line in said)
+    assert f"requests still running when the recording ends, without a response: {running}" in said
+    assert any(line.startswith(f"ended requests without a response ({due}): ") for line in said)

@@ -180,7 +180,8 @@ def test_nothing_of_the_clients_or_the_machine_is_left(
     run(["info", str(source)])
     run(["info", str(target)])
     warned, said = re.findall(r"^contents +(.*)$", capsys.readouterr().out, re.MULTILINE)
-    assert warned.startswith("warning: output tokens, ids and stop tokens") and "routed" in warned
+    assert warned.startswith("warning: contains output tokens, ids and stop tokens")
+    assert "routed" in warned
     assert said.startswith("redacted")
 
 

@@ -47,14 +47,14 @@ def failing(recording: Recording) -> Recording:
 def test_what_the_recorder_itself_did(tmp_path: Path, capsys: Capsys) -> None:
     whole = rows(capsys, bundled() / "0.5.23-new-weights.h5")
     assert whole["weights"] == "default, policy-1, ... policy-9; 9 changes recorded"
-    assert whole["whole"] == "yes"
+    assert whole["complete"] == "yes"
     recording = failing(bundled_recording("0.5.23-new-weights"))
     hdf5.save(without(without(recording, 40, 45), 20, 27), tmp_path / "cut.h5")
     cut = rows(capsys, tmp_path / "cut.h5")
-    assert cut["whole"] == "yes, but for 12 events in 2 gaps"
+    assert cut["complete"] == "yes, except for 12 events in 2 gaps"
     assert cut["recorder"] == (
-        "3 events dropped, 2 exceptions (first: KeyError: x), overhead a decode step 262 us p50, "
-        "1260 us p99, a prefill 3 us p50, 9 us p99"
+        "3 events dropped, 2 exceptions (first: KeyError: x), overhead per decode step 262 us p50, "
+        "1260 us p99, per prefill 3 us p50, 9 us p99"
     )
 
 

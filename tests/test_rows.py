@@ -162,7 +162,7 @@ def test_what_is_kept(
     assert StoredRows(recording, "experts").coverage() == coverage
     assert run(["info", str(kept.path(release, "experts-overshoot"))]) == 0
     said = capsys.readouterr().out
-    assert f"to the end of the sequence 9 of 9 finishes, from 0 on too {coverage.whole})" in said
+    assert f"to the end of the sequence for 9 of 9, {coverage.whole} of these from row 0)" in said
     assert f"recorded with --experts {EXPERTS[release]}" in said
 
 

@@ -56,7 +56,9 @@ def test_one_rank_of_a_group_is_recorded_and_the_manifest_says_why(
     said = specdiff("info", tmp_path)
     assert said.returncode == SAME
     assert "recordings: 1, attention groups: 1" in said.stdout
-    assert "left out: dp 0, pp 0, tp 1: another rank of its group stands for it" in said.stdout
+    assert (
+        "left out: dp 0, pp 0, tp 1: another rank of its group is recorded instead" in said.stdout
+    )
 
 
 @pytest.mark.live
@@ -114,14 +116,14 @@ def record_dp(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.mark.live
 def test_ranks_of_dp_attention_launch_together(tmp_path: Path, record_dp: list[Path]) -> None:
     said = specdiff("check", *record_dp).stdout
-    assert "launches, idle ones included: dp 0, tp 0 " in said and ": the same;" in said
+    assert "launches, including idle ones: dp 0, tp 0: " in said and "They are equal." in said
     recording = hdf5.load(record_dp[1])
     from gaps import without
 
     size = len(recording.events.kind)
     hdf5.save(without(recording, size - 9, size), tmp_path / "short.h5")
     said = specdiff("check", record_dp[0], tmp_path / "short.h5").stdout
-    assert "not judged, as short.h5 lost 9 events" in said
+    assert "Not judged: short.h5 lost 9 events" in said
 
 
 @pytest.mark.parametrize(

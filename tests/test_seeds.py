@@ -162,8 +162,8 @@ def test_a_ring_has_the_books_of_requests_that_are_older_than_it(
     assert _told(books)[paths[1], Quantity.SEQ_LENS_SUM] > 50
     hdf5.save(ring, tmp_path / "ring.h5")
     run_specdiff(["info", str(tmp_path / "ring.h5")])
-    begun = f"1 gap; behind them {ring.seed_rows.begins.sum()} request"
-    assert begun in capsys.readouterr().out
+    begun = f"1 gap; {ring.seed_rows.begins.sum()} request"
+    assert begun in (said := capsys.readouterr().out) and "under way after a gap" in said
 
 
 @pytest.mark.live

@@ -186,11 +186,11 @@ def test_where_observed_sums_keep_every_request_it_says_why_and_what_lets_them_g
     asked = ["shrink", source, "-o", str(out), "--quantity", "seq_lens_sum", "--force"]
     assert run([*asked, "--old", "observed"]) == SAME
     said = capsys.readouterr().out
-    assert "10 of 10 requests" in said and "no request could go: sums" in said
-    (advice,) = re.findall(r"With (--old \S+), ", said)
+    assert "10 of 10 requests" in said and "No request could be removed: the observed sums" in said
+    (advice,) = re.findall(r"Use (--old \S+), ", said)
     assert run([*asked, *advice.split()]) == SAME
     said = capsys.readouterr().out
-    assert "2 of 10 requests" in said and "no request could go" not in said
+    assert "2 of 10 requests" in said and "No request could be removed" not in said
 
 
 def test_what_does_not_differ_is_not_shrunk(
@@ -288,9 +288,13 @@ def test_what_breaks_a_law_may_be_passed_on(
         (["--law", "trainer"], NO_VERDICT, "the law trainer is not broken (it holds in 12 places)"),
         (["--law", "session"], NO_VERDICT, "is not broken (turn of a streaming session"),
         (["--law", "weight"], USAGE, "no law 'weight'; there are: commit,"),
-        (["--law", "weights", "--old", "old"], USAGE, "--old is for a divergence (no --law) only"),
-        (["--law", "weights", "--quantity", "finish"], USAGE, "--quantity is for a divergence"),
-        (["--path", "observed"], USAGE, "--path is for --law only"),
+        (["--law", "weights", "--old", "old"], USAGE, "--old can only be used without --law"),
+        (
+            ["--law", "weights", "--quantity", "finish"],
+            USAGE,
+            "--quantity can only be used without --law",
+        ),
+        (["--path", "observed"], USAGE, "--path can only be used with --law"),
     ],
 )
 def test_a_law_that_cannot_be_shrunk_to_is_said(
