@@ -1,1 +1,1 @@
-"""One file per command: each parses, calls one function, and hands what comes back to a report."""
+"""One file per command. Each parses its options, calls one function and passes the result to a report."""

@@ -1,4 +1,4 @@
-"""specdiff bisect: which release or commit changed the books."""
+"""specdiff bisect: find the release or commit that changed the books."""
 
 from __future__ import annotations
 
@@ -20,27 +20,31 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("recording", type=Named(readable=False))
-@click.option("--good", required=True, metavar="PATH", help="sglang==VERSION or sglang@REV.")
-@click.option("--bad", required=True, metavar="PATH", help="The other end; older or newer.")
-@options.quantities("Only this quantity counts.")
+@click.option(
+    "--good", required=True, metavar="PATH", help="Good end: sglang==VERSION or sglang@REV."
+)
+@click.option(
+    "--bad", required=True, metavar="PATH", help="Bad end; older or newer than the good one."
+)
+@options.quantities("Compare only this quantity.")
 @click.option(
     "--against",
     metavar="PATH",
-    help="Good is what equals this path (observed, fixed, ...), instead of the good end's own books.",
+    help="A version is good if it equals this path (observed, fixed, ...); default: the good end.",
 )
 @options.repo
 @click.option(
     "--skip",
     multiple=True,
     metavar="REV",
-    help="A commit or release not to judge. May be repeated.",
+    help="Commit or release to skip. May be repeated.",
 )
 @click.option(
     "--log",
     type=Named(dir_okay=False, path_type=Path),
-    help="Write down each finding here; of commits as `git bisect replay` reads it.",
+    help="File to log each finding to; for commits, in the format of `git bisect replay`.",
 )
-@plays.by_law("Good is what keeps this law where its whole scheduler plays RECORDING again.")
+@plays.by_law("A version is good if its scheduler keeps this law when it plays RECORDING again.")
 @options.form
 def bisect(
     recording: str,
@@ -55,31 +59,35 @@ def bisect(
     log: Path | None,
     form: str,
 ) -> int:
-    """Find the release or commit whose books first differ from the good end's, over one RECORDING.
+    """Find the release or commit that changed the books.
 
-    Between two releases every one is replayed, so that changes back are seen too; between two commits git halves the
-    history, which assumes one change. With --law the whole scheduler of each plays the recording again, on this CPU,
-    which takes some ten seconds each; RECORDING may then be a scenario, too (*.toml). Exit code 1 where a change was
-    found, 0 where the ends say the same.
+    The result is the first version whose books of RECORDING differ from those of the good end. Between two releases,
+    every release is replayed, so changes that were reverted are found too. Between two commits, git halves the history,
+    which assumes a single change.
+
+    With --law, the whole scheduler of each version plays the recording again on this CPU, which takes about ten seconds
+    per version. RECORDING can then also be a scenario (*.toml).
+
+    Exit code: 1 if a change was found, 0 if the two ends agree (`specdiff history` also lists changes in between).
     """
     scenario = Path(recording)
     plays.check_options(recording, law, "quantities", "against")
     if law is not None:
         ends = options.paths_of((good, bad), repo)
         return _by_law(scenario, law, ends, repo, skip, log, keep, form)
-    # imported late: torch comes with the engine, and `--help` must not wait for it
+    # imported late: the engine imports torch, and `--help` must not wait for it
     from ..replay.lift.crew import AHEAD, crew_of
     from ..replay.spec import is_release
 
     texts = (good, bad) if against is None else (good, bad, against)
     parsed = options.paths_of(texts, repo)
     wanted = [Quantity(name) for name in quantities] or None
-    # A search that goes on from nearer ends still holds everything against the first good one.
+    # A search continued from narrower ends must still compare with the original good end.
     asked: tuple[str, ...] = ("--against", against or good)
     asked += () if repo is None else ("--repo", repo)
     asked += tuple(word for name in quantities for word in ("--quantity", name))
     reference = parsed[0] if against is None else parsed[2]
-    jobs = AHEAD if is_release(parsed[0]) else 1  # which commit comes next is not known ahead
+    jobs = AHEAD if is_release(parsed[0]) else 1  # a search over commits cannot run ahead
     with crew_of(Path(recording), wanted or tuple(Quantity), [reference], jobs) as crew:
         from ..replay.bisect.bisection import bisect as find
         from ..replay.columns.shared import Columns

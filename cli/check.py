@@ -1,4 +1,4 @@
-"""specdiff check: the laws that any correct books obey, on one path alone."""
+"""specdiff check: check one path against the laws that any correct books obey."""
 
 from __future__ import annotations
 
@@ -21,27 +21,30 @@ from .working import working
     default="observed",
     show_default=True,
     metavar="PATH",
-    help="Whose books: as for replay --old.",
+    help="Path whose books to check, as in replay --old.",
 )
 @options.repo
 @click.option(
     "--details",
     is_flag=True,
-    help="Of several recordings too: each law, and why one was not exercised.",
+    help="For several recordings: list every law of each, and why a law was not exercised.",
 )
 @options.form_of(
     "jsonl",
-    "jsonl: every breach, a line each, and nothing else; ranks are not held against each other.",
+    "jsonl: one JSON line per breach and nothing else; ranks are not compared.",
 )
 def check(recording: tuple[str, ...], text: str, repo: str | None, details: bool, form: str) -> int:
-    """Hold the books of one path against the laws that any correct books obey.
+    """Check one path against the laws that correct books obey.
 
-    RECORDING is a recording or a folder of them; without one, the bundled recordings are checked. Several are a line
-    each, and the first breach of each law that one of them breaks; --details says all. Exit code 1 where a law is broken
-    or ranks that should agree do not, 125 where none was exercised. Laws named in pyproject.toml ([tool.specdiff] silence)
-    are shown and not judged.
+    RECORDING is a recording or a folder of recordings; the default is the bundled recordings. For several recordings,
+    the report has one line per recording and the first breach of each law that a recording breaks; --details lists every
+    law of each recording.
+
+    Laws named in pyproject.toml ([tool.specdiff] silence) are shown but do not affect the exit code.
+
+    Exit code: 1 if a law is broken or ranks that should agree do not, 125 if a recording exercises no law.
     """
-    # imported late: torch comes with the engine, and `--help` must not wait for it
+    # imported late: the engine imports torch, and `--help` must not wait for it
     from ..recorders import hdf5
     from ..recorders.runs import Member, member_of, runs
     from ..replay import spec
@@ -58,11 +61,11 @@ def check(recording: tuple[str, ...], text: str, repo: str | None, details: bool
     from .report_runs import print_ranks
 
     if form != "table":
-        options.only_for("--format table", "details")
+        options.only_for("with --format table", "details")
     silenced = settings.load().silence
     (path,) = options.paths_of([text], repo)
     if isinstance(path, spec.Lifted):
-        books_of(path)  # a source that cannot be had is said once, not for every recording
+        books_of(path)  # report missing source once, not for every recording
     found: list[tuple[Path, tuple[Outcome, ...]]] = []
     members: list[Member] = []
 

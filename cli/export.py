@@ -1,4 +1,4 @@
-"""specdiff export: a divergence as a test, or a recording's books in a form that other tools read."""
+"""specdiff export: write a divergence as a test, a recording as a scenario, or its books as a table."""
 
 from __future__ import annotations
 
@@ -28,23 +28,24 @@ _PATHS = ("observed", "old", "fixed")
     "form",
     type=click.Choice(["pytest", "scenario", "jsonl", "parquet"]),
     required=True,
-    help="pytest: a test of a divergence; scenario: to be played again; jsonl: a JSON object a line; parquet: needs pyarrow.",
+    help="pytest: a test of a divergence; scenario: a scenario to play again; jsonl: one JSON object per line; parquet: needs pyarrow.",
 )
-@options.output("The file to write.")
+@options.output("File to write.")
 @click.option(
     "--path",
     "paths",
     multiple=True,
     metavar="PATH",
-    help=f"Tables: a path whose books to write; default: {', '.join(_PATHS)}. May be repeated. --law: the one sglang that plays it first.",
+    help=f"Tables: path whose books to write; default: {', '.join(_PATHS)}. May be repeated. With --law: the sglang that plays "
+    "the recording to find the breach.",
 )
-@options.old("pytest: the path that is wrong.")
-@options.fixed("pytest: the path that is right.")
-@options.quantities("Write only this quantity; pytest: one, by default the first that differs.")
+@options.old("pytest: the path with the wrong books.")
+@options.fixed("pytest: the path with the right books.")
+@options.quantities("Write only this quantity. pytest takes one; default: the first that differs.")
 @click.option(
     "--law",
     metavar="NAME",
-    help="pytest: of this law's breach instead; RECORDING may then be a scenario, too (*.toml).",
+    help="pytest: test this law instead of a divergence. RECORDING can then also be a scenario (*.toml).",
 )
 @options.repo
 @options.force
@@ -60,28 +61,32 @@ def export(
     repo: str | None,
     force: bool,
 ) -> None:
-    """Write a divergence of a recording as a test, the recording as a scenario, or its books as a table.
+    """Export a recording as a test, a scenario or a table.
 
-    A test (pytest) fails where the books are those of --old and passes where they are those of --fixed; it wants a
-    recording that `specdiff shrink` made, and lies beside it. With --law it is of a breach, and has the whole scheduler of an
-    sglang play the recording again. A scenario is TOML that sglang's real scheduler plays again on a
-    CPU, of this release or another. A table has one row for each place where a quantity has
-    a value: event, step, kind, moment, rid, quantity, part, and for each path its value and whether it was captured. Null and captured is sglang's None; null and not captured is nothing.
+    pytest: a test that fails with the books of --old and passes with those of --fixed. Export it from a recording made by
+    `specdiff shrink`, and keep the two together. With --law, the test checks a law instead, while the whole scheduler of
+    an sglang plays the recording again.
+
+    scenario: a TOML file that sglang's real scheduler, of this release or another, plays again on a CPU.
+
+    jsonl, parquet: a table with one row for each place where a quantity has a value. Its columns are event, step, kind,
+    moment, rid, quantity, part and, for each path, the value and whether it was captured. A captured null is sglang's
+    None; a null that was not captured means that there is no value.
     """
     if recording.is_dir():
-        raise UsageError(f"{recording} is a folder; export wants one recording of it (*.h5).")
+        raise UsageError(f"{recording} is a folder. Name one recording in it (*.h5).")
     if form in ("pytest", "scenario") and law is None:
-        options.only_for("--format jsonl and parquet, or --law", "paths")
+        options.only_for("with --format jsonl or parquet, or with --law", "paths")
     if form != "pytest":
-        options.only_for("--format pytest", "old", "fixed", "law")
+        options.only_for("with --format pytest", "old", "fixed", "law")
     elif law is not None:
-        options.only_for("a divergence (no --law)", "old", "fixed", "quantities")
+        options.only_for("without --law", "old", "fixed", "quantities")
     if form == "pytest" and output.suffix != ".py":
-        raise UsageError(f"-o {output}: pytest knows a test by its name, expected *.py.")
+        raise UsageError(f"-o {output}: the name of a test must end in .py.")
     if form == "scenario":
-        options.only_for("the other formats", "quantities", "repo")
+        options.only_for("with other formats", "quantities", "repo")
         if output.suffix != ".toml":
-            raise UsageError(f"-o {output}: the rig knows a scenario by its name, expected *.toml.")
+            raise UsageError(f"-o {output}: the name of a scenario must end in .toml.")
     check_output(output, force=force, source=recording)
     if law is not None:
         _export_law_test(recording, output, law, paths, repo)
@@ -92,7 +97,7 @@ def export(
     if form == "scenario":
         _export_scenario(recording, output)
         return
-    # imported late: torch comes with the engine, and `--help` must not wait for it
+    # imported late: the engine imports torch, and `--help` must not wait for it
     from ..recorders import hdf5
     from . import report_jsonl, report_parquet
 
@@ -125,7 +130,9 @@ def _export_test(
     from .report_pytest import test_file
 
     if len(quantities) > 1:
-        raise UsageError("--format pytest: one --quantity at most; a test is of one divergence.")
+        raise UsageError(
+            "--format pytest: give at most one --quantity, because a test is about one divergence."
+        )
     old, new = options.paths_of(paths, repo)
     wanted = Quantity(quantities[0]) if quantities else None
     found = regression(one(recording)[0], old, new, wanted)
@@ -144,13 +151,15 @@ def _export_law_test(
 
     wanted = law_of(law)
     if len(paths) > 1:
-        raise UsageError("--law: one --path at most; one sglang plays it.")
+        raise UsageError(
+            "--law: give at most one --path, because a single sglang plays the recording."
+        )
     _, release = read(source)
     if source.suffix == ".h5":
-        require_broken(wanted, ask(wanted, one(source)[0], Observed()), "there")
+        require_broken(wanted, ask(wanted, one(source)[0], Observed()), "in this recording")
     whose = player(source, release, paths[0] if paths else None, repo)
     found = _played(source, whose, law, repo)
-    require_broken(wanted, found, f"as {whose} plays it")
+    require_broken(wanted, found, f"when {whose} plays it")
     named = whose.where if whose.origin is Origin.RELEASE else None
     known = named if named in RELEASES else None
     _write(output, test_file(wanted, str(whose), found, source, output, known))

@@ -1,4 +1,4 @@
-"""specdiff history: every version at which the books for one recording changed."""
+"""specdiff history: list every version in which the books of a recording changed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     default=f"sglang=={RELEASES[0]}",
     show_default=True,
     metavar="PATH",
-    help="The oldest version: sglang==VERSION or sglang@REV.",
+    help="Oldest version: sglang==VERSION or sglang@REV.",
 )
 @click.option(
     "--to",
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     default=f"sglang=={RELEASES[-1]}",
     show_default=True,
     metavar="PATH",
-    help="The newest version.",
+    help="Newest version.",
 )
-@options.quantities("Only this quantity.")
+@options.quantities("Compare only this quantity.")
 @options.repo
-@plays.by_law("Tell of this law instead, where the whole scheduler of each plays RECORDING again.")
+@plays.by_law("Check this law instead, while each version's scheduler plays RECORDING again.")
 @options.form
 def history(
     recording: str,
@@ -51,19 +51,23 @@ def history(
     keep: Path | None,
     form: str,
 ) -> int:
-    """Tell how the books for one RECORDING changed from version to version, oldest first.
+    """List how the books changed from version to version.
 
-    The ends are two releases, or two commits of a clone (then along first parents, those that touch the runtime).
-    Versions of one code have the same books. With --law the whole scheduler of each plays the recording again, on this
-    CPU, which takes some ten seconds each; RECORDING may then be a scenario, too (*.toml). Exit code 1 where the books
-    changed at all, or the law was broken; 125 where nothing could be compared or judged, or nothing of a quantity that
-    was asked for by name.
+    Versions are listed oldest first, each compared with the one before it. The ends are two releases, or two commits of a
+    clone; between commits, first parents are followed and only commits that touch the runtime are listed. Versions with
+    the same code have the same books.
+
+    With --law, the whole scheduler of each version plays the recording again on this CPU, which takes about ten seconds
+    per version. RECORDING can then also be a scenario (*.toml).
+
+    Exit code: 1 if the books changed or, with --law, a version breaks the law; 125 if nothing could be compared or
+    judged, or nothing of a quantity named with --quantity.
     """
     plays.check_options(recording, law, "quantities")
     if law is not None:
         both = options.paths_of((oldest, newest), repo)
         return _by_law(Path(recording), law, both, keep, form)
-    # imported late: torch comes with the engine, and `--help` must not wait for it
+    # imported late: the engine imports torch, and `--help` must not wait for it
     from ..replay.lift.crew import AHEAD, crew_of
 
     ends = options.paths_of((oldest, newest), repo)
@@ -91,7 +95,7 @@ def history(
         return DIFFERS
     compared = {quantity for chapter in chapters for quantity in chapter.compared}
     if silent := [name for name in quantities if Quantity(name) not in compared]:
-        complain(f"nothing could be compared of {', '.join(silent)}")
+        complain(f"no values of {', '.join(silent)} could be compared.")
     return SAME if compared and not silent else NO_VERDICT
 
 

@@ -1,4 +1,4 @@
-"""specdiff info: what a recording holds, who made it, and whether it is whole."""
+"""specdiff info: what a recording contains, how it was made, and whether it is complete."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from .report_runs import print_runs
 @click.command()
 @click.argument("recording", nargs=-1, required=True, type=Named(readable=False))
 def info(recording: tuple[str, ...]) -> int:
-    """Say what a recording holds and who made it.
+    """Show what a recording contains and how it was made.
 
-    RECORDING is a recording or a folder of them. Also said: whether it is whole, and what recording cost; of a folder,
-    which schedulers of a run it holds, which it does not, and why.
+    RECORDING is a recording or a folder of recordings. The report includes whether the recording is complete and the
+    overhead of recording. For a folder, it also lists which schedulers of each run were recorded, which were not, and
+    why.
     """
     members: list[Member] = []
 

@@ -1,4 +1,4 @@
-"""Recordings named on a command line: files, folders of them, or the bundled ones."""
+"""Read the recordings named on a command line (files, folders or the bundled ones), and check and write output files."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ def bundled() -> Path:
 def each(
     names: Sequence[str], work: Callable[[Path], None], now: Callable[[str], None] = lambda _: None
 ) -> set[int]:
-    """Do `work` for every recording behind `names`, folders expanded; none named means the bundled ones. `now` hears of each.
+    """Call `work` with every recording in `names`. Folders are expanded; no names means the bundled recordings.
 
-    What is wrong with one is said, and the others are done all the same. Returns the exit codes of what was wrong.
+    An error in one recording is printed and does not stop the others. `now` is called with the text that says which
+    recording is next. Returns the exit codes of the errors.
     """
     codes: set[int] = set()
 
@@ -54,7 +55,7 @@ def each(
 
 
 def manifests(folder: Path, codes: set[int]) -> list[Manifest]:
-    """What the manifests in a folder tell; what is wrong with one is said, and its exit code added."""
+    """Read the manifests in a folder. An error in one is printed, and its exit code is added to `codes`."""
     from ..recorders import manifest
 
     found = []
@@ -67,14 +68,14 @@ def manifests(folder: Path, codes: set[int]) -> list[Manifest]:
 
 
 def one(path: Path, crew: Crew | None = None) -> tuple[Recording, str]:
-    """A single recording and the sha256 of its file. Raises UsageError for a folder.
+    """Load one recording. Returns it with the sha256 of its file. Raises UsageError for a folder.
 
-    `crew`: who replays it meanwhile, and is told that it has been read.
+    `crew`: processes that already replay the same file; they are notified once it has been read here.
     """
     from ..recorders import hdf5
 
     if path.is_dir():
-        raise UsageError(f"{path} is a folder; name one recording of it (*.h5).")
+        raise UsageError(f"{path} is a folder. Name one recording in it (*.h5).")
     recording = hdf5.load(path)
     if crew is not None:
         crew.confirm()
@@ -82,39 +83,41 @@ def one(path: Path, crew: Crew | None = None) -> tuple[Recording, str]:
 
 
 def check_is_recording(path: Path) -> None:
-    """Raises UsageError: a recording that is to be written is known by its name, as `check DIR` and others find it."""
+    """Raises UsageError unless the name of an output recording ends in .h5, by which `check DIR` and others find it."""
     if path.suffix != ".h5":
-        raise UsageError(f"-o {path}: a recording is known by its name, expected *.h5.")
+        raise UsageError(f"-o {path}: the name of a recording must end in .h5.")
 
 
 def check_output(path: Path, *, force: bool | None, source: Path | None = None) -> None:
-    """Raises RecordingError where a file cannot be written to `path`, before any work is done for it.
+    """Check that `path` can be written before any work is done. Raises RecordingError if it cannot.
 
-    `source`: what it is made from, which nothing ever overwrites. `force`: None where the command has no such option.
+    `source`: the input file, which is never overwritten. `force`: None if the command has no --force option.
     """
     try:
         if not path.parent.is_dir():
             raise RecordingError(
-                f"{path}: there is no folder {path.parent}. Make it, or name another."
+                f"{path}: the folder {path.parent} does not exist. Create it, or choose another one."
             )
         if source is not None and path.exists() and source.exists() and path.samefile(source):
-            raise RecordingError(f"{path} is the recording itself: name another file.")
+            raise RecordingError(f"{path} is the input file itself. Choose another name.")
         if path.exists() and not force:
-            remedy = "Name another file." if force is None else "Use --force, or another name."
-            raise RecordingError(f"{path} exists. {remedy}")
+            remedy = (
+                "Choose another name." if force is None else "Use --force, or choose another name."
+            )
+            raise RecordingError(f"{path} already exists. {remedy}")
     except OSError as error:
         raise RecordingError(f"{path}: cannot be written ({error}).") from error
 
 
 def save(recording: Recording, path: Path, *, force: bool) -> None:
-    """Of one that was made of another. Raises RecordingError where it cannot be written."""
+    """Write a recording that was made from another one. Raises RecordingError if it cannot be written."""
     from ..recorders import hdf5
 
-    hdf5.save(recording, path, force=force, remedy="Mend that, or name another file.")
+    hdf5.save(recording, path, force=force, remedy="Fix that, or choose another name.")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Raises RecordingError where it cannot be written."""
+    """Raises RecordingError if it cannot be written."""
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
@@ -127,13 +130,13 @@ def _report(message: str, codes: set[int], code: int) -> None:
 
 
 def _folder(path: Path) -> list[Path]:
-    inside = sorted(path.iterdir())  # a glob finds nothing where nobody may look
+    inside = sorted(path.iterdir())  # not glob, which finds nothing in a folder that cannot be read
     if found := [one for one in inside if one.name.endswith(".h5")]:
         return found
     journals = sum(one.name.endswith(".journal") for one in inside)
     remedy = (
-        f"It holds {journals} journal{'' if journals == 1 else 's'}: run `{to_recover(path)}`."
+        f"It contains {journals} journal{'' if journals == 1 else 's'}: run `{to_recover(path)}`."
         if journals
-        else "Name a folder that `specdiff record -o` wrote into, or a recording."
+        else "Name a recording, or a folder that `specdiff record -o` wrote to."
     )
-    raise RecordingError(f"{path}: a folder without recordings (*.h5). {remedy}")
+    raise RecordingError(f"{path}: this folder contains no recordings (*.h5). {remedy}")

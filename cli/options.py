@@ -1,4 +1,4 @@
-"""Options that several commands have, so that they are called, and explained, the same everywhere."""
+"""Options shared by several commands, so that names and help texts are the same everywhere."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ repo = click.option(
     "--repo",
     metavar="PATH",
     type=Named(readable=False),
-    help="The git clone that a path sglang@REV names a commit of.",
+    help="Git clone that contains the REV of sglang@REV.",
 )
 
 
 def form_of(other: str, says: str) -> Callable[[F], F]:
-    """A table, or this other form."""
+    """A --format option that offers a table and one `other` format."""
     return click.option(
         "--format",
         "form",
@@ -38,19 +38,22 @@ def form_of(other: str, says: str) -> Callable[[F], F]:
     )
 
 
-form = form_of("json", "Output form.")
+form = form_of("json", "Output format.")
 force = click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 
 
 def paths_of(texts: Sequence[str], clone: str | None, option: str = "--repo") -> list[spec.Path]:
-    """The paths that `texts` name. `clone`: what `option` gave. Raises UsageError, also where no path reads that clone."""
+    """Parse `texts` as paths. `clone` is the value of `option`.
+
+    Raises UsageError if a text is not a path, or if a clone was given and no path reads it.
+    """
     from ..replay import spec
 
     found = [spec.parse(text, clone) for text in texts]
     if clone is not None and not any(_reads_clone(path) for path in found):
         raise UsageError(
-            f"{option} {clone}: only a path sglang@REV reads a clone, and there is none among {', '.join(texts)}. "
-            "Leave it out, or name a commit of it."
+            f"{option} {clone}: only a path sglang@REV reads a clone, and {', '.join(texts)} "
+            f"{'is' if len(texts) == 1 else 'are'} not of that form. Remove the option, or name a commit."
         )
     return found
 
@@ -62,28 +65,28 @@ def _reads_clone(path: spec.Path) -> bool:
 
 
 def end(path: spec.Path) -> spec.Lifted:
-    """Of a line of versions, which others lie on. Raises UsageError for a path that lies on none."""
+    """Return `path` if it can be the end of a range of versions. Raises UsageError if it is not a release or a commit."""
     from ..replay import spec
 
     on_a_line = (spec.Origin.RELEASE, spec.Origin.REVISION)
     if isinstance(path, spec.Lifted) and path.origin in on_a_line:
         return path
     raise UsageError(
-        f"{path} is neither a release nor a commit: expected sglang==VERSION, or sglang@REV with --repo PATH."
+        f"{path} is neither a release nor a commit. Use sglang==VERSION, or sglang@REV with --repo PATH."
     )
 
 
 def only_for(what: str, *names: str) -> None:
-    """Raises UsageError where one of these parameters was given, in a mode that is not `what`, which alone uses them."""
+    """Raises UsageError if one of these parameters was given. `what` says when they can be used, such as "with --law"."""
     context = click.get_current_context()
     for parameter in context.command.params:
         given = context.get_parameter_source(parameter.name or "") is not ParameterSource.DEFAULT
         if parameter.name in names and given:
-            raise UsageError(f"{parameter.opts[0]} is for {what} only. Leave it out here.")
+            raise UsageError(f"{parameter.opts[0]} can only be used {what}. Remove it.")
 
 
 def quantities(says: str) -> Callable[[F], F]:
-    """Any number of them, by name; one that is named twice counts once."""
+    """A --quantity option that can be repeated. Duplicates count once."""
     return click.option(
         "--quantity",
         "quantities",

@@ -1,4 +1,4 @@
-"""Values of options that have a form of their own."""
+"""Parameter types with their own syntax."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-_EMPTY = "the name is empty. Is a variable of the shell not set?"
+_EMPTY = "the name is empty. Is a shell variable unset?"
 
 
 class Prefix(click.ParamType[str]):
-    """How a name begins. An empty one, as of a variable that is not set, would be that of every name."""
+    """The start of a name. An empty value, as from an unset shell variable, is refused: it would match every name."""
 
     name = "PREFIX"
 
@@ -22,7 +22,7 @@ class Prefix(click.ParamType[str]):
 
 
 class Named(click.Path):
-    """A file or folder, by a name: an empty one, as of a variable that is not set, is not the folder we are in."""
+    """A file or folder name. An empty value, as from an unset shell variable, is refused: it would mean the current folder."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
@@ -31,7 +31,7 @@ class Named(click.Path):
 
 
 class OneIn(click.ParamType[int]):
-    """`1/N`, as the number N."""
+    """`1/N`. The value is the number N."""
 
     name = "1/N"
 
@@ -48,7 +48,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
 class Duration(click.ParamType[float]):
-    """`90`, `90s`, `5m` or `1h`, in seconds."""
+    """`90`, `90s`, `5m` or `1h`. The value is in seconds."""
 
     name = "TIME"
 
@@ -62,16 +62,18 @@ class Duration(click.ParamType[float]):
         except ValueError:
             seconds = 0
         if not 0 < seconds < float("inf"):
-            self.fail(f"{text!r}: expected a time, such as 90, 90s, 5m or 1h", param, ctx)
+            self.fail(f"{text!r}: expected a duration, such as 90, 90s, 5m or 1h", param, ctx)
         return seconds
 
 
 class RunId(click.ParamType[str]):
-    """A name that no run id of specdiff's own making begins with."""
+    """A run id. It starts with a letter, so that it never equals one that specdiff generates (those start with a digit)."""
 
     name = "NAME"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", str(value)):
-            self.fail(f"{value!r}: expected a letter, then letters, digits and _", param, ctx)
+            self.fail(
+                f"{value!r}: expected a letter, followed by letters, digits and _", param, ctx
+            )
         return str(value)

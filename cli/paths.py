@@ -1,4 +1,4 @@
-"""specdiff paths: which accounting paths there are, and what a lifted one is made of."""
+"""specdiff paths: list the accounting paths, or show what a lifted path consists of."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ from . import options
 
 
 @click.command()
-@click.option("--explain", metavar="PATH", help="Show where each role of this path was found.")
+@click.option(
+    "--explain",
+    metavar="PATH",
+    help="Show where in the sglang source each role of this path was found.",
+)
 @options.repo
 def paths(explain: str | None, repo: str | None) -> None:
-    """List the accounting paths and what each release's books are.
+    """List the accounting paths and the releases they match.
 
-    The built-in paths, the five fixes, and the sglang releases in the cache.
-    Which fixes a release's books equal is found by replaying both over the bundled recordings.
+    Lists the built-in paths, the five fixes, and the sglang releases in the cache. Each release is shown with the set of
+    fixes whose books equal its own, found by replaying both over the bundled recordings.
     """
-    from ..replay import spec  # imported late, as everything here: `--help` must not wait
+    from ..replay import spec  # imported late, like the rest: `--help` must not wait
     from ..replay.lift import catalog
     from .inputs import bundled
     from .report_paths import print_explained, print_paths
@@ -25,9 +29,11 @@ def paths(explain: str | None, repo: str | None) -> None:
     if explain is not None:
         (path,) = options.paths_of([explain], repo)
         if not isinstance(path, spec.Lifted):
-            raise UsageError(f"--explain {explain!r}: only paths lifted out of an sglang source.")
+            raise UsageError(
+                f"--explain {explain!r}: not lifted from sglang source. Name a release, a commit or a source tree."
+            )
         print_explained(catalog.explained(path))
         return
-    options.only_for("--explain sglang@REV", "repo")
+    options.only_for("with --explain sglang@REV", "repo")
     found = sorted(bundled().glob("*.h5"))
     print_paths(catalog.releases(found), len(found))

@@ -1,5 +1,7 @@
-"""What the commands have in common that have sglang play a recording again, or a scenario: `--law` of bisect and history, and, for
-its signals, `export` and `shrink`."""
+"""Shared code of the commands in which an sglang plays a recording or a scenario: `bisect --law` and `history --law`.
+
+`export` and `shrink` use its signal handling.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ def by_law(says: str) -> Callable[[F], F]:
             "--keep",
             type=Named(path_type=Path),
             metavar="DIR",
-            help="With --law: keep what is recorded of each version, in a new folder.",
+            help="With --law: new folder in which to keep what each version records.",
         )
         return click.option("--law", metavar="NAME", help=says)(keep(command))
 
@@ -36,21 +38,24 @@ def by_law(says: str) -> Callable[[F], F]:
 
 
 def check_options(source: str, law: str | None, *books: str) -> None:
-    """Raises UsageError. `books`: parameters that have no meaning with a law."""
+    """Raises UsageError. `books`: parameters that have no meaning with --law."""
     if law is None:
-        options.only_for("--law", "keep")
+        options.only_for("with --law", "keep")
         if source.endswith(".toml"):
             raise UsageError(
-                f"{source}: a scenario has no books, it is played: name a law, --law NAME."
+                f"{source}: a scenario has no recorded books to compare. Name a law to check as it is played: --law NAME."
             )
     else:
-        options.only_for("books (no --law)", *books)
+        options.only_for("without --law", *books)
 
 
 @contextmanager
 def plays_of(scenario: Path, keep: Path | None) -> Iterator[Plays]:
-    """Raises RecordingError where the file cannot be read or the folder not be made, NoVerdictError where it is a recording
-    that cannot be played again, or nothing can be played here."""
+    """Prepare to play `scenario` with several versions of sglang. `keep`: folder for what they record, or None.
+
+    Raises RecordingError if the file cannot be read or the folder cannot be created, NoVerdictError if the file is a
+    recording that cannot be played again or if nothing can be played on this machine.
+    """
     from ..replay.bisect.playhouse import Playhouse
     from ..replay.bisect.plays import Plays
     from .scenarios import check_packages, read
@@ -67,7 +72,7 @@ def plays_of(scenario: Path, keep: Path | None) -> Iterator[Plays]:
 
 @contextmanager
 def _folder(keep: Path | None) -> Iterator[Path]:
-    """A new one that stays, or a temporary one."""
+    """A new folder that stays, or a temporary one."""
     if keep is None:
         with TemporaryDirectory(prefix="specdiff-") as folder:
             yield Path(folder)
@@ -76,7 +81,7 @@ def _folder(keep: Path | None) -> Iterator[Path]:
         keep.mkdir()
     except OSError as error:
         raise RecordingError(
-            f"{keep}: cannot be made ({error.strerror}). Name a new folder, in one that is there."
+            f"{keep}: cannot be created ({error.strerror}). Name a new folder in an existing one."
         ) from error
     try:
         yield keep
@@ -87,7 +92,8 @@ def _folder(keep: Path | None) -> Iterator[Path]:
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Plays are processes of their own sessions: whoever ends us, as `timeout` and CI do, means them, too."""
+    """Exit on SIGTERM and SIGHUP so that plays are ended too. They run in their own process sessions, so signals that
+    `timeout` or CI sends to this process do not reach them."""
 
     def leave(number: int, frame: object) -> None:
         raise SystemExit(128 + number)

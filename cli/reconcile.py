@@ -1,4 +1,4 @@
-"""specdiff reconcile: what clients were told against the recorded books, request by request."""
+"""specdiff reconcile: compare what clients received with the recording, request by request."""
 
 from __future__ import annotations
 
@@ -18,16 +18,19 @@ from .working import working
 @click.option(
     "--complete",
     is_flag=True,
-    help="A response without its request, or a request that ended without its response, is a difference too.",
+    help="Also count responses without a recorded request, and ended requests without a response, as differences.",
 )
 @options.form
 def reconcile(recording: Path, responses: Path, complete: bool, form: str) -> int:
-    """Hold what clients were told against what RECORDING says of their requests.
+    """Compare what clients received with what was recorded.
 
-    RESPONSES has one JSON object a line, as sglang's /generate or its OpenAI endpoints returned it, or a list of them
-    (a batch). They are matched by request id. Finish reason, token counts, output ids, counters, versions of weights,
-    log probabilities, hidden states and top-k rows are compared, and the rows against what an RL trainer relies on. Exit
-    code 1 where something differs, 125 where nothing could be compared.
+    RESPONSES is a file with one JSON value per line: a response as returned by sglang's /generate or its OpenAI
+    endpoints, or a list of responses (a batch). Responses are matched to recorded requests by request id.
+
+    Compared are the finish reason, token counts, output ids, counters, weight versions, log probabilities, hidden states
+    and top-k rows. The number of rows is also checked against the number that an RL trainer relies on.
+
+    Exit code: 1 if something differs, 125 if nothing could be compared.
     """
     from ..replay.reconcile import read
     from ..replay.reconcile.reconcile import reconcile as hold

@@ -1,4 +1,4 @@
-"""specdiff record: run a command with the recorder in its sglang server, or ask the recorder of a running one."""
+"""specdiff record: run a command with the recorder in its sglang server, or control the recorder of a running one."""
 
 from __future__ import annotations
 
@@ -39,78 +39,79 @@ _OF_A_START = frozenset(
     "directory",
     metavar="DIR",
     type=Named(path_type=Path, file_okay=False),
-    help="Folder for the recordings; made if it is not there.",
+    help="Folder for the recordings; created if missing.",
 )
-@click.option("--force", is_flag=True, help="Overwrite a recording of the same name.")
+@click.option("--force", is_flag=True, help="Overwrite recordings of the same name.")
 @click.option(
     "--buffer-mb",
     default=DEFAULT_BUFFER_MB,
     show_default=True,
     type=click.IntRange(min=1),
-    help="Memory that may wait to be written, per scheduler, routed rows included. Beyond it whole steps are dropped, "
-    "counted and marked.",
+    help="Memory limit (MB) per scheduler for data waiting to be written, routed rows included. Beyond it, whole steps are "
+    "dropped, counted and marked.",
 )
 @click.option(
     "--durability",
     type=click.Choice(DURABILITIES),
     default=DURABILITIES[0],
     show_default=True,
-    help="What a SIGKILL may cost: the last 50 ms, or nothing that was handed over by the end of a step. "
-    "'step' writes on the scheduler's thread (docs/recorder.md has the cost).",
+    help="What a SIGKILL may lose: the last 50 ms, or nothing from a finished step. "
+    "'step' writes on the scheduler's thread (cost: docs/recorder.md).",
 )
 @click.option("--steps", type=click.IntRange(min=1), help="Stop recording after N decode steps.")
 @click.option(
     "--duration",
     type=Duration(),
-    help="Stop recording after that time; the server goes on.",
+    help="Stop recording after this time, such as 90s or 5m; the server keeps running.",
 )
 @click.option(
     "--sample",
     type=OneIn(),
     default=1,
-    help="Record one in N requests, by a hash of the request id; each is recorded whole.",
+    help="Record one in N requests, chosen by a hash of the request id. Each is recorded in full.",
 )
 @click.option(
     "--only-rid",
     multiple=True,
     type=Prefix(),
-    help="Record only requests whose id begins so. May be repeated.",
+    help="Record only requests whose id starts with PREFIX. May be repeated.",
 )
 @click.option(
     "--experts",
     type=click.Choice(ROWS),
     default=EVERY_ROW,
     show_default=True,
-    help="Routed rows to keep: those that the server returned; 'tail': and those that it cut off at the stop; 'full': all from 0 "
-    "on, of every request, which gathers a whole sequence on the scheduler's thread at each finish; 'none': how many there were.",
+    help="Routed rows to keep. 'returned': those the server returned. 'tail': also those it cut off at the stop. 'full': all "
+    "rows from 0 on, of every request; gathers a whole sequence on the scheduler's thread at each finish. 'none': only "
+    "their number.",
 )
 @click.option(
     "--no-tokens",
     is_flag=True,
-    help="Write no token id but those that can end a request: one filler stands for all others.",
+    help="Replace token ids by a filler, except those that can end a request.",
 )
 @click.option(
     "--ring",
     type=Duration(),
-    help="Keep the last seconds or minutes only, such as 30s or 5m. They become a recording when the server ends, however it "
-    "does, on `--attach ... flush`, on SIGUSR1, and when a law is broken.",
+    help="Keep only the last seconds or minutes, such as 30s or 5m. They become a recording when the server ends in any way, "
+    "on `--attach ... flush`, on SIGUSR1, and when a law is broken.",
 )
 @click.option(
     "--all-ranks",
     is_flag=True,
-    help="Record every scheduler: by default one of each attention group, as the others keep the same books.",
+    help="Record every scheduler. The default is one per attention group, because the others keep the same books.",
 )
 @click.option(
     "--run-id",
     type=RunId(),
-    help="Name of the run, the same on each host of a server that has several (docs/ranks.md).",
+    help="Name of the run. Use the same name on every host of a multi-host server (docs/ranks.md).",
 )
-@click.option("--paused", is_flag=True, help="Record nothing until --attach ... start.")
+@click.option("--paused", is_flag=True, help="Record nothing until `--attach ... start`.")
 @click.option(
     "--attach",
     metavar="PID|DIR",
     type=Named(readable=False),
-    help="Ask the recorders of a running server: COMMAND is start, stop, status or flush.",
+    help="Control the recorders of a running server. COMMAND is start, stop, status or flush.",
 )
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_context
@@ -123,19 +124,24 @@ def record(
     command: tuple[str, ...],
     **told: Any,
 ) -> int:
-    """Run COMMAND and record every sglang scheduler it starts, one recording each.
+    """Run a command and record the sglang schedulers it starts.
 
     \b
-    specdiff record -o runs -- python -m sglang.launch_server --model-path ...
-    specdiff record -o runs --paused -- python -m sglang.launch_server --model-path ...
+    specdiff record -o runs -- python -m sglang.launch_server ...
+    specdiff record -o runs --paused -- python -m sglang.launch_server ...
     specdiff record --attach runs --sample 1/16 --duration 60 start
-    Paths of the recordings go to stdout. The exit status is the command's; 125 where the command
-    ended well but nothing was recorded (with --paused: where nothing could have been).
+
+    Each recorded scheduler becomes one recording, whose path is printed to stdout.
+
+    Exit code: that of COMMAND, or 125 if COMMAND succeeded but nothing was recorded (with --paused: if nothing could have
+    been recorded).
     """
     if attach is not None:
         return _attached(context, attach, directory, force, command, told)
     if directory is None:
-        raise click.UsageError("Missing option '-o' / '--output': the folder for the recordings.")
+        raise click.UsageError(
+            "Missing option '-o' / '--output': name a folder for the recordings."
+        )
     from ..recorders.record import record as run  # imports h5py
 
     done = run(
@@ -150,7 +156,7 @@ def record(
 
 
 def _options(told: dict[str, Any]) -> dict[str, Any]:
-    """As `recorders.capture.config.with_options` takes them."""
+    """The options as `recorders.capture.config.with_options` expects them."""
     return {
         "buffer_mb": told["buffer_mb"],
         "durability": told["durability"],
@@ -178,7 +184,7 @@ def _attached(
 ) -> int:
     if len(command) != 1 or command[0] not in _ACTS:
         raise click.UsageError(
-            f"--attach {target} {' '.join(command)}: expected one of {', '.join(_ACTS)}"
+            f"--attach {target} {' '.join(command)}: expected one of {', '.join(_ACTS)}."
         )
     (act,) = command
     _refuse_idle(context, act)
@@ -192,7 +198,7 @@ def _attached(
 
 
 def _refuse_idle(context: click.Context, act: str) -> None:
-    """An option that would be ignored is a mistake."""
+    """Raise UsageError for an option that would have no effect."""
     idle = {
         "paused",
         "run_id",
@@ -202,4 +208,6 @@ def _refuse_idle(context: click.Context, act: str) -> None:
     for parameter in context.command.params:
         name = parameter.name or ""
         if name in idle and context.get_parameter_source(name) is not ParameterSource.DEFAULT:
-            raise click.UsageError(f"{parameter.opts[-1]} means nothing with --attach ... {act}")
+            raise click.UsageError(
+                f"{parameter.opts[-1]} has no effect with --attach ... {act}. Remove it."
+            )

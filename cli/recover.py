@@ -1,4 +1,4 @@
-"""specdiff recover: turn the journals of a killed `specdiff record` into recordings."""
+"""specdiff recover: build recordings from the journals of a `specdiff record` that was killed."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from .working import working
 @click.argument("directory", metavar="DIR", type=Named(path_type=Path))
 @click.option("--force", is_flag=True, help="Overwrite recordings of the same name.")
 def recover(directory: Path, force: bool) -> int:
-    """Build the recordings of every journal in DIR that no process writes to any more, and of those that
-    `record --attach` began elsewhere, on servers that were started into DIR.
+    """Build recordings from the journals in DIR.
 
-    \b
-    Paths of the recordings go to stdout. A journal goes away once its recording is in place and has been
-    read back; one that holds nothing, or is still being written, stays. Exit status 128 where one could
-    not be read.
+    Builds one recording from each journal that no process writes to any more. Includes journals in other folders if
+    `record --attach` started them on servers that were started with `record -o DIR`.
+
+    Prints the path of each recording to stdout. A journal is deleted once its recording is in place and has been read
+    back. A journal that is empty or still being written stays.
+
+    Exit code: 128 if a journal could not be read.
     """
     from ..recorders.recover import Kept  # imports h5py
     from ..recorders.recover import recover as build
@@ -31,6 +33,6 @@ def recover(directory: Path, force: bool) -> int:
         outcomes = build(directory, force=force)
     print_outcomes(outcomes)
     if not outcomes:
-        say(f"{directory}: no journals, nothing to recover")
+        say(f"{directory}: no journals in this folder, nothing to recover.")
     broken = any(isinstance(outcome, Kept) and not outcome.live for outcome in outcomes)
     return BROKEN if broken else SAME

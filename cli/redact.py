@@ -1,4 +1,4 @@
-"""specdiff redact: a recording that may be passed on."""
+"""specdiff redact: make a copy of a recording that can be shared."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from .parameters import Named
 
 @click.command()
 @click.argument("recording", type=Named(path_type=Path, readable=False))
-@options.output("The recording to write (*.h5).")
+@options.output("Recording to write (*.h5).")
 @options.force
 def redact(recording: Path, output: Path, force: bool) -> None:
-    """Write RECORDING again without tokens, ids and paths.
+    """Copy a recording without its tokens, ids and paths.
 
-    Every path replays it as before, value for value: lengths, counts, times and who stops when stay. Output tokens
-    become a filler, but for those that can stop a request; request and session ids are numbered anew, rows of top-k
-    are zeros, the command line is left out.
+    Every path computes the same values from the copy: lengths, counts, times, and which request stops when, are
+    unchanged. Output tokens are replaced by a filler, except those that can stop a request. Request and session ids are
+    renumbered, top-k rows are set to zero, and the command line is removed.
     """
     from ..recorders import hdf5
     from ..recorders.redact import redacted
 
     if recording.is_dir():
-        raise UsageError(f"{recording} is a folder; redact wants one recording of it (*.h5).")
+        raise UsageError(f"{recording} is a folder. Name one recording in it (*.h5).")
     check_is_recording(output)
     check_output(output, force=force, source=recording)
     loaded = hdf5.load(recording)

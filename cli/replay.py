@@ -1,4 +1,4 @@
-"""specdiff replay: two paths over recorded events, and where their books part."""
+"""specdiff replay: replay recorded events under two paths and report where their books differ."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("recording", nargs=-1, type=Named(readable=False))
-@options.old("The path on the left.")
-@options.fixed("The path on the right.")
-@options.quantities("Compare only this quantity, and have no verdict if none of it was captured.")
+@options.old("Left path of the comparison.")
+@options.fixed("Right path of the comparison.")
+@options.quantities("Compare only this quantity; no verdict (125) if none of it was captured.")
 @options.form
 @options.repo
 def replay(
@@ -33,15 +33,25 @@ def replay(
     form: str,
     repo: str | None,
 ) -> int:
-    """Replay recordings under two paths and diff their books.
+    """Replay recordings under two paths and compare their books.
 
-    RECORDING is a recording or a folder of them; without one, the bundled recordings are replayed.
-    PATH is observed, old, fixed, or old/fixed with fixes added and removed: old+23456, fixed-26126; or the
-    functions of an sglang itself: sglang==0.5.11, sglang@REV with --repo, sglang@installed, or a source tree.
-    Ranks that should agree are held against each other, which the exit code does not judge: `specdiff check` does.
-    Known mismatches in pyproject.toml ([tool.specdiff] known) are reported and not judged.
+    RECORDING is a recording or a folder of recordings; the default is the bundled recordings.
+
+    \b
+    PATH is one of:
+      observed          what the server computed
+      old, fixed        none, or all, of the five fixes
+      old+23456         old with a fix added
+      fixed-26126       fixed with a fix removed
+      sglang==0.5.11    the functions of an sglang release
+      sglang@REV        the functions of a commit (with --repo)
+      sglang@installed  the functions of the installed sglang
+      a folder          the functions of an sglang source tree
+
+    Ranks that should agree are compared too, without effect on the exit code; `specdiff check` judges them. Known
+    mismatches in pyproject.toml ([tool.specdiff] known) are reported but do not count as differences.
     """
-    # imported late: torch comes with the engine, and `--help` must not wait for it
+    # imported late: the engine imports torch, and `--help` must not wait for it
     from ..recorders.runs import Member, member_of, runs
     from ..replay import spec
     from ..replay.lift.crew import crew_of
@@ -53,7 +63,7 @@ def replay(
     wanted = [Quantity(name) for name in quantities] or None
     lifted = [path for path in (left, right) if isinstance(path, spec.Lifted)]
     for path in lifted:
-        books_of(path)  # a source that cannot be had is said once, not for every recording
+        books_of(path)  # report missing source once, not for every recording
     results: list[Judged] = []
     members: list[Member] = []
 

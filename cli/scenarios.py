@@ -1,4 +1,4 @@
-"""What the rig is to play: a recording again, or a scenario that somebody wrote."""
+"""Read what the rig is to play: a recording, or a scenario that a user wrote."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from . import options
 
 
 def reenacted(recording: Recording, name: str) -> Reenactment:
-    """Raises NoVerdictError where it cannot be played again."""
+    """Raises NoVerdictError if the recording cannot be played again."""
     try:
         return reenactment(recording, name)
     except RigError as error:
@@ -27,8 +27,11 @@ def reenacted(recording: Recording, name: str) -> Reenactment:
 
 
 def read(path: Path) -> tuple[Scenario, str | None]:
-    """And which sglang was recorded, or which release it names. Raises UsageError where its name is neither's, RecordingError where
-    the file cannot be read, NoVerdictError where it is a recording that cannot be played again."""
+    """Read a recording or a scenario. Returns it with the sglang version that was recorded, or that the scenario names.
+
+    Raises UsageError if the file name has another ending, RecordingError if the file cannot be read, NoVerdictError if it
+    is a recording that cannot be played again.
+    """
     if path.suffix not in (".h5", ".toml"):
         raise UsageError(f"{path}: expected a recording (*.h5) or a scenario (*.toml).")
     if path.suffix == ".h5":
@@ -42,23 +45,24 @@ def read(path: Path) -> tuple[Scenario, str | None]:
 
 
 def player(source: Path, release: str | None, path: str | None, repo: str | None) -> Lifted:
-    """Who plays what is in that file: `path`, where somebody names one, else `release`, which `read` found in it.
+    """Return the sglang that plays the file: `path` if given, else `release`, which `read` found in the file.
 
-    Raises UsageError where there is neither, or it is no sglang with a source of its own."""
+    Raises UsageError if there is neither, or if `path` is not an sglang with source of its own.
+    """
     if path is None and release not in RELEASES:
-        says = "does not say which sglang plays it"
+        says = "does not name the sglang that plays it"
         if release is not None:
-            says = f"is of sglang {release}, which is none of the releases that the rig plays ({RELEASES[0]} to {RELEASES[-1]})"
-        also = ', or in the file: sglang = "VERSION"' if source.suffix == ".toml" else ""
+            says = f"is from sglang {release}, but the rig plays only releases from {RELEASES[0]} to {RELEASES[-1]}"
+        also = ', or with sglang = "VERSION" in the file' if source.suffix == ".toml" else ""
         raise UsageError(
-            f"{source} {says}: name one, --path sglang==VERSION or the folder of a source tree{also}."
+            f"{source} {says}. Name one with --path sglang==VERSION or --path FOLDER (a source tree){also}."
         )
     (whose,) = options.paths_of([path or f"sglang=={release}"], repo)
     return playable(whose)
 
 
 def check_packages() -> None:
-    """Raises NoVerdictError where no sglang can be imported."""
+    """Raises NoVerdictError if packages are missing that sglang needs to be imported."""
     try:
         require_packages()
     except RigError as error:

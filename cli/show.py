@@ -1,4 +1,4 @@
-"""specdiff show: one request's life as a timeline."""
+"""specdiff show: the timeline of one request."""
 
 from __future__ import annotations
 
@@ -14,31 +14,35 @@ from .working import working
 
 @click.command()
 @click.argument("recording", type=Named(path_type=Path, readable=False))
-@click.option("--request", "rid", required=True, metavar="RID", help="The request, by its id.")
+@click.option("--request", "rid", required=True, metavar="RID", help="Id of the request.")
 @click.option(
     "--path",
     "paths",
     multiple=True,
     metavar="PATH",
-    help="A path to show; default: old, fixed and observed.",
+    help="Path to show; default: old, fixed and observed. May be repeated.",
 )
 @options.repo
 def show(recording: Path, rid: str, paths: tuple[str, ...], repo: str | None) -> None:
-    """Show one request's life under several paths.
+    """Show one request's timeline under several paths.
 
-    Every event that concerns it, and its committed length after each: 16+1 reads 16 settled, 1 slot claimed for a
-    result that is still to come. A finish also says which routed and indexer rows each path collects, a release the
-    length that it goes by, a turn of a streaming session what the session keeps of it or gives to it (the five fixes say
-    nothing about these two: --path sglang==0.5.14). Lines where any of these part are marked; where only claims do, they are
-    not. Not shown are allocated lengths, counters and histograms, sums, and what each path decides of a finish.
+    Lists every event of the request and its committed length after it. 16+1 means 16 settled slots and 1 slot claimed
+    for a result still to come.
+
+    Some events show more. A finish shows which routed and indexer rows each path collects. A release shows the length
+    that it uses. A turn of a streaming session shows what the session keeps from it or hands to it. The five fixes do not
+    cover releases and sessions; name a lifted path for those, such as --path sglang==0.5.14.
+
+    Lines on which the paths differ are marked, unless only claims differ. Not shown: allocated lengths, counters,
+    histograms, sums, and what each path decides at a finish.
     """
-    # imported late: torch comes with the engine, and `--help` must not wait for it
+    # imported late: the engine imports torch, and `--help` must not wait for it
     from ..recorders import hdf5
     from ..replay.timeline import lives
     from .report_show import print_lives
 
     if recording.is_dir():
-        raise UsageError(f"{recording} is a folder; show wants one recording of it (*.h5).")
+        raise UsageError(f"{recording} is a folder. Name one recording in it (*.h5).")
     wanted = options.paths_of(paths or ("old", "fixed", "observed"), repo)
     with working(f"{recording}"):
         found = lives(hdf5.load(recording), rid, wanted)

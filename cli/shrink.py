@@ -1,4 +1,4 @@
-"""specdiff shrink: the fewest requests and steps of a recording that still show a divergence, or a scenario that does."""
+"""specdiff shrink: reduce a recording, or a scenario, to the fewest requests that still show a divergence or breach."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from .working import working
 
 @click.command()
 @click.argument("recording", type=Named(path_type=Path, readable=False))
-@options.output("What to write: a recording (*.h5), or with --law a scenario (*.toml).")
-@options.old("The path on the left.")
-@options.fixed("The path on the right.")
+@options.output("File to write: a recording (*.h5), or with --law a scenario (*.toml).")
+@options.old("Left path of the comparison.")
+@options.fixed("Right path of the comparison.")
 @click.option(
     "--quantity",
     type=click.Choice([quantity.value for quantity in Quantity]),
-    help="Whose first divergence to keep; default: the first quantity that differs.",
+    help="Keep the first divergence of this quantity; default: the first quantity that differs.",
 )
 @click.option(
     "--law",
     metavar="NAME",
-    help="Keep the first breach of this law instead, as `specdiff check` finds it.",
+    help="Keep the first breach of this law instead, as found by `specdiff check`.",
 )
 @click.option(
     "--path",
     metavar="PATH",
-    help="With --law: whose books; default: observed. To a scenario: which sglang plays it; default: the one recorded.",
+    help="With --law: path whose books to check; default: observed. With -o *.toml: the sglang that plays; default: the recorded one.",
 )
 @options.repo
 @click.option(
     "--keep-tokens",
     is_flag=True,
-    help="Keep output tokens, request ids and the command line; else they are replaced.",
+    help="Keep output tokens, request ids and the command line, which are replaced by default.",
 )
 @options.force
 def shrink(
@@ -54,29 +54,31 @@ def shrink(
     keep_tokens: bool,
     force: bool,
 ) -> int:
-    """Shrink a recording to what shows where two paths part, or where a law is broken.
+    """Shrink a recording to what still shows a divergence.
 
-    Requests are left out first, then steps, until not one more can be: what is left still shows the first divergence of
-    a quantity, in the same branch of the books and explained by the same fixes; with --law the first breach of that law, at
-    the same kind of event, of the same count and to the same side. Every value in it is what was recorded. Ctrl-C keeps the best so far. Exit
-    code 125 where the paths do not part, or the law is not broken.
+    Removes requests, then steps, until no more can be removed. The result still shows the first divergence of a quantity,
+    in the same branch of the books and explained by the same fixes. With --law, it still shows the first breach of that
+    law: at the same kind of event, in the same counted value, and on the same side of the allowed range. All values that
+    remain are as recorded. Ctrl-C stops early and keeps the best result so far.
 
-    To a scenario (-o *.toml) the recording, or another scenario, is shrunk by playing: the whole scheduler of an sglang plays
-    part after part of it, some ten seconds each, and what is left are the fewest requests, aborts, pauses and the like with
-    which it breaks the law.
+    With -o *.toml, the recording (or another scenario) is shrunk to a scenario by playing it: the whole scheduler of an
+    sglang plays smaller and smaller parts, about ten seconds each. The result is the fewest requests, aborts, pauses and
+    the like with which it breaks the law.
+
+    Exit code: 125 if the paths do not differ, or the law is not broken.
     """
     if law is None:
-        options.only_for("--law", "path")
+        options.only_for("with --law", "path")
     else:
-        options.only_for("a divergence (no --law)", "old", "fixed", "quantity")
+        options.only_for("without --law", "old", "fixed", "quantity")
     check_output(output, force=force, source=recording)
     if output.suffix.lower() == ".toml" != output.suffix:
-        raise UsageError(f"-o {output}: a scenario is known by its name, expected *.toml.")
+        raise UsageError(f"-o {output}: the name of a scenario must end in .toml (lower case).")
     if output.suffix == ".toml":
-        options.only_for("a recording (-o *.h5)", "keep_tokens")
+        options.only_for("with -o *.h5", "keep_tokens")
         return _to_scenario(recording, output, law, path, repo)
     check_is_recording(output)
-    # imported late: torch comes with the engine, and `--help` must not wait for it
+    # imported late: the engine imports torch, and `--help` must not wait for it
     from ..replay.shrink.shrink import shrink as shrink_to_parting
     from ..replay.shrink.shrink import shrink_to_breach
     from .inputs import one, save
@@ -101,7 +103,7 @@ def _to_scenario(
 ) -> int:
     if law is None:
         raise UsageError(
-            f"-o {output}: a scenario is shrunk to the breach of a law; name it, --law NAME."
+            f"-o {output}: shrinking to a scenario needs a law to keep broken. Name it with --law NAME."
         )
     from ..fixtures.rig.shrink import shrink as shrink_by_playing
     from ..fixtures.rig.shrink import trials_of

@@ -24,7 +24,7 @@ BISECT = ["bisect", "{retract}", "--good", "sglang==0.5.11", "--bad", "sglang==0
     ("arguments", "code", "says"),
     [
         (["replay", "no/such/file.h5"], BROKEN, "no/such/file.h5: no such file"),
-        (["replay", "{empty}"], BROKEN, "a folder without recordings"),
+        (["replay", "{empty}"], BROKEN, "this folder contains no recordings (*.h5)"),
         (["replay", "{text}"], BROKEN, "not an HDF5 file"),
         (["replay", ""], USAGE, "the name is empty"),
         (["check", "{real}", ""], USAGE, "the name is empty"),
@@ -51,33 +51,53 @@ BISECT = ["bisect", "{retract}", "--good", "sglang==0.5.11", "--bad", "sglang==0
         (
             ["redact", "{real}", "-o", "{empty}/x.toml"],
             USAGE,
-            "x.toml: a recording is known by its",
+            "x.toml: the name of a recording must end in .h5",
         ),
-        (["shrink", "{real}", "-o", "{empty}/x.txt"], USAGE, "x.txt: a recording is known by its"),
-        (["shrink", "{real}", "-o", "{empty}/x"], USAGE, "expected *.h5"),
-        (["history", "x.toml"], USAGE, "x.toml: a scenario has no books"),
-        (["bisect", "x.toml", *BISECT[2:]], USAGE, "name a law, --law NAME"),
-        (["redact", "{real}", "-o", "{real}"], BROKEN, "{real} is the recording itself"),
-        (["redact", "{real}", "-o", "{empty}/no/x.h5"], BROKEN, "there is no folder {empty}/no"),
+        (
+            ["shrink", "{real}", "-o", "{empty}/x.txt"],
+            USAGE,
+            "x.txt: the name of a recording must end in .h5",
+        ),
+        (["shrink", "{real}", "-o", "{empty}/x"], USAGE, "must end in .h5"),
+        (["history", "x.toml"], USAGE, "x.toml: a scenario has no recorded books"),
+        (
+            ["bisect", "x.toml", *BISECT[2:]],
+            USAGE,
+            "Name a law to check as it is played: --law NAME.",
+        ),
+        (["redact", "{real}", "-o", "{real}"], BROKEN, "{real} is the input file itself"),
+        (
+            ["redact", "{real}", "-o", "{empty}/no/x.h5"],
+            BROKEN,
+            "the folder {empty}/no does not exist",
+        ),
         (["replay", "--repo", "."], USAGE, "--repo .: only a path sglang@REV reads a clone"),
-        (["check", "--repo", "."], USAGE, "there is none among observed"),
-        (["show", "{real}", "--request", "x", "--repo", "."], USAGE, "among old, fixed, observed"),
-        (["paths", "--repo", "."], USAGE, "--repo is for --explain sglang@REV only"),
+        (["check", "--repo", "."], USAGE, "and observed is not of that form"),
+        (
+            ["show", "{real}", "--request", "x", "--repo", "."],
+            USAGE,
+            "and old, fixed, observed are not of that form",
+        ),
+        (["paths", "--repo", "."], USAGE, "--repo can only be used with --explain sglang@REV"),
         (["paths", "--explain", "sglang==0.5.12", "--repo", "."], USAGE, "only a path sglang@REV"),
         (["history", "{real}", "--repo", "."], USAGE, "only a path sglang@REV"),
         (["shrink", "{real}", "-o", "x.h5", "--repo", "."], USAGE, "only a path sglang@REV"),
         ([*TABLE, "--repo", "."], USAGE, "only a path sglang@REV"),
-        ([*TABLE, "--old", "old"], USAGE, "--old is for --format pytest only"),
-        ([*TABLE, "--fixed", "old"], USAGE, "--fixed is for --format pytest only"),
+        ([*TABLE, "--old", "old"], USAGE, "--old can only be used with --format pytest"),
+        ([*TABLE, "--fixed", "old"], USAGE, "--fixed can only be used with --format pytest"),
         (
             [*TABLE[:-1], "pytest", "--path", "old"],
             USAGE,
-            "--path is for --format jsonl and parquet",
+            "--path can only be used with --format jsonl or parquet",
         ),
         ([*BISECT, "--repo", "."], USAGE, "only a path sglang@REV"),
         ([*BISECT, "--skip", "0.5.14"], USAGE, "--skip 0.5.14: not one of the releases"),
         (["export", "{real}", "-o", "x.csv", "--format", "csv"], USAGE, "'jsonl'"),
-        (["export", "{real}", "-o", "{text}", "--format", "jsonl"], BROKEN, "{text} exists"),
+        (
+            ["export", "{real}", "-o", "{text}", "--format", "jsonl"],
+            BROKEN,
+            "{text} already exists",
+        ),
     ],
 )
 def test_bad_input_says_what_where_and_what_to_do(
@@ -174,7 +194,7 @@ def test_what_is_made_of_a_recording_is_not_recovered(
     source = str(bundled() / "0.5.11-stale-retract.h5")
     assert run([command, source, "-o", str(target)]) == BROKEN
     (line,) = (one for one in capsys.readouterr().err.splitlines() if "cannot be written" in one)
-    assert line.startswith(f"specdiff: {target}: ") and line.endswith("or name another file.")
+    assert line.startswith(f"specdiff: {target}: ") and line.endswith("or choose another name.")
     assert "recover" not in line
 
 
@@ -200,4 +220,4 @@ def test_how_to_recover_can_be_copied(tmp_path: Path, capsys: pytest.CaptureFixt
         assert run(["replay", str(target)]) == BROKEN
         assert f"un `specdiff recover '{folder}'`" in capsys.readouterr().err
     assert run(["info", str(folder)]) == BROKEN
-    assert "It holds 1 journal: " in capsys.readouterr().err
+    assert "It contains 1 journal: " in capsys.readouterr().err

@@ -66,8 +66,11 @@ def test_of_a_law_it_fails_on_what_broke_it_and_passes_where_that_is_mended(tmp_
     shutil.copy(bundled() / "0.5.23-new-weights.h5", incident)
     assert export(incident, test, "--law", "weights") == SAME
     said = " ".join((ast.get_docstring(ast.parse(test.read_text())) or "").split())
-    assert "incident.h5, as sglang==0.5.23 plays it again. Broken there in 23 of 126 places" in said
-    assert "first: step 14, weight span (event 140)" in said
+    assert (
+        "When sglang==0.5.23 plays incident.h5 again, the law is broken in 23 of 126 places."
+        in said
+    )
+    assert "First breach: step 14, weight span (event 140)" in said
     broken = played(test, "sglang==0.5.23")
     assert broken.returncode == 1 and "23 of 126 places, first: Breach(event=140" in broken.stdout
     mended = played(test, str(mended_tree(tmp_path / "sglang", "0.5.23")))
@@ -87,7 +90,7 @@ def test_a_scenario_is_tested_by_a_law_that_it_breaks(
     assert export(scenario, test, "--law", "weights") == SAME
     made = test.read_text()
     assert 'with_name("x.toml")' in made and 'get("SGLANG", "sglang==0.5.22")' in made
-    assert "x.toml, as sglang==0.5.22 plays it. Broken there in 1 of 2 places" in made
+    assert "When sglang==0.5.22 plays x.toml, the law is broken in 1 of 2 places." in made
     test.unlink()
     scenario.write_text(text.replace("weights_at = [6]", ""))
     assert export(scenario, test, "--law", "weights") == NO_VERDICT
@@ -95,10 +98,13 @@ def test_a_scenario_is_tested_by_a_law_that_it_breaks(
     assert export(scenario, test, "--law", "weights") == USAGE
     made_of = str(find_release("0.5.22").root)
     assert export(scenario, test, "--law", "weights", "--path", made_of) == SAME
-    assert f"as {made_of} plays it" in " ".join(test.read_text().split())
+    assert f"When {made_of} plays x.toml, " in " ".join(test.read_text().split())
     test.unlink()
     said = capsys.readouterr().err
-    assert "nothing to test: the law weights is not broken" in said and "does not say which" in said
+    assert (
+        "nothing to test: the law weights is not broken" in said
+        and "does not name the sglang" in said
+    )
     assert not test.exists()
 
 
@@ -109,7 +115,7 @@ def test_a_version_that_nobody_can_play_is_refused(
     run = dataclasses.replace(recording.run, sglang_version="0.6.0.dev1+fork")
     hdf5.save(dataclasses.replace(recording, run=run), tmp_path / "x.h5")
     assert export(tmp_path / "x.h5", tmp_path / "test_x.py", "--law", "weights") == USAGE
-    assert "is of sglang 0.6.0.dev1+fork, which is none of" in capsys.readouterr().err
+    assert "is from sglang 0.6.0.dev1+fork, but the rig plays only" in capsys.readouterr().err
     assert not (tmp_path / "test_x.py").exists()
 
 
@@ -120,13 +126,13 @@ def test_a_version_that_nobody_can_play_is_refused(
             "0.5.23-new-weights",
             ["--law", "rows"],
             NO_VERDICT,
-            "the law rows is not broken there (24",
+            "the law rows is not broken in this recording (24",
         ),
         (
             "0.5.23-new-weights",
             ["--law", "weights", "--old", "old"],
             USAGE,
-            "--old is for a divergence",
+            "--old can only be used without --law",
         ),
         ("0.5.15-session-hole", ["--law", "session"], NO_VERDICT, "cannot be played again"),
         ("0.5.23-random", ["--law", "no"], USAGE, "no law 'no'"),

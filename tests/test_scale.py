@@ -247,7 +247,7 @@ def test_too_little_memory_is_no_bug(
     monkeypatch.setattr(hdf5, "load", load)
     assert run(["replay", str(bundled() / "0.5.23-random.h5")]) == BROKEN
     said = capsys.readouterr().err
-    assert said.startswith(f"specdiff: there is not enough memory for this ({error})")
+    assert said.startswith(f"specdiff: not enough memory ({error})")
     assert said.count("\n") == 1
 
 

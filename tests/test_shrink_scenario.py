@@ -251,12 +251,12 @@ def test_the_next_plays_beside_the_one_that_is_asked_about(
     [
         ("[[request]]\nrid = 'a'", ["--law", "weights"], USAGE, "--path sglang==VERSION"),
         (ALONE, ["--law", "weights", "--path", "observed"], USAGE, "expected sglang==VERSION"),
-        (INCIDENT, [], USAGE, "name it, --law NAME"),
+        (INCIDENT, [], USAGE, "Name it with --law NAME."),
         (
             INCIDENT,
             ["--law", "weights", "--keep-tokens"],
             USAGE,
-            "--keep-tokens is for a recording",
+            "--keep-tokens can only be used with -o *.h5",
         ),
         (bundled() / "0.5.14-session-hole.h5", ["--law", "session"], NO_VERDICT, "sessions"),
     ],
