@@ -24,7 +24,7 @@ def recover(directory: Path, force: bool) -> int:
     Prints the path of each recording to stdout. A journal is deleted once its recording is in place and has been read
     back. A journal that is empty or still being written stays.
 
-    Exit code: 128 if a journal could not be read.
+    Exit code: 128 if a journal stays for any other reason than that a process still writes to it.
     """
     from ..recorders.recover import Kept  # imports h5py
     from ..recorders.recover import recover as build
