@@ -91,7 +91,7 @@ BISECT = ["bisect", "{retract}", "--good", "sglang==0.5.11", "--bad", "sglang==0
             "--path can only be used with --format jsonl or parquet",
         ),
         ([*BISECT, "--repo", "."], USAGE, "only a path sglang@REV"),
-        ([*BISECT, "--skip", "0.5.14"], USAGE, "--skip 0.5.14: not one of the releases"),
+        ([*BISECT, "--skip", "0.5.14"], USAGE, "--skip 0.5.14: not a release between the ends"),
         (["export", "{real}", "-o", "x.csv", "--format", "csv"], USAGE, "'jsonl'"),
         (
             ["export", "{real}", "-o", "{text}", "--format", "jsonl"],

@@ -304,7 +304,7 @@ def test_a_law_that_was_not_exercised_says_why() -> None:
             new.merges, seq_lens_sum_after=np.full_like(new.merges.batch, NONE64)
         ),
     )
-    assert _why("sums", silent).endswith("nowhere with values that can be held against it")
+    assert _why("sums", silent).endswith("none with values that the law can be checked on")
 
 
 def test_behind_a_gap_a_launch_without_its_prepare_is_not_judged() -> None:

@@ -126,10 +126,10 @@ def forked(repo: Path) -> Path:
 @pytest.mark.parametrize(
     ("oldest", "newest", "says"),
     [
-        ("left", "fork", "is the older one"),
+        ("left", "fork", "is the older of"),
         ("left", "left", "are one commit"),
-        ("right", "left", "is no ancestor of"),
-        ("right", "merge", "by a merge"),
+        ("right", "left", "is not an ancestor of"),
+        ("right", "merge", "through a merge"),
     ],
 )
 def test_ends_that_no_line_of_commits_joins_have_no_history(

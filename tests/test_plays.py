@@ -77,7 +77,7 @@ def test_of_several_schedulers_the_gravest_counts() -> None:
 @pytest.mark.parametrize(
     ("told", "said"),
     [
-        ("", "it ended without a word"),
+        ("", "it ended without a message"),
         ("rig: to begin with\nspecdiff: not recorded\n", "to begin with"),
         ("Usage: rig\n\nError: No such option: --x\n", "Error: No such option: --x"),
         (
@@ -116,12 +116,12 @@ def test_what_is_not_whole_is_not_judged(tmp_path: Path) -> None:
         hdf5.save(recording, tmp_path / f"{name}.h5")
         played[name] = Played((tmp_path / f"{name}.h5",))
     for one in judged(**played):
-        assert one.finding is Finding.SKIPPED and "not whole" in one.why, one.path
+        assert one.finding is Finding.SKIPPED and "incomplete" in one.why, one.path
     (good,) = judged(
         whole=Played((bundled() / "0.5.13-experts-overshoot.h5",), None, ("r1: x", "y"))
     )
     assert good.finding is Finding.GOOD
-    assert good.why == "otherwise: r1: x (and 1 more)"
+    assert good.why == "ended differently: r1: x (and 1 more)"
 
 
 def test_each_scheduler_has_to_be_recorded(tmp_path: Path) -> None:

@@ -249,7 +249,7 @@ def test_an_abort_in_the_queue_was_sent_nothing_by_the_scheduler(tmp_path: Path)
     assert len(queued)
     found = held(tmp_path, answer(NEW, recording.rids[queued[0]]))
     assert compared(found) == {Fact.FINISH_REASON} and not differing(found)
-    assert "aborted while it waited" in next(iter(of(found, Fact.OUTPUT_IDS).not_compared))
+    assert "aborted in the queue" in next(iter(of(found, Fact.OUTPUT_IDS).not_compared))
 
 
 def test_output_tokens_are_those_that_the_results_brought() -> None:

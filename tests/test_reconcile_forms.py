@@ -107,26 +107,44 @@ def test_a_stream_that_tells_all_each_time_is_not(tmp_path: Path) -> None:
     [
         ("{", "line 2: not JSON"),
         ("[" * 100_000, "line 2: not JSON"),
-        ("3", "line 2: 3, an object, or a list of objects was expected"),
-        ('{"meta_info": {"id": 3}}', "line 2: id: 3, a string was expected"),
-        ('{"meta_info": {"prompt_tokens": "3"}}', "prompt_tokens: '3', an integer was expected"),
-        ('{"meta_info": {"weight_versions": [[]]}}', "weight_versions: [[]], a list of objects"),
+        ("3", "line 2: found 3, expected an object, or a list of objects"),
+        ('{"meta_info": {"id": 3}}', "line 2: id: found 3, expected a string"),
+        ('{"meta_info": {"prompt_tokens": "3"}}', "prompt_tokens: found '3', expected an integer"),
+        (
+            '{"meta_info": {"weight_versions": [[]]}}',
+            "weight_versions: found [[]], expected a list of objects",
+        ),
         (
             '{"meta_info": {"weight_versions": [{"version": "v", "start": "0", "end": 3}]}}',
-            "and integers start and end was expected",
+            "and integers start and end",
         ),
         (
             '{"meta_info": {"weight_versions": [{"version": null, "start": 0, "end": 3}]}}',
             "a list of objects with a version, and",
         ),
-        ('{"meta_info": {"prompt_tokens": true}}', "prompt_tokens: True, an integer"),
-        ('{"meta_info": {}, "output_ids": [1.5]}', "output_ids: [1.5], a list of integers"),
-        (f'{{"meta_info": {{}}, "output_ids": [{2**70}]}}', "a list of integers of 64 bits was"),
-        ('{"choices": [{}], "sglext": {"output_ids": 5}}', "output_ids: 5, a list of integers"),
-        ('{"meta_info": {"routed_experts": "?"}}', "routed_experts: '?', base64 of int32"),
+        (
+            '{"meta_info": {"prompt_tokens": true}}',
+            "prompt_tokens: found True, expected an integer",
+        ),
+        (
+            '{"meta_info": {}, "output_ids": [1.5]}',
+            "output_ids: found [1.5], expected a list of integers",
+        ),
+        (f'{{"meta_info": {{}}, "output_ids": [{2**70}]}}', "a list of integers of 64 bits."),
+        (
+            '{"choices": [{}], "sglext": {"output_ids": 5}}',
+            "output_ids: found 5, expected a list of integers",
+        ),
+        (
+            '{"meta_info": {"routed_experts": "?"}}',
+            "routed_experts: found '?', expected base64 of int32",
+        ),
         ('{"meta_info": {"routed_experts": "AAAA"}}', "base64 of int32 values (buffer size"),
-        ('{"meta_info": {"hidden_states": 3}}', "hidden_states: 3, a list"),
-        ('{"meta_info": {"finish_reason": "stop"}}', "finish_reason: 'stop', an object or null"),
+        ('{"meta_info": {"hidden_states": 3}}', "hidden_states: found 3, expected a list"),
+        (
+            '{"meta_info": {"finish_reason": "stop"}}',
+            "finish_reason: found 'stop', expected an object or null",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_named_by_line_and_field(

@@ -46,7 +46,7 @@ def test_spans_that_leave_a_token_out_are_not_compared_and_said_so(tmp_path: Pat
     end[row] -= 1
     short = dataclasses.replace(recording, spans=dataclasses.replace(recording.spans, end=end))
     found = of(held(tmp_path, answer(NEW), recording=short), Fact.WEIGHT_VERSIONS)
-    why = "what was recorded of it is not all of its tokens, each once"
+    why = "the recorded spans do not cover each token exactly once"
     assert found.num_compared == 0 and found.not_compared == {why: 1}
 
 
@@ -158,7 +158,7 @@ def test_messages_before_a_request_was_first_seen_are_not_known(tmp_path: Path) 
     for fact in (Fact.OUTPUT_IDS, Fact.LOGPROBS):
         assert fact in compared(held(tmp_path, answer(NEW)))
         found = of(held(tmp_path, answer(NEW), recording=changed), fact)
-        why = "a gap in the recording hides messages to this client"
+        why = "a gap in the recording may hide messages to this client"
         assert found.not_compared == {why: 1}
 
 

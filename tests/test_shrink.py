@@ -285,7 +285,11 @@ def test_what_breaks_a_law_may_be_passed_on(
 @pytest.mark.parametrize(
     ("more", "code", "says"),
     [
-        (["--law", "trainer"], NO_VERDICT, "the law trainer is not broken (it holds in 12 places)"),
+        (
+            ["--law", "trainer"],
+            NO_VERDICT,
+            "the law trainer is not broken (it holds in all 12 places)",
+        ),
         (["--law", "session"], NO_VERDICT, "is not broken (turn of a streaming session"),
         (["--law", "weight"], USAGE, "no law 'weight'; there are: commit,"),
         (["--law", "weights", "--old", "old"], USAGE, "--old can only be used without --law"),

@@ -1,1 +1,1 @@
-"""Which release or commit changed the books, judged by what they compute over one recording."""
+"""Find which release or commit changed the books, by what each computes over one recording."""

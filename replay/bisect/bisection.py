@@ -1,4 +1,4 @@
-"""`specdiff bisect`: the first change between two ends, and what is inside it."""
+"""`specdiff bisect`: find the change between two ends, and the functions that caused it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .search import Report, Search, search
 
 @dataclass(frozen=True, slots=True)
 class Inside:
-    """The change itself, between the last candidate before it and the first that shows it."""
+    """What changed between the last candidate before the change and the first one that shows it."""
 
     result: Result
-    roles: tuple[RoleChange, ...]  # whose code differs; those that bring it about alone come first
+    roles: tuple[RoleChange, ...]  # roles whose code differs; sufficient ones (`alone`) come first
 
     @property
     def first(self) -> tuple[Quantity, Divergence]:
@@ -28,7 +28,7 @@ class Inside:
 
 
 def earliest(result: Result) -> tuple[Quantity, Divergence]:
-    """The earliest divergence of a result that has some."""
+    """Return the earliest divergence of a result that has at least one."""
     found = [(one.quantity, one.first) for one in result.quantities if one.first]
     return min(found, key=lambda item: item[1].event)
 
@@ -38,9 +38,9 @@ class Bisection:
     good: Lifted
     bad: Lifted
     quantities: tuple[Quantity, ...]
-    num_compared: int  # between the ends, or where they differ between the two sides of the change
+    num_compared: int  # values compared: between the two sides of the change, else between the ends
     search: Search
-    inside: Inside | None  # None: the ends say the same
+    inside: Inside | None  # None: the two ends have the same books
 
 
 def bisect(
@@ -53,10 +53,13 @@ def bisect(
     skip: Sequence[str],
     report: Report,
 ) -> Bisection:
-    """`reference`: whose books are the good ones; the good end's own where it is None. `quantities`: None for all.
+    """Find the change between `good` and `bad`, and the roles whose code changed with it.
 
-    Raises NoVerdictError where an end is not what it is said to be or cannot run, UsageError where there is nothing
-    to search.
+    `reference` is the path whose books count as good; None means the good end itself.
+    `quantities` limits the comparison; None compares all quantities.
+
+    Raises NoVerdictError if an end cannot run or the good end is not good, and UsageError if there
+    is nothing to search.
     """
     judge = Judge(columns, reference or good, quantities)
     found = search(judge, good, bad, report, skip)
@@ -70,7 +73,7 @@ def bisect(
 def _inside(columns: Columns, change: Change, judge: Judge) -> Inside:
     last, shown = change.last.path, change.shown.path
     result = compare(columns, last, shown, judge.quantities)
-    if result.verdict is not Verdict.DIFFERS:  # `last` has no value at all where it shows
+    if result.verdict is not Verdict.DIFFERS:  # `last` has no values where `shown` differs
         result = compare(columns, judge.reference, shown, judge.quantities)
     quantity, first = earliest(result)
     roles = role_changes(columns, last, shown, judge.quantities, quantity, first.event)

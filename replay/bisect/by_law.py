@@ -1,4 +1,7 @@
-"""`--law` of bisect and history: which version's scheduler breaks a law, or keeps it, where it plays a scenario."""
+"""`bisect --law` and `history --law`: judge versions by whether their scheduler keeps a law.
+
+Each version's real scheduler plays the same scenario; the law is checked on what it recorded.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +27,11 @@ class LawBisection:
 def bisect_by_law(
     plays: Plays, law: Law, good: Lifted, bad: Lifted, *, skip: Sequence[str], report: Report
 ) -> LawBisection:
-    """Raises NoVerdictError where an end is not what it is said to be or cannot play it, UsageError where there is nothing
-    to search."""
+    """Find the first version whose scheduler breaks the law when it plays the scenario.
+
+    Raises NoVerdictError if an end cannot play the scenario or the good end breaks the law, and
+    UsageError if there is nothing to search.
+    """
     check(good, bad, skip)
     for end in (good, bad):
         check_known(end)
@@ -37,7 +43,7 @@ def bisect_by_law(
 def history_by_law(
     plays: Plays, law: Law, paths: Sequence[Lifted], told: Callable[[Judged], None]
 ) -> tuple[Judged, ...]:
-    """Every one of them. `told` hears of each as it is judged."""
+    """Judge every version in `paths`, in order. `told` is called with each result as it arrives."""
     for end in (paths[0], paths[-1]):
         check_known(end)
     court, found = LawCourt(law, plays), []

@@ -1,4 +1,4 @@
-"""Which commit to judge next: git's own choice, so that merges and odd histories go as in `git bisect`."""
+"""Let git choose which commit to judge next, so that merges are handled as in `git bisect`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..lift.git import GIT, commit_of, git_environment
 
 @dataclass(slots=True)
 class Commits:
-    """The commits that may have made a change: what `bad` reaches and no good one does."""
+    """The commits that may have made a change: reachable from `bad`, but from no good commit."""
 
     repo: Path
     good: set[str]
@@ -21,14 +21,17 @@ class Commits:
     skipped: set[str] = field(default_factory=set)
 
     def middle(self) -> str | None:
-        """The commit that halves what is left; None where nothing is left but `bad` and skipped ones."""
+        """Return the commit that best halves what is left.
+
+        Return None if only `bad` and skipped commits are left.
+        """
         told = self._git("rev-list", "--bisect-all", self.bad, "--not", *sorted(self.good))
         ranked = (line.split()[0] for line in told.splitlines())
         usable = (commit for commit in ranked if commit != self.bad)
         return next((commit for commit in usable if commit not in self.skipped), None)
 
     def left(self) -> list[str]:
-        """Oldest first, `bad` the last of them."""
+        """Return the commits that may still be the answer, oldest first. The last one is `bad`."""
         told = self._git(
             "rev-list", "--topo-order", "--reverse", self.bad, "--not", *sorted(self.good)
         )
@@ -45,30 +48,35 @@ def is_ancestor(repo: Path, older: str, newer: str) -> bool:
 
 
 def merge_base(repo: Path, one: str, other: str) -> str:
-    """Raises UsageError where they have no common history."""
+    """Return the merge base of two commits. Raises UsageError if they have no common history."""
     try:
         return run_git(repo, "merge-base", one, other).strip()
     except UsageError:
         raise UsageError(
-            f"{one[:12]} and {other[:12]} have no common history in {repo}: nothing lies between them."
+            f"{one[:12]} and {other[:12]} have no common history in {repo}, so there are no commits between them."
             f"{_unshallow(repo)}"
         ) from None
 
 
 def parent(repo: Path, commit: str) -> str | None:
-    """The first one; None where it has none: a history that was merged into another begins with such a commit."""
+    """Return the first parent of a commit.
+
+    Return None for a root commit. A history that was merged into another one starts with its own
+    root commit.
+    """
     told = run_git(repo, "rev-list", "--parents", "--max-count=1", commit).split()
     return told[1] if len(told) > 1 else None
 
 
 def first_parents(repo: Path, oldest: str, newest: str, under: Collection[str]) -> list[str]:
-    """Both ends, and what lies between them along first parents and touches these folders; oldest first.
+    """Return both ends and the commits between them that touch the folders `under`, oldest first.
 
-    Raises UsageError where the first parents of `newest` do not lead to `oldest`: then each commit would not be held
-    against the one before it, and one that is innocent be blamed.
+    Only first parents are followed. Raises UsageError if the first parents of `newest` do not lead
+    to `oldest`: then a commit would be compared with one that is not its predecessor, and could be
+    blamed for a change that it did not make.
     """
     _check_line(repo, oldest, newest)
-    # from the top, or they are read as of `repo`, which may be a folder inside
+    # `:(top)`: otherwise git resolves the paths relative to `repo`, which may be a subfolder
     paths = [f":(top){folder}" for folder in under]
     told = run_git(
         repo, "rev-list", "--first-parent", "--reverse", f"{oldest}..{newest}", "--", *paths
@@ -82,41 +90,44 @@ def _check_line(repo: Path, oldest: str, newest: str) -> None:
         return
     old, new = oldest[:12], newest[:12]
     if is_ancestor(repo, newest, oldest):
-        why = f"{new} is the older one of the two, and --from is for that."
+        why = f"{new} is the older of the two. Pass the older commit as --from."
     elif is_ancestor(repo, oldest, newest):
         why = (
-            f"{old} came into {new} by a merge, and lies on another branch than its first parents."
+            f"{old} came into {new} through a merge, so it is not among the first parents of {new}."
             f"{_from_base(repo, oldest, newest)}"
         )
     else:
         why = (
-            f"{old} is no ancestor of {new}: not each commit between them is made from the one before."
+            f"{old} is not an ancestor of {new}, so the commits between them do not form one line."
             f"{_from_base(repo, oldest, newest)}"
         )
     raise UsageError(f"no history leads from {old} to {new} in {repo}: {why}{_unshallow(repo)}")
 
 
 def _from_base(repo: Path, oldest: str, newest: str) -> str:
-    """Tags of different release branches have none between them, but one each since they parted."""
+    """Suggest the commit where the two histories part.
+
+    Tags of different release branches are not on one line, but each is on one line with that commit.
+    """
     beside = run_git(repo, "rev-list", "--first-parent", newest, "--not", oldest).split()
     base = parent(repo, beside[-1])
     if base is None:
         return ""
     return (
-        f" They part at {subject(repo, base)!r}: --from sglang@{base[:12]} tells what came to {newest[:12]} since; "
-        f"with --to sglang@{oldest[:12]}, what came to that."
+        f" They part at {subject(repo, base)!r}. To see what was added to {newest[:12]} since then, use "
+        f"--from sglang@{base[:12]}; add --to sglang@{oldest[:12]} to see what was added to {oldest[:12]}."
     )
 
 
 def _unshallow(repo: Path) -> str:
-    """Where a clone is cut off, nobody knows what is whose ancestor."""
+    """Return a hint if the clone is shallow: git cannot know all ancestors there."""
     if run_git(repo, "rev-parse", "--is-shallow-repository").strip() != "true":
         return ""
-    return " The clone is shallow: `git fetch --unshallow` there may bring what is missing."
+    return " The clone is shallow. `git fetch --unshallow` there may fetch the missing commits."
 
 
 def subject(repo: Path, commit: str) -> str:
-    """Date and subject of a commit, on one line; what is not text in them stands as U+FFFD."""
+    """Return the date and subject of a commit on one line. Undecodable bytes become U+FFFD."""
     told = run_git(repo, "show", "--no-patch", "--encoding=UTF-8", "--format=%cs %s", commit)
     return told.strip()
 
@@ -127,7 +138,7 @@ def run_git(repo: Path, *arguments: str) -> str:
         env=git_environment(),
         capture_output=True,
         encoding="utf-8",
-        errors="replace",  # git passes on what is in a commit, whatever it is
+        errors="replace",  # a commit may contain bytes that are not UTF-8
         check=False,
     )
     if done.returncode:

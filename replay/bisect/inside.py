@@ -1,4 +1,8 @@
-"""Inside a change: which lifted function made it, shown by putting that one function alone into the books before."""
+"""Find which lifted functions cause a change.
+
+Each changed function is put, alone, into the books from before the change. If those books then
+differ as the change does, that function is enough to cause it.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +23,16 @@ from ..spec import Lifted
 
 @dataclass(frozen=True, slots=True)
 class RoleChange:
-    """A role whose code changed. `alone`: put into the books before, it makes them depart in the quantity of the first
-    divergence, by its event; None: the two do not fit together, so that nobody knows."""
+    """A role whose code changed.
+
+    `alone` tells whether this role, put into the books from before the change, makes them differ in
+    the quantity of the first divergence, at its event or earlier. None means unknown: the two
+    versions' code does not work together.
+    """
 
     role: Role
     alone: bool | None
-    diff: str  # unified, of the normalised source
+    diff: str  # unified diff of the normalized source
 
 
 def role_changes(
@@ -35,9 +43,10 @@ def role_changes(
     quantity: Quantity,
     event: int,
 ) -> tuple[RoleChange, ...]:
-    """Every role whose code differs, those that matter alone first.
+    """Return every role whose code differs; those that cause the change alone come first.
 
-    `quantities`: that were compared; `quantity`, `event`: of the first divergence.
+    `quantities` are the ones that were compared. `quantity` and `event` are those of the first
+    divergence.
     """
     old, new = surface_of(before), surface_of(after)
     values = expected(lifted(columns, before, quantities), (quantity,))
@@ -46,7 +55,7 @@ def role_changes(
         try:
             books = Books(grafted(old, new, role))
             return departs_by(columns, books, values, event)
-        except Exception:  # noqa: BLE001 - nobody's code: parts that do not fit together may fail anywhere
+        except Exception:  # noqa: BLE001 - code mixed from two versions may fail in any way
             return None
 
     found = []
@@ -57,7 +66,10 @@ def role_changes(
 
 
 def grafted(base: Surface, other: Surface, role: Role) -> Surface:
-    """`base` with one role, and all that it reaches, from `other`. It may not run: the two may not fit together."""
+    """Return `base` with one role, and everything that role reaches, taken from `other`.
+
+    The result may fail when it runs: the two versions' code may not work together.
+    """
     taken = reached(other, role)
     definitions = {item.key: item for item in base.definitions} | taken
     members: dict[str, set[str]] = {}
@@ -79,7 +91,7 @@ def grafted(base: Surface, other: Surface, role: Role) -> Surface:
 
 
 def _diff(old: Surface, new: Surface, role: Role) -> Iterator[str]:
-    """A function that only moved to another file did not change."""
+    """Yield the diff of one role. A function that only moved to another file yields nothing."""
     for one, other in _pairs(old, new, role):
         yield from difflib.unified_diff(
             _lines(one), _lines(other), _place(old, one), _place(new, other)
@@ -89,7 +101,11 @@ def _diff(old: Surface, new: Surface, role: Role) -> Iterator[str]:
 def _pairs(
     old: Surface, new: Surface, role: Role
 ) -> Iterator[tuple[Definition | None, Definition | None]]:
-    """Which definition became which: the role's own first, then those of one name, then the renamed, by likeness."""
+    """Pair each old definition with its new one.
+
+    The role's own function comes first, then functions with the same name, then renamed ones,
+    matched by similar names. None stands for a definition that only one side has.
+    """
     before, after = (
         {item.name: item for item in reached(surface, role).values()} for surface in (old, new)
     )

@@ -1,4 +1,4 @@
-"""Holds one candidate after the other against a reference, over one recording."""
+"""Compare candidates, one after the other, with a reference over one recording."""
 
 from __future__ import annotations
 
@@ -21,32 +21,35 @@ from ..verdict import ledger_of
 
 
 class Finding(str, Enum):
-    GOOD = "good"  # what the reference says, wherever both say anything
-    BAD = "bad"  # something else
-    SKIPPED = "skipped"  # it cannot run this recording, or what was asked for could not be compared
+    GOOD = "good"  # equals the reference wherever both have a value
+    BAD = "bad"  # differs from the reference
+    SKIPPED = "skipped"  # cannot run this recording, or a wanted quantity could not be compared
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One candidate and what was found. `why`: of one that was skipped, else what is to be known of how it was
-    judged; `outcome`: of the law, where one judged."""
+    """One candidate and its finding.
+
+    `why` is the reason if the candidate was skipped, otherwise a remark on how it was judged.
+    `outcome` is the outcome of the law, if a law judged it.
+    """
 
     path: Lifted
     finding: Finding
-    digest: str | None  # of its books: candidates with the same are the same code
+    digest: str | None  # digest of its books: equal for equal code
     why: str | None = None
     outcome: Outcome | None = None
 
 
 class Judge:
-    """Books that are the same code are judged once."""
+    """Judges candidates by their books. Candidates with the same code are judged once."""
 
     def __init__(
         self, columns: Columns, reference: Path, quantities: Sequence[Quantity] | None
     ) -> None:
-        """`quantities`: only these; each of them must then have been compared.
+        """`quantities` limits the comparison to these; each of them must then be compared.
 
-        Raises UsageError or NoVerdictError where the reference itself cannot be had or run.
+        Raises UsageError if the reference cannot be found, NoVerdictError if it cannot run.
         """
         self.columns, self.quantities = columns, tuple(quantities or Quantity)
         self._named = quantities is not None
@@ -57,7 +60,7 @@ class Judge:
         self._found: dict[str, tuple[Finding, str | None]] = {}
 
     def __call__(self, path: Lifted) -> Judged:
-        """Raises UsageError where there is no such release or commit."""
+        """Judge one candidate. Raises UsageError if there is no such release or commit."""
         try:
             surface = surface_of(path)
         except NoVerdictError as error:
@@ -69,18 +72,21 @@ class Judge:
         return Judged(path, finding, digest, why)
 
     def ahead(self, paths: Sequence[Lifted]) -> None:
-        """These will be asked for, soon: a crew may begin."""
+        """Announce candidates that will be judged soon, so that a crew can start on them."""
         if self.columns.crew is not None:
             self.columns.crew.begin_watched(paths, self._expected, self._found)
 
     def why_not_good(self, end: Lifted) -> str:
         return (
-            f"it differs from {self.reference}. Where, `specdiff replay RECORDING --old {self.reference} --fixed {end}` "
-            "says; a good end is one that does not."
+            f"it differs from {self.reference}. `specdiff replay RECORDING --old {self.reference} --fixed {end}` "
+            "shows where. Choose a good end that does not differ."
         )
 
     def num_compared(self, path: Lifted) -> int:
-        """Values of the wanted quantities that both the reference and this path have: the whole path is replayed."""
+        """Return how many values of the wanted quantities both the reference and this path have.
+
+        This replays the whole path.
+        """
         return sum(one.num_compared for one in self._against(books_of(path)))
 
     def _judge(self, books: Books) -> tuple[Finding, str | None]:

@@ -1,4 +1,5 @@
-"""What a version of sglang is by a law: good where the scenario, played by its whole scheduler, keeps it."""
+"""Judge versions of sglang by a law: good means that the law holds when the version's whole
+scheduler plays the scenario."""
 
 from __future__ import annotations
 
@@ -27,15 +28,21 @@ _GRAVEST = (State.BROKEN, State.KNOWN, State.HOLDS, State.NOT_EXERCISED)
 
 
 class LawCourt:
-    """A `search.Court`. Commits of one source tree, and one release, play once."""
+    """Judges candidates by one law; implements `search.Court`.
+
+    Each release plays once. Commits with the same source tree share one play.
+    """
 
     def __init__(self, law: Law, plays: Plays) -> None:
         self._law, self._plays = law, plays
-        # by `Player.code`: the outcome, and what else is to be known of the play; or why there is none
+        # by `Player.code`: the outcome and a remark on the play, or the reason why there is no outcome
         self._found: dict[str, tuple[Outcome, str | None] | str] = {}
 
     def __call__(self, path: Lifted) -> Judged:
-        """Raises UsageError where there is no such commit, NoSourceError where it holds no sglang."""
+        """Judge one candidate.
+
+        Raises UsageError if there is no such commit, NoSourceError if the commit has no sglang.
+        """
         player = _player(path)
         if player.code not in self._found:
             self._found[player.code] = self._judge(player)
@@ -48,11 +55,11 @@ class LawCourt:
 
     def ahead(self, paths: Sequence[Lifted]) -> None:
         for path in paths:
-            with suppress(NoSourceError):  # said where it is judged
+            with suppress(NoSourceError):  # reported when the candidate is judged
                 self._plays.begin(_player(path))
 
     def why_not_good(self, end: Lifted) -> str:
-        return f"it breaks the law {self._law.name}, too. A good end is one that keeps it."
+        return f"it breaks the law {self._law.name} too. Choose a good end that keeps it."
 
     def _judge(self, player: Player) -> tuple[Outcome, str | None] | str:
         try:
@@ -64,7 +71,7 @@ class LawCourt:
             return str(error)
 
     def _ask(self, recordings: Sequence[Path]) -> Outcome:
-        """Of several schedulers: the gravest outcome, and the counts of all."""
+        """Return the outcome over all schedulers: the gravest state, and the summed counts."""
         found = [ask(self._law, _whole(path), Observed()) for path in recordings]
         gravest = min(found, key=lambda one: _GRAVEST.index(one.state))
         checked = sum(one.num_checked for one in found)
@@ -74,27 +81,30 @@ class LawCourt:
 
 
 def check_known(path: Lifted) -> None:
-    """Raises UsageError for a release that the rig does not drive: nobody would be asked."""
+    """Raise UsageError for a release that the rig cannot play."""
     if path.origin is Origin.RELEASE and path.where not in RELEASES:
         raise UsageError(
-            f"{path}: the rig plays {RELEASES[0]} to {RELEASES[-1]}: {', '.join(RELEASES)}."
+            f"{path}: the rig cannot play this release. It plays {', '.join(RELEASES)}."
         )
 
 
 def _whole(path: Path) -> Recording:
-    """Raises NoVerdictError where something may be missing: a law that holds in what is left may be broken in the rest."""
+    """Load a recording. Raises NoVerdictError if events may be missing from it.
+
+    A law that holds in the part that was recorded may be broken in the missing part.
+    """
     recording = hdf5.load(path)
     stats = recording.stats
     why = recording.damage
     if stats is None or not stats.closed:
-        why = why or "the recorder did not come to its end"
+        why = why or "the recorder did not finish"
     elif stats.dropped or stats.exceptions:
         why = (
             why
-            or f"{stats.dropped} events were dropped, {stats.exceptions} exceptions of the recorder"
+            or f"{stats.dropped} events were dropped, and the recorder raised {stats.exceptions} exceptions"
         )
     if why is not None:
-        raise NoVerdictError(f"its recording is not whole: {why}")
+        raise NoVerdictError(f"its recording is incomplete: {why}")
     return recording
 
 
@@ -102,7 +112,7 @@ def _remark(played: Played) -> str | None:
     if not played.otherwise:
         return None
     count, first = len(played.otherwise), played.otherwise[0]
-    return f"otherwise: {first}" + (f" (and {count - 1} more)" if count > 1 else "")
+    return f"ended differently: {first}" + (f" (and {count - 1} more)" if count > 1 else "")
 
 
 def _player(path: Lifted) -> Player:

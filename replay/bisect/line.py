@@ -1,4 +1,4 @@
-"""Candidates in a line, all of them judged: where they change, and where they change back."""
+"""Given a line of judged candidates, find where they turn from good to bad and back."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from .judge import Finding, Judged
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """`last`: the last before the change; `suspects`: those of which the first made it, the last of them shows it.
+    """One change in a line of candidates.
 
-    One suspect unless some between `last` and it were skipped.
+    `last` is the last candidate before the change. One of the `suspects` made the change; the last
+    suspect shows it. There is one suspect unless candidates in between were skipped.
     """
 
     last: Judged
@@ -24,7 +25,7 @@ class Change:
 
 
 def changes(tested: Sequence[Judged]) -> list[Change]:
-    """Every change from good to bad and back, in order. The skipped are neither."""
+    """Return every change from good to bad or back, in order. Skipped candidates are ignored."""
     found: list[Change] = []
     last: int | None = None
     for place, one in enumerate(tested):

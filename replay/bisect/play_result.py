@@ -1,4 +1,4 @@
-"""What came of a play: its recordings, or why it is not to be judged."""
+"""The result of a play: its recordings, or the reason why it cannot be judged."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 _RIG, _OURS = "rig: ", "specdiff: "
-_OF_TORCH = re.compile(r"^\[rank\d+\]: ")  # in front of each line of a traceback
+_OF_TORCH = re.compile(r"^\[rank\d+\]: ")  # torch's prefix of each line of a traceback
 
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """`recordings`: one for each scheduler. `why`: there are none, or the play did not come to its end. `otherwise`: who ended
-    in another way than in the recording that was played, or that its script says."""
+    """The result of one play.
+
+    `recordings` has one entry per scheduler. `why` is set if there are none, or if the play did not
+    finish. `otherwise` lists the requests that ended differently than in the recording that was
+    played, or than the script says.
+    """
 
     recordings: tuple[Path, ...]
     why: str | None = None
@@ -22,7 +26,7 @@ class Played:
 
 
 def complete(made: Path, result: Path, told: str) -> Played:
-    """Of a play that ended well, as far as its exit status says."""
+    """Return the result of a play whose exit status was 0."""
     if not result.is_file():
         return Played((), why(told, ended_well=False))
     said = json.loads(result.read_text())
@@ -34,7 +38,10 @@ def complete(made: Path, result: Path, told: str) -> Played:
 
 
 def _alone(made: Path) -> tuple[Path, ...]:
-    """The one recording of a folder, in its place. Where it is not alone it stays where it is."""
+    """If the folder holds exactly one recording, move it up to replace the folder.
+
+    Otherwise leave everything in place and return nothing.
+    """
     inside = list(made.iterdir()) if made.is_dir() else []
     if len(inside) != 1 or inside[0].suffix != ".h5":
         return ()
@@ -45,7 +52,7 @@ def _alone(made: Path) -> tuple[Path, ...]:
 
 
 def failed(played: Played, made: Path) -> Played:
-    """What there is of it stands apart: whoever looks through the others must not take it for one."""
+    """Move what a failed play left into the folder `failed`, apart from the good recordings."""
     aside = made.parent / "failed"
     for left in (made, made.with_name(f"{made.name}.h5")):
         if left.is_dir() and not any(left.iterdir()):
@@ -57,16 +64,19 @@ def failed(played: Played, made: Path) -> Played:
 
 
 def why(told: str, *, ended_well: bool) -> str:
-    """Of what was said, that which says why: our own last words where the rig ended well, else the rig's, unless an exception
-    came behind that: then its last line."""
+    """Pick from stderr (`told`) the lines that explain why a play failed.
+
+    If the rig ended well, that is specdiff's last message. Otherwise it is the rig's last message,
+    unless a traceback follows that message: then it is the last line of the traceback.
+    """
     lines = [_OF_TORCH.sub("", line) for line in told.splitlines()]
     lines = [line for line in lines if line.strip()]
     ours = [line.removeprefix(_OURS) for line in lines if line.startswith(_OURS)]
     others = [line for line in lines if not line.startswith(_OURS)]
     if ended_well:
-        return ours[-1] if ours else "it ended without a word"
+        return ours[-1] if ours else "it ended without a message"
     last = max((i for i, line in enumerate(others) if line.startswith(_RIG)), default=len(others))
     said = others[last:]
     if said and not any("Traceback (most recent call last)" in line for line in said):
         return "\n".join(said).removeprefix(_RIG)
-    return (others or ours or ["it ended without a word"])[-1]
+    return (others or ours or ["it ended without a message"])[-1]

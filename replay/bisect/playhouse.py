@@ -1,4 +1,4 @@
-"""Where scenarios are played: the rig drives each whole scheduler in a process of its own, recorded."""
+"""Play scenarios: the rig drives each scheduler in its own process, under `specdiff record`."""
 
 from __future__ import annotations
 
@@ -17,16 +17,20 @@ from threading import Lock
 from ..lift.crew import cores
 from .play_result import Played, complete, failed, why
 
-_MOST = 4  # plays at a time: each imports torch, and an sglang
-_PATIENCE_S = 600  # the rig ends what still turns; it cannot end a loop inside of sglang
+_MOST = 4  # plays at a time: each imports torch and an sglang
+_PATIENCE_S = 600  # the rig has a step limit, but cannot interrupt a loop inside sglang
 _GRACE_S = 10  # from SIGTERM to SIGKILL
 _PACKAGE = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True, slots=True)
 class Player:
-    """One sglang. `code`: equal for the same source; `title`: what its recording is called. `known`: a release that the rig can
-    fetch, or a source tree; None: `write_out` leaves its source in an empty folder. `like`: the release that a tree is like."""
+    """One sglang that can play a scenario.
+
+    `code` is equal for equal source. `title` names its recording. `known` is a release that the rig
+    can fetch, or the path of a source tree; if it is None, `write_out` writes the source into an
+    empty folder. `like` is the release whose rules the rig applies to a tree without a version.
+    """
 
     code: str
     title: str
@@ -36,8 +40,10 @@ class Player:
 
 
 class Playhouse:
-    """As many plays at a time as there are cores, four at most, in the order in which they were wanted. Close it: those that run
-    are ended then."""
+    """A pool that runs plays in the order of submission: one per core at a time, four at most.
+
+    Call `close` when done; it ends the plays that are still running.
+    """
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(min(cores(), _MOST))
@@ -46,20 +52,20 @@ class Playhouse:
         self._closed = False
 
     def put_on(self, scenario: Path, player: Player, folder: Path) -> Future[Played]:
-        """As `Plays` says. What comes of it may be what `write_out` raises."""
+        """Submit a play; for the arguments see `Plays`. The future may raise what `write_out` raises."""
         return self._pool.submit(self._play, scenario.resolve(), player, folder)
 
     def close(self) -> None:
         with self._lock:
             self._closed, running = True, tuple(self._running)
         for process in running:
-            process.terminate()  # `record` passes it on, and waits
+            process.terminate()  # `specdiff record` forwards the signal and waits
         for process in running:
             _see_it_end(process)
         self._pool.shutdown(cancel_futures=True)
 
     def _play(self, scenario: Path, player: Player, folder: Path) -> Played:
-        """On a thread."""
+        """Run one play to its end. Runs on a pool thread."""
         made = folder / player.title
         try:
             with TemporaryDirectory(prefix="specdiff-", ignore_cleanup_errors=True) as scratch:
@@ -71,7 +77,7 @@ class Playhouse:
                 rig = ["--sglang", player.known or str(tree), "--scenario", str(scenario)]
                 rig += ["--like", player.like] if player.like else []
                 played = self._record(rig, made, temporary)
-        except OSError as error:  # no room, mostly
+        except OSError as error:  # mostly a full disk
             return Played((), f"{error}")
         return played if played.why is None else failed(played, made)
 
@@ -81,7 +87,7 @@ class Playhouse:
         command += [sys.executable, "-m", "specdiff.fixtures.rig", *rig, "--result", str(result)]
         process = self._start(command, temporary)
         if process is None:
-            return Played((), "it was not played any more")
+            return Played((), "not played: specdiff was stopping")
         try:
             _, told = process.communicate(timeout=_PATIENCE_S)
         except subprocess.TimeoutExpired:
@@ -108,14 +114,18 @@ class Playhouse:
                 stderr=subprocess.PIPE,
                 encoding="utf-8",
                 errors="replace",
-                start_new_session=True,  # so that all of it can be killed
+                start_new_session=True,  # so that the whole process group can be killed
             )
             self._running.add(process)
             return process
 
 
 def _environment(temporary: Path) -> dict[str, str]:
-    """No module of the folder we are in; but this specdiff, where it was found by its path, and is not installed."""
+    """Return the environment of a play.
+
+    The child imports nothing from the current folder. If this specdiff is not installed but was
+    found by its path, the child finds it in the same way.
+    """
     told = os.environ | {"PYTHONSAFEPATH": "1", "TMPDIR": str(temporary)}
     if _PACKAGE.name == "specdiff":
         paths = [str(_PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -124,6 +134,7 @@ def _environment(temporary: Path) -> dict[str, str]:
 
 
 def _see_it_end(process: subprocess.Popen[str]) -> None:
+    """Wait for a process that was told to end; kill its group after the grace period."""
     try:
         process.wait(_GRACE_S)
     except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""A scenario played by one sglang after the other."""
+"""One scenario, played by several versions of sglang."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from .playhouse import Player, Playhouse
 
 
 class Plays:
-    """Of one scenario; each sglang plays it but once."""
+    """The plays of one scenario. Each sglang plays it only once."""
 
     def __init__(self, scenario: Path, folder: Path, house: Playhouse) -> None:
-        """`scenario`: a recording, or a TOML file of the rig's. `folder`: for what is recorded, a file each, a folder where
-        there are several schedulers; what came to no good end is put under `failed`."""
+        """`scenario` is a recording or a scenario file (TOML) of the rig.
+
+        `folder` receives the recordings: one file per play, or one folder if the play has several
+        schedulers. What a failed play left is moved to `folder`/failed.
+        """
         self._scenario, self._folder, self._house = scenario, folder, house
         self._begun: dict[str, Future[Played]] = {}
 
@@ -23,6 +26,6 @@ class Plays:
             self._begun[player.code] = self._house.put_on(self._scenario, player, self._folder)
 
     def __call__(self, player: Player) -> Played:
-        """Raises what `write_out` raises."""
+        """Wait for the player's play and return its result. Raises what `write_out` raises."""
         self.begin(player)
         return self._begun[player.code].result()

@@ -1,4 +1,4 @@
-"""The search: between two releases every one is judged, between two commits as few as possible."""
+"""The search for a change: judges every release between two, but as few commits as possible."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from .line import Change, changes
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where the search is. Candidates are numbered oldest first; `span`: the first and the last that may be the answer.
+    """How far a search has come.
 
-    `ends`: good and bad, as near as they are known by now: with them a search that was stopped goes on.
+    Candidates are numbered oldest first; `span` holds the first and the last that may be the answer.
+    `ends` holds the nearest good and bad ends known so far: a stopped search can resume from them.
     """
 
     tested: Judged | None
@@ -39,22 +40,23 @@ Report = Callable[[Progress], None]
 
 
 class Court(Protocol):
-    """Who says what a candidate is: a `Judge` by its books, a `LawCourt` by what comes of playing a scenario."""
+    """Judges candidates: a `Judge` by their books, a `LawCourt` by playing a scenario."""
 
     def __call__(self, path: Lifted) -> Judged: ...
 
     def ahead(self, paths: Sequence[Lifted]) -> None:
-        """These will be asked for, in this order."""
+        """Announce candidates that will be judged, in this order."""
 
     def why_not_good(self, end: Lifted) -> str:
-        """Of a good end that was judged and is not: in words, and what to do."""
+        """Explain why an end that was called good is not good, and what to do about it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """`change`: the one nearest to the good end; None where the ends say the same. `others`: all further ones.
+    """The result of a search.
 
-    `one_change`: true where the answer assumes that there is but one.
+    `change` is the change nearest to the good end, or None if both ends are good. `others` holds all
+    further changes. `one_change` is true if the search assumed that there is only one change.
     """
 
     tested: tuple[Judged, ...]
@@ -66,10 +68,12 @@ class Search:
 def search(
     judge: Court, good: Lifted, bad: Lifted, report: Report, skip: Sequence[str] = ()
 ) -> Search:
-    """`skip`: commits or releases that are not to be judged, named as the ends are or bare.
+    """Search for the change between `good` and `bad`.
 
-    Raises NoVerdictError where an end is not what it is said to be, UsageError where nothing lies between them or an
-    end is to be skipped.
+    `skip` names commits or releases to leave out, with or without the prefix that the ends have.
+
+    Raises NoVerdictError if an end cannot be judged or the good end is not good, and UsageError if
+    there is nothing between the ends or `skip` names an end.
     """
     left_out = check(good, bad, skip)
     first, last = judge(good), judge(bad)
@@ -86,7 +90,10 @@ def search(
 
 
 def check(good: Lifted, bad: Lifted, skip: Sequence[str]) -> dict[str, str]:
-    """What is left out, by version or commit hash: as it was named. Raises UsageError."""
+    """Check the ends and `skip`; return the names to skip, by version or commit hash.
+
+    Raises UsageError.
+    """
     if {good.origin, bad.origin} not in ({Origin.RELEASE}, {Origin.REVISION}):
         raise UsageError(
             f"bisect needs two releases (sglang==A and sglang==B) or two commits (sglang@A and sglang@B with "
@@ -103,12 +110,12 @@ def check(good: Lifted, bad: Lifted, skip: Sequence[str]) -> dict[str, str]:
         versions = between(*sorted((good.where, bad.where), key=version_of))
         if name := next((left_out[one] for one in left_out if one not in versions), None):
             raise UsageError(
-                f"--skip {name}: not one of the releases between the ends: {', '.join(versions)}."
+                f"--skip {name}: not a release between the ends. Those are {', '.join(versions)}."
             )
     for end in (good, bad):
         if name := left_out.get(which(end.where)):
             raise UsageError(
-                f"--skip {name}: an end of the search, which is judged always. Name another end, or leave it out."
+                f"--skip {name}: an end of the search is always judged. Choose another end, or drop this --skip."
             )
     return left_out
 
@@ -136,7 +143,11 @@ def _releases(
 def _commits(
     judge: Court, good: Lifted, bad: Lifted, report: Report, left_out: Mapping[str, str]
 ) -> Search:
-    """The older end, good or bad, is departed from; the first commit that is as the newer end is looked for."""
+    """Search between commits, with git choosing the next one to judge.
+
+    The search starts from the older end, good or bad, and looks for the first commit with the
+    finding of the newer end.
+    """
     repo = Folder(good.repo or ".")
     good_commit, bad_commit = commit_of(repo, good.where), commit_of(repo, bad.where)
     backward = is_ancestor(repo, bad_commit, good_commit)
@@ -180,23 +191,29 @@ def _commits(
     suspects = tuple(tested.get(commit) or judge(candidate(commit)) for commit in commits.left())
     before = parent(repo, suspects[0].path.where)
     last = tested[start] if before is None else judged(judge, candidate(before))
-    if last.finding is not tested[start].finding:  # more than one change after all
+    if last.finding is not tested[start].finding:  # there is more than one change after all
         last = tested[start]
     return Search(tuple(tested.values()), Change(last, suspects), (), one_change=True)
 
 
 def _check_base(judge: Court, base: Lifted, good: Lifted) -> None:
-    """As in git: an end that is no ancestor of the other vouches for their merge base only if that is good too."""
+    """Check that the merge base is good, as git does if no end is an ancestor of the other.
+
+    Raises NoVerdictError if it is bad.
+    """
     one = judged(judge, base)
     if one.finding is Finding.BAD:
         raise NoVerdictError(
-            f"{good} is no ancestor of the bad end, and their merge base {base} is bad already: the change to find "
-            f"is the one that made {good} good, between {base} and {good}."
+            f"{good} is not an ancestor of the bad end, and their merge base {base} is already bad. The change to "
+            f"look for is the one between {base} and {good} that made {good} good."
         )
 
 
 def judged(judge: Court, path: Lifted) -> Judged:
-    """A commit that nobody named may be one without sglang, of another project merged in: that is no mistake."""
+    """Judge a candidate that the user did not name; skip it if it has no sglang.
+
+    Such a commit may belong to another project that was merged in, so this is not an error.
+    """
     try:
         return judge(path)
     except NoSourceError as error:

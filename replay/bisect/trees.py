@@ -1,4 +1,4 @@
-"""sglang's package as it was at a commit, written into a folder: the clone's own files and index are not touched."""
+"""Write sglang's package at a commit into a folder, without touching the clone's files or index."""
 
 from __future__ import annotations
 
@@ -13,13 +13,19 @@ from .commits import run_git
 
 
 def root_of(repo: Path, name: str, commit: str) -> str:
-    """Where the package lies in the repository at a commit. Raises NoSourceError where it holds none."""
+    """Return where the package is in the repository at a commit.
+
+    Raises NoSourceError if the commit has no sglang package.
+    """
     with closing(CatFile(repo)) as files:
         return GitSource(name, commit, files).root
 
 
 def release_before(repo: Path, commit: str) -> str | None:
-    """The release that the nearest tag names (v0.5.12), which a tree without a build does not say; None where none does."""
+    """Return the release of the nearest tag before a commit (v0.5.12), or None if there is none.
+
+    A source tree that was never built does not know its own version.
+    """
     try:
         which = ("--abbrev=0", "--match", "v[0-9]*", "--exclude", "*rc*")
         tag = run_git(repo, "describe", "--tags", *which, commit)
@@ -30,7 +36,7 @@ def release_before(repo: Path, commit: str) -> str | None:
 
 
 def write_out(repo: Path, tree: str, folder: Path) -> None:
-    """A tree into `folder`/sglang. Raises NoVerdictError where git cannot: there is no room for it, say."""
+    """Write a git tree into `folder`/sglang. Raises NoVerdictError if git fails, as on a full disk."""
     package = folder / "sglang"
     package.mkdir(parents=True)
     index = git_environment() | {"GIT_INDEX_FILE": str((folder / "index").resolve())}
@@ -41,6 +47,6 @@ def write_out(repo: Path, tree: str, folder: Path) -> None:
             command, env=index, capture_output=True, encoding="utf-8", errors="replace", check=False
         )
         if done.returncode:
-            said = done.stderr.strip().splitlines() or ["failed"]  # a line for each file, maybe
+            said = done.stderr.strip().splitlines() or ["failed"]  # git may print a line per file
             more = f" (and {len(said) - 1} more lines)" if len(said) > 1 else ""
-            raise NoVerdictError(f"git cannot write it out: {said[0]}{more}")
+            raise NoVerdictError(f"git cannot write out its source tree: {said[0]}{more}")

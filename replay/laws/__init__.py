@@ -1,1 +1,1 @@
-"""Invariants that any correct books obey, checked on one ledger alone."""
+"""Laws: invariants that any correct books obey. Each is checked on a single ledger."""

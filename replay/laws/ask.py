@@ -1,4 +1,4 @@
-"""One law by its name, held against one path over one recording."""
+"""Check one law, given by name, for one path over one recording."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .law import Law, Outcome
 
 
 def law_of(name: str) -> Law:
-    """Raises UsageError where there is no such law."""
+    """Return the law with this name. Raises UsageError if there is none."""
     found = next((law for law in LAWS if law.name == name), None)
     if found is None:
         raise UsageError(f"no law {name!r}; there are: {', '.join(law.name for law in LAWS)}.")
@@ -21,6 +21,6 @@ def law_of(name: str) -> Law:
 
 
 def ask(law: Law, recording: Recording, path: Path) -> Outcome:
-    """Raises NoVerdictError where the path cannot run this recording."""
+    """Check the law for this path. Raises NoVerdictError if the path cannot run this recording."""
     columns = Columns(recording)
     return outcome_of(law, columns, ledger_of(columns, Toggles(columns), path))

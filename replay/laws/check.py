@@ -1,4 +1,4 @@
-"""All laws on one ledger."""
+"""The list of laws, and the functions that check them on a ledger."""
 
 from __future__ import annotations
 
@@ -141,14 +141,20 @@ LAWS = (
 
 
 def check(columns: Columns, ledger: Ledger, silenced: Collection[str] = ()) -> tuple[Outcome, ...]:
-    """Every law, in the order of `LAWS`. A silenced law is checked and shown, and not judged."""
+    """Check every law, in the order of `LAWS`.
+
+    A silenced law is checked and shown, but a breach of it does not count.
+    """
     return tuple(outcome_of(law, columns, ledger, silenced) for law in LAWS)
 
 
 def every_breach(
     columns: Columns, ledger: Ledger, silenced: Collection[str] = ()
 ) -> Iterator[tuple[Law, State, Breach]]:
-    """Each place where a law does not hold, law by law, and whether it is judged: broken, a known violation, or silenced."""
+    """Yield each place where a law does not hold, law by law.
+
+    The state tells whether the breach counts: broken, known violation or silenced.
+    """
     for law in LAWS:
         if needs.unhooked(law.needs, columns.recording):
             continue
@@ -163,7 +169,7 @@ def every_breach(
 def _broken(
     law: Law, columns: Columns, ledger: Ledger, places: Places
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Per place, whether the law does not hold there, and whether that is a known violation."""
+    """For each place, return whether the law is broken there and whether that is a known violation."""
     broken = ~places.holds
     if law.known is None or not len(broken):
         return broken, torch.zeros_like(broken)
@@ -173,6 +179,7 @@ def _broken(
 def outcome_of(
     law: Law, columns: Columns, ledger: Ledger, silenced: Collection[str] = ()
 ) -> Outcome:
+    """Check one law on a ledger."""
     places = law.check(columns, ledger)
     unhooked = needs.unhooked(law.needs, columns.recording)
     if not len(places.event) or unhooked:

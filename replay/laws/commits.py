@@ -1,4 +1,4 @@
-"""Laws `commit`, `allocation` and `stale`."""
+"""The laws `commit`, `allocation` and `stale`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from .law import Places, exactly, together, within
 
 
 def commit(columns: Columns, ledger: Ledger) -> Places:
-    """After each live result: settled = prompt + outputs - 1, outputs as they are then, overshoot included.
+    """After each live result: settled length = prompt + outputs - 1.
 
-    A tail that ends its request may leave one token less committed than was written: its slot is freed, not cached.
+    The outputs are those after this result, overshoot included. If a tail ends its request, one
+    token less may be committed than was written: its slot is freed, not cached.
     """
     recording, rows = columns.recording, columns.recording.result_rows
     series = ledger[Quantity.KV_COMMITTED_LEN_SETTLED]
@@ -37,14 +38,14 @@ def commit(columns: Columns, ledger: Ledger) -> Places:
 
 
 def _ends(recording: Recording) -> Tensor:
-    """Result rows (bool) that may have ended their request."""
+    """Return a mask of the result rows that may have ended their request."""
     made, mask = decisions(recording), torch.zeros(len(recording.result_rows.qid)).bool()
     mask[column(made.row[made.finish != GOES_ON])] = True
     return mask
 
 
 def stale(columns: Columns, ledger: Ledger) -> Places:
-    """A stale result leaves the settled length and the counters as they were."""
+    """A stale result does not change the settled length or the counters."""
     parts = [_unchanged_length(columns, ledger)]
     for quantity in (Quantity.SPEC_VERIFY_CT, Quantity.SPEC_ACCEPTED_DRAFTS):
         parts.append(_unchanged_counter(columns, ledger, quantity))
@@ -52,7 +53,7 @@ def stale(columns: Columns, ledger: Ledger) -> Places:
 
 
 def allocation(columns: Columns, ledger: Ledger) -> Places:
-    """0 <= committed <= allocated, after a prepare and at a finish; and a prepare takes no slot back."""
+    """0 <= committed <= allocated after a prepare and at a finish, and a prepare frees no slot."""
     committed, allocated = ledger[Quantity.KV_COMMITTED_LEN], ledger[Quantity.KV_ALLOCATED_LEN]
     parts = [_only_grows(allocated)]
     for kind, moment in ((Kind.PREPARE, Moment.AFTER), (Kind.FINISH, Moment.BEFORE)):
@@ -68,7 +69,10 @@ def allocation(columns: Columns, ledger: Ledger) -> Places:
 
 
 def _only_grows(allocated: Series) -> Places:
-    """A prepare that wanted fewer slots than before would ask the allocator for less than none (#23336)."""
+    """A prepare never lowers the allocated length.
+
+    Otherwise it would ask the allocator for a negative number of slots (#23336).
+    """
     before = _at(allocated, Kind.PREPARE, Moment.BEFORE)
     after = _at(allocated, Kind.PREPARE, Moment.AFTER)
     known = allocated.captured[before] & allocated.captured[after]
@@ -92,7 +96,10 @@ def _unchanged_length(columns: Columns, ledger: Ledger) -> Places:
 
 
 def _unchanged_counter(columns: Columns, ledger: Ledger, quantity: Quantity) -> Places:
-    """Against the counter after the same request's result before; where there is none, as its prefill left it."""
+    """Compare the counter after a stale result with its previous value.
+
+    That is the value after the request's previous result, or else the value after its prefill.
+    """
     recording, series = columns.recording, ledger[quantity]
     cells = series.cells
     qid, event, value = (_prefilled if ledger.path == "observed" else _fresh)(recording, series)
@@ -110,7 +117,7 @@ def _unchanged_counter(columns: Columns, ledger: Ledger, quantity: Quantity) -> 
 
 
 def _prefilled(recording: Recording, series: Series) -> tuple[Tensor, Tensor, Tensor]:
-    """Results that resolve no verify: request, event, and the counter that was read off the server then."""
+    """Return request, event and recorded counter of the results that resolve no verify."""
     rows = recording.result_rows
     value = nullable(getattr(rows, series.quantity.value))
     mine = value != NONE64
@@ -120,7 +127,10 @@ def _prefilled(recording: Recording, series: Series) -> tuple[Tensor, Tensor, Te
 
 
 def _fresh(recording: Recording, _: Series) -> tuple[Tensor, Tensor, Tensor]:
-    """Extends before any verify, likewise: every path's counters begin at 0 there."""
+    """Return request, event and counter (0) of the extends before any verify.
+
+    Every path's counters start at 0 there.
+    """
     rows = recording.extend_rows
     mine = column(rows.output_len) <= recording.outputs_before_verify
     event = column(recording.event_of(Kind.EXTEND))[column(recording.owner(Kind.EXTEND))]
@@ -133,7 +143,7 @@ def _results(series: Series, moment: Moment) -> Tensor:
 
 
 def _stale(recording: Recording, cells: Cells) -> Tensor:
-    """Cells (bool) of results that found their request finished or retracted."""
+    """Return a mask of the cells whose result found its request finished or retracted."""
     rows = recording.result_rows
     late = (column(rows.finished) == 1) | (column(rows.is_retracted) == 1)
     mask = torch.zeros(len(cells), dtype=torch.bool)
@@ -143,7 +153,10 @@ def _stale(recording: Recording, cells: Cells) -> Tensor:
 
 
 def _at(series: Series, kind: Kind, moment: Moment) -> Tensor:
-    """Indices of the cells of one kind and moment, by row: the same rows for every quantity."""
+    """Return the indices of the cells of one kind and moment, ordered by row.
+
+    The rows are the same for every quantity, so the results for two quantities line up.
+    """
     cells = series.cells
     found = torch.nonzero((cells.kind == kind) & (cells.moment == moment)).flatten()
     return found[torch.argsort(cells.row[found])]

@@ -1,4 +1,5 @@
-"""What 0.5.14 does on purpose: its DFLASH keeps the host's view of the lengths, which lags a step behind the device."""
+"""The known violation of `sums` in 0.5.14: its DFLASH deliberately keeps the host's view of the
+lengths, which is one step behind the device."""
 
 from __future__ import annotations
 
@@ -16,13 +17,15 @@ from .law import Places
 
 
 def lags_on_purpose(columns: Columns, ledger: Ledger, places: Places) -> Tensor:
-    """Launches that go by the lengths committed at the prepare before them, and early-return filters that keep such a sum.
+    """Return which places the known violation explains.
 
-    `FutureMap.resolve_seq_lens_cpu` of 0.5.14: "DFLASH keeps seq_lens_cpu as the lagging committed host view".
+    These are launches whose sum is that of the lengths committed at their prepare, and early-return
+    filters that keep such a sum. `FutureMap.resolve_seq_lens_cpu` of 0.5.14 says: "DFLASH keeps
+    seq_lens_cpu as the lagging committed host view".
     """
     recording = columns.recording
     observed = ledger.path == "observed"
-    # by the code, not by the name: a commit does not say its version
+    # `books` identifies the code: a server run from a commit does not report a release
     version = recording.run.books if observed else ledger.path.removeprefix("sglang==")
     covered = torch.zeros_like(places.event, dtype=torch.bool)
     if version != "0.5.14" or recording.run.spec_algorithm != "DFLASH":
@@ -39,7 +42,10 @@ def lags_on_purpose(columns: Columns, ledger: Ledger, places: Places) -> Tensor:
 
 
 def _committed(recording: Recording, ledger: Ledger) -> Tensor:
-    """For each launch, the sum of the committed lengths at its batch's prepare just before it; -1: there is none."""
+    """For each launch, return the sum of the committed lengths at its batch's prepare just before.
+
+    -1 means that there is no such prepare.
+    """
     series, prepares = ledger[Quantity.KV_COMMITTED_LEN], recording.prepares
     mine = (series.cells.kind == Kind.PREPARE) & (series.cells.moment == Moment.BEFORE)
     owner = column(recording.owner(Kind.PREPARE))[series.cells.row[mine]]
@@ -52,7 +58,7 @@ def _committed(recording: Recording, ledger: Ledger) -> Tensor:
 
 
 def _kept(recording: Recording, ledger: Ledger) -> Tensor:
-    """For each early-return filter, the sum at the launch before it where that was its batch's; else -1."""
+    """For each early-return filter, return the sum at its batch's last launch, or -1 if there is none."""
     series, filters, launches = ledger[Quantity.SEQ_LENS_SUM], recording.filters, recording.launches
     mine = series.cells.kind == Kind.LAUNCH
     sums = torch.zeros(len(launches.batch), dtype=torch.int64)
@@ -69,7 +75,7 @@ def _kept(recording: Recording, ledger: Ledger) -> Tensor:
 
 
 def _last(sorted_: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """The place of the last entry below each that is wanted, and whether there is one."""
+    """For each wanted value, return the index of the last smaller entry, and whether there is one."""
     place = torch.searchsorted(sorted_, wanted) - 1
     return place.clamp(min=0), place >= 0
 

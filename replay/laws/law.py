@@ -1,4 +1,4 @@
-"""What a law is, and what comes of checking it."""
+"""The types of a law and of the outcome of checking it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from ..quantity import Quantity
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Places:
-    """Where a law was checked: int64 columns, one entry per place.
+    """The places where a law was checked: int64 columns, one entry per place.
 
-    `qid`: -1 for a whole batch. The law holds where `found` lies in [`low`, `high`]. `counted`: which of `names` it is of.
+    The law holds at a place if `low` <= `found` <= `high`. `qid` is -1 for a whole batch. `counted`
+    is an index into `names`: which quantity `found` is a value of.
     """
 
-    names: tuple[str, ...]  # quantities, columns, or what is summed up of them
+    names: tuple[str, ...]  # quantities, columns, or expressions over them
     event: Tensor
     qid: Tensor
     found: Tensor
@@ -36,7 +37,7 @@ class Places:
         return (self.low <= self.found) & (self.found <= self.high)
 
     def some(self, which: Tensor) -> Places:
-        """Those at these indices, or where this is true."""
+        """Return some of the places: `which` is a tensor of indices or a mask."""
         return Places(self.names, *(getattr(self, name)[which] for name in _COLUMNS))
 
 
@@ -46,15 +47,17 @@ _COLUMNS = ("event", "qid", "found", "low", "high", "counted")
 def within(
     name: str, event: Tensor, qid: Tensor, found: Tensor, low: Tensor, high: Tensor
 ) -> Places:
+    """Return places at which `found` must be in [`low`, `high`]."""
     return Places((name,), event, qid, found, low, high, torch.zeros_like(event))
 
 
 def exactly(name: str, event: Tensor, qid: Tensor, found: Tensor, expected: Tensor) -> Places:
+    """Return places at which `found` must equal `expected`."""
     return within(name, event, qid, found, expected, expected)
 
 
 def together(parts: list[Places]) -> Places:
-    """All places of several checks, in event order."""
+    """Merge the places of several checks, in event order."""
     names: tuple[str, ...] = ()
     told = []
     for part in parts:
@@ -66,16 +69,21 @@ def together(parts: list[Places]) -> Places:
 
 
 def nowhere() -> Places:
+    """Return no places: the law was not checked."""
     return Places((), *(torch.zeros(0, dtype=torch.int64) for _ in _COLUMNS))
 
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What must have been recorded for a law to be checked at all.
+    """What must have been recorded for a law to be checked.
 
-    `event`: what must have happened, in words; `occurs`: how often it did. `quantities`: whose values must be captured.
-    `observed_only`: the law is about numbers that only the server itself has. `sites`: hooks without which it would be checked
-    in part only, and seem to hold. `tables`: which some version added.
+    event: what must have happened, in words.
+    occurs: counts how often it happened in a recording.
+    quantities: quantities whose values must be captured.
+    observed_only: the law is about numbers that only the server itself has.
+    sites: hooks that must be attached; without them only a part would be checked, and the law
+        could seem to hold.
+    tables: tables of the recording that older format versions do not have.
     """
 
     event: str
@@ -88,9 +96,10 @@ class Needs:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """An upstream violation that is known, and not repaired or on purpose: such a breach is reported, not judged.
+    """A known upstream violation, not fixed or made on purpose. It is reported but does not count.
 
-    `covers`: which places' breaches it explains (bool, one per place); `where`: in which releases, in words.
+    `where` says in words which releases have it. `covers` returns a mask over the places: those whose
+    breach this violation explains.
     """
 
     reason: str
@@ -99,13 +108,16 @@ class Known:
 
 
 def anywhere(_: Columns, __: Ledger, places: Places) -> Tensor:
-    """Covers every place."""
+    """Cover every place."""
     return torch.ones_like(places.event, dtype=torch.bool)
 
 
 @dataclass(frozen=True, slots=True)
 class Law:
-    """`name`: what configuration and reports call it. `related`: the pull requests that broke, repaired or bear on it."""
+    """A law. `name` is used in configuration and reports; `statement` says the law in words.
+
+    `related` lists the pull requests that broke it, fixed it or concern it.
+    """
 
     name: str
     statement: str
@@ -125,7 +137,11 @@ class State(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Breach:
-    """One place where a law does not hold. `counted`: what `found` is of; `low`, `high`: what the law allows of it."""
+    """One place where a law does not hold.
+
+    `counted` names the value that was checked, `found` is that value, and the law allows `low` to
+    `high`.
+    """
 
     event: int
     kind: Kind
@@ -146,9 +162,12 @@ class Breach:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`num_broken`: known violations among them; `first`: the first breach that is none, else the first.
+    """The outcome of checking one law.
 
-    `idle`: where the law was not exercised, why; `known`: where a known violation was seen, which.
+    num_broken: number of breaches, known violations included.
+    first: the first breach that is not a known violation; if all are known, the first one.
+    idle: if the law was not exercised, the reason.
+    known: if a known violation was seen, its reason.
     """
 
     law: Law

@@ -1,4 +1,4 @@
-"""What each law needs, and why it could not be checked where that was missing."""
+"""What each law needs to be checked, and the reason to report if that is missing."""
 
 from __future__ import annotations
 
@@ -18,16 +18,19 @@ _COUNTERS = (Quantity.SPEC_VERIFY_CT, Quantity.SPEC_ACCEPTED_DRAFTS)
 
 
 def unhooked(needs: Needs, recording: Recording) -> str | None:
-    """Why a law cannot be checked in full: a function that it needs has another name in that sglang, say."""
+    """Return why a law cannot be checked in full, or None.
+
+    For example, a function that must be hooked has another name in that sglang.
+    """
     gone = [one.name for one in recording.run.sites if one.name in needs.sites and not one.attached]
     return f"not hooked in this sglang: {', '.join(gone)}" if gone else None
 
 
 def idle(needs: Needs, columns: Columns, ledger: Ledger) -> str:
-    """Why a law was checked nowhere, in words."""
+    """Return in words why a law was checked nowhere."""
     recording = columns.recording
     if needs.observed_only and ledger.path != "observed":
-        return "only what the server itself computed (--path observed) is held against it"
+        return "it applies only to what the server itself computed (--path observed)"
     held = all(holds_quantity(recording, quantity) for quantity in needs.quantities)
     if not held or not all(holds(recording.version, table) for table in needs.tables):
         return not_in(recording.version)
@@ -38,7 +41,7 @@ def idle(needs: Needs, columns: Columns, ledger: Ledger) -> str:
         said = next((ledger.reasons[q] for q in silent if q in ledger.reasons), None)
         names = ", ".join(quantity.value for quantity in silent)
         return f"{names} not captured" + (f": {said}" if said else "")
-    return f"{needs.event}: nowhere with values that can be held against it"
+    return f"{needs.event}: none with values that the law can be checked on"
 
 
 def _decode(recording: Recording) -> NDArray[np.bool_]:
@@ -47,7 +50,7 @@ def _decode(recording: Recording) -> NDArray[np.bool_]:
 
 
 def _asked(recording: Recording, *names: str) -> NDArray[np.bool_]:
-    """Per end sent, whether one of these lists was asked for."""
+    """For each end sent, return whether one of these lists was requested."""
     lists = [getattr(recording.sents, name) != NONE64 for name in names]
     asked: NDArray[np.bool_] = np.any(lists, axis=0)
     return asked

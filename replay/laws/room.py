@@ -1,4 +1,4 @@
-"""Law of room: a verify writes only into slots that its requests have."""
+"""The law `room`: a verify writes only into slots that its requests have."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ from .law import Places, nowhere, within
 
 
 def room(columns: Columns, ledger: Ledger) -> Places:
-    """Behind its true length each request of a decode launch needs a slot for every token of the stride, drafts that
-    will be rejected too; it has what the prepare before allocated."""
+    """True length + stride <= the length that the last prepare allocated.
+
+    Checked for each request of a decode launch. A verify writes the whole stride after the true
+    length, including the drafts that will be rejected.
+    """
     recording, allocated = columns.recording, ledger[Quantity.KV_ALLOCATED_LEN]
     cells = allocated.cells
     prepared = (cells.kind == Kind.PREPARE) & (cells.moment == Moment.AFTER)
     of_row = torch.nonzero(prepared).flatten()
-    of_row = of_row[torch.argsort(cells.row[of_row])]  # one cell a row
+    of_row = of_row[torch.argsort(cells.row[of_row])]  # one cell per row
     owner = column(recording.owner(Kind.LAUNCH))
     rows = torch.nonzero(column(recording.launches.mode)[owner] == Mode.DECODE).flatten()
     if not len(of_row) or not len(rows):
@@ -35,7 +38,7 @@ def room(columns: Columns, ledger: Ledger) -> Places:
     stride = _strides(recording)[owner][rows]
     touch = columns.touches.prepare_before(qid, event)
     row = columns.touches.row[touch.clamp(min=0)]
-    cell = of_row[torch.where(touch >= 0, row, 0)]  # behind a gap: without its prepare
+    cell = of_row[torch.where(touch >= 0, row, 0)]  # touch < 0: the prepare is missing, after a gap
     known &= (touch >= 0) & (stride > 0) & allocated.captured[cell]
     known &= columns.touches.epoch[touch.clamp(min=0)] == epoch
     found = (length + stride)[known]
@@ -46,7 +49,7 @@ def room(columns: Columns, ledger: Ledger) -> Places:
 
 
 def _strides(recording: Recording) -> Tensor:
-    """Per launch: tokens a request in its result, 0 where the recording does not say."""
+    """For each launch, return the tokens per request in its result; 0 if they were not recorded."""
     launches, answered = column(recording.launches.launch), column(recording.results.launch)
     width = column(recording.result_width)
     strides = torch.zeros_like(launches)

@@ -1,4 +1,4 @@
-"""Law `rows`: the routed rows that are collected at a finish fit the tokens through the stop."""
+"""The law `rows`: the routed rows collected at a finish match the tokens up to the stop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from .law import Places, exactly, together
 
 
 def rows(columns: Columns, ledger: Ledger) -> Places:
-    """max(0, prompt + returned outputs - 1 - start_len) rows for who asked, none for who did not."""
+    """Rows = max(0, prompt + returned outputs - 1 - start_len) if they were requested.
+
+    If routed experts were not requested, there are no rows of them. The indexer has no start_len.
+    """
     finish, series = columns.finish_rows, ledger[Quantity.ROUTED_EXPERTS]
     collected, row = _collected(series)
     expected = finish.origin_len + finish.finished_len - 1 - finish.start_len
@@ -28,13 +31,13 @@ def rows(columns: Columns, ledger: Ledger) -> Places:
 
 
 def _collected(series: Series) -> tuple[Tensor, Tensor]:
-    """Captured cells, and the rows of `finishes` that they belong to."""
+    """Return the captured cells and the rows of `finishes` that they belong to."""
     at = torch.nonzero(series.captured).flatten()
     return at, series.cells.row[at]
 
 
 def num_rows(series: Series, at: Tensor) -> Tensor:
-    """Of each of these cells; 0 where none were collected."""
+    """Return the number of rows of each of these cells; 0 if none were collected."""
     return (series.values[at, 2] - series.values[at, 1]) * series.values[at, 0]
 
 

@@ -1,5 +1,8 @@
-"""Laws on what clients were really sent: it ends where their tokens end (`tokens`, `returned`, `logprobs`, `hidden-states`), and what
-an RL trainer relies on (`trainer`)."""
+"""The laws about what clients were sent.
+
+`tokens`, `returned`, `logprobs` and `hidden-states` compare each list with the client's tokens;
+`trainer` checks the equation that an RL trainer relies on.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +22,18 @@ from .rows import num_rows
 
 
 def tokens(columns: Columns, ledger: Ledger) -> Places:
-    """The output ids through the stop: all of them, each once and in its place, and as many as the client is told."""
+    """The client gets its output ids up to the stop: all, each once, in order, and correctly counted."""
     sent = _sent(columns, ledger)
     names = ("num_output_ids", "num_in_order", "completion_tokens")
     return together([sent.exactly(name, sent.tokens) for name in names])
 
 
 def returned(columns: Columns, ledger: Ledger) -> Places:
-    """No list has more entries than there are tokens: of the output, and of rows, of the sequence but the last token."""
+    """No per-token list is longer than its tokens.
+
+    For lists of the output these are the output tokens; for rows, all tokens of the sequence except
+    the last one.
+    """
     sent = _sent(columns, ledger)
     sequence = sent.prompt + sent.tokens - 1
     return together(
@@ -40,30 +47,31 @@ def returned(columns: Columns, ledger: Ledger) -> Places:
 
 
 def logprobs(columns: Columns, ledger: Ledger) -> Places:
-    """As many log probabilities as tokens; but one for who wants no token."""
+    """There are as many log probabilities as tokens. A request for zero tokens gets one."""
     sent = _sent(columns, ledger)
     return sent.exactly("num_logprobs", sent.logprobs)
 
 
 def hidden_states(columns: Columns, ledger: Ledger) -> Places:
-    """As many hidden states as tokens, where the first is that of a whole prefill."""
+    """There are as many hidden states as tokens; the first one covers a whole prefill."""
     sent = _sent(columns, ledger)
     return sent.exactly("num_hidden_states", sent.tokens)
 
 
 def trainer(columns: Columns, ledger: Ledger) -> Places:
-    """rows + start_len + 1 == prompt tokens + returned tokens, for every request that asked a server that captures.
+    """rows + start_len + 1 = prompt tokens + returned tokens.
 
-    Both sums are of what the client was sent and told; only the rows of a path other than `observed` are the path's.
+    Checked for every request that asked for rows, on a server that captures them. Both sides are
+    what the client was sent and told; on a path other than `observed`, the rows are the path's own.
     """
     sent, sents = _of(columns), columns.recording.sents
     state = column(columns.recording.finishes.experts_state)[sent.finish]
     returned = column(sents.prompt_tokens)[sent.row] + column(sents.num_output_ids)[sent.row]
     rows = column(sents.experts_rows)[sent.row]
-    # A start at the end of the sequence leaves no row to align.
+    # If start_len is at the end of the sequence, there is no row to align.
     known = (rows != NONE64) & (state != NONE64) & (returned - 1 > sent.start_len)
     if ledger.path != "observed":
-        series = ledger[Quantity.ROUTED_EXPERTS]  # one cell for every finish
+        series = ledger[Quantity.ROUTED_EXPERTS]  # one cell per finish
         known &= series.captured[sent.finish]
         rows = num_rows(series, sent.finish)
     found = rows + sent.start_len + 1
@@ -73,23 +81,27 @@ def trainer(columns: Columns, ledger: Ledger) -> Places:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Sent:
-    """Requests whose end was sent, and their finishes: what was decided against what went out."""
+    """Requests whose end was sent, paired with their finishes: what was decided and what was sent."""
 
     columns: Columns
-    row: Tensor  # of the sents
-    finish: Tensor  # of the finishes
+    row: Tensor  # rows of `sents`
+    finish: Tensor  # rows of `finishes`
     event: Tensor
     qid: Tensor
 
     @property
     def tokens(self) -> Tensor:
-        """How many a client is to get: outputs through the stop."""
+        """The number of tokens due to the client: outputs up to the stop."""
         finish = self.columns.finish_rows
         return torch.minimum(finish.finished_len, finish.output_len)[self.finish]
 
     @property
     def logprobs(self) -> Tensor:
-        """How many are due; a prompt that is scored gets that of the token that nobody wants, on purpose (#26510)."""
+        """The number of log probabilities due to the client.
+
+        A request for zero tokens only scores its prompt. It deliberately gets the log probability of
+        the one token that the prefill yields (#26510).
+        """
         wanted = column(self.columns.recording.requests.max_new_tokens)[self.qid]
         return torch.where(wanted == 0, 1, self.tokens)
 
@@ -99,7 +111,7 @@ class _Sent:
 
     @property
     def start_len(self) -> Tensor:
-        """As the client asked when the request arrived: a server that changes it by the finish is none the better for that."""
+        """The start_len that the client asked for, even if the server changed it before the finish."""
         asked = column(self.columns.recording.requests.start_len)[self.qid]
         return torch.where(asked == NONE64, self.columns.finish_rows.start_len[self.finish], asked)
 
@@ -115,7 +127,10 @@ class _Sent:
 
 
 def _sent(columns: Columns, ledger: Ledger) -> _Sent:
-    """What was sent is the server's own doing: on another path there is nothing to check."""
+    """Return what was sent if the path is `observed`.
+
+    No other path computes what is sent, so there is nothing to check on it.
+    """
     sent = _of(columns)
     if ledger.path == "observed":
         return sent
@@ -124,7 +139,10 @@ def _sent(columns: Columns, ledger: Ledger) -> _Sent:
 
 
 def _of(columns: Columns) -> _Sent:
-    """Those whose whole life was recorded: a message that was missed leaves the sums of all later ones short."""
+    """Return the requests that were recorded without a gap from arrival to end.
+
+    If a message was missed, the sums of all later messages are too small.
+    """
     recording = columns.recording
     event, qid = column(recording.event_of(Kind.SENT)), column(recording.sents.qid)
     finish = _last(column(recording.finishes.qid), len(recording.rids))[qid]
@@ -141,12 +159,12 @@ def _of(columns: Columns) -> _Sent:
 
 
 def _last(qid: Tensor, count: int) -> Tensor:
-    """Per request the last row that names it, -1: none does."""
+    """For each request, return the last row with its qid, or -1."""
     rows = torch.full((count,), -1)
     return rows.scatter_reduce(0, qid, torch.arange(len(qid)), "amax")
 
 
 def _first(qid: Tensor, count: int) -> Tensor:
-    """Per request the first row that names it, -1: none does."""
+    """For each request, return the first row with its qid, or -1."""
     rows = _last(qid.flip(0), count)
     return torch.where(rows >= 0, len(qid) - 1 - rows, -1)

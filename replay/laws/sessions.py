@@ -1,4 +1,4 @@
-"""Law `session`: a turn inherits only KV that was written, and of tokens that were said."""
+"""The law `session`: a turn inherits only KV that was written, and of tokens that were said."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ from .law import Places, within
 
 
 def inherited(columns: Columns, ledger: Ledger) -> Places:
-    """What a turn takes over unread, against what forwards of the turn before had written when it was kept, and against
-    what that turn was asked and returned: the KV of its overshoot is of tokens that the next prompt does not have.
+    """A turn inherits at most the KV that is sound: written, and of tokens of the conversation.
 
-    A prefill writes up to its end; a verify writes the last token before it and the drafts it accepts. So the last
-    token that a turn returns is written only by the verify after it, if there was one.
+    The inherited length has two limits. The first is what the forwards of the previous turn had
+    written when its KV was saved. The second is that turn's prompt plus returned tokens: KV of its
+    overshoot belongs to tokens that the next prompt does not contain.
+
+    A prefill writes up to its end. A verify writes the last token before it and the drafts that it
+    accepts. So the last token that a turn returns is written only by the next verify, if there is one.
     """
     recording, series = columns.recording, ledger[Quantity.SESSION_COMMITTED]
     cells = series.cells
@@ -42,8 +45,10 @@ def inherited(columns: Columns, ledger: Ledger) -> Places:
 
 
 def _sound(recording: Recording, session: Tensor, event: Tensor) -> tuple[Tensor, Tensor]:
-    """Positions both written and said by the turn that last gave its KV to each of these sessions, and whether that is
-    known."""
+    """For each session, return how many positions are sound, and whether that is known.
+
+    Sound positions were both written and returned by the turn that last saved its KV to the session.
+    """
     saves, size = recording.saves, len(recording.events.kind) + 1
     key = column(saves.session) * size + column(recording.event_of(Kind.SESSION_SAVE))
     order = torch.argsort(key)

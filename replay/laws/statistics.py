@@ -1,4 +1,4 @@
-"""Laws `stride`, `statistics` and `batch-accepted`."""
+"""The laws `stride`, `statistics` and `batch-accepted`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from .law import Places, exactly, nowhere, together
 
 
 def stride(columns: Columns, ledger: Ledger) -> Places:
-    """What a result is sliced with is the width of its rows: the stride recorded on it, up to 0.5.11 the worker's."""
+    """A result is sliced with the width of its rows.
+
+    The slicing uses the stride recorded on the result; up to 0.5.11 it uses the worker's.
+    """
     if ledger.path != "observed":
         return nowhere()
     results = columns.recording.results
@@ -30,7 +33,7 @@ def stride(columns: Columns, ledger: Ledger) -> Places:
 
 
 def histogram(columns: Columns, ledger: Ledger) -> Places:
-    """At a finish the histogram of accepted drafts has as many steps and drafts as the counters say."""
+    """At a finish, the histogram of accepted drafts sums up to the counters of steps and drafts."""
     series, parts = ledger[Quantity.SPEC_HISTOGRAM], []
     at = torch.nonzero(series.captured).flatten()
     for part, quantity in enumerate((Quantity.SPEC_VERIFY_CT, Quantity.SPEC_ACCEPTED_DRAFTS)):
@@ -43,7 +46,7 @@ def histogram(columns: Columns, ledger: Ledger) -> Places:
 
 
 def batch_accepted(columns: Columns, ledger: Ledger) -> Places:
-    """A batch's count of accepted drafts leaves stale results out."""
+    """A batch's count of accepted drafts excludes stale results."""
     if ledger.path != "observed":
         return nowhere()
     rows, results = columns.recording.result_rows, columns.recording.results
@@ -61,7 +64,10 @@ def batch_accepted(columns: Columns, ledger: Ledger) -> Places:
 def _counter_at_finish(
     columns: Columns, ledger: Ledger, quantity: Quantity, at: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The counter of the request at each finish: as recorded there, else after its last result before it."""
+    """Return the request's counter at each finish, and whether it is known.
+
+    On `observed` the finish holds it; on other paths it is the value after the last result before.
+    """
     cells = ledger[Quantity.SPEC_HISTOGRAM].cells
     if ledger.path == "observed":
         counted = column(getattr(columns.recording.finishes, quantity.value))[cells.row[at]]
@@ -72,7 +78,10 @@ def _counter_at_finish(
 def _last_before(
     columns: Columns, series: Series, qid: Tensor, event: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """A first token may end a request: then it has no counter yet, and nothing to hold the histogram against."""
+    """Return the counter after the request's last result before each event, and whether it is known.
+
+    A request that ends with its first token has no counter yet, so the histogram is not checked.
+    """
     size = len(columns.recording.events.kind) + 1
     key = series.cells.qid * size + series.cells.event
     order = torch.argsort(key)

@@ -1,4 +1,4 @@
-"""Law `sums`: a batch's seq_lens_sum is the sum of its seq_lens, or None."""
+"""The law `sums`: a batch's seq_lens_sum is the sum of its seq_lens, or None."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .law import Places, exactly
 
 
 def sums(columns: Columns, ledger: Ledger) -> Places:
-    """None claims nothing."""
+    """Compare every seq_lens_sum with the true sum. None is allowed everywhere."""
     series = ledger[Quantity.SEQ_LENS_SUM]
     true, found = true_sum(columns, series, ledger.path), series.values[:, 0]
     at = torch.nonzero(series.captured & true.known & (found != NONE64)).flatten()

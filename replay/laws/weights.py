@@ -1,7 +1,8 @@
-"""The law of weights: a client is told of each token which weights computed it.
+"""The law `weights`: a client is told of each token which weights computed it.
 
-A launch computes with the weights that serve when it is made. Its result comes a step later, and other weights may serve
-by then: who counts the tokens that are there takes those of that result for the work of the new ones.
+A launch computes with the weights that are active when it is made. Its result arrives one step
+later, when other weights may be active. A server that counts the tokens that have arrived by then
+attributes the tokens of that result to the new weights.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _NOBODY_KNOWS = -1
 
 
 def weights(columns: Columns, ledger: Ledger) -> Places:
-    """Every token is of one span, and of no other weights than its span says."""
+    """Every token is in exactly one span, and was computed by the weights that the span names."""
     recording = columns.recording
     if ledger.path != "observed" or not len(recording.spans.qid):
         return nowhere()
@@ -31,7 +32,10 @@ def weights(columns: Columns, ledger: Ledger) -> Places:
 
 
 def mislabelled(recording: Recording) -> dict[int, int]:
-    """By event, of each span of which other weights computed some tokens: how many."""
+    """Return, by the event of a span, how many of its tokens other weights computed.
+
+    Only spans with at least one such token are included.
+    """
     if not len(recording.spans.qid):
         return {}
     places = _by_others(recording)
@@ -40,9 +44,10 @@ def mislabelled(recording: Recording) -> dict[int, int]:
 
 
 def _unspoken(recording: Recording) -> Places:
-    """Of every end that was sent: how many of its tokens no span is about, or one too many. There is to be none.
+    """For every end that was sent, count the tokens that are in no span or in several; expect 0.
 
-    Its spans follow it at once: where a gap or the end of the recording comes behind them, some may be missing.
+    The spans follow their end immediately. If a gap or the end of the recording comes after them,
+    some may be missing, so that end is not checked.
     """
     spans = recording.spans
     event, qid = column(recording.event_of(Kind.SENT)), column(recording.sents.qid)
@@ -66,7 +71,7 @@ def _unspoken(recording: Recording) -> Places:
 
 
 def _by_others(recording: Recording) -> Places:
-    """Of every span that a client was told: how many of its tokens other weights computed. There is to be none.
+    """For every span that a client was told, count the tokens that other weights computed; expect 0.
 
     Spans with a token whose launch is not in the recording are left out.
     """
@@ -76,7 +81,7 @@ def _by_others(recording: Recording) -> Places:
     runs = _Runs.of(recording)
     first = torch.searchsorted(runs.qid, qid)
     counts = torch.searchsorted(runs.qid, qid, right=True) - first
-    # A pair for each span and each result of its request.
+    # one pair for each span and each result of its request
     span = torch.repeat_interleave(torch.arange(len(qid)), counts)
     run = first[span] + torch.arange(len(span)) - (counts.cumsum(0) - counts)[span]
     tokens = torch.minimum(runs.end[run], end[span]) - torch.maximum(runs.start[run], start[span])
@@ -84,7 +89,7 @@ def _by_others(recording: Recording) -> Places:
     by = runs.weights[run]
 
     def of(mine: Tensor) -> Tensor:
-        """Per span, how many of its tokens these pairs are."""
+        """For each span, count its tokens in the pairs selected by `mine`."""
         held = torch.where(mine, tokens.clamp(min=0), 0)
         return torch.zeros_like(qid).scatter_add(0, span, held)
 
@@ -95,12 +100,15 @@ def _by_others(recording: Recording) -> Places:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Runs:
-    """Which output tokens [start, end) of a request each of its results brought; sorted by request. Stale ones bring none."""
+    """The output tokens [start, end) that each result added to its request, sorted by request.
+
+    Stale results add none.
+    """
 
     qid: Tensor
     start: Tensor
     end: Tensor
-    weights: Tensor  # that served when the result was launched
+    weights: Tensor  # active when the result was launched
     breaks: Tensor  # see `_breaks`
 
     @classmethod
@@ -117,7 +125,7 @@ class _Runs:
 
 
 def _weights_of_launches(recording: Recording) -> Tensor:
-    """Per result, which weights served when it was launched."""
+    """For each result, return which weights were active when it was launched."""
     number, answers = column(recording.launches.launch), column(recording.results.launch)
     if not len(number):
         return torch.full_like(answers, _NOBODY_KNOWS)
@@ -127,7 +135,10 @@ def _weights_of_launches(recording: Recording) -> Tensor:
 
 
 def _serving(recording: Recording, event: Tensor) -> Tensor:
-    """Which weights served at each event. A gap may hide a change: behind one it takes the next change to tell."""
+    """Return which weights were active at each event, or _NOBODY_KNOWS.
+
+    A gap may hide a change of weights, so after a gap only the next recorded change tells.
+    """
     if not any(site.name == "weights" and site.attached for site in recording.run.sites):
         return torch.full_like(event, _NOBODY_KNOWS)
     if len(recording.run.weight_versions) < 2:
@@ -135,19 +146,22 @@ def _serving(recording: Recording, event: Tensor) -> Tensor:
     controls = recording.controls
     changes = controls.act == Act.WEIGHTS
     since = column(recording.event_of(Kind.CONTROL)[changes])
-    nobody = torch.tensor([_NOBODY_KNOWS])  # before the first change, and behind the last
+    nobody = torch.tensor([_NOBODY_KNOWS])  # before the first change, and after the last
     before = torch.cat([nobody, column(controls.weights_before[changes]), nobody])
     after = torch.cat([nobody, column(controls.weights[changes]), nobody])
     epoch, epochs = (
         gaps_before(recording, event),
         torch.cat([nobody, gaps_before(recording, since), nobody]),
     )
-    at = torch.searchsorted(since, event)  # the last change before; the next one is at + 1
+    at = torch.searchsorted(since, event)  # the last change before the event; the next is at + 1
     as_it_began = torch.where(epoch == 0, 0, _NOBODY_KNOWS)
     as_the_next_says = torch.where(epochs[at + 1] == epoch, before[at + 1], as_it_began)
     return torch.where(epochs[at] == epoch, after[at], as_the_next_says)
 
 
 def _breaks(recording: Recording, event: Tensor) -> Tensor:
-    """How often, before each event, results may be missing: a run that ends behind such a place has no known end."""
+    """For each event, count the places before it where results may be missing.
+
+    A run that has another count than a span, because of such a place in between, has no known end.
+    """
     return torch.searchsorted(column(recording.breaks), event)

@@ -1,1 +1,1 @@
-"""What clients were told, held against the recorded books, request by request."""
+"""Compare what clients were told with the recorded books, request by request."""

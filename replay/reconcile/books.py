@@ -1,4 +1,4 @@
-"""What a recording holds of a request that its client is told too."""
+"""The recorded side of a reconciliation: what a recording holds of each request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..held import holds, not_in
 from ..outputs import UNKNOWN, outputs
 from .facts import REASON_WORDS, Fact, Ints, Side, spans_told
 
-# Columns of `finishes`, and of `sents`: what left for the client. Files before version 3 have no sents.
+# Columns of `finishes`, and of `sents` (what was sent to the client). Files before version 3 have no `sents`.
 _FINISHES = {
     Fact.CACHED_TOKENS: "cached_tokens",
     Fact.REASONING_TOKENS: "reasoning_tokens",
@@ -34,14 +34,14 @@ _SENTS = {
 _SUMS = {Fact.OUTPUT_IDS: "num_output_ids", Fact.LOGPROBS: "num_logprobs"}  # over all messages
 
 NO_END = "the recording has no end of this request"
-_QUEUED = "aborted while it waited: the scheduler sent nothing"
-_UNASKED = "not recorded: nobody asked for it, or the server does not keep it"
-_NOT_WHOLE = "what was recorded of it is not all of its tokens, each once"
-_GAP = "a gap in the recording hides messages to this client"
+_QUEUED = "aborted in the queue: the scheduler sent nothing"
+_UNASKED = "not recorded: the client did not ask for it, or the server does not keep it"
+_NOT_WHOLE = "the recorded spans do not cover each token exactly once"
+_GAP = "a gap in the recording may hide messages to this client"
 
 
 class Books:
-    """The recorded side, looked up by request. The last end of a request counts."""
+    """The recorded side, looked up by request. If a request ended several times, the last one counts."""
 
     def __init__(self, recording: Recording) -> None:
         self.recording = recording
@@ -63,22 +63,26 @@ class Books:
 
     @property
     def ended(self) -> set[int]:
-        """Requests (by qid) whose client is due a response."""
+        """The requests (by qid) whose client should have got a response."""
         return self._finish.keys() | self._sent.keys() | self._queued
 
     def width(self, which: str) -> int:
-        """Values in a row of top-k, 0: no row was stored, so that it is not known."""
+        """Return how many values a top-k row has; 0 means unknown, because no row was stored."""
         stored = getattr(self.recording, which)
         return int(stored.shape[1] * stored.shape[2])
 
     def start_len(self, qid: int) -> int | None:
-        """Of the rows that the request asked for; None where its finish is not here. Before 0.5.12 there is none: 0."""
+        """Return the first row that the request asked for, or None if its finish was not recorded.
+
+        Before 0.5.12 there is no start_len: the result is 0.
+        """
         asked, row = _known(self.recording.requests.start_len, qid), self._finish.get(qid)
         if row is None:
             return None
         return (_known(self.recording.finishes.start_len, row) if asked is None else asked) or 0
 
     def sides(self, qids: Iterable[int]) -> dict[int, Side]:
+        """Return what is recorded of these requests."""
         wanted = list(qids)
         tokens = outputs(self.recording, wanted)
         return {qid: self._side(qid, tokens[qid]) for qid in wanted}
@@ -129,7 +133,10 @@ class Books:
         self._put_spans(side, qid, row)
 
     def _put_spans(self, side: Side, qid: int, row: int | None) -> None:
-        """All that was told with its end, or nothing: a gap may have taken some. Messages before it do not matter."""
+        """Put the weight spans that were sent with the end of a request.
+
+        If a gap may hide some of them, none is put. Messages before the end do not matter.
+        """
         version, spans = self.recording.version, self.recording.spans
         at = self._spans.get(qid, ())
         told = [(int(spans.weights[i]), int(spans.start[i]), int(spans.end[i])) for i in at]
@@ -147,7 +154,10 @@ class Books:
         side.put(Fact.WEIGHT_VERSIONS, value, why)
 
     def _put_unsent(self, side: Side, row: int | None) -> None:
-        """What the finish says is what the client is due; what was sent is not in the file."""
+        """Put what the client should have been told, according to the finish.
+
+        Used for files that do not hold what was sent.
+        """
         assert row is not None
         finishes, version = self.recording.finishes, self.recording.version
         told = min(
@@ -166,7 +176,10 @@ class Books:
         side.put_all(dict.fromkeys(missing), not_in(version))
 
     def _contents(self, which: str, row: int) -> Ints | None:
-        """The rows of a finish that the server returned, flat; None where they are not all held, or there were none."""
+        """Return the rows that the server returned at a finish, as one flat array.
+
+        Return None if there were none, or if not all of them were stored.
+        """
         finishes, held = self.recording.finishes, self._rows[which]
         start = _known(getattr(finishes, f"{which}_start"), row)
         count = _known(getattr(finishes, f"{which}_rows"), row)
@@ -178,7 +191,7 @@ class Books:
         return values
 
     def _whole_lives(self) -> set[int]:
-        """Requests with no gap between their arrival and their end: sums over their messages miss none."""
+        """Return the requests without a gap between arrival and end: no message of theirs is missing."""
         recording = self.recording
         gaps = recording.event_of(Kind.GAP)
         seen = recording.arrives.requeued != NONE64
@@ -194,7 +207,7 @@ class Books:
 
 
 def _whole(spans: list[tuple[int, int, int]], count: int | None) -> bool:
-    """Whether these are all the spans of so many tokens, each where the one before ends."""
+    """Whether these spans cover `count` tokens without gap or overlap, in order."""
     ends = [0, *(end for _, _, end in spans)]
     return bool(spans) and [start for _, start, _ in spans] == ends[:-1] and ends[-1] == count
 

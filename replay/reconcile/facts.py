@@ -1,4 +1,4 @@
-"""What of a request is both told to its client and recorded."""
+"""The facts about a request that both its client is told and the recording holds."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ...recorders.schema import Reason
 
 
 class Fact(str, Enum):
-    """By the names that reports and JSON use; in the order in which they are told."""
+    """One fact, named as in reports and JSON. The order is that of the reports."""
 
     FINISH_REASON = "finish_reason"
     PROMPT_TOKENS = "prompt_tokens"
     COMPLETION_TOKENS = "completion_tokens"
-    OUTPUT_IDS = "output_ids"  # how many
-    TOKEN_IDS = "token_ids"  # which
+    OUTPUT_IDS = "output_ids"  # how many there are
+    TOKEN_IDS = "token_ids"  # the ids themselves
     CACHED_TOKENS = "cached_tokens"
     REASONING_TOKENS = "reasoning_tokens"
     SPEC_VERIFY_CT = "spec_verify_ct"
@@ -29,10 +29,10 @@ class Fact(str, Enum):
     HISTOGRAM_DRAFTS = "histogram_drafts"  # sum(i * hist[i])
     RETRACTIONS = "retractions"
     WEIGHT_VERSIONS = "weight_versions"  # which weights made which tokens
-    LOGPROBS = "logprobs"  # how many
-    HIDDEN_STATES = "hidden_states"  # how many
-    EXPERTS_ROWS = "routed_experts_rows"
-    EXPERTS = "routed_experts"  # what is in the rows
+    LOGPROBS = "logprobs"  # how many there are
+    HIDDEN_STATES = "hidden_states"  # how many there are
+    EXPERTS_ROWS = "routed_experts_rows"  # how many there are
+    EXPERTS = "routed_experts"  # the values in the rows
     INDEXER_ROWS = "indexer_topk_rows"
     INDEXER = "indexer_topk"
     TRAINER = "trainer"  # rows + start_len + 1 = prompt tokens + returned tokens, all as told
@@ -47,7 +47,7 @@ REASON_WORDS = {
 
 
 def spans_told(spans: Iterable[tuple[str, int, int]]) -> str:
-    """Which weights made which output tokens, from one up to before another, in words."""
+    """Format which weights made which output tokens, as "VERSION [start, end), ..."."""
     return ", ".join(f"{version} [{start}, {end})" for version, start, end in spans)
 
 
@@ -57,13 +57,13 @@ Value = int | str | Ints
 
 @dataclass(slots=True)
 class Side:
-    """What one side has of a request: a value, or why there is none, fact by fact."""
+    """What one side knows of a request: for each fact a value, or the reason why there is none."""
 
     values: dict[Fact, Value] = field(default_factory=dict)
     why_not: dict[Fact, str] = field(default_factory=dict)
 
     def put(self, fact: Fact, value: Value | None, why_not: str) -> None:
-        """`why_not`: what to say where the value is None."""
+        """Set a value, or `why_not` as the reason if the value is None."""
         if value is None:
             self.why_not[fact] = why_not
         else:

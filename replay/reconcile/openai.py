@@ -1,4 +1,4 @@
-"""Responses of sglang's OpenAI endpoints, in the form that /generate has for the same things."""
+"""Convert responses of sglang's OpenAI endpoints to the form of /generate."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import Any
 
 from .facts import Fact
 
-_SHARED = "several choices share one id, and their usage is a sum"
-_LAST = "this endpoint passes on the last one only"
-_ECHO = "this endpoint may put those of the prompt before them"
+_SHARED = "several choices share one id, and usage is summed over them"
+_LAST = "this endpoint returns only the last one"
+_ECHO = "this endpoint may put the prompt's log probabilities before them"
 
 
 def as_generate(raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[Fact, str]]:
-    """`{"output_ids", "meta_info"}` of a completion or chat completion with `choices`, and what it cannot tell, and why.
+    """Convert a completion or chat completion with `choices`.
 
-    A choice with a `meta_info` of its own (chat, `return_meta_info`) brings everything.
+    Return `{"output_ids", "meta_info"}`, and the facts that such a response cannot tell, each with
+    the reason. A choice with its own `meta_info` (chat with `return_meta_info`) tells everything.
     """
     choices = [one if isinstance(one, Mapping) else {} for one in raw["choices"]]
     rid, choice = raw.get("id"), choices[0]
@@ -52,12 +53,15 @@ def _part(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _first(lists: Any) -> Any:
-    """The one choice's own; what is no list at all stays as it is, to be refused as ids are."""
+    """Return the entry of the only choice.
+
+    A value that is not a list is returned unchanged: the check of the ids refuses it later.
+    """
     return next(iter(lists), None) if isinstance(lists, list) else lists
 
 
 def _reason(choice: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A choice that ends in tool calls was ended by a stop."""
+    """Return the finish reason in the form of /generate. Tool calls count as a stop."""
     kind = choice.get("finish_reason")
     if kind is None:
         return None
@@ -68,7 +72,10 @@ def _reason(choice: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _spec(details: Any) -> Mapping[str, Any]:
-    """Those of one choice; where there was no verify, they are zeros that /generate leaves out."""
+    """Return the speculation counters of a single choice.
+
+    If there was no verify, they are zeros here; /generate leaves them out, and so does this.
+    """
     if isinstance(details, list) and len(details) == 1:
         details = details[0]
     told = isinstance(details, Mapping) and details.get("spec_verify_ct")

@@ -1,4 +1,4 @@
-"""Reading a file of responses: a JSON object, or a list of them, a line."""
+"""Read a file of responses. Each line is a JSON object or a list of them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .response import Reader, Response
 
 @dataclass(frozen=True, slots=True)
 class Responses:
-    """`whole`: by request id, in the order of the file; `parts`: events of streams before their last."""
+    """The responses of a file. `whole` holds them by request id, in the order of the file."""
 
     whole: dict[str, list[Response]]
     unnamed: tuple[int, ...]  # lines that name no request, such as an error's
-    num_parts: int
-    unfinished: tuple[str, ...]  # streams whose last event is not there
+    num_parts: int  # events of streams, the last events not counted
+    unfinished: tuple[str, ...]  # streams without their last event
 
     @property
     def num_whole(self) -> int:
@@ -30,7 +30,7 @@ class Responses:
 
 
 def load(path: Path) -> Responses:
-    """Raises RecordingError naming the line that cannot be read."""
+    """Read a file. Raises RecordingError that names the line that cannot be read."""
     try:
         with path.open(encoding="utf-8") as lines:
             return _sorted(_each(str(path), lines))
@@ -48,7 +48,7 @@ def _each(where: str, lines: Iterable[str]) -> Iterator[Response]:
             raw = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise RecordingError(
-                f"{where}, line {number}: not JSON ({error}). One response a line was expected, as the server sent it."
+                f"{where}, line {number}: not JSON ({error}). Expected one response per line, as the server sent it."
             ) from error
         reader = Reader(where, number)
         for one in raw if isinstance(raw, list) else [raw]:
@@ -71,23 +71,29 @@ def _sorted(found: Iterable[Response]) -> Responses:
 
 
 def _joined(parts: list[Response], last: Response) -> Response:
-    """A stream tells everything so far each time, or only what is new: then its lists are put together."""
+    """Return the last event of a stream, completed from the events before it.
+
+    An event of a stream holds either everything so far or only what is new. If it holds only what is
+    new, the lists of all events are joined.
+    """
     events = [*parts, last]
     ids = [one.output_ids for one in events if one.output_ids is not None]
     if parts and ids and not _all_told(ids, last.says.values.get(Fact.COMPLETION_TOKENS)):
         last = last.with_ids(np.concatenate(ids))
     counts = [one.says.values.get(Fact.LOGPROBS) for one in events]
-    if last.all_logprobs not in (
-        None,
-        counts[-1],
-    ):  # before 0.5.11 a stream tells all of them each time
+    # With equal counts, or none, the last event holds them all, as in every stream before 0.5.11.
+    if last.all_logprobs not in (None, counts[-1]):
         last = last.with_logprobs(sum(count for count in counts if isinstance(count, int)))
     return last
 
 
 def _all_told(ids: list[Ints], count: Value | None) -> bool:
-    """Whether the last event has them all: as many as it says. Where neither it nor all together have that many, or it
-    does not say: those before, each time, and more. Slices of a model that repeats itself look like that, too."""
+    """Whether the last event of a stream has all output ids.
+
+    `count` is the number of tokens that the last event reports. If either the last event or all
+    events together have that many, that decides. Otherwise each event must begin with the ids of the
+    one before. Slices from a model that repeats itself can look like that too.
+    """
     lengths = [len(one) for one in ids]
     if count in (lengths[-1], sum(lengths)):
         return lengths[-1] == count

@@ -1,4 +1,4 @@
-"""The one function behind `specdiff reconcile`: every response against the books of its request."""
+"""`specdiff reconcile`: compare every response with the recorded books of its request."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _WIDTHS = {Fact.EXPERTS_ROWS: "experts", Fact.INDEXER_ROWS: "indexer"}
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What a client was told, and what is recorded; of lists, the first entry that differs."""
+    """What a client was told and what is recorded. For lists, this is the first entry that differs."""
 
     rid: str
     line: int
@@ -42,29 +42,29 @@ class FactResult:
 
 @dataclass(frozen=True, slots=True)
 class Reconciled:
-    """What came of it. Requests and responses that have no counterpart are named, never compared."""
+    """The result. Requests and responses without a counterpart are listed, but never compared."""
 
     num_responses: int
     num_matched: int
     facts: tuple[FactResult, ...]
-    unknown: tuple[tuple[str, int], ...]  # responses (id, line) of no recorded request
-    unanswered: tuple[str, ...]  # requests that ended, without a response
-    unended: tuple[str, ...]  # requests without an end in the recording, and without a response
-    health_checks: int  # of the server itself, among the requests that nobody is told of
-    ambiguous: tuple[str, ...]  # ids with several responses, or of several requests
+    unknown: tuple[tuple[str, int], ...]  # responses (id, line) without a recorded request
+    unanswered: tuple[str, ...]  # requests that ended but have no response
+    unended: tuple[str, ...]  # requests with neither an end in the recording nor a response
+    health_checks: int  # the server's own requests, among those without a response
+    ambiguous: tuple[str, ...]  # ids with several responses or several requests
     unnamed: tuple[int, ...]  # lines that name no request
     unfinished: tuple[str, ...]
     num_parts: int
 
     @property
     def complete(self) -> bool:
-        """Every response has its request, and every request that ended its response."""
+        """Whether every response has its request, and every request that ended has its response."""
         return not (
             self.unknown or self.unanswered or self.ambiguous or self.unnamed or self.unfinished
         )
 
     def verdict(self, *, complete: bool) -> Verdict:
-        """`complete`: what has no counterpart counts as a difference."""
+        """Return the verdict. With `complete`, a missing counterpart counts as a difference."""
         if any(one.differences for one in self.facts) or (complete and not self.complete):
             return Verdict.DIFFERS
         compared = any(one.num_compared for one in self.facts)
@@ -72,6 +72,7 @@ class Reconciled:
 
 
 def reconcile(recording: Recording, responses: Responses) -> Reconciled:
+    """Compare responses with the recording. Ids that are not unique are not compared."""
     books = Books(recording)
     pairs, ambiguous = [], []
     for rid, found in responses.whole.items():
@@ -105,7 +106,7 @@ def reconcile(recording: Recording, responses: Responses) -> Reconciled:
 
 
 class _Tally:
-    """Counts, fact by fact, and keeps every difference."""
+    """Counts comparisons by fact, and keeps every difference."""
 
     def __init__(self, books: Books) -> None:
         self._books = books
@@ -131,13 +132,13 @@ class _Tally:
     def _hold(self, fact: Fact, response: Response, told: Value, recorded: Value) -> None:
         found: tuple[object, object] | None
         if isinstance(told, np.ndarray) and isinstance(recorded, np.ndarray):
-            if not len(told) and len(recorded):  # how many there are is a fact of its own
+            if not len(told) and len(recorded):  # the number of entries is a separate fact
                 self._not[fact]["none in the response"] += 1
                 return
             found = self._first(fact, told, recorded)
             whole = len(recorded) >= len(told) and UNKNOWN not in recorded[: len(told)]
             if found is None and not whole:
-                self._not[fact]["only a part of it was recorded, and that is as told"] += 1
+                self._not[fact]["only a part was recorded; that part equals what was told"] += 1
                 return
         else:
             found = None if told == recorded else (told, recorded)
@@ -146,7 +147,10 @@ class _Tally:
             self._differ(fact, response, *found)
 
     def _first(self, fact: Fact, told: Ints, recorded: Ints) -> tuple[str, str] | None:
-        """The first entry that differs, of as many as both have: how many there are is a fact of its own."""
+        """Return the first entry that differs, among those that both have.
+
+        The number of entries is a separate fact.
+        """
         count = min(len(told), len(recorded))
         unlike = (told[:count] != recorded[:count]) & (recorded[:count] != UNKNOWN)
         if not unlike.any():
@@ -162,32 +166,35 @@ class _Tally:
         self._differences[fact].append(Difference(response.rid, response.line, told, recorded))
 
     def _in_rows(self, says: Side) -> Side:
-        """The flat values of rows as their number, and what is in them."""
+        """Split the flat values of rows into two facts: the number of rows, and their contents."""
         made = Side(dict(says.values), dict(says.why_not))
         for fact in ROWS:
             values, width = made.values.pop(fact, None), self._books.width(_WIDTHS[fact])
             if not isinstance(values, np.ndarray):
                 made.put_all({fact: None, _CONTENTS[fact]: None}, says.why_not.get(fact, ABSENT))
             elif not width and len(values):
-                why = "how many values a row has was not recorded"
+                why = "the recording does not say how many values a row has"
                 made.put_all({fact: None, _CONTENTS[fact]: None}, why)
             elif width and len(values) % width:
-                made.values[fact] = f"{len(values)} values, no whole rows of {width}"
-                made.why_not[_CONTENTS[fact]] = "no whole rows"
+                made.values[fact] = f"{len(values)} values, not a multiple of the row width {width}"
+                made.why_not[_CONTENTS[fact]] = "the values do not form whole rows"
             else:
                 made.values[fact] = len(values) // width if width else 0
                 made.values[_CONTENTS[fact]] = values
         return made
 
     def _add_trainer(self, response: Response, told: Side, qid: int) -> None:
-        """rows + start_len + 1 = prompt + returned tokens; a start at the end of the sequence leaves no row to align."""
+        """Check rows + start_len + 1 = prompt + returned tokens.
+
+        If start_len is at the end of the sequence, there is no row to align.
+        """
         fact, start = Fact.TRAINER, self._books.start_len(qid)
         parts = [
             told.values.get(f) for f in (Fact.EXPERTS_ROWS, Fact.PROMPT_TOKENS, Fact.OUTPUT_IDS)
         ]
         rows, prompt, ids = parts
         if not (isinstance(rows, int) and isinstance(prompt, int) and isinstance(ids, int)):
-            self._not[fact]["rows, prompt tokens or output ids are not in the response"] += 1
+            self._not[fact]["rows, prompt tokens or output ids are missing in the response"] += 1
         elif start is None:
             self._not[fact][NO_END] += 1
         elif prompt + ids - 1 <= start:
@@ -199,7 +206,10 @@ class _Tally:
 
 
 def _why_not(fact: Fact, told: Side, recorded: Side) -> str:
-    """Where both lack it, what the recording says of it: it knows who asked."""
+    """Return why a fact was not compared.
+
+    If both sides lack it, give the recording's reason: it knows whether the client asked.
+    """
     if fact in told.values:
         return recorded.why_not[fact]
     why = told.why_not[fact]

@@ -1,4 +1,4 @@
-"""One response, as sglang's /generate or its OpenAI endpoints give it, read into what it tells."""
+"""Read one response of sglang's /generate or OpenAI endpoints into facts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...recorders.errors import RecordingError
 from ...recorders.schema import Reason, reason_told
 from .facts import REASON_WORDS, Fact, Ints, Side, spans_told
 
-# Where each number stands in `meta_info`, the newest name first (sglang's TokenizerManager, by era).
+# The names of each number in `meta_info`, newest first (sglang's TokenizerManager, by era).
 _NUMBERS = {
     Fact.PROMPT_TOKENS: ("prompt_tokens",),
     Fact.COMPLETION_TOKENS: ("completion_tokens",),
@@ -37,9 +37,10 @@ ABSENT = "not in the response"
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """`rid` None: it names no request. `says`: numbers; rows are flat int32 values until their width is known.
+    """One response. `rid` is None if it names no request.
 
-    `finished`: False for an event of a stream before its last.
+    `says` holds its facts; rows are flat int32 values until their width is known. `finished` is False
+    for an event of a stream before the last one.
     """
 
     line: int
@@ -47,35 +48,38 @@ class Response:
     finished: bool
     says: Side
     output_ids: Ints | None = None
-    all_logprobs: int | None = None  # how many there are, it says, in this event and those before
+    all_logprobs: int | None = None  # how many it reports for this event and those before
 
     def with_ids(self, ids: Ints) -> Response:
-        """With these output ids in place of its own: those of a stream that came in parts."""
+        """Return a copy with these output ids: those of a stream, joined from its parts."""
         says = Side(dict(self.says.values), dict(self.says.why_not))
         _put_ids(says, ids)
         return replace(self, says=says, output_ids=ids)
 
     def with_logprobs(self, count: int) -> Response:
-        """With as many log probabilities as came in all parts of a stream."""
+        """Return a copy with this number of log probabilities: the sum over all parts of a stream."""
         return replace(
             self, says=Side({**self.says.values, Fact.LOGPROBS: count}, self.says.why_not)
         )
 
 
 class Reader:
-    """Reads JSON objects; `where`: the file and line, for messages."""
+    """Reads the JSON objects of one line. `where` (the file) and `line` are for messages."""
 
     def __init__(self, where: str, line: int) -> None:
         self._where, self._line = where, line
 
     def read(self, raw: Any) -> Response:
-        """Raises RecordingError naming the field, what was found and what was expected."""
+        """Read one object.
+
+        Raises RecordingError that names the field, what was found and what was expected.
+        """
         if not isinstance(raw, Mapping):
             raise self._broken("", raw, "an object, or a list of objects")
         if isinstance(raw.get("meta_info"), Mapping):
             return self._generate(raw, raw["meta_info"])
         if isinstance(raw.get("choices"), list) and raw["choices"]:
-            from .openai import as_generate  # it needs this module
+            from .openai import as_generate  # loaded only if a response needs it
 
             return self._openai(*as_generate(raw))
         return Response(self._line, None, True, Side())
@@ -150,7 +154,7 @@ class Reader:
             raise self._broken(name, values, "a list of integers of 64 bits") from error
 
     def _decoded(self, name: str, text: Any) -> Ints | None:
-        """Base64 of int32 values, as the detokenizer encodes rows."""
+        """Decode base64 of int32 values, which is how the detokenizer encodes rows."""
         if text is None:
             return None
         self._expect(name, text, (str,), "base64 of int32 values")
@@ -169,8 +173,8 @@ class Reader:
         shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
         at = f" {name}:" if name else ""
         return RecordingError(
-            f"{self._where}, line {self._line}:{at} {shown}, {expected} was expected. "
-            "One response a line, as the server sent it."
+            f"{self._where}, line {self._line}:{at} found {shown}, expected {expected}. "
+            "The file must have one response per line, as the server sent it."
         )
 
 

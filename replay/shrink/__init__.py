@@ -1,1 +1,1 @@
-"""From a recording to the smallest part of it that still shows a divergence."""
+"""Shrink a recording to the smallest part that still shows a divergence or a breach of a law."""

@@ -1,4 +1,4 @@
-"""The other question that shrinking asks: is this law still broken, and in the same way?"""
+"""The test for shrinking to a breach: is this law still broken, and in the same way?"""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from .symptom import Found
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """What two breaches of one sort have in common: no request, no step, no number."""
+    """The kind of a breach, without its request, step and numbers, so that two breaches can be equal."""
 
     kind: Kind
     counted: str
-    too_many: bool  # or too few
+    too_many: bool  # else too few
 
 
 def broken(outcome: Outcome) -> Broken | None:
-    """What the first breach is one of."""
+    """Return the kind of the first breach, or None if there is no breach."""
     if (breach := outcome.first) is None:
         return None
     return Broken(breach.kind, breach.counted, breach.found > breach.high)
 
 
 class LawQuestion:
-    """Where does a path break this law first? Known violations count, too, where there is no other."""
+    """Finds where a path first breaks a law. Known violations count only if there is no other breach."""
 
     def __init__(self, path: Path, law: str) -> None:
         self.path, self.law = path, law_of(law)
 
     def __call__(self, recording: Recording) -> Found | None:
-        """None: it does not, or cannot run here."""
+        """Return None if the path does not break the law, or cannot run this recording."""
         try:
             outcome = self.outcome(recording)
         except NoVerdictError:

@@ -1,4 +1,4 @@
-"""Delta debugging: from a list of which something holds to a part of it of which it holds too, and of no part one smaller."""
+"""Delta debugging: reduce a list to a part that still has a property, so that no single item can go."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ def ddmin(
     holds: Callable[[tuple[T, ...]], bool],
     soon: Callable[[tuple[T, ...]], object] = lambda part: None,
 ) -> tuple[T, ...]:
-    """A 1-minimal part of `items`, in their order: `holds` of it, and not once any one item of it is left out.
+    """Return a 1-minimal part of `items`, in their order.
 
-    `holds` must be true of all `items`; it is never asked twice about the same part, and never about none. (Zeller and
-    Hildebrandt, "Simplifying and isolating failure-inducing input", 2002.) Later items are left out first.
+    `holds` is true for the result, but false if any one item of it is left out. (Zeller and
+    Hildebrandt, "Simplifying and isolating failure-inducing input", 2002.) Later items are left out
+    first.
 
-    `soon` hears of the part that is asked about next, unless this one holds.
+    `holds` must be true for all of `items`. It is never called twice for the same part, and never
+    for the empty part. `soon` is called with the part that will be tried next if `holds` is false
+    for the current one.
     """
     asked: dict[tuple[T, ...], bool] = {}
 
@@ -35,7 +38,7 @@ def ddmin(
             tuple(item for other in parts if other is not part for item in other) for part in parts
         ]
         if pieces > 2:
-            parts = []  # a part smaller than half rarely holds alone: what is left without one, more often
+            parts = []  # a part smaller than half rarely holds alone; its complement holds more often
         candidates = (*reversed(rest), *parts)
         found = None
         for part, following in zip_longest(candidates, candidates[1:]):
@@ -54,6 +57,6 @@ def ddmin(
 
 
 def _split(items: tuple[T, ...], pieces: int) -> list[tuple[T, ...]]:
-    """As many parts, as even as can be, in order."""
+    """Split into `pieces` consecutive parts of nearly equal size."""
     edges = [len(items) * i // pieces for i in range(pieces + 1)]
     return [items[a:b] for a, b in pairwise(edges)]

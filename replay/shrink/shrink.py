@@ -1,4 +1,5 @@
-"""What is behind `specdiff shrink`: choose a divergence or a breach, shrink to it, and leave a recording that may be passed on."""
+"""`specdiff shrink`: choose a divergence or a breach, shrink to it, and return a recording that may
+be passed on."""
 
 from __future__ import annotations
 
@@ -25,7 +26,11 @@ from .symptom import Question
 
 @dataclass(frozen=True, slots=True)
 class Shrunk:
-    """`interrupted`: less might still be left out. `shows`: the replay of what is left, or how it keeps the law."""
+    """A shrunk recording.
+
+    If `interrupted` is true, it could perhaps be smaller. `shows` is the replay of the shrunk
+    recording, or its outcome for the law.
+    """
 
     recording: Recording
     before: Progress
@@ -35,7 +40,10 @@ class Shrunk:
 
     @property
     def whole_for(self) -> str | None:
-        """The side (old, fixed) that is `observed`, where no request could go for its sums: they are of whole batches."""
+        """The side (old or fixed) whose path is `observed`, if that kept every request in the recording.
+
+        An observed sum is that of a whole batch, so no request can be left out. None otherwise.
+        """
         if isinstance(self.shows, Outcome):
             return None
         (made,) = self.shows.quantities
@@ -54,9 +62,13 @@ def shrink(
     *,
     keep_tokens: bool = False,
 ) -> Shrunk:
-    """`source`: sha256 of the recording's file; `quantity`: None for the first that differs; `tell`: at each success.
+    """Shrink a recording to the first divergence between two paths.
 
-    Ctrl-C ends it early, with the best so far. Raises NoVerdictError where the paths do not part at all.
+    `source` is the sha256 of the recording's file. `quantity` is the quantity to shrink to; None means
+    the first one that differs. `tell` is called each time a smaller part is found. Ctrl-C ends the
+    search early and returns the best part so far.
+
+    Raises NoVerdictError if the paths do not differ.
     """
     wanted = target(replay_recording(recording, *paths, None if quantity is None else [quantity]))
     question = Question(*paths, wanted)
@@ -74,11 +86,14 @@ def shrink_to_breach(
     *,
     keep_tokens: bool = False,
 ) -> Shrunk:
-    """As `shrink`, to the first place where a path breaks a law. Raises NoVerdictError where it does not."""
+    """Like `shrink`, but to the first place where a path breaks a law.
+
+    Raises NoVerdictError if the path does not break it.
+    """
     question = LawQuestion(path, law)
     outcome = question.outcome(recording)
     if outcome.first is None:
-        why = outcome.idle or f"it holds in {outcome.num_checked} places"
+        why = outcome.idle or f"it holds in all {outcome.num_checked} places"
         raise NoVerdictError(f"nothing to shrink: the law {law} is not broken ({why}).")
     shows = f"{_name(path)} first breaks the law {law} as it did"
     part = _shrunk(recording, source, question, tell, keep_tokens=keep_tokens, shows=shows)
@@ -101,7 +116,7 @@ def _shrunk(
     keep_tokens: bool,
     shows: str,
 ) -> _Part:
-    """`shows`: in words, what the question is about."""
+    """Shrink until the question's answer would change. `shows` says in words what the answer is."""
     found = question(recording)
     assert found is not None, "what is to be shrunk to is not found by the question"
     shrinking = Shrinking(recording, source, question, found, tell)
@@ -115,19 +130,22 @@ def _shrunk(
     answer = question(made)
     if answer is None or answer.symptom != found.symptom:
         raise RecordingError(
-            f"that {shows} depends on which tokens there are, and they were replaced: use --keep-tokens."
+            f"after the output tokens were replaced, it is no longer true that {shows}. Use --keep-tokens."
         )
     says = _says(before, left, shows, keep_tokens=keep_tokens)
     step = Derived("shrink", source, says, before.num_requests - left.num_requests)
-    before_it = made.derived[: len(recording.derived)]  # less the cut, which is this step
+    before_it = made.derived[: len(recording.derived)]  # without the cut: it is part of this step
     return _Part(replace(made, derived=(*before_it, step)), before, left, interrupted)
 
 
 def target(result: Result, to: str = "shrink") -> Quantity:
-    """The first quantity that differs. The raw committed length only if nothing else does: across 0.5.10/0.5.11 and
-    0.5.14/0.5.15, where the pre-claim came and went, it differs nearly everywhere, and hides what is wrong.
+    """Return the first quantity that differs.
 
-    Raises NoVerdictError where none does: there is nothing `to` do.
+    The raw committed length is chosen only if nothing else differs. From 0.5.10 to 0.5.11 and from
+    0.5.14 to 0.5.15, where the pre-claim was added and removed, it differs nearly everywhere and
+    hides the real error.
+
+    Raises NoVerdictError if no quantity differs; its message says that there is nothing to `to`.
     """
     if result.verdict is not Verdict.DIFFERS:
         raise NoVerdictError(f"nothing to {to}: {_nothing(result)}.")
@@ -143,11 +161,14 @@ def _nothing(result: Result) -> str:
     compared = sum(made.num_compared for made in result.quantities)
     if result.verdict is Verdict.SAME:
         return f"same, {compared} values compared"
-    return "nothing was compared" if not compared else "not one value of it was captured"
+    return "nothing was compared" if not compared else "no value of it was captured"
 
 
 def _without_contents(recording: Recording, *, keep_tokens: bool) -> Recording:
-    """What is in routed rows bears on no book; which tokens there are only by what stops a request."""
+    """Remove the contents of routed rows and, unless `keep_tokens` is set, replace the tokens.
+
+    The contents of rows have no effect on the books. Token ids matter only if they stop a request.
+    """
     finishes = recording.finishes
     none, nowhere = np.zeros_like(finishes.qid), np.full_like(finishes.qid, NONE64)
     bare = replace(
@@ -171,6 +192,6 @@ def _says(before: Progress, left: Progress, shows: str, *, keep_tokens: bool) ->
 
 
 def _name(path: Path) -> str:
-    """Where a source tree lies on this machine is nobody's business, and no use elsewhere."""
+    """Name a path without the location of a source tree: it is private, and useless elsewhere."""
     is_tree = isinstance(path, Lifted) and path.origin is Origin.TREE
     return "a source tree" if is_tree else str(path)

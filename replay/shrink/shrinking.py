@@ -1,4 +1,5 @@
-"""Delta debugging over a recording: the fewest requests, then the fewest steps, that still show a divergence."""
+"""Delta debugging of a recording: keep the fewest requests, then the fewest steps, that still show
+the divergence."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ _MAX_LATE = 2  # steps: under overlap a result comes one step after its launch
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """`requests` (bool, by qid) and `events` (bool, by place) of the whole recording are left."""
+    """A part of the whole recording: masks of the kept requests (by qid) and events (by index)."""
 
     requests: Mask
     events: Mask
@@ -37,7 +38,10 @@ class Progress:
 
 
 class Shrinking:
-    """One recording on its way down. `best` is the smallest part so far, at any time, and shows `found` too."""
+    """The search for a small part of one recording.
+
+    At any time, `best` is the smallest part so far that still shows `found`.
+    """
 
     def __init__(
         self,
@@ -47,7 +51,7 @@ class Shrinking:
         found: Found,
         tell: Callable[[Progress], None],
     ) -> None:
-        """`found`: the question's answer for the whole recording; `source`: sha256 of its file."""
+        """`found` is the question's answer for the whole recording; `source` is its file's sha256."""
         self._cutter = Cutter(recording, source)
         self._question, self.found, self._tell = question, found, tell
         self._steps = recording.events.iteration
@@ -57,7 +61,7 @@ class Shrinking:
         )
 
     def run(self) -> None:
-        """1-minimal when it returns: not one request and not one step more can be left out."""
+        """Shrink until the result is 1-minimal: no single request or step can be left out."""
         self._cut_tail()
         if self.found.qid is not None:
             self._shows(Part(self._of((self.found.qid,)), self.best.events))
@@ -71,7 +75,7 @@ class Shrinking:
                 return
 
     def recording(self) -> Recording:
-        """The best so far."""
+        """Return the best part so far as a recording."""
         return self._cutter(self.best.requests, self.best.events)
 
     def without_request(self, qid: int) -> Part:
@@ -81,13 +85,13 @@ class Shrinking:
         return Part(self.best.requests, self.best.events & (self._steps != step))
 
     def shows(self, part: Part) -> bool:
-        """Whether this part shows the same divergence, first of all, and for the same reason."""
+        """Whether the first divergence in this part is of the same kind, for the same reason."""
         self._trials += 1
         answer = self._question(self._cutter(part.requests, part.events))
         return answer is not None and answer.symptom == self.found.symptom
 
     def steps(self, part: Part) -> tuple[int, ...]:
-        """Iterations of the scheduler that something is left of."""
+        """Return the scheduler iterations from which this part keeps at least one event."""
         return tuple(np.unique(self._steps[self._events(part)]).tolist())
 
     def progress(self) -> Progress:
@@ -99,7 +103,11 @@ class Shrinking:
         )
 
     def _cut_tail(self) -> None:
-        """Little bears on a value from behind it: how its step ended, and what the results of launches under way were."""
+        """Cut off everything after the divergence that is not needed.
+
+        Few later events can affect a value: the rest of its step, and the results of the launches
+        that were in flight.
+        """
         places, here = np.arange(len(self._steps)), int(self._steps[self.found.event])
         ends = (self._steps <= here + late for late in range(_MAX_LATE + 1))
         for left in (places <= self.found.event, *ends):

@@ -1,4 +1,4 @@
-"""The question that shrinking asks over and over: do these two paths still part here, and for the same reason?"""
+"""The test for shrinking to a divergence: do these two paths still differ for the same reason?"""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _Ledgers = Callable[[Columns, Toggles], Ledger]
 
 @dataclass(frozen=True, slots=True)
 class Symptom:
-    """What two divergences of one sort have in common: no request, no step, no number."""
+    """The kind of a divergence, without its request, step and numbers, so that two can be equal."""
 
     quantity: Quantity
     branch: tuple[str, ...]
@@ -36,18 +36,18 @@ class Symptom:
 class Found:
     event: int
     qid: int | None  # None: the value is of a whole batch
-    symptom: Hashable  # equal of two of one sort
+    symptom: Hashable  # equal for two divergences or breaches of the same kind
 
 
 class Question:
-    """Where do two paths first part over one quantity? Lifted books are opened and compiled once."""
+    """Finds where two paths first differ in one quantity. Lifted books are opened and compiled once."""
 
     def __init__(self, old: Path, new: Path, quantity: Quantity) -> None:
         self.old, self.new, self.quantity = old, new, quantity
         self._ledgers = _ledgers(old, quantity), _ledgers(new, quantity)
 
     def __call__(self, recording: Recording) -> Found | None:
-        """None: they do not, or a path cannot run here."""
+        """Return None if they do not differ, or a path cannot run this recording."""
         columns = Columns(recording)
         toggles = Toggles(columns, (self.quantity,))
         try:
@@ -73,7 +73,10 @@ class Question:
 
 
 def _ledgers(path: Path, quantity: Quantity) -> _Ledgers:
-    """A question is asked hundreds of times, of one quantity: nothing else is computed."""
+    """Return a function that computes a path's ledger for this quantity and no other.
+
+    The question is asked hundreds of times, so computing other quantities would waste time.
+    """
     if isinstance(path, FixSet):
         return lambda _, toggles: toggles(path.fixes)
     if isinstance(path, Lifted):
