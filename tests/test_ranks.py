@@ -95,7 +95,7 @@ def test_a_rank_that_fails_ends_the_others() -> None:
     """It would be waited for: sglang's ranks gather from each other at every step."""
     child = "import os, time; os.environ['SPECDIFF_RIG_RANK'] == '1' and exit(3); time.sleep(60)"
     begin = time.monotonic()
-    with pytest.raises(RigError, match="rank 1 of 2 ended with 3"):
+    with pytest.raises(RigError, match="rank 1 of 2 exited with status 3"):
         play_ranks(2, [sys.executable, "-c", child])
     assert time.monotonic() - begin < 30
 

@@ -132,7 +132,7 @@ def test_a_file_may_name_the_release_that_plays_it(tmp_path: Path) -> None:
     silent.write_text("[[request]]\nrid = 'a'\n")
     assert release_of(str(WEIGHTS)) == "0.5.23" and release_of(str(silent)) is None
     done = CliRunner().invoke(main, ["--scenario", str(silent)])
-    assert done.exit_code == 2 and "--sglang is missing; releases: 0.5.9" in done.output
+    assert done.exit_code == 2 and "--sglang is missing. " in done.output
     recording = hdf5.load(WEIGHTS)
     strange = replace(recording, run=replace(recording.run, sglang_version="0.5.24.dev7"))
     hdf5.save(strange, tmp_path / "x.h5")
@@ -420,14 +420,14 @@ def test_the_server_is_as_large_as_it_was(
 
 def test_a_source_tree_is_taken_for_the_release_that_it_says_or_the_newest(tmp_path: Path) -> None:
     scheduler = tmp_path / "python/sglang/srt/managers/scheduler.py"
-    with pytest.raises(RigError, match="no sglang there, expected sglang/srt"):
+    with pytest.raises(RigError, match="no sglang found. Expected the folder sglang/srt"):
         find_release(f"{tmp_path}/")
     scheduler.parent.mkdir(parents=True)
     scheduler.touch()
     assert find_release(str(tmp_path)) == Release(RELEASES[-1], tmp_path / "python", True)
     command = ["--sglang", f"{tmp_path}/", "--topk", "4", "--page-size", "16"]  # which is refused
     said = CliRunner().invoke(main, command).output
-    assert f"{tmp_path}/ does not say its release: taken to be like {RELEASES[-1]}" in said
+    assert f"{tmp_path}/ does not say its release; assuming {RELEASES[-1]}" in said
     (tmp_path / "python/sglang/_version.py").write_text("__version__ = version = '0.5.12'\n")
     found = find_release(f"{tmp_path}/python")
     assert found == Release("0.5.12", tmp_path / "python")

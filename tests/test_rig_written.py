@@ -242,12 +242,12 @@ def test_whatever_stands_anywhere_it_is_read_as_its_type_or_refused_by_name(
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["--seed", "3"], "--seed means nothing with"),
-        (["--runs", "2"], "--runs means nothing with"),
-        (["--requests", "2"], "--requests means nothing with"),
-        (["--paused"], "--paused means nothing with"),
-        (["--port", "3"], "--port means nothing without --serve"),
-        (["--serve", "--events", "x"], "--events means nothing with --serve"),
+        (["--seed", "3"], "--seed has no effect with"),
+        (["--runs", "2"], "--runs has no effect with"),
+        (["--requests", "2"], "--requests has no effect with"),
+        (["--paused"], "--paused has no effect with"),
+        (["--port", "3"], "--port has no effect without --serve"),
+        (["--serve", "--events", "x"], "--events has no effect with --serve"),
     ],
 )
 def test_an_option_that_would_be_ignored_is_a_mistake(flags: list[str], says: str) -> None:
@@ -259,9 +259,9 @@ def test_an_option_that_would_be_ignored_is_a_mistake(flags: list[str], says: st
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["x.journal"], "found neither a scenario's name (--list) nor a TOML file (*.toml) nor"),
-        (["random", "--events", "nowhere/x"], "there is no folder nowhere"),
-        (["random", "--result", "nowhere/x"], "there is no folder nowhere"),
+        (["x.journal"], "not a scenario name (see --list), a TOML file (*.toml) or a recording"),
+        (["random", "--events", "nowhere/x"], "the folder nowhere does not exist"),
+        (["random", "--result", "nowhere/x"], "the folder nowhere does not exist"),
         (["random", "--topk", "4", "--page-size", "16"], "only attention backends of a GPU"),
     ],
 )
