@@ -111,7 +111,7 @@ def test_what_one_rank_writes_all_see(tmp_path: Path) -> None:
     ("scenario", "said"),
     [
         ({"num_ranks": 1}, "'b' goes to rank 1, expected 0 to 0"),
-        ({"num_ranks": 2, "session": "s"}, "sessions on several ranks are not played"),
+        ({"num_ranks": 2, "session": "s"}, "the rig cannot play sessions on several ranks"),
     ],
 )
 def test_a_scenario_that_has_no_such_rank_is_refused(scenario: dict[str, Any], said: str) -> None:

@@ -420,7 +420,7 @@ def test_the_server_is_as_large_as_it_was(
 
 def test_a_source_tree_is_taken_for_the_release_that_it_says_or_the_newest(tmp_path: Path) -> None:
     scheduler = tmp_path / "python/sglang/srt/managers/scheduler.py"
-    with pytest.raises(RigError, match="no sglang found. Expected the folder sglang/srt"):
+    with pytest.raises(RigError, match=r"no sglang found\. Expected the folder sglang/srt"):
         find_release(f"{tmp_path}/")
     scheduler.parent.mkdir(parents=True)
     scheduler.touch()

@@ -64,9 +64,9 @@ def test_runs_of_every_length_are_equally_likely() -> None:
         ({"routed_experts_start_len": 9}, "0 <= start <= prompt_len"),
         ({"max_new_tokens": -1}, "0 or more"),
         ({"accept": (4, 0)}, "runs of 1 token or more"),
-        ({"shared": (("b", 0, 8),), "prefix_len": 2}, "nothing beside prefix_len"),
+        ({"shared": (("b", 0, 8),), "prefix_len": 2}, "nothing together with prefix_len"),
         ({"shared": (("b", 3, 3),)}, "0 <= first < end"),
-        ({"shared": (("b", 0, 5), ("b", 2, 6))}, "prompt_len (8) tokens at most"),
+        ({"shared": (("b", 0, 5), ("b", 2, 6))}, "at most prompt_len (8) tokens"),
         ({"arrival": 3, "abort_at": 2}, "the arrival step or later"),
     ],
 )
@@ -116,7 +116,7 @@ def test_what_a_release_runs_as_spec_v1_is_refused(
     version: str, algorithm: str, topk: int, since: str
 ) -> None:
     Speculation(algorithm, topk).check(Release(since, Path()))
-    with pytest.raises(RigError, match=f"that came with {since}"):
+    with pytest.raises(RigError, match=f"which came with {since}"):
         Speculation(algorithm, topk).check(Release(version, Path()))
 
 

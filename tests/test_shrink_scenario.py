@@ -179,7 +179,7 @@ def test_ctrl_c_leaves_the_best_so_far() -> None:
 
 
 def test_what_is_not_broken_is_not_shrunk() -> None:
-    with pytest.raises(NoVerdictError, match="the law is not broken where it is played"):
+    with pytest.raises(NoVerdictError, match="the law is not broken when the scenario is played"):
         shrink(PAUSED, _Oracle(lambda _: False), lambda _: None)
 
 
