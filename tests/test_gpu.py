@@ -57,15 +57,15 @@ def test_without_a_device_it_says_so_and_that_is_no_failure(tmp_path: Path) -> N
 def test_a_python_that_cannot_be_asked_is_a_failure() -> None:
     done = gpu("capture", "--python", "/no/such/python")
     assert done.returncode == 2
-    assert "/no/such/python cannot be asked for its GPU" in done.stderr
+    assert "/no/such/python cannot tell which GPU it sees" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("/bin/true", "/bin/true cannot be asked for its GPU: expected a line of JSON, got ''"),
-        ("/bin/echo", "/bin/echo cannot be asked for its GPU: expected a line of JSON, got '"),
-        ("", "--python names no Python"),
+        ("/bin/true", "/bin/true cannot tell which GPU it sees: expected a line of JSON, found ''"),
+        ("/bin/echo", "/bin/echo cannot tell which GPU it sees: expected a line of JSON, found '"),
+        ("", "--python is empty"),
     ],
 )
 def test_what_is_no_python_is_a_failure_that_names_it(name: str, says: str) -> None:
@@ -88,7 +88,7 @@ def test_a_python_without_torch_is_a_failure_where_there_is_a_gpu(
     found = host_of(bare)
     assert found.gpu is None and found.torch.startswith("missing (No module named")
     monkeypatch.setattr(device, "has_nvidia", lambda: True)
-    with pytest.raises(GpuError, match=r"has no torch .*cannot be recorded"):
+    with pytest.raises(GpuError, match=r"has a GPU, but .* has no torch"):
         host_of(bare)
 
 

@@ -153,8 +153,8 @@ def test_what_an_exported_scenario_has_no_use_for_is_refused(tmp_path: Path) -> 
     [
         ({"server_args": {"speculative_adaptive": True}}, "adaptive"),
         ({"server_args": {"disaggregation_mode": "decode"}}, "one side of a disaggregated server"),
-        ({"spec_algorithm": "UNO"}, "UNO drafts, and the rig plays EAGLE"),
-        ({"server_args": {"enable_priority_scheduling": True}}, "had priorities"),
+        ({"spec_algorithm": "UNO"}, "its draft algorithm is UNO, and the rig plays only EAGLE"),
+        ({"server_args": {"enable_priority_scheduling": True}}, "have priorities"),
         ({"num_draft_tokens": 1}, "it drafts 1 tokens"),
     ],
 )
@@ -173,8 +173,8 @@ def test_a_part_in_which_no_books_begin_is_refused() -> None:
     late = without(ended(recording, int(begun[at + 1])), 0, int(begun[at]) + 1)
     assert len(late.events.kind) > 10 and Kind.RESULT in late.events.kind
     for part, why in (
-        (late, "it has no request whose books begin in it"),
-        (without(late, 5, 6), "events are missing in the midst of it"),
+        (late, "the books of no request begin in it"),
+        (without(late, 5, 6), "events are missing in the middle of it"),
     ):
         with pytest.raises(RigError, match=f"x cannot be played again: {why}"):
             reenactment(part, "x")
@@ -186,7 +186,7 @@ def test_the_release_that_names_no_weights_is_told_of_none() -> None:
     again, whole = played_again(WEIGHTS, older), reenactment(hdf5.load(WEIGHTS), "x")
     assert whole.scenario.weights_at and not again.scenario.weights_at
     assert replace(again.scenario, weights_at=whole.scenario.weights_at, name="x") == whole.scenario
-    assert any("does not name them" in note for note in again.notes)
+    assert any("cannot name weights" in note for note in again.notes)
 
 
 @pytest.mark.live
@@ -209,8 +209,8 @@ def test_what_became_of_it_is_said() -> None:
     same = list(again.compared(Outcome(answers, 1, 0.0, len(recording.launches.launch))))
     assert same[:-2] == list(again.notes)
     assert same[-2:] == [
-        f"{again.num_launches} batches were launched, recorded were {again.num_launches}",
-        "24 of 24 requests ended as they were recorded to end",
+        f"{again.num_launches} batches were launched; the recording has {again.num_launches}",
+        "24 of 24 requests ended as in the recording",
     ]
     rid, (reason, length) = next(
         item for item in again.endings.items() if item[1][0] != Reason.ABORT
@@ -412,7 +412,7 @@ def test_the_server_is_as_large_as_it_was(
     if pool is None:
         pool = sum(recording.requests.origin_len) + sum(recording.requests.max_new_tokens)
         assert again.scenario.pool_tokens >= pool
-        assert any("how large the pool was" in note for note in again.notes)
+        assert any("the size of the pool" in note for note in again.notes)
     else:
         assert again.scenario.pool_tokens == pool
     assert again.scenario.max_running == (running or len(recording.rids))

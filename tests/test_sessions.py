@@ -292,5 +292,5 @@ def test_a_scenario_whose_turns_do_not_follow_each_other_is_refused() -> None:
     one = RequestScript("a", session="s")
     with pytest.raises(RigError, match="'b' follows '', but the previous turn in session 's'"):
         Scenario("turns", (one, RequestScript("b", session="s")))
-    with pytest.raises(RigError, match="follows is .*, expected nothing without a session"):
+    with pytest.raises(RigError, match=r"follows is .*, expected nothing without a session"):
         RequestScript("b", follows="a")
