@@ -155,7 +155,7 @@ def test_what_an_exported_scenario_has_no_use_for_is_refused(tmp_path: Path) -> 
         ({"server_args": {"disaggregation_mode": "decode"}}, "one side of a disaggregated server"),
         ({"spec_algorithm": "UNO"}, "its draft algorithm is UNO, and the rig plays only EAGLE"),
         ({"server_args": {"enable_priority_scheduling": True}}, "have priorities"),
-        ({"num_draft_tokens": 1}, "it drafts 1 tokens"),
+        ({"num_draft_tokens": 1}, "it has 1 draft tokens"),
     ],
 )
 def test_what_cannot_be_played_again_is_refused(wrong: dict[str, object], says: str) -> None:

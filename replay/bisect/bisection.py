@@ -35,6 +35,8 @@ def earliest(result: Result) -> tuple[Quantity, Divergence]:
 
 @dataclass(frozen=True, slots=True)
 class Bisection:
+    """The result of a bisection: the search and, if a change was found, what is inside it."""
+
     good: Lifted
     bad: Lifted
     quantities: tuple[Quantity, ...]
@@ -71,6 +73,7 @@ def bisect(
 
 
 def _inside(columns: Columns, change: Change, judge: Judge) -> Inside:
+    """Compare the books of the two sides of a change, and find the roles that cause the difference."""
     last, shown = change.last.path, change.shown.path
     result = compare(columns, last, shown, judge.quantities)
     if result.verdict is not Verdict.DIFFERS:  # `last` has no values where `shown` differs

@@ -18,6 +18,8 @@ from .search import Report, Search, check, judged, search
 
 @dataclass(frozen=True, slots=True)
 class LawBisection:
+    """The result of a bisection by a law."""
+
     good: Lifted
     bad: Lifted
     law: Law

@@ -42,6 +42,7 @@ class Commits:
 
 
 def is_ancestor(repo: Path, older: str, newer: str) -> bool:
+    """Whether `older` is an ancestor of `newer`, or the same commit."""
     command = [*GIT, "-C", str(repo), "merge-base", "--is-ancestor", older, newer]
     done = subprocess.run(command, env=git_environment(), capture_output=True, check=False)
     return done.returncode == 0
@@ -86,6 +87,7 @@ def first_parents(repo: Path, oldest: str, newest: str, under: Collection[str]) 
 
 
 def _check_line(repo: Path, oldest: str, newest: str) -> None:
+    """Raise UsageError unless `oldest` is among the first parents of `newest`, and say what to do."""
     if oldest in run_git(repo, "rev-list", "--first-parent", newest).split():
         return
     old, new = oldest[:12], newest[:12]
@@ -133,6 +135,7 @@ def subject(repo: Path, commit: str) -> str:
 
 
 def run_git(repo: Path, *arguments: str) -> str:
+    """Run git and return its output. Raises UsageError if git fails."""
     done = subprocess.run(
         [*GIT, "-C", str(repo), *arguments],
         env=git_environment(),

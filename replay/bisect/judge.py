@@ -21,6 +21,8 @@ from ..verdict import ledger_of
 
 
 class Finding(str, Enum):
+    """What a judge says about a candidate."""
+
     GOOD = "good"  # equals the reference wherever both have a value
     BAD = "bad"  # differs from the reference
     SKIPPED = "skipped"  # cannot run this recording, or a wanted quantity could not be compared

@@ -116,6 +116,7 @@ def _remark(played: Played) -> str | None:
 
 
 def _player(path: Lifted) -> Player:
+    """Return the player for a release, a source tree or a commit."""
     if path.origin is Origin.RELEASE:
         return Player(path.where, f"sglang-{path.where}", path.where, lambda _: None)
     if path.origin is Origin.TREE:

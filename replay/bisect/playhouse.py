@@ -56,6 +56,7 @@ class Playhouse:
         return self._pool.submit(self._play, scenario.resolve(), player, folder)
 
     def close(self) -> None:
+        """End the running plays, and start no others."""
         with self._lock:
             self._closed, running = True, tuple(self._running)
         for process in running:
@@ -82,6 +83,7 @@ class Playhouse:
         return played if played.why is None else failed(played, made)
 
     def _record(self, rig: Sequence[str], made: Path, temporary: Path) -> Played:
+        """Run the rig under `specdiff record`, with a time limit, and return the result."""
         result = temporary / "result.json"
         command = [sys.executable, "-m", "specdiff.cli", "record", "-o", str(made), "--"]
         command += [sys.executable, "-m", "specdiff.fixtures.rig", *rig, "--result", str(result)]

@@ -22,6 +22,7 @@ class Plays:
         self._begun: dict[str, Future[Played]] = {}
 
     def begin(self, player: Player) -> None:
+        """Start the player's play, unless it was started before."""
         if player.code not in self._begun:
             self._begun[player.code] = self._house.put_on(self._scenario, player, self._folder)
 

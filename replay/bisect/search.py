@@ -123,6 +123,7 @@ def check(good: Lifted, bad: Lifted, skip: Sequence[str]) -> dict[str, str]:
 def _releases(
     judge: Court, good: Lifted, bad: Lifted, report: Report, left_out: Mapping[str, str]
 ) -> Search:
+    """Search between releases: judge all of them, so that changes back are found too."""
     forward = version_of(good.where) <= version_of(bad.where)
     versions = between(*((good.where, bad.where) if forward else (bad.where, good.where)))
     paths = [Lifted(f"sglang=={version}", Origin.RELEASE, version) for version in versions]

@@ -84,6 +84,7 @@ def _only_grows(allocated: Series) -> Places:
 
 
 def _unchanged_length(columns: Columns, ledger: Ledger) -> Places:
+    """Compare the settled length after each stale result with the one before it."""
     series = ledger[Quantity.KV_COMMITTED_LEN_SETTLED]
     cells = series.cells
     after = _at(series, Kind.RESULT, Moment.AFTER)

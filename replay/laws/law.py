@@ -128,6 +128,8 @@ class Law:
 
 
 class State(str, Enum):
+    """The state of a law after a check."""
+
     HOLDS = "holds"
     BROKEN = "broken"
     KNOWN = "known violation"

@@ -88,6 +88,7 @@ class Books:
         return {qid: self._side(qid, tokens[qid]) for qid in wanted}
 
     def _side(self, qid: int, tokens: Ints) -> Side:
+        """Collect all facts that are recorded of one request."""
         side, finish, sent = Side(), self._finish.get(qid), self._sent.get(qid)
         if finish is None and sent is None:
             why = _QUEUED if qid in self._queued else NO_END
@@ -107,6 +108,7 @@ class Books:
         return side
 
     def _put_finish(self, side: Side, row: int | None) -> None:
+        """Put the facts that the finish holds."""
         finishes = self.recording.finishes
         for fact, name in _FINISHES.items():
             held = holds(self.recording.version, f"finishes.{name}")
@@ -120,6 +122,7 @@ class Books:
             side.put(fact, values, why)
 
     def _put_sent(self, side: Side, qid: int, row: int | None) -> None:
+        """Put the facts about what was sent to the client."""
         sents = self.recording.sents
         for fact, name in _SENTS.items():
             value = None if row is None else _known(getattr(sents, name), row)

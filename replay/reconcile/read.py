@@ -56,6 +56,7 @@ def _each(where: str, lines: Iterable[str]) -> Iterator[Response]:
 
 
 def _sorted(found: Iterable[Response]) -> Responses:
+    """Group the responses by request id, and join the events of each stream."""
     whole: dict[str, list[Response]] = {}
     parts: dict[str, list[Response]] = {}
     unnamed, num_parts = [], 0

@@ -34,6 +34,8 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class FactResult:
+    """The comparisons of one fact over all responses."""
+
     fact: Fact
     num_compared: int
     differences: tuple[Difference, ...]
@@ -115,6 +117,7 @@ class _Tally:
         self._not: dict[Fact, Counter[str]] = {fact: Counter() for fact in Fact}
 
     def add(self, response: Response, qid: int, recorded: Side) -> None:
+        """Compare all facts of one response with what is recorded."""
         told = self._in_rows(response.says)
         for fact in Fact:
             if fact is Fact.TRAINER:
@@ -130,6 +133,7 @@ class _Tally:
             yield FactResult(fact, self._compared[fact], found, dict(self._not[fact]))
 
     def _hold(self, fact: Fact, response: Response, told: Value, recorded: Value) -> None:
+        """Compare one fact; for lists, only the part that both sides have."""
         found: tuple[object, object] | None
         if isinstance(told, np.ndarray) and isinstance(recorded, np.ndarray):
             if not len(told) and len(recorded):  # the number of entries is a separate fact

@@ -31,6 +31,8 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
+    """How far shrinking has come: trials so far, and the size of the best part."""
+
     trials: int
     num_requests: int
     num_steps: int

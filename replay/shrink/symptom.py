@@ -34,6 +34,8 @@ class Symptom:
 
 @dataclass(frozen=True, slots=True)
 class Found:
+    """Where the first divergence or breach is, and of which kind."""
+
     event: int
     qid: int | None  # None: the value is of a whole batch
     symptom: Hashable  # equal for two divergences or breaches of the same kind
