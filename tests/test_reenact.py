@@ -231,7 +231,7 @@ def test_a_flush_that_nobody_could_notice_is_said() -> None:
     sites = tuple(site for site in recording.run.sites if site.name != "flush")
     older = replace(recording, run=replace(recording.run, sites=sites))
     said = [
-        "flushed is not recorded" in "".join(reenactment(one, "x").notes)
+        "flushes were not recorded" in "".join(reenactment(one, "x").notes)
         for one in (recording, older)
     ]
     assert said == [False, True]
@@ -251,7 +251,7 @@ def test_a_recording_that_begins_late_is_played_from_there(
     hdf5.save(late, path)
     again = record(version, str(path), 0)
     assert (
-        sum("under way when the recording began" in note for note in reenactment(late, "x").notes)
+        sum("running when the recording began" in note for note in reenactment(late, "x").notes)
         == 1
     )
     ends = [_ends(recording) for recording in (late, again)]
@@ -362,7 +362,7 @@ def test_a_pause_that_is_asked_for_twice_takes_two_turns() -> None:
 
 def test_a_gap_in_the_midst_is_refused() -> None:
     recording = hdf5.load(WEIGHTS)
-    with pytest.raises(RigError, match="events are missing in the midst"):
+    with pytest.raises(RigError, match="events are missing in the middle"):
         reenactment(without(recording, 300, 340), "x")
 
 
