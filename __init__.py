@@ -1,1 +1,1 @@
-"""specdiff: flight recorder and court for the books of SGLang's speculative decoding v2."""
+"""Record, replay and check the accounting of SGLang's speculative decoding v2."""

@@ -12,7 +12,7 @@ import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from specdiff.cli.main import cli
+from specdiff.cli.main import cli, run
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "fixtures" / "README.md"])
@@ -127,3 +127,37 @@ def test_files_exist(page: Path) -> None:
         for word in re.split(r"[\s'\"(),:;]+", code):
             if re.fullmatch(r"(\w+)/[\w./-]+\.\w+", word) and word.split("/")[0] in FOLDERS:
                 assert (ROOT / word).exists() or (page.parent / word).exists(), word
+
+
+def outputs_in(page: Path) -> Iterator[tuple[str, list[str]]]:
+    """Each command that a page shows with its output: `$ specdiff ...`, and lines of what it prints."""
+    for token in parts_of(page):
+        if token.type in ("fence", "code_block") and token.content.startswith("$ specdiff "):
+            command, *lines = token.content.splitlines()
+            yield command.removeprefix("$ specdiff "), [line for line in lines if line.strip()]
+
+
+SHOWN = [(command, lines) for page in PAGES for command, lines in outputs_in(page)]
+
+
+@pytest.mark.parametrize(
+    ("command", "lines"), SHOWN, ids=[command.split()[0] for command, _ in SHOWN]
+)
+def test_shown_output_is_what_is_printed(
+    command: str,
+    lines: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Lines may be left out, in any place; those that are shown are there, in this order."""
+    (tmp_path / "fixtures").symlink_to(ROOT / "fixtures")
+    monkeypatch.chdir(tmp_path)
+    run(command.split())
+    printed = iter([line.split() for line in capsys.readouterr().out.splitlines()])
+    for line in lines:
+        assert line.split() in printed, line
+
+
+def test_some_output_is_shown() -> None:
+    assert {command.split()[0] for command, _ in SHOWN} >= {"replay", "bisect", "shrink"}
