@@ -87,13 +87,15 @@ def only_for(what: str, *names: str) -> None:
 
 def quantities(says: str) -> Callable[[F], F]:
     """A --quantity option that can be repeated. Duplicates count once."""
+    names = [quantity.value for quantity in Quantity]
     return click.option(
         "--quantity",
         "quantities",
         multiple=True,
-        type=click.Choice([quantity.value for quantity in Quantity]),
+        type=click.Choice(names),
+        metavar="QUANTITY",
         callback=lambda _context, _option, names: tuple(dict.fromkeys(names)),
-        help=f"{says} May be repeated.",
+        help=f"{says} May be repeated. One of {', '.join(names)}.",
     )
 
 

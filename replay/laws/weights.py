@@ -1,4 +1,4 @@
-"""The law `weights`: a client is told of each token which weights computed it.
+"""The law `weights`: the weights reported for each token are those that computed it.
 
 A launch computes with the weights that are active when it is made. Its result arrives one step
 later, when other weights may be active. A server that counts the tokens that have arrived by then
