@@ -1,4 +1,4 @@
-"""Releases in the cache: fetched once, verified, and lifted once."""
+"""The cache of releases: they are fetched once, verified, and lifted once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from specdiff.replay.lift.open import surface_of
 RECORDING = str(bundled() / "0.5.23-random.h5")
 
 
-def test_a_release_that_cannot_be_fetched(
+def test_a_release_that_cannot_be_fetched_gives_no_verdict_and_names_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SPECDIFF_CACHE", str(tmp_path))
@@ -29,7 +29,7 @@ def test_a_release_that_cannot_be_fetched(
 
 
 def _index(at: str, cache_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This package index, and no other."""
+    """Let pip use only this package index."""
     monkeypatch.setenv("SPECDIFF_CACHE", str(cache_))
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("PIP_INDEX_URL", at)
@@ -38,10 +38,10 @@ def _index(at: str, cache_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_a_release_that_does_not_exist_is_a_mistake_and_those_that_exist_are_named(
+def test_a_release_that_does_not_exist_is_a_usage_error_that_names_existing_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The index has releases for two Pythons; pip shows only those of the one that it is asked for."""
+    """The index has wheels for two versions of Python. pip lists only those for the version that it is asked for."""
     page = tmp_path / "simple" / "sglang" / "index.html"
     page.parent.mkdir(parents=True)
     there = ("0.5.10-py3-none-any", "0.5.98-cp312-cp312-manylinux_2_34_x86_64")
@@ -53,10 +53,10 @@ def test_a_release_that_does_not_exist_is_a_mistake_and_those_that_exist_are_nam
     assert "the last are 0.5.10, 0.5.98" in said
 
 
-def test_an_index_that_cannot_be_reached_is_no_mistake_and_the_whole_cause_is_said(
+def test_an_unreachable_index_gives_no_verdict_and_the_full_message_of_pip(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Not even where another place has some releases: what the first would have said is not known."""
+    """That holds even if another source has some releases, because the index might have had more."""
     links = tmp_path / "links"
     links.mkdir()
     (links / "sglang-0.5.10-py3-none-any.whl").touch()
@@ -70,7 +70,7 @@ def test_an_index_that_cannot_be_reached_is_no_mistake_and_the_whole_cause_is_sa
         assert said.count("Retrying") == 1 and "No matching distribution" in said
 
 
-def test_a_cached_release_needs_no_network_and_no_wheel_is_opened(
+def test_a_release_that_was_lifted_once_is_read_from_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wheel = wheels.wheel_of("0.5.10")
@@ -81,7 +81,7 @@ def test_a_cached_release_needs_no_network_and_no_wheel_is_opened(
     shutil.copy(wheel, copy)
     first = surface_of(lifted("sglang==0.5.10"))
     assert wheels.recorded_hash(copy) == hashlib.sha256(wheel.read_bytes()).hexdigest()
-    copy.write_bytes(b"")  # the surface is kept: the wheel is not read again
+    copy.write_bytes(b"")  # the surface is cached, so the wheel is not read again
     assert surface_of(lifted("sglang==0.5.10")) == first
 
 
@@ -99,7 +99,7 @@ def test_a_changed_wheel_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         surface_of(lifted("sglang==0.5.10"))
 
 
-def test_a_damaged_cache_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_cache_entry_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     surface = surface_of(lifted("sglang==0.5.10"))
     monkeypatch.setenv("SPECDIFF_CACHE", str(tmp_path))
     cache.save("key", surface)

@@ -1,4 +1,4 @@
-"""sglang as a commit of a git clone: which books it holds, and what is said where there are none."""
+"""Commits of an sglang clone as paths: the books they hold, and errors if a revision or its sglang is missing."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_commit_is_read_without_a_checkout(history: Path) -> None:
     assert before == (git(history, "status", "--porcelain"), git(history, "rev-parse", "HEAD"))
 
 
-def test_the_command_line(
+def test_replay_takes_releases_commits_and_source_trees(
     tmp_path: Path, history: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tree = str(write_tree(tmp_path / "tree", files_of("0.5.10")))
@@ -70,7 +70,9 @@ def test_the_command_line(
     assert "#23456" in said and "#24851" in said and "#22651" not in said
 
 
-def test_a_revision_that_is_not_there(history: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_revision_or_repository_is_a_usage_error(
+    history: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for revision in ("no-such-tag", "--upload-pack=x", "v0.5.10:python"):
         command = ["replay", RECORDING, "--old", f"sglang@{revision}", "--repo", str(history)]
         assert run(command) == USAGE
@@ -79,7 +81,7 @@ def test_a_revision_that_is_not_there(history: Path, capsys: pytest.CaptureFixtu
     assert "no such folder" in capsys.readouterr().err
 
 
-def test_git_itself_says_why_it_reads_no_repository(
+def test_the_message_of_git_is_passed_on_if_it_cannot_read_the_repository(
     history: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -97,7 +99,9 @@ def test_git_itself_says_why_it_reads_no_repository(
     assert "not a git repository" not in refused
 
 
-def test_a_commit_without_sglang(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_commit_without_sglang_is_a_usage_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     git(tmp_path, "init", "--quiet", "--initial-branch=main")
     (tmp_path / "README").write_text("nothing")
     commit(tmp_path, "nothing")
@@ -107,7 +111,10 @@ def test_a_commit_without_sglang(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def forked(repo: Path) -> Path:
-    """main: fork, left, merge; beside it right, which `merge` brings in. No sglang: what lies between is git's to say."""
+    """Make a repository with commits fork, left and merge on main. `merge` brings in the commit right of a side branch.
+
+    It holds no sglang, because only the order of commits matters here.
+    """
     git(repo, "init", "--quiet", "--initial-branch=main")
     empty = ("commit", "--quiet", "--allow-empty", "--message")
     git(repo, *empty, "fork")
@@ -132,16 +139,16 @@ def forked(repo: Path) -> Path:
         ("right", "merge", "through a merge"),
     ],
 )
-def test_ends_that_no_line_of_commits_joins_have_no_history(
+def test_history_refuses_ends_that_no_line_of_first_parents_joins(
     oldest: str, newest: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Held against an end that it does not stem from, a commit would be blamed for what is another's."""
+    """If a commit were compared with one that it does not descend from, it would be blamed for changes of others."""
     repo = forked(tmp_path)
     ends = ["--from", f"sglang@{oldest}", "--to", f"sglang@{newest}", "--repo", str(repo)]
     assert run(["history", RECORDING, *ends]) == USAGE
     said = capsys.readouterr().err
     assert says in said and "--unshallow" not in said
-    if oldest == "right":  # they have one each from here on
+    if oldest == "right":  # each of them has a line of its own since the fork
         base = git(repo, "rev-parse", "fork")
         assert f"--from sglang@{base[:12]}" in said
         for end in (oldest, newest):
@@ -149,7 +156,7 @@ def test_ends_that_no_line_of_commits_joins_have_no_history(
             assert first_parents(repo, base, tip, ["sglang"]) == [base, tip]
 
 
-def test_where_a_clone_is_cut_off_more_may_be_fetched(
+def test_in_a_shallow_clone_the_error_suggests_fetching_the_rest(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"

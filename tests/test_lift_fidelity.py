@@ -1,4 +1,4 @@
-"""sglang itself as the witness: its functions, lifted and replayed, equal what the recorded server computed."""
+"""Lifted sglang functions, replayed over a recording, equal what the recorded server computed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from specdiff.replay.quantity import Quantity as Q
 from test_fidelity import ERAS, SEED, fixes_of
 
 BUNDLED = sorted(path.stem for path in bundled().glob("*.h5"))
-OTHERS = {"0.5.14-dflash"}  # of another algorithm than EAGLE: see test_lift_algorithms.py
+OTHERS = {"0.5.14-dflash"}  # not EAGLE: see test_lift_algorithms.py
 
 
 @pytest.mark.parametrize("version", ["0.5.10", *on_demand(*ERAS)])
@@ -55,8 +55,8 @@ def test_a_bundled_recording_equals_the_release_that_made_it(name: str) -> None:
 
 
 @pytest.mark.parametrize("version", ERAS)
-def test_the_fixes_that_equal_a_release_are_found(version: str) -> None:
-    """Over every bundled recording that it can run, whoever made it: the two engines share no rule and agree on every value."""
+def test_matching_finds_the_set_of_fixes_that_equals_a_release(version: str) -> None:
+    """The two engines share no rule and agree on every value of every bundled recording that the release can run."""
     names = [name for name in BUNDLED if name not in OTHERS]
     with release(version) as source:
         found = match_apart([Columns(bundled_recording(name)) for name in names], books(source))[
@@ -67,7 +67,7 @@ def test_the_fixes_that_equal_a_release_are_found(version: str) -> None:
     assert found.num_compared > 20_000
 
 
-def test_no_set_of_fixes_is_named_where_none_equals() -> None:
+def test_if_no_set_of_fixes_equals_a_source_the_quantity_is_named() -> None:
     path = "srt/state_capturer/base.py"
     with release("0.5.23") as source:
         made = books(Changed(source, path, "get_topk", ": seqlen - 1]", ": seqlen]"))
@@ -78,8 +78,8 @@ def test_no_set_of_fixes_is_named_where_none_equals() -> None:
 
 
 @pytest.mark.parametrize("version", ERAS)
-def test_no_observed_book_is_read(version: str) -> None:
-    """Perturb what the server computed: the lifted ledger stays the same."""
+def test_lifted_books_read_no_observed_books(version: str) -> None:
+    """Changing what the server computed leaves the lifted ledger as it was."""
     recording = bundled_recording("0.5.23-random")
     with release(version) as source:
         made = books(source)
@@ -125,7 +125,7 @@ def _shifted(values: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("version", ["0.5.10", "0.5.23"])
-def test_nothing_is_invented_behind_a_gap(version: str) -> None:
+def test_values_that_a_gap_hides_are_not_captured_rather_than_wrong(version: str) -> None:
     recording = bundled_recording(f"{version}-random")
     with release(version) as source:
         made = books(source)
@@ -140,7 +140,7 @@ def test_nothing_is_invented_behind_a_gap(version: str) -> None:
     assert lost > 0
 
 
-def test_what_is_known_behind_a_gap_comes_back_with_an_extend() -> None:
+def test_after_a_gap_books_are_known_again_from_an_extend_on() -> None:
     recording = bundled_recording("0.5.23-random")
     second = recording.event_of(Kind.EXTEND)[1]
     with release("0.5.23") as source:
@@ -149,7 +149,7 @@ def test_what_is_known_behind_a_gap_comes_back_with_an_extend() -> None:
     assert captured.any() and not captured.all()
 
 
-def test_a_life_under_a_lifted_path_is_its_life_under_the_fixes_that_equal_it() -> None:
+def test_a_life_under_a_release_equals_that_under_its_set_of_fixes() -> None:
     from specdiff.replay.timeline import lives
 
     recording = bundled_recording("0.5.10-random")
@@ -164,8 +164,8 @@ def test_a_life_under_a_lifted_path_is_its_life_under_the_fixes_that_equal_it() 
     assert parted > 100
 
 
-def test_a_grammar_cuts_the_run_where_the_recording_says() -> None:
-    """From 0.5.14 on the lifted functions walk the grammar; the rules take the length after the cut as it is."""
+def test_a_grammar_cuts_runs_at_the_recorded_length() -> None:
+    """From 0.5.14 on, the lifted functions walk the grammar. The rules take the recorded length after the cut."""
     recording = _with_grammar(bundled_recording("0.5.23-random"))
     columns = Columns(recording)
     with release("0.5.23") as source:
@@ -177,7 +177,7 @@ def test_a_grammar_cuts_the_run_where_the_recording_says() -> None:
 
 
 def _with_grammar(recording: Recording) -> Recording:
-    """Every request has a grammar that ends each run one token early, as far as one token is left."""
+    """Give every request a grammar that ends each run one token early, but leaves at least one token."""
     rows, requests = recording.result_rows, recording.requests
     cut = np.where(rows.accept_len == NONE32, rows.num_emitted, np.maximum(1, rows.accept_len - 1))
     assert (cut < rows.num_emitted).any()
@@ -188,7 +188,7 @@ def _with_grammar(recording: Recording) -> Recording:
     )
 
 
-def test_an_algorithm_that_is_not_lifted_stops_the_path() -> None:
+def test_a_path_cannot_run_an_algorithm_that_was_not_lifted() -> None:
     recording = bundled_recording("0.5.23-random")
     other = dataclasses.replace(
         recording, run=dataclasses.replace(recording.run, spec_algorithm="UNO")
@@ -202,7 +202,7 @@ def test_an_algorithm_that_is_not_lifted_stops_the_path() -> None:
         ledger_of(Columns(other), made, "lifted")
 
 
-def test_without_overlap_the_sums_of_older_books_alone_are_not_captured() -> None:
+def test_without_overlap_the_older_books_cannot_compute_sums_but_all_lengths() -> None:
     recording = bundled_recording("0.5.10-random")
     other = dataclasses.replace(recording, run=dataclasses.replace(recording.run, overlap=False))
     with release("0.5.10") as source:
@@ -211,7 +211,7 @@ def test_without_overlap_the_sums_of_older_books_alone_are_not_captured() -> Non
     assert not found[Q.KV_COMMITTED_LEN].not_captured.any()
 
 
-def test_a_counter_that_was_renamed_is_not_captured_rather_than_zero() -> None:
+def test_a_renamed_counter_is_not_captured_rather_than_zero() -> None:
     path = "srt/managers/scheduler_components/batch_result_processor.py"
     old, new = "req.spec_verify_ct += 1", "req.num_verify_steps = 1"
     with release("0.5.23") as source:
@@ -221,7 +221,7 @@ def test_a_counter_that_was_renamed_is_not_captured_rather_than_zero() -> None:
     assert not found[Q.SPEC_ACCEPTED_DRAFTS].not_captured.any()
 
 
-def test_where_tokens_were_not_captured_only_the_finish_is_not_told() -> None:
+def test_without_recorded_tokens_only_the_finish_is_not_captured() -> None:
     recording = bundled_recording("0.5.23-random")
     results = dataclasses.replace(
         recording.results, num_tokens=np.zeros_like(recording.results.num_tokens)
@@ -238,8 +238,8 @@ def test_where_tokens_were_not_captured_only_the_finish_is_not_told() -> None:
 
 @pytest.mark.parametrize("version", ["0.5.12", "0.5.23"])
 @pytest.mark.parametrize("name", BUNDLED)
-def test_what_is_left_out_changes_nothing_else(name: str, version: str) -> None:
-    """Played for one quantity alone, everything that is played comes out as it does among all."""
+def test_replaying_one_quantity_alone_gives_the_same_values(name: str, version: str) -> None:
+    """Also the values that are computed on the way equal those of a replay of all quantities."""
     recording = bundled_recording(name)
     with release(version) as source:
         made = books(source)
@@ -261,8 +261,8 @@ def test_what_is_left_out_changes_nothing_else(name: str, version: str) -> None:
         assert not other, (quantity, other)
 
 
-def test_a_prepare_that_goes_by_the_lengths_of_its_batch_needs_the_sums() -> None:
-    """None does. Where sums are left out, such a one computes nothing rather than something else."""
+def test_a_prepare_that_reads_batch_lengths_computes_nothing_without_the_sums() -> None:
+    """No release has such a prepare. If one came, a replay without sums must not compute something else."""
     path, old = "srt/speculative/eagle_utils.py", "r.decode_batch_idx += 1"
     new = "r.kv.kv_committed_len += int(batch.seq_lens.max())"
     with release("0.5.23") as source:

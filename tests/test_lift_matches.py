@@ -1,4 +1,4 @@
-"""`specdiff paths` matches a release with the sets of fixes once, and again when anything that decides it has changed."""
+"""`specdiff paths` matches each release with the sets of fixes once, and again when an input of that has changed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ VERSIONS = ("0.5.10", "0.5.12")
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of its own, with two releases in it."""
+    """An empty cache with the wheels of two releases."""
     found = [wheels.wheel_of(version) for version in VERSIONS]
     folder = tmp_path / "sglang" / "wheels"
     folder.mkdir(parents=True)
@@ -38,7 +38,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the books that were matched, one entry per time."""
+    """The names of the books that were matched, one entry for each computation."""
     names: list[str] = []
     real: Callable[[Sequence[Columns], Books], Match] = match.match
 
@@ -54,7 +54,9 @@ def listed(recordings: Sequence[Path]) -> dict[str, dict[str, str]]:
     return {known.version: known.equals for known in catalog.releases(recordings)}
 
 
-def test_a_second_call_computes_nothing_and_says_the_same(cache: Path, computed: list[str]) -> None:
+def test_a_second_call_computes_nothing_and_gives_the_same_result(
+    cache: Path, computed: list[str]
+) -> None:
     first = listed(RECORDINGS)
     assert first.keys() == set(VERSIONS) and first["0.5.10"]["EAGLE"].startswith("old =")
     assert computed == [f"sglang {version}" for version in VERSIONS]
@@ -62,13 +64,13 @@ def test_a_second_call_computes_nothing_and_says_the_same(cache: Path, computed:
     assert len(computed) == len(VERSIONS)
 
 
-def test_other_recordings_are_matched_anew(
+def test_matches_are_computed_again_for_other_recordings(
     cache: Path, computed: list[str], tmp_path: Path
 ) -> None:
     listed(RECORDINGS)
     one = listed(RECORDINGS[:1])
     assert len(computed) == 4
-    other = tmp_path / "other.h5"  # its contents count, not its name
+    other = tmp_path / "other.h5"  # the contents decide, not the name
     other.write_bytes(RECORDINGS[0].read_bytes())
     assert listed([other]) == one
     assert len(computed) == 4
@@ -77,7 +79,7 @@ def test_other_recordings_are_matched_anew(
     assert len(computed) == 6
 
 
-def test_another_engine_matches_anew(
+def test_matches_are_computed_again_after_a_change_of_the_engine(
     cache: Path, computed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = listed(RECORDINGS)
@@ -96,7 +98,9 @@ def test_another_engine_matches_anew(
         '{"EAGLE": {"sets": 1, "unmatched": [], "num_compared": 1}}',
     ],
 )
-def test_a_damaged_entry_is_made_anew(cache: Path, computed: list[str], damage: str) -> None:
+def test_a_damaged_cache_entry_is_computed_and_written_again(
+    cache: Path, computed: list[str], damage: str
+) -> None:
     first = listed(RECORDINGS)
     kept = sorted((cache / "matched").iterdir())
     before = [path.read_bytes() for path in kept]
@@ -107,7 +111,7 @@ def test_a_damaged_entry_is_made_anew(cache: Path, computed: list[str], damage: 
     assert [path.read_bytes() for path in kept] == before
 
 
-def test_what_is_kept_is_what_was_found(cache: Path) -> None:
+def test_a_saved_match_is_loaded_equal(cache: Path) -> None:
     surface = surface_of(Lifted("sglang==0.5.10", Origin.RELEASE, "0.5.10"))
     kept = Matches(RECORDINGS)
     for found in (
@@ -118,15 +122,15 @@ def test_what_is_kept_is_what_was_found(cache: Path) -> None:
         assert kept.load(surface) == {"EAGLE": found, "DFLASH": found}
 
 
-def test_a_recording_that_cannot_be_read_is_no_fault_of_a_release(cache: Path) -> None:
+def test_an_unreadable_recording_is_an_error_that_names_it(cache: Path) -> None:
     broken = cache / "broken.h5"
     broken.write_bytes(b"no recording")
     with pytest.raises(RecordingError, match=r"broken\.h5"):
         listed([broken])
 
 
-def test_what_is_kept_is_shown_without_torch(cache: Path) -> None:
-    """Importing it takes longer than all the rest."""
+def test_cached_matches_are_listed_without_importing_torch(cache: Path) -> None:
+    """The import would take longer than everything else."""
     listed(RECORDINGS)
     script = (
         "import sys; from pathlib import Path; from specdiff.replay.lift import catalog\n"

@@ -1,4 +1,4 @@
-"""A deliberately broken copy of a release is told from the recorded server, role by role."""
+"""Mutations: one broken line in any lifted role makes a release differ from its recorded server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SUM_IS_NONE = "self.seq_lens_sum = None"
 
 @dataclass(frozen=True)
 class Mutation:
-    """One line of one function of a release, broken; `shows`: the quantities in which that must show."""
+    """One broken line in one function of a release. `shows`: the quantities that must differ, and no others."""
 
     version: str
     path: str
@@ -32,7 +32,7 @@ COMMITS = frozenset({Q.KV_COMMITTED_LEN, Q.KV_COMMITTED_LEN_SETTLED})
 SUMS, EXPERTS = frozenset({Q.SEQ_LENS_SUM}), frozenset({Q.ROUTED_EXPERTS})
 COUNTS = frozenset({Q.SPEC_VERIFY_CT, Q.SPEC_ACCEPTED_DRAFTS})
 HISTOGRAM = frozenset({Q.SPEC_HISTOGRAM})
-FOLLOW = COMMITS | {Q.KV_ALLOCATED_LEN, Q.RELEASED_LEN}  # slots are allocated and released by it
+FOLLOW = COMMITS | {Q.KV_ALLOCATED_LEN, Q.RELEASED_LEN}  # both follow from the committed length
 FINISH, RELEASED = frozenset({Q.FINISH}), frozenset({Q.RELEASED_LEN})
 OLD = "0.5.10-random"
 
@@ -286,7 +286,7 @@ MUTATIONS = {
 
 
 @pytest.mark.parametrize("what", MUTATIONS)
-def test_a_broken_release_shows(what: str) -> None:
+def test_a_broken_line_shows_in_exactly_the_expected_quantities(what: str) -> None:
     mutation = MUTATIONS[what]
     with release(mutation.version) as source:
         broken = books(

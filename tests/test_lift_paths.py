@@ -1,4 +1,4 @@
-"""Lifted paths on the command line: listed, explained, compared, and refused where they are no paths."""
+"""Lifted paths on the command line: listing, explaining and comparing them, and refusing malformed ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from test_fidelity import ERAS
 RECORDING = str(bundled() / "0.5.23-random.h5")
 
 
-def test_a_difference_between_two_lifted_paths_is_explained(
+def test_the_five_fixes_explain_all_differences_in_the_quantities_they_affect(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     run(
@@ -41,10 +41,12 @@ def test_a_difference_between_two_lifted_paths_is_explained(
         "finish",
         "released_len",
         "spec_histogram",
-    }  # none of the five is about them
+    }  # none of the five fixes affects these
 
 
-def test_paths_lists_and_explains(capsys: pytest.CaptureFixture[str]) -> None:
+def test_paths_lists_the_fixes_of_releases_and_explains_a_release(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert run(["paths"]) == SAME
     lines = {
         line.split()[0]: line.split()[2]
@@ -72,7 +74,9 @@ BAD = [
 
 
 @pytest.mark.parametrize(("path", "code", "says"), BAD)
-def test_bad_paths(path: str, code: int, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_malformed_path_is_refused_with_the_reason(
+    path: str, code: int, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(["replay", RECORDING, "--old", path]) == code
     assert says in capsys.readouterr().err
 
@@ -88,25 +92,25 @@ def test_bad_paths(path: str, code: int, says: str, capsys: pytest.CaptureFixtur
         ("0.5.12rc1+cu130", "0.5.12rc1+cu130"),
     ],
 )
-def test_a_release_goes_by_one_name(given: str, named: str) -> None:
+def test_spellings_of_a_version_give_the_same_path(given: str, named: str) -> None:
     assert spec.parse(f"sglang=={given}") == spec.parse(f"sglang=={named}")
     assert str(spec.parse(f"sglang=={given}")) == f"sglang=={named}"
 
 
-def test_a_release_is_found_by_any_of_its_names() -> None:
+def test_a_release_is_found_under_another_spelling_of_its_version() -> None:
     same = ["--old", "sglang==0.5.12.0", "--fixed", "sglang==0.5.12"]
     assert run(["replay", RECORDING, *same]) == SAME
 
 
-def test_the_codes_differ() -> None:
+def test_the_exit_codes_differ() -> None:
     assert len({SAME, DIFFERS, NO_VERDICT, BROKEN, USAGE}) == 5
     assert issubclass(CannotRunError, NoVerdictError)
 
 
-def test_one_recording_that_cannot_be_replayed_leaves_the_others_their_verdict(
+def test_a_recording_that_cannot_be_replayed_does_not_stop_the_others(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The worst wins: differs before no verdict, no verdict before same."""
+    """The worst verdict wins: differs before no verdict, no verdict before same."""
     recording = bundled_recording("0.5.23-random")
     foreign = dataclasses.replace(
         recording, run=dataclasses.replace(recording.run, spec_algorithm="UNO")

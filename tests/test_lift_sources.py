@@ -1,4 +1,4 @@
-"""What is made of a source: from folders, from copies with one line changed, and from those that cannot be lifted."""
+"""Lifting from source trees, from releases with one line changed, and from sources that cannot be lifted."""
 
 from __future__ import annotations
 
@@ -30,16 +30,18 @@ PROCESSOR = "srt/managers/scheduler_components/batch_result_processor.py"
 
 
 @pytest.mark.parametrize("below", ["", "python", "python/sglang"])
-def test_a_folder_is_found_from_above(below: str, tmp_path: Path) -> None:
+def test_a_source_tree_is_found_from_its_root_python_or_sglang_folder(
+    below: str, tmp_path: Path
+) -> None:
     write_tree(tmp_path, files_of("0.5.12"))
     surface = lift(open_dir(tmp_path / below))
     assert surface.digest == surface_of(lifted("sglang==0.5.12")).digest
 
 
-def test_an_sglang_that_is_too_old_says_so(
+def test_an_sglang_from_before_spec_v2_is_refused_with_the_reason(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As before spec v2: a tree without the resolve function and its prepare."""
+    """Such a tree has no resolve function and no prepare."""
     files = {
         path: text
         for path, text in files_of("0.5.10").items()
@@ -50,7 +52,7 @@ def test_an_sglang_that_is_too_old_says_so(
     assert "no resolve and no prepare" in capsys.readouterr().err
 
 
-def test_what_a_recording_does_not_hold_is_never_invented() -> None:
+def test_code_that_reads_what_a_recording_does_not_hold_is_refused() -> None:
     with release("0.5.23") as source:
         for body, says in (
             ("req.waited_for", "resolve reads req.waited_for, which recordings of format"),
@@ -84,8 +86,8 @@ def test_unknown_globals_are_listed() -> None:
         assert "somewhere" in lift(changed).unknown
 
 
-def test_the_hash_is_blind_to_what_does_not_compute() -> None:
-    """Comments, docstrings, annotations, blank lines; and not blind to anything that does."""
+def test_the_digest_changes_only_with_code_that_computes() -> None:
+    """Comments, annotations, blank lines and spaces do not change it."""
     with release("0.5.23") as source:
         plain = lift(source).digest
         name = "_resolve_spec_v2_tokens"
@@ -98,13 +100,13 @@ def test_the_hash_is_blind_to_what_does_not_compute() -> None:
             assert (digest == plain) == same, new
 
 
-def test_the_engine_needs_no_torch() -> None:
+def test_the_lifted_engine_does_not_import_torch() -> None:
     code = "import sys, specdiff.replay.lift.engine, specdiff.replay.lift.lifting; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
 
-def test_a_file_that_cannot_be_read_says_which(tmp_path: Path) -> None:
+def test_a_source_file_that_cannot_be_parsed_is_named(tmp_path: Path) -> None:
     files = files_of("0.5.12")
     broken = "srt/speculative/eagle_info_v2.py"
     tree = write_tree(tmp_path, files)
@@ -114,13 +116,13 @@ def test_a_file_that_cannot_be_read_says_which(tmp_path: Path) -> None:
             lift(open_dir(tree))
 
 
-def test_every_name_that_is_promised_is_answered() -> None:
+def test_there_is_a_stand_in_for_every_listed_global() -> None:
     settings = Settings(bundled_recording("0.5.23-random").run)
     assert stand_ins(settings, Capturer()).keys() == STAND_INS
 
 
-def test_a_replay_leaves_the_collector_as_it_was() -> None:
-    """Also one that fails midway."""
+def test_a_replay_leaves_the_garbage_collector_as_it_was() -> None:
+    """This one fails in the middle."""
     with release("0.5.23") as source:
         made = books(
             Changed(

@@ -1,4 +1,4 @@
-"""Code that specdiff has never seen: what sglang may turn into is played as it is or refused with its place, never guessed."""
+"""Changes that a future sglang may make: specdiff executes them exactly or refuses them with their place."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _RESOLVE, _STRIDE = "_resolve_spec_v2_tokens", "_get_speculative_output_stride"
 _COMMIT = "req.kv.kv_committed_len += num_accept_tokens"
 _COUNTER = "self.spec_verify_ct = 0"
 
-Edit = tuple[str, str, str, str]  # path, function, what it holds, what stands there then
+Edit = tuple[str, str, str, str]  # path, function, text in it, replacement
 
 
 def _commits(new: str) -> Edit:
@@ -25,13 +25,13 @@ def _commits(new: str) -> Edit:
 
 
 def _above(text: str) -> Edit:
-    """At the top level of the file of the resolve function."""
+    """Insert `text` at the top level of the file that holds the resolve function."""
     head = f"def {_STRIDE}"
     return _PROCESSOR, _STRIDE, head, f"{text}\n\n\n{head}"
 
 
 def _starts(text: str) -> Edit:
-    """In `Req.__init__`."""
+    """Insert `text` into `Req.__init__`."""
     return _BATCH, "__init__", _COUNTER, f"{_COUNTER}\n        {text}"
 
 
@@ -47,10 +47,10 @@ _DECORATED = "@{}\ndef _commit(req, n):\n    req.kv.kv_committed_len += n"
 _TWICE = "def _same(function):\n    def inner(*given):\n        return function(*given)\n\n    return inner\n\n\n"
 
 SAME: dict[str, list[Edit]] = {
-    "committed by how many tokens there are": [
+    "commits computed from the number of tokens": [
         _commits("req.kv.kv_committed_len = req.seqlen - 1 + num_accept_tokens")
     ],
-    "never more than there are tokens": [
+    "commits capped at the number of tokens": [
         _commits(
             "req.kv.kv_committed_len = min(req.kv.kv_committed_len + num_accept_tokens, "
             "len(req.origin_input_ids) + len(req.output_ids) + num_accept_tokens)"
@@ -60,12 +60,12 @@ SAME: dict[str, list[Edit]] = {
         _above(_TWICE + _DECORATED.format("_same")),
         _commits("_commit(req, num_accept_tokens)"),
     ],
-    "an attribute that only lifted functions change": [
+    "a new attribute that only lifted functions change": [
         _starts("self.pending = 0"),
         _commits(_PENDING),
     ],
     "a new argument that nobody passes": [_CLAIM, _commits(f"{_COMMIT} - claim")],
-    "a new argument at its default": [
+    "a new argument passed at its default": [
         _CLAIM,
         (_PROCESSOR, "_normalize_decode_outputs", _CALL, f"{_CALL}, 0"),
         _commits(f"{_COMMIT} - claim"),
@@ -92,7 +92,7 @@ REFUSED: dict[str, tuple[str, list[Edit]]] = {
             )
         ],
     ),
-    "the caller of prepare claims": (
+    "the caller of prepare commits": (
         r"ScheduleBatch\.prepare_for_decode changes kv_committed_len",
         [
             (
@@ -103,7 +103,7 @@ REFUSED: dict[str, tuple[str, list[Edit]]] = {
             )
         ],
     ),
-    "a method that a stand-in answers commits": (
+    "a method that a stand-in replaces commits": (
         r"ScheduleBatch\.maybe_evict_swa changes kv_committed_len",
         [
             (
@@ -114,7 +114,7 @@ REFUSED: dict[str, tuple[str, list[Edit]]] = {
             )
         ],
     ),
-    "a caller commits by a helper": (
+    "a caller commits through a helper": (
         r"_normalize_decode_outputs changes a book by commit_to\(\)",
         [
             _above("def commit_to(req, n):\n    req.kv.kv_committed_len += n"),
@@ -144,7 +144,7 @@ REFUSED: dict[str, tuple[str, list[Edit]]] = {
             ),
         ],
     ),
-    "somebody else changes what the books go by": (
+    "unlifted code changes an attribute that the books use": (
         r"_normalize_decode_outputs changes pending",
         [
             _starts("self.pending = 0"),
@@ -157,7 +157,7 @@ REFUSED: dict[str, tuple[str, list[Edit]]] = {
             _commits(_PENDING),
         ],
     ),
-    "a caller passes what is new": (
+    "a caller passes a new argument": (
         r"_normalize_decode_outputs passes claim=1 to _resolve_spec_v2_tokens",
         [
             _CLAIM,
@@ -165,14 +165,14 @@ REFUSED: dict[str, tuple[str, list[Edit]]] = {
             _commits(f"{_COMMIT} - claim"),
         ],
     ),
-    "a start that depends": (
+    "an attribute with a conditional initial value": (
         r"resolve reads req\.pending",
         [
             _starts("self.pending = 2 if origin_input_ids else 0\n        self.pending = 0"),
             _commits(_PENDING),
         ],
     ),
-    "a start that is counted up": (
+    "an attribute whose initial value is changed in place": (
         r"resolve reads req\.pending",
         [_starts("self.pending = 5\n        self.pending -= 3"), _commits(_PENDING)],
     ),
@@ -190,11 +190,11 @@ REFUSED: dict[str, tuple[str, list[Edit]]] = {
             _commits(f"{_COMMIT} + _bonus()"),
         ],
     ),
-    "what functions share": (
+    "a global that functions share": (
         r"resolve uses the global _EXTRA",
         [_above("_EXTRA = {}"), _commits(f"{_COMMIT} + _EXTRA.get(req.rid, 0)")],
     ),
-    "a setting that is compared": (
+    "a computed global that is compared": (
         r"resolve uses the global _LIMIT",
         [_above("_LIMIT = int('3')"), _commits(f"{_COMMIT} + (num_accept_tokens == _LIMIT)")],
     ),
@@ -202,11 +202,11 @@ REFUSED: dict[str, tuple[str, list[Edit]]] = {
         r"resolve reads req\.BONUS",
         [_commits(f"{_COMMIT} + getattr(type(req), 'BONUS', 0)")],
     ),
-    "the sum of a batch whose lengths are of no moment": (
+    "the sum of a batch at a moment when it is not known": (
         r"resolve reads batch\.seq_lens_sum",
         [_commits(f"{_COMMIT} + (batch.seq_lens_sum == 0)")],
     ),
-    "how many tokens there are at a prepare": (
+    "the number of tokens at a prepare": (
         r"prepare reads req\.output_ids at this moment",
         [
             (
@@ -217,11 +217,11 @@ REFUSED: dict[str, tuple[str, list[Edit]]] = {
             )
         ],
     ),
-    "what is read as absent": (
+    "an attribute that a stand-in reports as absent": (
         r"_resolve_spec_v2_tokens, line \d+, reads return_logprob and changes a book",
         [_commits(f"{_COMMIT} - (1 if req.return_logprob else 0)")],
     ),
-    "why a request ended": (
+    "the kind of a finish reason": (
         r"resolve reads the kind of req\.finished_reason",
         [
             (
@@ -232,7 +232,7 @@ REFUSED: dict[str, tuple[str, list[Edit]]] = {
             )
         ],
     ),
-    "what was only logged": (
+    "a value that is otherwise used only in a log line": (
         r"experts depends on req\.cached_tokens",
         [
             (
@@ -247,7 +247,7 @@ REFUSED: dict[str, tuple[str, list[Edit]]] = {
         r"resolve calls the decorator @get_settled\(\) of _commit",
         [_above(_DECORATED.format("get_settled()")), _commits("_commit(req, num_accept_tokens)")],
     ),
-    "a book that is computed": (
+    "a book that became a property": (
         r"ReqKvInfo has kv_committed_len as a method or property",
         [
             (
@@ -262,7 +262,7 @@ REFUSED: dict[str, tuple[str, list[Edit]]] = {
 
 
 def _shows(edits: list[Edit]) -> set[str]:
-    """The quantities in which a 0.5.23 changed like this departs from what 0.5.23 computed."""
+    """Return the quantities in which 0.5.23 with these edits differs from what the 0.5.23 server computed."""
     with release("0.5.23") as source:
         changed: Source = source
         for edit in edits:
@@ -273,12 +273,12 @@ def _shows(edits: list[Edit]) -> set[str]:
 
 
 @pytest.mark.parametrize("what", SAME)
-def test_the_same_books_said_otherwise_are_the_same(what: str) -> None:
+def test_rewritten_code_with_the_same_books_equals_the_server(what: str) -> None:
     assert _shows(SAME[what]) == set()
 
 
 @pytest.mark.parametrize("what", DIFFERS)
-def test_what_computes_is_played(what: str) -> None:
+def test_a_decorator_that_changes_the_books_is_executed(what: str) -> None:
     assert _shows(DIFFERS[what]) == {
         "kv_committed_len",
         "kv_committed_len_settled",
@@ -288,14 +288,14 @@ def test_what_computes_is_played(what: str) -> None:
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_is_not_known_is_refused_with_its_place(what: str) -> None:
+def test_code_that_cannot_be_lifted_safely_is_refused_with_its_place(what: str) -> None:
     says, edits = REFUSED[what]
     with pytest.raises(CannotRunError, match=says):
         _shows(edits)
 
 
-def test_a_sum_that_others_set_is_not_known_and_all_else_is() -> None:
-    """As `Scheduler.run_batch` may, where spec v2 does not refresh it by what is lifted."""
+def test_if_unlifted_code_sets_the_sum_only_the_sum_is_not_captured() -> None:
+    """Here `Scheduler.run_batch` sets it, and no lifted function refreshes it."""
     exact = "batch.seq_lens_sum = int(batch.seq_lens_cpu.sum())"
     with release("0.5.23") as source:
         made = books(

@@ -1,4 +1,4 @@
-"""A container that is restarted with the name of its run: its processes have the numbers of its life before, and its folder."""
+"""A restarted container: same run id, same folder and same process ids as before the restart."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from specdiff.recorders.runtime import RUNTIME
 
 RECORDING = bundled() / "0.5.23-random.h5"
 
-# argv: a recording, a folder, and a statement. All of it is real but sglang, and the number of the process.
+# argv: a recording, a folder, a number of gaps, and statements to execute. Only sglang and the process id are not real.
 LIFE = """
 import dataclasses, os, signal, sys
 from pathlib import Path
@@ -33,7 +33,7 @@ from specdiff.recorders import hdf5
 from specdiff.recorders.capture import session as module
 from specdiff.recorders.capture.config import Config
 from specdiff.recorders.schema import Kind
-signal.alarm(60)  # of one that hangs
+signal.alarm(60)  # in case it hangs
 number, os.getpid = os.getpid(), lambda: 11
 run = dataclasses.replace(hdf5.load(Path(sys.argv[1])).run, run_id="prod", pid=11)
 module.describe_run, module.why_not_spec_v2 = lambda *args: run, lambda scheduler: None
@@ -67,20 +67,20 @@ def folder(tmp_path: Path) -> Path:
 
 
 def begun(folder: Path, num_gaps: int, before: str = "") -> subprocess.Popen[str]:
-    """A life that goes on until its input ends, and is killed then."""
+    """Start a recorded process that runs until its stdin is closed, and then kills itself."""
     command = [sys.executable, "-c", LIFE, str(RECORDING), str(folder), str(num_gaps), before]
     return subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True)
 
 
 def lived(folder: Path, num_gaps: int, before: str = "") -> str:
-    """The name of its journal."""
+    """Run such a process to its end and return the name of its journal."""
     with begun(folder, num_gaps, before) as life:
         said, complained = life.communicate(timeout=60)
     assert life.returncode == -signal.SIGKILL, complained
     return said.strip()
 
 
-def test_each_life_is_recorded_and_nothing_of_the_one_before_is_lost(folder: Path) -> None:
+def test_each_restart_gets_a_journal_of_its_own_and_overwrites_nothing(folder: Path) -> None:
     assert [lived(folder, 3), lived(folder, 5)] == ["prod-11-0.journal", "prod-11-1.journal"]
     assert [one.journals[0].name for one in read_notes(notes(folder))] == [
         "prod-11-1.journal",
@@ -99,11 +99,11 @@ def test_each_life_is_recorded_and_nothing_of_the_one_before_is_lost(folder: Pat
     ]
     said = specdiff("info", folder)
     assert said.returncode == SAME and "recordings: 2, attention groups: 1" in said.stdout
-    assert lived(folder, 1) == "prod-11-2.journal"  # what is built keeps its number
+    assert lived(folder, 1) == "prod-11-2.journal"  # recordings keep their numbers
 
 
-def test_nobody_can_ask_before_the_own_recording_has_begun(folder: Path) -> None:
-    """A `start` would begin another one of the same scheduler, and nobody could end one of them."""
+def test_the_control_socket_opens_only_after_the_own_recording_has_begun(folder: Path) -> None:
+    """An earlier `start` would begin a second recording of the same scheduler, and one of them could not be stopped."""
     assert lived(folder, 1, ASKABLE) == "prod-11-0.journal"
 
 
@@ -117,8 +117,10 @@ module.Session.begin = checked
 
 
 @pytest.mark.parametrize("what", ["", "options = {'ring_s': 60.0}"])
-def test_two_containers_at_once_are_both_recorded(what: str, folder: Path) -> None:
-    """Neither waits for the other's lock. The second has looked before the first had its files."""
+def test_two_containers_with_the_same_name_and_pid_are_both_recorded(
+    what: str, folder: Path
+) -> None:
+    """Neither waits for the other's lock. The second looked for free numbers before the first had created its files."""
     unseen = "module.next_number = lambda *args: args[-1]\n"
     with begun(folder, 1, what) as one:
         assert one.stdout is not None and one.stdout.readline() == "prod-11-0.journal\n"
@@ -144,7 +146,7 @@ def test_two_containers_at_once_are_both_recorded(what: str, folder: Path) -> No
         "20261121-113843-0.5.23-prod-pid11-6.h5.0123abcd.tmp",
     ],
 )
-def test_a_number_is_taken_by_whatever_is_left_of_it(left: str, tmp_path: Path) -> None:
+def test_a_journal_number_is_taken_as_long_as_any_file_has_it(left: str, tmp_path: Path) -> None:
     assert next_number(tmp_path, "prod", 11, 2) == 2
     (tmp_path / left).touch()
     assert next_number(tmp_path, "prod", 11, 2) == 7
@@ -155,8 +157,8 @@ def test_a_number_is_taken_by_whatever_is_left_of_it(left: str, tmp_path: Path) 
     assert next_number(tmp_path, "prod", 11, 2) == 7
 
 
-def test_ranks_of_two_lives_are_not_held_against_each_other() -> None:
-    """What was kept of a ring began when the ring did."""
+def test_ranks_recorded_before_and_after_a_restart_are_ambiguous() -> None:
+    """A recording kept of a ring is not: it has the same start time as the ring."""
     member = member_of(RECORDING, hdf5.load(RECORDING))
     tp = [Rank(number, 2, None, 1, 0, 1, False) for number in (0, 1)]
     first = [dataclasses.replace(member, rank=rank, pid=11 + rank.tp_rank) for rank in tp]

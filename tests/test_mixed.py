@@ -1,4 +1,4 @@
-"""Requests decoded beside a prefill chunk (tails): both engines equal the server, and a change of how sglang commits them shows."""
+"""Tails, requests decoded beside a prefill chunk: both engines equal the server, and changes to their commit show."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from specdiff.replay.quantity import Quantity as Q
 from specdiff.replay.tails import tails
 from test_fidelity import fixes_of
 
-ENDS = (*on_demand("0.5.19"), "0.5.23")  # of the releases that have it under speculation
+ENDS = (*on_demand("0.5.19"), "0.5.23")  # first and last release with mixed chunk under speculation
 PROCESS = "srt/managers/scheduler_components/batch_result_processor.py"
 PREFILL = (PROCESS, "process_batch_result_prefill")
 COMMIT = "req.kv.kv_committed_len += 1"
@@ -41,7 +41,9 @@ def recording(request: pytest.FixtureRequest, record: Recorder) -> Recording:
     return made
 
 
-def test_lifted_and_rules_equal_what_the_server_computed(recording: Recording) -> None:
+def test_lifted_functions_and_rules_equal_the_server_under_mixed_chunk(
+    recording: Recording,
+) -> None:
     with release(recording.run.sglang_version) as source:
         lifted = against_observed(recording, books(source))
     for quantity, found in lifted.items():
@@ -55,9 +57,9 @@ def test_lifted_and_rules_equal_what_the_server_computed(recording: Recording) -
             assert found.num_compared == len(found.old.cells), found.quantity
 
 
-@pytest.mark.skipif(not EVERYTHING, reason="with the releases on demand")
-def test_without_overlap_too(record: Recorder) -> None:
-    """There a launch leaves its results' tokens in the sum: a tail's is counted once."""
+@pytest.mark.skipif(not EVERYTHING, reason="slow: set SPECDIFF_TEST_ALL_RELEASES")
+def test_both_engines_equal_the_server_without_overlap(record: Recorder) -> None:
+    """There a launch adds the tokens of its own result to the sum. That of a tail must be counted once."""
     recording = record("0.5.19", "mixed-random", 1, "--disable-overlap")
     columns, rules = Columns(recording), fixes_of("0.5.23")
     with release("0.5.19") as source:
@@ -71,8 +73,8 @@ def test_without_overlap_too(record: Recorder) -> None:
     assert not sums.differs.any() and sums.num_compared == len(sums.old.cells) > 1000
 
 
-def test_who_is_a_tail_is_told_from_the_events_alone(recording: Recording) -> None:
-    """The server commits one token of a tail that goes on, and none of whoever else an extend's result answers."""
+def test_tails_are_recognized_from_the_order_of_events(recording: Recording) -> None:
+    """In the result of an extend, the server commits one token for a tail that goes on, and none for other requests."""
     rows, found = recording.result_rows, tails(recording).answered
     made, goes_on = decisions(recording), np.zeros(len(found), dtype=bool)
     goes_on[made.row[made.finish == GOES_ON]] = True
@@ -81,7 +83,7 @@ def test_who_is_a_tail_is_told_from_the_events_alone(recording: Recording) -> No
     assert np.array_equal(grown, (found & goes_on)[seen].astype(np.int32))
 
 
-def test_the_law_of_commits_covers_them(recording: Recording) -> None:
+def test_the_law_of_commits_covers_tails(recording: Recording) -> None:
     columns = Columns(recording)
     laws = {one.law.name: one for one in check(columns, observed(columns))}
     assert State.BROKEN not in {one.state for one in laws.values()}
@@ -130,7 +132,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("what", BROKEN)
-def test_a_broken_release_shows(what: str, record: Recorder) -> None:
+def test_a_broken_line_shows_in_the_expected_quantities(what: str, record: Recorder) -> None:
     path, function, old, new, shows = BROKEN[what]
     with release("0.5.23") as source:
         made = books(Changed(source, path, function, old, new))
@@ -165,7 +167,7 @@ def test_a_commit_in_another_shape_is_refused(what: str) -> None:
         books(Changed(source, *PREFILL, old, new))
 
 
-def test_where_the_commit_is_not_found_only_recordings_with_tails_are_refused(
+def test_if_the_commit_of_tails_is_not_found_only_recordings_with_tails_are_refused(
     record: Recorder,
 ) -> None:
     with release("0.5.23") as source:

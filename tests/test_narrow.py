@@ -1,4 +1,4 @@
-"""Narrow terminals: whatever a command prints on a wide one is on a narrow one, too, and numbers in whole."""
+"""Narrow terminals: they show everything that a wide one shows, and numbers are never broken."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class _Terminal(io.StringIO):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_no_width_loses_a_word(
+def test_no_terminal_width_loses_a_word_or_a_digit(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copy(bundled() / "0.5.10-random.h5", tmp_path / LONG)
@@ -71,8 +71,8 @@ def test_no_width_loses_a_word(
         _has_all_of(said[width], said[WIDE])
 
 
-def test_an_id_of_any_length_costs_no_digit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client chooses it."""
+def test_a_very_long_request_id_does_not_cut_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients choose request ids, so they can be of any length."""
     rid = "r" * 12_000
     said = []
     for width in (WIDE, 100):
@@ -87,7 +87,9 @@ def test_an_id_of_any_length_costs_no_digit(monkeypatch: pytest.MonkeyPatch) -> 
         assert rid in one.replace("\n", "") and "123456" in one and "…" not in one
 
 
-def test_what_breaks_no_word_gives_way_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_at_100_columns_check_does_not_break_the_name_of_a_quantity(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     terminal = _terminal(monkeypatch, 100)
     run(["check", str(bundled() / "0.5.10-stale-stop.h5")])
     monkeypatch.undo()
@@ -95,8 +97,10 @@ def test_what_breaks_no_word_gives_way_first(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("width", [40, 60, 70, 80])
-def test_every_law_is_in_the_matrix(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which is laid out for the terminal: in blocks of as many laws as there is room for."""
+def test_the_matrix_of_laws_is_complete_at_every_width(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The matrix is printed in blocks of as many laws as fit."""
     command = ["check", *map(str, sorted(bundled().glob("0.5.12-*.h5"))), "--path", "observed"]
     said = []
     monkeypatch.setenv("TERM", "xterm")
@@ -117,7 +121,7 @@ def _terminal(monkeypatch: pytest.MonkeyPatch, width: int) -> _Terminal:
 
 
 def _has_all_of(narrow: str, wide: str) -> None:
-    """Every word that need not be broken, as often; and of those that were, all that they are made of."""
+    """Assert that the narrow text has every short word as often, and all characters of the long ones."""
     whole = Counter(word for word in wide.split() if len(word) <= WHOLE)
     assert not whole - Counter(narrow.split())
     made_of, found = (Counter("".join(re.split(r"[\s─━]+", text))) for text in (wide, narrow))

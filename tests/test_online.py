@@ -1,4 +1,4 @@
-"""Laws that a ring watches while it records: each event breaks what `specdiff check` says it breaks."""
+"""The laws that a ring watches while it records: each event breaks the same laws as in `specdiff check`."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ MIX = bundled() / "0.5.23-random.h5"
 WATCHED = ("allocation", "rows", "statistics", "stride")
 
 
-def test_what_is_broken_all_the_time_is_heeded_ever_more_seldom() -> None:
-    """For a week, every ten seconds, of a ring of five minutes; another law is heeded at once."""
+def test_a_law_that_stays_broken_triggers_less_and_less_often() -> None:
+    """A ring of five minutes, and a law that breaks every ten seconds for a week. Another law triggers at once."""
     backoff, week = Backoff(300), range(0, 7 * 86_400, 10)
     heeded = {
         at: quiet for at in week if (quiet := backoff.wait_after("rows: 7 where 6 belong", at))
@@ -42,7 +42,7 @@ def test_what_is_broken_all_the_time_is_heeded_ever_more_seldom() -> None:
 
 
 @pytest.mark.parametrize("path", sorted(bundled().glob("*.h5")), ids=lambda path: path.stem)
-def test_laws_that_are_watched_break_where_check_says(path: Path) -> None:
+def test_the_watched_laws_break_at_the_same_events_as_in_check(path: Path) -> None:
     recording = hdf5.load(path)
     assert _watched(recording) == _checked(recording)
 
@@ -64,10 +64,10 @@ def test_laws_that_are_watched_break_where_check_says(path: Path) -> None:
         ("0.5.10-random", "results", "worker_stride", 1, "stride"),
     ],
 )
-def test_a_wrong_value_breaks_the_law_that_is_watched(
+def test_a_wrong_value_breaks_the_watched_law_as_in_check(
     name: str, table: str, column: str, change: int, law: str
 ) -> None:
-    """One value in three is changed, where there is one."""
+    """Changes every third value that is present."""
     recording = hdf5.load(bundled() / f"{name}.h5")
     values = getattr(getattr(recording, table), column).copy()
     there = np.flatnonzero((values != NONE32) & (values != NONE64))[::3]
@@ -95,7 +95,7 @@ def test_a_wrong_value_breaks_the_law_that_is_watched(
         ("results", "stride"),
     ],
 )
-def test_a_value_that_is_absent_breaks_what_check_says(table: str, column: str) -> None:
+def test_an_absent_value_breaks_the_same_laws_as_in_check(table: str, column: str) -> None:
     recording = hdf5.load(MIX)
     values = getattr(getattr(recording, table), column)
     absent = np.full_like(values, NONE32 if values.dtype == np.int32 else NONE64)
@@ -103,7 +103,7 @@ def test_a_value_that_is_absent_breaks_what_check_says(table: str, column: str) 
     assert _watched(without) == _checked(without)
 
 
-def test_one_absent_value_hides_no_other() -> None:
+def test_absent_values_do_not_hide_breaches_in_other_rows() -> None:
     recording = hdf5.load(MIX)
     values = -recording.prepare_rows.committed_after
     values[::2] = NONE32
@@ -111,7 +111,7 @@ def test_one_absent_value_hides_no_other() -> None:
     assert _watched(wrong) == _checked(wrong) != set()
 
 
-def test_a_length_is_held_against_an_allocation_that_is_known() -> None:
+def test_a_length_is_compared_only_with_a_known_allocation() -> None:
     recording = hdf5.load(MIX)
     rows = recording.prepare_rows
     wrong = with_column(recording, "prepare_rows", "committed_after", -rows.committed_after)
@@ -121,13 +121,13 @@ def test_a_length_is_held_against_an_allocation_that_is_known() -> None:
     assert _watched(unknown) == _checked(unknown) == set()
 
 
-def test_rows_that_were_not_collected_at_all_are_missed() -> None:
+def test_rows_that_were_not_collected_at_all_break_the_law() -> None:
     recording = hdf5.load(MIX)
     wrong = with_column(recording, "finishes", "experts_state", 0 * recording.finishes.qid)
     assert _watched(wrong) == _checked(wrong) != set()
 
 
-def test_a_watch_that_fails_costs_no_event(tmp_path: Path) -> None:
+def test_an_exception_in_the_watch_loses_no_event(tmp_path: Path) -> None:
     recorder = Recorder(threading.Event(), tmp_path / "j", 1 << 20, hdf5.load(MIX).run, ring_s=9)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(online, "_WATCHED", {Kind.GAP: lambda values, columns: 1 / 0})
@@ -137,7 +137,7 @@ def test_a_watch_that_fails_costs_no_event(tmp_path: Path) -> None:
     assert recorder.exceptions == 1
 
 
-def test_rows_that_begin_behind_the_end_are_none() -> None:
+def test_no_rows_are_due_if_their_start_is_past_the_end() -> None:
     recording = hdf5.load(MIX)
     far = with_column(
         recording, "finishes", "start_len", np.full_like(recording.finishes.qid, 10**6)
@@ -152,7 +152,7 @@ def with_column(recording: Recording, table: str, column: str, values: NDArray[A
 
 
 def _checked(recording: Recording) -> set[tuple[int, str]]:
-    """Events and the laws that `specdiff check` says they break."""
+    """Return events and the watched laws that they break according to `specdiff check`."""
     columns, found = Columns(recording), set()
     for law in (law for law in LAWS if law.name in WATCHED):
         places = law.check(columns, observed(columns))
@@ -161,14 +161,14 @@ def _checked(recording: Recording) -> set[tuple[int, str]]:
 
 
 def _unasked(recording: Recording) -> set[tuple[int, str]]:
-    """Up to 0.5.11 requests that did not ask for rows get them as well, in every finish of a server's life."""
+    """Return the finishes of requests that asked for no rows. Up to 0.5.11 every one of them gets rows anyway."""
     finishes = recording.finishes
     unasked = (finishes.return_routed_experts != 1) & (finishes.indexer_state != 1)
     return {(event, "rows") for event in recording.event_of(Kind.FINISH)[unasked].tolist()}
 
 
 def _watched(recording: Recording) -> set[tuple[int, str]]:
-    """Events and the laws that the recorder says they break."""
+    """Return events and the laws that they break according to the recorder."""
     events = (record for record in records_of(recording) if isinstance(record[0], Kind))
     found = set()
     for at, (kind, payload) in enumerate(events):

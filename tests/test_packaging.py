@@ -1,4 +1,4 @@
-"""What is installed: no folder with modules is forgotten."""
+"""pyproject.toml lists every folder with modules, so all of them are installed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import specdiff
 ROOT = Path(specdiff.__file__).parent
 
 
-def test_every_package_is_in_the_wheel() -> None:
-    """They are named one by one, as the root is no folder of that name."""
+def test_pyproject_lists_every_package() -> None:
+    """setuptools cannot find them itself, because the root folder is not named after the package."""
     (listed,) = re.findall(
         r"^packages = \[\n(.*?)^\]", (ROOT / "pyproject.toml").read_text(), re.DOTALL | re.MULTILINE
     )
@@ -24,4 +24,4 @@ def test_every_package_is_in_the_wheel() -> None:
     assert there | {"specdiff"} == set(re.findall(r'"(.+)"', listed)) - DATA
 
 
-DATA = {"specdiff.fixtures.recordings"}  # recordings, and no module
+DATA = {"specdiff.fixtures.recordings"}  # holds recordings, no modules

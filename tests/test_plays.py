@@ -1,4 +1,4 @@
-"""What comes of a play: judged only where it came to its end, and ended with us."""
+"""Plays of a scenario: they are judged only if they finished, and they end with specdiff."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ WEIGHTS = bundled().parent / "scenarios" / "tokens-of-the-old-weights.toml"
 
 
 class _Kept(Plays):
-    """What was played before: the release's name says which recordings."""
+    """Plays that return given recordings, by the name of the release."""
 
     def __init__(self, **recordings: Played) -> None:
         self.recordings = recordings
@@ -54,8 +54,8 @@ def judged(**played: Played) -> list[Any]:
     return [court(Lifted(f"sglang=={name}", Origin.RELEASE, name)) for name in played]
 
 
-def test_of_several_schedulers_the_gravest_counts() -> None:
-    """One that breaks the law is not made good by another, nor one that keeps it by one that had no part in it."""
+def test_the_worst_of_several_schedulers_decides() -> None:
+    """One breach decides. Otherwise a scheduler that keeps the law decides over one that did not exercise it."""
     names = ("0.5.13-experts-overshoot", "0.5.12-experts-overshoot", "0.5.11-stale-retract")
     holds, breaks, idle = (bundled() / f"{name}.h5" for name in names)
     alone = [ask(law_of("rows"), hdf5.load(path), Observed()) for path in (holds, breaks, idle)]
@@ -91,17 +91,17 @@ def test_of_several_schedulers_the_gravest_counts() -> None:
         ("Segmentation fault\nspecdiff: nothing was recorded\n", "Segmentation fault"),
     ],
 )
-def test_why_a_play_failed_is_what_was_said_last(told: str, said: str) -> None:
+def test_the_reason_of_a_failed_play_is_the_last_message_of_the_rig(told: str, said: str) -> None:
     assert why(told, ended_well=False) == said
 
 
-def test_why_nothing_was_recorded_we_say_ourselves() -> None:
+def test_the_reason_that_nothing_was_recorded_is_the_message_of_specdiff() -> None:
     told = "rig: 9 requests\nspecdiff: not recorded: no site for 'process'\n"
     assert why(told, ended_well=True) == "not recorded: no site for 'process'"
 
 
-def test_what_is_not_whole_is_not_judged(tmp_path: Path) -> None:
-    """The law may be broken in what is missing: cut off, dropped, or lost to an exception."""
+def test_a_recording_that_is_not_whole_is_not_judged(tmp_path: Path) -> None:
+    """The law may be broken in the part that was cut off, dropped, or lost to an exception."""
     whole = hdf5.load(bundled() / "0.5.13-experts-overshoot.h5")
     assert whole.stats is not None
     others = {
@@ -124,8 +124,10 @@ def test_what_is_not_whole_is_not_judged(tmp_path: Path) -> None:
     assert good.why == "ended differently: r1: x (and 1 more)"
 
 
-def test_each_scheduler_has_to_be_recorded(tmp_path: Path) -> None:
-    """And the rig to have come to its end, whatever its exit status."""
+def test_a_play_counts_only_if_the_rig_finished_and_every_scheduler_was_recorded(
+    tmp_path: Path,
+) -> None:
+    """The rig finished if it wrote its result file. Its exit status does not count."""
     made, result = tmp_path / "made", tmp_path / "result"
     made.mkdir()
     shutil.copy(MIX, made / "one.h5")
@@ -138,8 +140,8 @@ def test_each_scheduler_has_to_be_recorded(tmp_path: Path) -> None:
 
 
 @pytest.mark.live
-def test_a_scheduler_that_leaves_by_itself_is_not_judged(tmp_path: Path) -> None:
-    """With status 0, in the midst of what it was asked."""
+def test_a_scheduler_that_exits_in_the_middle_is_not_judged(tmp_path: Path) -> None:
+    """It exits with status 0 while requests are still running."""
     tree = mended_tree(tmp_path / "sglang", "0.5.23")
     text = (tree / NAME).read_text()
     place = "        # Flush async trace ops here"
@@ -151,15 +153,15 @@ def test_a_scheduler_that_leaves_by_itself_is_not_judged(tmp_path: Path) -> None
 
 
 @pytest.mark.live
-def test_answers_that_the_script_does_not_expect_are_told_to_who_judges(
+def test_wrong_answers_are_written_to_the_result_file_if_there_is_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are what a law may be about. A rank has nobody to tell, and fails; so does a play that nobody judges."""
+    """A law may be about such answers, so a judged play goes on. Without a result file, or on a rank, it fails."""
     nobody_answered = Outcome({}, 9, 0.1, 4)
     monkeypatch.setattr(inprocess, "run_scenario", lambda *_, **__: nobody_answered)
     monkeypatch.setattr(rig_main, "require_packages", lambda: None)
     result = tmp_path / "result.json"
-    play = ["--scenario", str(WEIGHTS)]  # which names its release
+    play = ["--scenario", str(WEIGHTS)]  # this file names its release
 
     def code(*more: str) -> int:
         return CliRunner().invoke(rig_main.main, [*play, *more]).exit_code
@@ -176,15 +178,15 @@ def test_answers_that_the_script_does_not_expect_are_told_to_who_judges(
 
 
 @pytest.mark.live
-def test_why_nothing_was_recorded_is_said(tmp_path: Path) -> None:
-    """The rig came to its end, and the recorder had nothing to do."""
+def test_the_error_says_why_nothing_was_recorded(tmp_path: Path) -> None:
+    """The rig finished, but the recorder had nothing to record."""
     scenario = tmp_path / "x.toml"
     scenario.write_text('overlap = false\n[[request]]\nrid = "a"\n')
     with pytest.raises(NoVerdictError, match="overlap scheduling is off"):
         outcome(scenario, "sglang==0.5.11", "rows")
 
 
-def test_who_does_not_leave_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_ignores_sigterm_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(playhouse, "_GRACE_S", 0.2)
     stays = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
     with subprocess.Popen(
@@ -197,8 +199,8 @@ def test_who_does_not_leave_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.live
-def test_who_ends_us_ends_the_plays(tmp_path: Path) -> None:
-    """As `timeout` does, and CI: no process is left, and no folder."""
+def test_sigterm_to_specdiff_ends_its_plays_and_removes_its_folders(tmp_path: Path) -> None:
+    """`timeout` and CI send SIGTERM. No process and no folder is left."""
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     command = [*SPECDIFF, "history", str(MIX), "--law", "rows", "--from", "sglang==0.5.22"]
@@ -211,10 +213,10 @@ def test_who_ends_us_ends_the_plays(tmp_path: Path) -> None:
 
 
 def _of_this(temporary: Path) -> list[str]:
-    """Processes of the rig whose files lie there."""
+    """Return the command lines of rig processes that use this folder."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):  # it has ended
+        with suppress(OSError):  # the process has ended
             said = path.read_bytes().replace(b"\0", b" ").decode()
             if "specdiff.fixtures.rig --sglang" in said and str(temporary) in said:
                 found.append(said)
@@ -222,8 +224,10 @@ def _of_this(temporary: Path) -> list[str]:
 
 
 @pytest.mark.live
-def test_plays_that_run_are_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When there is no more use for them, and when they take too long."""
+def test_a_running_play_is_ended_when_it_is_not_needed_or_takes_too_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closing the playhouse ends its plays, and so does its time limit."""
     release = Player("0.5.13", "sglang-0.5.13", "0.5.13", lambda _: None)
     house = Playhouse()
     plays = Plays(MIX, tmp_path, house)

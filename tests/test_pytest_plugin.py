@@ -1,4 +1,4 @@
-"""The pytest plugin as those who run it see it: what passes, fails, is skipped, is an error, and what it leaves alone."""
+"""The pytest plugin: which items it makes, and what passes, fails, is skipped or is an error."""
 
 from __future__ import annotations
 
@@ -25,10 +25,9 @@ NAMES = ("0.5.11-stale-retract", "0.5.12-stale-retract")
 
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    """A project with two recordings and a test of its own; no plugin but ours, whether it is installed or not."""
-    assert (
-        report_replay
-    )  # loaded: what an inner run loads pytester unloads, and rich cannot be loaded twice
+    """A project with two recordings and a test of its own. It loads our plugin, installed or not, and no other."""
+    # Imported before the inner run: pytester unloads what that run imports, and rich cannot be imported twice.
+    assert report_replay
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     folder = pytester.mkdir("runs")
     for name in NAMES:
@@ -55,10 +54,10 @@ def test_each_recording_and_path_is_a_test(project: pytest.Pytester) -> None:
     )
 
 
-def test_a_failure_says_where_each_quantity_parts_and_how_to_see_the_rest(
+def test_a_failure_names_the_first_divergence_of_each_quantity_and_a_command(
     project: pytest.Pytester,
 ) -> None:
-    """What it says of each quantity is what `replay` finds; the command that it names finds it again."""
+    """It agrees with the JSON of the `replay` command that it names."""
     result = play(project, "--specdiff-recordings", "runs/0.5.11-stale-retract.h5", "-v")
     result.assert_outcomes(passed=1, failed=1)
     said = result.stdout.str()
@@ -87,16 +86,18 @@ def test_a_failure_says_where_each_quantity_parts_and_how_to_see_the_rest(
         assert block[2 + 2 * at].strip() == first["cause"]
 
 
-def test_a_quantity_that_is_named_twice_is_said_once(project: pytest.Pytester) -> None:
+def test_a_quantity_given_twice_is_passed_on_once(project: pytest.Pytester) -> None:
     asked = ["--specdiff-recordings", "runs/0.5.11-stale-retract.h5"]
     result = play(project, *asked, *["--specdiff-quantity", "kv_committed_len_settled"] * 2)
     result.assert_outcomes(passed=1, failed=1)
-    # pytest says a failure once more at its end, in whole where it is in CI
+    # pytest repeats a failure at the end, and in CI prints it in full there
     (line,) = {one for one in result.stdout.lines if one.startswith("Full report: ")}
     assert line.count("--quantity") == 1
 
 
-def test_nothing_happens_unasked(project: pytest.Pytester) -> None:
+def test_without_options_the_plugin_does_nothing_and_imports_nothing_heavy(
+    project: pytest.Pytester,
+) -> None:
     play(project).assert_outcomes(passed=1)
     script = (
         "import sys, pytest; "
@@ -109,7 +110,7 @@ def test_nothing_happens_unasked(project: pytest.Pytester) -> None:
     assert done.stderr == "0 set()\n"
 
 
-def test_what_cannot_run_is_skipped_and_what_is_broken_is_an_error(
+def test_a_path_that_cannot_run_is_skipped_and_a_broken_recording_is_an_error(
     project: pytest.Pytester,
 ) -> None:
     broken = project.path / "runs" / "0.5.12-stale-retract.h5"
@@ -140,7 +141,7 @@ reason = "stale results count, #23456"
 """
 
 
-def test_a_known_mismatch_is_an_xfail_and_a_stale_one_fails(project: pytest.Pytester) -> None:
+def test_a_known_mismatch_is_an_xfail_and_a_stale_entry_fails(project: pytest.Pytester) -> None:
     asked = ["--specdiff-recordings", "runs", "--specdiff-quantity", "kv_committed_len_settled"]
     config = project.path / "pyproject.toml"
     config.write_text(KNOWN.format(recording="0.5.11-*.h5"))
@@ -154,19 +155,21 @@ def test_a_known_mismatch_is_an_xfail_and_a_stale_one_fails(project: pytest.Pyte
     result.stdout.fnmatch_lines(["*pyproject.toml: [[]tool.specdiff] known[[]0]*is stale*"])
 
 
-def test_the_configuration_may_ask_for_it(project: pytest.Pytester) -> None:
+def test_the_ini_file_can_name_recordings_and_paths(project: pytest.Pytester) -> None:
     project.makeini(
         "[pytest]\nspecdiff_recordings = runs\nspecdiff_old = fixed\nspecdiff_path =\n  fixed\n  old\n"
     )
     play(project).assert_outcomes(passed=3, failed=2)
-    play(project, "test_the_configuration_may_ask_for_it.py").assert_outcomes(passed=1)
+    play(project, "test_the_ini_file_can_name_recordings_and_paths.py").assert_outcomes(passed=1)
     one = "runs/0.5.12-stale-retract.h5::fixed"
     play(project, one).assert_outcomes(passed=1)
     play(project, "--specdiff-path", "fixed").assert_outcomes(passed=3)
 
 
-def test_recordings_are_found_and_known_through_a_link(project: pytest.Pytester) -> None:
-    """Each by the name that it has in the project, and by that of what it links to."""
+def test_recordings_behind_a_link_are_found_and_matched_by_both_names(
+    project: pytest.Pytester,
+) -> None:
+    """A recording goes by its name in the project and by the name of the file that it links to."""
     (project.path / "runs").rename(project.path.parent / "store")
     (project.path / "runs").symlink_to(Path("..", "store"))
     named = project.path / "runs" / "named.h5"
@@ -177,14 +180,14 @@ def test_recordings_are_found_and_known_through_a_link(project: pytest.Pytester)
     config.write_text(ini)
     for one in (f"runs/{NAMES[1]}.h5::fixed", f"../store/{NAMES[1]}.h5"):
         play(project, one, *asked, "-c", "pyproject.toml").assert_outcomes(passed=1)
-    play(project, *asked).assert_outcomes(passed=2, failed=2)  # once each
+    play(project, *asked).assert_outcomes(passed=2, failed=2)  # each recording once
     play(project, ".", "--specdiff-recordings", "runs", *asked).assert_outcomes(passed=2, failed=2)
     for glob in ("runs/named.h5", f"store/{NAMES[0]}.h5"):
         config.write_text(ini + KNOWN.format(recording=glob))
         play(project, "runs/named.h5", *asked).assert_outcomes(xfailed=1)
 
 
-def test_what_the_configuration_names_is_found_from_its_file(
+def test_paths_in_the_ini_file_are_relative_to_its_folder(
     project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repo = clone(project.mkdir("clone"), ["0.5.12"])
@@ -198,11 +201,11 @@ def test_what_the_configuration_names_is_found_from_its_file(
     result = play(project, "-v")
     result.assert_outcomes(passed=3)
     result.stdout.fnmatch_lines([f"*.h5::{path} PASSED*" for path in paths])
-    # What is on the command line is of the current folder.
+    # Paths on the command line are relative to the current folder.
     play(project, "--specdiff-repo", "../clone").assert_outcomes(passed=3)
     play(project, "--specdiff-path", "../tree").assert_outcomes(passed=1)
     play(project, "--specdiff-path", "./tree").assert_outcomes(errors=1)
-    # The command that a failure names is, too.
+    # So are those of the command that a failure names.
     line = next(
         line
         for line in play(project, "--specdiff-old", "old").stdout.lines
@@ -224,7 +227,7 @@ def test_what_the_configuration_names_is_found_from_its_file(
         ),
     ],
 )
-def test_a_mistake_is_a_usage_error(
+def test_a_wrong_option_is_a_usage_error(
     project: pytest.Pytester, arguments: list[str], says: str
 ) -> None:
     result = play(project, *arguments)
@@ -232,7 +235,7 @@ def test_a_mistake_is_a_usage_error(
     assert says in result.stderr.str()
 
 
-def test_it_works_under_xdist(project: pytest.Pytester) -> None:
+def test_the_plugin_works_under_xdist(project: pytest.Pytester) -> None:
     if importlib.util.find_spec("xdist") is None:
         pytest.skip("pytest-xdist is not installed")
     config = project.path / "pyproject.toml"
@@ -243,7 +246,7 @@ def test_it_works_under_xdist(project: pytest.Pytester) -> None:
     assert "2 passed, 1 xfailed" in done.stdout, done.stdout + done.stderr
 
 
-def test_it_is_installed_with_the_package() -> None:
+def test_the_plugin_is_an_entry_point_of_the_package() -> None:
     project = (Path(__file__).parent.parent / "pyproject.toml").read_text()
     assert f'[project.entry-points.pytest11]\nspecdiff = "{PLUGIN}"\n' in project
     assert importlib.util.find_spec(PLUGIN)

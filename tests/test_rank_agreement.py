@@ -1,4 +1,4 @@
-"""Ranks of one attention group, recorded live from sglang's own schedulers: they agree, and where one strays it is named."""
+"""Ranks of one attention group, recorded live: they agree, and the first place where one strays is named."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SCHEMA = Path(__file__).parent.parent / "docs" / "replay.schema.json"
 
 @pytest.fixture(scope="module")
 def record(tmp_path_factory: pytest.TempPathFactory) -> Recorder:
-    """By this name, so that who asks for it is known to be live (conftest)."""
+    """Record all ranks. conftest marks every test that uses a fixture of this name as live."""
     return Recorder(tmp_path_factory.mktemp("ranks"), options=("--all-ranks",))
 
 
@@ -58,15 +58,15 @@ def test_two_ranks_of_a_group_keep_the_same_books(pair: tuple[Recording, Recordi
         (1, 2, 1),
     ]
     assert left.run.run_id == right.run.run_id and left.run.pid != right.run.pid
-    assert len(left.sents.qid) and not len(right.sents.qid)  # clients hear from the first alone
+    assert len(left.sents.qid) and not len(right.sents.qid)  # only the first rank answers clients
     found = agree(left, right)
     assert found.first is None and found.why == ()
     assert found.num_events == shared(left) == shared(right) > 400
     assert found.num_values > 8000
 
 
-def test_whatever_differs_is_seen(pair: tuple[Recording, Recording]) -> None:
-    """One value at a time, in the middle of each column that both read off the server."""
+def test_a_change_in_any_shared_column_is_found(pair: tuple[Recording, Recording]) -> None:
+    """Change one value in the middle of each column that both ranks read from the server, except the kinds of events."""
     left, right = pair
     seen = 0
     for name in TABLE_NAMES:
@@ -77,7 +77,7 @@ def test_whatever_differs_is_seen(pair: tuple[Recording, Recording]) -> None:
             changed = values.copy()
             at = len(values) // 2
             if column == "kind":
-                continue  # the tables would not fit it
+                continue  # the event would no longer fit its table
             changed[at] += 1 if column != "qid" else (-1 if changed[at] else 1)
             if name == "events":
                 changed[at:] += 1
@@ -94,7 +94,7 @@ def test_whatever_differs_is_seen(pair: tuple[Recording, Recording]) -> None:
     assert seen > 80
 
 
-def test_tokens_are_compared_as_far_as_they_were_emitted(
+def test_only_emitted_tokens_are_compared(
     pair: tuple[Recording, Recording],
 ) -> None:
     left, right = pair
@@ -110,8 +110,8 @@ def test_tokens_are_compared_as_far_as_they_were_emitted(
     assert every.first is not None and every.first.what == "token" and every.first.rid
 
 
-def test_weights_are_the_same_by_name(pair: tuple[Recording, Recording]) -> None:
-    """Of a recording that began late the first rank alone numbers what clients are told of older ones."""
+def test_weights_are_compared_by_name_not_by_number(pair: tuple[Recording, Recording]) -> None:
+    """In a recording that began late, the numbers can differ: only the first rank numbers older weights for clients."""
     left, right = pair
     names = right.run.weight_versions
     shuffled = np.random.default_rng(1).permutation(len(names))
@@ -128,11 +128,14 @@ def test_weights_are_the_same_by_name(pair: tuple[Recording, Recording]) -> None
 
     renamed = dataclasses.replace(run, weight_versions=("elsewhere", *run.weight_versions[1:]))
     found = agree(left, dataclasses.replace(other, run=renamed))
-    assert found.first is not None and found.num_differed in (1, 2)  # served, or no longer
+    # it differs as weights that serve, or also as those that no longer serve
+    assert found.first is not None and found.num_differed in (1, 2)
     assert (found.first.left, found.first.right) == (run.weight_versions[0], "elsewhere")
 
 
-def test_what_neither_rank_has_is_not_counted_as_equal(pair: tuple[Recording, Recording]) -> None:
+def test_values_that_neither_rank_has_do_not_count_as_compared(
+    pair: tuple[Recording, Recording],
+) -> None:
     left, right = pair
     whole = agree(left, right)
     step = Derived("no-tokens", "0" * 64, "as the recorder does", 0)
@@ -151,8 +154,8 @@ def test_what_neither_rank_has_is_not_counted_as_equal(pair: tuple[Recording, Re
     assert 0 < whole.num_values - less.num_values <= num_launches and less.num_differed == 0
 
 
-def test_what_was_lost_is_no_difference(pair: tuple[Recording, Recording]) -> None:
-    """Gaps in the middle of either, a late begin and an early end: less is compared, and it is said how much less."""
+def test_lost_events_are_no_difference_and_are_counted(pair: tuple[Recording, Recording]) -> None:
+    """Covers gaps in the middle of either rank, a late start and an early end."""
     left, right = pair
     size = len(right.events.kind)
     for begin, end, why in (
@@ -173,7 +176,7 @@ def test_what_was_lost_is_no_difference(pair: tuple[Recording, Recording]) -> No
 def test_a_journal_that_ends_early_is_no_difference(pair: tuple[Recording, Recording]) -> None:
     left, right = pair
     cut = without(right, len(right.events.kind) - 60, len(right.events.kind))
-    spine = [values[:-1] for _, values in columns(cut.events)]  # without the gap that says so
+    spine = [values[:-1] for _, values in columns(cut.events)]  # without the gap at the end
     ended = dataclasses.replace(
         cut,
         events=type(cut.events)(*spine),
@@ -186,7 +189,7 @@ def test_a_journal_that_ends_early_is_no_difference(pair: tuple[Recording, Recor
     assert found.num_right == 0
 
 
-def test_a_rank_that_strays_is_named_with_request_step_and_numbers(strays: Path) -> None:
+def test_a_rank_that_strays_is_reported_with_request_and_values(strays: Path) -> None:
     paths = sorted(strays.glob("*.h5"), key=lambda path: path.name.partition("-tp")[2])
     left, right = map(hdf5.load, paths)
     found = agree(left, right)
@@ -202,7 +205,7 @@ def test_a_rank_that_strays_is_named_with_request_step_and_numbers(strays: Path)
     assert one.returncode == SAME and "ranks of run" not in one.stdout
 
     told = specdiff("replay", strays, "--old", "observed", "--fixed", "sglang==0.5.23")
-    assert told.returncode == SAME  # each of them is what its release computes of what it saw
+    assert told.returncode == SAME  # each rank alone equals what its release computes
     assert "request r1-10: accept_len 4 and 1" in told.stdout
     told = specdiff("replay", strays, "--format", "json")
     results: list[dict[str, Any]] = json.loads(told.stdout)
@@ -213,8 +216,8 @@ def test_a_rank_that_strays_is_named_with_request_step_and_numbers(strays: Path)
     assert by_rank[1]["first_of_request"]["there"] == 4
 
 
-def test_requests_with_one_id_are_told_apart(pair: tuple[Recording, Recording]) -> None:
-    """An id may come again; which of them it is counts."""
+def test_requests_with_the_same_id_are_told_apart(pair: tuple[Recording, Recording]) -> None:
+    """An id may be used again. The ranks must agree on which of its requests an event belongs to."""
     rids = ("same",) * len(pair[0].rids)
     twins: list[Recording] = [dataclasses.replace(one, rids=rids) for one in pair]
     found: Agreement = agree(*twins)
@@ -225,7 +228,9 @@ def test_requests_with_one_id_are_told_apart(pair: tuple[Recording, Recording]) 
     assert agree(twins[0], bent).num_differed == 2
 
 
-def test_the_same_rank_twice_is_two_servers(strays: Path, tmp_path: Path) -> None:
+def test_two_recordings_of_the_same_rank_are_reported_as_of_two_servers(
+    strays: Path, tmp_path: Path
+) -> None:
     first = min(strays.glob("*-tp0.h5"))
     shutil.copy(first, tmp_path)
     recording = hdf5.load(first)

@@ -1,4 +1,4 @@
-"""DP attention, recorded live: two schedulers that step together, and the idle batches one of them runs for the other."""
+"""DP attention, recorded live: two schedulers that step together, and the idle batches that one runs for the other."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ def ranks(record: Recorder) -> list[Recording]:
     return record.ranks(RELEASE, "dp-random", 1, "--requests", "60")
 
 
-def test_each_rank_is_a_recording_of_its_own_and_they_step_together(ranks: list[Recording]) -> None:
+def test_each_dp_rank_has_its_own_recording_and_the_ranks_step_together(
+    ranks: list[Recording],
+) -> None:
     runs = [recording.run for recording in ranks]
     assert [(run.dp_rank, run.dp_size, run.tp_rank, run.tp_size) for run in runs] == [
         (0, 2, 0, 2),
@@ -46,12 +48,14 @@ def test_each_rank_is_a_recording_of_its_own_and_they_step_together(ranks: list[
     modes = [recording.launches.mode.tolist() for recording in ranks]
     together = {frozenset(pair) for pair in zip(*modes, strict=True)}
     assert frozenset({Mode.IDLE, Mode.EXTEND}) in together
-    # With speculation a rank that has none to prefill waits for the one that has.
+    # With speculation, a rank without a prefill waits for the rank that has one.
     assert frozenset({Mode.DECODE, Mode.EXTEND}) not in together
     assert frozenset({Mode.IDLE}) not in together
 
 
-def test_an_idle_batch_is_a_launch_of_nobody_that_no_result_answers(ranks: list[Recording]) -> None:
+def test_an_idle_batch_is_a_launch_without_requests_and_without_a_result(
+    ranks: list[Recording],
+) -> None:
     for recording in ranks:
         launches, events = recording.launches, recording.events
         idle = launches.mode == Mode.IDLE
@@ -59,7 +63,7 @@ def test_an_idle_batch_is_a_launch_of_nobody_that_no_result_answers(ranks: list[
         assert not launches.num_rows[idle].any() and launches.num_rows[~idle].all()
         assert not launches.seq_lens_sum[idle].any()  # 0, not absent
         assert recording.results.launch.tolist() == launches.launch[~idle].tolist()
-        # Each of them is a forward, and counted as one.
+        # sglang counts an idle batch as a forward, too.
         counted = events.iteration[events.kind == Kind.LAUNCH]
         assert counted.tolist() == list(range(counted[0], counted[0] + len(counted)))
 
@@ -84,15 +88,15 @@ def test_the_books_go_on_across_idle_batches(ranks: list[Recording]) -> None:
         assert states["commit"] is states["sums"] is states["stale"] is State.HOLDS
 
 
-def test_the_ranks_leave_in_one_step() -> None:
-    """A rank that left earlier would keep the other one waiting for ever."""
+def test_the_ranks_stop_in_the_same_step() -> None:
+    """If a rank stopped earlier, the other one would wait for it forever."""
     assert not is_over([3, NOT_YET], 90)
     assert not is_over([3, 40], 40 + IDLE_TURNS - 1)
     assert is_over([3, 40], 40 + IDLE_TURNS)
 
 
 def test_a_rank_that_fails_ends_the_others() -> None:
-    """It would be waited for: sglang's ranks gather from each other at every step."""
+    """The others would wait for it, because sglang's ranks gather from each other at every step."""
     child = "import os, time; os.environ['SPECDIFF_RIG_RANK'] == '1' and exit(3); time.sleep(60)"
     begin = time.monotonic()
     with pytest.raises(RigError, match="rank 1 of 2 exited with status 3"):
@@ -100,7 +104,7 @@ def test_a_rank_that_fails_ends_the_others() -> None:
     assert time.monotonic() - begin < 30
 
 
-def test_what_one_rank_writes_all_see(tmp_path: Path) -> None:
+def test_ranks_see_each_others_last_answers(tmp_path: Path) -> None:
     (tmp_path / "answers").write_bytes(bytes(16))
     mine, theirs = (Place(rank, tmp_path).last_answers() for rank in range(2))
     mine[1] = 7
@@ -114,7 +118,9 @@ def test_what_one_rank_writes_all_see(tmp_path: Path) -> None:
         ({"num_ranks": 2, "session": "s"}, "the rig cannot play sessions on several ranks"),
     ],
 )
-def test_a_scenario_that_has_no_such_rank_is_refused(scenario: dict[str, Any], said: str) -> None:
+def test_a_scenario_with_an_unknown_rank_or_sessions_on_several_ranks_is_refused(
+    scenario: dict[str, Any], said: str
+) -> None:
     second = RequestScript("b", rank=1, session=scenario.pop("session", ""))
     with pytest.raises(RigError, match=said):
         Scenario("ranks", (RequestScript("a"), second), **scenario)

@@ -1,4 +1,4 @@
-"""Which recordings of a run are held against each other: a file made of one of them lets no difference disappear."""
+"""Which recordings of a run are compared: a file made from one of them never hides a difference."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def idle() -> list[Recording]:
 
 @pytest.fixture(scope="module")
 def stray(idle: list[Recording]) -> list[Recording]:
-    """Two ranks of one group, of which the second has another sum at one launch."""
+    """Two ranks of one group. The second has another sum at one launch."""
     args = {**idle[0].run.server_args, "enable_dp_attention": False}
     whole = dataclasses.replace(
         idle[0].run, tp_rank=0, tp_size=2, dp_rank=None, dp_size=1, server_args=args
@@ -48,7 +48,7 @@ def made(recording: Recording, *steps: Derived) -> Recording:
 
 
 def compared(files: dict[str, Recording], **more_launches: int) -> RanksOfRun:
-    """`more_launches`: by file, without its ending."""
+    """Compare the ranks of a run. `more_launches`: file name without suffix -> launches to add to what it holds."""
 
     def member(name: str, recording: Recording) -> Member:
         found = member_of(Path(name), recording)
@@ -65,18 +65,20 @@ def pairs(found: RanksOfRun) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("place", [0, 1])
 @pytest.mark.parametrize("step", [SHRUNK, REDACTED])
-def test_a_file_made_of_a_rank_keeps_no_ranks_from_being_compared(
+def test_a_shrunk_or_redacted_file_does_not_keep_the_ranks_from_being_compared(
     stray: list[Recording], place: int, step: Derived
 ) -> None:
     files = {"tp0.h5": stray[0], "tp1.h5": stray[1], "a.h5": made(stray[place], step)}
     found = compared(files)
     assert pairs(found) == [("tp0.h5", "tp1.h5")]
     assert found.parted
-    (why,) = found.not_compared  # of what is not compared, and of nothing else
+    (why,) = found.not_compared  # names only the file that is not compared
     assert "a.h5" in why and "tp0.h5" not in why and "tp1.h5" not in why
 
 
-def test_those_that_were_made_alike_are_held_against_each_other(stray: list[Recording]) -> None:
+def test_redacted_ranks_are_compared_with_each_other_and_shrunk_ones_are_not(
+    stray: list[Recording],
+) -> None:
     files = {"tp0.h5": stray[0], "tp1.h5": stray[1]}
     redacted = {f"red-{name}": made(one, REDACTED) for name, one in files.items()}
     both = [("tp0.h5", "tp1.h5"), ("red-tp0.h5", "red-tp1.h5")]
@@ -88,9 +90,7 @@ def test_those_that_were_made_alike_are_held_against_each_other(stray: list[Reco
     assert not shrunk.pairs and len(shrunk.not_compared) == 2
 
 
-def test_a_file_that_is_named_twice_is_compared_once(
-    stray: list[Recording], tmp_path: Path
-) -> None:
+def test_a_file_given_twice_is_compared_once(stray: list[Recording], tmp_path: Path) -> None:
     paths = [tmp_path / f"tp{rank}.h5" for rank in range(2)]
     for path in paths:
         path.touch()
@@ -103,7 +103,7 @@ def test_a_file_that_is_named_twice_is_compared_once(
 
 
 @pytest.mark.parametrize("step", [(SHRUNK,), (REDACTED,), ()])  # (): a copy
-def test_a_file_made_of_a_dp_rank_leaves_the_launches_judged(
+def test_a_file_made_from_a_dp_rank_does_not_keep_launches_from_being_judged(
     idle: list[Recording], step: tuple[Derived, ...]
 ) -> None:
     files = {"dp0.h5": idle[0], "dp1.h5": idle[1], "a.h5": made(idle[0], *step)}
@@ -114,7 +114,9 @@ def test_a_file_made_of_a_dp_rank_leaves_the_launches_judged(
 
 
 @pytest.mark.parametrize("how", ["late", "sample"])
-def test_launches_of_a_part_of_a_rank_are_not_judged(idle: list[Recording], how: str) -> None:
+def test_launches_are_not_judged_if_a_rank_was_recorded_only_in_part(
+    idle: list[Recording], how: str
+) -> None:
     files = {"dp0.h5": idle[0], "dp1.h5": idle[1]}
     if how == "sample":
         files["dp1.h5"] = made(idle[1], Derived("sample", "0" * 64, "for a test", 0))
@@ -128,10 +130,10 @@ def test_launches_of_a_part_of_a_rank_are_not_judged(idle: list[Recording], how:
     assert found.in_step.why_not == f"dp1.h5 {told[how]}"
 
 
-def test_recordings_that_share_one_step_are_held_against_each_other(
+def test_recordings_that_share_one_step_are_compared(
     stray: list[Recording],
 ) -> None:
-    """A rank whose part begins in the step in which the other's ends, and one that begins a step later."""
+    """One rank's recording begins in the last step of the other's, or one step later."""
     members = [member_of(Path(f"tp{rank}.h5"), one) for rank, one in enumerate(stray)]
     assert members[0].steps is not None
     end = members[0].steps[1]
@@ -142,17 +144,19 @@ def test_recordings_that_share_one_step_are_held_against_each_other(
         assert (len(found.pairs), len(found.not_compared)) == ((1, 0) if met else (0, 2))
 
 
-def test_where_none_of_a_dp_rank_is_the_whole_it_is_said(idle: list[Recording]) -> None:
+def test_two_different_recordings_of_a_dp_rank_are_reported_as_not_compared(
+    idle: list[Recording],
+) -> None:
     files = {"dp0.h5": idle[0], "dp1.h5": idle[1], "later.h5": idle[1]}
     found = compared(files, later=-2)
     assert found.in_step is None
     (why,) = found.not_compared
     assert "dp1.h5, later.h5" in why and "dp 1, tp 1" in why
     lone = compared({"dp0.h5": made(idle[0], REDACTED), "dp1.h5": idle[1]}, dp1=1)
-    assert lone.parted  # `redact` leaves every launch
+    assert lone.parted  # `redact` keeps every launch
 
 
-def test_what_the_recorder_dropped_counts_where_no_gap_tells_of_it(idle: list[Recording]) -> None:
+def test_drops_that_no_gap_mentions_are_counted(idle: list[Recording]) -> None:
     assert idle[0].stats is not None and not len(idle[0].gaps.dropped)
     stats = dataclasses.replace(idle[0].stats, dropped=7)
     lost = dataclasses.replace(idle[0], stats=stats)

@@ -1,4 +1,4 @@
-"""A real server of two tensor-parallel ranks: recording begins and ends on each while requests run."""
+"""A real server with two tensor-parallel ranks: recording starts and stops on each while requests run."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ from test_record_server import recorded_server
 
 
 def ask(port: int, seed: int, requests: int) -> None:
-    """Without aborts: where both ranks are to be slow, one may hit a request that was to be whole."""
+    """Send requests without aborts. The ranks may be so slow that an abort hits a request that should finish."""
     told = ("--port", port, "--seed", seed, "--requests", requests, "--wait", 240, "--no-aborts")
     client = [sys.executable, "-m", "specdiff.fixtures.rig.client", *map(str, told)]
     done = subprocess.run(client, capture_output=True, text=True, timeout=420, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-@pytest.mark.skipif(not EVERYTHING, reason="a minute: with the releases on demand")
+@pytest.mark.skipif(not EVERYTHING, reason="slow: set SPECDIFF_TEST_ALL_RELEASES")
 @pytest.mark.live
-def test_each_rank_is_asked_and_what_both_saw_agrees(
+def test_recording_starts_and_stops_on_all_ranks_and_they_agree_where_both_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing starts the two at one moment: what only one of them saw is not compared, and no difference."""
+    """The two do not start at the same moment. Events that only one of them recorded are not compared."""
     monkeypatch.setenv(RUNTIME, str(tmp_path / "run"))
-    monkeypatch.setenv("SGLANG_CPU_OMP_THREADS_BIND", "0|0")  # else it wants a NUMA node a rank
+    # otherwise sglang wants a NUMA node for each rank
+    monkeypatch.setenv("SGLANG_CPU_OMP_THREADS_BIND", "0|0")
     folder = tmp_path / "r"
     flags = ("--no-experts", "--", "--tp-size", "2")
     with recorded_server("0.5.23", folder, *flags, options=("--paused",)) as (port, parent):

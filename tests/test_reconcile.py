@@ -1,4 +1,4 @@
-"""What clients of real servers were told, held against what was recorded of them: nothing differs but what sglang got wrong."""
+"""`specdiff reconcile`: the responses that clients of real servers got, compared with the recordings."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ from specdiff.replay.reconcile.reconcile import Reconciled
 from specdiff.replay.verdict import Verdict
 
 
-def test_every_fact_of_a_real_server_is_as_recorded(tmp_path: Path) -> None:
+def test_the_responses_of_a_real_server_equal_its_recording_in_every_fact(tmp_path: Path) -> None:
     found = held(tmp_path, *answers(NEW))
     assert found.verdict(complete=False) is Verdict.SAME
     assert compared(found) == set(Fact)
     assert found.num_matched == found.num_responses == 32
-    for one in found.facts:  # every response is counted, under each fact
+    for one in found.facts:  # each fact counts every response
         assert one.num_compared + sum(one.not_compared.values()) == found.num_matched, one.fact
     assert of(found, Fact.TOKEN_IDS).num_compared > 25
 
 
-def test_responses_alone_show_the_rows_behind_the_stop(tmp_path: Path) -> None:
-    """Before #26126 a client gets rows of tokens that it does not get: those requests, and no others, that `check` names."""
+def test_responses_of_0_5_12_show_the_rows_past_the_stop(tmp_path: Path) -> None:
+    """Before #26126, a client gets rows of tokens that it does not get. `check` names the same requests."""
     found, recording = held(tmp_path, *answers(OLD), release=OLD), hdf5.load(path(OLD))
     assert differing(found) == {Fact.TRAINER}
     columns = Columns(recording)
@@ -80,7 +80,7 @@ def _shorter(name: str) -> Callable[[Answer], None]:
 
 
 def _row_less(name: str, values: int = 2 * 2) -> Callable[[Answer], None]:
-    """2 layers, top 2."""
+    """Drop `values` int32 values from the end. A row has 4: 2 layers, top 2."""
 
     def change(one: Answer) -> None:
         raw = base64.b64decode(one["meta_info"][name])
@@ -92,7 +92,7 @@ def _row_less(name: str, values: int = 2 * 2) -> Callable[[Answer], None]:
 def _another_expert(name: str) -> Callable[[Answer], None]:
     def change(one: Answer) -> None:
         values = np.frombuffer(base64.b64decode(one["meta_info"][name]), dtype="<i4").copy()
-        values[13] += 1  # of row 3
+        values[13] += 1  # in row 3
         one["meta_info"][name] = base64.b64encode(values.tobytes()).decode()
 
     return change
@@ -107,13 +107,13 @@ def _histogram(change: Callable[[list[int]], None]) -> Callable[[Answer], None]:
 
 
 def _move(values: list[int]) -> None:
-    """One step accepted a draft more: as many steps."""
+    """Count one step as having accepted one draft more. The number of steps stays."""
     at = next(i for i, count in enumerate(values[:-1]) if count)
     values[at], values[at + 1] = values[at] - 1, values[at + 1] + 1
 
 
 def _more(values: list[int]) -> None:
-    values[0] += 1  # a step without a draft
+    values[0] += 1  # one more step, which accepted no draft
 
 
 def _ids(change: Callable[[list[int]], object]) -> Callable[[Answer], None]:
@@ -128,7 +128,7 @@ def _token(values: list[int]) -> None:
 
 
 def _older(one: Answer) -> None:
-    """Two tokens are of others."""
+    """Label the first two tokens with other weights."""
     (span,) = one["meta_info"]["weight_versions"]
     others = {"version": "the old", "start": 0, "end": 2}
     one["meta_info"]["weight_versions"] = [others, {**span, "start": 2}]
@@ -160,7 +160,9 @@ FALSE: dict[str, tuple[Callable[[Answer], None], set[Fact]]] = {
 
 
 @pytest.mark.parametrize("what", FALSE)
-def test_what_a_client_was_told_falsely_is_named(what: str, tmp_path: Path) -> None:
+def test_a_false_value_in_a_response_is_named_by_fact_request_and_line(
+    what: str, tmp_path: Path
+) -> None:
     change, facts = FALSE[what]
     true, false = answer(NEW, OTHER), answer(NEW)
     change(false)
@@ -174,8 +176,10 @@ def test_what_a_client_was_told_falsely_is_named(what: str, tmp_path: Path) -> N
         assert str(first.told).endswith("(token 2)" if what == "another id" else "(row 3)")
 
 
-def test_where_not_one_entry_was_told_none_is_equal(tmp_path: Path) -> None:
-    """That they are fewer is a difference of their number, and nothing is known of what is in them."""
+def test_an_empty_list_in_a_response_is_a_difference_of_length_and_equals_nothing(
+    tmp_path: Path,
+) -> None:
+    """The number of entries differs. Their contents are not compared, because there are none."""
     one = answer(NEW)
     one["output_ids"], one["meta_info"]["routed_experts"] = [], ""
     found = held(tmp_path, one)
@@ -184,8 +188,8 @@ def test_where_not_one_entry_was_told_none_is_equal(tmp_path: Path) -> None:
         assert not of(found, contents).num_compared and of(found, number).differences
 
 
-def test_padding_is_as_told(tmp_path: Path) -> None:
-    """Where a row has fewer than k, sglang pads with -1; such rows are stored in four unsigned bytes."""
+def test_padding_of_minus_one_equals_its_stored_unsigned_form(tmp_path: Path) -> None:
+    """If a row has fewer than k entries, sglang pads it with -1. Recordings store such rows as unsigned 32-bit."""
     recording, one = hdf5.load(path(NEW)), answer(NEW)
     finishes = recording.finishes
     (row,) = np.flatnonzero(finishes.qid == recording.rids.index(RID))
@@ -199,8 +203,8 @@ def test_padding_is_as_told(tmp_path: Path) -> None:
     assert not differing(held(tmp_path, one, recording=padded))
 
 
-def test_rows_that_were_not_returned_are_held_against_nobody(tmp_path: Path) -> None:
-    """As `--experts full` keeps them: here others before and behind each request's, where there is room before."""
+def test_recorded_rows_that_were_not_returned_are_not_compared(tmp_path: Path) -> None:
+    """`--experts full` keeps such rows. Here each request gets one more row after its own, and one before if there is room."""
     recording = hdf5.load(path(NEW))
     finishes, held = recording.finishes, StoredRows(recording, "experts")
     room = held.start > 0
@@ -225,11 +229,11 @@ def held_against(tmp_path: Path, recording: Recording) -> Reconciled:
     return held(tmp_path, *answers(NEW), recording=recording)
 
 
-def test_every_fact_is_falsified_here() -> None:
+def test_the_cases_above_falsify_every_fact() -> None:
     assert set().union(*(facts for _, facts in FALSE.values())) == set(Fact)
 
 
-def test_what_has_no_counterpart_is_named_and_counted(tmp_path: Path) -> None:
+def test_responses_and_requests_without_a_counterpart_are_named_and_counted(tmp_path: Path) -> None:
     one, twice, alien = answer(NEW), answer(NEW, OTHER), answer(NEW, "http-3-1")
     alien["meta_info"]["id"] = "elsewhere"
     found = held(tmp_path, one, twice, {"error": {"message": "no"}}, alien, twice)
@@ -243,7 +247,9 @@ def test_what_has_no_counterpart_is_named_and_counted(tmp_path: Path) -> None:
     assert found.verdict(complete=True) is Verdict.DIFFERS
 
 
-def test_an_abort_in_the_queue_was_sent_nothing_by_the_scheduler(tmp_path: Path) -> None:
+def test_of_a_request_aborted_in_the_queue_only_the_finish_reason_is_compared(
+    tmp_path: Path,
+) -> None:
     recording = hdf5.load(path(NEW))
     queued = recording.aborts.qid[recording.aborts.queued == 1]
     assert len(queued)
@@ -252,7 +258,7 @@ def test_an_abort_in_the_queue_was_sent_nothing_by_the_scheduler(tmp_path: Path)
     assert "aborted in the queue" in next(iter(of(found, Fact.OUTPUT_IDS).not_compared))
 
 
-def test_output_tokens_are_those_that_the_results_brought() -> None:
+def test_output_tokens_are_put_together_from_the_results() -> None:
     recording = hdf5.load(path(NEW))
     found = outputs(recording, range(len(recording.rids)))
     finishes = recording.finishes
@@ -265,8 +271,8 @@ def test_output_tokens_are_those_that_the_results_brought() -> None:
 @pytest.mark.parametrize(
     "name", ["0.5.10-random", "0.5.13-chunked", "0.5.16-adaptive-random", "0.5.23-mixed"]
 )
-def test_output_tokens_are_those_of_the_script_wherever_events_are_lost(name: str) -> None:
-    """What the rig's worker says is a function of request and position. What is lost is not known, never another token."""
+def test_lost_events_leave_output_tokens_unknown_but_never_wrong(name: str) -> None:
+    """The rig computes each token from request and position, so the true tokens are known."""
     recording, draw = bundled_recording(name), random.Random(1)
     size = len(recording.events.kind)
     cuts = [draw.randrange(size) for _ in range(25)]
@@ -279,13 +285,14 @@ def test_output_tokens_are_those_of_the_script_wherever_events_are_lost(name: st
         assert sum(len(tokens) for tokens in found.values()) > 50
 
 
-def test_the_command_judges_and_says_why(
+def test_the_command_exits_with_its_verdict_and_says_why(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     responses = str(path(NEW).with_suffix(".jsonl"))
     assert run(["reconcile", str(path(NEW)), responses]) == SAME
     capsys.readouterr()
-    assert run(["reconcile", str(path(NEW)), responses, "--complete"]) == DIFFERS  # the warm-up's
+    # the warm-up request has no response
+    assert run(["reconcile", str(path(NEW)), responses, "--complete"]) == DIFFERS
     assert (
         "values differ, and some responses or requests have no counterpart\n"
         in capsys.readouterr().out

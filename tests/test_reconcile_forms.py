@@ -1,4 +1,4 @@
-"""Each form in which clients have their responses is read: lines, streams, slices, several choices, what cannot be read."""
+"""The forms of responses that `specdiff reconcile` reads: lines, streams, slices, OpenAI choices, and mistakes in them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_each_form_of_a_response_is_read(rid: str, lacks: set[Fact], tmp_path: P
 @pytest.mark.parametrize(
     ("rid", "ends"), [("completion-1", Reason.STOP_TOKEN), ("chat-0", Reason.STOP_STRING)]
 )
-def test_what_stopped_it_is_read_from_other_forms_too(
+def test_the_matched_stop_is_read_from_openai_responses_too(
     rid: str, ends: Reason, tmp_path: Path
 ) -> None:
     recording, one = hdf5.load(path(NEW)), answer(NEW, rid)
@@ -48,14 +48,14 @@ def test_what_stopped_it_is_read_from_other_forms_too(
     assert recording.sents.reason[sent] == ends
     assert not differing(held(tmp_path, one))
     one["choices"][0]["finish_reason"] = (
-        "tool_calls"  # what a chat that was stopped is told where it called a tool
+        "tool_calls"  # sglang says so instead of "stop" if a chat called a tool
     )
     assert not differing(held(tmp_path, one))
     one["choices"][0]["matched_stop"] = 7 if ends is Reason.STOP_STRING else "t0007"
     assert differing(held(tmp_path, one)) == {Fact.FINISH_REASON}
 
 
-def test_several_choices_are_of_several_requests(tmp_path: Path) -> None:
+def test_a_response_with_several_choices_is_matched_but_not_compared(tmp_path: Path) -> None:
     (several,) = (one for one in answers(NEW) if "choices" in one and len(one["choices"]) == 2)
     found = held(tmp_path, several)
     assert found.num_matched == 1 and not compared(found)
@@ -63,8 +63,8 @@ def test_several_choices_are_of_several_requests(tmp_path: Path) -> None:
     assert found.verdict(complete=False) is Verdict.NO_VERDICT
 
 
-def test_a_stream_that_tells_what_is_new_is_put_together(tmp_path: Path) -> None:
-    """That server ran with --incremental-streaming-output: ids and log probabilities come in slices."""
+def test_a_stream_of_slices_is_put_together(tmp_path: Path) -> None:
+    """That server ran with --incremental-streaming-output, so ids and log probabilities come in slices."""
     events = stream("http-3-0")
     assert len(events) > 3 and events[0]["meta_info"]["finish_reason"] is None
     found = held(tmp_path, *events)
@@ -79,8 +79,8 @@ def test_a_stream_that_tells_what_is_new_is_put_together(tmp_path: Path) -> None
     assert differing(held(tmp_path, *events)) == lost
 
 
-def test_slices_of_a_model_that_repeats_itself_are_put_together(tmp_path: Path) -> None:
-    """Each of them begins like the one before, as where a stream tells all each time."""
+def test_slices_of_equal_tokens_are_put_together(tmp_path: Path) -> None:
+    """Each slice begins like the one before it, which would also be true of a cumulative stream."""
     recording, events = hdf5.load(path(NEW)), stream("http-3-0")
     sevens = dataclasses.replace(recording, tokens=np.full_like(recording.tokens, 7))
     one_by_one = [event | {"output_ids": [7]} for event in events[:-1]]
@@ -91,14 +91,14 @@ def test_slices_of_a_model_that_repeats_itself_are_put_together(tmp_path: Path) 
     assert not differing(found) and {Fact.OUTPUT_IDS, Fact.TOKEN_IDS} <= compared(found)
 
 
-def test_a_stream_that_tells_all_each_time_is_not(tmp_path: Path) -> None:
-    """As servers do by default: an event before the last, made of the last, has the first of its ids and counts."""
+def test_a_cumulative_stream_is_read_from_its_last_event(tmp_path: Path) -> None:
+    """Streams are cumulative by default. Synthetic: an earlier event is made of the last one, with its first ids."""
     last, before = answer(NEW), answer(NEW)
     before["output_ids"], before["meta_info"]["finish_reason"] = before["output_ids"][:3], None
     before["meta_info"]["output_token_logprobs"] = before["meta_info"]["output_token_logprobs"][:3]
     found = held(tmp_path, before, last)
     assert not differing(found) and compared(found) == set(Fact)
-    last["output_ids"].pop()  # not as many as it says, and yet no slice
+    last["output_ids"].pop()  # fewer ids than it says, but still no slice
     assert differing(held(tmp_path, before, last)) == {Fact.OUTPUT_IDS, Fact.TRAINER}
 
 
@@ -147,7 +147,7 @@ def test_a_stream_that_tells_all_each_time_is_not(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_cannot_be_read_is_named_by_line_and_field(
+def test_an_unreadable_response_is_named_by_line_and_field(
     text: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "responses.jsonl"

@@ -1,4 +1,4 @@
-"""What a recording does not hold, whole or any more, is held against nobody."""
+"""`specdiff reconcile` compares nothing that a recording does not hold, or no longer holds, and says why."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from specdiff.recorders.schema import NONE64, Kind
 from specdiff.replay.reconcile.facts import Fact
 
 
-def test_messages_that_were_missed_take_no_span_away(tmp_path: Path) -> None:
-    """Recording began while it ran: fewer ids were seen than it was sent, its spans came with its end."""
+def test_missed_messages_do_not_hide_weight_spans(tmp_path: Path) -> None:
+    """If recording began while the request ran, some messages were missed. Its spans come with its end."""
     recording = hdf5.load(path(NEW))
     short = np.maximum(recording.sents.num_output_ids - 1, 0)
     sents = dataclasses.replace(recording.sents, num_output_ids=short)
@@ -39,7 +39,9 @@ def test_messages_that_were_missed_take_no_span_away(tmp_path: Path) -> None:
     assert Fact.WEIGHT_VERSIONS in compared(found)
 
 
-def test_spans_that_leave_a_token_out_are_not_compared_and_said_so(tmp_path: Path) -> None:
+def test_recorded_spans_that_leave_a_token_out_are_not_compared_with_the_reason(
+    tmp_path: Path,
+) -> None:
     recording = hdf5.load(path(NEW))
     (row,) = np.flatnonzero(recording.spans.qid == recording.rids.index(RID))
     end = recording.spans.end.copy()
@@ -50,8 +52,8 @@ def test_spans_that_leave_a_token_out_are_not_compared_and_said_so(tmp_path: Pat
     assert found.num_compared == 0 and found.not_compared == {why: 1}
 
 
-def test_what_an_older_format_lacks_is_not_compared(tmp_path: Path) -> None:
-    """The finish says what is due; what was sent is not in such a file."""
+def test_facts_that_an_older_format_lacks_are_not_compared(tmp_path: Path) -> None:
+    """Such a file has the finish, which says what is due, but not what was sent."""
     recording = hdf5.load(path(NEW))
     sents = recording.sents
     none = type(sents)(*(getattr(sents, field.name)[:0] for field in dataclasses.fields(sents)))
@@ -73,7 +75,7 @@ def test_what_an_older_format_lacks_is_not_compared(tmp_path: Path) -> None:
         ("shrink", {Fact.TOKEN_IDS, Fact.EXPERTS, Fact.INDEXER}),
     ],
 )
-def test_contents_that_were_replaced_are_not_held_against_a_client(
+def test_contents_that_redaction_replaced_are_not_compared(
     how: str, lacks: set[Fact], tmp_path: Path
 ) -> None:
     whole = hdf5.load(path(NEW))
@@ -93,8 +95,8 @@ def test_contents_that_were_replaced_are_not_held_against_a_client(
     assert f"replaced by {how}" in str(of(found, Fact.TOKEN_IDS))
 
 
-def test_tokens_that_shrink_kept_are_held_against_a_client(tmp_path: Path) -> None:
-    """The rows are gone, and not said to be replaced."""
+def test_tokens_that_shrink_kept_are_compared(tmp_path: Path) -> None:
+    """Its rows are left out, which is not reported as replaced."""
     small = tmp_path / "small.h5"
     options = ["--law", "trainer", "--keep-tokens", "-o", str(small)]
     assert run(["shrink", str(path(OLD)), *options]) == SAME
@@ -107,7 +109,7 @@ def test_tokens_that_shrink_kept_are_held_against_a_client(tmp_path: Path) -> No
     assert Fact.TOKEN_IDS in differing(held(tmp_path, told, recording=kept))
 
 
-def test_sums_over_messages_are_not_known_across_a_gap(tmp_path: Path) -> None:
+def test_sums_over_messages_are_not_compared_across_a_gap(tmp_path: Path) -> None:
     recording = hdf5.load(path(NEW))
     qid = recording.rids.index(RID)
     results = np.flatnonzero(recording.result_rows.qid == qid)
@@ -118,13 +120,13 @@ def test_sums_over_messages_are_not_known_across_a_gap(tmp_path: Path) -> None:
     assert "a gap" in next(iter(of(found, Fact.OUTPUT_IDS).not_compared))
     assert "only a part" in next(iter(of(found, Fact.TOKEN_IDS).not_compared))
     false = answer(NEW)
-    false["output_ids"][-1] += 1  # that part is known
+    false["output_ids"][-1] += 1  # a token in the known part
     found = held(tmp_path, false, recording=cut)
     assert differing(found) == {Fact.TOKEN_IDS}
 
 
-def test_where_rows_start_is_not_known_without_the_finish(tmp_path: Path) -> None:
-    """Nobody is blamed for rows that begin where the client wanted them."""
+def test_the_start_of_rows_is_not_known_without_the_finish(tmp_path: Path) -> None:
+    """Rows that begin where the client asked are then no difference."""
     recording = hdf5.load(path(NEW))
     begins = np.flatnonzero(recording.finishes.start_len > 0)
     assert len(begins) > 3
@@ -138,8 +140,8 @@ def test_where_rows_start_is_not_known_without_the_finish(tmp_path: Path) -> Non
         assert lost.not_compared == {"the recording has no end of this request": 1}
 
 
-def test_rows_begin_where_the_client_wanted_them(tmp_path: Path) -> None:
-    """As it was asked, whatever the finish says."""
+def test_the_trainer_fact_goes_by_the_start_that_the_client_asked_for(tmp_path: Path) -> None:
+    """Here the finish reports another start."""
     recording = hdf5.load(path(NEW))
     row = int(np.flatnonzero(recording.finishes.start_len > 8)[0])
     start = recording.finishes.start_len.copy()
@@ -150,7 +152,7 @@ def test_rows_begin_where_the_client_wanted_them(tmp_path: Path) -> None:
     assert of(found, Fact.TRAINER).num_compared == 1 and not differing(found)
 
 
-def test_messages_before_a_request_was_first_seen_are_not_known(tmp_path: Path) -> None:
+def test_sums_over_messages_are_not_compared_if_the_request_was_seen_late(tmp_path: Path) -> None:
     recording = hdf5.load(path(NEW))
     met = np.full_like(recording.arrives.requeued, NONE64)
     arrives = dataclasses.replace(recording.arrives, requeued=met)
@@ -162,7 +164,7 @@ def test_messages_before_a_request_was_first_seen_are_not_known(tmp_path: Path) 
         assert found.not_compared == {why: 1}
 
 
-def test_who_still_runs_is_no_end_without_a_response(
+def test_requests_still_running_are_counted_apart_from_ended_ones_without_a_response(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recording, responses = ended(hdf5.load(path(NEW)), 400), tmp_path / "responses.jsonl"

@@ -1,4 +1,4 @@
-"""`specdiff record`: sglang's real scheduler of several releases, recorded as a user would."""
+"""`specdiff record` on the real scheduler of several releases."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_release_is_recorded_whole_and_behaves_as_without_us(
 
 
 def check_values(recording: Recording) -> None:
-    """What holds in every era, bugs included."""
+    """Check what holds in every release, whatever its bugs."""
     rows, decode = recording.result_rows, recording.results.mode == Mode.DECODE
     of_decode = np.repeat(decode, recording.results.num_rows)
     assert (rows.accept_len[of_decode] >= 1).all()
@@ -55,12 +55,12 @@ def check_values(recording: Recording) -> None:
     assert stale[of_decode].sum() > 20
     live = of_decode & ~stale
     grown = rows.committed_after[live] - rows.committed_before[live]
-    assert set((rows.accept_len[live] - grown).tolist()) <= {0, 1}  # 1: a slot claimed before
+    assert set((rows.accept_len[live] - grown).tolist()) <= {0, 1}  # 1 if a slot was claimed before
     assert (recording.results.stride[decode] == (4 if has_stride(recording) else NONE64)).all()
     assert (recording.results.num_tokens[decode] == 4 * recording.results.num_rows[decode]).all()
     prepares = recording.prepares
     true = prepares.device_sum != NONE64
-    assert true.all()  # a CPU server
+    assert true.all()  # recorded because this server runs on a CPU
     finishes = recording.finishes
     asked = finishes.experts_state == 1
     assert asked.sum() > 50
@@ -69,14 +69,14 @@ def check_values(recording: Recording) -> None:
     assert recording.experts.dtype == np.uint8
     kinds = {Kind(kind) for kind in np.unique(recording.events.kind)}
     elsewhere = {Kind.GAP, Kind.SEED, Kind.SESSION_SAVE, Kind.SESSION_RESTORE, Kind.CONTROL}
-    if not recording.run.weight_versions:  # this release says nothing of weights
+    if not recording.run.weight_versions:  # this release does not label tokens with weights
         elsewhere |= {Kind.WEIGHT_SPAN}
     assert kinds == set(Kind) - elsewhere
     assert len(set(recording.rids)) == len(recording.rids) == 200
 
 
 def check_output_lens(recording: Recording) -> None:
-    """Every live result starts where the one before it, for that request, left off."""
+    """Check that every live result of a request starts where its previous one ended."""
     rows, expected = recording.result_rows, dict.fromkeys(range(len(recording.rids)), 0)
     for i, qid in enumerate(rows.qid.tolist()):
         if rows.finished[i] or rows.is_retracted[i]:
@@ -108,8 +108,8 @@ def test_prompts_are_not_recorded(tmp_path: Path) -> None:
     assert all('"origin_len"' in detail for detail in recording.details)
 
 
-def test_changed_books_are_unknown_and_recorded_all_the_same(tmp_path: Path) -> None:
-    """A fork or a later release: another resolve function, the same sites."""
+def test_a_server_with_changed_books_is_recorded_as_unknown(tmp_path: Path) -> None:
+    """A fork or a newer release has another resolve function but the same hook sites."""
     root = find_release("0.5.13").root
     tree = tmp_path / "tree" / "sglang"
     (tmp_path / "tree").mkdir()

@@ -1,4 +1,4 @@
-"""The command that is recorded: signals, folders and options around it, and the secrets in it."""
+"""The recorded command: signals that are passed on, its exit status, and hiding secrets."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ time.sleep(60)
 """
 
 
-def test_sigterm_reaches_those_who_outlive_the_command(tmp_path: Path) -> None:
+def test_sigterm_reaches_processes_that_outlive_the_command(tmp_path: Path) -> None:
     seen = tmp_path / "seen"
     command = ["sh", "-c", '"$@" & exit 3', "sh", sys.executable, "-c", LINGERS, str(seen)]
     with subprocess.Popen(
@@ -47,7 +47,7 @@ def test_sigterm_reaches_those_who_outlive_the_command(tmp_path: Path) -> None:
     assert "passing SIGTERM on to" in said
 
 
-def test_folder_that_goes_away_does_not_cost_the_status(tmp_path: Path) -> None:
+def test_deleting_the_output_folder_does_not_change_the_exit_status(tmp_path: Path) -> None:
     done = specdiff(
         "record", "-o", tmp_path / "out", "--", "sh", "-c", f"rmdir {tmp_path}/out; exit 7"
     )
@@ -55,13 +55,13 @@ def test_folder_that_goes_away_does_not_cost_the_status(tmp_path: Path) -> None:
     assert "cannot be listed" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_misspelt_option_is_named(tmp_path: Path) -> None:
+def test_a_misspelled_option_is_named(tmp_path: Path) -> None:
     done = specdiff("record", "--ouptut", tmp_path, "--", "true")
     assert done.returncode == 129
     assert "--ouptut" in done.stderr and "Missing option" not in done.stderr
 
 
-def test_secrets_reach_the_command_but_not_the_disk(tmp_path: Path) -> None:
+def test_the_recorded_command_of_a_server_hides_a_secret_in_its_environment(tmp_path: Path) -> None:
     recording, _ = record(
         tmp_path / "out",
         ["env", "HF_TOKEN=hf-1", *rig("0.5.13", "stale-stop")],
@@ -128,7 +128,7 @@ def test_secrets_are_hidden_in_the_recorded_command(
         ("export TOKENIZERS_PARALLELISM=1; x --max-tokens 4 --num-tokens='4'", None),
     ],
 )
-def test_secrets_are_hidden_in_a_script(script: str, recorded: str | None) -> None:
+def test_secrets_are_hidden_in_a_shell_script(script: str, recorded: str | None) -> None:
     assert without_secrets(["sh", "-c", script]) == ("sh", "-c", recorded or script)
 
 
@@ -159,7 +159,7 @@ def test_no_part_of_a_quoted_value_is_left(
     around: list[Callable[[str], str]],
 ) -> None:
     (script, name), z = form, f"Z{value}Z"
-    if around:  # a script in a script: its quotes inside a value are not followed
+    if around:  # quotes inside a value are not parsed in nested scripts
         z = re.sub(r"""['"\\]""", "", z)
     script = script.format(quote(name + z))
     for outer in around:

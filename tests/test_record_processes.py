@@ -1,4 +1,4 @@
-"""Where the recorded scheduler lives, by which way the recorder comes in, and ends that are no ends."""
+"""Processes: where the recorded scheduler runs, how the recorder gets into it, and what a kill leaves."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("method", ["spawn", "fork"])
-def test_scheduler_in_a_process_of_its_own_that_is_killed(method: str, tmp_path: Path) -> None:
+def test_a_scheduler_in_its_own_process_is_recorded_although_it_is_killed(
+    method: str, tmp_path: Path
+) -> None:
     find_release("0.5.13")
     script = tmp_path / "serve.py"
     script.write_text(SPAWNED)
@@ -47,7 +49,7 @@ def test_scheduler_in_a_process_of_its_own_that_is_killed(method: str, tmp_path:
     assert recording.run.command[-1] == method
 
 
-def test_launcher_that_ends_before_its_scheduler_has_begun(tmp_path: Path) -> None:
+def test_record_waits_for_a_scheduler_that_outlives_its_launcher(tmp_path: Path) -> None:
     command = " ".join(rig("0.5.13", "stale-stop"))
     recording, said = record(tmp_path / "out", ["sh", "-c", f"{command} & exit 0"])
     assert "waiting for" in said
@@ -59,8 +61,8 @@ CHANGES = """#!/bin/sh
 """
 
 
-def test_a_process_that_becomes_another_program_is_there_all_the_time(tmp_path: Path) -> None:
-    """For a moment it has no environment; who goes by that would be gone too early, and a recording lost."""
+def test_a_process_is_found_also_while_it_executes_another_program(tmp_path: Path) -> None:
+    """During `exec` it has no environment for a moment. If that counted as gone, its recording would be lost."""
     script = tmp_path / "changes"
     script.write_text(CHANGES)
     script.chmod(0o755)
@@ -93,25 +95,25 @@ print("depth", depth)
 )
 
 
-def test_plugin_route_alone_attaches(tmp_path: Path) -> None:
+def test_the_plugin_alone_attaches_the_recorder(tmp_path: Path) -> None:
     find_release("0.5.13")
     done = python(BOTH, "0.5.13", env={"SPECDIFF_RECORD_DIR": str(tmp_path)})
     assert done.stdout.strip() == "depth 1", done.stderr
     assert len(list(tmp_path.glob("*.attach.json"))) == 1
 
 
-def test_both_routes_attach_once(tmp_path: Path) -> None:
+def test_plugin_and_injection_together_attach_the_recorder_once(tmp_path: Path) -> None:
     find_release("0.5.13")
     done = specdiff("record", "-o", tmp_path, "--", sys.executable, "-c", BOTH, "0.5.13")
     assert done.stdout.strip() == "depth 1", done.stderr
 
 
-def test_plugin_is_inert_without_a_recording() -> None:
+def test_the_plugin_does_nothing_without_a_recording() -> None:
     find_release("0.5.13")
     assert python(BOTH, "0.5.13").stdout.strip() == "depth 0"
 
 
-def test_killed_server_leaves_a_recording(tmp_path: Path) -> None:
+def test_a_killed_server_leaves_a_recording(tmp_path: Path) -> None:
     command = rig("0.5.13", "random", "--requests", "3000")
     with subprocess.Popen(
         [*SPECDIFF, "record", "-o", str(tmp_path), "--", *command],
@@ -128,7 +130,9 @@ def test_killed_server_leaves_a_recording(tmp_path: Path) -> None:
     assert recording.stats is None or not recording.stats.closed
 
 
-def test_killed_parent_leaves_a_running_server_and_a_recoverable_journal(tmp_path: Path) -> None:
+def test_after_specdiff_record_is_killed_the_server_goes_on_and_can_be_recovered(
+    tmp_path: Path,
+) -> None:
     command = rig("0.5.13", "random", "--requests", "1500")
     out, done = tmp_path / "out", tmp_path / "done"
     with subprocess.Popen(

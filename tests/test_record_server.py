@@ -33,7 +33,10 @@ pytestmark = pytest.mark.live
 def recorded_server(
     version: str, folder: Path, *flags: str, options: Sequence[str] = ()
 ) -> Iterator[tuple[int, subprocess.Popen[str]]]:
-    """A server under `specdiff record`, in a session of its own: (port, the recording parent). `options` are the recorder's."""
+    """Run a server under `specdiff record`, in a process session of its own.
+
+    Yields its port and the `specdiff record` process. `options` are those of `specdiff record`.
+    """
     port = free_port()
     serve = rig(version, "random", "--serve", "--port", str(port), *flags)
     log = folder.with_name(f"{folder.name}.log")
@@ -50,7 +53,7 @@ def recorded_server(
         try:
             yield port, parent
         except BaseException:
-            print(log.read_text()[-4000:])  # pytest shows it with the failure
+            print(log.read_text()[-4000:])  # pytest shows this with the failure
             raise
         finally:
             if parent.poll() is None:
@@ -58,7 +61,7 @@ def recorded_server(
 
 
 def free_port() -> int:
-    """Below the range that the kernel takes for outgoing connections: nobody else gets it before the server does."""
+    """Return a port below the kernel's range for outgoing connections, so that no client takes it before the server."""
     for port in random.sample(range(20_000, 30_000), 100):
         with socket.socket() as free, contextlib.suppress(OSError):
             free.bind(("127.0.0.1", port))
@@ -67,7 +70,7 @@ def free_port() -> int:
 
 
 def ask(port: int, requests: int, *more: str) -> None:
-    """Real HTTP requests with streams, stops and aborts; the client checks every token it gets back."""
+    """Send real HTTP requests with streams, stops and aborts. The client checks every token that it gets back."""
     client = [
         sys.executable,
         "-m",
@@ -90,7 +93,10 @@ def ask(port: int, requests: int, *more: str) -> None:
 
 
 def stop(parent: subprocess.Popen[str], folder: Path) -> list[Recording]:
-    """SIGTERM to us alone: it reaches sglang, which drains and then SIGKILLs its schedulers."""
+    """Send SIGTERM to `specdiff record` alone and return the recordings.
+
+    The signal is passed on to sglang, which drains and then kills its schedulers with SIGKILL.
+    """
     parent.send_signal(signal.SIGTERM)
     output, _ = parent.communicate(timeout=120)
     paths = [Path(path) for path in output.split()]
@@ -112,7 +118,7 @@ def check_whole(recording: Recording) -> None:
 @pytest.mark.parametrize(
     ("version", "books"), [*on_demand(("0.5.13", "fixed")), ("0.5.23", "fixed-22651")]
 )
-def test_a_real_server_from_first_request_to_verdict(
+def test_a_real_http_server_is_recorded_and_replays_as_same(
     version: str, books: str, tmp_path: Path
 ) -> None:
     responses = tmp_path.with_name(f"{tmp_path.name}.jsonl")
@@ -129,7 +135,8 @@ def test_a_real_server_from_first_request_to_verdict(
     assert result.verdict is Verdict.SAME
     lifted = replay(recording, spec.parse("observed"), spec.parse(f"sglang=={version}"))
     assert lifted.verdict is Verdict.SAME
-    absent = {Quantity.INDEXER_TOPK, Quantity.SESSION_COMMITTED}  # of this server and these clients
+    # this server has no indexer, and its clients use no sessions
+    absent = {Quantity.INDEXER_TOPK, Quantity.SESSION_COMMITTED}
     for found, compared in ((result, RULED - absent), (lifted, set(Quantity) - absent)):
         for quantity in found.quantities:
             if quantity.quantity in compared:
@@ -140,8 +147,8 @@ def test_a_real_server_from_first_request_to_verdict(
     assert sum(one.num_compared for one in told.facts) > 700
 
 
-@pytest.mark.skipif(not EVERYTHING, reason="half a minute: with the releases on demand")
-def test_two_ranks_leave_two_recordings(tmp_path: Path) -> None:
+@pytest.mark.skipif(not EVERYTHING, reason="slow: set SPECDIFF_TEST_ALL_RELEASES")
+def test_two_dp_ranks_leave_two_recordings(tmp_path: Path) -> None:
     with recorded_server("0.5.13", tmp_path, "--", "--dp-size", "2") as (port, parent):
         ask(port, 40)
         recordings = stop(parent, tmp_path)

@@ -1,4 +1,4 @@
-"""`specdiff recover`: what becomes of journals that are whole, cut, empty, locked, or in the way."""
+"""`specdiff recover`: journals that are whole, cut, empty or locked, and recordings that are in the way."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def gap(dropped: int) -> tuple[Kind, bytes]:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(journal=journals())
-def test_a_journal_becomes_a_recording_and_goes(
+def test_recover_turns_a_journal_into_a_recording_and_deletes_the_journal(
     journal: bytes, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     directory = tmp_path_factory.mktemp("recover")
@@ -62,7 +62,7 @@ def test_a_journal_becomes_a_recording_and_goes(
     assert outcome.num_events == len(recording.events.kind)
 
 
-def test_only_the_run_that_was_asked_for(tmp_path: Path) -> None:
+def test_recover_with_a_run_id_leaves_the_journals_of_other_runs(tmp_path: Path) -> None:
     for name in ("a-1-0", "b-1-0"):
         (tmp_path / f"{name}.journal").write_bytes(HEADER + run_frame())
     (outcome,) = recover(tmp_path, "a")
@@ -70,7 +70,9 @@ def test_only_the_run_that_was_asked_for(tmp_path: Path) -> None:
     assert (tmp_path / "b-1-0.journal").exists()
 
 
-def test_cut_journal_keeps_what_was_before_and_says_what_was_lost(tmp_path: Path) -> None:
+def test_a_cut_journal_keeps_the_events_before_the_cut_and_the_damage_is_reported(
+    tmp_path: Path,
+) -> None:
     data = HEADER + frames([ran(), gap(2), gap(3)])
     (tmp_path / "r-1-0.journal").write_bytes(data[:-1])
     done = specdiff("recover", tmp_path)
@@ -92,17 +94,19 @@ def test_cut_journal_keeps_what_was_before_and_says_what_was_lost(tmp_path: Path
         (HEADER + frame(Kind.GAP, b"short"), "GAP"),
     ],
 )
-def test_unreadable_journal_is_named_and_kept(content: bytes, why: str, tmp_path: Path) -> None:
+def test_an_unreadable_journal_is_named_and_kept_and_the_others_are_recovered(
+    content: bytes, why: str, tmp_path: Path
+) -> None:
     (tmp_path / "r-1-0.journal").write_bytes(content)
     (tmp_path / "r-2-0.journal").write_bytes(HEADER + run_frame())
     done = specdiff("recover", tmp_path)
     assert done.returncode == 128
     assert why in done.stderr and "r-1-0.journal" in done.stderr
     assert (tmp_path / "r-1-0.journal").read_bytes() == content
-    assert len(done.stdout.split()) == 1  # the sound one all the same
+    assert len(done.stdout.split()) == 1  # the sound journal is recovered
 
 
-def test_locked_journal_is_left_alone(tmp_path: Path) -> None:
+def test_recover_leaves_a_journal_that_a_process_still_locks(tmp_path: Path) -> None:
     journal = tmp_path / "r-1-0.journal"
     journal.write_bytes(HEADER + run_frame())
     with subprocess.Popen(
@@ -116,7 +120,7 @@ def test_locked_journal_is_left_alone(tmp_path: Path) -> None:
     wait_for(lambda: isinstance(recover(tmp_path)[0], Recovered), "the lock to go")
 
 
-def test_existing_recording_is_not_overwritten_unless_forced(tmp_path: Path) -> None:
+def test_an_existing_recording_is_overwritten_only_with_force(tmp_path: Path) -> None:
     journal = tmp_path / "r-1-0.journal"
     journal.write_bytes(HEADER + run_frame())
     (first,) = recover(tmp_path)
@@ -130,8 +134,8 @@ def test_existing_recording_is_not_overwritten_unless_forced(tmp_path: Path) -> 
     assert hdf5.load(first.path).gaps.dropped.tolist() == [1]
 
 
-def test_whom_a_killed_recover_had_put_in_place_is_recovered_unforced(tmp_path: Path) -> None:
-    """Its recording was there, and the journal not yet deleted."""
+def test_recover_finishes_the_work_of_a_killed_recover_without_force(tmp_path: Path) -> None:
+    """The killed one had written the recording but not yet deleted the journal."""
     journal = tmp_path / "r-1-0.journal"
     journal.write_bytes(HEADER + frames([ran(), gap(1)]))
     data = journal.read_bytes()
@@ -141,13 +145,13 @@ def test_whom_a_killed_recover_had_put_in_place_is_recovered_unforced(tmp_path: 
     assert isinstance(second, Recovered) and second == first and not journal.exists()
 
 
-def test_notes_go_with_their_process(tmp_path: Path) -> None:
+def test_recover_deletes_the_notes_of_a_process_that_is_gone(tmp_path: Path) -> None:
     (tmp_path / "r-1.attach.json").write_text("{}\n")
     assert recover(tmp_path) == []
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_folder_and_no_journals(tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_error_and_an_empty_one_is_not(tmp_path: Path) -> None:
     with pytest.raises(RecordingError, match="no such folder"):
         recover(tmp_path / "nowhere")
     done = specdiff("recover", tmp_path)
@@ -166,7 +170,9 @@ def test_no_folder_and_no_journals(tmp_path: Path) -> None:
         ({"sglang_version": "0.5.14.dev1+g/x"}, "20260102-030405-0.5.14.dev1+g_x-c0ffee-pid7-2.h5"),
     ],
 )
-def test_names_sort_by_time_and_tell_ranks_apart(changes: dict[str, object], name: str) -> None:
+def test_a_recording_name_begins_with_the_time_and_ends_with_the_rank(
+    changes: dict[str, object], name: str
+) -> None:
     base = {
         "started": "2026-01-02T03:04:05.678+00:00",
         "sglang_version": "0.5.13",
@@ -177,8 +183,10 @@ def test_names_sort_by_time_and_tell_ranks_apart(changes: dict[str, object], nam
     assert recording_name(run, Path("run-7-2.journal")) == name
 
 
-def test_what_cannot_be_written_is_kept_and_the_others_are_built(tmp_path: Path) -> None:
-    """Of one the name is so long that the file it is written to first cannot have it."""
+def test_a_journal_whose_recording_cannot_be_written_is_kept_and_the_others_are_recovered(
+    tmp_path: Path,
+) -> None:
+    """The run id is so long that the name of the temporary file exceeds the limit of the file system."""
     size = len(recording_name(dataclasses.replace(RUN, run_id=""), Path("r-1-0.journal")))
     long = run_frame(run_id="x" * (255 - size))
     (tmp_path / "r-1-0.journal").write_bytes(HEADER + long)
@@ -191,7 +199,7 @@ def test_what_cannot_be_written_is_kept_and_the_others_are_built(tmp_path: Path)
     assert (tmp_path / "r-1-0.journal").exists()
 
 
-def test_journal_that_cannot_be_opened_is_not_taken_for_a_live_one(tmp_path: Path) -> None:
+def test_a_journal_that_cannot_be_opened_does_not_count_as_live(tmp_path: Path) -> None:
     (tmp_path / "r-1-0.journal").mkdir()
     (outcome,) = recover(tmp_path)
     assert isinstance(outcome, Kept) and not outcome.live
@@ -201,16 +209,16 @@ def test_journal_that_cannot_be_opened_is_not_taken_for_a_live_one(tmp_path: Pat
     assert done.stderr.splitlines()[0].count("r-1-0.journal") == 1
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_journal_without_permission_is_not_taken_for_a_live_one(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can read every file")
+def test_a_journal_without_read_permission_does_not_count_as_live(tmp_path: Path) -> None:
     (tmp_path / "r-1-0.journal").write_bytes(HEADER + run_frame())
     (tmp_path / "r-1-0.journal").chmod(0)
     (outcome,) = recover(tmp_path)
     assert isinstance(outcome, Kept) and not outcome.live
 
 
-def test_a_ring_that_may_not_be_read_is_named_and_the_others_are_recovered() -> None:
-    """Of a server of another user; root reads everything, so it becomes somebody else."""
+def test_a_ring_without_read_permission_is_named_and_the_others_are_recovered() -> None:
+    """The ring is of another user's server. root can read everything, so the child gives up root first."""
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o777)
         (Path(folder) / "b-1-0.journal").write_bytes(HEADER + run_frame())
@@ -238,7 +246,7 @@ for one in recover(Path({folder!r})):
 """
 
 
-def test_failed_recording_leaves_no_rest(tmp_path: Path) -> None:
+def test_a_failed_recovery_leaves_no_temporary_file(tmp_path: Path) -> None:
     (tmp_path / "r-1-0.journal").write_bytes(HEADER + run_frame())
     (tmp_path / recording_name(RUN, tmp_path / "r-1-0.journal")).mkdir()
     (outcome,) = recover(tmp_path, force=True)
@@ -246,7 +254,7 @@ def test_failed_recording_leaves_no_rest(tmp_path: Path) -> None:
     assert list(tmp_path.glob("*.tmp")) == []
 
 
-def test_one_call_never_writes_a_name_twice(tmp_path: Path) -> None:
+def test_one_recover_never_writes_the_same_recording_twice(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / f"{name}-1-0.journal").write_bytes(HEADER + run_frame())
     first, second = recover(tmp_path, force=True)
@@ -255,12 +263,12 @@ def test_one_call_never_writes_a_name_twice(tmp_path: Path) -> None:
     assert (tmp_path / "b-1-0.journal").exists()
 
 
-def test_kept_journal_is_named_once(tmp_path: Path) -> None:
+def test_a_kept_journal_is_named_once_in_the_output(tmp_path: Path) -> None:
     (tmp_path / "r-1-0.journal").write_bytes(HEADER)
     assert specdiff("recover", tmp_path).stderr.count("r-1-0.journal") == 1
 
 
-def test_result_of_a_launch_that_was_lost_is_unpaired(tmp_path: Path) -> None:
+def test_the_result_of_a_lost_launch_is_recorded_without_its_launch(tmp_path: Path) -> None:
     fields = (5, 2, *(NONE64,) * 4, 0, 0)
     lost = (Kind.RESULT, pack_event(Kind.RESULT, 1, 1, fields, [[]] * ROW_WIDTH[Kind.RESULT]))
     (tmp_path / "r-1-0.journal").write_bytes(HEADER + frames([ran(), gap(1), lost]))
@@ -269,10 +277,10 @@ def test_result_of_a_launch_that_was_lost_is_unpaired(tmp_path: Path) -> None:
     assert hdf5.load(outcome.path).results.launch.tolist() == [NONE64]
 
 
-def test_a_journal_that_has_just_begun_is_left_to_its_server(
+def test_a_journal_that_is_locked_while_recover_builds_it_is_left_to_its_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is locked right behind its creation, and nobody's before."""
+    """A server creates its journal first and locks it right afterwards. In between, the journal looks abandoned."""
     path = tmp_path / f"{RUN.run_id}-{RUN.pid}-0.journal"
     path.write_bytes(HEADER + frame(Type.RUN, to_json(RUN).encode()))
     server = subprocess.Popen
@@ -290,19 +298,19 @@ def test_a_journal_that_has_just_begun_is_left_to_its_server(
     assert isinstance(outcome, Kept) and outcome.live and path.exists()
 
 
-def test_who_looks_for_a_lock_takes_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server would wait for it, for as long as who looked is stopped."""
+def test_looking_for_a_lock_takes_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server would have to wait for that lock, as long as the process that looks is stopped."""
     path = tmp_path / "r-1-0.journal"
     path.write_bytes(HEADER)
     monkeypatch.setattr(fcntl, "lockf", lambda *_: pytest.fail("it takes a lock"))
     assert not is_locked(path)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a lock is taken")
-def test_without_locks_no_journal_is_taken_away(
+@pytest.mark.skipif(sys.platform != "linux", reason="on other systems the check takes a lock")
+def test_on_a_file_system_without_locks_every_journal_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody knows whether a server writes to it."""
+    """Without locks, nobody can tell whether a server still writes to it."""
     path = tmp_path / f"{RUN.run_id}-{RUN.pid}-0.journal"
     path.write_bytes(HEADER + frame(Type.RUN, to_json(RUN).encode()))
 
@@ -314,7 +322,7 @@ def test_without_locks_no_journal_is_taken_away(
     assert isinstance(outcome, Kept) and "No locks available" in outcome.why and path.exists()
 
 
-def test_a_run_is_not_taken_for_another_whose_name_begins_alike() -> None:
+def test_the_process_id_is_read_only_from_files_of_exactly_that_run() -> None:
     for name, pid in (
         ("job-4242-0.journal", "4242"),
         ("job-4242-0.3.journal.damaged", "4242"),

@@ -1,4 +1,4 @@
-"""Redaction: every path keeps its books value for value, and nothing of the clients or the machine is left."""
+"""Redaction: every path keeps its books value for value, and nothing about clients or the machine is left."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ def books(recording: Recording, path: str) -> tuple[Columns, Ledger]:
 
 
 def assert_same_books(recording: Recording, paths: Sequence[str]) -> None:
-    """Every ledger, every law and the verdict of the first path against the others; request ids apart."""
+    """Assert that redaction changes no ledger, no law and no verdict, apart from request ids.
+
+    The verdict compares the first path with the last.
+    """
     redacted = pseudonymous(recording)
     named = dict(zip(recording.rids, redacted.rids, strict=True))
     for path in paths:
@@ -62,7 +65,7 @@ def _renamed(text: str, named: dict[str, str]) -> str:
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in bundled().glob("*.h5")))
-def test_the_books_of_a_bundled_recording_stay(name: str) -> None:
+def test_redacting_a_bundled_recording_keeps_every_book(name: str) -> None:
     recording = bundled_recording(name)
     recorded = f"sglang=={recording.run.sglang_version}"
     assert_same_books(recording, [*RULES, recorded])
@@ -73,20 +76,22 @@ def test_the_books_of_a_bundled_recording_stay(name: str) -> None:
 
 
 @pytest.mark.parametrize("scenario", ["finish-order", "grammar"])
-def test_who_ends_and_why_is_decided_as_before(scenario: str, record: Recorder) -> None:
+def test_redaction_keeps_which_requests_finish_and_why(scenario: str, record: Recorder) -> None:
     recording = record("0.5.23", scenario, 1)
     assert_same_books(recording, ["observed", "sglang==0.5.23"])
     _, ledger = books(pseudonymous(recording), "sglang==0.5.23")
     assert (ledger[Quantity.FINISH].values[:, 0] == 1).any()
 
 
-VOCABULARY = 4096  # of the rig's model
+VOCABULARY = 4096  # size for the rig's model
 IDS = (-1, 0, 1, 2, 3, 273, VOCABULARY - 1, VOCABULARY, VOCABULARY + 1, VOCABULARY + 2, 2**31 - 1)
 
 
 @settings(max_examples=8)
 @given(st.lists(st.tuples(st.integers(0, 10_000), st.sampled_from(IDS)), max_size=30))
-def test_ids_at_the_edges_are_decided_as_before(put: list[tuple[int, int]]) -> None:
+def test_redaction_keeps_finishes_on_token_ids_at_the_edge_of_the_vocabulary(
+    put: list[tuple[int, int]],
+) -> None:
     """0.5.10 ends a request above the vocabulary's size, 0.5.23 at it."""
     recording = bundled_recording("0.5.12-stale-stop")
     tokens = recording.tokens.copy()
@@ -102,25 +107,27 @@ def test_ids_at_the_edges_are_decided_as_before(put: list[tuple[int, int]]) -> N
 
 
 def _side(tokens: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Negative, in the vocabulary, at its size, above it."""
+    """Return by token whether it is negative, in the vocabulary, at its size or above it, as 0 to 3."""
     return np.searchsorted([-0.5, VOCABULARY - 0.5, VOCABULARY + 0.5], tokens)
 
 
 def _unequal(before: NDArray[np.int32], after: NDArray[np.int32]) -> int:
-    """How many ids stand for more than one pseudonym."""
+    """Return how many pseudonyms there are beyond one for each id."""
     return len(np.unique(np.stack([before, after]), axis=1).T) - len(np.unique(before))
 
 
 @settings(max_examples=8)
 @given(recordings())
-def test_any_recording_keeps_its_books_and_is_redacted_once(recording: Recording) -> None:
+def test_redacting_any_recording_keeps_its_books_and_redacting_twice_changes_nothing(
+    recording: Recording,
+) -> None:
     assert_same_books(recording, RULES)
     once = pseudonymous(recording)
     twice = pseudonymous(once)
     assert contents(once) == () and once.details == twice.details and once.rids == twice.rids
 
 
-def test_a_vocabulary_full_of_stop_tokens_has_room_for_them() -> None:
+def test_a_vocabulary_of_stop_tokens_only_can_be_redacted() -> None:
     recording = bundled_recording("0.5.12-stale-stop")
     raw = json.loads(recording.details[0])
     raw["stop"]["token_ids"] = [0, 1, 2]
@@ -139,7 +146,7 @@ def test_a_vocabulary_full_of_stop_tokens_has_room_for_them() -> None:
 SECRETS = ("alice", "/srv/secret", "10.11.12.13", "gpu7.corp.example", "weights-of-bob", "31337")
 
 
-def test_nothing_of_the_clients_or_the_machine_is_left(
+def test_no_secret_of_clients_or_machine_is_left(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recording = bundled_recording("0.5.15-session-hole")
@@ -171,7 +178,7 @@ def test_nothing_of_the_clients_or_the_machine_is_left(
     assert "KeyError" in held and not redacted.experts.any()
     assert len(redacted.experts) == len(recording.experts) > 0
     filler, *stops = np.unique(redacted.tokens)
-    assert filler == 0 and len(stops) <= 2  # 31337 and the end of a text
+    assert filler == 0 and len(stops) <= 2  # 31337 and EOS
     assert json.loads(redacted.details[0])["session_id"] == "session-0"
     (step,) = redacted.derived
     assert step.how == "redact" and len(step.source) == 64
@@ -185,7 +192,7 @@ def test_nothing_of_the_clients_or_the_machine_is_left(
     assert said.startswith("redacted")
 
 
-def test_redact_does_not_overwrite_unasked(real_recording: Path, tmp_path: Path) -> None:
+def test_redact_overwrites_only_with_force(real_recording: Path, tmp_path: Path) -> None:
     target = tmp_path / "x.h5"
     arguments = ["redact", str(real_recording), "-o", str(target)]
     assert run(arguments) == SAME
@@ -194,8 +201,10 @@ def test_redact_does_not_overwrite_unasked(real_recording: Path, tmp_path: Path)
     assert run(["redact", str(tmp_path), "-o", str(target)]) == USAGE
 
 
-def test_redact_never_overwrites_its_source(real_recording: Path, tmp_path: Path) -> None:
-    """By whatever name."""
+def test_redact_never_overwrites_its_source_under_any_name(
+    real_recording: Path, tmp_path: Path
+) -> None:
+    """Tries its own name, a longer path and a link."""
     source = tmp_path / "a.h5"
     shutil.copy(real_recording, source)
     (tmp_path / "d").mkdir()

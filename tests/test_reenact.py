@@ -1,4 +1,4 @@
-"""A recording is played again by sglang's real scheduler: every table is what it was, and a change of sglang shows."""
+"""Playing a recording again: the real scheduler reproduces every table, and a changed sglang shows."""
 
 from __future__ import annotations
 
@@ -41,12 +41,14 @@ from test_trainer import outcomes
 SERVED = bundled().parent / "served"
 ALL = [*sorted(bundled().glob("*.h5")), *sorted(SERVED.glob("*.h5"))]
 NOT_PLAYED = re.compile("session|disagg|adaptive")
-ALONE = re.compile("-rank")  # of several that stepped together
+ALONE = re.compile("-rank")  # one of several ranks that stepped together
 
 
 def differing(one: Recording, other: Recording) -> list[str]:
-    """Columns that are not the same, of those that the older format has. What is in routed rows follows from prompts, which
-    are others; when it happened, too."""
+    """Return the columns that differ, of those that the older of the two formats has.
+
+    Times and the contents of routed rows are not compared. Rows depend on the prompts, and the rig sends other prompts.
+    """
     version = min(one.version, other.version)
     kinds = [events_of(recording, version) for recording in (one, other)]
     found = [] if np.array_equal(kinds[0], kinds[1]) else ["events.kind"]
@@ -59,15 +61,15 @@ def differing(one: Recording, other: Recording) -> list[str]:
 
 
 def events_of(recording: Recording, version: int) -> NDArray[np.int64]:
-    """Kind and iteration of those events that this version of the format knows."""
+    """Return kind and iteration of the events that exist in this version of the format."""
     new = (Kind.CONTROL, Kind.WEIGHT_SPAN) if version < 5 else ()
     events = recording.events
     return np.stack((events.kind, events.iteration))[:, ~np.isin(events.kind, new)]
 
 
-# By HTTP, at its own pace; every five steps paused, in place or not, for other weights; and what else differs by release.
+# Recording -> columns that differ. served/ was recorded over HTTP, at the clients' own pace.
 AGAIN = [
-    (SERVED / "0.5.23.h5", ["events.kind"]),  # two of its events swapped: an abort and an arrival
+    (SERVED / "0.5.23.h5", ["events.kind"]),  # two events are swapped: an abort and an arrival
     (bundled() / "0.5.10-random.h5", []),
     (bundled() / "0.5.23-mixed.h5", []),
     *on_demand(
@@ -81,7 +83,9 @@ AGAIN = [
 
 @pytest.mark.live
 @pytest.mark.parametrize(("path", "other"), AGAIN, ids=lambda of: getattr(of, "stem", ""))
-def test_what_was_recorded_happens_again(path: Path, other: list[str], record: Recorder) -> None:
+def test_the_scheduler_reproduces_a_recording(
+    path: Path, other: list[str], record: Recorder
+) -> None:
     once = hdf5.load(path)
     again = record(once.run.sglang_version, str(path), 0)
     assert differing(once, again) == other
@@ -92,12 +96,14 @@ FOUND_IN_CACHE = ["extend_rows.prefix_len", "extend_rows.extend_len"]
 
 
 @pytest.mark.live
-def test_a_change_of_sglang_is_tried_on_a_recording(record: Recorder, tmp_path: Path) -> None:
-    """The release labels tokens as it did; a source tree in which a pause waits for the result under way labels none wrongly."""
+def test_a_fixed_sglang_mislabels_no_tokens_when_it_plays_the_recorded_incident(
+    record: Recorder, tmp_path: Path
+) -> None:
+    """0.5.23 labels tokens as it did before. A tree whose pause waits for the result under way mislabels none."""
     once = hdf5.load(WEIGHTS)
     assert _mislabelled(once) > 10
     again = record("0.5.23", str(WEIGHTS), 0)
-    # Whose tokens were found in the cache is not recorded, so that behind a flush others may be found.
+    # A recording does not say whose tokens an extend found in the cache. After a flush it may find others.
     assert differing(once, again) == FOUND_IN_CACHE
     assert _mislabelled(again) == _mislabelled(once)
     mended = record(str(mended_tree(tmp_path, "0.5.23")), str(WEIGHTS), 0)
@@ -112,7 +118,7 @@ def _mislabelled(recording: Recording) -> int:
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
-def test_an_exported_scenario_is_what_is_played(path: Path, tmp_path: Path) -> None:
+def test_an_exported_scenario_equals_what_the_rig_plays(path: Path, tmp_path: Path) -> None:
     target = tmp_path / "x.toml"
     code = run(["export", str(path), "--format", "scenario", "-o", str(target)])
     if NOT_PLAYED.search(path.stem):
@@ -126,8 +132,8 @@ def test_an_exported_scenario_is_what_is_played(path: Path, tmp_path: Path) -> N
     assert bool(ALONE.search(path.stem)) == ("of several" in told)
 
 
-def test_a_file_may_name_the_release_that_plays_it(tmp_path: Path) -> None:
-    """The recorded one, or that in which a scenario showed."""
+def test_a_recording_or_scenario_may_name_the_release_that_plays_it(tmp_path: Path) -> None:
+    """A recording names the release that was recorded, a scenario the release in which it showed a bug."""
     silent = tmp_path / "x.toml"
     silent.write_text("[[request]]\nrid = 'a'\n")
     assert release_of(str(WEIGHTS)) == "0.5.23" and release_of(str(silent)) is None
@@ -142,7 +148,7 @@ def test_a_file_may_name_the_release_that_plays_it(tmp_path: Path) -> None:
     assert done.exit_code == 1 and "none.h5: no such file" in done.output
 
 
-def test_what_an_exported_scenario_has_no_use_for_is_refused(tmp_path: Path) -> None:
+def test_export_to_a_scenario_refuses_options_that_do_not_apply(tmp_path: Path) -> None:
     whole = ["export", str(WEIGHTS), "--format", "scenario", "-o", str(tmp_path / "x.toml")]
     for more in (["--quantity", "finish"], ["--path", "old"], ["--fixed", "fixed"]):
         assert run([*whole, *more]) == USAGE
@@ -158,18 +164,20 @@ def test_what_an_exported_scenario_has_no_use_for_is_refused(tmp_path: Path) -> 
         ({"num_draft_tokens": 1}, "it has 1 draft tokens"),
     ],
 )
-def test_what_cannot_be_played_again_is_refused(wrong: dict[str, object], says: str) -> None:
+def test_a_recording_that_the_rig_cannot_play_is_refused_with_the_reason(
+    wrong: dict[str, object], says: str
+) -> None:
     recording = hdf5.load(WEIGHTS)
     with pytest.raises(RigError, match=f"x cannot be played again: .*{says}"):
         reenactment(replace(recording, run=replace(recording.run, **wrong)), "x")  # type: ignore[arg-type]
 
 
-def test_a_part_in_which_no_books_begin_is_refused() -> None:
-    """As `shrink` leaves one: every gap of it stands before the first extend, as there is none."""
+def test_a_part_of_a_recording_in_which_no_books_begin_is_refused() -> None:
+    """`shrink` can leave such a part. All its gaps count as before the first extend, because there is none."""
     recording = hdf5.load(WEIGHTS)
     kinds = recording.events.kind
     begun = np.flatnonzero(kinds == Kind.EXTEND)
-    at = int(np.argmax(np.diff(begun)))  # the longest part without an extend
+    at = int(np.argmax(np.diff(begun)))  # the longest stretch without an extend
     late = without(ended(recording, int(begun[at + 1])), 0, int(begun[at]) + 1)
     assert len(late.events.kind) > 10 and Kind.RESULT in late.events.kind
     for part, why in (
@@ -180,8 +188,8 @@ def test_a_part_in_which_no_books_begin_is_refused() -> None:
             reenactment(part, "x")
 
 
-def test_the_release_that_names_no_weights_is_told_of_none() -> None:
-    """Everything else about the pauses stays."""
+def test_a_release_without_names_for_weights_is_sent_no_weight_changes() -> None:
+    """The pauses themselves do not change."""
     older = Release("0.5.16", Path())
     again, whole = played_again(WEIGHTS, older), reenactment(hdf5.load(WEIGHTS), "x")
     assert whole.scenario.weights_at and not again.scenario.weights_at
@@ -190,7 +198,7 @@ def test_the_release_that_names_no_weights_is_told_of_none() -> None:
 
 
 @pytest.mark.live
-def test_the_release_without_an_indexer_is_not_asked_for_it() -> None:
+def test_a_release_without_an_indexer_is_not_asked_for_indexer_rows() -> None:
     path = bundled() / "0.5.12-indexer-topk.h5"
     again, whole = (played_again(path, find_release(at)) for at in ("0.5.11", "0.5.12"))
     asked = [
@@ -201,8 +209,8 @@ def test_the_release_without_an_indexer_is_not_asked_for_it() -> None:
     assert any("top-k is not captured" in note for note in again.notes)
 
 
-def test_what_became_of_it_is_said() -> None:
-    """Who ended otherwise is named, with what was recorded; the batches are counted."""
+def test_the_report_counts_batches_and_names_requests_that_ended_differently() -> None:
+    """For a request that ended differently, the report says how it ended in the recording."""
     recording = hdf5.load(WEIGHTS)
     again = reenactment(recording, "x")
     answers = {rid: _answer(rid, *end) for rid, end in again.endings.items()}
@@ -226,7 +234,7 @@ def _answer(rid: str, reason: int, length: int) -> Answer:
     return Answer(rid, [0] * length, {"type": kind, "matched": 1})
 
 
-def test_a_flush_that_nobody_could_notice_is_said() -> None:
+def test_a_recording_without_a_flush_site_gets_a_note_that_flushes_are_unknown() -> None:
     recording = hdf5.load(WEIGHTS)
     sites = tuple(site for site in recording.run.sites if site.name != "flush")
     older = replace(recording, run=replace(recording.run, sites=sites))
@@ -239,10 +247,10 @@ def test_a_flush_that_nobody_could_notice_is_said() -> None:
 
 @pytest.mark.live
 @pytest.mark.parametrize("version", ["0.5.23", *on_demand("0.5.12")])
-def test_a_recording_that_begins_late_is_played_from_there(
+def test_a_recording_that_began_on_a_running_server_is_played_from_there(
     version: str, record: Recorder, tmp_path: Path
 ) -> None:
-    """Who was under way begins with what it had put out: the books go on where they stood, and everybody ends as recorded."""
+    """A request that was under way starts with the output it had by then, and ends as recorded."""
     records = noted(version)
     prepares = [place for place, (kind, _) in enumerate(records) if kind == Kind.PREPARE]
     late = from_here_on(records, prepares[len(prepares) // 5], tmp_path)
@@ -257,12 +265,13 @@ def test_a_recording_that_begins_late_is_played_from_there(
     ends = [_ends(recording) for recording in (late, again)]
     assert len(ends[0]) > 20 and ends[0] == {rid: ends[1][rid] for rid in ends[0]}
     verifies = [_verifies(recording) for recording in (late, again)]
-    # Whom a stop or an abort met one run earlier or later, not having been prefilled in that very turn.
+    # A few may differ: a stop or an abort can come one run earlier or later, because the request was
+    # not prefilled in that very turn.
     assert len(verifies[0] - verifies[1]) < len(verifies[0]) // 50 and len(verifies[0]) > 300
 
 
 def _verifies(recording: Recording) -> set[tuple[str, int, int, int]]:
-    """Of each verify: request, tokens accepted, committed length before and after."""
+    """Return for each verify: request, tokens accepted, committed length before and after."""
     rows = recording.result_rows
     columns = (rows.qid, rows.accept_len, rows.committed_before, rows.committed_after)
     return {
@@ -273,7 +282,10 @@ def _verifies(recording: Recording) -> set[tuple[str, int, int, int]]:
 
 
 def _ends(recording: Recording) -> dict[str, tuple[int, int]]:
-    """By rid: why it ended, and the length of prompt and output together, of those whose books were known."""
+    """Return by rid why a request ended and the length of its prompt and output together.
+
+    Leaves out aborted requests and those whose books were never known.
+    """
     finishes, known = (
         recording.finishes,
         set(recording.extend_rows.qid) | set(recording.seed_rows.qid),
@@ -294,8 +306,8 @@ def _ends(recording: Recording) -> dict[str, tuple[int, int]]:
 @pytest.mark.parametrize(
     "name", ["0.5.10-random", "0.5.13-chunked", "0.5.14-dflash", "0.5.23-mixed"]
 )
-def test_every_verify_is_placed_where_the_script_had_it(name: str) -> None:
-    """The rig's runs follow from request and output position, so that a position that is off by one is seen."""
+def test_the_runs_found_in_a_recording_equal_the_script(name: str) -> None:
+    """The rig computes a run from the request and the output position, so a position that is off by one shows."""
     recording = hdf5.load(bundled() / f"{name}.h5")
     command = recording.run.command
     told = {
@@ -317,8 +329,8 @@ def _by_qid(known: Lives) -> list[Life]:
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
-def test_a_turn_launches_once_and_its_result_comes_later(path: Path) -> None:
-    """What is scheduled is launched in the same turn."""
+def test_a_turn_launches_at_most_once_and_overlap_delays_the_result_by_a_turn(path: Path) -> None:
+    """A batch is launched in the turn in which it is scheduled. Without overlap its result comes in the same turn."""
     recording = hdf5.load(path)
     kinds, refs = recording.events.kind, recording.events.ref
     turn = np.array(turns(recording))
@@ -345,8 +357,8 @@ def test_a_turn_launches_once_and_its_result_comes_later(path: Path) -> None:
     assert not later or min(later) == (1 if recording.run.overlap else 0)
 
 
-def test_a_pause_that_is_asked_for_twice_takes_two_turns() -> None:
-    """A step of a scenario has each message once, and they have an order. Synthetic: each control of a recording, doubled."""
+def test_a_control_that_occurs_twice_takes_two_turns() -> None:
+    """A step of a scenario sends each message at most once. Synthetic: every control of a recording is doubled."""
     recording = hdf5.load(WEIGHTS)
     events, controls = recording.events, recording.controls
     twice = np.repeat(np.arange(len(events.kind)), np.where(events.kind == Kind.CONTROL, 2, 1))
@@ -360,26 +372,26 @@ def test_a_pause_that_is_asked_for_twice_takes_two_turns() -> None:
     assert len(set(told)) == len(told) and turn[-1] > len(controls.act)
 
 
-def test_a_gap_in_the_midst_is_refused() -> None:
+def test_a_gap_in_the_middle_is_refused() -> None:
     recording = hdf5.load(WEIGHTS)
     with pytest.raises(RigError, match="events are missing in the middle"):
         reenactment(without(recording, 300, 340), "x")
 
 
-def test_ids_play_the_part_that_was_recorded() -> None:
-    """An id that came twice; one whose abort would be another's; one whose stop token the rig has at an earlier place."""
+def test_request_ids_that_would_play_differently_are_renamed() -> None:
+    """An id used twice, an id whose abort would hit another request, and an id whose script has the stop token earlier."""
     early = next(
         n for n in range(999) if token(f"r{n}", 30) in [token(f"r{n}", p) for p in range(30)]
     )
     rids = ["a", "a", "b", "b1", "c", "c1", f"r{early}", ""]
     known = Lives({qid: Life(arrival=0, end=9) for qid in range(len(rids))})
     known.of[2].abort_at = known.of[4].abort_at = 5
-    known.of[5].abort_at = 5  # meant, too
+    known.of[5].abort_at = 5  # this one was aborted as well
     known.of[6].reason, known.of[6].length = Reason.STOP_TOKEN, 31
     names = distinct(rids, known)
     assert names[:6] == ["a", "a~1", "b~", "b1", "c", "c1"] and len(set(names)) == len(names)
     assert names[7] == "no-id"
-    assert list(aborted_with_others(names, known)) == [5]  # by the abort of c
+    assert list(aborted_with_others(names, known)) == [5]  # the abort of c hits it
     assert names[6] == f"r{early}-eos30"
     assert token(names[6], 30) not in [token(names[6], position) for position in range(30)]
 
@@ -401,10 +413,10 @@ def test_ids_play_the_part_that_was_recorded() -> None:
         ({"max_total_num_tokens": 1 << 30}, 1 << 18, None),
     ],
 )
-def test_the_server_is_as_large_as_it_was(
+def test_pool_and_batch_limit_are_as_recorded(
     args: dict[str, Scalar], pool: int | None, running: int | None
 ) -> None:
-    """Of a pool that no request could fill, so much is left that every limit has its reserve."""
+    """A pool that no request could fill is cut, but stays large enough for the limit of every request."""
     recording = hdf5.load(WEIGHTS)
     again = reenactment(
         replace(recording, run=replace(recording.run, server_args=args, dp_size=2)), "x"
@@ -418,14 +430,14 @@ def test_the_server_is_as_large_as_it_was(
     assert again.scenario.max_running == (running or len(recording.rids))
 
 
-def test_a_source_tree_is_taken_for_the_release_that_it_says_or_the_newest(tmp_path: Path) -> None:
+def test_a_source_tree_counts_as_the_release_it_names_or_else_the_newest(tmp_path: Path) -> None:
     scheduler = tmp_path / "python/sglang/srt/managers/scheduler.py"
     with pytest.raises(RigError, match=r"no sglang found\. Expected the folder sglang/srt"):
         find_release(f"{tmp_path}/")
     scheduler.parent.mkdir(parents=True)
     scheduler.touch()
     assert find_release(str(tmp_path)) == Release(RELEASES[-1], tmp_path / "python", True)
-    command = ["--sglang", f"{tmp_path}/", "--topk", "4", "--page-size", "16"]  # which is refused
+    command = ["--sglang", f"{tmp_path}/", "--topk", "4", "--page-size", "16"]  # refused on a CPU
     said = CliRunner().invoke(main, command).output
     assert f"{tmp_path}/ does not say its release; assuming {RELEASES[-1]}" in said
     (tmp_path / "python/sglang/_version.py").write_text("__version__ = version = '0.5.12'\n")

@@ -1,4 +1,4 @@
-"""The numbers that `specdiff info` and `specdiff recover` print of a recording, word for word."""
+"""The numbers that `specdiff info` and `specdiff recover` print about a recording, word for word."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Capsys = pytest.CaptureFixture[str]
 
 
 def rows(capsys: Capsys, path: Path) -> dict[str, str]:
-    """What `info` prints of one recording, by the names on the left."""
+    """Return what `info` prints about one recording, by the names on the left."""
     capsys.readouterr()
     assert run(["info", str(path)]) == SAME
     _, *lines = capsys.readouterr().out.splitlines()
@@ -29,7 +29,7 @@ def rows(capsys: Capsys, path: Path) -> dict[str, str]:
 
 
 def failing(recording: Recording) -> Recording:
-    """As if its recorder had failed and dropped."""
+    """Return the recording as if its recorder had had exceptions and dropped events."""
     assert recording.stats is not None
     stats = dataclasses.replace(
         recording.stats,
@@ -44,7 +44,7 @@ def failing(recording: Recording) -> Recording:
     return dataclasses.replace(recording, stats=stats)
 
 
-def test_what_the_recorder_itself_did(tmp_path: Path, capsys: Capsys) -> None:
+def test_info_shows_losses_and_overhead_of_the_recorder(tmp_path: Path, capsys: Capsys) -> None:
     whole = rows(capsys, bundled() / "0.5.23-new-weights.h5")
     assert whole["weights"] == "default, policy-1, ... policy-9; 9 changes recorded"
     assert whole["complete"] == "yes"
@@ -58,7 +58,7 @@ def test_what_the_recorder_itself_did(tmp_path: Path, capsys: Capsys) -> None:
     )
 
 
-def test_a_recorder_that_failed_is_said_of_its_rank(tmp_path: Path, capsys: Capsys) -> None:
+def test_info_names_the_rank_whose_recorder_failed(tmp_path: Path, capsys: Capsys) -> None:
     for rank in range(2):
         recording = bundled_recording(f"0.5.12-dp-idle-rank{rank}")
         made = recording if rank else failing(recording)
@@ -71,7 +71,7 @@ def test_a_recorder_that_failed_is_said_of_its_rank(tmp_path: Path, capsys: Caps
 
 
 @pytest.mark.parametrize("failed", [True, False])
-def test_a_recorder_that_failed_is_said_when_it_is_recovered(
+def test_recover_says_whether_the_recorder_failed(
     failed: bool, tmp_path: Path, capsys: Capsys
 ) -> None:
     recording = bundled_recording("0.5.23-random")

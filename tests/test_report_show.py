@@ -1,4 +1,4 @@
-"""What `specdiff show` says of a life, word for word; and what it looks like on a narrow terminal."""
+"""The output of `specdiff show`: the life of a request word for word, and on a narrow terminal."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class _Terminal(io.StringIO):
         return True
 
 
-def test_a_narrow_terminal_leaves_room_for_what_happened(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rows of a finish, path beside path, must break no word of it, nor push the mark over the edge."""
+def test_show_breaks_no_word_on_a_terminal_of_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The column with the rows of each path must not break words or push the mark off the screen."""
     terminal = _Terminal()
     monkeypatch.setattr(sys, "stdout", terminal)
     monkeypatch.setenv("COLUMNS", "80")
@@ -70,7 +70,8 @@ step | event | what | old | fixed | observed
 7 | 71 | merge | 5 requests in the batch
 10+1: 10 settled, 1 slot claimed for results still to come.
 """
-"""Retracted, aborted while it ran, and of three policies; of what everybody was told before and later nothing is said."""
+"""This request is retracted, aborted while running, and has tokens of three policies. Control events before and after its
+life are left out."""
 
 STALE = """
 step | event | what | old | fixed | observed
@@ -103,7 +104,7 @@ step | event | what | old | fixed | observed
         ("0.5.23-random", "r1-50", QUEUED),
     ],
 )
-def test_a_life_word_for_word(
+def test_show_prints_these_lives_word_for_word(
     name: str, rid: str, life: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["show", str(bundled() / f"{name}.h5"), "--request", rid]) == SAME
@@ -112,7 +113,7 @@ def test_a_life_word_for_word(
     assert [" | ".join(re.split(r"  +", line.strip())) for line in said] == life.split("\n")[1:-1]
 
 
-def test_what_everybody_was_told_before_is_not_of_a_life(
+def test_show_leaves_out_control_events_before_the_request_arrived(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     recording = str(bundled() / "0.5.23-new-weights.h5")

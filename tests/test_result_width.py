@@ -1,4 +1,4 @@
-"""Where a result's tokens cannot be shared out evenly nobody knows whose are whose: the same is said of it everywhere."""
+"""A result whose tokens do not divide evenly among its rows: every reader treats its tokens as unknown."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def even() -> Recording:
 
 @pytest.fixture(scope="module")
 def at(even: Recording) -> int:
-    """A decode's result of several requests, one of which finishes with it."""
+    """The index of a decode result with several requests."""
     rows = even.result_rows
     owner = even.owner(Kind.RESULT)
     decode = np.isin(np.arange(len(even.results.mode)), owner[rows.accept_len != NONE32])
@@ -43,7 +43,7 @@ def at(even: Recording) -> int:
 
 @pytest.fixture(scope="module")
 def uneven(even: Recording, at: int) -> Recording:
-    """One token more in that result: floored, its rows would be as wide as before."""
+    """The recording with one token more in that result. Rounded down, its rows would be as wide as before."""
     counts = even.results.num_tokens.copy()
     counts[at] += 1
     tokens = np.insert(even.tokens, int(counts[: at + 1].sum()) - 1, 7)
@@ -51,7 +51,7 @@ def uneven(even: Recording, at: int) -> Recording:
     return dataclasses.replace(even, results=results, tokens=tokens)
 
 
-def test_a_row_has_no_width_there_and_the_same_elsewhere(
+def test_the_uneven_result_has_no_width_and_the_others_keep_theirs(
     even: Recording, uneven: Recording, at: int
 ) -> None:
     width = even.result_width
@@ -59,7 +59,9 @@ def test_a_row_has_no_width_there_and_the_same_elsewhere(
     assert uneven.result_width.tolist() == [*width[:at], 0, *width[at + 1 :]]
 
 
-def test_laws_judge_what_is_known(even: Recording, uneven: Recording, at: int) -> None:
+def test_laws_leave_out_the_uneven_result_and_judge_the_others(
+    even: Recording, uneven: Recording, at: int
+) -> None:
     event = int(even.event_of(Kind.RESULT)[at])
     for law in (stride, room):
         before, after = (law(Columns(one), observed(Columns(one))) for one in (even, uneven))
@@ -72,7 +74,9 @@ def test_laws_judge_what_is_known(even: Recording, uneven: Recording, at: int) -
     assert exercised(uneven) == exercised(even)
 
 
-def test_its_tokens_are_nobodys(even: Recording, uneven: Recording, at: int) -> None:
+def test_the_tokens_of_the_uneven_result_belong_to_no_request(
+    even: Recording, uneven: Recording, at: int
+) -> None:
     rows = np.flatnonzero(even.owner(Kind.RESULT) == at)
     lost = sum(max(int(n), 0) for n in even.result_rows.num_emitted[rows])
     everybody = range(len(even.rids))
@@ -89,7 +93,7 @@ def test_its_tokens_are_nobodys(even: Recording, uneven: Recording, at: int) -> 
     assert counts[at] == 0
 
 
-def test_what_its_tokens_decide_is_not_captured(
+def test_finishes_that_the_lost_tokens_decide_are_not_captured(
     even: Recording, uneven: Recording, at: int
 ) -> None:
     rows = np.flatnonzero(even.owner(Kind.RESULT) == at)

@@ -1,4 +1,4 @@
-"""The rig: its script is pure, its scenarios are checked, its truth holds for a live scheduler."""
+"""The rig: its script is a pure function, scenarios are validated, and a live scheduler gives the answers it expects."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def test_tokens_and_runs_stay_in_range(rid: str, position: int) -> None:
     assert accepted(rid, position, (2, 3)) == (2, 3)[position % 2]
 
 
-def test_the_script_never_changes() -> None:
-    """Committed recordings were made with these; another hash would make them unexplainable."""
+def test_the_hashes_of_the_script_never_change() -> None:
+    """The bundled recordings were made with these values. With another hash, nobody could explain them."""
     assert [token("r0-0", p) for p in range(4)] == [1438, 826, 323, 403]
     assert [accepted("r0-0", p) for p in range(8)] == [3, 1, 4, 2, 4, 4, 1, 4]
 
@@ -70,13 +70,13 @@ def test_runs_of_every_length_are_equally_likely() -> None:
         ({"arrival": 3, "abort_at": 2}, "the arrival step or later"),
     ],
 )
-def test_a_request_that_cannot_be_is_refused(wrong: dict[str, object], said: str) -> None:
+def test_an_impossible_request_is_refused(wrong: dict[str, object], said: str) -> None:
     with pytest.raises(RigError, match="request 'a'") as caught:
         replace(RequestScript("a"), **wrong)  # type: ignore[arg-type]
     assert said in str(caught.value)
 
 
-def test_a_scenario_that_cannot_be_is_refused() -> None:
+def test_an_impossible_scenario_is_refused() -> None:
     one = RequestScript("a")
     with pytest.raises(RigError, match="no requests"):
         Scenario("empty", ())
@@ -112,7 +112,7 @@ def test_an_unknown_release_is_refused_by_name() -> None:
         ("0.5.12.post1", "EAGLE", 2, "0.5.13"),
     ],
 )
-def test_what_a_release_runs_as_spec_v1_is_refused(
+def test_options_that_a_release_runs_as_spec_v1_are_refused(
     version: str, algorithm: str, topk: int, since: str
 ) -> None:
     Speculation(algorithm, topk).check(Release(since, Path()))
@@ -121,7 +121,9 @@ def test_what_a_release_runs_as_spec_v1_is_refused(
 
 
 @given(rids, st.integers(1, 40), st.integers(0, 40), st.booleans())
-def test_where_a_stop_ends_a_request(rid: str, limit: int, stop_at: int, deaf: bool) -> None:
+def test_a_request_stops_at_the_first_token_with_the_stop_id(
+    rid: str, limit: int, stop_at: int, deaf: bool
+) -> None:
     request = RequestScript(rid, max_new_tokens=limit, stop_at=stop_at, ignore_eos=deaf)
     stop = stop_position(request)
     asked = token(rid, stop_at)
@@ -135,7 +137,7 @@ def _answer(request: RequestScript, count: int) -> Answer:
     return Answer(request.rid, ids, {"type": "length"})
 
 
-def test_what_the_truth_check_lets_through_and_what_not() -> None:
+def test_the_truth_check_accepts_right_answers_and_names_wrong_ones() -> None:
     request = RequestScript("a", prompt_len=4, max_new_tokens=6)
     assert complaint(request, _answer(request, 6)) is None
     assert "5 tokens, expected 6" in str(complaint(request, _answer(request, 5)))
@@ -160,7 +162,7 @@ def test_captured_rows_of_another_position_are_caught() -> None:
 
 
 class _AsksAllOthers:
-    """A post-import finder as others write them: it asks every finder but itself."""
+    """A post-import finder like those of other packages: it asks every finder except itself."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -173,7 +175,7 @@ class _AsksAllOthers:
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_the_patching_finder_lives_beside_another(
+def test_the_patching_finder_works_with_a_finder_that_asks_all_others(
     first: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     patched: list[str] = []

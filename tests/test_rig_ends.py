@@ -1,4 +1,4 @@
-"""What the rig's truth says of requests that a stop text, EOS or a grammar ends, and of the lists beside their tokens."""
+"""The rig's expectations for requests that end by stop text, EOS or grammar, and for lists with one entry per token."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from specdiff.fixtures.rig.truth import Answer, complaint
 PLAIN = RequestScript("ends", max_new_tokens=20)
 
 
-def test_a_rid_says_where_the_model_ends_its_text() -> None:
+def test_a_request_id_with_eos_sets_where_the_model_ends_its_text() -> None:
     request = RequestScript("ends-eos7", max_new_tokens=20)
     outputs = [token(request.rid, position) for position in range(20)]
     assert [at for at, one in enumerate(outputs) if one == EOS_TOKEN] == [7]
@@ -32,21 +32,23 @@ def test_a_rid_says_where_the_model_ends_its_text() -> None:
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, 0), (5, 5), (4, 6)])
-def test_a_stop_text_ends_where_its_last_word_does(first: int, last: int) -> None:
+def test_a_stop_text_ends_a_request_at_the_token_of_its_last_word(first: int, last: int) -> None:
     text = words(PLAIN.rid, first, last)
     assert text == "".join(word(token(PLAIN.rid, at)) for at in range(first, last + 1))
     for wishes in (Wishes(stop_texts=(text,)), Wishes(stop_regexes=(f"(?:{text}|never)",))):
         request = replace(PLAIN, wishes=wishes)
         assert text_position(request) == last
-        # A release may let the whole run through, but no token more, and never fall short.
+        # A release may return the rest of the run, but nothing after it, and never fewer tokens.
         assert lengths_allowed(request) == {20, *range(last + 1, last + 5 if last else 2)}
     assert text_position(PLAIN) is None
 
 
-# Runs of 4: after the prefill's token 0 they are 1 to 4, 5 to 8, 9 to 12. `stop`, `text`: positions; then the length that
-# each era takes, as 0.5.13, 0.5.16, 0.5.17 and 0.5.23 do.
+# Runs of 4: token 0 comes from the prefill, then the runs are 1 to 4, 5 to 8 and 9 to 12.
+# Name, position of the stop token, position of the stop text, limit, and the lengths that 0.5.13, 0.5.16, 0.5.17 and 0.5.23
+# may return.
 ENDS = [
-    ("a stop token, then a text", 5, 6, 20, ({6}, {7}, {7}, {7})),  # docs/findings: from 0.5.14 on
+    # from 0.5.14 on a bug (docs/findings)
+    ("a stop token, then a text", 5, 6, 20, ({6}, {7}, {7}, {7})),
     ("a text, then a stop token", 6, 5, 20, ({7}, {6}, {6}, {6})),
     ("a stop token in the run before the text's", 4, 5, 20, ({5}, {5}, {5}, {5})),
     ("a stop token at the limit", 5, None, 8, ({8}, {8}, {8}, {6})),
@@ -57,7 +59,7 @@ ENDS = [
 
 
 @pytest.mark.parametrize(("what", "stop", "text", "limit", "lengths"), ENDS)
-def test_of_two_ends_in_one_run_each_release_takes_its_own(
+def test_with_two_ends_in_one_run_each_era_of_releases_has_its_own_length(
     what: str, stop: int | None, text: int | None, limit: int, lengths: tuple[set[int], ...]
 ) -> None:
     texts = () if text is None else (words(PLAIN.rid, text, text),)
@@ -67,12 +69,13 @@ def test_of_two_ends_in_one_run_each_release_takes_its_own(
     assert (stop_position(request), text_position(request)) == (stop, text)
     for version, allowed in zip(("0.5.13", "0.5.16", "0.5.17", "0.5.23"), lengths, strict=True):
         assert lengths_allowed(request, version, 0) == allowed, version
-        assert allowed <= lengths_allowed(request, version, 1)  # which run it was is not known
+        # after a retraction it is not known where runs begin
+        assert allowed <= lengths_allowed(request, version, 1)
         assert allowed <= lengths_allowed(request)
 
 
-def test_the_bug_of_the_finding_passes_on_the_releases_that_have_it() -> None:
-    """EOS at 1, a stop text complete at 2, in one run: 2 tokens are due, 0.5.14 and later send 3 (docs/findings)."""
+def test_the_known_stop_text_bug_passes_only_on_releases_that_have_it() -> None:
+    """One run has EOS at position 1 and completes a stop text at 2. 2 tokens are right, 0.5.14 and later send 3."""
     scripts = find_scenario("stop-random", 2, 240).requests
     request = next(script for script in scripts if script.rid == "r2-89-eos1")
     for version in ("0.5.12", "0.5.13.post1"):
@@ -88,7 +91,7 @@ def _first(request: RequestScript, count: int) -> Answer:
     return Answer(request.rid, outputs, {"type": "stop"}, retractions=0)
 
 
-def test_a_grammar_is_complete_with_eos_heeded_or_not() -> None:
+def test_a_grammar_completes_at_eos_even_if_the_request_ignores_eos() -> None:
     wishes = Wishes(regex=of_words(6))
     request = RequestScript("ends-eos6", max_new_tokens=20, ignore_eos=True, wishes=wishes)
     assert grammar_position(request) == 6
@@ -101,12 +104,12 @@ def test_a_grammar_is_complete_with_eos_heeded_or_not() -> None:
     [
         (0, 0, None),
         (20, 20, None),
-        (19, 5, None),  # what older releases give
+        (19, 5, None),  # older releases return fewer
         (21, 0, "21 logprobs for 20 tokens"),
         (0, 21, "21 hidden states for 20 tokens"),
     ],
 )
-def test_a_list_that_is_longer_than_the_output_is_caught(
+def test_a_list_longer_than_the_output_is_reported(
     logprobs: int, hidden: int, said: str | None
 ) -> None:
     answer = _answer(logprobs)
@@ -114,7 +117,7 @@ def test_a_list_that_is_longer_than_the_output_is_caught(
     assert complaint(PLAIN, answer) == said
 
 
-def test_log_probabilities_of_other_tokens_are_caught() -> None:
+def test_log_probabilities_of_other_tokens_are_reported() -> None:
     answer = _answer(20)
     answer.logprobs.reverse()
     assert complaint(PLAIN, answer) == "log probabilities are not those of its tokens"

@@ -1,4 +1,4 @@
-"""The torch stand-in of the kernel that allocates pages: every slot where sglang's paged allocator must put it."""
+"""The torch stand-in for the kernel that allocates pages puts every slot where sglang's paged allocator expects it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Lengths = list[tuple[int, int]]
 
 
 @given(st.lists(st.tuples(st.integers(0, 70), st.integers(0, 70)), min_size=1), st.integers(1, 20))
-def test_slots_follow_the_last_one_and_then_whole_pages(lengths: Lengths, size: int) -> None:
+def test_slots_fill_the_last_page_and_then_whole_pages(lengths: Lengths, size: int) -> None:
     module = ModuleType("allocator")
     module.__dict__["alloc_extend_kernel"] = None
     _paged_allocator(module)
     starts = torch.tensor([start for start, _ in lengths])
     ends = starts + torch.tensor([more for _, more in lengths])
-    used = [-(-start // size) for start, _ in lengths]  # pages that each request holds already
+    used = [-(-start // size) for start, _ in lengths]  # pages that each request already has
     held = [list(range(1 + sum(used[:i]), 1 + sum(used[: i + 1]))) for i in range(len(used))]
     last = [held[i][-1] * size + (s - 1) % size if s else -1 for i, s in enumerate(starts.tolist())]
     free = torch.arange(1 + sum(used), 1 + sum(used) + 2000)

@@ -1,4 +1,4 @@
-"""Several seeded runs in one scheduler: each is the run of its seed, later; and whom an abort reaches."""
+"""Several seeded runs in one scheduler: each equals the run of its seed, moved in time. And which requests an abort hits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_one_run_is_the_scenario_itself() -> None:
 
 
 @pytest.mark.parametrize("name", ["random", "stale-retract", "sessions-random"])
-def test_each_run_is_that_of_its_seed_moved_behind_the_one_before(name: str) -> None:
+def test_each_run_equals_that_of_its_seed_moved_to_after_the_run_before(name: str) -> None:
     whole, after = find_runs(name, 7, None, RUNS), 0
     for seed in range(7, 7 + RUNS):
         alone = find_scenario(name, seed, None)
@@ -48,7 +48,7 @@ def test_every_step_of_a_script_is_moved() -> None:
     assert _steps(later(script, 100), 0)[-3:] == (101, 109, 105)
 
 
-def test_the_step_limit_leaves_each_run_its_own() -> None:
+def test_the_step_limit_has_the_margins_of_all_runs() -> None:
     def margin(scenario: Scenario) -> int:
         return scenario.step_limit - max(request.arrival for request in scenario.requests) - 200
 
@@ -62,7 +62,7 @@ def test_no_runs_are_refused() -> None:
 
 
 def test_an_abort_reaches_every_rid_that_begins_with_its_own() -> None:
-    """So does sglang's: `req.rid.startswith(recv_req.rid)`."""
+    """sglang aborts the same requests: `req.rid.startswith(recv_req.rid)`."""
     one = RequestScript("r-1", max_new_tokens=6, abort_at=2)
     ten = RequestScript("r-10", max_new_tokens=6)
     other = RequestScript("r-2", max_new_tokens=6)
@@ -80,7 +80,7 @@ def test_an_abort_reaches_every_rid_that_begins_with_its_own() -> None:
 
 
 @pytest.mark.parametrize("name", ["flush_at", "weights_at", "continue_at", "abort_all_at"])
-def test_a_run_lasts_until_the_trainer_has_spoken_last(name: str) -> None:
+def test_the_step_limit_is_beyond_the_last_act_of_the_trainer(name: str) -> None:
     late: dict[str, Any] = {name: frozenset({5000})}
     requests = find_scenario("random", 0, 1).requests
     assert Scenario("late", requests, **late).step_limit > 5000

@@ -1,4 +1,4 @@
-"""Scenarios written by hand: three upstream reports as the sequences they describe, before and after their fix."""
+"""Scenarios written in TOML: reading, writing, mistakes, and the bundled reports before and after their fix."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ REPORTS = Path(__file__).parent.parent / "fixtures" / "scenarios"
         ),
     ],
 )
-def test_a_report_shows_before_its_fix_and_not_after(
+def test_an_upstream_report_breaks_its_law_before_the_fix_and_not_after(
     report: str, law: str, before: str, after: str, found: int, expected: int, record: Recorder
 ) -> None:
     scenario = str(REPORTS / f"{report}.toml")
@@ -64,7 +64,7 @@ def _law(recording: Recording, name: str) -> Outcome:
 
 
 @pytest.mark.parametrize("path", sorted(REPORTS.glob("*.toml")), ids=lambda path: path.stem)
-def test_every_report_reads(path: Path) -> None:
+def test_every_bundled_scenario_can_be_read(path: Path) -> None:
     scenario = read_scenario(path)
     assert scenario.name == path.stem and scenario.requests and scenario.sglang
 
@@ -135,7 +135,9 @@ def test_every_report_reads(path: Path) -> None:
         ),
     ],
 )
-def test_a_mistake_is_named(text: str, says: str, tmp_path: Path) -> None:
+def test_a_mistake_in_a_scenario_is_named_by_file_and_key(
+    text: str, says: str, tmp_path: Path
+) -> None:
     path = tmp_path / "x.toml"
     path.write_text(text.replace("{a}", "[[request]]\nrid = 'a'\n"))
     with pytest.raises(RigError, match=re.escape(says)) as caught:
@@ -194,7 +196,7 @@ def _toml(value: Any) -> str:
 
 
 def _places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Every key path below a value."""
+    """Return every key path below a value."""
     inside = (
         value.items()
         if isinstance(value, dict)
@@ -206,7 +208,7 @@ def _places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 @given(st.data())
-def test_whatever_stands_anywhere_it_is_read_as_its_type_or_refused_by_name(
+def test_any_value_anywhere_is_either_read_as_its_type_or_refused_with_the_file_name(
     data: st.DataObject,
 ) -> None:
     raw = copy.deepcopy(WHOLE)
@@ -253,7 +255,7 @@ def test_whatever_stands_anywhere_it_is_read_as_its_type_or_refused_by_name(
         (["--serve", "--events", "x"], "--events has no effect with --serve"),
     ],
 )
-def test_an_option_that_would_be_ignored_is_a_mistake(flags: list[str], says: str) -> None:
+def test_an_option_that_would_be_ignored_is_a_usage_error(flags: list[str], says: str) -> None:
     scenario = str(REPORTS / "26126-trailing-rows.toml")
     done = CliRunner().invoke(main, ["--sglang", "0.5.12", "--scenario", scenario, *flags])
     assert done.exit_code == 2 and says in done.output
@@ -268,7 +270,9 @@ def test_an_option_that_would_be_ignored_is_a_mistake(flags: list[str], says: st
         (["random", "--topk", "4", "--page-size", "16"], "only attention backends of a GPU"),
     ],
 )
-def test_what_cannot_be_played_is_refused_before_it_is(arguments: list[str], says: str) -> None:
+def test_a_command_that_cannot_work_is_refused_before_anything_is_played(
+    arguments: list[str], says: str
+) -> None:
     done = CliRunner().invoke(main, ["--sglang", "0.5.23", "--scenario", *arguments])
     assert done.exit_code == 1 and says in done.output
 
@@ -328,7 +332,7 @@ def _request(draw: st.DrawFn, rid: str) -> RequestScript:
 
 
 @given(_scenarios())
-def test_what_is_written_reads_as_it_was(scenario: Scenario) -> None:
+def test_a_written_scenario_reads_back_equal(scenario: Scenario) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "x.toml"
         path.write_text(write_scenario(scenario), encoding="utf-8")

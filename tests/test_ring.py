@@ -1,4 +1,4 @@
-"""A recording that keeps its last seconds only: what is in it when someone asks, when the server dies, and when a law breaks."""
+"""Rings, which keep only the last seconds: what they hold on request, after a kill, and when a law breaks."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ REQUEST = journal.Type.REQUEST
 
 
 def handed_over(records: list[Record], writer: JournalWriter, seconds: float) -> None:
-    """Evenly in that time."""
+    """Put the records into the writer, spread evenly over `seconds`."""
     began = time.monotonic()
     for at, (type, payload) in enumerate(records):
         writer.put(type, payload, len(payload))
@@ -43,7 +43,7 @@ def handed_over(records: list[Record], writer: JournalWriter, seconds: float) ->
 
 
 def test_a_ring_is_the_end_of_the_whole_recording(tmp_path: Path) -> None:
-    """Every row is of the request it was of, though earlier ones are gone; and its books are those of its release."""
+    """Rows still belong to their requests although earlier requests are gone, and the books equal those of the release."""
     whole = hdf5.load(MIX)
     run, *records = records_of(whole)
     writer = JournalWriter(
@@ -77,7 +77,7 @@ def test_a_ring_is_the_end_of_the_whole_recording(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("torn", [b"", journal.HEADER[:5], journal.HEADER])
-def test_a_kill_while_the_ring_turns_over_costs_no_other_segment(
+def test_a_kill_while_a_segment_is_started_costs_no_other_segment(
     torn: bytes, tmp_path: Path
 ) -> None:
     run, *records = records_of(hdf5.load(MIX))
@@ -89,8 +89,8 @@ def test_a_kill_while_the_ring_turns_over_costs_no_other_segment(
     assert build(tmp_path / "j").events.kind.tolist() == hdf5.load(MIX).events.kind.tolist()
 
 
-def test_a_ring_that_cannot_turn_over_says_so_and_leaves_others_files_alone(tmp_path: Path) -> None:
-    """The server has closed our descriptor and opened a file of its own under its number; then the folder goes."""
+def test_a_ring_that_cannot_start_a_segment_leaves_the_servers_files_alone(tmp_path: Path) -> None:
+    """The server closed our descriptor, and a file of its own got the same number. Then the folder is deleted."""
     run, *_ = records_of(hdf5.load(MIX))
     first = journal.frame(*run)
     writer = JournalWriter(tmp_path / "j", first, 1 << 30, lambda _: STATS, print, ring_s=3600)
@@ -106,7 +106,7 @@ def test_a_ring_that_cannot_turn_over_says_so_and_leaves_others_files_alone(tmp_
     os.close(theirs)
 
 
-def test_a_ring_that_never_turned_over_is_the_whole_recording(tmp_path: Path) -> None:
+def test_a_ring_of_one_segment_is_the_whole_recording(tmp_path: Path) -> None:
     run, *records = records_of(hdf5.load(MIX))
     first = journal.frame(*run)
     writer = JournalWriter(tmp_path / "j", first, 1 << 30, lambda _: STATS, print, ring_s=3600)
@@ -115,9 +115,11 @@ def test_a_ring_that_never_turned_over_is_the_whole_recording(tmp_path: Path) ->
     assert build(tmp_path / "j").events.kind.tolist() == hdf5.load(MIX).events.kind.tolist()
 
 
-def test_a_request_that_ended_is_named_a_while_longer(tmp_path: Path) -> None:
-    """A late result may still be about it; after that, a server that runs for weeks must forget it. Request 0 finishes, 1 is
-    gone without a word, 2 is there."""
+def test_a_request_that_ended_is_named_for_a_while_and_then_forgotten(tmp_path: Path) -> None:
+    """A late result may still belong to it. Later it must be forgotten, because a server may run for weeks.
+
+    Request 0 finishes, request 1 disappears without a finish, request 2 goes on.
+    """
     ring = Ring(tmp_path / "j", 8 * 0.1, lambda number: number != 1)
     ring.turned_over()
     finish = pack_event(Kind.FINISH, 1, 1, (0,) * NUM_FIELDS[Kind.FINISH])
@@ -133,8 +135,8 @@ def test_a_request_that_ended_is_named_a_while_longer(tmp_path: Path) -> None:
 
 
 @pytest.mark.live
-def test_a_server_with_a_ring_is_asked_and_then_killed(tmp_path: Path) -> None:
-    """`flush` and SIGUSR1 each leave a recording, the server goes on, and what a SIGKILL leaves is recovered."""
+def test_flush_sigusr1_and_a_kill_each_leave_a_recording_of_the_ring(tmp_path: Path) -> None:
+    """After `flush` and SIGUSR1 the server goes on. What a SIGKILL leaves is recovered."""
     folder = tmp_path / "r"
     options = ("--ring", "4s")
     with recorded_server("0.5.23", folder, "--no-experts", options=options) as (port, parent):
@@ -163,8 +165,8 @@ def _notes(folder: Path) -> list[Path]:
 
 
 @pytest.mark.live
-def test_a_broken_law_keeps_what_led_to_it(tmp_path: Path) -> None:
-    """The real 0.5.12: the log names the law, once a ring; and the server goes on to its end."""
+def test_a_broken_law_saves_the_ring_up_to_the_breach(tmp_path: Path) -> None:
+    """Records the real 0.5.12. The log names the law once in the length of the ring, and the server runs to its end."""
     command = rig("0.5.12", "random", "--seed", "1", "--requests", "1500")
     done = specdiff("record", "-o", tmp_path, "--ring", "60s", "--", *command)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""The segments of a ring: however they come to an end, and whichever are left, nothing is joined that does not follow."""
+"""The segments of a ring: whichever are left, however they end, only those that follow each other are joined."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def ring_of(folder: Path, ring_s: float, first: Record) -> JournalWriter:
 
 
 def twelve_segments(folder: Path) -> Path:
-    """The bundled recording in twelve segments, turned over by hand; that is said of none of them but by a `keep`."""
+    """Write the bundled recording as a ring of twelve segments. Only a `keep` starts a new one."""
     run, *records = records_of(MIX)
     writer = ring_of(folder / "r-1-0.journal", HOUR, run)
     size = len(records) // 12 + 1
@@ -47,8 +47,8 @@ def twelve_segments(folder: Path) -> Path:
     return folder / "r-1-0.journal"
 
 
-def test_asked_over_and_over_a_ring_keeps_its_time(tmp_path: Path) -> None:
-    """Each `keep` ends a segment; the oldest go by age, not by number."""
+def test_frequent_keeps_do_not_shorten_a_ring(tmp_path: Path) -> None:
+    """Each `keep` starts a segment. The oldest are deleted by age, not by number."""
     kinds = MIX.events.kind.tolist()
     assert build(twelve_segments(tmp_path)).events.kind.tolist() == kinds
     first, *_, last = sorted(tmp_path.glob("kept-*"), key=lambda path: int(path.name[5:]))
@@ -56,7 +56,7 @@ def test_asked_over_and_over_a_ring_keeps_its_time(tmp_path: Path) -> None:
     assert build(first).events.kind.tolist() == kinds[: len(build(first).events.kind)] != kinds
 
 
-def test_what_is_older_than_the_ring_goes(tmp_path: Path) -> None:
+def test_a_ring_deletes_segments_that_are_older_than_its_time(tmp_path: Path) -> None:
     run, *records = records_of(MIX)
     writer = ring_of(tmp_path / "r-1-0.journal", 0.2, run)
     for type, payload in records[:100]:
@@ -68,7 +68,7 @@ def test_what_is_older_than_the_ring_goes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [2, 5, 12])
-def test_a_segment_that_is_missing_leaves_a_gap(number: int, tmp_path: Path) -> None:
+def test_a_missing_segment_becomes_a_gap(number: int, tmp_path: Path) -> None:
     path = twelve_segments(tmp_path)
     (path / f"{number:08}.segment").unlink()
     found = build(path)
@@ -79,15 +79,15 @@ def test_a_segment_that_is_missing_leaves_a_gap(number: int, tmp_path: Path) -> 
     assert len(kinds) < len(gap) and found.damage is None
 
 
-def test_a_segment_that_lost_its_end_is_followed_by_a_gap(tmp_path: Path) -> None:
-    """Cut exactly between two records, as no kill leaves it where another segment follows."""
+def test_a_segment_cut_between_two_records_is_followed_by_a_gap(tmp_path: Path) -> None:
+    """No kill leaves such a cut if another segment follows, so the end must have been lost."""
     path = twelve_segments(tmp_path) / "00000003.segment"
     last = journal._scan_file(path).records[-2]
     os.truncate(path, last.offset)
     assert build(path.parent).gaps.dropped.tolist() == [1]
 
 
-def test_behind_damage_in_the_midst_nothing_is_thrown_away(tmp_path: Path) -> None:
+def test_recover_keeps_all_segments_of_a_ring_damaged_in_the_middle(tmp_path: Path) -> None:
     path = twelve_segments(tmp_path)
     segment = path / "00000003.segment"
     data = bytearray(segment.read_bytes())
@@ -99,8 +99,8 @@ def test_behind_damage_in_the_midst_nothing_is_thrown_away(tmp_path: Path) -> No
     assert len(list(outcome.damaged.iterdir())) == 13
 
 
-def test_whom_no_segment_names_is_named_for_what_he_is(tmp_path: Path) -> None:
-    """A result may come a segment after the last one that named its request: here none does."""
+def test_requests_that_no_segment_names_get_placeholder_ids(tmp_path: Path) -> None:
+    """The result of a request may come in a later segment than the last one that names it. Here no segment names it."""
     run, *records = records_of(MIX)
     named = [one for one in records if one[0] != journal.Type.REQUEST]
     folder = tmp_path / "j"
@@ -111,7 +111,7 @@ def test_whom_no_segment_names_is_named_for_what_he_is(tmp_path: Path) -> None:
     assert np.array_equal(found.result_rows.qid, MIX.result_rows.qid)
 
 
-def test_a_ring_at_work_is_never_taken_for_one_that_is_over(tmp_path: Path) -> None:
+def test_a_ring_in_use_counts_as_locked_at_every_moment(tmp_path: Path) -> None:
     path = tmp_path / "r-1-0.journal"
     child = subprocess.Popen([sys.executable, "-c", TURNS.format(path=str(path))])
     try:
@@ -135,8 +135,8 @@ while True:
 """
 
 
-def test_a_recover_that_is_killed_while_it_clears_up_leaves_no_half_ring(tmp_path: Path) -> None:
-    """The process is killed by the second file that it deletes."""
+def test_a_recover_killed_while_deleting_segments_leaves_no_half_ring(tmp_path: Path) -> None:
+    """The process is killed when it deletes the second segment."""
     path = twelve_segments(tmp_path)
     killed = subprocess.run([sys.executable, "-c", KILLED.format(path=str(tmp_path))], check=False)
     assert killed.returncode == -signal.SIGKILL
@@ -163,8 +163,8 @@ recover(Path({path!r}))
 """
 
 
-def test_a_ring_that_cannot_go_on_stays_where_it_is(tmp_path: Path) -> None:
-    """Its folder was moved: it tries to turn over once a second, not every time it looks, as each attempt takes room."""
+def test_a_ring_that_cannot_start_a_segment_goes_on_in_the_old_one(tmp_path: Path) -> None:
+    """Its folder was moved. It tries to start a segment only once a second, because each attempt takes room."""
     run, *records = records_of(MIX)
     writer = ring_of(tmp_path / "j", 0.08, run)
     (tmp_path / "j").rename(tmp_path / "moved")
@@ -177,8 +177,8 @@ def test_a_ring_that_cannot_go_on_stays_where_it_is(tmp_path: Path) -> None:
     assert len(types) > 40 and types.count(journal.Type.NEXT) <= 3
 
 
-def test_half_a_copy_of_a_ring_goes_when_its_server_is_gone(tmp_path: Path) -> None:
-    """A server that is killed in the midst of a `flush`; the ring itself has all that is in the copy."""
+def test_a_partial_copy_of_a_ring_is_deleted_once_its_server_is_gone(tmp_path: Path) -> None:
+    """A server killed during a `flush` leaves one. The ring itself still has everything in it."""
     half = tmp_path / "r-1-0.1.journal.partial"
     child = subprocess.Popen(
         [sys.executable, "-c", TURNS.format(path=str(tmp_path / "r-1-0.journal"))]
@@ -196,10 +196,10 @@ def test_half_a_copy_of_a_ring_goes_when_its_server_is_gone(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("links", [True, False])
-def test_what_is_kept_is_whole_at_once(
+def test_a_kept_copy_appears_under_its_name_only_when_it_is_complete(
     links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a file system without links, too; nothing that could be taken for a journal stands there before."""
+    """Until then nothing there looks like a journal. This holds on a file system without links, too."""
     run, *records = records_of(MIX)
     seen: list[list[str]] = []
 
@@ -220,8 +220,10 @@ def test_what_is_kept_is_whole_at_once(
     assert build(tmp_path / "r-1-0.1.journal").events.kind.tolist() == MIX.events.kind.tolist()
 
 
-def test_nobody_waits_for_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where it takes long, the ring goes on meanwhile; what it lets go of is not in the copy."""
+def test_the_ring_goes_on_while_a_slow_copy_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each link waits until the ring has started ten more segments."""
     run, *records = records_of(MIX)
     writer = ring_of(tmp_path / "r-1-0.journal", 0.2, run)
     for type, payload in records:
@@ -239,7 +241,7 @@ def test_nobody_waits_for_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert build(tmp_path / "r-1-0.journal").damage is None
 
 
-def test_a_closed_ring_is_not_opened_again(tmp_path: Path) -> None:
+def test_keep_on_a_closed_ring_fails_and_starts_no_segment(tmp_path: Path) -> None:
     run, *_ = records_of(MIX)
     writer = ring_of(tmp_path / "j", HOUR, run)
     writer.close()
@@ -247,7 +249,7 @@ def test_a_closed_ring_is_not_opened_again(tmp_path: Path) -> None:
     assert len(list((tmp_path / "j").iterdir())) == 1
 
 
-def test_a_stray_file_is_no_segment(tmp_path: Path) -> None:
+def test_a_stray_file_in_a_ring_is_ignored(tmp_path: Path) -> None:
     path = twelve_segments(tmp_path)
     (path / "00000002.old.segment").write_bytes(b"of somebody else")
     assert build(path).events.kind.tolist() == MIX.events.kind.tolist()
@@ -269,8 +271,8 @@ except OSError as error:
 """
 
 
-def test_a_gap_that_the_recorder_itself_left_is_no_segments_head(tmp_path: Path) -> None:
-    """Where a segment goes on, only the gap that stands for what came before it is passed over."""
+def test_a_gap_in_the_middle_of_a_segment_is_kept(tmp_path: Path) -> None:
+    """When segments are joined, only the gap at the head of a segment is skipped. It stands for what came before."""
     segment = twelve_segments(tmp_path) / "00000002.segment"
     records = [(one.type, one.payload) for one in journal._scan_file(segment).records]
     records.insert(len(records) // 2, (Kind.GAP, pack_event(Kind.GAP, 1, 1, (7,))))

@@ -1,4 +1,4 @@
-"""Routed rows: the numbers of the known examples, that every stored row is the row of the position it claims, and which are stored."""
+"""Routed rows: how many are collected, which are stored, and that each is the row of its position."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ EXAMPLES = {
     (15, 9, 6, 12): (23, 11, 8),
 }
 
-# What the servers of this file are asked to keep; what they return is the same.
+# Release -> the value of `--experts` in this file. It changes what is recorded, not what the server returns.
 EXPERTS = {"0.5.11": "full", "0.5.12": "tail", "0.5.13": "tail", "0.5.23": "full"}
 
 
 @dataclass
 class Kept:
-    """Recorders by `--experts`."""
+    """One recorder for each value of `--experts`."""
 
     folder: Path
     recorders: dict[str, Recorder] = field(default_factory=dict)
@@ -70,7 +70,9 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
     ("release", "era"),
     [("0.5.10", 0), ("0.5.12", 1), ("0.5.23", 2), *on_demand(("0.5.11", 0), ("0.5.13", 2))],
 )
-def test_the_known_examples(release: str, era: int, kept: Kept) -> None:
+def test_the_known_examples_collect_the_known_numbers_of_rows(
+    release: str, era: int, kept: Kept
+) -> None:
     recording = kept(release, "experts-overshoot")
     finishes, rids = recording.finishes, recording.rids
     asked = _asked("experts-overshoot")
@@ -91,7 +93,7 @@ def test_the_known_examples(release: str, era: int, kept: Kept) -> None:
 
 
 def _asked(scenario: str) -> dict[str, int]:
-    """By rid: the start_len that the client asked for (before 0.5.12 the server does not know it)."""
+    """Return by rid the start_len that the client asked for. Servers before 0.5.12 do not know it."""
     return {
         script.rid: script.routed_experts_start_len
         for script in find_scenario(scenario, SEED, None).requests
@@ -105,8 +107,8 @@ def test_every_routed_row_is_the_row_of_its_position(release: str, record: Recor
 
 
 @pytest.mark.live
-def test_every_row_that_was_not_returned_is_the_row_of_its_position(kept: Kept) -> None:
-    """All that the server had, of who did not ask as well: retracts, aborts, cached prefixes and stops among them."""
+def test_rows_that_were_not_returned_are_the_rows_of_their_positions_too(kept: Kept) -> None:
+    """With `--experts full`, also for requests that did not ask, with retracts, aborts, cached prefixes and stops."""
     recording = kept("0.5.23", "random")
     assert recording.stats is not None and recording.stats.exceptions == 0
     checked = _check_contents(recording, "random", "experts", salt=0)
@@ -124,11 +126,14 @@ def test_every_indexer_row_is_the_row_of_its_position(release: str, kept: Kept) 
     checked = _check_contents(recording, "indexer-topk", "indexer", salt=1)
     assert checked > 100
     coverage = StoredRows(recording, "indexer").coverage()
-    assert coverage.whole == coverage.finishes > 0  # to the end, behind the stop too
+    assert coverage.whole == coverage.finishes > 0  # to the end of the sequence, past the stop
 
 
 def _check_contents(recording: Recording, scenario: str, what: str, salt: int) -> int:
-    """The stored rows of each finish, held against what the script says of their positions."""
+    """Compare the stored rows of each finish with what the script says of their positions.
+
+    Return how many rows were compared.
+    """
     scripts = {script.rid: script for script in find_scenario(scenario, SEED, None).requests}
     finishes, held = recording.finishes, StoredRows(recording, what)
     checked = 0
@@ -149,13 +154,14 @@ def _check_contents(recording: Recording, scenario: str, what: str, salt: int) -
 @pytest.mark.parametrize(
     ("release", "coverage"),
     [
-        ("0.5.11", Coverage(9, 9, 9, 9, 9)),  # returns them all
-        ("0.5.12", Coverage(9, 9, 9, 9, 6)),  # from start_len on
-        ("0.5.13", Coverage(9, 9, 9, 9, 6)),  # up to the stop: the tail was asked for
+        ("0.5.11", Coverage(9, 9, 9, 9, 9)),  # the server returns all rows
+        ("0.5.12", Coverage(9, 9, 9, 9, 6)),  # it returns rows from start_len on
+        # it returns rows up to the stop, and `--experts tail` adds the rest
+        ("0.5.13", Coverage(9, 9, 9, 9, 6)),
         ("0.5.23", Coverage(9, 9, 9, 9, 9)),
     ],
 )
-def test_what_is_kept(
+def test_info_says_for_how_many_finishes_all_rows_are_held(
     release: str, coverage: Coverage, kept: Kept, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recording = kept(release, "experts-overshoot")
@@ -167,8 +173,11 @@ def test_what_is_kept(
 
 
 @pytest.mark.parametrize(("rows", "more"), [(0, 1), (1, 0)])
-def test_of_a_finish_that_returned_no_row_all_is_kept(rows: int, more: int) -> None:
-    """It began where the sequence ends: of one that returned a row, that is not here."""
+def test_a_finish_that_returned_no_row_counts_as_completely_held(rows: int, more: int) -> None:
+    """Synthetic: the last finish asked for rows from the end of its sequence on, and nothing is stored for it.
+
+    If it returned a row nevertheless, that row is not held.
+    """
     recording = bundled_recording("0.5.12-experts-start-len")
     finishes, last = recording.finishes, len(recording.finishes.qid) - 1
     assert finishes.experts_state[last] == 1
@@ -188,13 +197,13 @@ def test_of_a_finish_that_returned_no_row_all_is_kept(rows: int, more: int) -> N
 @pytest.mark.parametrize(
     ("release", "path", "server"),
     [
-        ("0.5.12", "fixed", "0.5.13"),  # it ends before what was returned does
-        ("0.5.13", "old+24851", "0.5.12"),  # it ends behind what was returned
-        ("0.5.23", "old", "0.5.11"),  # and begins before it
+        ("0.5.12", "fixed", "0.5.13"),  # the path's rows end before the returned ones
+        ("0.5.13", "old+24851", "0.5.12"),  # they end after the returned ones
+        ("0.5.23", "old", "0.5.11"),  # and they begin before the returned ones
         ("0.5.23", "sglang==0.5.12", "0.5.12"),
     ],
 )
-def test_the_rows_of_another_era_are_those_that_its_server_returned(
+def test_rows_computed_for_another_era_equal_what_its_server_returned(
     release: str, path: str, server: str, kept: Kept
 ) -> None:
     recording = kept(release, "experts-overshoot")
@@ -207,7 +216,7 @@ def test_the_rows_of_another_era_are_those_that_its_server_returned(
 
 
 def _rows(recording: Recording, path: str) -> dict[str, NDArray[np.uint8]]:
-    """By rid: what is in the rows that this path collects. All of them must be held."""
+    """Return by rid the contents of the rows that this path collects. Each of them must be held."""
     held = StoredRows(recording, "experts")
     found = values_of(recording, spec.parse(path), Quantity.ROUTED_EXPERTS)
     finish = {int(event): row for row, event in enumerate(recording.event_of(Kind.FINISH))}
@@ -226,7 +235,7 @@ def _rows(recording: Recording, path: str) -> dict[str, NDArray[np.uint8]]:
     ("release", "old", "new", "expected"),
     [
         ("0.5.12", "old+24851", "fixed", Contents(9, 9, 0)),
-        ("0.5.12", "old", "fixed", Contents(6, 6, 3)),  # start_len: nobody asked for what is before
+        ("0.5.12", "old", "fixed", Contents(6, 6, 3)),  # three have a start_len: no rows before it
         ("0.5.13", "old+24851", "fixed", Contents(9, 9, 0)),
         ("0.5.13", "old", "fixed", Contents(6, 6, 3)),
         ("0.5.13", "observed", "fixed", Contents(9, 0, 0)),
@@ -247,7 +256,7 @@ def test_redacted_rows_are_not_compared(kept: Kept) -> None:
 
 
 def test_rows_that_are_not_held_are_never_compared() -> None:
-    """0.5.13 ends its rows at the stop: of what was returned alone, nothing can be said about older servers."""
+    """0.5.13 returns rows up to the stop. These alone do not say what an older server would have returned."""
     recording = bundled_recording("0.5.13-experts-overshoot")
     assert recording.finishes.experts_stored.sum() == recording.finishes.experts_rows.sum() > 0
     assert _contents(recording, "old", "fixed") == Contents(0, 0, 9)
@@ -264,7 +273,7 @@ def _contents(recording: Recording, old: str, new: str) -> Contents | None:
 
 
 def _without_first(recording: Recording) -> Recording:
-    """Each finish less the first of its rows."""
+    """Return the recording without the first row of each finish."""
     start = StoredRows(recording, "experts").start
     return _less_a_row(recording, start + 1, last=False)
 
@@ -287,7 +296,8 @@ def _less_a_row(recording: Recording, start: NDArray[np.int64], *, last: bool) -
     )
 
 
-# The server asks for rows from 0 or 12 on; rows behind what it returned begin at 20, and at 29 for lengths.
+# The server itself asks for rows from 0 or 12 on. For the rows past the stop, the recorder asks from 20 on, or from 29 on if
+# the request ended by length. The capturer raises for the former and returns a row too few for the latter.
 REFUSES = """
 import sys
 from specdiff.fixtures.rig.__main__ import main
@@ -306,9 +316,11 @@ main(["--sglang", "0.5.13", "--scenario", "experts-overshoot", "--seed", "3"], s
 
 
 @pytest.mark.live
-def test_a_capturer_that_refuses_costs_no_finish(tmp_path: Path) -> None:
-    """The server sees nothing of it, the finish is whole, and the recorder's failures are counted. One that has other rows than
-    were asked for is not believed."""
+def test_a_capturer_that_raises_costs_no_finish(tmp_path: Path) -> None:
+    """The server does not notice, the finish is recorded whole, and the recorder counts its exceptions.
+
+    If the capturer returns another number of rows than asked for, the recorder does not use them.
+    """
     find_release("0.5.13")
     command = [sys.executable, "-c", REFUSES]
     done = specdiff("record", "--experts", "tail", "-o", tmp_path, "--", *command)
@@ -322,7 +334,7 @@ def test_a_capturer_that_refuses_costs_no_finish(tmp_path: Path) -> None:
     assert _check_contents(recording, "experts-overshoot", "experts", salt=0) > 0
 
 
-# The server asks for rows from 12 on, and a capturer that goes by whole pages gives them from 8 on.
+# The server asks for rows from 12 on. This capturer works in pages of 8 and returns rows from 8 on.
 ALIGNS = """
 from specdiff.fixtures.rig.__main__ import main
 from specdiff.fixtures.rig.postimport import install_patches
@@ -337,10 +349,11 @@ main(["--sglang", "0.5.13", "--scenario", "experts-overshoot", "--seed", "3"], s
 
 
 @pytest.mark.live
-def test_rows_that_begin_where_nobody_asked_begin_nowhere_known(tmp_path: Path) -> None:
+def test_rows_that_begin_before_the_requested_start_have_no_known_start(tmp_path: Path) -> None:
     find_release("0.5.13")
     done = specdiff("record", "-o", tmp_path, "--", sys.executable, "-c", ALIGNS)
-    assert "captured rows (salt 0) are not those of its tokens" in done.stderr  # says the rig
+    # the rig notices, too
+    assert "captured rows (salt 0) are not those of its tokens" in done.stderr
     path = Path(done.stdout.strip())
     starts = set(hdf5.load(path).finishes.experts_start.tolist())
     assert starts == {0, NONE64}
@@ -349,7 +362,7 @@ def test_rows_that_begin_where_nobody_asked_begin_nowhere_known(tmp_path: Path) 
     assert same.returncode == 0, same.stdout
 
 
-# Its prompts of 8 tokens are computed elsewhere; it is asked for rows from there on.
+# The prompts of 8 tokens are computed on the prefill side. Rows are asked for from position 8 on.
 DECODE_SIDE = """
 pool_tokens = 8192
 conservativeness = 1.0
@@ -379,7 +392,7 @@ accept = [4]
 
 
 @pytest.mark.live
-def test_a_decode_side_has_no_rows_of_prompts(tmp_path: Path) -> None:
+def test_a_decode_side_holds_no_rows_of_prompts(tmp_path: Path) -> None:
     (tmp_path / "decode.toml").write_text(DECODE_SIDE)
     recorder = Recorder(tmp_path, ("--experts", "full"))
     recording = recorder("0.5.23", str(tmp_path / "decode.toml"), SEED)

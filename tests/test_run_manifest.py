@@ -1,4 +1,4 @@
-"""Who of a server's schedulers is recorded, and the manifest that says so."""
+"""The manifest of a run: which of a server's schedulers are recorded, and why the others are not."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def of_tp(rank: int) -> Rank:
 def test_one_rank_of_a_group_is_recorded_and_the_manifest_says_why(
     version: str, tmp_path: Path
 ) -> None:
-    """One release for each place where a scheduler keeps its ranks: on itself, on its `ps`, in the runtime context."""
+    """The releases keep ranks in three places: on the scheduler, on its `ps`, in the runtime context."""
     command = rig(version, "tp-random", "--requests", "8")
     done = specdiff("record", "-o", tmp_path, "--run-id", "shared", "--", *command)
     assert done.returncode == 0, done.stderr
@@ -62,8 +62,8 @@ def test_one_rank_of_a_group_is_recorded_and_the_manifest_says_why(
 
 
 @pytest.mark.live
-def test_a_host_with_no_first_rank_records_nothing_and_that_is_well(tmp_path: Path) -> None:
-    """The second host of two: every rank on it keeps the books of one elsewhere."""
+def test_a_host_without_a_first_rank_records_nothing_and_that_is_no_error(tmp_path: Path) -> None:
+    """On the second of two hosts, every rank keeps the same books as a rank of the first host."""
     from specdiff.recorders.notes import left_out, read_notes, why_nothing
 
     lines = [
@@ -85,11 +85,14 @@ def test_a_host_with_no_first_rank_records_nothing_and_that_is_well(tmp_path: Pa
         Scheduler(7, of_tp(1), None, True, "another one does"),
     )
     said = specdiff("info", tmp_path)
-    assert "1 of 1 attention groups missing" in said.stdout  # the other host's are not here yet
+    # the other host's recordings are not here
+    assert "1 of 1 attention groups missing" in said.stdout
 
 
 @pytest.mark.live
-def test_a_rank_that_is_missing_is_named(tmp_path: Path, record_dp: list[Path]) -> None:
+def test_info_names_a_missing_rank_and_why_it_is_missing(
+    tmp_path: Path, record_dp: list[Path]
+) -> None:
     shutil.copy(record_dp[0], tmp_path)
     said = specdiff("info", tmp_path).stdout
     assert "recordings: 1, attention groups: 2  1 of 2 attention groups missing" in said.replace(
@@ -114,7 +117,9 @@ def record_dp(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.mark.live
-def test_ranks_of_dp_attention_launch_together(tmp_path: Path, record_dp: list[Path]) -> None:
+def test_check_compares_the_launches_of_dp_ranks_unless_one_lost_events(
+    tmp_path: Path, record_dp: list[Path]
+) -> None:
     said = specdiff("check", *record_dp).stdout
     assert "launches, including idle ones: dp 0, tp 0: " in said and "They are equal." in said
     recording = hdf5.load(record_dp[1])
@@ -136,14 +141,14 @@ def test_ranks_of_dp_attention_launch_together(tmp_path: Path, record_dp: list[P
         (Rank(0, 2, None, 1, 1, 2, False), [(0, 0), (0, 1)], [0, 1]),
     ],
 )
-def test_who_should_be_there_follows_from_the_sizes(
+def test_the_expected_groups_and_ranks_follow_from_the_sizes(
     rank: Rank, groups: list[tuple[int, int]], of_last: list[int]
 ) -> None:
     assert rank.groups() == [Group(*one) for one in groups]
     assert list(rank.tp_ranks(rank.groups()[-1])) == of_last
 
 
-def test_a_manifest_grows_and_is_read_back(tmp_path: Path) -> None:
+def test_a_manifest_is_extended_by_later_writes_and_read_back(tmp_path: Path) -> None:
     first = Scheduler(1, of_tp(0), "r-1-0.journal", False, None)
     second = Scheduler(2, of_tp(1), None, True, "another does")
     failed = Scheduler(3, None, None, False, "the recorder could not start (OSError)")
@@ -173,7 +178,7 @@ def test_a_server_of_one_scheduler_needs_no_manifest(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_manifest_that_is_none_is_said(
+def test_a_file_that_is_no_manifest_is_refused_with_the_reason(
     content: str, said: str, tmp_path: Path, real_recording: Path
 ) -> None:
     path = tmp_path / f"r.h{MANIFEST}"
@@ -186,7 +191,7 @@ def test_a_manifest_that_is_none_is_said(
     assert done.returncode == BROKEN and said in done.stderr
 
 
-def test_hosts_of_one_run_are_told_together(tmp_path: Path) -> None:
+def test_the_manifests_of_two_hosts_make_one_run(tmp_path: Path) -> None:
     two = [
         Manifest("r", "a", (Scheduler(1, of_tp(0), "r-1-0.journal", False, None),)),
         Manifest("r", "b", (Scheduler(1, of_tp(1), None, True, "another does"),)),
@@ -199,6 +204,8 @@ def test_hosts_of_one_run_are_told_together(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["20261121", "a-b", "a.b", "", "_"])
-def test_a_run_id_that_another_could_begin_with_is_refused(name: str, tmp_path: Path) -> None:
+def test_a_run_id_that_would_make_file_names_ambiguous_is_refused(
+    name: str, tmp_path: Path
+) -> None:
     done = specdiff("record", "-o", tmp_path, "--run-id", name, "--", "true")
     assert done.returncode == USAGE and "expected a letter" in done.stderr

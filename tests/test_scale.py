@@ -1,6 +1,6 @@
-"""What a recording of hours meets and a short one does not: numbers that need 64 bits, work that grows with all that was recorded.
+"""Long recordings: keys that need 64 bits, and work or memory that must not grow with the square of the length.
 
-Nothing here is timed: results of long recordings are those of short ones, and what is allocated or looked up is counted.
+No test measures time. They compare results with those of short recordings, and count what is allocated or read.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ APART = 1 << 16
 
 
 def among_many(recording: Recording, numbers: dict[int, int]) -> Recording:
-    """Requests numbered anew, among 2^16 others who only arrive: request x event then passes 2^32."""
+    """Number the requests anew among 2^17 and add arrivals until there are 2^16 - 1 events: request x event passes 2^32."""
     many, events = 2 * APART, recording.events
-    idle = APART - 1 - len(events.kind)  # so that the events, and the place behind them, are 2^16
+    idle = APART - 1 - len(events.kind)  # the events and the place after the last one are 2^16
     number = np.arange(many)
     for qid, other in numbers.items():
         number[qid] = other
@@ -85,12 +85,12 @@ def among_many(recording: Recording, numbers: dict[int, int]) -> Recording:
     return replace(recording, rids=rids, details=details, **changed)
 
 
-def test_requests_times_events_need_64_bits() -> None:
-    """A chunk and another request of its extend, whose keys are one number but for the bits above the 32nd."""
+def test_keys_of_request_and_event_are_computed_in_64_bits() -> None:
+    """A chunk and another request of the same extend get keys that differ only above bit 32."""
     recording = bundled_recording("0.5.13-chunked")
     rows = np.flatnonzero(recording.owner(Kind.EXTEND) == 6)
     swapped = np.arange(len(recording.extend_rows.qid))
-    swapped[rows] = rows[::-1]  # the chunk first: of equal keys the last one is found
+    swapped[rows] = rows[::-1]  # the chunk comes first, because of equal keys the last one is found
     turned = {name: values[swapped] for name, values in columns(recording.extend_rows)}
     recording = replace(recording, extend_rows=ExtendRows(**turned))
     chunked, other = recording.extend_rows.qid[rows].tolist()
@@ -102,7 +102,7 @@ def test_requests_times_events_need_64_bits() -> None:
 
 
 class Counted(np.ndarray):
-    """A column that counts the values that are picked out of it."""
+    """A column that counts the values that are read from it by index."""
 
     picked = 0
 
@@ -112,7 +112,7 @@ class Counted(np.ndarray):
         return found
 
 
-def test_outputs_of_all_requests_look_at_each_row_a_few_times() -> None:
+def test_outputs_of_all_requests_read_each_row_a_bounded_number_of_times() -> None:
     recording = bundled_recording("0.5.23-random")
     rows = recording.result_rows
     counted = replace(recording, result_rows=replace(rows, qid=rows.qid.view(Counted)))
@@ -121,8 +121,8 @@ def test_outputs_of_all_requests_look_at_each_row_a_few_times() -> None:
     assert 0 < Counted.picked < 10 * len(rows.qid)
 
 
-def test_a_journal_is_built_within_a_few_times_its_size(tmp_path: Path) -> None:
-    """A journal of hours has gigabytes: what it comes to stands beside it, and no third copy of either."""
+def test_building_a_journal_needs_less_than_four_times_its_size_in_memory(tmp_path: Path) -> None:
+    """A journal of hours has gigabytes. Memory may hold the journal and the tables made of it, but no third copy."""
     records = records_of(bundled_recording("0.5.10-random"), times=20)
     path = tmp_path / "long.journal"
     path.write_bytes(journal.HEADER + journal.frames(records))
@@ -131,8 +131,8 @@ def test_a_journal_is_built_within_a_few_times_its_size(tmp_path: Path) -> None:
     assert peak < 3.5 * size
 
 
-def test_routed_rows_are_read_into_memory_once(tmp_path: Path) -> None:
-    """`--experts full` has gigabytes of them: no second copy is made to take their digest."""
+def test_loading_routed_rows_makes_no_second_copy(tmp_path: Path) -> None:
+    """With `--experts full` they are gigabytes, so computing their digest must not copy them."""
     recording, times = bundled_recording("0.5.23-random"), 4000
     finishes = recording.finishes
     many = replace(
@@ -146,8 +146,13 @@ def test_routed_rows_are_read_into_memory_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["observed", "old"])
-def test_what_nobody_asks_for_is_not_computed(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One quantity, the life of one request, a step of `shrink`: all twelve over millions of rows take gigabytes."""
+def test_only_the_quantities_that_are_needed_are_computed(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All twelve quantities over millions of rows would take gigabytes.
+
+    Covers a replay of one quantity, the life of one request, and one question of `shrink`.
+    """
     made = set[Quantity]()
 
     def noted(recording: Recording, quantity: Quantity) -> Cells:
@@ -165,8 +170,8 @@ def test_what_nobody_asks_for_is_not_computed(path: str, monkeypatch: pytest.Mon
     assert made == {Quantity.ROUTED_EXPERTS, Quantity.RELEASED_LEN, Quantity.SESSION_COMMITTED}
 
 
-def test_quantities_of_the_same_places_share_them() -> None:
-    """Places are most of what a replay holds; and what is shared is what each would have had."""
+def test_quantities_with_the_same_cells_share_them() -> None:
+    """The cells take most of a replay's memory. The shared ones equal those that each quantity would have alone."""
     recording = bundled_recording("0.5.23-random")
     cells = Columns(recording).cells
     assert cells[Quantity.KV_COMMITTED_LEN] is cells[Quantity.KV_COMMITTED_LEN_SETTLED]
@@ -181,14 +186,14 @@ def test_quantities_of_the_same_places_share_them() -> None:
 def test_a_replay_holds_the_values_of_few_quantities_at_a_time(
     old: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those at the same places; and what comes of it is what comes of all at once."""
+    """Only quantities with the same cells are in memory together. The result equals that of all at once."""
     held: set[frozenset[Quantity]] = set()
 
     def noted(*args: Any) -> Any:
         gc.collect()
         alive = gc.get_objects()
         held.add(frozenset(one.quantity for one in alive if type(one) is Series))
-        assert not any(type(one) is Commits for one in alive)  # they are in the values
+        assert not any(type(one) is Commits for one in alive)  # only needed to compute the values
         return diff(*args)
 
     recording, paths = bundled_recording("0.5.23-random"), (parse(old), parse("fixed"))
@@ -200,22 +205,22 @@ def test_a_replay_holds_the_values_of_few_quantities_at_a_time(
 
 
 @pytest.mark.parametrize("old", ["old", "observed", "sglang==0.5.9"])
-def test_quantities_come_in_the_order_asked_for_each_once(old: str) -> None:
-    """Whatever is on the left, and however they are put together to be compared."""
+def test_quantities_are_reported_once_each_in_the_order_asked_for(old: str) -> None:
+    """The left path and the grouping for comparison must not change the order."""
     asked = [Quantity.SPEC_VERIFY_CT, Quantity.KV_COMMITTED_LEN, Quantity.SPEC_ACCEPTED_DRAFTS]
     result = replay(bundled_recording("0.5.23-random"), parse(old), parse("fixed"), asked + asked)
     assert [one.quantity for one in result.quantities] == asked
 
 
-def test_who_was_in_a_batch_takes_no_list_of_every_row() -> None:
-    """A cut (`shrink`, `--sample`) asks that of the whole recording: a number in a list is ten times one in a column."""
+def test_the_members_of_batches_are_found_without_a_python_list_of_all_rows() -> None:
+    """A cut (`shrink`, `--sample`) needs them for the whole recording. A number takes ten times as much in a list."""
     recording = among_each_other(bundled_recording("0.5.23-random"), 100)
     rows = sum(len(recording.row_table(kind).qid) for kind in ROW_TABLES)
     assert peak_of(lambda: members_before(recording)) < 15 * rows
 
 
 def among_each_other(recording: Recording, times: int) -> Recording:
-    """Each request `times` times, side by side in its batches."""
+    """Return the recording with every row repeated `times` times within its batch."""
     changed: dict[str, Any] = {}
     for kind, cls in ROW_TABLES.items():
         table, events = recording.row_table(kind), recording.event_table(kind)
@@ -238,7 +243,7 @@ def among_each_other(recording: Recording, times: int) -> Recording:
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."),
     ],
 )
-def test_too_little_memory_is_no_bug(
+def test_too_little_memory_is_reported_in_one_line_without_a_traceback(
     error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def load(path: Path) -> Recording:
@@ -251,7 +256,7 @@ def test_too_little_memory_is_no_bug(
     assert said.count("\n") == 1
 
 
-def test_a_journal_that_is_too_large_keeps_none_of_the_others(
+def test_a_journal_too_large_for_memory_is_kept_and_the_others_are_recovered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = journal_of(bundled_recording("0.5.23-random"))
@@ -271,7 +276,7 @@ def test_a_journal_that_is_too_large_keeps_none_of_the_others(
 
 
 class Compared(np.ndarray):
-    """A column that counts the values that are computed with it."""
+    """A column that counts the values that computations read from it."""
 
     values = 0
 
@@ -281,8 +286,8 @@ class Compared(np.ndarray):
         return getattr(ufunc, method)(*plain, **options)
 
 
-def test_steps_are_not_gone_through_for_each_gap() -> None:
-    """A disk that is too slow drops steps for hours: of two ranks, thousands of gaps each."""
+def test_aligning_two_ranks_does_not_scan_all_steps_for_each_gap() -> None:
+    """If a disk is too slow for hours, each of two ranks has thousands of gaps."""
     recording = bundled_recording("0.5.23-random")
     places = np.arange(10, len(recording.events.kind), 5)
     compared, left = [], []
@@ -301,7 +306,7 @@ def test_steps_are_not_gone_through_for_each_gap() -> None:
 
 
 def with_gaps(recording: Recording, places: np.ndarray) -> Recording:
-    """One event lost before each of these."""
+    """Insert a gap of one lost event before each of these places."""
     events = recording.events
     kind = np.insert(events.kind, places, int(Kind.GAP))
     made = Events(
@@ -314,7 +319,7 @@ def with_gaps(recording: Recording, places: np.ndarray) -> Recording:
 
 
 def peak_of(work: Callable[[], object]) -> int:
-    """The most bytes of Python and numpy that were held at a time."""
+    """Return the peak of memory that Python and numpy allocate during `work`, in bytes."""
     gc.collect()
     tracemalloc.start()
     try:

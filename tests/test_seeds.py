@@ -1,4 +1,4 @@
-"""A recording that begins among requests under way: their books begin with it, and are those of the whole recording."""
+"""Seeds: if recording begins on a running server, the books of requests under way equal those of a whole recording."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ from test_ring import RING_S, STATS, handed_over
 Record = tuple[Kind | journal.Type, bytes]
 Cell = tuple[str, Quantity, int, int, str, int]  # path, quantity, time, moment, request, part
 
-# Of requests under way; of the others they are not known until an extend.
+# The quantities that a seed makes known for requests under way. The others are not known until an extend.
 TOLD = {Quantity.KV_COMMITTED_LEN, Quantity.KV_COMMITTED_LEN_SETTLED, Quantity.SEQ_LENS_SUM}
 NUM_CUTS = 8
 
 
 @cache
 def noted(version: str, scenario: str = "random", *more: str) -> list[Record]:
-    """The journal of a random run in which the recorder has noted a SEED whenever it could."""
+    """Return the journal of a random run in which the recorder noted a SEED whenever it could."""
     with TemporaryDirectory() as folder:
         return _noted(Path(folder), "--sglang", version, "--scenario", scenario, *more)
 
@@ -65,7 +65,7 @@ def _type(number: int) -> Kind | journal.Type:
 
 
 def from_here_on(records: list[Record], at: int, folder: Path, *, seeds: int = 1) -> Recording:
-    """What would have been recorded, had recording begun at this record, with so many seeds."""
+    """Build what would have been recorded if recording had begun at record `at`, with `seeds` seeds."""
     named = (journal.Type.RUN, journal.Type.REQUEST)
     head = [record for record in records[:at] if record[0] in named]
     noted = [place for place in range(at, len(records)) if records[place][0] == Kind.SEED]
@@ -80,9 +80,9 @@ def from_here_on(records: list[Record], at: int, folder: Path, *, seeds: int = 1
 
 
 def ledgers(recording: Recording, *paths: str) -> dict[Cell, int]:
-    """What each path says, cell by cell, as far as it says anything."""
+    """Return the captured value of every cell on each path."""
     said: dict[Cell, int] = {}
-    names = [*recording.rids, ""]  # the last is what -1 finds: a whole batch
+    names = [*recording.rids, ""]  # index -1, which stands for a whole batch, finds the last
     for one in flat(recording, [spec.parse(path) for path in paths], list(Quantity)):
         times = recording.events.time_ns[one.event]
         cells = [column.tolist() for column in (times, one.moment, one.qid, one.part)]
@@ -103,14 +103,17 @@ def ledgers(recording: Recording, *paths: str) -> dict[Cell, int]:
         *on_demand(*((version, "random") for version in VERSIONS)),
     ],
 )
-def test_the_books_of_requests_under_way_are_those_of_the_whole(
+def test_books_that_begin_at_a_seed_equal_those_of_the_whole_recording(
     version: str, scenario: str, tmp_path: Path
 ) -> None:
-    """Wherever recording begins, also among claims (0.5.11); by the release's own functions, by those of others and by rules.
-    Of the prepare behind a seed only what comes of it: the seed takes for granted what it could not know."""
+    """Recording begins at random places, also while slots are claimed (0.5.11).
+
+    Compares observed books, the release's own functions, those of other releases, and rules. The prepare right after a seed
+    is left out: the seed had to assume values that it could not know. What follows from that prepare is compared.
+    """
     records = noted(version, scenario)
     paths: tuple[str, ...] = ("observed", f"sglang=={version}", "fixed")
-    if scenario == "random":  # which older and newer books can run, too
+    if scenario == "random":  # older and newer books can run this one, too
         paths += ("old", "sglang==0.5.10", "sglang==0.5.12", "sglang==0.5.23")
     whole = ledgers(from_here_on(records, 0, tmp_path), *paths)
     more: Counter[tuple[str, Quantity]] = Counter()
@@ -122,7 +125,7 @@ def test_the_books_of_requests_under_way_are_those_of_the_whole(
         lifted = {cell[1:]: value for cell, value in books.items() if cell[0] == paths[1]}
         assert all(observed[cell] == lifted[cell] for cell in observed.keys() & lifted.keys()), at
         seeds = cut.events.time_ns[cut.event_of(Kind.SEED)].tolist()
-        if seeds:  # else nobody was under way
+        if seeds:  # otherwise no request was under way
             sums = {cell for cell in whole if cell[:2] == (paths[1], Quantity.SEQ_LENS_SUM)}
             assert {cell for cell in sums if cell[2] > seeds[-1]} <= books.keys(), at
         bare = from_here_on(records, at, tmp_path, seeds=0)
@@ -134,19 +137,19 @@ def test_the_books_of_requests_under_way_are_those_of_the_whole(
 
 
 def _differing(books: dict[Cell, int], whole: dict[Cell, int], cut: Recording) -> list[Cell]:
-    """Some of the cells that both have, but for prepares that a seed stands before."""
+    """Return up to three cells that both have and that differ, except at prepares right after a seed."""
     behind = set(cut.events.time_ns[cut.event_of(Kind.SEED)].tolist())
     both = [cell for cell in books.keys() & whole.keys() if cell[2] not in behind]
     return [cell for cell in both if books[cell] != whole[cell]][:3]
 
 
 def _told(books: dict[Cell, int]) -> Counter[tuple[str, Quantity]]:
-    """How many cells, by path and quantity."""
+    """Return the number of captured cells by path and quantity."""
     return Counter(cell[:2] for cell in books)
 
 
 @pytest.mark.live
-def test_a_ring_has_the_books_of_requests_that_are_older_than_it(
+def test_a_ring_has_books_for_requests_that_began_before_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, *records = noted("0.5.23", "grammar-random")
@@ -167,8 +170,8 @@ def test_a_ring_has_the_books_of_requests_that_are_older_than_it(
 
 
 @pytest.mark.live
-def test_ranks_that_were_joined_at_different_steps_agree(tmp_path: Path) -> None:
-    """As if two ranks had seen the same: what a seed hides of one is not held against the other."""
+def test_ranks_recorded_from_different_steps_on_agree(tmp_path: Path) -> None:
+    """Two parts of one journal stand for two ranks. A result that a seed hides on one rank is no difference."""
     records = noted("0.5.23", "grammar-random")
     places = random.Random(2).sample(range(len(records) // 10, len(records) // 2), NUM_CUTS)
     begun = [from_here_on(records, at, tmp_path) for at in [0, *sorted(places)]]
@@ -179,7 +182,7 @@ def test_ranks_that_were_joined_at_different_steps_agree(tmp_path: Path) -> None
 
 @pytest.mark.live
 def test_a_seed_breaks_no_law(tmp_path: Path) -> None:
-    """What it leaves out is missing between two results of a request, too."""
+    """A seed can hide a result between two others of a request. Laws must allow for that."""
     records = noted("0.5.23", "grammar-random")
     whole = _broken(from_here_on(records, 0, tmp_path))
     for at in range(len(records) // 20, len(records) // 2, len(records) // 120):
@@ -193,7 +196,7 @@ def _broken(recording: Recording) -> set[str]:
 
 
 @pytest.mark.live
-def test_a_seed_that_tells_nothing_new_leaves_no_trace(tmp_path: Path) -> None:
+def test_a_seed_without_new_information_leaves_the_recording_unchanged(tmp_path: Path) -> None:
     records = noted("0.5.23", "grammar-random")
     assert sum(type == Kind.SEED for type, _ in records) > 20
     assert same_content(
@@ -202,7 +205,7 @@ def test_a_seed_that_tells_nothing_new_leaves_no_trace(tmp_path: Path) -> None:
 
 
 @pytest.mark.live
-def test_without_overlap_books_begin_where_nothing_is_under_way(tmp_path: Path) -> None:
+def test_without_overlap_a_seed_hides_no_result(tmp_path: Path) -> None:
     records = noted("0.5.23", "random", "--disable-overlap")
     paths = ("observed", "sglang==0.5.23")
     whole = ledgers(from_here_on(records, 0, tmp_path), *paths)
@@ -214,8 +217,9 @@ def test_without_overlap_books_begin_where_nothing_is_under_way(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_a_result_that_others_know_of_is_not_hidden_for_a_seed(begun: bool) -> None:
-    """Synthetic. The books of 1 would begin before the prepare, and what came of it since be left out: 2 had it, too."""
+def test_a_seed_is_dropped_if_it_would_hide_a_result_of_known_requests(begun: bool) -> None:
+    """Synthetic. A seed for request 1 belongs before the prepare and hides the result since. If the books of request 2
+    have begun, that result must stay, so the seed is dropped."""
     other = [_event(Kind.EXTEND, 5, [2])] if begun else []
     gap = (Kind.GAP, pack_event(Kind.GAP, 1, 1, (1,)))
     records = [gap, *other, _event(Kind.PREPARE, 0, [1, 2]), _event(Kind.RESULT, 9, [1, 2])]
@@ -232,7 +236,7 @@ def test_a_result_that_others_know_of_is_not_hidden_for_a_seed(begun: bool) -> N
 
 
 def _event(kind: Kind, first: int, qids: list[int]) -> Record:
-    """`first`: its batch, or the launch that it is a result of."""
+    """Return a packed event. `first` is its batch, or for a RESULT the launch that it answers."""
     fields = [first, *[0] * (NUM_FIELDS[kind] - 2), len(qids)]
     if kind is Kind.SEED:
         fields[1] = NONE64

@@ -1,4 +1,4 @@
-"""What clients are sent: recorded as they got it, and the laws about it broken where history says and nowhere else."""
+"""What clients are sent: recordings hold it as they got it, and each release breaks only the laws it is known to break."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ BROKEN = {
     "0.5.16": {"logprobs"},
     "0.5.23": set(),
 }
-"""Release -> laws that it breaks where outputs are streamed and requests are retracted."""
+"""Release -> laws that it breaks if outputs are streamed and requests are retracted."""
 SOME = ["0.5.10", "0.5.13", "0.5.23", *on_demand("0.5.11", "0.5.12", "0.5.16")]
 
 COUNTED = {
@@ -61,7 +61,7 @@ Play = Callable[[str], tuple[Recording, Answers]]
 
 @pytest.fixture(scope="module")
 def play(tmp_path_factory: pytest.TempPathFactory) -> Play:
-    """The recording of a release, and its answers by rid, as the rig unpickled them at the other end of the socket."""
+    """Return the recording of a release and its answers by rid, as the rig received them over the socket."""
 
     @cache
     def played(version: str) -> tuple[Recording, Answers]:
@@ -78,14 +78,15 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Play:
 
 
 @pytest.mark.parametrize("version", SOME)
-def test_recorded_is_what_the_clients_got(version: str, play: Play) -> None:
+def test_a_recording_holds_what_the_clients_got(version: str, play: Play) -> None:
     recording, answers = play(version)
     sents = recording.sents
     rids = [recording.rids[qid] for qid in sents.qid]
     assert len(set(rids)) == len(rids)
     got = [answers[rid] for rid in rids]
     unsent = [answers[rid] for rid in answers.keys() - set(rids)]
-    assert all(_told(answer) == "abort" for answer in unsent)  # in the queue: no output went out
+    # they were aborted in the queue, so no output was sent
+    assert all(_told(answer) == "abort" for answer in unsent)
     for column, name in COUNTED.items():
         values = getattr(sents, column)
         assert [max(int(v), 0) for v in values] == [len(a[name] or ()) for a in got], column
@@ -105,11 +106,11 @@ def _told(answer: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("version", SOME)
-def test_laws_are_broken_where_history_says(version: str, play: Play) -> None:
+def test_each_release_breaks_the_laws_that_its_known_bugs_break(version: str, play: Play) -> None:
     recording, _ = play(version)
     found = _outcomes(recording)
     assert {name for name, one in found.items() if one.state is State.BROKEN} == BROKEN[version]
-    # three numbers of every request whose end was sent: none is left out
+    # the law compares three numbers of every request whose end was sent
     assert found["tokens"].num_checked == 3 * len(recording.sents.qid) > 200
     assert all(found[name].num_checked > 40 for name in LAWS)
 
@@ -118,8 +119,10 @@ def test_laws_are_broken_where_history_says(version: str, play: Play) -> None:
     ("version", "broken"),
     [("0.5.12", {"returned", "hidden-states"}), *on_demand(("0.5.23", set[str]()))],
 )
-def test_who_wants_no_token(version: str, broken: set[str], record: Recorder) -> None:
-    """One log probability comes on purpose; up to 0.5.13 a hidden state, too, and #28496 cuts it off."""
+def test_requests_for_no_output_tokens_break_only_the_known_laws(
+    version: str, broken: set[str], record: Recorder
+) -> None:
+    """They get one log probability on purpose. Up to 0.5.13 they also get a hidden state, which #28496 removed."""
     recording = record(version, "prompt-only", 1)
     assert (recording.sents.num_output_ids == 0).sum() == 12
     assert recording.sents.num_logprobs.max() > 1 and 1 in recording.sents.num_logprobs.tolist()
@@ -139,12 +142,12 @@ FALSIFIED: dict[str, tuple[Callable[[int], int], set[str]]] = {
 
 
 @pytest.mark.parametrize("column", FALSIFIED)
-def test_one_value_that_is_off_breaks_its_laws(column: str, play: Play) -> None:
+def test_one_wrong_value_breaks_the_laws_about_it_once(column: str, play: Play) -> None:
     change, breaks = FALSIFIED[column]
     recording, _ = play("0.5.23")
     values = getattr(recording.sents, column).copy()
     rows = recording.sents.experts_rows
-    # somebody who was sent rows, and the list at hand
+    # a request that was sent rows and the list in question
     (row, *_) = np.flatnonzero((rows > 0) & (values != NONE64) & (recording.sents.num_messages > 1))
     values[row] = change(values[row])
     sents = dataclasses.replace(recording.sents, **{column: values})
@@ -169,7 +172,7 @@ MOVES = (
 
 
 def _of_changed(tmp_path: Path, file: str, change: tuple[str, str], *scenario: str) -> Recording:
-    """Recorded of sglang 0.5.23 with one line changed; the rig sees it, too, by the answers themselves."""
+    """Record sglang 0.5.23 with one line changed. The rig must notice, too, from the answers."""
     real = find_release("0.5.23").root
     tree = tmp_path / "sglang" / "0.5.23"
     shutil.copytree(real, tree, copy_function=os.symlink)
@@ -182,9 +185,9 @@ def _of_changed(tmp_path: Path, file: str, change: tuple[str, str], *scenario: s
     return hdf5.load(next((tmp_path / "out").glob("*.h5")))
 
 
-@pytest.mark.skipif(not EVERYTHING, reason="with the releases on demand")
-def test_a_server_that_sends_its_tokens_again_is_seen(tmp_path: Path) -> None:
-    """Every message begins with the first token."""
+@pytest.mark.skipif(not EVERYTHING, reason="slow: set SPECDIFF_TEST_ALL_RELEASES")
+def test_a_server_that_sends_tokens_again_breaks_the_law_of_tokens(tmp_path: Path) -> None:
+    """In this changed server, every message begins with the first token again."""
     streamed = ("streamed", "--seed", "1", "--requests", "40")
     recording = _of_changed(tmp_path, STREAMER, FORGETS, *streamed)
     again = recording.sents.num_in_order < recording.sents.num_output_ids
@@ -192,8 +195,8 @@ def test_a_server_that_sends_its_tokens_again_is_seen(tmp_path: Path) -> None:
     assert _outcomes(recording)["tokens"].num_broken == 2 * again.sum()
 
 
-def test_a_server_that_moves_the_start_of_rows_is_held_to_what_was_asked(tmp_path: Path) -> None:
-    """It says so of itself at the finish, and returns rows from there on."""
+def test_a_server_that_moves_the_start_of_rows_breaks_the_trainer_law(tmp_path: Path) -> None:
+    """The law goes by the start that the client asked for. The finish reports the moved start."""
     recording = _of_changed(tmp_path, PROCESSOR, MOVES, "experts-start-len", "--seed", "1")
     finishes = recording.finishes
     moved = finishes.start_len != recording.requests.start_len[finishes.qid]
@@ -201,8 +204,8 @@ def test_a_server_that_moves_the_start_of_rows_is_held_to_what_was_asked(tmp_pat
     assert _outcomes(recording)["trainer"].num_broken == moved.sum()
 
 
-def test_behind_a_gap_nothing_is_claimed(play: Play) -> None:
-    """Messages may have been lost in it: sums of requests that arrived before it may be short."""
+def test_requests_that_arrived_before_a_gap_are_not_judged(play: Play) -> None:
+    """Their messages may have been lost in the gap, so sums over messages may be too small."""
     recording, _ = play("0.5.23")
     lost = int(recording.event_of(Kind.SENT)[40])
     found = _outcomes(without(recording, lost, lost + 1))
@@ -210,7 +213,7 @@ def test_behind_a_gap_nothing_is_claimed(play: Play) -> None:
     assert 40 < left < len(recording.sents.qid) - 1
 
 
-def test_show_says_what_was_sent(play: Play) -> None:
+def test_a_life_says_what_was_sent_to_the_client(play: Play) -> None:
     recording, answers = play("0.5.23")
     (life,) = lives(recording, "r1-9", [spec.parse("observed")])
     (sent,) = (moment for moment in life.moments if moment.kind is Kind.SENT)

@@ -1,4 +1,4 @@
-"""Streaming sessions, recorded from real schedulers: what a session keeps of a turn, and what the next one inherits."""
+"""Streaming sessions of real schedulers: what a session keeps of a turn and what the next turn inherits."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from specdiff.replay.lift.ledger import ledger_of
 from specdiff.replay.observed import observed
 from specdiff.replay.quantity import Quantity as Q
 
-# Copies of the lengths, copies trimmed to what was returned, one record that is lent and taken back.
+# How sessions keep lengths: as copies; as copies trimmed to what was returned; as one record lent to each turn.
 ERAS = ("0.5.10", "0.5.13", "0.5.23")
 CASES = [("0.5.10", "sessions"), ("0.5.23", "sessions"), ("0.5.23", "sessions-random")]
 CASES += on_demand(
@@ -38,7 +38,7 @@ SEED = 1
 
 
 @pytest.mark.parametrize(("version", "scenario"), CASES)
-def test_the_lifted_release_equals_what_its_server_did(
+def test_the_lifted_release_equals_its_server(
     version: str, scenario: str, record: Recorder
 ) -> None:
     recording = record(version, scenario, SEED)
@@ -47,7 +47,7 @@ def test_the_lifted_release_equals_what_its_server_did(
     assert len(found[Q.SESSION_COMMITTED].old.cells) >= 28
     for quantity, difference in found.items():
         assert not difference.differs.any(), quantity
-        # This server has no indexer; and whose slots were claimed is not told of a turn that its session has taken.
+        # Once a session has taken a turn, its claimed slots are not known. This server has no indexer.
         if quantity is Q.KV_COMMITTED_LEN_SETTLED:
             lost = difference.not_captured
             taken = torch.isin(difference.old.cells.qid[lost], torch.tensor(recording.saves.qid))
@@ -57,7 +57,9 @@ def test_the_lifted_release_equals_what_its_server_did(
 
 
 @pytest.mark.parametrize(("version", "scenario"), CASES)
-def test_every_sort_of_turn_really_occurred(version: str, scenario: str, record: Recorder) -> None:
+def test_the_recordings_contain_every_kind_of_turn(
+    version: str, scenario: str, record: Recorder
+) -> None:
     recording = record(version, scenario, SEED)
     saves, restores = recording.saves, recording.restores
     turns = {(s, q) for s, q in zip(saves.session.tolist(), saves.qid.tolist(), strict=True)}
@@ -68,10 +70,10 @@ def test_every_sort_of_turn_really_occurred(version: str, scenario: str, record:
     aborted, retracted = saves.reason == Reason.ABORT, saves.reason == NONE64
     assert aborted.any() and retracted.any()
     assert set(saves.qid[retracted]) == set(recording.retracts.qid) & set(saves.qid)
-    assert set(restores.qid) >= set(saves.qid[retracted])  # each came back to what was kept of it
+    assert set(restores.qid) >= set(saves.qid[retracted])  # each restored what was kept of it
     keeps_none = saves.committed == NONE64
     if version == "0.5.10":
-        assert not keeps_none.any()  # it keeps what an aborted turn leaves
+        assert not keeps_none.any()  # 0.5.10 keeps what an aborted turn leaves
         assert (saves.committed == saves.committed_before).all()
     else:
         assert (keeps_none == aborted).all()
@@ -79,7 +81,7 @@ def test_every_sort_of_turn_really_occurred(version: str, scenario: str, record:
         assert (saves.committed[overshoot] <= returned[overshoot]).all()
         assert (saves.committed[overshoot] < saves.committed_before[overshoot]).any()
     assert _first_turns_that_hit_the_cache(recording) >= 1
-    assert len(set(recording.rids)) > len(set(saves.qid)) > 0  # ordinary requests ran beside them
+    assert len(set(recording.rids)) > len(set(saves.qid)) > 0  # ordinary requests ran, too
 
 
 def _first_turns_that_hit_the_cache(recording: Recording) -> int:
@@ -89,7 +91,7 @@ def _first_turns_that_hit_the_cache(recording: Recording) -> int:
 
 
 @pytest.mark.parametrize("version", ERAS)
-def test_a_recording_says_whose_turn_it_is(version: str, record: Recorder) -> None:
+def test_a_recording_names_the_session_of_each_turn(version: str, record: Recorder) -> None:
     recording = record(version, "sessions", SEED)
     named = [json.loads(details)["session_id"] for details in recording.details]
     scripts = {r.rid: r.session or None for r in find_scenario("sessions", SEED, None).requests}
@@ -101,7 +103,7 @@ def test_a_recording_says_whose_turn_it_is(version: str, record: Recorder) -> No
 
 
 @pytest.mark.parametrize("version", ERAS)
-def test_nothing_observed_is_read(version: str, record: Recorder) -> None:
+def test_lifted_books_read_no_observed_lengths(version: str, record: Recorder) -> None:
     recording = record(version, "sessions", SEED)
     lied = dataclasses.replace(
         recording,
@@ -128,7 +130,9 @@ def _shifted(table: Any, names: str) -> Any:
 
 
 @pytest.mark.parametrize("version", ERAS)
-def test_nothing_is_invented_behind_a_gap(version: str, record: Recorder) -> None:
+def test_values_that_a_gap_hides_are_not_captured_rather_than_wrong(
+    version: str, record: Recorder
+) -> None:
     recording = record(version, "sessions", SEED)
     with release(version) as source:
         made = books(source)
@@ -145,7 +149,7 @@ def test_nothing_is_invented_behind_a_gap(version: str, record: Recorder) -> Non
 
 @dataclass(frozen=True)
 class Mutation:
-    """One line of one function of a release, broken."""
+    """One broken line in one function of a release."""
 
     version: str
     function: str
@@ -206,7 +210,7 @@ MUTATIONS = {
 
 
 @pytest.mark.parametrize("what", MUTATIONS)
-def test_a_broken_release_shows(what: str, record: Recorder) -> None:
+def test_a_broken_line_shows_in_what_sessions_keep(what: str, record: Recorder) -> None:
     mutation = MUTATIONS[what]
     recording = record(mutation.version, "sessions", SEED)
     with release(mutation.version) as source:
@@ -217,28 +221,33 @@ def test_a_broken_release_shows(what: str, record: Recorder) -> None:
 
 
 def _not_stale(found: dict[Q, Any]) -> Any:
-    """Extends seed what a turn begins with: only a result that comes after a save can show a wrong one."""
+    """An extend seeds the length that a turn begins with, so only a result after a save can show a wrong one."""
     return found[Q.KV_COMMITTED_LEN_SETTLED].old.cells.kind != Kind.RESULT
 
 
-def test_0_5_10_lets_a_turn_inherit_what_the_turn_before_never_said(record: Recorder) -> None:
+def test_0_5_10_lets_a_turn_inherit_tokens_that_were_never_returned(record: Recorder) -> None:
     kept, inherited = kept_and_inherited(record("0.5.10", "sessions-random", SEED))
     assert any(one.committed > one.said for one in kept)
     assert any(one.length > one.kept.said for one in inherited)
     assert all(one.committed <= one.written for one in kept)
 
 
-def test_0_5_13_lets_a_turn_inherit_only_what_was_said_and_written(record: Recorder) -> None:
+def test_0_5_13_lets_a_turn_inherit_only_tokens_that_were_returned_and_written(
+    record: Recorder,
+) -> None:
     kept, inherited = kept_and_inherited(record("0.5.13", "sessions-random", SEED))
     assert all(one.committed <= min(one.said, one.written) for one in kept)
     assert all(one.length <= min(one.kept.said, one.kept.written) for one in inherited)
     assert len(inherited) > 40
-    assert any(not one.in_flight and not one.retracted for one in kept)  # 0.5.23 fails on these
+    # the turns on which 0.5.23 fails
+    assert any(not one.in_flight and not one.retracted for one in kept)
 
 
 def test_0_5_23_lets_a_turn_inherit_a_position_that_no_forward_wrote(record: Recorder) -> None:
-    """Known, since 0.5.15: a session keeps all that was said, but the last token's KV is written by the verify after
-    it. Where a prefill came next, there was none."""
+    """Known since 0.5.15: a session keeps all returned tokens, but only the verify after the last one writes its KV.
+
+    If a prefill came next, there is no such verify (docs/findings).
+    """
     recording = record("0.5.23", "sessions-random", SEED)
     kept, inherited = kept_and_inherited(recording)
     assert all(one.committed <= one.said for one in kept)
@@ -253,14 +262,14 @@ def test_0_5_23_lets_a_turn_inherit_a_position_that_no_forward_wrote(record: Rec
 
 
 def _ends_sound(one: Inherited, holes: list[Inherited]) -> bool:
-    """Its last inherited position was the last token said, and that was written."""
+    """Say whether the last inherited position is that of the last returned token, and was written."""
     return one not in holes and not one.kept.retracted and one.length == one.kept.said
 
 
 def _is_row_of_its_token(recording: Recording, one: Inherited) -> bool | None:
-    """Whether the routed experts captured for the last position that is inherited are those of the token there.
+    """Say whether the routed row captured for the last inherited position is that of the token there.
 
-    None: the turn did not ask for them. The rig's rows tell position and token.
+    Return None if the turn did not ask for the row. The rig computes rows from position and token.
     """
     finishes, position = recording.finishes, one.length - 1
     (ref,) = np.flatnonzero(finishes.qid == one.qid) if one.qid in finishes.qid else (-1,)
@@ -274,21 +283,21 @@ def _is_row_of_its_token(recording: Recording, one: Inherited) -> bool | None:
 
 
 def _rid_and_length(recording: Recording, kept: Kept) -> tuple[str, int]:
-    """Whose last token it was, and how many it returned."""
+    """Return the rid of the turn that was kept, and how many tokens it returned."""
     ref = np.flatnonzero(recording.finishes.qid == kept.qid)[0]
     return recording.rids[kept.qid], int(recording.finishes.finished_len[ref])
 
 
-def test_a_session_that_is_opened_anew_is_another() -> None:
+def test_a_session_reopened_under_its_old_name_gets_a_new_number() -> None:
     class Opened:
         session_id = "the same name"
 
     numbers, first, second = Numbering(lambda *_: None), Opened(), Opened()
     assert [numbers.session(one) for one in (first, second, first)] == [0, 1, 0]
-    assert Numbering(lambda *_: None).session(second) == 0  # another recorder counts for itself
+    assert Numbering(lambda *_: None).session(second) == 0  # another recorder has its own numbers
 
 
-def test_a_scenario_whose_turns_do_not_follow_each_other_is_refused() -> None:
+def test_a_scenario_whose_turns_are_not_chained_is_refused() -> None:
     one = RequestScript("a", session="s")
     with pytest.raises(RigError, match="'b' follows '', but the previous turn in session 's'"):
         Scenario("turns", (one, RequestScript("b", session="s")))

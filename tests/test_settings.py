@@ -1,4 +1,4 @@
-"""[tool.specdiff]: what is known or silenced is said and not judged; what is stale or misspelt is an error."""
+"""[tool.specdiff]: known mismatches and silenced laws are shown but not judged; stale or misspelled entries are errors."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ SETTLED = ["--quantity", "kv_committed_len_settled"]
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The pyproject.toml of a project, in one of whose folders we are."""
+    """Return the pyproject.toml of a project. The current folder is two levels below it."""
     (tmp_path / "deep" / "er").mkdir(parents=True)
     (tmp_path / "deep" / "pyproject.toml").write_text("[tool.other]\n")
     monkeypatch.chdir(tmp_path / "deep" / "er")
     return tmp_path / "pyproject.toml"
 
 
-def test_a_known_mismatch_is_said_and_not_judged(
+def test_a_known_mismatch_is_reported_but_not_judged(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["replay", RETRACT, *PATHS, *SETTLED]) == DIFFERS
@@ -79,7 +79,7 @@ def test_an_entry_may_name_several_quantities_and_each_must_show(
     assert "(finish of 0.5.11-*.h5) is stale" in err and "(routed_experts of" not in err
 
 
-def test_what_an_entry_does_not_cover_is_judged_as_before(project: Path) -> None:
+def test_mismatches_that_an_entry_does_not_cover_are_still_judged(project: Path) -> None:
     project.write_text(KNOWN)
     assert run(["replay", RETRACT, *PATHS]) == DIFFERS  # other quantities differ too
     assert run(["replay", RETRACT, "--old", "old", *SETTLED]) == DIFFERS
@@ -89,14 +89,15 @@ def test_what_an_entry_does_not_cover_is_judged_as_before(project: Path) -> None
     assert run(["replay", RETRACT, *PATHS, *missing]) == NO_VERDICT
 
 
-def test_a_stale_entry_is_an_error_that_names_it(
+def test_a_stale_entry_is_a_usage_error_that_names_it(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project.write_text(KNOWN.replace("sglang==0.5.11", "sglang==0.5.23"))
     assert run(["replay", RETRACT, "--old", "sglang==0.5.23", *SETTLED]) == USAGE
     err = capsys.readouterr().err
     assert f"{project}: [tool.specdiff] known[0]" in err and "is stale" in err and RETRACT in err
-    assert run(["replay", RETRACT, "--old", "fixed", *SETTLED]) == SAME  # not its paths
+    # an entry for other paths is not stale
+    assert run(["replay", RETRACT, "--old", "fixed", *SETTLED]) == SAME
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,7 @@ def test_an_entry_expires_with_the_recording_or_the_lifted_release(
     assert all(f"until {until}, and this is {version}" in one for one in judged.complaints)
 
 
-def test_an_entry_is_matched_by_glob_path_and_side() -> None:
+def test_an_entry_applies_by_recording_path_side_and_quantity() -> None:
     recording = bundled_recording("0.5.11-stale-retract")
     result = replay(recording, spec.parse("observed"), spec.FIXED)
 
@@ -128,7 +129,7 @@ def test_an_entry_is_matched_by_glob_path_and_side() -> None:
         entry = settings.Known("x", ("*.h5",), Quantity.KV_COMMITTED_LEN, "why")
         judged = judge([dataclasses.replace(entry, **changes)], Path(RETRACT), result)  # type: ignore[arg-type]
         assert not judged.complaints
-        assert judged.verdict(named=False) is Verdict.DIFFERS  # the sums do, too
+        assert judged.verdict(named=False) is Verdict.DIFFERS  # seq_lens_sum still differs
         return bool(judged.excused)
 
     assert excuses(path="observed") and excuses(path="fixed") and not excuses(path="old")
@@ -136,10 +137,11 @@ def test_an_entry_is_matched_by_glob_path_and_side() -> None:
     assert excuses(fixed="fixed") and not excuses(fixed="observed")
     assert excuses(recording=("none.h5", "recordings/0.5.11-*.h5"))
     assert not excuses(recording=("0.5.11",)) and not excuses(recording=("elsewhere/*.h5",))
-    assert not excuses(quantity=Quantity.FINISH)  # not compared: nothing is said of the entry
+    # not compared, so the entry is neither used nor stale
+    assert not excuses(quantity=Quantity.FINISH)
 
 
-def test_a_silenced_law_is_shown_and_not_judged(
+def test_a_silenced_law_is_shown_but_not_judged(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = str(bundled() / "0.5.12-merge-filter.h5")
@@ -185,7 +187,7 @@ def test_a_silenced_law_is_shown_and_not_judged(
         ("[tool.specdiff", "cannot be read as TOML"),
     ],
 )
-def test_a_mistake_is_named_by_file_and_key(
+def test_a_mistake_in_the_settings_is_named_by_file_and_key(
     project: Path, text: str, says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project.write_text(text)
@@ -196,7 +198,7 @@ def test_a_mistake_is_named_by_file_and_key(
     assert says in capsys.readouterr().err
 
 
-def test_the_nearest_table_counts(project: Path) -> None:
+def test_the_nearest_pyproject_with_a_specdiff_table_counts(project: Path) -> None:
     project.write_text(KNOWN)
     assert [entry.quantity.value for entry in settings.load().known] == [SETTLED[1]]
     near = project.parent / "deep" / "pyproject.toml"

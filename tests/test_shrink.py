@@ -1,4 +1,4 @@
-"""Shrinking random mixes: the smallest part that still shows the same divergence, and says what it was made from."""
+"""Shrinking recordings: the smallest part that still shows the divergence or the breach of a law."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from specdiff.replay.verdict import replay
 
 MIX = "0.5.10-random"
 SETTLED, ROWS = "kv_committed_len_settled", "routed_experts"
-# The release before each fix, and the release that holds it: 23456 and 24851 came with the same one.
+# Fix -> the release before it, the release that has it, a quantity. 23456 and 24851 came with the same release.
 FIXES = {
     22651: ("sglang==0.5.10", "sglang==0.5.11", SETTLED),
     23456: ("sglang==0.5.11", "sglang==0.5.12", SETTLED),
@@ -63,12 +63,12 @@ def shrinking(name: str, old: str, new: str, quantity: str) -> tuple[Shrinking, 
         (MIX, "old", "fixed", "kv_committed_len", 1),
         (MIX, "old", "fixed", "seq_lens_sum", 2),
         (MIX, "observed", "sglang==0.5.23", "spec_histogram", 1),
-        # What a server summed up is of all its requests: not one can go, and steps only while the truth can be told.
+        # The server's own sums are over all its requests, so none can go. Steps can go as long as the true sum is known.
         ("0.5.10-stale-stop", "observed", "fixed-22651", "seq_lens_sum", 8),
         ("0.5.15-session-hole", "observed", "sglang==0.5.14", "session_committed", 1),
     ],
 )
-def test_not_one_request_or_step_more_can_be_left_out(
+def test_a_shrunk_recording_is_minimal_in_requests_and_steps(
     name: str, old: str, new: str, quantity: str, requests: int
 ) -> None:
     made, question = shrinking(name, old, new, quantity)
@@ -83,7 +83,7 @@ def test_not_one_request_or_step_more_can_be_left_out(
 
 
 @pytest.mark.parametrize("fix", FIXES)
-def test_from_a_random_mix_to_a_test_that_the_fix_passes(
+def test_a_random_mix_shrinks_to_a_test_that_only_the_fix_passes(
     fix: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, new, quantity = FIXES[fix]
@@ -118,7 +118,7 @@ def test_from_a_random_mix_to_a_test_that_the_fix_passes(
                     tests[name]()
 
 
-def test_tokens_and_ids_are_kept_where_asked(tmp_path: Path) -> None:
+def test_keep_tokens_keeps_tokens_and_request_ids(tmp_path: Path) -> None:
     out = tmp_path / "x.h5"
     assert run(["shrink", str(bundled() / f"{MIX}.h5"), "-o", str(out), "--keep-tokens"]) == SAME
     whole, shrunk = bundled_recording(MIX), hdf5.load(out)
@@ -128,8 +128,8 @@ def test_tokens_and_ids_are_kept_where_asked(tmp_path: Path) -> None:
     assert len(set(shrunk.tokens.tolist()) - {0}) > 2
 
 
-def test_where_a_source_tree_lies_is_not_told(tmp_path: Path) -> None:
-    """Nor is it left where an older file tells it."""
+def test_the_path_of_a_source_tree_does_not_get_into_the_recording(tmp_path: Path) -> None:
+    """A path in the `derived` text of an older file is replaced, too."""
     tree, small = write_tree(tmp_path / "alice", files_of("0.5.11")), tmp_path / "x.h5"
     source = bundled() / "0.5.12-stale-stop.h5"
     paths = ["--old", str(tree), "--fixed", "fixed", "--quantity", SETTLED]
@@ -146,11 +146,12 @@ def test_where_a_source_tree_lies_is_not_told(tmp_path: Path) -> None:
         assert len(made.derived) == 2 and not contents(made)
 
 
-def test_ctrl_c_leaves_the_best_so_far(
+def test_ctrl_c_saves_the_smallest_recording_found_so_far(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Interrupted at the second success: then the tail is gone, and some requests, but not all that could."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it
+    """The interrupt comes at the second success. By then the tail and some requests are gone, but not all that could be."""
+    # a shell starts `&` jobs with SIGINT ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     told: list[Progress] = []
 
     def tell(_: report_shrink.Telling, progress: Progress) -> None:
@@ -168,10 +169,10 @@ def test_ctrl_c_leaves_the_best_so_far(
     assert replay(left, spec.OLD, spec.FIXED, [Quantity.SEQ_LENS_SUM]).quantities[0].num_differed
 
 
-def test_a_log_gets_lines_where_colour_is_forced(
+def test_a_log_gets_plain_lines_even_if_color_is_forced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As CI does: that it takes colour makes it no terminal, and a spinner would fill it."""
+    """CI forces color although its log is no terminal. A spinner would fill the log."""
     monkeypatch.setenv("FORCE_COLOR", "1")
     source = str(bundled() / "0.5.11-stale-retract.h5")
     assert run(["shrink", source, "-o", str(tmp_path / "x.h5")]) == SAME
@@ -179,7 +180,7 @@ def test_a_log_gets_lines_where_colour_is_forced(
     assert said.startswith("specdiff: left: ") and "\x1b" not in said
 
 
-def test_where_observed_sums_keep_every_request_it_says_why_and_what_lets_them_go(
+def test_if_observed_sums_keep_every_request_the_report_names_an_option_that_helps(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source, out = str(bundled() / "0.5.12-merge-filter.h5"), tmp_path / "x.h5"
@@ -193,7 +194,7 @@ def test_where_observed_sums_keep_every_request_it_says_why_and_what_lets_them_g
     assert "2 of 10 requests" in said and "No request could be removed" not in said
 
 
-def test_what_does_not_differ_is_not_shrunk(
+def test_a_recording_that_cannot_be_shrunk_leaves_no_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], real_recording: Path
 ) -> None:
     out = tmp_path / "x.h5"
@@ -213,14 +214,12 @@ def test_what_does_not_differ_is_not_shrunk(
         ("0.5.23-new-weights", "weights", 1),
         ("0.5.12-experts-overshoot", "trainer", 1),
         ("0.5.11-stale-retract", "stale", 1),
-        (MIX, "stale", 1),  # of three counts
+        (MIX, "stale", 1),  # three counts break the law
         ("0.5.15-session-hole", "session", 2),
-        ("0.5.12-merge-filter", "sums", 10),  # what the server summed up is of all its requests
+        ("0.5.12-merge-filter", "sums", 10),  # the server's sums are over all its requests
     ],
 )
-def test_a_breach_is_left_and_not_one_request_or_step_more(
-    name: str, law: str, requests: int
-) -> None:
+def test_a_recording_shrunk_to_a_breach_is_minimal(name: str, law: str, requests: int) -> None:
     recording = bundled_recording(name)
     question = LawQuestion(spec.Observed(), law)
     found = question(recording)
@@ -239,8 +238,8 @@ def test_a_breach_is_left_and_not_one_request_or_step_more(
         assert not made.shows(made.without_step(step))
 
 
-def test_too_few_is_another_breach_than_too_many_and_so_is_another_event() -> None:
-    """Synthetic: the rows of the first finish that has too many, less than there should be."""
+def test_too_few_and_too_many_are_different_breaches_and_so_are_kinds_of_events() -> None:
+    """Synthetic: the first finish that has too many rows gets too few instead."""
     recording = bundled_recording("0.5.12-experts-overshoot")
     question = LawQuestion(spec.Observed(), "rows")
     found = question(recording)
@@ -267,7 +266,7 @@ def _observed(recording: Recording) -> tuple[Columns, Ledger]:
     return columns, observed(columns)
 
 
-def test_what_breaks_a_law_may_be_passed_on(
+def test_a_recording_shrunk_to_a_breach_is_redacted_and_still_breaks_the_law(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = tmp_path / "small.h5"
@@ -301,7 +300,7 @@ def test_what_breaks_a_law_may_be_passed_on(
         (["--path", "observed"], USAGE, "--path can only be used with --law"),
     ],
 )
-def test_a_law_that_cannot_be_shrunk_to_is_said(
+def test_a_law_that_is_not_broken_or_wrong_options_are_refused_with_the_reason(
     more: list[str], code: int, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = tmp_path / "x.h5"

@@ -1,4 +1,4 @@
-"""A scenario is shrunk by playing: what is left out of it, that no more can be, and that a real scheduler is asked."""
+"""Shrinking a scenario by playing its parts: which parts there are, and that the result is minimal."""
 
 from __future__ import annotations
 
@@ -43,14 +43,18 @@ from specdiff.replay.spec import parse
 
 INCIDENT = bundled() / "0.5.23-new-weights.h5"
 ALONE = bundled().parent / "scenarios/tokens-of-the-old-weights.toml"
-PAUSED = reenactment(hdf5.load(INCIDENT), "incident").scenario  # and prompts that begin like others
-MIX = reenactment(hdf5.load(bundled() / "0.5.23-random.h5"), "mix").scenario  # aborts and retracts
+# Has pauses, and prompts that share their beginning.
+PAUSED = reenactment(hdf5.load(INCIDENT), "incident").scenario
+# Has aborts and retracts.
+MIX = reenactment(hdf5.load(bundled() / "0.5.23-random.h5"), "mix").scenario
 
 
 @settings(deadline=None)
 @given(st.data(), st.sampled_from([PAUSED, MIX]))
-def test_a_part_holds_what_was_left_and_nothing_else(data: st.DataObject, whole: Scenario) -> None:
-    """What stands between a pause and its end goes as one, and what is left then can always be played."""
+def test_a_part_of_a_scenario_holds_exactly_the_chosen_requests_and_happenings(
+    data: st.DataObject, whole: Scenario
+) -> None:
+    """Everything from a pause to its end is kept or dropped together, so each part can be played."""
     all_of_it = happenings(whole)
     groups = cycles(all_of_it)
     assert sorted(one for group in groups for one in group) == sorted(all_of_it)
@@ -67,15 +71,15 @@ def test_a_part_holds_what_was_left_and_nothing_else(data: st.DataObject, whole:
         assert replace(request, shared=shared, abort_at=before.abort_at) == before
 
 
-def test_a_retract_of_one_request_can_go() -> None:
+def test_the_forced_retract_of_one_request_can_be_left_out() -> None:
     requests = (replace(PAUSED.requests[0], retract_at=3), *PAUSED.requests[1:])
     whole = replace(PAUSED, requests=requests)
     assert Happening(3, "retract_at", "r1-0") in happenings(whole)
     assert part(whole, [one.rid for one in requests], happenings(PAUSED)) == PAUSED
 
 
-def test_what_is_simple_may_need_fewer() -> None:
-    """Requests are tried again when others have become simpler."""
+def test_requests_are_tried_again_once_others_have_become_simpler() -> None:
+    """Here two requests are needed until one of them has the simplest prompt."""
 
     def breaks(scenario: Scenario) -> bool:
         return len(scenario.requests) >= 2 or scenario.requests[0].prompt_len == 8
@@ -84,18 +88,19 @@ def test_what_is_simple_may_need_fewer() -> None:
     assert len(made.scenario.requests) == 1
 
 
-def test_what_cannot_be_played_is_no_part() -> None:
+def test_a_part_that_could_not_be_played_is_none() -> None:
     pauses = [one for one in happenings(PAUSED) if one.name == "pause_at"]
     rids = [one.rid for one in PAUSED.requests]
-    assert part(PAUSED, rids, pauses) is None  # who would go on?
+    assert part(PAUSED, rids, pauses) is None  # pauses that never end
     assert part(PAUSED, (), ()) is None
     sessions = read_scenario(ALONE.parent / "session-hole-alone.toml")
-    assert part(sessions, [sessions.requests[-1].rid], ()) is None  # a turn without the first
+    # a second turn without the first
+    assert part(sessions, [sessions.requests[-1].rid], ()) is None
 
 
 @pytest.mark.parametrize("scenario", [PAUSED, MIX], ids=["paused", "mix"])
-def test_what_is_simpler_comes_to_an_end(scenario: Scenario) -> None:
-    """Of any request, taken again and again; and of the server."""
+def test_simplifying_a_scenario_comes_to_an_end(scenario: Scenario) -> None:
+    """Take the first simplification again and again: of a request, of the server's settings, of the names."""
     for ways in (lambda s: simpler(s, 0), lambda s: simpler(s, 7), plainer, renamed):
         now, steps = scenario, 0
         while (following := next(iter(ways(now)), None)) is not None:
@@ -106,7 +111,7 @@ def test_what_is_simpler_comes_to_an_end(scenario: Scenario) -> None:
 
 
 class _Oracle(Trials):
-    """Says itself whether a scenario breaks the law."""
+    """Trials that play nothing: `breaks` decides whether a scenario breaks the law."""
 
     def __init__(
         self,
@@ -134,8 +139,8 @@ def _needs(scenario: Scenario, rids: set[str], needed: set[Happening]) -> bool:
 
 @settings(deadline=None, max_examples=30)
 @given(st.data())
-def test_just_what_it_takes_is_left(data: st.DataObject) -> None:
-    """Some requests and some happenings, of one pause or of several: those, and nothing that could go."""
+def test_exactly_the_needed_requests_and_happenings_are_left(data: st.DataObject) -> None:
+    """Hypothesis picks requests and happenings that the breach needs. Nothing else may be left."""
     rids = data.draw(st.sets(st.sampled_from([one.rid for one in PAUSED.requests]), max_size=3))
     groups = data.draw(
         st.lists(st.sampled_from(cycles(happenings(PAUSED))), max_size=2, unique=True)
@@ -147,15 +152,15 @@ def test_just_what_it_takes_is_left(data: st.DataObject) -> None:
     assert len({one.rid for one in made.scenario.requests} & rids) == len(rids)
     left = set(happenings(made.scenario))
     assert needed <= left
-    for one in left - needed:  # a pause has to end, so that it takes the end along
+    for one in left - needed:  # only the end of a needed pause, without which it cannot be played
         less = part(made.scenario, [r.rid for r in made.scenario.requests], left - {one})
         assert less is None
     assert made.before == Progress(0, len(PAUSED.requests), len(happenings(PAUSED)))
     assert (made.left.num_requests, made.left.num_happenings) == (max(1, len(rids)), len(left))
 
 
-def test_what_is_left_of_it_is_simple() -> None:
-    """And the server as it is where nobody says anything."""
+def test_what_is_left_has_defaults_wherever_possible() -> None:
+    """The one request that is left has default values, and so has the server."""
     made = shrink(
         PAUSED, _Oracle(lambda scenario: scenario.requests[0].max_new_tokens > 9), lambda _: None
     )
@@ -166,7 +171,7 @@ def test_what_is_left_of_it_is_simple() -> None:
     assert made.scenario.pool_tokens == 4096 and not happenings(made.scenario)
 
 
-def test_ctrl_c_leaves_the_best_so_far() -> None:
+def test_ctrl_c_returns_the_smallest_scenario_found_so_far() -> None:
     told: list[Progress] = []
 
     def breaks(scenario: Scenario) -> bool:
@@ -178,13 +183,13 @@ def test_ctrl_c_leaves_the_best_so_far() -> None:
     assert made.interrupted and 2 <= len(made.scenario.requests) == told[-1].num_requests < 24
 
 
-def test_what_is_not_broken_is_not_shrunk() -> None:
+def test_a_scenario_that_breaks_no_law_is_not_shrunk() -> None:
     with pytest.raises(NoVerdictError, match="the law is not broken when the scenario is played"):
         shrink(PAUSED, _Oracle(lambda _: False), lambda _: None)
 
 
-def test_a_known_violation_is_no_breach() -> None:
-    """Neither of the whole, nor may what is broken become one on the way."""
+def test_a_known_violation_does_not_count_as_a_breach() -> None:
+    """A whole that is one is not shrunk, and a part that became one does not show the breach."""
     known = State.KNOWN
     with pytest.raises(NoVerdictError, match="9 places checked, 1 known violations"):
         shrink(PAUSED, _Oracle(lambda _: True, lambda _: known), lambda _: None)
@@ -198,8 +203,8 @@ def test_a_known_violation_is_no_breach() -> None:
 
 
 @pytest.mark.live
-def test_a_real_scheduler_is_asked(tmp_path: Path) -> None:
-    """Each part but once; one that it cannot play shows nothing."""
+def test_a_real_scheduler_plays_each_part_once(tmp_path: Path) -> None:
+    """A part that it cannot play does not show the breach."""
     whole = read_scenario(ALONE)
     trials = Trials(parse("sglang==0.5.23"), law_of("weights"), tmp_path)  # type: ignore[arg-type]
     idle = part(whole, ["a"], [one for one in happenings(whole) if one.name != "weights_at"])
@@ -220,10 +225,10 @@ def _part(name: str) -> Scenario:
 
 
 @pytest.mark.parametrize("num_cores", [1, 2])
-def test_the_next_plays_beside_the_one_that_is_asked_about(
+def test_the_next_part_plays_in_parallel_if_there_are_two_cores(
     num_cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where there are cores for it, and each but once."""
+    """Each part is played once."""
     began: list[str] = []
     both = threading.Barrier(2, timeout=20)
 
@@ -261,7 +266,7 @@ def test_the_next_plays_beside_the_one_that_is_asked_about(
         (bundled() / "0.5.14-session-hole.h5", ["--law", "session"], NO_VERDICT, "sessions"),
     ],
 )
-def test_what_cannot_be_asked_is_said_before_anything_plays(
+def test_wrong_arguments_are_refused_before_anything_is_played(
     source: Path | str,
     more: list[str],
     code: int,
@@ -270,7 +275,7 @@ def test_what_cannot_be_asked_is_said_before_anything_plays(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Also of a file that does not say in which release it showed."""
+    """One of the files does not name the release in which the bug showed."""
     monkeypatch.setattr(Trials, "outcome", None)
     if isinstance(source, str):
         (tmp_path / "x.toml").write_text(source)
@@ -281,8 +286,8 @@ def test_what_cannot_be_asked_is_said_before_anything_plays(
 
 
 @pytest.mark.live
-@pytest.mark.skipif(not EVERYTHING, reason="plays for a minute: on demand, with every release")
-def test_an_incident_becomes_a_scenario_of_some_lines(tmp_path: Path) -> None:
+@pytest.mark.skipif(not EVERYTHING, reason="slow: set SPECDIFF_TEST_ALL_RELEASES")
+def test_a_recorded_incident_shrinks_to_a_scenario_of_a_few_lines(tmp_path: Path) -> None:
     small, incident = tmp_path / "small.toml", tmp_path / "incident.h5"
     shutil.copy(INCIDENT, incident)
     done = specdiff("shrink", incident, "--law", "weights", "-o", small)
@@ -293,8 +298,8 @@ def test_an_incident_becomes_a_scenario_of_some_lines(tmp_path: Path) -> None:
     assert again.returncode == DIFFERS and "2 break the law" in again.stdout
 
 
-def test_names_are_ours_and_the_rest_is_as_it_was() -> None:
-    """Prompts that begin like others still do; who follows whom, and where a text ends by its name, too."""
+def test_renaming_requests_changes_nothing_else() -> None:
+    """Shared beginnings of prompts, the order of turns and `-eosN` in names are kept."""
     (made,) = renamed(PAUSED)
     assert [one.rid for one in made.requests[:3]] == ["a", "b", "c"] and len(made.requests) == 24
     for before, after in zip(PAUSED.requests, made.requests, strict=True):

@@ -1,4 +1,4 @@
-"""Commands under supervision: their status and their signals are as they would be without us."""
+"""Supervised commands: exit status and signals are as they would be without specdiff."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import os, sys
 from specdiff.recorders.supervise import supervise
 sys.exit(supervise(sys.argv[1:], os.environ))
 """
-# Says which signals it got; `$1` is where.
+# Writes the signals that it gets to the file argv[1].
 COUNTS = """
 import signal, sys, time
 for name in ("SIGINT", "SIGTERM", "SIGHUP"):
@@ -33,28 +33,28 @@ while time.monotonic() < end:
 
 
 @pytest.mark.parametrize("status", [0, 1, 7, 125])
-def test_exit_status_is_the_commands(status: int) -> None:
+def test_the_exit_status_is_that_of_the_command(status: int) -> None:
     assert supervise([sys.executable, "-c", f"raise SystemExit({status})"], os.environ) == status
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
-def test_death_by_signal_is_128_and_its_number(number: signal.Signals) -> None:
+def test_death_by_a_signal_gives_128_plus_its_number(number: signal.Signals) -> None:
     script = f"import os; os.kill(os.getpid(), {int(number)})"
     assert supervise([sys.executable, "-c", script], os.environ) == 128 + number
 
 
-def test_a_signal_that_came_too_early_is_passed_on_all_the_same() -> None:
+def test_a_signal_that_came_before_the_command_started_is_passed_on() -> None:
     script = "import time; time.sleep(60)"
     assert supervise([sys.executable, "-c", script], os.environ, [signal.SIGTERM]) == 143
 
 
-def test_command_that_does_not_exist() -> None:
+def test_a_command_that_does_not_exist_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match=r"cannot start .*nowhere: No such file"):
         supervise(["/nowhere"], os.environ)
 
 
-def test_child_starts_with_clean_signals() -> None:
-    """Blocked by us, ignored by Python or by a shell's `&`: the server must see none of it."""
+def test_the_command_starts_with_default_signal_handling() -> None:
+    """The server must not inherit signals that specdiff blocks or that a shell's `&` made it ignore."""
     script = (
         "import signal as s, sys;"
         "sys.exit(bool(s.pthread_sigmask(s.SIG_BLOCK, []))"
@@ -67,14 +67,14 @@ def test_child_starts_with_clean_signals() -> None:
         signal.signal(signal.SIGINT, ignored)
 
 
-def test_our_own_mask_comes_back() -> None:
+def test_supervise_restores_its_own_signal_mask() -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     supervise([sys.executable, "-c", ""], os.environ)
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_signal_to_the_parent_alone_is_passed_on_once(
+def test_a_signal_to_the_parent_alone_is_passed_on_once(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     seen = tmp_path / "seen"
@@ -86,8 +86,8 @@ def test_signal_to_the_parent_alone_is_passed_on_once(
     assert seen.read_text() == f"ready {int(number)} "
 
 
-def test_ctrl_c_in_a_terminal_reaches_the_child_once(tmp_path: Path) -> None:
-    """The terminal signals the whole foreground group; passing that on would be a second Ctrl-C."""
+def test_ctrl_c_in_a_terminal_reaches_the_command_once(tmp_path: Path) -> None:
+    """The terminal signals the whole foreground group. If specdiff passed it on, the command would get it twice."""
     seen = tmp_path / "seen"
     pid, terminal = pty.fork()
     if pid == 0:  # pragma: no cover - another process

@@ -1,4 +1,4 @@
-"""What a request's life says of each event, and where it says that paths part."""
+"""The life of a request: the text of each event, and the marks where paths differ."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def results(recording: Recording, rid: str) -> list[str]:
 
 
 def test_only_the_last_chunk_of_a_prompt_makes_a_token() -> None:
-    """What a gap hides may have been either."""
+    """If a gap hides the extend, the result may be that of a chunk or of the last part."""
     recording = bundled_recording("0.5.13-chunked")
     assert results(recording, "chunk-1-2")[:4] == [CHUNK, CHUNK, PREFILL, "accepts 3"]
     last = int(
@@ -43,7 +43,7 @@ def test_only_the_last_chunk_of_a_prompt_makes_a_token() -> None:
 
 
 @pytest.mark.parametrize("state", ["retracted", "finished"])
-def test_what_was_prefilled_for_who_has_left_is_stale(state: str) -> None:
+def test_the_prefill_result_of_a_request_that_has_left_is_stale(state: str) -> None:
     recording = bundled_recording("0.5.23-new-weights")
     rows = recording.result_rows
     if state == "finished":
@@ -64,7 +64,7 @@ def test_what_was_prefilled_for_who_has_left_is_stale(state: str) -> None:
 def test_a_life_is_marked_wherever_replay_finds_a_divergence(
     name: str, old: str, fixed: str, quantity: Quantity
 ) -> None:
-    """Of what stands beside the lengths, and nowhere else."""
+    """Covers the quantities that are shown next to the lengths. No other event is marked for them."""
     recording, paths = bundled_recording(name), [spec.parse(old), spec.parse(fixed)]
     columns = Columns(recording)
     ledgers = (ledger_of(columns, Toggles(columns), path).only(QUANTITIES) for path in paths)
@@ -85,6 +85,6 @@ def test_a_life_is_marked_wherever_replay_finds_a_divergence(
     assert shown == parted
 
 
-def test_what_stands_beside_a_length_is_said_in_words() -> None:
+def test_a_released_length_is_shown_in_words() -> None:
     said = [str(Beside(Quantity.RELEASED_LEN, value)) for value in (14, None)]
     assert said == ["released 14", "released none"]

@@ -1,4 +1,4 @@
-"""What a trainer does to a live server: it pauses generation, in place or retracting, flushes, and aborts a whole rollout."""
+"""What a trainer does to a live server: pausing in place or with retraction, flushing, aborting a whole rollout."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from test_fidelity import SEED
 
 pytestmark = pytest.mark.live
 
-# And the laws that each breaks without any trainer, too; from 0.5.19 on weights have names.
+# Release -> laws that it breaks. All except `weights` are also broken without a trainer. Weights have names from 0.5.19 on.
 PLAYS = [("0.5.11", {"rows", "trainer", "returned", "stale", "sums"}), ("0.5.23", {"weights"})]
 
 
 @pytest.mark.parametrize(("version", "broken"), PLAYS)
-def test_a_paused_server_equals_its_release_and_breaks_no_law_more(
+def test_a_paused_server_equals_its_release_and_breaks_only_the_known_laws(
     version: str, broken: set[str], record: Recorder
 ) -> None:
-    """The rig holds the answers of all clients to their scripts meanwhile: new weights cost nobody a token."""
+    """The rig also compares every answer with its script, so no client loses a token to a pause."""
     recording = record(version, "random", SEED, "--paused")
     _equals_its_release(recording)
     found = outcomes(recording).values()
@@ -42,8 +42,10 @@ def test_a_paused_server_equals_its_release_and_breaks_no_law_more(
 
 
 @pytest.mark.parametrize(("version", "most"), [("0.5.11", 0), ("0.5.23", 99)])
-def test_a_flush_is_recorded_where_it_was_heeded(version: str, most: int, record: Recorder) -> None:
-    """sglang declines while somebody runs, 0.5.11 also while somebody waits on a paused server."""
+def test_a_flush_is_recorded_only_if_the_server_carried_it_out(
+    version: str, most: int, record: Recorder
+) -> None:
+    """sglang declines a flush while requests run. 0.5.11 also declines while requests wait on a paused server."""
     recording = record(version, "random", SEED, "--paused")
     asked = len(paused(find_scenario("random", SEED, None), SEED).flush_at)
     heeded = int((recording.controls.act == Act.FLUSH).sum())
@@ -52,7 +54,7 @@ def test_a_flush_is_recorded_where_it_was_heeded(version: str, most: int, record
 
 
 def _found_behind_a_flush(recording: Recording) -> int:
-    """Tokens that the extend behind a flush found in the cache: nobody else can have filled it meanwhile."""
+    """Return how many tokens the first extends after flushes found in the cache. Nothing can have filled it since."""
     extends = recording.event_of(Kind.EXTEND)
     flushes = recording.event_of(Kind.CONTROL)[recording.controls.act == Act.FLUSH]
     behind = np.searchsorted(extends, flushes)
@@ -62,7 +64,7 @@ def _found_behind_a_flush(recording: Recording) -> int:
 
 
 @pytest.mark.parametrize("version", on_demand("0.5.12", "0.5.23"))
-def test_a_rollout_that_is_aborted_whole_equals_its_release(version: str, record: Recorder) -> None:
+def test_a_rollout_aborted_as_a_whole_equals_its_release(version: str, record: Recorder) -> None:
     recording = record(version, "partial-rollout", SEED)
     _equals_its_release(recording)
     assert len(recording.aborts.qid) > len(recording.rids) // 4
@@ -75,10 +77,13 @@ def test_a_rollout_that_is_aborted_whole_equals_its_release(version: str, record
         *on_demand(("0.5.23", "pause_retract_at", [0, 0, 0])),
     ],
 )
-def test_tokens_on_their_way_are_told_to_be_of_the_new_weights(
+def test_after_a_pause_in_place_tokens_in_flight_are_labeled_as_of_the_new_weights(
     version: str, pause: str, wrong: list[int], tmp_path: Path, record: Recorder
 ) -> None:
-    """A pause in place leaves a result on its way, one that retracts waits for it. The end that was sent comes before its spans."""
+    """A pause in place leaves a result in flight. A pause that retracts waits for it.
+
+    `wrong` counts mislabeled tokens: of the end that was sent, then of each span.
+    """
     scenario = tmp_path / f"{pause}.toml"
     scenario.write_text(
         f"{pause} = [5]\nweights_at = [6]\ncontinue_at = [7]\n\n"

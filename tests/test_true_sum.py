@@ -1,4 +1,4 @@
-"""What is true of a seq_lens_sum is decided once: a law breaks where a sum is called stale, and nowhere else."""
+"""The true seq_lens_sum is computed in one place: a sum is called stale exactly where the law `sums` breaks."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_sum_is_stale_where_the_law_of_sums_breaks(
 
 
 def falsified() -> tuple[Recording, int]:
-    """One sum more at the forward of a mixed launch beside which requests decode, and the event that it is."""
+    """Return a recording whose sum is too large by one at a mixed launch with tails, and the event of that launch."""
     recording = bundled_recording("0.5.23-mixed")
     launches = recording.launches
     mixed = np.flatnonzero((launches.mode == Mode.MIXED) & (launches.num_rows > 2))
@@ -65,7 +65,7 @@ def falsified() -> tuple[Recording, int]:
     return dataclasses.replace(recording, launches=made), event
 
 
-def test_a_divergence_names_the_sum_that_the_law_goes_by() -> None:
+def test_a_divergence_names_the_same_true_sum_as_the_law() -> None:
     recording, event = falsified()
     columns = Columns(recording)
     found = compared(columns, "observed", "old")
@@ -77,8 +77,11 @@ def test_a_divergence_names_the_sum_that_the_law_goes_by() -> None:
     assert branch(columns, found, int(cell)) == ("launch", "AFTER", "stale", "true")
 
 
-def test_an_early_return_is_held_against_what_the_server_had_beside_it() -> None:
-    """From 0.5.13 on its lengths are a step old there, as its sum is; of rules nobody knows which it would have had."""
+def test_the_observed_sum_after_an_early_return_is_compared_with_the_servers_own_lengths() -> None:
+    """From 0.5.13 on, the server's lengths are a step old there, and so is its sum.
+
+    For rules it is not known which lengths they would have had, so their sum is neither true nor stale.
+    """
     recording = bundled_recording("0.5.23-random")
     filters = recording.filters
     kept = (filters.num_rows == filters.size_before) & (filters.seq_lens_sum_after != NONE64)
