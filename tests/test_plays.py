@@ -127,7 +127,7 @@ def test_a_recording_that_is_not_whole_is_not_judged(tmp_path: Path) -> None:
 def test_a_play_counts_only_if_the_rig_finished_and_every_scheduler_was_recorded(
     tmp_path: Path,
 ) -> None:
-    """The rig finished if it wrote its result file. Its exit status does not count."""
+    """The rig finished if it wrote its result file. An exit status of 0 alone is not enough."""
     made, result = tmp_path / "made", tmp_path / "result"
     made.mkdir()
     shutil.copy(MIX, made / "one.h5")

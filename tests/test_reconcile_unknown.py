@@ -75,7 +75,7 @@ def test_facts_that_an_older_format_lacks_are_not_compared(tmp_path: Path) -> No
         ("shrink", {Fact.TOKEN_IDS, Fact.EXPERTS, Fact.INDEXER}),
     ],
 )
-def test_contents_that_redaction_replaced_are_not_compared(
+def test_tokens_and_rows_that_were_replaced_are_not_compared(
     how: str, lacks: set[Fact], tmp_path: Path
 ) -> None:
     whole = hdf5.load(path(NEW))
