@@ -61,12 +61,22 @@ def test_a_misspelled_option_is_named(tmp_path: Path) -> None:
     assert "--ouptut" in done.stderr and "Missing option" not in done.stderr
 
 
-def test_the_recorded_command_of_a_server_hides_a_secret_in_its_environment(tmp_path: Path) -> None:
-    recording, _ = record(
-        tmp_path / "out",
-        ["env", "HF_TOKEN=hf-1", *rig("0.5.13", "stale-stop")],
-    )
+def test_a_secret_in_the_environment_reaches_the_command_but_not_the_recording(
+    tmp_path: Path,
+) -> None:
+    secret, seen = "hf-0123456789abcdef", tmp_path / "seen"
+    command = [
+        "env",
+        f"HF_TOKEN={secret}",
+        "sh",
+        "-c",
+        f'echo "$HF_TOKEN" > {seen}; exec "$@"',
+        "sh",
+    ]
+    recording, said = record(tmp_path / "out", [*command, *rig("0.5.13", "stale-stop")])
+    assert seen.read_text().strip() == secret
     assert recording.run.command[:2] == ("env", "HF_TOKEN=***")
+    assert secret not in repr(recording) + repr(recording.run) + said
 
 
 @pytest.mark.parametrize(

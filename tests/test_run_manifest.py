@@ -61,7 +61,6 @@ def test_one_rank_of_a_group_is_recorded_and_the_manifest_says_why(
     )
 
 
-@pytest.mark.live
 def test_a_host_without_a_first_rank_records_nothing_and_that_is_no_error(tmp_path: Path) -> None:
     """On the second of two hosts, every rank keeps the same books as a rank of the first host."""
     from specdiff.recorders.notes import left_out, read_notes, why_nothing
