@@ -85,17 +85,29 @@ def only_for(what: str, *names: str) -> None:
             raise UsageError(f"{parameter.opts[0]} can only be used {what}. Remove it.")
 
 
+_QUANTITIES = [quantity.value for quantity in Quantity]
+
+
+def quantity(says: str) -> Callable[[F], F]:
+    """A --quantity option for one quantity, or None."""
+    return click.option(
+        "--quantity",
+        type=click.Choice(_QUANTITIES),
+        metavar="QUANTITY",
+        help=f"{says} One of {', '.join(_QUANTITIES)}.",
+    )
+
+
 def quantities(says: str) -> Callable[[F], F]:
     """A --quantity option that can be repeated. Duplicates count once."""
-    names = [quantity.value for quantity in Quantity]
     return click.option(
         "--quantity",
         "quantities",
         multiple=True,
-        type=click.Choice(names),
+        type=click.Choice(_QUANTITIES),
         metavar="QUANTITY",
         callback=lambda _context, _option, names: tuple(dict.fromkeys(names)),
-        help=f"{says} May be repeated. One of {', '.join(names)}.",
+        help=f"{says} May be repeated. One of {', '.join(_QUANTITIES)}.",
     )
 
 

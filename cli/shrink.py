@@ -20,10 +20,8 @@ from .working import working
 @options.output("File to write: a recording (*.h5), or with --law a scenario (*.toml).")
 @options.old("Left path of the comparison.")
 @options.fixed("Right path of the comparison.")
-@click.option(
-    "--quantity",
-    type=click.Choice([quantity.value for quantity in Quantity]),
-    help="Keep the first divergence of this quantity; default: the first quantity that differs.",
+@options.quantity(
+    "Keep the first divergence of this quantity; default: the first quantity that differs."
 )
 @click.option(
     "--law",

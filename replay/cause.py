@@ -104,13 +104,13 @@ def _sum_cause(columns: Columns, difference: SeriesDiff, cell: int) -> str:
         true = true_sum(columns, series, name)
         value, known = int(series.values[cell, 0]), bool(true.known[cell])
         is_stale = stale_sums(series, true)
-        state = "" if not known else "stale " if is_stale[cell] else "true "
-        says.append(f"{name} holds {'None' if value == NONE64 else f'{state}{value}'}")
+        state = "" if not known else " (stale)" if is_stale[cell] else " (true)"
+        says.append(f"{name} is {'None' if value == NONE64 else f'{value}{state}'}")
         if known and value != NONE64:
             truths.append(str(int(true.value[cell])))
         stale.append(_how_many(difference, name, is_stale))
     truth = " or ".join(dict.fromkeys(truths)) or "not known"
-    return f"after {kind} {', '.join(says)} (true sum {truth}){''.join(stale)}"
+    return f"after {kind}, {', '.join(says)}; true sum: {truth}{''.join(stale)}"
 
 
 def _named(difference: SeriesDiff) -> Iterator[tuple[str, Series]]:
@@ -119,9 +119,12 @@ def _named(difference: SeriesDiff) -> Iterator[tuple[str, Series]]:
 
 def _how_many(difference: SeriesDiff, name: str, stale: torch.Tensor) -> str:
     """Count the stale sums among all differing cells, not only this one."""
-    if number := int((stale & difference.differs).sum()):
-        return f"; {number} of the {int(difference.differs.sum())} differing sums are known to be stale under {name}"
-    return ""
+    number, of = int((stale & difference.differs).sum()), int(difference.differs.sum())
+    if not number:
+        return ""
+    if of == 1:
+        return f"; the only differing sum is known to be stale under {name}"
+    return f"; {number} of the {of} differing sums {'is' if number == 1 else 'are'} known to be stale under {name}"
 
 
 def _rows_cause(recording: Recording, difference: SeriesDiff, cell: int) -> str:

@@ -11,7 +11,7 @@ from specdiff.replay.verdict import ByFix, replay
 
 COMMITTED, SETTLED = Quantity.KV_COMMITTED_LEN, Quantity.KV_COMMITTED_LEN_SETTLED
 CLAIMED = "slots claimed at prepare: +0 under observed, +1 under fixed"
-STALE = "after merge observed holds stale 16, fixed holds None (true sum 20)"
+STALE = "after merge, observed is 16 (stale), fixed is None; true sum: 20"
 BOTH = "start_len 12 ignored: 12 rows too many; 3 rows after the stop (3 tokens of overshoot)"
 UNASKED = "rows collected on one side only, for a request that did not ask for them"
 
@@ -101,7 +101,7 @@ def test_stale_sums_are_counted_among_those_that_differ() -> None:
     )
     (result,) = replay(recording, old, new, [Quantity.SEQ_LENS_SUM]).quantities
     assert result.first is not None
-    _, *counted = result.first.cause.split("; ")
+    _, _, *counted = result.first.cause.split("; ")
     assert counted == [
         "142 of the 211 differing sums are known to be stale under observed",
         "27 of the 211 differing sums are known to be stale under old",

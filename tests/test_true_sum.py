@@ -72,7 +72,7 @@ def test_a_divergence_names_the_same_true_sum_as_the_law() -> None:
     (cell,) = np.flatnonzero(found.old.cells.event == event)
     wrong, right = int(found.old.values[cell, 0]), int(found.new.values[cell, 0])
     assert wrong == right + 1
-    says = f"after launch observed holds stale {wrong}, old holds true {right} (true sum {right})"
+    says = f"after launch, observed is {wrong} (stale), old is {right} (true); true sum: {right}"
     assert cause(columns, found, int(cell)).startswith(says)
     assert branch(columns, found, int(cell)) == ("launch", "AFTER", "stale", "true")
 
@@ -91,6 +91,6 @@ def test_the_observed_sum_after_an_early_return_is_compared_with_the_servers_own
     found = compared(columns, "observed", "old")
     (cell,) = np.flatnonzero(found.old.cells.event == recording.event_of(Kind.FILTER)[at])
     held = int(filters.device_sum[at])
-    says = f"after filter observed holds true {held}, old holds {held} (true sum {held})"
+    says = f"after filter, observed is {held} (true), old is {held}; true sum: {held}"
     assert cause(columns, found, int(cell)).startswith(says)
     assert branch(columns, found, int(cell))[2:] == ("true", "unknown")
