@@ -1,4 +1,4 @@
-"""A release's real scheduler in a process of its own, forked for each play: every play finds it as it was built."""
+"""A release's real scheduler in its own process. Each play runs in a fork, so it starts from a freshly built scheduler."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from specdiff.fixtures.rig.script import RequestScript
 from specdiff.fixtures.rig.truth import Answer
 
 PATIENCE_S = 60
-"""For a block of steps, which takes milliseconds."""
+"""How long to wait for a block of steps, which takes milliseconds."""
 NOBODY = -1
 
 
 def switches(release: Release) -> dict[str, str]:
-    """sglang's own checks of its pools, at every step and when it is idle: no slot lost, none owned twice.
+    """Return the environment variables that switch on sglang's own checks of its pools.
 
-    It has them in its environment. Where turns are known to lose slots there is nothing to find with them.
+    They run at every step and when the scheduler is idle: no slot is lost, none has two owners. For a release that is
+    known to lose slots between the turns of a session, they would only find that, so they stay off.
     """
     idle, busy = (f"SGLANG_ENABLE_STRICT_MEM_CHECK_DURING_{when}" for when in ("IDLE", "BUSY"))
     if release.leaks_between_turns:
@@ -31,7 +32,7 @@ def switches(release: Release) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """What arrives in the next step, in this order, and how many steps to play. None at all ends the play."""
+    """What arrives in the next step, in this order, and how many steps to play. `None` instead of a block ends the play."""
 
     turns: int
     opens: tuple[str, ...] = ()
@@ -44,7 +45,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """`answered`: rid and step of every request so far, in the order of their answers. `journal`: all of it is there."""
+    """A block was played. `answered`: request id -> step of its answer, in the order of the answers. `journal`: the complete journal."""
 
     journal: Path
     answered: tuple[tuple[str, int], ...]
@@ -53,29 +54,29 @@ class Played:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """The scheduler raised, or never came back."""
+    """The scheduler raised an exception, or did not return."""
 
     why: str
     journal: Path | None = None
 
 
 class Arena:
-    """The parent's end. One play at a time: `begin`, `play` as often as wanted, the last time without a block."""
+    """The parent's side. One play at a time: call `begin`, then `play` for each block, and at last `play(None)`."""
 
     def __init__(self, version: str, folder: Path, settings: dict[str, Any]) -> None:
         folder.mkdir()
         self._folder, self._fork = folder, NOBODY
         self._pipe, theirs = get_context("spawn").Pipe()
-        from arena_child import serve  # which needs what is defined here
+        from arena_child import serve  # not at the top: it imports this module
 
         arguments = (theirs, version, folder, settings)
         process = get_context("spawn").Process(target=serve, args=arguments, daemon=True)
         process.start()
         theirs.close()
-        self._pipe.recv()  # EOFError where it cannot be built; the child has said why
+        self._pipe.recv()  # EOFError if the scheduler cannot be built; the child prints why
 
     def begin(self) -> None:
-        """Leave whatever is being played, and start anew."""
+        """Abandon the current play and start a new one."""
         self._kill()
         for left in self._folder.iterdir():
             left.unlink()
@@ -86,7 +87,7 @@ class Arena:
         self._pipe.send(block)
         if not self._pipe.poll(PATIENCE_S):
             self._kill()
-            return Stopped(f"no end of a block of steps within {PATIENCE_S} s")
+            return Stopped(f"a block of steps did not end within {PATIENCE_S} s")
         told: Played | Stopped = self._pipe.recv()
         if block is None or isinstance(told, Stopped):
             self._fork = NOBODY
@@ -95,6 +96,7 @@ class Arena:
     def _kill(self) -> None:
         if self._fork != NOBODY:
             os.kill(self._fork, signal.SIGKILL)
-            while not isinstance(self._pipe.recv(), Stopped):  # it may have answered just then
+            # Discard an answer that it sent before the kill.
+            while not isinstance(self._pipe.recv(), Stopped):
                 pass
         self._fork = NOBODY

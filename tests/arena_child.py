@@ -1,4 +1,4 @@
-"""The arena's other end: sglang's scheduler, built once, and in each fork of it sglang's own loop, held up between blocks."""
+"""The child's side of the arena: sglang's scheduler, built once. In each fork its own event loop runs, paused between blocks."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def serve(pipe: Connection, version: str, folder: Path, settings: dict[str, Any]
         if not fork:
             _Play(pipe, stage, scripts).run()
         _, status = os.waitpid(fork, 0)
-        if status:  # it could not say why itself
+        if status:  # the fork died without sending a reason
             pipe.send(Stopped(f"the scheduler's process ended with status {status}"))
 
 
 class _Stage:
-    """The scheduler, built once; it calls whatever `next_step` and `deliver` are by then."""
+    """The scheduler, built once. Its message hooks call the current `next_step` and `deliver`, which each play sets."""
 
     def __init__(
         self,
@@ -58,7 +58,8 @@ class _Stage:
     ) -> None:
         import torch
 
-        torch.set_num_threads(1)  # thousands of tiny tensors; and a fork has no thread but its own
+        # The tensors are tiny, and torch's threads would not survive a fork.
+        torch.set_num_threads(1)
         release = find_release(version)
         _prepare(release)
         script = WorkerScript(requests=scripts, capture_experts=True)
@@ -73,7 +74,7 @@ class _Stage:
         connect(lambda: self.next_step(), lambda message: self.deliver(message))
         self.scheduler = build_scheduler(settings)
 
-        self._recorder().close()  # a fork has one of its own
+        self._recorder().close()  # each fork gets its own
 
     def fresh_recorder(self) -> Any:
         self._session._constructed(self.scheduler)
@@ -83,17 +84,17 @@ class _Stage:
         return self._session.of_scheduler((self.scheduler,))
 
     def force_retract(self, forced: bool) -> None:
-        """sglang's own SGLANG_TEST_RETRACT switch, set for one turn of the loop."""
+        """Set sglang's own SGLANG_TEST_RETRACT switch for one turn of the loop."""
         self.module.TEST_RETRACT = forced  # type: ignore[attr-defined]
         self.module.TEST_RETRACT_INTERVAL = 1  # type: ignore[attr-defined]
 
 
 class _Ended(BaseException):
-    """Leaves sglang's endless event loop; no handler for Exception may swallow it."""
+    """Ends sglang's endless event loop. A BaseException, so that no `except Exception` catches it."""
 
 
 class _Play:
-    """In the fork: every turn of the loop asks for what has arrived, and between blocks waits for the next one."""
+    """Runs in the fork. Every turn of the loop asks for arrived messages; between blocks it waits for the next block."""
 
     def __init__(self, pipe: Connection, stage: _Stage, scripts: dict[str, RequestScript]) -> None:
         self._pipe, self._stage, self._scripts = pipe, stage, scripts
@@ -112,7 +113,7 @@ class _Play:
         except _Ended:
             self._recorder.close()
             self._pipe.send(self._played(self._mailbox.answers))
-        except Exception as error:  # noqa: BLE001 (whatever it is, it would have stopped the server)
+        except Exception as error:  # noqa: BLE001 (any exception would have stopped the server)
             self._recorder.close()
             self._pipe.send(Stopped(_said(error), self._journal))
         finally:
@@ -128,7 +129,7 @@ class _Play:
         return list(_messages(due))
 
     def _wait(self) -> None:
-        """Between blocks; all that happened is in the journal then."""
+        """Report the finished block, with everything in the journal, and wait for the next one."""
         if self._step >= 0:
             self._flush()
             self._pipe.send(self._played())
@@ -149,7 +150,7 @@ class _Play:
 
 
 def _messages(block: Block) -> Iterator[Any]:
-    """In the order in which the rig sends those of one step (`rig/arrivals.py`)."""
+    """Yield a step's messages in the order in which the rig sends them (`rig/arrivals.py`)."""
     yield from map(messages.open_message, block.opens)
     yield from map(messages.generate_message, block.asks)
     yield from map(messages.abort_message, block.aborts)
@@ -158,7 +159,7 @@ def _messages(block: Block) -> Iterator[Any]:
 
 
 def _flushable(writer: Any) -> Callable[[], None]:
-    """Call it, and what the recorder has queued is in the file; its thread would take its 50 ms."""
+    """Return a function that writes everything the recorder has queued. Without it, the writer's thread may take 50 ms."""
     drain, lock = writer._drain, threading.Lock()
 
     def drained() -> None:
@@ -181,5 +182,5 @@ def _prepare(release: Release) -> None:
     os.environ |= switches(release)
     if release.needs_spec_v2_switch:
         os.environ["SGLANG_ENABLE_SPEC_V2"] = "1"
-    logging.disable(logging.CRITICAL)  # it warns about everything that the hunt does
+    logging.disable(logging.CRITICAL)  # sglang warns about everything that the hunt does
     sys.path.insert(0, str(release.root))

@@ -1,7 +1,8 @@
-"""A process that is asked as a server is: all of it is real but sglang. It records gaps, and asks itself.
+"""A process that answers `specdiff record --attach` like a server. All of it is real except sglang. It records GAP events.
 
-argv: a recording, whose run this one pretends to be, and a statement. What that may use: `session`, `folder`, `emit(count)`,
-`attach(*words)`, `wait_for(condition, what)`. Under `specdiff record --paused`.
+Run it under `specdiff record --paused`. argv: a recording, whose run description this process copies, and a Python
+statement to execute. The statement may use `session`, `folder`, `emit(count)`, `attach(*words)` and
+`wait_for(condition, what)`. With `attach`, the process sends commands to itself.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def main(recording: str, statement: str) -> None:
 
     def emit(count: int) -> None:
         recorder = session.of_process(())
-        assert recorder is not None, "nobody records"
+        assert recorder is not None, "nothing is being recorded"
         for _ in range(count):
             recorder.emit(Kind.GAP, (1,))
 
@@ -53,7 +54,7 @@ def main(recording: str, statement: str) -> None:
 
     scheduler = Scheduler()
     told = {"emit": emit, "attach": attach, "wait_for": wait_for, "scheduler": scheduler}
-    exec(statement, {**globals(), **told, "session": session, "folder": config.directory})  # noqa: S102 (what a test wants)
+    exec(statement, {**globals(), **told, "session": session, "folder": config.directory})  # noqa: S102 (the test supplies it)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The scheduler of `bench_record.py`, and the recorder that comes and goes in it."""
+"""The scheduler that `bench_record.py` measures, with a recorder that is switched on and off."""
 
 from __future__ import annotations
 

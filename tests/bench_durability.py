@@ -1,4 +1,4 @@
-"""What a step costs on the scheduler's thread at either durability: processor time and time gone by, in microseconds."""
+"""Measure what a step costs the scheduler's thread at each durability: processor time and elapsed time, in microseconds."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from specdiff.recorders.wire import NUM_FIELDS, ROW_WIDTH, pack_event
 
 STATS = Stats(0, 0, 0, None, None, None, None, 0, False)
 STEPS = 3000
-PAUSE_S = 0.001  # of Python that never waits, between steps
+PAUSE_S = 0.001  # between steps, spent in Python code that never waits
 CLOCKS: dict[str, Callable[[], int]] = {
     "processor": time.thread_time_ns,
-    "gone by": time.perf_counter_ns,
+    "elapsed": time.perf_counter_ns,
 }
 
 
 def step_of(num_requests: int) -> list[tuple[Kind, bytes]]:
-    """What a decode step hands over: made up, its size is what counts."""
+    """Return the events of a decode step. They are made up: only their size matters."""
     made = []
     for kind, blob in ((Kind.PREPARE, b""), (Kind.LAUNCH, b""), (Kind.RESULT, bytes(16))):
         values = [0] * (NUM_FIELDS[kind] - 1) + [num_requests]
@@ -33,7 +33,7 @@ def step_of(num_requests: int) -> list[tuple[Kind, bytes]]:
 
 
 def measure(path: Path, durability: str, num_requests: int, clock: Callable[[], int]) -> list[int]:
-    """Per step: queueing its events and committing it, in ns; sorted."""
+    """Return the time each step takes to queue and commit its events, in ns, sorted."""
     every_step = durability == EVERY_STEP
     writer = JournalWriter(path, b"", 1 << 28, lambda _: STATS, print, every_step)
     events, spent = step_of(num_requests), []
@@ -52,7 +52,7 @@ def measure(path: Path, durability: str, num_requests: int, clock: Callable[[], 
 
 def main() -> None:
     print(
-        f"{'durability':11}{'requests':>9}{'time':>11}{'p50':>8}{'p99':>8}   us a step, {STEPS} steps"
+        f"{'durability':11}{'requests':>9}{'time':>11}{'p50':>8}{'p99':>8}   us per step, over {STEPS} steps"
     )
     with tempfile.TemporaryDirectory() as folder:
         for num_requests in (1, 64, 256):

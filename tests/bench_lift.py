@@ -1,9 +1,14 @@
-"""How long it takes to load a release, beside a plain `ast.parse` of the files that are read for it: make bench
+"""Measure how long it takes to load a release, compared with a plain `ast.parse` of the files it reads: make bench
 
-    python tests/bench_lift.py [VERSION...]      # releases whose wheels are in the cache; all of them by default
+    python tests/bench_lift.py [VERSION...]      # releases whose wheels are in the cache; default: all of them
 
-Medians in ms. uncached: hash the wheel, open it, lift, write the cache; kept: from the cache; compiled: into functions.
-Exit 1 where an uncached release takes 200 ms or more, or a kept one 20 ms.
+Prints medians in ms:
+
+- uncached: hash the wheel, open it, lift, write the cache
+- kept: read the lifted source from the cache
+- compiled: turn it into functions
+
+Exits 1 if an uncached release takes 200 ms or more, or a kept one 20 ms or more.
 """
 
 from __future__ import annotations
@@ -62,7 +67,7 @@ def _bench(version: str, texts: list[str], lifted: Path) -> bool:
 
 
 def _median(work: Callable[[], object], before: Callable[[], object] = lambda: None) -> float:
-    """Milliseconds; `before` is not timed."""
+    """Return the median time in milliseconds. `before` runs before each round and is not timed."""
     times = []
     for _ in range(ROUNDS):
         before()

@@ -1,10 +1,11 @@
-"""What recording costs a scheduler, beside the same scheduler with its recorder stopped: make bench-record
+"""Measure what recording costs a scheduler, compared with the same scheduler with its recorder stopped: make bench-record
 
     python tests/bench_record.py [--releases 0.5.23,...] [--running 64,256] [--turns 1500] [--samples 1,16]
 
-One process and one scheduler for both: blocks of turns with and without the recorder take turns, so that a noisy machine
-is noisy for both. A turn is one pass of sglang's own event loop, less the scripted worker's forward and the rig's messages: the
-scheduler's own time, without which no GPU would be fed. `hot` is what the recorder itself measured on that thread, a decode step.
+One process and one scheduler serve both measurements. Blocks of turns with the recorder and without it alternate, so
+that a noisy machine disturbs both alike. A turn is one pass of sglang's own event loop, minus the scripted worker's
+forward and the rig's messages. What is left is the scheduler's own work, which a GPU server needs too. `hot` is what the recorder
+itself measured on that thread, per decode step.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ from typing import Any
 from specdiff.fixtures.rig.script import RequestScript, Scenario
 
 BLOCK = 50  # turns
-SETTLE = 60  # turns until everybody runs
+SETTLE = 60  # turns until all requests run
 HEAD = "release        running sample  off p50  on p50     p99  ratio  hot p50   p99    max  bytes/step  dropped"
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Times in us, of the turns of the decode steps."""
+    """Times in us, of turns that decode."""
 
     off_p50: float
     on_p50: float
@@ -51,14 +52,14 @@ def main() -> int:
     parser.add_argument("--releases", default="0.5.12,0.5.16,0.5.23")
     parser.add_argument("--running", default="8,64,256")
     parser.add_argument("--turns", type=int, default=1500)
-    parser.add_argument("--samples", default="1,16", help="one in so many requests is recorded")
+    parser.add_argument("--samples", default="1,16", help="record one in N requests")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     told = parser.parse_args()
     if told.child:
         release, running, one_in = told.child
         print(json.dumps(asdict(_measure(release, int(running), told.turns, int(one_in)))))
         return 0
-    print(f"{_machine()}; times in us\n{HEAD}")
+    print(f"{_machine()}. Times in us.\n{HEAD}")
     for release in told.releases.split(","):
         for running, one_in in product(_numbers(told.running), _numbers(told.samples)):
             found = _in_child(release, running, told.turns, one_in)
@@ -85,7 +86,7 @@ def _numbers(text: str) -> list[int]:
 
 
 def _in_child(release: str, running: int, turns: int, one_in: int) -> Measured:
-    """sglang keeps its state in module globals: a process for each."""
+    """Measure in a new process, because sglang keeps its state in module globals."""
     told = [__file__, "--child", release, str(running), str(one_in), "--turns", str(turns)]
     done = subprocess.run([sys.executable, *told], capture_output=True, text=True, check=False)
     if done.returncode:
@@ -94,8 +95,11 @@ def _in_child(release: str, running: int, turns: int, one_in: int) -> Measured:
 
 
 def crowd(running: int, turns: int) -> Scenario:
-    """`running` requests at any time: whoever ends (a length, a stop; every second with routed rows) is followed by another."""
-    need = 3 * turns  # tokens, at most, that one request after the other has to yield
+    """Return a load that keeps `running` requests running: each one that ends is followed by another.
+
+    Requests alternate: one ends by length, the next by a stop and with routed rows.
+    """
+    need = 3 * turns  # the most tokens that one lane's requests must produce together
     requests, length = [], 0
     for lane in range(running):
         arrival, i = lane // 16, 0
@@ -122,10 +126,10 @@ def crowd(running: int, turns: int) -> Scenario:
 
 
 class Stopwatch:
-    """Turns of the loop, less what the rig does in them."""
+    """Times the turns of the loop, minus the rig's share."""
 
     def __init__(self) -> None:
-        self.turns: list[tuple[int, bool]] = []  # ns, whether it decoded
+        self.turns: list[tuple[int, bool]] = []  # time in ns, and whether the turn decoded
         self.decoded = False
         self._began = self._rig = 0
 

@@ -1,4 +1,4 @@
-"""The branches of a recording counted event by event: what `exercised` counts column by column."""
+"""A second count of a recording's branches, event by event. `exercised` counts the same by columns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ACTS = {
 
 
 class Row:
-    """One row of a table: its values by column; None where there is none."""
+    """One row of a table. Each attribute is the value of that column, or None if the column has none."""
 
     def __init__(self, table: Any, at: int) -> None:
         self._table, self._at = table, at
@@ -30,14 +30,14 @@ class Row:
 
 
 class Walk:
-    """Over the events of one recording, in order. `counts`: by branch, how often."""
+    """Walks the events of one recording in order. `counts`: branch -> how often it was reached."""
 
     def __init__(self, recording: Recording) -> None:
         self.counts = Counter[str]()
         self._recording = recording
-        self._passed = Counter[Kind]()  # rows of each kind's row table
-        self._touched: dict[int, Kind] = {}  # by request: the last of its extends and prepares
-        self._tails: set[tuple[int, int]] = set()  # launch, request
+        self._passed = Counter[Kind]()  # rows already read from each kind's row table
+        self._touched: dict[int, Kind] = {}  # request -> its last event, of extend and prepare
+        self._tails: set[tuple[int, int]] = set()  # (launch, request)
         self._retracted: set[int] = set()
         self._outputs = {
             int(qid): int(count)
@@ -46,7 +46,8 @@ class Walk:
             )
         }
         self._modes: list[Mode] = []
-        self._ready: bool | None = None  # no result since a batch was made ready; None: none was
+        # Whether a batch was made ready since the last result. None: none ever was.
+        self._ready: bool | None = None
         for kind, ref in zip(recording.events.kind, recording.events.ref, strict=True):
             event = Row(recording.event_table(Kind(kind)), int(ref))
             getattr(self, Kind(kind).name.lower(), lambda _: None)(event)

@@ -1,4 +1,4 @@
-"""Real child processes for the capture tests: specdiff itself, plain Pythons, and the rig."""
+"""Helpers that start real child processes: specdiff itself, a plain Python, and the rig."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ T = TypeVar("T")
 
 SPECDIFF = (sys.executable, "-m", "specdiff.cli")
 
-# One per era of hook sites and of places where a request keeps its counters; all of them on demand.
+# One release per era of hook sites and of counter locations on a request. SPECDIFF_TEST_ALL_RELEASES selects all.
 SOME = ("0.5.10", "0.5.11", "0.5.12", "0.5.13", "0.5.16", "0.5.23")
 EVERYTHING = bool(os.environ.get("SPECDIFF_TEST_ALL_RELEASES"))
 VERSIONS = RELEASES if EVERYTHING else SOME
 
 
 def on_demand(*cases: T) -> tuple[T, ...]:
-    """Parameters that say much the same as those beside them, and take long: played with the releases on demand."""
+    """Return slow parameters that add little to the others. They run only if all releases are tested."""
     return cases if EVERYTHING else ()
 
 
-# Imports what a release needs to be imported; the rest of the script goes behind it.
+# Prepares the import of a release. Scripts append their own code.
 IMPORT_ONLY = """
 import importlib, sys
 from specdiff.fixtures.rig.releases import find_release
@@ -68,7 +68,7 @@ def python(
 
 
 def rig(version: str, scenario: str, *more: str) -> list[str]:
-    """The command that drives a scenario through a release (and fetches it first, where that is needed)."""
+    """Return the command that plays a scenario on a release. It fetches the release first if necessary."""
     command = [sys.executable, "-m", "specdiff.fixtures.rig", "--sglang", version]
     return [*command, "--scenario", scenario, *more]
 
@@ -76,5 +76,5 @@ def rig(version: str, scenario: str, *more: str) -> list[str]:
 def wait_for(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, f"waited {seconds} s in vain for {what}"
+        assert time.monotonic() < end, f"waited {seconds} s for {what}, which did not happen"
         time.sleep(0.02)

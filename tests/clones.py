@@ -1,4 +1,4 @@
-"""A clone as users have one, made of the releases' wheels."""
+"""A git clone of sglang as a user has it, built from the releases' wheels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def commit(repo: Path, message: str) -> None:
 
 
 def clone(repo: Path, versions: Iterable[str]) -> Path:
-    """One commit and tag per release, and a commit between that changes nothing relevant."""
+    """Commit and tag each release, and after each one commit a change that does not matter to the books."""
     git(repo, "init", "--quiet", "--initial-branch=main")
     for version in versions:
         shutil.rmtree(repo / "python", ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What many tests share: a bundled recording, and a recorder of live ones."""
+"""Fixtures that many tests share: a bundled recording, and a recorder of live schedulers."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from specdiff.cli.inputs import bundled
 
 __all__ = ["owner", "recorder", "tell"]  # fixtures
 
-settings.register_profile("unhurried", settings.default, deadline=None)  # no test is timed
+settings.register_profile("unhurried", settings.default, deadline=None)  # no time limit per example
 settings.load_profile("unhurried")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What the fault tests counted."""
+    """Print what the fault tests counted."""
     for outcome in ("passed", "failed"):
         for report in terminalreporter.getreports(outcome):
             for name, said in report.user_properties:
@@ -34,7 +34,7 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that record a live scheduler are `live`; the releases' wheels exist for Linux only."""
+    """Mark tests that record a live scheduler as `live`, and skip them where the releases' wheels cannot be used."""
     for item in items:
         if "record" in getattr(item, "fixturenames", ()) or item.get_closest_marker("live"):
             item.add_marker("live")
@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def real_recording() -> Path:
-    """The smallest bundled recording: real, and quick to damage a few hundred times."""
+    """The smallest bundled recording: a real one, and small enough to damage it a few hundred times."""
     return min(bundled().glob("*.h5"), key=lambda path: path.stat().st_size)
 
 

@@ -1,4 +1,4 @@
-"""Cuts of real recordings, and the cells of a ledger by the event that they were recorded in."""
+"""Random cuts of real recordings, and the values of a ledger under the event numbers of the uncut recording."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cut:
-    """`event[i]`: where event `i` of the cut recording was in the one it was made from; -1: a GAP."""
+    """A cut recording. `event[i]`: the number that its event `i` had in the uncut recording; -1 for a GAP."""
 
     recording: Recording
     requests: Mask
@@ -38,14 +38,14 @@ def cut(cutter: Cutter, requests: Mask, events: Mask) -> Cut:
 
 
 def some_requests(recording: Recording, chance: random.Random) -> Mask:
-    """From one request to all but one."""
+    """Choose between one request and all but one."""
     size = len(recording.rids)
     wanted = chance.sample(range(size), chance.choice((1, 1, 2, 3, max(1, size // 2), size - 1)))
     return np.isin(np.arange(size), wanted)
 
 
 def some_events(recording: Recording, chance: random.Random) -> Mask:
-    """Less the head, the tail, a stretch in the middle, or some steps here and there."""
+    """Leave out the head, the tail, a stretch in the middle, or two single steps."""
     size = len(recording.events.kind)
     keep = np.ones(size, dtype=bool)
     one, two = sorted(chance.sample(range(size + 1), 2))
@@ -63,7 +63,7 @@ def some_events(recording: Recording, chance: random.Random) -> Mask:
 def values_at(
     series: Series, event: NDArray[np.int64], qid: NDArray[np.int64]
 ) -> dict[tuple[int, int, int], tuple[int, ...]]:
-    """(event, request, moment) -> value, of the captured cells; numbers as `event` and `qid` translate them."""
+    """Return (event, request, moment) -> value of the captured cells. `event` and `qid` translate the numbers."""
     return dict(_values(series, event, qid))
 
 

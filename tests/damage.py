@@ -1,4 +1,4 @@
-"""Damage as disks, file systems and copies do it, by a seeded chance: what was done stands in a sentence."""
+"""Random damage of the kinds that disks, file systems and copies do. A seed makes it repeatable; a phrase describes it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Damage = tuple[bytes, str]  # the damaged bytes, and what was done
 
 
 def damaged(data: bytes, chance: random.Random) -> Damage:
-    """One damage; the bytes differ from `data`."""
+    """Damage `data` once. The result always differs from `data`."""
     while True:
         broken, what = chance.choice(KINDS)(data, chance)
         if broken != data:

@@ -1,10 +1,10 @@
-"""The rig, recorded as if its tensors lay where a GPU server has them: python tests/device_child.py FILE RIG-ARGUMENTS...
+"""Record the rig as if its tensors were on a GPU: python tests/device_child.py FILE RIG-ARGUMENTS...
 
-While a hook runs, the tensors of a batch, and those of a result that nobody has waited for, say that they are not on the CPU. What
-else is done with one is written to FILE, a line each: on a GPU it would wait for the device, or read what is not there yet. Last
-comes how often one was asked where it is.
+While a hook runs, a batch's tensors claim not to be on the CPU. So do the tensors of a result that sglang has not waited for
+yet. Every other operation on such a tensor is written to FILE, one per line: on a GPU it would wait for the device, or
+read a value that is not there yet. The last line of FILE is how often a tensor was asked whether it is on the CPU.
 
-What a process is recorded by goes under a name of its own (`capture/inject`).
+Inside a recorded process, the recorder's modules have their own package name (`capture/inject`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from torch.overrides import TorchFunctionMode
 attach = importlib.import_module("specdiff_recorders.capture.attach")
 probe = importlib.import_module("specdiff_recorders.capture.probe")
 
-_WAITED = ("resolve.before", "resolve.after", "process.after")  # sglang waits for the copy before
+# By then sglang has waited for the copy.
+_WAITED = ("resolve.before", "resolve.after", "process.after")
 _ASKED_THE_HOST = ("dim", "size", "numel", "__len__", "ndimension")
 _seen: list[str] = []
 _asked = 0
@@ -49,7 +50,7 @@ class _Device(TorchFunctionMode):
 
 
 def _inside(value: Any) -> Any:
-    """torch.cat takes a list of them."""
+    """Return the values to look at: torch.cat takes a list of tensors."""
     return value if isinstance(value, (list, tuple)) else (value,)
 
 

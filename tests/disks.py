@@ -1,4 +1,4 @@
-"""Real disks to fill and to take away, where that is allowed: a small tmpfs, and an ext4 on a loop device that is shut down."""
+"""Real disks that tests may fill or take away, if mounting is allowed: a small tmpfs, and ext4 on a loop device."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FLUSH_FIRST = struct.pack("I", 0)
 
 @contextmanager
 def small_disk(where: Path, kib: int) -> Iterator[Path]:
-    """A tmpfs of `kib` KiB mounted on `where`."""
+    """Mount a tmpfs of `kib` KiB on `where`."""
     where.mkdir()
     with _mounted(["mount", "-t", "tmpfs", "-o", f"size={kib}k", "none", str(where)], where):
         yield where
@@ -26,7 +26,7 @@ def small_disk(where: Path, kib: int) -> Iterator[Path]:
 
 @contextmanager
 def ext4(image: Path, where: Path) -> Iterator[Path]:
-    """The file `image`, made if it is not there, as a disk mounted on `where`."""
+    """Mount the file `image` as a disk on `where`. The file is created if it does not exist."""
     if not image.exists():
         where.mkdir()
         with image.open("wb") as file:
@@ -37,7 +37,7 @@ def ext4(image: Path, where: Path) -> Iterator[Path]:
 
 
 def take_away(disk: Path) -> None:
-    """Whatever is read from or written to this ext4 from now on fails, as with a disk that is gone."""
+    """Shut this ext4 down: every later read or write fails, as if the disk were gone."""
     handle = os.open(disk, os.O_RDONLY)
     try:
         fcntl.ioctl(handle, _EXT4_IOC_SHUTDOWN, _FLUSH_FIRST)
@@ -58,6 +58,6 @@ def _may(command: list[str]) -> None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        pytest.skip(f"{command[0]} is not there: no disk to fill or take away")
+        pytest.skip(f"cannot make a test disk: there is no {command[0]}")
     if done.returncode:
-        pytest.skip(f"no disk to fill or take away: {done.stderr.strip() or command}")
+        pytest.skip(f"cannot make a test disk: {done.stderr.strip() or command}")

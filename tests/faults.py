@@ -1,4 +1,4 @@
-"""How many trials a fault test makes: what fits into every test run, or all of them under `make faults`."""
+"""How many trials a fault test makes: a few in every test run, all of them under `make faults`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 FULL = os.environ.get("SPECDIFF_FAULTS") == "full"
-PROPERTY = "faults"  # what `conftest` prints at the end
+PROPERTY = "faults"  # `conftest` prints properties of this name at the end
 
 Tell = Callable[[str, Counter[str]], None]
 
@@ -19,13 +19,13 @@ def trials(here: int, full: int) -> int:
 
 
 def some_of(cases: Sequence[str], here: int) -> Sequence[str]:
-    """What is parametrized: the first `here` of them, or all."""
+    """Return the cases to parametrize with: the first `here` of them, or all."""
     return cases if FULL else cases[:here]
 
 
 @pytest.fixture
 def tell(record_property: Callable[[str, object], None]) -> Tell:
-    """Says at the end of the test run what was counted."""
+    """A function that reports counts. They are printed at the end of the test run."""
 
     def told(what: str, counts: Counter[str]) -> None:
         said = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))

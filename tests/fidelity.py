@@ -1,11 +1,11 @@
-"""The number that matters most: lifted(R) against `observed`, over seeded random runs of every release R.
+"""Compare lifted(R) with `observed`, over seeded random runs of every release R. No other number matters more.
 
-    python tests/fidelity.py                               # 50 runs of all releases; recordings are kept and reused
+    python tests/fidelity.py                               # 50 runs of each release; recordings are kept and reused
     python tests/fidelity.py --releases 0.5.11 0.5.23 --seeds 3
-    python tests/fidelity.py --recordings DIR              # recordings made elsewhere, whatever their release
+    python tests/fidelity.py --recordings DIR              # recordings made elsewhere, of any release
 
-Prints the matrix release x quantity (values compared, mismatches), the set of fixes that equals each release, and
-how often each branch was reached. Exit 1 at any mismatch, or where a quantity was never compared on a release.
+Prints a matrix of release x quantity (values compared, mismatches), the set of fixes that equals each release, and
+how often each branch was reached. Exits 1 on any mismatch, and if a quantity was never compared on a release.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from specdiff.replay.lift.open import books_of
 
 def main() -> int:
     options = _options()
-    torch.set_num_threads(1)  # beside a scheduler that is being recorded, more are 10 times slower
+    # While a scheduler is being recorded, more threads are 10 times slower.
+    torch.set_num_threads(1)
     started = time.perf_counter()
     tallies: dict[str, Tally] = {}
     books: dict[str, Books] = {}
@@ -44,7 +45,7 @@ def main() -> int:
     print_features(tallies)
     print_branches(tallies)
     good = print_verdict(tallies)
-    print(f"in {time.perf_counter() - started:.0f} s")
+    print(f"took {time.perf_counter() - started:.0f} s")
     return 0 if good else 1
 
 
@@ -54,10 +55,14 @@ def _options() -> argparse.Namespace:
         "--releases", nargs="+", choices=RELEASES, default=list(RELEASES), metavar="V"
     )
     parser.add_argument("--seeds", type=int, default=50, help="random runs of each release")
-    parser.add_argument("--first", type=int, default=1, metavar="SEED", help="the first of them")
-    parser.add_argument("--jobs", type=int, default=1, help="how many are recorded at a time")
+    parser.add_argument("--first", type=int, default=1, metavar="SEED", help="the first seed")
+    parser.add_argument("--jobs", type=int, default=1, help="how many to record at the same time")
     parser.add_argument("--folder", type=Path, default=Path("build/fidelity"))
-    parser.add_argument("--recordings", type=Path, help="record nothing, take what is below here")
+    parser.add_argument(
+        "--recordings",
+        type=Path,
+        help="record nothing; use the recordings in and below this folder",
+    )
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""What `make fidelity` records of each release, and the recordings themselves: made once, then reused."""
+"""What `make fidelity` records of each release. Recordings are made once and then reused."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from specdiff.replay.quantity import Quantity
 
 ROOT = Path(__file__).parent.parent
 MOST_RUNS = 50
-"""In one recording. A process takes 6 s to import sglang and a run half a second, so the more the better."""
+"""In one recording. A process takes 6 s to import sglang and half a second per run, so more runs cost less each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Extra:
-    """What each release from `since` on plays too: a quantity that no plain random run holds, or another server."""
+    """What each release from `since` on also plays: a quantity that plain random runs do not have, or other server options."""
 
     compares: Quantity | None
     since: str
@@ -43,12 +43,12 @@ EXTRAS = (
     Extra(None, "0.5.9", "stop-random", 3),
     Extra(None, "0.5.9", "grammar-random", 3),
 )
-"""One line each. The quantity of an extra is expected of its releases alone, the others of all."""
+"""The quantity of an extra is expected only of the releases that play it. All other quantities are expected of all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Play:
-    """One recording: seeds seed, seed + 1, ... of a scenario, played on one release."""
+    """One recording: the seeds seed, seed + 1, ... of a scenario, played on one release."""
 
     release: str
     scenario: str
@@ -69,7 +69,7 @@ class Play:
 
 
 def plays(releases: Sequence[str], first: int, seeds: int) -> Iterator[Play]:
-    """All of one release before any of the next."""
+    """Yield all plays of one release before any of the next."""
     for release in releases:
         for seed in range(first, first + seeds, MOST_RUNS):
             yield Play(release, "random", seed, min(MOST_RUNS, first + seeds - seed))
@@ -83,13 +83,13 @@ def has(release: str, extra: Extra) -> bool:
 
 
 def expected(release: str) -> list[Quantity]:
-    """What must have been compared, or the release was not judged."""
+    """Return the quantities that must have been compared before a release counts as judged."""
     absent = {extra.compares for extra in EXTRAS if not has(release, extra)}
     return [quantity for quantity in Quantity if quantity not in absent]
 
 
 def recordings(wanted: Sequence[Play], folder: Path, jobs: int) -> Iterator[Path]:
-    """In the order wanted, while the next ones are being made; raises RuntimeError where one fails."""
+    """Yield the recordings in the wanted order, while the next ones are being made. Raises RuntimeError if one fails."""
     pool = ThreadPoolExecutor(jobs)
     try:
         yield from pool.map(lambda play: recorded(play, folder), wanted)
@@ -98,14 +98,14 @@ def recordings(wanted: Sequence[Play], folder: Path, jobs: int) -> Iterator[Path
 
 
 def recorded(play: Play, folder: Path) -> Path:
-    """The recording of this play, made when it is not there yet."""
+    """Return the recording of this play. It is made if it does not exist yet."""
     home = folder / _recorder() / play.release / play.name
     if found := next(iter(home.glob("*.h5")), None):
         return found
     command = [sys.executable, "-m", "specdiff.cli", "record", "-o", str(home), "--", *play.command]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        for path in home.glob("*.h5"):  # of a run that failed: not to be taken for a good one
+        for path in home.glob("*.h5"):  # a failed run's: it must not be reused
             path.unlink()
         raise RuntimeError(f"{' '.join(command)}\n{done.stderr[-2000:]}")
     print(f"recorded {play.release} {play.name}", file=sys.stderr, flush=True)
@@ -114,7 +114,7 @@ def recorded(play: Play, folder: Path) -> Path:
 
 @cache
 def _recorder() -> str:
-    """Recordings made with another recorder or another rig are not reused."""
+    """Return a hash of the recorder's and the rig's sources. Recordings made with other sources are not reused."""
     digest = hashlib.sha256()
     for folder in ("recorders", "fixtures/rig"):
         for path in sorted((ROOT / folder).rglob("*.py")):

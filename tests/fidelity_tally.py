@@ -1,4 +1,4 @@
-"""The count that `make fidelity` keeps of each release, and the tables that it prints."""
+"""The counts that `make fidelity` keeps of each release, and the tables that it prints."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from specdiff.replay.spec import FixSet
 
 @dataclass
 class Tally:
-    """One release, all its recordings."""
+    """The counts over all recordings of one release."""
 
     release: str
     recordings: int = 0
@@ -32,9 +32,9 @@ class Tally:
     differed: Counter[Quantity] = field(default_factory=Counter)
     missed: Counter[Quantity] = field(default_factory=Counter)  # not captured
     branches: Counter[str] = field(default_factory=Counter)
-    features: Counter[str] = field(default_factory=Counter)  # compared, by what the server ran
+    features: Counter[str] = field(default_factory=Counter)  # values compared, by server feature
     wrong: Counter[str] = field(default_factory=Counter)
-    sets: set[frozenset[int]] | None = None  # None: no recording that says anything about them
+    sets: set[frozenset[int]] | None = None  # None: no recording says anything about them
 
     def add(self, recording: Recording, books: Books) -> None:
         columns = Columns(recording)
@@ -49,7 +49,7 @@ class Tally:
             self.differed[found.quantity] += int(found.differs.sum())
             self.missed[found.quantity] += int(found.not_captured.sum())
         self.branches.update(exercised(recording))
-        # Of sessions the rules know nothing, and of other algorithms no more than they share with EAGLE.
+        # The rules know nothing of sessions. Of other algorithms they know only what those share with EAGLE.
         if recording.run.spec_algorithm == "EAGLE" and not len(
             recording.event_of(Kind.SESSION_SAVE)
         ):
@@ -58,7 +58,7 @@ class Tally:
 
     @property
     def never(self) -> list[Quantity]:
-        """What should have been compared and was not, not once."""
+        """What should have been compared but never was."""
         return [quantity for quantity in expected(self.release) if not self.compared[quantity]]
 
     @property
@@ -76,7 +76,7 @@ class Tally:
 
 
 def print_values(tallies: Mapping[str, Tally]) -> None:
-    print("values compared / mismatches, lifted(R) against what R's own scheduler computed\n")
+    print("values compared / mismatches: lifted(R) against what the scheduler of R computed\n")
     rows = [["release", "requests", *(quantity.value for quantity in Quantity), "equals"]]
     for tally in tallies.values():
         rows.append([tally.release, str(tally.requests), *map(tally.cell, Quantity), tally.equals])
@@ -84,8 +84,8 @@ def print_values(tallies: Mapping[str, Tally]) -> None:
 
 
 def print_features(tallies: Mapping[str, Tally]) -> None:
-    """A line per algorithm, topk and page size: was each release compared under it?"""
-    print("\nvalues compared / mismatches, by what the server ran\n")
+    """Print one line per algorithm, topk and page size, with the releases that were never compared under it."""
+    print("\nvalues compared / mismatches, by server feature\n")
     rows = [["algorithm", "fewest", "most", "mismatches", "never on"]]
     for name in dict.fromkeys(name for tally in tallies.values() for name in tally.features):
         counts = {release: tally.features[name] for release, tally in tallies.items()}
@@ -104,7 +104,7 @@ def _feature(recording: Recording) -> str:
 
 
 def print_branches(tallies: Mapping[str, Tally]) -> None:
-    """A line per branch: 33 branches by 19 releases fit no screen."""
+    """Print one line per branch. 33 branches by 19 releases would not fit on a screen."""
     print("\nhow often each branch was reached\n")
     rows = [["branch", "fewest", "most", "never on"]]
     names = dict.fromkeys(name for tally in tallies.values() for name in tally.branches)
@@ -117,7 +117,7 @@ def print_branches(tallies: Mapping[str, Tally]) -> None:
 
 
 def print_verdict(tallies: Mapping[str, Tally]) -> bool:
-    """True where all is well: everything that was to be compared was, and nothing differs."""
+    """Print the totals. Return True if everything expected was compared and nothing differs."""
     values = sum(tally.compared.total() for tally in tallies.values())
     wrong = sum(tally.differed.total() for tally in tallies.values())
     requests = sum(tally.requests for tally in tallies.values())
@@ -129,7 +129,7 @@ def print_verdict(tallies: Mapping[str, Tally]) -> bool:
 
 
 def _ranges(releases: Sequence[str]) -> str:
-    """0.5.9 to 0.5.11, 0.5.14: neighbours are taken together."""
+    """Return e.g. "0.5.9 to 0.5.11, 0.5.14": adjacent releases become one range."""
     runs: list[list[str]] = []
     for release in releases:
         if runs and RELEASES.index(release) == RELEASES.index(runs[-1][-1]) + 1:

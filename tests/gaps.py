@@ -1,4 +1,4 @@
-"""A recording with some of its events lost, as a recorder under load loses them: a GAP stands in their place."""
+"""A recording with some of its events lost, as a recorder under load loses them. A GAP replaces them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from specdiff.recorders.schema import EVENT_TABLES, NONE64, ROW_TABLES, Kind
 
 
 def without(recording: Recording, start: int, stop: int) -> Recording:
-    """The recording less its events [start, stop)."""
+    """Return the recording without its events [start, stop)."""
     keep = np.ones(len(recording.events.kind), dtype=bool)
     keep[start:stop] = False
     tables: dict[str, Any] = {}
@@ -41,7 +41,7 @@ def without(recording: Recording, start: int, stop: int) -> Recording:
 
 
 def ended(recording: Recording, stop: int) -> Recording:
-    """The recording less its events from `stop` on, as a scheduler that is killed there leaves it: no GAP tells of it."""
+    """Return the recording without its events from `stop` on and without a GAP, as a killed scheduler leaves it."""
     cut = without(recording, stop, len(recording.events.kind))
     events = type(cut.events)(*(values[:-1] for _, values in columns(cut.events)))
     gaps = dataclasses.replace(cut.gaps, dropped=cut.gaps.dropped[:-1])
@@ -53,7 +53,7 @@ def _masked(table: Any, mask: NDArray[np.bool_]) -> Any:
 
 
 def _spine(recording: Recording, start: int, stop: int) -> Any:
-    """Events before, one GAP, events after; every event's row numbered anew."""
+    """Return the events before, one GAP, and the events after, with the row of each event numbered anew."""
     parts = []
     for name, values in columns(recording.events):
         gap = int(Kind.GAP) if name == "kind" else values[start]

@@ -1,7 +1,7 @@
-"""A process that hands a recording's records to a real JournalWriter, and then does what it is told.
+"""A process that hands a recording's records to a real JournalWriter. A statement from the test says when, and what else to do.
 
-argv: journal, recording, how often, room in bytes, durability, and a statement. What the statement may use: `writer`,
-`path`, `records`, `hand_over(first, last)`, `wait_for(condition)`. On stdout: how many records were handed over.
+argv: journal, recording, number of repetitions, room in bytes, durability, statement. The statement may use `writer`,
+`path`, `records`, `hand_over(first, last)` and `wait_for(condition)`. Prints how many records were handed over.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main(
         return Stats(handed[0], 0, 0, None, None, None, None, 0, closed)
 
     def hand_over(first: int, last: int | None = None) -> None:
-        """Until it has stopped for good; what there is no room for waits."""
+        """Hand over records until the writer stops for good. While there is no room for a record, wait."""
         for type, payload in records[first:last]:
             while not writer.has_room(len(payload)) and not writer.stopped:
                 time.sleep(0.005)
@@ -49,13 +49,13 @@ def main(
     first = journal.frame(*records[0])
     every_step = durability == EVERY_STEP
     writer = JournalWriter(path, first, int(room), stats, failed, every_step)
-    exec(then, {**globals(), "writer": writer, "path": path, "records": records} | locals())  # noqa: S102 (what a test wants)
+    exec(then, {**globals(), "writer": writer, "path": path, "records": records} | locals())  # noqa: S102 (the test supplies it)
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, "waited, but the condition did not become true"
         time.sleep(0.01)
 
 

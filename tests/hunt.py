@@ -1,12 +1,13 @@
-"""A bug hunt: a state machine drives a release's real scheduler, held at every step against itself lifted and every law.
+"""Hunt for bugs: a state machine drives a release's real scheduler, and each step is checked against the lifted release and the laws.
 
     make hunt RELEASE=0.5.23 MINUTES=10
     python tests/hunt.py --release 0.5.23 --minutes 10 --servers tight --silence session
 
-Requests, turns, aborts, retracts, flushes and steps come in any order, on schedulers of several page sizes and pools, with
-sglang's own checks of its pools switched on. What is found is shrunk by Hypothesis, written as a scenario that the rig
-plays, played again in a fresh process, and left under build/hunt/ with its recording. Exit 1 where something was found.
-Seeds are printed: a hunt can be repeated.
+Requests, session turns, aborts, retracts, flushes and steps come in any order, on schedulers with several page sizes
+and pool sizes. sglang's own checks of its pools are switched on.
+
+Hypothesis shrinks what is found. The hunt writes it as a scenario for the rig, plays that in a fresh process, and leaves
+it under build/hunt/ with its recording. It then exits 1. The seeds are printed, so a hunt can be repeated.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from specdiff.replay.lift.open import books_of
 def main() -> int:
     options = _options()
     torch.set_num_threads(1)  # thousands of tiny tensors
-    # Five minutes, its own limit, are few where every try is a scheduler's run.
+    # Hypothesis's own limit of five minutes is too short if every attempt runs a scheduler.
     engine.MAX_SHRINKING_SECONDS = round(60 * options.shrink_minutes)
     with tempfile.TemporaryDirectory() as folder:
         pack = _pack(options, Path(folder))
@@ -92,11 +93,11 @@ def _round(pack: Pack, root: int, options: argparse.Namespace) -> None:
     )
     try:
         seed(root)(test)()
-    except Flaky as error:  # a play that differed from itself: nothing can be shrunk from there
+    except Flaky as error:  # a play did not repeat itself, so it cannot be shrunk
         pack.unsteady += 1
-        print(f"seed {root} was left: {error}", file=sys.stderr)
+        print(f"seed {root} was abandoned: {error}", file=sys.stderr)
     except AssertionError:
-        if pack.found is None:  # else what was found last is the smallest
+        if pack.found is None:  # otherwise `found` holds the last find, which is the smallest
             raise
 
 
@@ -108,7 +109,7 @@ def _summary(pack: Pack, options: argparse.Namespace, last: int, seconds: float)
     return (
         f"sglang {options.release}: {pack.plays.total()} scenarios ({plays}) in {seconds:.0f} s, {pack.steps} steps, "
         f"{pack.requests} requests, {judge.compared} values compared, seeds {options.seed} to {last}; "
-        f"{pack.passed_over} known stops passed over, {pack.unsteady} seeds left half-way\n"
+        f"{pack.passed_over} known stops ignored, {pack.unsteady} seeds abandoned\n"
         f"laws: {laws}\nexercised: {branches}"
     )
 
@@ -116,20 +117,30 @@ def _summary(pack: Pack, options: argparse.Namespace, last: int, seconds: float)
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--release", default="0.5.23")
-    parser.add_argument("--against", metavar="PATH", help="lift this instead of the release")
+    parser.add_argument(
+        "--against", metavar="PATH", help="compare with this path instead of the release"
+    )
     parser.add_argument("--minutes", type=float, default=10.0)
     names = [server.name for server in SERVERS]
     parser.add_argument("--servers", nargs="*", choices=names, metavar="NAME", help=str(names))
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
-    parser.add_argument("--seeds", type=int, default=1 << 30, help="how many at most")
-    parser.add_argument("--silence", nargs="*", default=[], metavar="LAW")
     parser.add_argument(
-        "--known-stop", nargs="*", default=[], metavar="TEXT", help="of an error to pass over"
+        "--seeds", type=int, default=1 << 30, help="try at most N seeds", metavar="N"
+    )
+    parser.add_argument(
+        "--silence", nargs="*", default=[], metavar="LAW", help="laws that may be broken"
+    )
+    parser.add_argument(
+        "--known-stop",
+        nargs="*",
+        default=[],
+        metavar="TEXT",
+        help="ignore schedulers that stop with an error containing this text",
     )
     parser.add_argument("--shrink-minutes", type=float, default=15.0)
-    parser.add_argument("--examples", type=int, default=40, help="scenarios of one seed")
-    parser.add_argument("--rules", type=int, default=40, help="rules of one scenario")
-    parser.add_argument("--no-shrink", action="store_true", help="leave what is found as it is")
+    parser.add_argument("--examples", type=int, default=40, help="scenarios per seed")
+    parser.add_argument("--rules", type=int, default=40, help="rules per scenario")
+    parser.add_argument("--no-shrink", action="store_true", help="do not shrink what is found")
     parser.add_argument("--out", type=Path, default=Path("build/hunt"))
     return parser.parse_args()
 

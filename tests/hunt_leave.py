@@ -1,4 +1,4 @@
-"""What a hunt leaves of a find: a scenario in TOML that the rig plays, its recording, and a text with the numbers."""
+"""Write down what a hunt found: a TOML scenario that the rig can play, its recording, and a text with the numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from specdiff.recorders.recording import Recording
 
 
 def leave(found: Found, judge: Judge, release: str, name: str, out: Path) -> str:
-    """The text; the recording is of a fresh process that played the TOML, where that shows the same."""
+    """Write the files and return the text. If a fresh process shows the same when it plays the TOML, the recording is from there."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{release}-{name}.toml"
     path.write_text(
@@ -38,7 +38,7 @@ def leave(found: Found, judge: Judge, release: str, name: str, out: Path) -> str
         f"{checks} python -m specdiff.fixtures.rig --sglang {release} --scenario {path}"
     )
     path.with_suffix(".txt").write_text(text + "\n")
-    return f"{text}\nleft in {path}, .txt{' and .h5' if recording else ''}"
+    return f"{text}\nwritten to {path}, .txt{' and .h5' if recording else ''}"
 
 
 def _play_again(path: Path, release: str, judge: Judge) -> tuple[Recording | None, Wrong | None]:

@@ -1,4 +1,4 @@
-"""The hunt's state machine: what clients and memory can do to one scheduler, in any order, judged after every step."""
+"""The hunt's state machine: it does to one scheduler, in any order, what clients and scarce memory can do. Each step is judged."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from specdiff.fixtures.rig.script import NUM_DRAFT_TOKENS, RequestScript
 from specdiff.recorders.build import build
 
 RIDS = [chr(ord("a") + i) for i in range(26)]
-"""None begins with another: sglang aborts every request whose rid begins with the one it is told."""
+"""No id begins with another one: sglang aborts every request whose id begins with the id it is given."""
 END_STEPS, LAST_STEPS = 8, 6
 CLOSE_AFTER, ABORT_AFTER, GIVE_UP_AFTER = 5, 25, 40
-"""Blocks of END_STEPS at the end: the longest request takes about 4, but a small pool makes many wait in turn."""
+"""Numbers of blocks of END_STEPS. The longest request takes about 4, but in a small pool many wait for their turn."""
 
 
 @st.composite
 def requests(draw: st.DrawFn, in_session: bool = False, first: bool = False) -> RequestScript:
-    """Short ones: what is wrong with them is wrong with long ones. The rid is given later."""
-    # A first turn of one token, retracted, stops the scheduler: docs/findings/retracted-turn-of-one-token.md.
+    """Draw a short request: a bug that long requests show, short ones show too. The request id is assigned later."""
+    # A first turn of one token that is retracted stops the scheduler: docs/findings/retracted-turn-of-one-token.md.
     prompt, limit = draw(st.integers(2 if first else 1, 40)), draw(st.integers(1, 30))
     grouped = (first or not in_session) and prompt > 4 and draw(st.booleans())
     asked = draw(st.booleans())
@@ -53,13 +53,13 @@ _then = st.integers(0, 6)
 
 
 class Machine(RuleBasedStateMachine):
-    """Every rule says what arrives in the next step, and how many steps are played `then`: with none, more arrives in it."""
+    """Each rule adds something to the next step and then plays `then` steps. If `then` is 0, the next rule adds to the same step."""
 
     pack: Pack
     play: Play
     journal: Path | None = None
     over = False
-    judged = 0  # bytes of the journal in which all is well
+    judged = 0  # bytes of the journal that were judged and are fine
 
     @initialize(which=_which)
     def start(self, which: int) -> None:
@@ -130,14 +130,14 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def the_books_are_right(self) -> None:
-        """Of everything that is recorded so far."""
+        """Judge everything that is recorded so far."""
         size = self.journal.stat().st_size if self.journal and not self.over else 0
         if size > self.judged:
             self.judged = size
             self._judge()
 
     def teardown(self) -> None:
-        """Everyone is answered, every session is closed, and the idle scheduler has checked its pools."""
+        """Wait for all answers, close all sessions, and let the idle scheduler check its pools."""
         if self.over or not hasattr(self, "play") or not self.play.scripts:
             return
         self._answer_all()
@@ -153,7 +153,7 @@ class Machine(RuleBasedStateMachine):
             if wrong := wrong_answers(self.play.scenario(), told.answers):
                 self._found(wrong)
 
-    # -- how
+    # -- how the rules do it
 
     def _ask(self, script: RequestScript, then: int, **more: Any) -> None:
         self.play.ask(replace(script, rid=RIDS[len(self.play.scripts)], **more))
@@ -164,7 +164,7 @@ class Machine(RuleBasedStateMachine):
         self._step(then)
 
     def _answer_all(self) -> None:
-        """Idle sessions may hold the whole of a small pool: they go first, then who still waits is aborted."""
+        """Wait until every request is answered. Idle sessions may fill a small pool, so close them first, then abort."""
         if self.play.paused:
             self._control("continue", 1)
         for block in range(GIVE_UP_AFTER):
@@ -178,7 +178,7 @@ class Machine(RuleBasedStateMachine):
                     self.play.abort(rid)
             self._step(END_STEPS)
             self.the_books_are_right()
-        self._found(Wrong("nobody answers", f"{self.play.waiting} after {self.play.now} steps"))
+        self._found(Wrong("no answer", f"{self.play.waiting} after {self.play.now} steps"))
 
     def _step(self, turns: int) -> None:
         if not turns:

@@ -1,4 +1,4 @@
-"""What the plays of a hunt share: the warm schedulers, the judge, the counts, and the first thing found."""
+"""What the plays of a hunt share: the running schedulers, the judge, the counts, and what was found."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Found:
 
 
 class TimeIsUp(KeyboardInterrupt):
-    """Hypothesis lets this one through."""
+    """A KeyboardInterrupt, because Hypothesis does not catch that."""
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Pack:
     folder: Path
     servers: tuple[Server, ...]
     judge: Judge
-    deadline: float  # of time.monotonic(); what is found before is shrunk after it
+    deadline: float  # of time.monotonic(); a find may still be shrunk after it
     known_stops: tuple[str, ...] = KNOWN_STOPS
     plays: Counter[str] = field(default_factory=Counter)  # by server
     steps: int = 0
@@ -49,7 +49,7 @@ class Pack:
     _errors: dict[str, type[AssertionError]] = field(default_factory=dict)
 
     def play(self, which: int) -> Play:
-        """Raises TimeIsUp."""
+        """Start a play on a server. Raises TimeIsUp."""
         if self.found is None and time.monotonic() > self.deadline:
             raise TimeIsUp
         server = self.servers[which % len(self.servers)]
@@ -69,7 +69,7 @@ class Pack:
         return known
 
     def error(self, wrong: Wrong) -> AssertionError:
-        """Hypothesis tells bugs apart by their type: while one is shrunk, it must not become another."""
+        """Return an error of a type of its own for each bug: Hypothesis tells bugs apart by type and must not mix them."""
         kind = wrong.what + (wrong.numbers if "stopped" in wrong.what else "")
         kind = "".join(letter for letter in kind if not letter.isdigit())
         return self._errors.setdefault(kind, type("Found", (AssertionError,), {}))(str(wrong))

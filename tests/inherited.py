@@ -1,4 +1,4 @@
-"""What each turn of a streaming session inherits, and how much of that had been written: law `session`, by counting launches."""
+"""What each turn of a streaming session inherits, and how much of it was written. Law `session` again, by counting launches."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from specdiff.replay.lift.tape import accepted as accepted_of
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A turn that left KV to its session. Lengths in tokens, from the start of the sequence.
+    """A turn that left KV to its session. Lengths are in tokens, from the start of the sequence.
 
-    `committed`: what its session says it has; `said`: its prompt and the tokens that were returned; `written`: the
-    positions whose KV some launched forward wrote; `in_flight`: whether a verify of it was launched and unanswered.
+    `committed`: what the session keeps. `said`: the prompt and the returned tokens. `written`: the positions whose KV a
+    launched forward wrote. `in_flight`: whether a verify was launched and its result had not arrived yet.
     """
 
     qid: int
@@ -28,7 +28,7 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Inherited:
-    """`length`: how many positions a turn takes over and does not compute anew."""
+    """`length`: the number of positions that a turn takes over without computing them again."""
 
     qid: int
     length: int
@@ -37,7 +37,7 @@ class Inherited:
 
 @dataclass(slots=True)
 class _Written:
-    """An extend writes up to its end; a verify that accepts `a` tokens the last token before it and `a` - 1 drafts."""
+    """An extend writes up to its end. A verify that accepts `a` tokens writes the token before them and `a` - 1 drafts."""
 
     positions: int
     launched: set[int]

@@ -1,4 +1,4 @@
-"""A bundled recording as the journal that it was made from: the same records, in the order of the events."""
+"""Turn a bundled recording back into the journal that it was made from: the same records, in the order of the events."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Record = tuple[Kind | journal.Type, bytes]
 
 
 def records_of(recording: Recording, times: int = 1) -> list[Record]:
-    """The run, then every event; a request stands before the first event that names it.
+    """Return the run, then every event. Each request comes before the first event that names it.
 
-    `times`: the same traffic again and again, by new requests and launches.
+    `times`: repeat the same traffic that often, with new requests and launches.
     """
     records: list[Record] = [(journal.Type.RUN, to_json(recording.run).encode())]
     for time in range(times):
@@ -33,7 +33,7 @@ def records_of(recording: Recording, times: int = 1) -> list[Record]:
 
 
 def journal_of(recording: Recording) -> bytes:
-    """With the last statistics, which say that the recorder was closed."""
+    """Return the journal, with the final statistics, which say that the recorder was closed."""
     records = records_of(recording)
     if recording.stats is not None:
         records.append((journal.Type.STATS, to_json(recording.stats).encode()))
@@ -41,14 +41,14 @@ def journal_of(recording: Recording) -> bytes:
 
 
 def rebuilt(records: list[Record], folder: Path) -> Recording:
-    """What a journal of these records alone is read as."""
+    """Build a recording from a journal of just these records."""
     path = folder / "expected.journal"
     path.write_bytes(journal.HEADER + journal.frames(records))
     return build(path)
 
 
 def same_content(one: Recording, other: Recording) -> bool:
-    """Every table, value for value, and who was recorded; not how the recording ended."""
+    """Compare every table value for value, the run and the requests, but not how the recording ended."""
     pairs = [
         (getattr(one, name), getattr(other, name)) for name in ("tokens", "experts", "indexer")
     ]
@@ -62,7 +62,7 @@ def same_content(one: Recording, other: Recording) -> bool:
 
 
 def _later(recording: Recording, time: int) -> Recording:
-    """The recording with its requests and launches numbered as the `time`th repetition of it."""
+    """Return the recording with requests and launches numbered as in its `time`th repetition."""
     num_launches = int(recording.launches.launch.max(initial=0)) + 1
     by = {"qid": time * len(recording.rids), "launch": time * num_launches}
     changed: dict[str, Any] = {}
@@ -74,7 +74,8 @@ def _later(recording: Recording, time: int) -> Recording:
             if column in by
         }
         changed[name] = replace(table, **moved)
-    later = copy(recording)  # not `replace`: by itself it refers to requests that are not in it
+    # `replace` would reject it, because alone it refers to requests that it does not have.
+    later = copy(recording)
     for name, table in changed.items():
         object.__setattr__(later, name, table)
     return later
@@ -100,7 +101,7 @@ def _events(recording: Recording, first: int) -> Iterator[Record]:
 
 
 class _Table:
-    """The rows of one kind's events, as they were packed."""
+    """The event rows of one kind, as they were packed."""
 
     def __init__(self, recording: Recording, kind: Kind) -> None:
         self.kind, self.recording = kind, recording

@@ -1,4 +1,4 @@
-"""What the hunt holds against every recording: the laws on what was observed, and the release lifted."""
+"""What the hunt checks of every recording: the laws on `observed`, and that the lifted release equals it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from specdiff.replay.observed import observed
 
 @dataclass(frozen=True, slots=True)
 class Wrong:
-    """`what`: short, the same for every scenario that shows it; `numbers`: where and by how much."""
+    """`what`: short, and the same for every scenario that shows it. `numbers`: where, and by how much."""
 
     what: str
     numbers: str
@@ -31,7 +31,7 @@ class Wrong:
 
 @dataclass
 class Judge:
-    """Counts whole plays only: a play is judged at every block of steps, and its values would count again each time."""
+    """Judges a play after each block of steps. It counts only whole plays, so that no value counts twice."""
 
     books: Books
     silenced: frozenset[str]
@@ -67,7 +67,7 @@ class Judge:
 
 
 def wrong_answers(scenario: Scenario, answers: dict[str, Answer]) -> Wrong | None:
-    """But for whom sglang itself let go of because others held the whole of a small pool, and said so."""
+    """Check every answer, except those that sglang aborted because others filled a small pool."""
     asked = [
         request for request in scenario.requests if not _out_of_memory(answers.get(request.rid))
     ]

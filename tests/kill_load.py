@@ -1,9 +1,10 @@
-"""A process that is killed: it hands a recording's records to a real JournalWriter and is busy in between.
+"""A process to be killed: it hands a recording's records to a real JournalWriter and is busy in between.
 
-What it handed over, and when, stands in a shared file, so that whoever kills it can tell what must be in the journal.
+It notes in a shared file what it handed over and when, so that the killer knows what the journal must hold.
 
-argv: the recording, how often its traffic is repeated. Then, per line of stdin, one life: journal, clock, durability,
-microseconds of work a step, number of other busy threads (-1: the writer's gets no turn, either). Each is a fork: the pid is answered, and when it is gone, `gone`.
+argv: a recording, and how often to repeat its traffic. Each line of stdin starts one life: journal, clock, durability,
+microseconds of work per step, number of other busy threads (-1: not even the writer's thread gets to run). Each life is
+a fork. The process prints its pid, and `gone` once it has ended.
 """
 
 from __future__ import annotations
@@ -24,22 +25,25 @@ from specdiff.recorders.run import Stats
 from specdiff.recorders.schema import Kind
 
 NUMBERS = struct.Struct("<5q")  # the fields of `Clock`, in their order
-STAMP = struct.Struct("<2q")  # one per record: when it had been handed over, on both clocks
+STAMP = struct.Struct("<2q")  # one per record: when it was handed over, on both clocks
 STANDSTILL_NS = 15_000_000
 STATS = Stats(0, 0, 0, None, None, None, None, 0, False)
 
 
 @dataclass(slots=True)
 class Clock:
-    """What the process did, in shared memory. Times are CLOCK_MONOTONIC in ns, the same for all processes; `used` is the processor
-    time the process was given, so that a busy machine is not mistaken for a slow writer."""
+    """What the process did, in shared memory.
+
+    Times are CLOCK_MONOTONIC in ns, which all processes share. `used` is the processor time that the process got. With
+    it, a busy machine is not mistaken for a slow writer.
+    """
 
     shared: mmap.mmap
     handed: int = 0
     committed: int = 0
     alive: int = 0  # the last sign of life
     used: int = 0  # processor time at that moment
-    stood_still: int = 0  # the end of the last standstill
+    stood_still: int = 0  # when the last standstill ended
 
     @classmethod
     def over(cls, path: Path, num_records: int) -> Clock:
@@ -48,7 +52,7 @@ class Clock:
             return cls(mmap.mmap(file.fileno(), 0))
 
     def read(self) -> list[tuple[int, int]]:
-        """When each record had been handed over: the time, and the processor time used."""
+        """Return when each record was handed over: the time, and the processor time used by then."""
         numbers = NUMBERS.unpack_from(self.shared)
         self.handed, self.committed, self.alive, self.used, self.stood_still = numbers
         stamps = self.shared[NUMBERS.size : NUMBERS.size + STAMP.size * self.handed]
@@ -83,9 +87,9 @@ def live(
     work_us: int,
     num_threads: int,
 ) -> None:
-    """Never returns: somebody kills it."""
+    """Never returns: the parent kills it."""
     if num_threads < 0:
-        sys.setswitchinterval(5)  # seconds: no other thread gets its turn
+        sys.setswitchinterval(5)  # seconds, so no other thread gets to run
     for _ in range(num_threads):
         threading.Thread(target=_spin, daemon=True).start()
     first = journal.frame(*records[0])
@@ -107,7 +111,7 @@ def live(
 
 
 def _work(clock: Clock, microseconds: int) -> None:
-    """Python that never waits, as a scheduler's loop."""
+    """Run Python code that never waits, like a scheduler's loop."""
     end = time.monotonic_ns() + 1000 * microseconds
     while clock.tick() < end:
         sum(range(50))

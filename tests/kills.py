@@ -1,4 +1,4 @@
-"""Kills `kill_load` at any moment, and says what must be in its journal then."""
+"""Kill `kill_load` at a random moment and work out what its journal must hold."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ LOAD = Path(__file__).parent / "kill_load.py"
 
 @dataclass(frozen=True, slots=True)
 class Killed:
-    """One life and its end. Numbers are of records, in the order in which they were handed over."""
+    """One life and its end. The counts are of records, in the order in which they were handed over."""
 
     journal: Path
     num_handed: int
     num_committed: int
-    num_older: int  # handed over 50 ms, and 50 ms of processor time, before its last sign of life
+    num_older: int  # older than 50 ms, and than 50 ms of processor time, at the last sign of life
     stamps: list[int]
-    at_ns: int  # its last sign of life: from there to the kill it did not run
-    ran: bool  # up to its end: nobody stopped it, and the machine never withheld the processor for 15 ms
+    at_ns: int  # the last sign of life; from then to the kill the process did not run
+    ran: bool  # to the end: it was not stopped, and the machine never withheld the processor for 15 ms
 
     def lag_ms(self, num_found: int) -> float:
-        """How long before the kill the first record was handed over that is not in the journal; 0: none is missing."""
+        """Return how long before the kill the first missing record was handed over; 0 if none is missing."""
         return (self.at_ns - self.stamps[num_found]) / 1e6 if num_found < self.num_handed else 0.0
 
 

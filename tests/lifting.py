@@ -1,4 +1,4 @@
-"""Sources to lift from in tests: the real releases, and copies of them with one line changed."""
+"""Sources to lift in tests: the real releases, and copies of them with one line changed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from specdiff.replay.quantity import Quantity
 
 @dataclass
 class Changed:
-    """A source with one function changed: `old`, which it must hold, becomes `new`."""
+    """A source with one function changed: `new` replaces `old`, which the function must contain."""
 
     source: Source
     path: str
@@ -47,7 +47,7 @@ class Changed:
         assert found, f"{path} has no {self.function}"
         start, end = found[-1].lineno - 1, found[-1].end_lineno
         body = "".join(lines[start:end])
-        assert self.old in body, f"{self.function} does not hold {self.old!r}"
+        assert self.old in body, f"{self.function} does not contain {self.old!r}"
         return "".join(lines[:start]) + body.replace(self.old, self.new) + "".join(lines[end:])
 
 
@@ -74,7 +74,7 @@ def release(version: str) -> Iterator[Source]:
 
 
 def files_of(version: str) -> dict[str, str]:
-    """The files that are read to lift a release."""
+    """Return the files that lifting this release reads."""
     with release(version) as source:
         noted = Noted(source)
         lift(noted)
@@ -82,7 +82,7 @@ def files_of(version: str) -> dict[str, str]:
 
 
 def write_tree(folder: Path, files: dict[str, str]) -> Path:
-    """A source tree as a clone has it: python/sglang/..."""
+    """Write a source tree with the layout of a clone: python/sglang/..."""
     for path, text in files.items():
         target = folder / "python" / "sglang" / path
         target.parent.mkdir(parents=True, exist_ok=True)

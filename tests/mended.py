@@ -1,4 +1,4 @@
-"""A change of sglang that is tried here: a pause in place waits for the result under way (docs/findings)."""
+"""An experimental change to sglang: a pause in place first processes the result that is under way (docs/findings)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DRAIN = """\
 
 
 def mended_scheduler(release: str) -> str:
-    """The source of that release's scheduler, changed."""
+    """Return the source of the release's scheduler with the change."""
     text = (find_release(release).root / NAME).read_text()
     queued = "tmp_batch, tmp_result = self.result_queue.popleft()\n            "
     assert text.count(f"{queued}self.process_batch_result(") >= 2
@@ -32,7 +32,7 @@ def mended_scheduler(release: str) -> str:
 
 
 def mended_tree(folder: Path, release: str) -> Path:
-    """The release, every file a link, but for one."""
+    """Make a tree of the release in which every file is a link, except the changed one."""
     shutil.copytree(
         find_release(release).root,
         folder,

@@ -1,4 +1,4 @@
-"""One play of the hunt: what is asked of a live scheduler, step by step, kept as the scenario that replays it."""
+"""One play of the hunt: what a live scheduler is asked, step by step. It can be written as a scenario that replays it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from specdiff.fixtures.rig.settings import server_settings
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """What a scheduler is started with: sglang keeps it for as long as the process lives."""
+    """The settings of a scheduler, which sglang keeps as long as the process lives."""
 
     name: str
     pool_tokens: int
@@ -57,11 +57,11 @@ SERVERS = (
     Server("topk 4", 320, {"speculative_eagle_topk": 4}, since="0.5.13"),
     Server("priority", 200, _PRIORITY),
 )
-"""Page sizes, and pools so small that sglang retracts of its own accord; the simplest first."""
+"""Several page sizes, and pools so small that sglang retracts on its own. The simplest server comes first."""
 
 
 class Play:
-    """Steps are counted as the rig's scenarios count them: a later turn's from its turn before's answer on."""
+    """Counts steps like the rig's scenarios: those of a later session turn start at the answer to the turn before."""
 
     def __init__(self, server: Server, arena: Arena) -> None:
         self.server, self._arena = server, arena
@@ -77,10 +77,10 @@ class Play:
         self._closes: list[str] = []
         arena.begin()
 
-    # -- what arrives in the step to come
+    # -- what arrives in the next step
 
     def ask(self, script: RequestScript) -> None:
-        """Its arrival is now; in a session, as the next turn of it."""
+        """The request arrives in this step. In a session, it is the next turn."""
         if script.session:
             before = self.last_turn.get(script.session, "")
             script = replace(script, follows=before)
@@ -102,12 +102,12 @@ class Play:
         self.retract_at.add(self.now)
 
     def control(self, name: str) -> None:
-        """What a trainer says, by its name in `messages.CONTROLS`."""
+        """Send one of a trainer's commands, by its name in `messages.CONTROLS`."""
         self.controls[name].add(self.now)
         if name in ("pause", "pause_retract", "continue"):
             self.paused = name != "continue"
 
-    # -- what is so
+    # -- the state
 
     @property
     def waiting(self) -> list[str]:
@@ -119,11 +119,11 @@ class Play:
 
     @property
     def ready(self) -> list[str]:
-        """Open sessions whose last turn is answered: the next one may come."""
+        """Open sessions whose last turn is answered, so that the next one may come."""
         return [name for name, rid in self.last_turn.items() if rid in self.answered]
 
     def scenario(self) -> Scenario:
-        """Who is paused goes on in the end. Raises RigError where nothing was asked."""
+        """Return the scenario. A paused scheduler continues at the end. Raises RigError if nothing was asked."""
         controls = {name: frozenset(steps) for name, steps in self.controls.items()}
         if self.paused:
             controls["continue"] |= {self.now}
@@ -138,7 +138,7 @@ class Play:
     def step(self, turns: int) -> Played | Stopped:
         asks = [self.scripts[rid] for rid in self._new]
         order = list(self.answered)
-        # As the rig has them: first who follows nobody, then turns in the order in which the ones before were answered.
+        # In the rig's order: first requests that follow none, then turns in the order in which the turns before were answered.
         asks.sort(key=lambda script: order.index(script.follows) if script.follows else -1)
         block = Block(
             turns,

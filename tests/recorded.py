@@ -1,4 +1,4 @@
-"""Recordings made live, in this test session, from sglang's real scheduler on this CPU."""
+"""Recordings made live during this test session, from sglang's real scheduler on this CPU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from specdiff.recorders.schema import Mode
 
 @dataclass
 class Recorder:
-    """Runs `specdiff record -- rig`, once per (release, scenario, seed) and session. A release may be a source tree."""
+    """Runs `specdiff record -- rig`, once per (release, scenario, seed) and test session. A release may be a source tree."""
 
     folder: Path
     options: tuple[str, ...] = ()  # of `specdiff record`
@@ -24,14 +24,14 @@ class Recorder:
         return path
 
     def paths(self, release: str, scenario: str, seed: int, *flags: str) -> list[Path]:
-        """One for each scheduler."""
+        """Return one path per scheduler."""
         key = (release, scenario, seed, flags)
         if key not in self.made:
             self.made[key] = self._record(*key)
         return self.made[key]
 
     def ranks(self, release: str, scenario: str, seed: int, *flags: str) -> list[Recording]:
-        """Of schedulers that stepped together, by rank."""
+        """Return the recordings of schedulers that stepped together, by rank."""
         recordings = map(hdf5.load, self.paths(release, scenario, seed, *flags))
         return sorted(recordings, key=lambda recording: recording.run.tp_rank)
 
@@ -52,7 +52,7 @@ class Recorder:
 
 
 def record(directory: Path, command: list[str]) -> tuple[Recording, str]:
-    """The one recording of a command that ends well, and what was said on stderr."""
+    """Return the only recording of a command that succeeds, and its stderr."""
     done = specdiff("record", "-o", directory, "--", *command)
     assert done.returncode == 0, done.stderr
     (path,) = done.stdout.split()
@@ -61,7 +61,7 @@ def record(directory: Path, command: list[str]) -> tuple[Recording, str]:
 
 
 def check_pairing(recording: Recording) -> None:
-    """Every launch is answered once, in order, by the requests it launched."""
+    """Check that every launch has one result, in order, with the requests that it launched."""
     launches, results = recording.launches, recording.results
     assert results.launch.tolist() == launches.launch.tolist()
     assert results.mode.tolist() == launches.mode.tolist()

@@ -1,4 +1,4 @@
-"""A recorder without an sglang: what it needs of a scheduler and of requests, and what it left in its journal."""
+"""A recorder without sglang: the parts of a scheduler and of a request that it needs, and how to read its journal."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class Thing:
 
 
 class Owner:
-    """What a recorder needs of a scheduler."""
+    """The parts of a scheduler that a recorder needs."""
 
     forward_ct = 7
 
 
 class Request:
-    """What `describe` cannot do without."""
+    """The parts of a request that `describe` needs."""
 
     origin_input_ids = ()
 
@@ -49,7 +49,7 @@ def recorder(owner: Owner, tmp_path: Path) -> Iterator[Recorder]:
 
 
 def events(path: Path) -> list[tuple[Kind, int]]:
-    """(kind, first field) of every event."""
+    """Return (kind, first field) of every event."""
     records = [record for record in journal.scan(path).records if record.type < 100]
     unpacked = [unpack_event(Kind(record.type), record.payload) for record in records]
     return [(event.kind, event.fields[0]) for event in unpacked]

@@ -1,6 +1,6 @@
-"""The committed-length books again, one event at a time and as plainly as can be: a second engine to hold the columns to.
+"""The committed-length books again, one event at a time and as plainly as possible, to check the column engine against.
 
-Written from the era table alone, without the slots of `replay.paths`, so that a mistake in either shows.
+Written from the table of eras alone, without the slots of `replay.paths`, so that a mistake in either one shows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class _Request:
     committed: int | None = None  # None: not seen from its extend on
     incarnation: int = 0
     prepared: tuple[int, int] | None = None  # (incarnation, claim) of the last prepare
-    last: Kind | None = None  # of an extend and a prepare, which came last
+    last: Kind | None = None  # the later of its last extend and its last prepare
     claims: int = 0
     fresh: bool = False
     seen: bool = False
@@ -41,9 +41,8 @@ def books(recording: Recording, fixes: frozenset[int]) -> Books:
     requests = [_Request() for _ in recording.rids]
     claim = 1 if 22651 in fixes else 0
     launched: dict[tuple[int, int], tuple[int, int] | None] = {}  # (launch, qid) -> its prepare
-    tails: set[tuple[int, int]] = (
-        set()
-    )  # (launch, qid): in an extend's launch, and prepared for a decode
+    # (launch, qid): prepared for a decode, but in the launch of an extend.
+    tails: set[tuple[int, int]] = set()
     decided = decisions(recording)
     finishes = dict(zip(decided.row.tolist(), decided.finish.tolist(), strict=True))
     for event, kind, ref in _spine(recording):

@@ -1,6 +1,6 @@
-"""The rig, recorded, with a SEED noted as often as that can be: SPECDIFF_RECORD_DIR=... python tests/seeds_child.py RIG-ARGUMENTS...
+"""Record the rig with SEED events as often as possible: SPECDIFF_RECORD_DIR=... python tests/seeds_child.py RIG-ARGUMENTS...
 
-What a process is recorded by goes under a name of its own (`capture/inject`).
+Inside a recorded process, the recorder's modules have their own package name (`capture/inject`).
 """
 
 from __future__ import annotations

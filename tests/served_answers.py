@@ -1,4 +1,4 @@
-"""What clients of the real servers in fixtures/served were told, and what comes of holding it against the recordings."""
+"""What clients of the real servers in fixtures/served were told, and how that compares with the recordings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from specdiff.replay.reconcile.read import load
 from specdiff.replay.reconcile.reconcile import FactResult, Reconciled, reconcile
 
 OLD, NEW = "0.5.12", "0.5.23"
-RID, OTHER = "http-3-16", "http-3-8"  # asked for everything, and got it whole; another
+RID, OTHER = "http-3-16", "http-3-8"  # RID asked for everything and got all of it
 Answer = dict[str, Any]
 
 
@@ -28,7 +28,7 @@ def answers(release: str) -> list[Any]:
 
 
 def answer(release: str, rid: str = RID) -> Answer:
-    """That of one request, whatever its form; of a stream the last event."""
+    """Return the answer to one request, in any of its forms. Of a stream, return the last event."""
     flat = [
         one for line in answers(release) for one in (line if isinstance(line, list) else [line])
     ]
@@ -40,7 +40,7 @@ def answer(release: str, rid: str = RID) -> Answer:
 def held(
     tmp_path: Path, *lines: object, recording: Recording | None = None, release: str = NEW
 ) -> Reconciled:
-    """These responses against that recording."""
+    """Compare these responses with that recording."""
     file = tmp_path / "responses.jsonl"
     file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     return reconcile(recording or hdf5.load(path(release)), load(file))

@@ -1,4 +1,4 @@
-"""The slice of `make fidelity` that every test run takes: two releases and five seeds, others each day."""
+"""The slice of `make fidelity` in every test run: two releases and five seeds, different ones each day."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ RUNS = 5
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    number: int  # of a day, as date.toordinal counts them
+    number: int  # of the day, as date.toordinal counts
 
     @property
     def releases(self) -> tuple[str, str]:
-        """An old one and a new one; all have been taken twice after as many days as there are."""
+        """An old and a new release. After as many days as there are releases, each has been taken twice."""
         count = len(RELEASES)
         return RELEASES[self.number % count], RELEASES[(self.number + count // 2) % count]
 
     @property
     def seed(self) -> int:
-        """The first of five that no other day has."""
+        """The first of five seeds that no other day has."""
         return RUNS * self.number
 
     @property
@@ -39,10 +39,12 @@ class Slice:
 
 
 def todays() -> Slice:
-    """As $SPECDIFF_SLICE says, else by the date (UTC)."""
+    """Return the slice that $SPECDIFF_SLICE selects, or else the one of today's date (UTC)."""
     given = os.environ.get(VARIABLE, "")
     if not given:
         return Slice(datetime.now(timezone.utc).toordinal())
     if not given.isdecimal():
-        raise pytest.UsageError(f"{VARIABLE}={given}: expected the number of a day, as 739941")
+        raise pytest.UsageError(
+            f"{VARIABLE}={given}: expected the number of a day, for example 739941"
+        )
     return Slice(int(given))

@@ -1,11 +1,14 @@
-"""A recorder that is left on: a served scheduler under random load, recorded and not in turn: make soak
+"""Check a recorder that stays on: a served scheduler under random load, alternately recorded and not: make soak
 
     python tests/soak.py [--releases 0.5.13,0.5.18,0.5.23] [--minutes 10]
 
-Of each release: what the clients of one random mix get is the same with the recorder and without it, tokens and books. Then a
-server runs for so many minutes; recordings of half a minute come and go on it. Every client checks every token, every recording is
-held against its release, nothing may be dropped, and the scheduler's memory may not grow from the first recording to the last by
-more than it does between two of them that stand side by side.
+For each release, first compare what the clients of one random mix get with the recorder and without it: the tokens and
+the books must be the same. Then run a server for the given number of minutes and record about half a minute at a time:
+
+- Every client checks every token.
+- Every recording is compared with its release.
+- Nothing may be dropped.
+- The scheduler's memory may not grow from the first recordings to the last by more than a Python heap varies anyway.
 """
 
 from __future__ import annotations
@@ -31,8 +34,8 @@ from test_record_server import free_port
 
 ON_S, OFF_S = 25.0, 10.0
 PORT = free_port()
-REQUESTS = 30_000  # of one client, some minutes; the next one begins where it has ended
-GROWTH_MB = 16.0  # a Python heap breathes by some MB
+REQUESTS = 30_000  # of one client, for some minutes; the next client starts when it has ended
+GROWTH_MB = 16.0  # a Python heap varies by some MB
 
 
 @dataclass(slots=True)
@@ -41,7 +44,7 @@ class Found:
     steps: int = 0
     idle: int = 0  # recordings of a server that had nothing to do
     values: int = 0
-    under_way: int = 0  # requests whose books begin where their recording does
+    under_way: int = 0  # requests that were already running when their recording began
     dropped: int = 0
     p50_us: float = 0.0
     p99_us: float = 0.0
@@ -73,7 +76,9 @@ def _same_outputs(release: str, folder: Path, requests: int = 2000) -> bool:
     same = outputs[0] == outputs[1]
     tokens = sum(len(answer["output_ids"]) for answer in outputs[0])
     word = "the same" if same else "NOT the same"
-    print(f"{release}: {requests} requests, {tokens} tokens: {word} with the recorder and without")
+    print(
+        f"{release}: {requests} requests, {tokens} tokens: {word} with the recorder and without it"
+    )
     return same
 
 
@@ -96,9 +101,9 @@ def _soak(release: str, folder: Path, minutes: float) -> bool:
     half = len(memory) // 2
     growth = statistics.median(memory[half:]) - statistics.median(memory[1 : max(half, 2)])
     print(
-        f"{release}: {found.recordings} recordings ({found.idle} of an idle server) that begin among {found.under_way} requests under way, {found.steps} steps, "
-        f"{found.values} values equal to the release's, "
-        f"{found.dropped} dropped, a step {found.p50_us:.0f} us p50 {found.p99_us:.0f} p99; "
+        f"{release}: {found.recordings} recordings ({found.idle} of an idle server) that began with "
+        f"{found.under_way} requests under way, {found.steps} steps, {found.values} values equal to the release's, "
+        f"{found.dropped} dropped, {found.p50_us:.0f} us per step (p50), {found.p99_us:.0f} us (p99); "
         f"memory {memory[0]:.0f} MB, then {', '.join(f'{one:.0f}' for one in memory[1:])}"
     )
     return not found.dropped and growth < GROWTH_MB
@@ -128,7 +133,7 @@ def _in_turn(folder: Path, seconds: float) -> tuple[Found, list[float]]:
 
 
 def _load(seed: int, requests: int) -> subprocess.Popen[str]:
-    """Clients that check every token they get; they stop at the first that is wrong."""
+    """Start a client that checks every token it gets and stops at the first wrong one."""
     told = ["--port", str(PORT), "--seed", str(seed), "--requests", str(requests), "--wait", "300"]
     command = [sys.executable, "-m", "specdiff.fixtures.rig.client", *told, "--no-aborts"]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -150,7 +155,7 @@ def _resident_mb(pid: int) -> float:
 def _add(found: Found, path: Path) -> None:
     recording = hdf5.load(path)
     found.recordings += 1
-    if not len(recording.launches.launch):  # one client had ended, and the next was not there yet
+    if not len(recording.launches.launch):  # one client had ended, and the next had not started yet
         found.idle += 1
         return
     release = spec.parse(f"sglang=={recording.run.sglang_version}")

@@ -1,4 +1,4 @@
-"""Random recordings for property tests: structurally valid, and synthetic: no sglang ever behaved like this."""
+"""Random recordings for property tests. They are structurally valid but synthetic: no sglang ever behaved like this."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ _nullable = st.one_of(_small, st.just(NONE64))
 
 @composite
 def journals(draw: DrawFn) -> bytes:
-    """The bytes of a whole journal: a run, some requests, and what happened to them.
+    """Draw the bytes of a whole journal: a run, some requests, and what happened to them.
 
-    Mostly in an order that a scheduler could produce (so that claims, stale results and retracts meet), with any
-    other event thrown in.
+    The order is mostly one that a scheduler could produce, so that claims, stale results and retracts meet. Any other
+    event may come in between.
     """
     num_requests = draw(st.integers(1, 3))
     records: list[tuple[Kind | Type, bytes]] = [(Type.RUN, to_json(RUN).encode())]
@@ -135,7 +135,7 @@ _FINISH_FIELDS = [field.name for field in fields(Finishes)]
 
 
 class _World:
-    """Draws events; keeps the launches that are still to be answered, with who was in them."""
+    """Draws events and keeps the launches that have no result yet, with their requests."""
 
     def __init__(self, draw: DrawFn, num_requests: int) -> None:
         self.draw, self.num_requests = draw, num_requests
@@ -148,7 +148,7 @@ class _World:
         if name == "decode":
             yield self.event(Kind.PREPARE, everyone)
             yield self.event(Kind.LAUNCH, everyone, Mode.DECODE)
-        elif name == "no-overlap":  # the result of the step before comes between prepare and launch
+        elif name == "no-overlap":  # the previous step's result comes between prepare and launch
             yield self.event(Kind.PREPARE, everyone)
             yield self.event(Kind.RESULT, everyone)
             yield self.event(Kind.LAUNCH, everyone, Mode.DECODE)
@@ -198,7 +198,7 @@ class _World:
         mode: Mode | None,
         answers: int,
     ) -> bytes:
-        """Put sane values where the structure, or the meaning of a flag, needs them."""
+        """Put sane values where the structure, or the meaning of a flag, requires them."""
         if kind in (Kind.EXTEND, Kind.PREPARE, Kind.LAUNCH, Kind.FILTER, Kind.MERGE):
             values[0] = self.draw(st.integers(0, 2))
         if kind is Kind.EXTEND:
