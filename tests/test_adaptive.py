@@ -1,4 +1,4 @@
-"""The draft length changes between a launch and its result: recorded from sglang's own switch, replayed, and #23336."""
+"""The draft length changes between a launch and its result: recorded from sglang's own switch and replayed. Also #23336."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ DOWNSWITCH = Path(__file__).parent.parent / "fixtures" / "scenarios" / "23336-do
         *on_demand(("0.5.23", "adaptive-zero", {1, 2, 3, 4})),
     ],
 )
-def test_the_release_and_its_fixes_equal_what_its_server_did(
+def test_the_lifted_release_and_its_fixes_equal_observed(
     version: str, scenario: str, strides: set[int], record: Recorder
 ) -> None:
     recording = record(version, scenario, SEED)
@@ -47,7 +47,7 @@ def test_the_release_and_its_fixes_equal_what_its_server_did(
         found = against_observed(recording, books(source))
     for quantity, difference in found.items():
         assert not difference.differs.any(), quantity
-        if quantity not in (Q.INDEXER_TOPK, Q.SESSION_COMMITTED):  # neither is here
+        if quantity not in (Q.INDEXER_TOPK, Q.SESSION_COMMITTED):  # this server has neither
             assert difference.num_compared == len(difference.old.cells) > 0, quantity
     columns = Columns(recording)
     rules = Toggles(columns)(fixes_of(version))
@@ -58,8 +58,10 @@ def test_the_release_and_its_fixes_equal_what_its_server_did(
 
 
 @pytest.mark.skipif(not EVERYTHING, reason="half a minute: with the releases on demand")
-def test_the_downswitch_of_23336(tmp_path: Path, record: Recorder) -> None:
-    """0.5.11 refuses to switch under overlap, with reason: what its books would have made of it, and 0.5.12's make."""
+def test_a_shorter_draft_in_flight_breaks_the_books_of_0_5_11_but_not_of_0_5_12(
+    tmp_path: Path, record: Recorder
+) -> None:
+    """Release 0.5.11 refuses to switch under overlap. The rig removes the refusal, and the books break. Those of 0.5.12 hold."""
     done = specdiff("record", "-o", tmp_path, "--", *rig("0.5.11", str(DOWNSWITCH)))
     assert done.returncode != 0 and "pool is too small" in done.stderr
     (path,) = tmp_path.glob("*.h5")
@@ -102,7 +104,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("what", BROKEN)
-def test_a_broken_release_shows(what: str, record: Recorder) -> None:
+def test_a_broken_copy_of_the_release_differs_from_observed(what: str, record: Recorder) -> None:
     version, path, function, old, new, shows = BROKEN[what]
     with release(version) as source:
         broken = books(Changed(source, path, function, old, new))
@@ -110,10 +112,10 @@ def test_a_broken_release_shows(what: str, record: Recorder) -> None:
     assert found[shows].differs.any()
 
 
-def test_what_sized_a_prepare_is_used_and_where_it_is_absent_nothing_is_claimed(
+def test_a_prepare_uses_the_recorded_draft_length_and_without_it_is_not_captured(
     record: Recorder,
 ) -> None:
-    """Up to 0.5.12.post1 a prepare goes by what the worker drafts at that moment."""
+    """Up to 0.5.12.post1, a prepare goes by the draft length that the worker has at that moment."""
     recording = record("0.5.12", "adaptive-random", SEED)
     prepares, lengths = recording.prepares, []
     for column in (prepares.num_draft_tokens - 1, np.full_like(prepares.num_steps, NONE64)):

@@ -1,4 +1,4 @@
-"""Recording that begins and ends on a running server, asked for over its socket."""
+"""Recordings that start and stop on a running server, on request over its socket."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def attach(target: object, *words: str, code: int = 0) -> tuple[str, str]:
 
 
 def same_as_its_release(recording: Recording) -> int:
-    """How many values were compared; none differs."""
+    """Return how many values were compared. None may differ."""
     found = replay(
         recording, spec.parse(f"sglang=={recording.run.sglang_version}"), spec.parse("observed")
     )
@@ -41,12 +41,14 @@ def same_as_its_release(recording: Recording) -> int:
 
 @pytest.mark.live
 @pytest.mark.parametrize("version", [*on_demand("0.5.13"), "0.5.23"])
-def test_recording_comes_and_goes_on_a_running_server(
+def test_recordings_start_and_stop_on_a_running_server(
     version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Started in the middle of the load, its books are compared from the first step on; a second recording of the same
-    server knows nothing of the first, and holds the one request in three that it was asked for. The third is a ring, and its
-    end that of the server."""
+    """A recording started under load has equal books from its first step on.
+
+    A second recording of the same server knows nothing of the first, and holds the one request in three that it was asked
+    for. A third one, a ring, ends when the server ends.
+    """
     runtime, folder = Path(tmp_path / "run"), tmp_path / "r"
     monkeypatch.setenv(RUNTIME, str(runtime))
     with recorded_server(version, folder, "--no-experts", options=("--paused",)) as (port, parent):
@@ -77,7 +79,7 @@ def test_recording_comes_and_goes_on_a_running_server(
         ask(port, 20, "--no-aborts", "--seed", "6")
         parent.terminate()
         output, _ = parent.communicate(timeout=120)
-        (third,) = map(Path, output.split())  # the others were built when they were stopped
+        (third,) = map(Path, output.split())  # the others were built when they stopped
     assert [third] == list((tmp_path / "other").iterdir())
     assert same_as_its_release(hdf5.load(third)) > 100
     assert len(first.gaps.dropped) == 1 and first.events.kind[0] == Kind.GAP
@@ -91,7 +93,9 @@ def test_recording_comes_and_goes_on_a_running_server(
     assert same_as_its_release(second) > 50
 
 
-def test_who_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attach_rejects_targets_and_commands_that_do_not_exist(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(RUNTIME, str(tmp_path / "run"))
     assert "neither a process number nor a folder" in attach("nowhere", "stop", code=USAGE)[1]
     assert "--paused" in attach(os.getpid(), "status", code=USAGE)[1]
@@ -106,7 +110,7 @@ def test_who_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "mode 700" in attach(os.getpid(), "status", code=USAGE)[1]
 
 
-def test_questions_that_make_no_sense_are_answered(tmp_path: Path) -> None:
+def test_malformed_questions_get_an_error_answer(tmp_path: Path) -> None:
     from specdiff.recorders.capture.control import Control
 
     answer = Control._answer.__get__(Control.__new__(Control))

@@ -1,4 +1,4 @@
-"""What becomes of recordings that `--attach ... start` began, when their server ends and when their disk refuses."""
+"""What happens to recordings that `--attach ... start` began when their server ends, or when the disk refuses writes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def recorded(folder: Path, statement: str) -> subprocess.CompletedProcess[str]:
-    """`specdiff record --paused` of a process that does this, and ends."""
+    """Run `specdiff record --paused` on a child process that executes this statement and ends."""
     command = [sys.executable, str(CHILD), str(bundled() / "0.5.23-random.h5"), statement]
     done = specdiff("record", "--paused", "-o", folder, "--", *command)
     assert done.returncode == 0, done.stderr
@@ -33,7 +33,7 @@ def recorded(folder: Path, statement: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_ring_begun_by_attach_is_built_when_the_server_ends(tmp_path: Path) -> None:
-    """And what SIGUSR1 kept of it; in the folder that it was begun in. What was stopped is built already, with what was kept of it."""
+    """It is built in the folder it was started in, together with what SIGUSR1 kept of it. A stopped one is already built."""
     first, other = tmp_path / "r", tmp_path / "other"
     done = recorded(first, RING.format(first=first, other=other))
     paths = [Path(line) for line in done.stdout.splitlines()]
@@ -63,10 +63,10 @@ emit(50)
 """
 
 
-def test_what_attach_began_is_recovered_with_the_rest(
+def test_recover_builds_recordings_that_attach_started_in_other_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Wherever it lies: who was started into a folder is looked for there, when its `specdiff record` is dead, too."""
+    """They are found in any folder that a recording was started into, even after their `specdiff record` is dead."""
     monkeypatch.chdir(tmp_path)
     child = [sys.executable, str(CHILD), str(bundled() / "0.5.23-random.h5"), KILLED]
     assert specdiff("record", "--paused", "-o", "r", "--", *child).returncode == -signal.SIGKILL
@@ -76,7 +76,7 @@ def test_what_attach_began_is_recovered_with_the_rest(
     done = specdiff("recover", "r")
     (path,) = map(Path, done.stdout.splitlines())
     assert path.parent == tmp_path / "other" and len(hdf5.load(path).gaps.dropped) == 4
-    assert done.returncode == 128 and f"kept {kept[0]}" in done.stderr  # that one is damaged
+    assert done.returncode == 128 and f"kept {kept[0]}" in done.stderr  # this journal is damaged
     assert done.stderr.count("kept ") == 1
     assert [path] == list((tmp_path / "other").iterdir())
 
@@ -95,8 +95,8 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_a_recording_is_asked_for_by_the_folder_that_it_lies_in(tmp_path: Path) -> None:
-    """Not only by that of its server's start: `status` and `start` name the other one."""
+def test_a_recording_can_be_addressed_by_the_folder_it_is_in(tmp_path: Path) -> None:
+    """`status` and `stop` accept that folder too, not only the folder of the server's own start."""
     (tmp_path / "bystander").mkdir()
     done = recorded(tmp_path / "r", ELSEWHERE.format(tmp=tmp_path))
     assert done.stdout == ""  # it was built when it was stopped
@@ -117,8 +117,8 @@ assert stopped.returncode == 0 and stopped.stdout.strip().endswith(".h5"), stopp
 """
 
 
-def test_what_attach_began_and_cannot_be_built_is_named(tmp_path: Path) -> None:
-    """One has reached its end by itself, one is damaged; the folder is that of the run."""
+def test_a_recording_of_attach_that_cannot_be_built_is_named(tmp_path: Path) -> None:
+    """Of two recordings in the run's folder, one had ended by itself and is built, and one is damaged and is named."""
     folder = tmp_path / "r"
     done = recorded(folder, ENDS)
     (path,) = map(Path, done.stdout.splitlines())
@@ -139,7 +139,7 @@ os._exit(0)
 
 
 def test_a_stop_that_the_disk_refuses_says_what_is_kept(tmp_path: Path) -> None:
-    """As often as someone asks, and with an exit status. Once there is room, nothing is lost."""
+    """Every `stop` says so and exits with a status. Once there is room again, nothing is lost."""
     folder = tmp_path / "r"
     done = recorded(folder, REFUSED)
     assert done.stdout == ""
@@ -160,7 +160,7 @@ def test_a_stop_that_the_disk_refuses_says_what_is_kept(tmp_path: Path) -> None:
     assert done.stderr.count(f"when that process has ended, run `specdiff recover {folder}`") == 3
 
 
-# `attach` holds the exit status against `code`, a status's is 0.
+# `attach` checks the exit status against `code`. That of `status` is 0.
 REFUSED = """
 import resource
 attach("start")

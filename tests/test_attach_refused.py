@@ -1,4 +1,4 @@
-"""What a recorder did not do while somebody waited for it, it does not do later."""
+"""If a client stops waiting for the recorder, the recorder does not carry out the request later."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextlib.contextmanager
 def paused_server(tmp_path: Path) -> Iterator[int]:
-    """The number of a process with the recorder in it, started into `r`; its socket lies under `run`."""
+    """Start a process with the recorder in it, recording into `r`, with its socket under `run`. Yield its pid."""
     child = [sys.executable, str(CHILD), str(bundled() / "0.5.23-random.h5"), "input()"]
     command = [*SPECDIFF, "record", "--paused", "-o", str(tmp_path / "r"), "--", *child]
     with subprocess.Popen(command, stdin=subprocess.PIPE, text=True) as parent:
@@ -46,12 +46,12 @@ def server(tmp_path: Path) -> Iterator[int]:
 
 
 def threads_of(pid: int) -> set[str]:
-    """The states of its threads, as in /proc: a signal stops them one by one, a moment after it was sent."""
+    """The states of its threads, as in /proc. SIGSTOP stops them one by one, a moment after it was sent."""
     stats = (Path(f"/proc/{pid}/task/{thread}/stat") for thread in os.listdir(f"/proc/{pid}/task"))
     return {stat.read_text().rpartition(")")[2].split()[0] for stat in stats}
 
 
-def test_what_a_stopped_server_was_asked_for_it_does_not_do_when_it_goes_on(
+def test_a_suspended_server_does_not_carry_out_timed_out_requests_when_it_resumes(
     server: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def asked(act: str) -> remote.Answer:
@@ -74,8 +74,8 @@ def test_what_a_stopped_server_was_asked_for_it_does_not_do_when_it_goes_on(
     assert asked("status").said["recording"] is True
 
 
-def test_a_recording_whose_asker_left_while_it_began_is_ended(tmp_path: Path) -> None:
-    """Whether he gave up, or was killed; one who only sends no more is answered."""
+def test_a_recording_is_ended_if_its_client_left_while_it_started(tmp_path: Path) -> None:
+    """Whether the client gave up or was killed. A client that only shuts down its sending side is answered."""
     done = recorded(tmp_path / "r", LEAVES)
     assert done.stderr.count("did not wait for it to begin") == 2
 

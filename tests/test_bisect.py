@@ -1,4 +1,4 @@
-"""bisect and history over real recordings, real releases and a real clone."""
+"""`bisect` and `history` over real recordings, real releases and a real clone."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_each_fix_is_found_in_its_release(
     role: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Over one random mix: which release, which function, and which of the five explains it."""
+    """Over one random mix, bisect names the release, the function, and the one of the five fixes that explains it."""
     ends = ["--good", f"sglang=={good}", "--bad", "sglang==0.5.13", "--quantity", quantity]
     code, told = bisected(capsys, *ends)
     assert code == DIFFERS
@@ -71,7 +71,7 @@ def test_each_fix_is_found_in_its_release(
     assert by_path[f"sglang=={release}"] == "bad"
 
 
-def test_the_release_that_mended_it_is_found_from_the_other_end(
+def test_the_release_that_fixed_it_is_found_with_the_ends_swapped(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     ends = ["--good", "sglang==0.5.13", "--bad", "sglang==0.5.10"]
@@ -80,13 +80,13 @@ def test_the_release_that_mended_it_is_found_from_the_other_end(
     assert told["last_before"] == "sglang==0.5.11"
 
 
-def test_an_end_that_is_not_good_is_not_taken_for_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_good_end_that_is_not_good_gives_no_verdict(capsys: pytest.CaptureFixture[str]) -> None:
     ends = ["--good", "sglang==0.5.10", "--bad", "sglang==0.5.13", "--against", "fixed"]
     assert run(["bisect", MIX, *ends]) == NO_VERDICT
     assert "sglang==0.5.10 is not good: it differs from fixed" in capsys.readouterr().err
 
 
-def test_where_nothing_differs_nothing_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_version_is_named_if_nothing_differs(capsys: pytest.CaptureFixture[str]) -> None:
     ends = ["--good", "sglang==0.5.10", "--bad", "sglang==0.5.10.post1"]
     assert run(["bisect", MIX, *ends]) == SAME
     said = capsys.readouterr().out
@@ -95,17 +95,17 @@ def test_where_nothing_differs_nothing_is_named(capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize("quantity", [(), ("--quantity", "finish", "--quantity", "seq_lens_sum")])
-def test_the_command_that_tells_more_can_be_copied(
+def test_the_suggested_history_command_runs_as_printed(
     quantity: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The good end is the newer one; it is history of the same quantities."""
+    """The good end is the newer version. The command runs `history` for the same quantities."""
     ends = ["--good", "sglang==0.5.10.post1", "--bad", "sglang==0.5.10", *quantity]
     assert run(["bisect", MIX, *ends]) == SAME
     (line,) = re.findall(r"specdiff (history .*)", capsys.readouterr().out)
     words = shlex.split(line)
     assert run(words) == SAME and sorted(words[6:]) == sorted(quantity)
     assert run(["bisect", MIX, "--good", "sglang==0.5.10", "--bad", "sglang==0.5.10"]) == SAME
-    assert "specdiff history" not in capsys.readouterr().out  # of one version there is none
+    assert "specdiff history" not in capsys.readouterr().out  # one version has no history
 
 
 @pytest.mark.parametrize(
@@ -116,17 +116,17 @@ def test_the_command_that_tells_more_can_be_copied(
         ("sglang==0.5.11", "sglang@HEAD", "--repo"),
     ],
 )
-def test_ends_that_lie_on_no_line_are_refused(
+def test_ends_that_are_not_two_releases_or_two_commits_are_refused(
     good: str, bad: str, says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["bisect", MIX, "--good", good, "--bad", bad]) == USAGE
     assert says in capsys.readouterr().err
 
 
-def test_a_clone_is_bisected_and_the_log_replayed_by_git(
+def test_bisect_of_a_clone_writes_a_log_that_git_replays(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Releases as commits, others between; one that cannot be lifted is skipped, and the answer stays exact."""
+    """Releases are commits, with other commits in between. The range is narrowed to one commit, and git agrees."""
     repo = clone(made(tmp_path / "repo"), RELEASES)
     log = tmp_path / "log"
     ends = ["--good", "sglang@v0.5.10", "--bad", "sglang@v0.5.13", "--repo", str(repo)]
@@ -148,10 +148,10 @@ def test_a_clone_is_bisected_and_the_log_replayed_by_git(
         (Origin.RELEASE, "skipped x  # half"),
     ],
 )
-def test_why_a_version_was_passed_over_is_one_comment_in_the_log(
+def test_the_reason_for_a_skip_is_one_comment_line_in_the_log(
     origin: Origin, says: str, tmp_path: Path
 ) -> None:
-    """A scenario's own words may be several lines, and git runs every line of a log that is no comment."""
+    """A scenario's own text may have several lines, and git runs every line of a log that is not a comment."""
     path, log = Lifted("x", origin, "x"), tmp_path / "log"
     tested = Judged(path, Finding.SKIPPED, None, "half a reason\ngit bisect bad y\n")
     with Narrowing("r.h5", path, path, (), log) as report:
@@ -161,10 +161,10 @@ def test_why_a_version_was_passed_over_is_one_comment_in_the_log(
     assert not any(line.startswith("git bisect bad y") for line in told)
 
 
-def test_git_passes_over_what_was_to_be_skipped(
+def test_git_replays_a_log_with_a_skipped_commit(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """0.5.12 alone is left out and it made the change: git, too, then knows no more than that it is one of two."""
+    """Only 0.5.12, which made the change, is skipped. So git too can only say that it is one of two commits."""
     repo = clone(made(tmp_path / "repo"), ["0.5.11", "0.5.12"])
     log = tmp_path / "log"
     ends = ["--good", "sglang@behind-0.5.11", "--bad", "sglang@behind-0.5.12", "--repo", str(repo)]
@@ -178,7 +178,7 @@ def test_git_passes_over_what_was_to_be_skipped(
     assert set(range_) <= set(done.stdout.split())
 
 
-def test_what_mended_it_is_logged_in_terms_that_git_reads(
+def test_a_search_for_a_fix_writes_a_log_that_git_replays(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     repo = clone(made(tmp_path / "repo"), RELEASES)
@@ -190,10 +190,10 @@ def test_what_mended_it_is_logged_in_terms_that_git_reads(
     assert f"{mended} is the first fixed commit" in git(repo, "bisect", "replay", str(log))
 
 
-def test_a_search_that_was_stopped_goes_on_as_it_was_asked(
+def test_the_resume_command_of_an_interrupted_search_keeps_its_options(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All quantities change with 0.5.11, this one with 0.5.12: a command that forgot it would answer another question."""
+    """All quantities change with 0.5.11, this one with 0.5.12. A command that dropped it would give another answer."""
     repo = clone(made(tmp_path / "repo"), RELEASES)
     ends = ["--good", "sglang@v0.5.10", "--bad", "sglang@v0.5.13", "--repo", str(repo)]
     real = Narrowing.__call__
@@ -217,7 +217,7 @@ def test_a_search_that_was_stopped_goes_on_as_it_was_asked(
     assert told["quantities"] == ["spec_verify_ct"]
 
 
-def test_a_quantity_that_was_asked_for_and_not_compared_is_no_good_end(
+def test_a_named_quantity_that_was_not_compared_gives_no_verdict(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     ends = ["--good", "sglang==0.5.10", "--bad", "sglang==0.5.10.post1"]
@@ -226,7 +226,7 @@ def test_a_quantity_that_was_asked_for_and_not_compared_is_no_good_end(
     assert "nothing could be compared of session_committed" in capsys.readouterr().err
 
 
-def test_what_cannot_be_judged_leaves_a_range(
+def test_a_commit_that_cannot_be_judged_leaves_a_range(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     repo = clone(made(tmp_path / "repo"), ["0.5.11"])
@@ -249,7 +249,7 @@ def test_what_cannot_be_judged_leaves_a_range(
 def test_only_the_first_divergences_own_quantity_names_the_function(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """0.5.13 changed prepare, too, by which other sums depart at the same event."""
+    """0.5.13 also changed prepare, and other sums differ from the same event on."""
     _, told = bisected(capsys, "--good", "sglang==0.5.12", "--bad", "sglang==0.5.13")
     assert told["first"]["quantity"] == "routed_experts"
     assert [one["role"] for one in told["roles"] if one["alone"]] == ["experts"]
@@ -262,7 +262,9 @@ def test_a_release_may_be_skipped(capsys: pytest.CaptureFixture[str]) -> None:
     assert told["range"] == ["sglang==0.5.11", "sglang==0.5.12"]
 
 
-def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_existing_logs_and_recordings_are_never_overwritten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     recording, log = tmp_path / "x.h5", tmp_path / "log"
     recording.write_bytes(Path(MIX).read_bytes())
     ends = ["--good", "sglang==0.5.10", "--bad", "sglang==0.5.11"]
@@ -270,6 +272,7 @@ def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[st
         log.write_text("mine")
         assert run(["bisect", str(recording), *ends, "--log", str(target)]) == BROKEN
         said = capsys.readouterr().err
+        # `bisect` has no --force.
         assert "already exists. Choose another name." in said and "--force" not in said
     assert log.read_text() == "mine" and recording.read_bytes() == Path(MIX).read_bytes()
     assert run(["bisect", str(recording), *ends, "--log", str(tmp_path / "no" / "log")]) == BROKEN
@@ -280,7 +283,7 @@ def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "is a folder" in capsys.readouterr().err
 
 
-def test_history_of_what_is_not_captured_has_no_verdict(
+def test_history_of_a_quantity_that_was_not_captured_has_no_verdict(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     ends = ["--from", "sglang==0.5.10", "--to", "sglang==0.5.12"]
@@ -296,8 +299,10 @@ def test_history_of_what_is_not_captured_has_no_verdict(
     assert told[-1]["says"] == "nothing could be compared"
 
 
-def test_history_of_one_code_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """Nothing is replayed twice there, and that is no lack of a verdict: the same code has the same books."""
+def test_history_of_versions_with_the_same_code_is_one_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Nothing is replayed, and that is still a verdict: the same code has the same books."""
     ends = ["--from", "sglang==0.5.15", "--to", "sglang==0.5.15.post1"]
     assert run(["history", MIX, *ends]) == SAME
     (line,) = capsys.readouterr().out.splitlines()
@@ -307,12 +312,12 @@ def test_history_of_one_code_is_one_line(capsys: pytest.CaptureFixture[str]) -> 
     assert run(["history", MIX, *ends, "--quantity", "session_committed"]) == NO_VERDICT
 
 
-def test_history_tells_every_change(capsys: pytest.CaptureFixture[str]) -> None:
+def test_history_lists_every_change(capsys: pytest.CaptureFixture[str]) -> None:
     ends = ["--from", "sglang==0.5.10", "--to", "sglang==0.5.13"]
     assert run(["history", MIX, *ends, "--format", "json"]) == DIFFERS
     told = json.loads(capsys.readouterr().out)["versions"]
     schema = json.loads((Path(__file__).parent.parent / "docs" / "replay.schema.json").read_text())
-    for one in told:  # as docs/bisect.md says
+    for one in told:  # as docs/bisect.md promises
         for quantity in one["quantities"].values():
             jsonschema.validate(quantity, {**schema, "type": "object", "$ref": "#/$defs/quantity"})
     changed = {one["path"]: set(one["quantities"]) for one in told if one["changed"]}
@@ -326,7 +331,7 @@ def reversed_ends(ends: list[str]) -> list[str]:
 
 
 def test_replay_is_a_script_for_git_bisect_run(tmp_path: Path) -> None:
-    """0, 1 and 125 mean to git what they mean here."""
+    """git reads exit codes 0, 1 and 125 as specdiff means them."""
     repo = clone(made(tmp_path / "repo"), RELEASES)
     git(repo, "bisect", "start", "v0.5.13", "v0.5.10")
     script = [*SPECDIFF, "replay", MIX, "--old", "sglang==0.5.10", "--fixed", "./python"]
@@ -346,7 +351,7 @@ def test_the_bracket_narrows() -> None:
 
 
 def moved_away_and_back(repo: Path) -> Path:
-    """v0.5.11, a commit without sglang, then 0.5.12: the last is `back`."""
+    """Make a clone with v0.5.11, then a commit without sglang, then 0.5.12, tagged `back`."""
     clone(repo, ["0.5.11"])
     (repo / "python").rename(repo / "elsewhere")
     commit(repo, "away")
@@ -386,11 +391,13 @@ def test_a_commit_without_sglang_is_skipped_unless_it_is_an_end(
             assert "holds no sglang" in said and "of 3" not in said
 
 
-def test_a_subject_may_be_any_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_commit_subject_that_is_not_utf8_is_printed_safely(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     repo = clone(made(tmp_path / "repo"), ["0.5.11"])
     write_tree(repo, files_of("0.5.12"))
     commit(repo, "Fix cafe")
-    raw = tmp_path / "commit"  # as other tools write them: `git commit` would make text of it
+    raw = tmp_path / "commit"  # as other tools write them; `git commit` would turn it into text
     told = git(repo, "cat-file", "commit", "main").encode()
     raw.write_bytes(told.replace(b"cafe", b"caf\xe9 \x1b[31mred"))
     made_of_bytes = git(repo, "hash-object", "-t", "commit", "-w", str(raw))
@@ -401,10 +408,10 @@ def test_a_subject_may_be_any_bytes(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "\x1b" not in said
 
 
-def test_the_commands_that_are_told_run_as_they_stand(
+def test_suggested_commands_run_as_printed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a clone, and with names that a shell would take apart."""
+    """With a clone, and with names that need quoting in a shell."""
     repo = clone(made(tmp_path / "my clone"), ["0.5.11", "0.5.12"])
     recording, small = tmp_path / "a mix.h5", tmp_path / "a part.h5"
     recording.write_bytes((bundled() / "0.5.11-stale-stop.h5").read_bytes())

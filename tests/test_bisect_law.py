@@ -1,4 +1,4 @@
-"""bisect and history by a law: real schedulers of releases and of a clone's commits play a recording or a scenario."""
+"""`bisect` and `history` by a law: real schedulers of releases and of a clone's commits play a recording or a scenario."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ COMMITS = ("--good", "sglang@HEAD", "--bad", "sglang@HEAD~3")
 
 
 @pytest.mark.live
-def test_the_release_that_mended_it_is_found(tmp_path: Path) -> None:
-    """What a trainer is told of its rows, by the whole scheduler of each; what they recorded is kept."""
+def test_the_release_that_fixed_a_law_is_found(tmp_path: Path) -> None:
+    """The whole scheduler of each release plays, and the law is what a trainer is told of its rows. --keep keeps the recordings."""
     kept = tmp_path / "kept"
     done = specdiff("bisect", MIX, "--law", "trainer", *ENDS, "--keep", kept)
     assert done.returncode == DIFFERS, done.stderr
@@ -61,7 +61,7 @@ def test_the_release_that_mended_it_is_found(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A release, as a clone has it: nothing built. Then: other words, a scheduler that cannot be imported, and it mended."""
+    """A clone of a release without built files. Its commits: new docs, a scheduler that cannot be imported, and a fixed one."""
     folder = tmp_path_factory.mktemp("clone")
     built = shutil.ignore_patterns(
         "*.so", "_version.py", "__pycache__", "*.json", "multimodal_gen", "benchmark", "test"
@@ -86,8 +86,8 @@ def told(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 
 
 @pytest.mark.live
-def test_the_commit_that_mended_it_is_found(repo: Path, tmp_path: Path) -> None:
-    """Commits of one tree play once; of one that cannot play it is said why, and the answer is a range."""
+def test_the_commits_that_may_have_fixed_a_law_are_found(repo: Path, tmp_path: Path) -> None:
+    """Commits with the same tree are played once. The report says why one commit cannot play, and the answer is a range."""
     kept, log = tmp_path / "kept", tmp_path / "log"
     asked: list[str | Path] = ["bisect", WEIGHTS, "--law", "weights", *COMMITS, "--repo", repo]
     done = specdiff(*asked, "--keep", kept, "--log", log, "--format", "json")
@@ -106,7 +106,7 @@ def test_the_commit_that_mended_it_is_found(repo: Path, tmp_path: Path) -> None:
     assert "SyntaxError" in by_path[half]["why"]
     assert by_path[before]["first"]["request"] == "a" and by_path[before]["broken"] == 1
     assert by_path[mended]["checked"] == by_path[before]["checked"] > 0 == by_path[mended]["broken"]
-    assert len(list(kept.iterdir())) == 2  # one for all commits of a tree
+    assert len(list(kept.iterdir())) == 2  # one for each tree, not for each commit
     assert git(repo, "status", "--porcelain") == ""
     command = ["git", "-C", str(repo), "bisect", "replay", str(log)]
     replayed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
@@ -116,8 +116,8 @@ def test_the_commit_that_mended_it_is_found(repo: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.live
-def test_the_history_of_a_law() -> None:
-    """What cannot be judged is no success."""
+def test_history_says_which_releases_break_a_law() -> None:
+    """A release that cannot be judged does not count as keeping the law."""
     ends = ["--from", "sglang==0.5.18", "--to", "sglang==0.5.19"]
     done = specdiff("history", WEIGHTS, "--law", "weights", *ends)
     assert done.returncode == DIFFERS
@@ -127,8 +127,8 @@ def test_the_history_of_a_law() -> None:
 
 
 @pytest.mark.live
-def test_a_scheduler_that_stops_in_the_midst_is_not_judged(tmp_path: Path) -> None:
-    """0.5.9 does (docs/findings), and what it recorded up to there keeps the law."""
+def test_a_scheduler_that_crashes_during_the_play_is_not_judged(tmp_path: Path) -> None:
+    """0.5.9 stops (docs/findings). What it recorded until then keeps the law, but it is reported as skipped."""
     stops, ends = SCENARIOS / "paused-in-place-after-a-retract.toml", ["--to", "sglang==0.5.10"]
     done = specdiff("history", stops, "--law", "commit", *ends, "--keep", tmp_path / "kept")
     assert done.returncode == SAME
@@ -174,7 +174,7 @@ def test_a_scheduler_that_stops_in_the_midst_is_not_judged(tmp_path: Path) -> No
         ),
     ],
 )
-def test_what_cannot_be_asked_is_said_before_anything_plays(
+def test_impossible_arguments_are_refused_before_anything_plays(
     arguments: tuple[str | Path, ...],
     code: int,
     says: str,
@@ -186,7 +186,7 @@ def test_what_cannot_be_asked_is_said_before_anything_plays(
     assert says in capsys.readouterr().err
 
 
-def test_a_commit_without_sglang_is_passed_over_unless_it_is_named(tmp_path: Path) -> None:
+def test_a_commit_without_sglang_is_skipped_unless_it_is_an_end(tmp_path: Path) -> None:
     git(tmp_path, "init", "--quiet")
     (tmp_path / "README").touch()
     commit(tmp_path, "nothing yet")
@@ -198,7 +198,7 @@ def test_a_commit_without_sglang_is_passed_over_unless_it_is_named(tmp_path: Pat
         bisect_by_law(plays, law_of("rows"), path, path, skip=(), report=lambda _: None)
 
 
-def test_where_sglang_cannot_be_imported_nothing_plays(
+def test_nothing_plays_if_sglang_cannot_be_imported(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Plays, "begin", None)
@@ -207,8 +207,8 @@ def test_where_sglang_cannot_be_imported_nothing_plays(
     assert "are not installed: pyzmq" in capsys.readouterr().err
 
 
-def test_a_tree_is_written_out_and_the_clone_left_alone(tmp_path: Path) -> None:
-    """Also of a bare clone, and links as they are, wherever they lead."""
+def test_writing_out_a_tree_does_not_change_the_clone(tmp_path: Path) -> None:
+    """This also works for a bare clone. Links are written as they are, wherever they lead."""
     source, bare, out = (tmp_path / name for name in ("source", "bare", "out"))
     probe = source / "python/sglang/srt/managers/schedule_batch.py"
     probe.parent.mkdir(parents=True)
@@ -229,7 +229,7 @@ def test_a_tree_is_written_out_and_the_clone_left_alone(tmp_path: Path) -> None:
         write_out(bare, "0" * 40, out / "none")
 
 
-def test_a_folder_in_which_nothing_was_kept_goes_again(
+def test_the_keep_folder_is_removed_if_nothing_was_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     keep = ["--keep", str(tmp_path / "kept"), "--skip", "0.5.20"]
@@ -237,7 +237,7 @@ def test_a_folder_in_which_nothing_was_kept_goes_again(
     assert "--skip 0.5.20" in capsys.readouterr().err and not (tmp_path / "kept").exists()
 
 
-def test_a_tree_is_like_the_release_that_was_tagged_before(tmp_path: Path) -> None:
+def test_a_tree_is_treated_as_the_release_tagged_before_it(tmp_path: Path) -> None:
     package = tmp_path / "python/sglang/srt/managers"
     package.mkdir(parents=True)
     (package / "scheduler.py").touch()
@@ -254,10 +254,10 @@ def test_a_tree_is_like_the_release_that_was_tagged_before(tmp_path: Path) -> No
         find_release(str(tmp_path), "0.4")
 
 
-def test_git_looks_at_the_clone_that_is_named(
+def test_git_uses_the_named_clone_even_if_GIT_DIR_is_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also in a hook, where it is told of another."""
+    """This also works in a git hook, which sets GIT_DIR to another repository."""
     for name in ("this", "other"):
         (tmp_path / name).mkdir()
         git(tmp_path / name, "init", "--quiet")

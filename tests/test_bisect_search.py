@@ -1,4 +1,4 @@
-"""The search alone: against a scan of everything, over random histories, and against git's own bisect."""
+"""The search alone, compared with a scan of every version over random histories, and with git's own bisect."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GOOD, BAD, SKIPPED = Finding
 
 @dataclass(slots=True)
 class Oracle:
-    """Says what it was told, by version or commit, and counts how often it was asked."""
+    """Gives prepared answers by version or commit, and counts the questions."""
 
     says: Mapping[str, Finding]
     asked: list[str] = field(default_factory=list)
@@ -36,7 +36,7 @@ class Oracle:
         return Judged(path, self.says[path.where], None)
 
     def ahead(self, paths: Sequence[Lifted]) -> None:
-        """It knows all answers."""
+        """Nothing to prepare: it knows all answers."""
 
     def why_not_good(self, end: Lifted) -> str:
         return "it was told so."
@@ -57,7 +57,7 @@ def test_releases_are_scanned_from_the_good_end(inner: list[Finding], newer_is_g
     good, bad = (RELEASES[-1], RELEASES[0]) if newer_is_good else (RELEASES[0], RELEASES[-1])
     found = search(Oracle(says), release(good), release(bad), lambda _: None)
 
-    # the nearest to the good end that is bad, and everything skipped before it
+    # The expected edge: the bad version nearest to the good end, and everything skipped before it.
     toward_bad = RELEASES[::-1] if newer_is_good else RELEASES
     first_bad = next(i for i, version in enumerate(toward_bad) if says[version] is BAD)
     last_good = max(i for i in range(first_bad) if says[toward_bad[i]] is GOOD)
@@ -78,7 +78,7 @@ def test_releases_between() -> None:
     assert between("0.5.9", "0.5.23") == list(RELEASES)
 
 
-def test_a_wheel_of_no_release_lies_between_none(
+def test_wheels_in_the_cache_count_as_releases_only_if_their_version_is_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SPECDIFF_CACHE", str(tmp_path))
@@ -88,15 +88,15 @@ def test_a_wheel_of_no_release_lies_between_none(
     assert between("0.5.10.post1", "0.5.11") == ["0.5.10.post1", "0.5.10.post2", "0.5.11"]
 
 
-def test_no_change_is_no_answer() -> None:
+def test_equal_ends_are_not_searched() -> None:
     says = dict.fromkeys(RELEASES, GOOD)
     oracle = Oracle(says)
     found = search(oracle, release("0.5.9"), release("0.5.23"), lambda _: None)
     assert found.change is None
-    assert oracle.asked == ["0.5.9", "0.5.23"]  # what lies between is for `history`
+    assert oracle.asked == ["0.5.9", "0.5.23"]  # `history` looks at the versions in between
 
 
-def test_ends_are_verified() -> None:
+def test_ends_that_cannot_bound_a_search_are_refused() -> None:
     says = {"0.5.9": BAD, "0.5.10": SKIPPED, "0.5.11": GOOD}
     with pytest.raises(NoVerdictError, match=r"sglang==0\.5\.9 is not good: it was told so"):
         search(Oracle(says), release("0.5.9"), release("0.5.11"), lambda _: None)
@@ -108,7 +108,7 @@ def test_ends_are_verified() -> None:
 
 
 @pytest.mark.parametrize("skip", ["0.5.9", "sglang==0.5.9", "0.5.11", "sglang==0.5.11"])
-def test_a_release_at_an_end_is_not_skipped(skip: str) -> None:
+def test_skipping_a_release_at_an_end_is_refused(skip: str) -> None:
     oracle = Oracle({"0.5.9": GOOD, "0.5.11": BAD})
     with pytest.raises(UsageError, match=f"--skip {skip}: an end of the search"):
         search(oracle, release("0.5.9"), release("0.5.11"), lambda _: None, [skip])
@@ -122,7 +122,7 @@ def test_a_release_is_skipped_by_any_of_its_names(skip: str) -> None:
     assert "0.5.10" not in oracle.asked and "0.5.10.post1" in oracle.asked
 
 
-def test_a_commit_at_an_end_is_not_skipped(tmp_path: Path) -> None:
+def test_skipping_a_commit_at_an_end_is_refused(tmp_path: Path) -> None:
     names = written(History(((), (0,), (1,))), tmp_path)
     first, _, last = (Lifted(name, Origin.REVISION, name, str(tmp_path)) for name in names)
     for skip in (names[0][:12], "c2", "sglang@c2"):
@@ -132,12 +132,12 @@ def test_a_commit_at_an_end_is_not_skipped(tmp_path: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """A git history made of numbers: commit i has these parents, all of them older. The last reaches all that counts."""
+    """A git history of numbers. Each commit has these parents, all of them older. What the last commit reaches counts."""
 
     parents: tuple[tuple[int, ...], ...]
 
     def ancestors(self, commit: int) -> set[int]:
-        """The commit too."""
+        """Return all ancestors, including the commit itself."""
         found: set[int] = set()
         ahead = [commit]
         while ahead:
@@ -150,7 +150,7 @@ class History:
 
 @st.composite
 def histories(draw: st.DrawFn) -> History:
-    """Chains with branches and merges; commit 0 is the root."""
+    """Draw chains with branches and merges. Commit 0 is the root."""
     parents: list[tuple[int, ...]] = [()]
     for commit in range(1, draw(st.integers(4, 24))):
         first = draw(st.integers(max(0, commit - 4), commit - 1))
@@ -161,7 +161,7 @@ def histories(draw: st.DrawFn) -> History:
 
 
 def written(history: History, repo: Path) -> list[str]:
-    """The commits in a real repository, by number."""
+    """Write the commits to a real repository. Return their names by number."""
     git(repo, "init", "--quiet", "--initial-branch=main")
     stream = "".join(_imported(history))
     subprocess.run(
@@ -186,12 +186,14 @@ def _imported(history: History) -> Iterator[str]:
 
 @settings(max_examples=30)
 @given(histories(), st.data())
-def test_commits_against_a_scan_of_all(history: History, data: st.DataObject) -> None:
+def test_the_search_over_commits_finds_what_a_scan_of_all_finds(
+    history: History, data: st.DataObject
+) -> None:
     newest = len(history.parents) - 1
     inside = history.ancestors(newest)
     culprit = data.draw(st.sampled_from(sorted(inside - {0})))
     skipped = data.draw(st.sets(st.sampled_from(sorted(inside - {0, newest}) or [newest])))
-    fixed = data.draw(st.booleans())  # the culprit is a fix: the newer end is the good one
+    fixed = data.draw(st.booleans())  # whether the culprit is a fix, so that the newer end is good
     with TemporaryDirectory() as folder:
         names = written(history, Path(folder))
         says = {
@@ -251,8 +253,8 @@ def test_a_long_history_takes_few_questions(tmp_path: Path) -> None:
     assert len(set(oracle.asked)) <= 2 + 9
 
 
-def test_a_side_branch_vouches_for_its_merge_base(tmp_path: Path) -> None:
-    """As in git: 1 and 2 both stem from 0, and 1 is good. Is the base bad, it is 1 that mended it."""
+def test_the_merge_base_of_two_branches_must_be_good(tmp_path: Path) -> None:
+    """As in git: 1 and 2 both stem from 0, and 1 is good. If 0 is bad, then 1 fixed it, and the search has no answer."""
     names = written(History(((), (0,), (0,))), tmp_path)
     good, bad = (
         Lifted(name[:12], Origin.REVISION, name, str(tmp_path)) for name in (names[1], names[2])
@@ -266,7 +268,7 @@ def test_a_side_branch_vouches_for_its_merge_base(tmp_path: Path) -> None:
         search(Oracle({names[0]: BAD, names[1]: GOOD, names[2]: BAD}), good, bad, lambda _: None)
 
 
-def test_changes_are_told_in_order() -> None:
+def test_changes_are_listed_in_order() -> None:
     line = [
         Judged(release(v), f, None)
         for v, f in zip("12345", (GOOD, BAD, SKIPPED, GOOD, BAD), strict=True)
@@ -275,8 +277,8 @@ def test_changes_are_told_in_order() -> None:
     assert told == [("1", ["2"]), ("2", ["3", "4"]), ("4", ["5"])]
 
 
-def test_a_history_that_was_merged_in_has_nothing_before_it(tmp_path: Path) -> None:
-    """1 has no parent and is not judged; 2 merges it: the answer is a range, and what came before is the good end."""
+def test_an_unrelated_history_that_was_merged_in_widens_the_range(tmp_path: Path) -> None:
+    """1 has no parent and is skipped, and 2 merges it. The answer is a range, and the good end comes before it."""
     names = written(History(((), (), (0, 1), (2,))), tmp_path)
     says = dict(zip(names, (GOOD, SKIPPED, SKIPPED, BAD), strict=True))
     found = _searched(says, names, tmp_path, fixed=False)

@@ -1,4 +1,4 @@
-"""Several that build the recording of one journal at once, and those that are killed while they do."""
+"""Several processes that build a recording from the same journal at the same time, some of which are killed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GAP = (Kind.GAP, pack_event(Kind.GAP, 1, 1, (2,)))
 WHOLE = HEADER + frames([WHO, GAP])
 NAME = f"{RUN.run_id}-{RUN.pid}-0.journal"
 
-# argv: a recording, and where to write it: killed once its file is there, before anything is in it.
+# argv: a recording, and where to write it. The process is killed after creating its file, before anything is in it.
 KILLED = """
 import os, sys
 from pathlib import Path
@@ -75,20 +75,20 @@ def test_a_second_builder_waits_and_names_what_the_first_has_built(
 def is_open(pid: int, path: Path) -> bool:
     try:
         return str(path) in [os.readlink(one) for one in Path(f"/proc/{pid}/fd").iterdir()]
-    except OSError:  # of one that it has just closed, or of a process that is over
+    except OSError:  # the descriptor was just closed, or the process has ended
         return False
 
 
-def test_a_journal_that_another_has_built_is_no_failure(tmp_path: Path) -> None:
+def test_recovering_a_journal_that_is_already_built_is_no_failure(tmp_path: Path) -> None:
     (journal := tmp_path / NAME).write_bytes(WHOLE)
     first, second = recover_journal(journal), recover_journal(journal)
     assert isinstance(first, Recovered) and first == second
 
 
-def test_where_nothing_can_be_locked_it_is_built_all_the_same(
+def test_a_recording_is_built_even_if_files_cannot_be_locked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And nothing is cleared, as nobody knows whose it is."""
+    """Nothing is cleared, because without locks nobody knows which files are in use."""
 
     def unsupported(file: object, how: int) -> None:
         raise OSError("no locks here")
@@ -100,7 +100,7 @@ def test_where_nothing_can_be_locked_it_is_built_all_the_same(
     assert isinstance(outcome, Recovered) and left_in(tmp_path) == [".h5", ".tmp"]
 
 
-def test_a_damaged_journal_that_another_has_built_is_named_where_it_is(tmp_path: Path) -> None:
+def test_a_damaged_journal_that_is_already_built_is_named_at_its_new_place(tmp_path: Path) -> None:
     damaged = bytearray(HEADER + frames([WHO, GAP, GAP, GAP]))
     damaged[len(WHOLE) + 20] ^= 1
     (journal := tmp_path / NAME).write_bytes(damaged)
@@ -110,7 +110,7 @@ def test_a_damaged_journal_that_another_has_built_is_named_where_it_is(tmp_path:
 
 
 @pytest.mark.parametrize("name", [NAME.replace("-0", "-1"), f"other-{NAME}", "x.journal"])
-def test_a_journal_that_is_gone_is_not_told_by_the_recording_of_another(
+def test_a_missing_journal_is_not_confused_with_the_recording_of_another(
     name: str, tmp_path: Path
 ) -> None:
     (tmp_path / NAME).write_bytes(WHOLE)
@@ -119,10 +119,10 @@ def test_a_journal_that_is_gone_is_not_told_by_the_recording_of_another(
     assert isinstance(outcome, Kept) and "No such file" in outcome.why
 
 
-def test_who_writes_the_same_name_does_not_write_into_our_file(
+def test_two_processes_that_save_the_same_name_do_not_share_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, real_recording: Path
 ) -> None:
-    """One opens its file when the other is about to rename its own, and is killed."""
+    """A second process opens its file while the first is about to rename its own, and is killed."""
     recording, path = hdf5.load(real_recording), tmp_path / "a.h5"
     load = hdf5.load
 
@@ -137,24 +137,24 @@ def test_who_writes_the_same_name_does_not_write_into_our_file(
     assert hdf5.is_saved(recording, path)
 
 
-def test_what_a_killed_builder_leaves_is_no_recording_and_goes(
+def test_the_temporary_file_of_a_killed_builder_is_ignored_and_cleared(
     tmp_path: Path, real_recording: Path
 ) -> None:
     path = tmp_path / "a.h5"
-    for _ in range(2):  # the second clears what the first has left
+    for _ in range(2):  # the second process clears what the first has left
         assert python(KILLED, real_recording, path).returncode == 9
         assert left_in(tmp_path) == [".tmp"]
     hdf5.save(hdf5.load(real_recording), tmp_path / "b.h5")
     assert left_in(tmp_path) == [".h5", ".tmp"]
     assert specdiff("info", tmp_path).returncode == SAME
-    (tmp_path / "notes.tmp").touch()  # somebody else's
+    (tmp_path / "notes.tmp").touch()  # not specdiff's file
     with scratch(tmp_path / "c.h5") as held:
         recover(tmp_path)
         assert left_in(tmp_path) == [".h5", ".tmp", ".tmp"] and Path(held.name).exists()
     assert sorted(one.name for one in tmp_path.iterdir()) == ["b.h5", "notes.tmp"]
 
 
-def test_what_cannot_be_read_back_is_not_put_in_place_and_the_journal_stays(
+def test_a_recording_that_cannot_be_read_back_is_discarded_and_the_journal_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (journal := tmp_path / NAME).write_bytes(WHOLE)
