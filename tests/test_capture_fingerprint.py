@@ -1,4 +1,4 @@
-"""Function hashes: blind to what does nothing, awake to what does something, and the books they tell apart."""
+"""Function hashes: they ignore what has no effect, they see what has one, and they tell the books of releases apart."""
 
 from __future__ import annotations
 
@@ -48,21 +48,21 @@ def hash_of(source: str) -> str:
 
 
 @pytest.mark.parametrize("source", SAME.values(), ids=SAME)
-def test_hash_ignores(source: str) -> None:
+def test_the_hash_ignores_what_has_no_effect(source: str) -> None:
     assert hash_of(source) == hash_of(PLAIN)
 
 
 @pytest.mark.parametrize("source", OTHER.values(), ids=OTHER)
-def test_hash_sees(source: str) -> None:
+def test_the_hash_sees_what_has_an_effect(source: str) -> None:
     assert hash_of(source) != hash_of(PLAIN)
 
 
-def test_hash_does_not_depend_on_the_python() -> None:
-    """Pinned: computed with 3.10 to 3.13, which `ast.dump` and f-string splitting tell apart."""
+def test_the_hash_does_not_depend_on_the_python_version() -> None:
+    """A pinned hash, computed with 3.10 to 3.13. These differ in `ast.dump` and in how they split f-strings."""
     assert hash_of(PLAIN) == "4398d665734d9f55"
 
 
-def test_whose_books() -> None:
+def test_the_release_whose_books_two_hashes_are() -> None:
     resolve, prepare = BOOKS["0.5.21"]
     assert whose(resolve, prepare, "0.5.21") == "0.5.21"
     assert whose(resolve, prepare, "0.5.20.dev7+gabc") == "0.5.20"  # the oldest that has both
@@ -79,8 +79,8 @@ RESOLVE_FUNCTIONS = (
 
 @pytest.mark.live
 @pytest.mark.parametrize("version", VERSIONS)
-def test_table_of_books_is_what_the_release_holds(version: str) -> None:
-    """Where it fails for a new release, the left side is the line to add."""
+def test_the_table_of_books_has_the_hashes_of_the_release(version: str) -> None:
+    """If this fails for a new release, the left side is the line to add."""
     srt = find_release(version).root / "sglang" / "srt"
 
     def hashes(places: tuple[str, ...]) -> list[str]:
@@ -90,10 +90,10 @@ def test_table_of_books_is_what_the_release_holds(version: str) -> None:
     assert (*hashes(RESOLVE_FUNCTIONS), *hashes(PREPARE_FUNCTIONS)) == BOOKS[version]
 
 
-def test_a_function_is_what_was_loaded_whatever_lies_on_the_disk_by_now(
+def test_a_loaded_function_is_hashed_as_loaded_even_if_its_file_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who upgrades sglang under a running server changes its files, not its books."""
+    """Upgrading sglang under a running server changes the files on disk, not the server's books."""
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "loaded_once.py").write_text("def books():\n    return 1\n")
     loaded = importlib.import_module("loaded_once").books

@@ -1,4 +1,4 @@
-"""The injected sitecustomize: inert unless asked, chains the next one, never in the way of a process."""
+"""The injected sitecustomize: it does nothing unless asked, runs the next sitecustomize, and never disturbs a process."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ _NO_TIME: list[Any] = ["9", 0, -0.5, float("nan"), float("inf"), False, [9]]
         ("tokens", [True, False], [None, 0, "false"]),
     ],
 )
-def test_a_value_that_is_none_is_refused_by_name(
+def test_an_option_with_a_wrong_value_is_refused_by_name(
     name: str, right: list[Any], wrong: list[Any]
 ) -> None:
-    """Anyone may write the variable, or ask the socket."""
+    """The values come from an environment variable or the socket, so anyone may have written them."""
 
     def made(value: Any) -> config.Config | None:
         in_choice = name in {field.name for field in dataclasses.fields(Choice)}
@@ -80,7 +80,7 @@ def test_a_value_that_is_none_is_refused_by_name(
 
 
 @pytest.mark.parametrize("options", ["[]", "9", '{"choice": []}', '{"choice": null}', "{"])
-def test_options_that_are_none_are_refused(options: str) -> None:
+def test_malformed_options_are_refused(options: str) -> None:
     with pytest.raises(ValueError):
         config.from_env({config.DIR: "x", config.OPTIONS: options})
 
@@ -103,7 +103,7 @@ def test_inert_without_a_recording(tmp_path: Path) -> None:
 
 
 def test_works_without_specdiff_or_any_package_installed(tmp_path: Path) -> None:
-    """A bare venv-less Python: what the server's environment holds is none of our business."""
+    """A bare Python without a virtual environment: the recorder must not rely on anything in the server's environment."""
     env = {**environment(tmp_path), "PYTHONNOUSERSITE": "1"}
     bare = [sys._base_executable, "-c", LOADED + "; import specdiff"]  # type: ignore[attr-defined]
     done = subprocess.run(bare, capture_output=True, text=True, env=env, check=False)
@@ -124,7 +124,7 @@ def test_next_sitecustomize_runs_as_if_found_first(tmp_path: Path) -> None:
     ]
 
 
-def test_chained_by_one_before_us_runs_only_those_after_us(tmp_path: Path) -> None:
+def test_run_by_an_earlier_sitecustomize_it_runs_only_later_ones(tmp_path: Path) -> None:
     chain = (
         "import sys, importlib.util\nfrom importlib.machinery import PathFinder\n"
         "print('{name}')\n"
@@ -143,7 +143,7 @@ def test_chained_by_one_before_us_runs_only_those_after_us(tmp_path: Path) -> No
     assert done.stdout.startswith("first\nlast\n") and "importhook" in done.stdout
 
 
-def test_broken_next_sitecustomize_is_reported_as_ever(tmp_path: Path) -> None:
+def test_a_broken_next_sitecustomize_is_reported_as_usual(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("raise RuntimeError('theirs is broken')\n")
     done = python("print('runs')", env=environment(tmp_path, PYTHONPATH=str(tmp_path)))
     assert done.stdout == "runs\n"
@@ -161,7 +161,7 @@ print("executed", __name__, flush=True)
 OTHER_FINDER = """
 import sys
 class Other:
-    '''Asks everyone else, as post-import hooks do, and trusts them not to ask back.'''
+    '''Asks all other finders, as post-import hooks do, and relies on them not to ask back.'''
     def find_spec(self, name, path=None, target=None):
         if name == "sglang.srt.managers.scheduler":
             for finder in sys.meta_path:
@@ -183,7 +183,7 @@ def test_scheduler_module_is_found_once_beside_another_post_import_finder(
     done = python(script, env=environment(out))
     assert done.returncode == 0, done.stderr
     assert done.stdout == "executed sglang.srt.managers.scheduler\n"
-    (note,) = out.iterdir()  # attached, and found that this is no sglang: every site is missing
+    (note,) = out.iterdir()  # it attached and found that this is not sglang: every site is missing
     assert '"launch": ["sglang.srt.managers.scheduler:Scheduler.run_batch"]' in note.read_text()
 
 

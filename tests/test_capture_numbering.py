@@ -1,4 +1,4 @@
-"""Which object is which: requests, batches, results, and who of them is recorded."""
+"""The numbers of requests, batches and results, and which requests are recorded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Slotted:
     __slots__ = ("value",)
 
 
-def test_copies_and_other_recorders_objects_are_new() -> None:
+def test_copied_objects_and_those_of_other_recorders_are_new() -> None:
     announced: list[int] = []
     one, two = Numbering(lambda n, *_: announced.append(n)), Numbering(lambda n, *_: None)
     req = Thing()
@@ -37,7 +37,7 @@ def test_copies_and_other_recorders_objects_are_new() -> None:
 
 
 @given(st.lists(st.lists(st.integers(0, 3), unique=True), max_size=8))
-def test_requests_keep_their_numbers_whichever_batches_take_turns(batches: list[list[int]]) -> None:
+def test_requests_keep_their_numbers_when_batches_alternate(batches: list[list[int]]) -> None:
     numbers = Numbering(lambda n, *_: None)
     reqs = [Thing() for _ in range(4)]
     known = [numbers.qid(req) for req in reqs]
@@ -49,8 +49,8 @@ def test_requests_keep_their_numbers_whichever_batches_take_turns(batches: list[
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=6), st.integers(0, 20))
-def test_of_a_batch_those_are_picked_that_are_recorded(taken: list[bool], size: int) -> None:
-    """And of a list of tokens their parts; where it cannot be shared out, nobody knows whose is whose."""
+def test_only_recorded_requests_are_picked_from_a_batch(taken: list[bool], size: int) -> None:
+    """The same holds for a list of tokens. If it does not divide evenly among the requests, no tokens are picked."""
     reqs = [Thing() for _ in taken]
     wanted = [i for i, one in enumerate(taken) if one]
     numbers = Numbering(lambda *_: None, takes=lambda req: reqs.index(req) in wanted)
@@ -67,22 +67,22 @@ def test_of_a_batch_those_are_picked_that_are_recorded(taken: list[bool], size: 
     assert picked.runs(whole) == (whole if all(taken) else [] if rest else parts)
 
 
-def test_idle_server_keeps_no_request_alive() -> None:
+def test_an_idle_servers_requests_are_not_kept_alive() -> None:
     numbers = Numbering(lambda n, *_: None)
     numbers.pick([Thing()]), numbers.pick([Thing(), Thing()])
     numbers.pick([])
     assert not numbers.live
 
 
-def test_who_ended_is_not_kept_alive_by_who_goes_on() -> None:
-    """One long request is left of a batch, which never changes again; the launch that is under way has all of them."""
+def test_an_ended_request_is_not_kept_alive_by_one_that_goes_on() -> None:
+    """One long request is left of a batch that never changes again. The launch under way still refers to both."""
     numbers, result = Numbering(lambda n, *_: None), Thing()
     long, short = Thing(), Thing()
     both = numbers.pick([long, short])
     numbers.launch(result, True, both)
     numbers.pick([short])
     numbers.end_turn()
-    assert numbers.pick([long, short]) is both  # so long as it is under way
+    assert numbers.pick([long, short]) is both  # as long as the launch is under way
     numbers.launch(result, True, numbers.pick([long]))
     ended = weakref.ref(short)
     del short, both
@@ -95,8 +95,8 @@ def test_who_ended_is_not_kept_alive_by_who_goes_on() -> None:
     assert going() is None
 
 
-def test_who_is_alive_is_said_while_others_ask() -> None:
-    """The writer's thread asks of a ring's requests, and may collect garbage there."""
+def test_live_requests_can_be_read_from_another_thread() -> None:
+    """The writer's thread asks about a ring's requests, and a garbage collection may run in it."""
     numbers, keep, ended = Numbering(lambda n, *_: None), [Thing() for _ in range(300)], False
     known = [(numbers.qid(req), req) for req in keep]
 
@@ -120,7 +120,7 @@ def test_who_is_alive_is_said_while_others_ask() -> None:
         other.join()
 
 
-def test_results_answer_their_launch_in_any_order() -> None:
+def test_results_are_paired_with_their_launch_in_any_order() -> None:
     numbers = Numbering(lambda n, *_: None)
     first, idle, second = Thing(), Thing(), Thing()
     assert [numbers.launch(first, True), numbers.launch(idle, False)] == [0, 1]
@@ -129,15 +129,15 @@ def test_results_answer_their_launch_in_any_order() -> None:
     assert numbers.answered(Thing()) is None
 
 
-def test_results_without_a_tag_answer_the_oldest_launch() -> None:
+def test_results_without_a_tag_are_paired_with_the_oldest_launch() -> None:
     numbers = Numbering(lambda n, *_: None)
     for _ in range(2):
         numbers.launch(Thing(), True)
     assert [numbers.answered(Thing()) for _ in range(3)] == [0, 1, None]
 
 
-def test_results_from_before_a_late_start_answer_none() -> None:
-    """With overlap one is under way, and processed behind the first launch that is numbered."""
+def test_results_from_before_a_late_start_are_paired_with_no_launch() -> None:
+    """With overlap, one result is under way. It is processed after the first launch that has a number."""
     numbers = Numbering(lambda n, *_: None, late=True)
     first, second = Thing(), Thing()
     numbers.launch(first, True)
@@ -146,20 +146,20 @@ def test_results_from_before_a_late_start_answer_none() -> None:
     assert [numbers.answered(first), numbers.answered(second)] == [0, 1]
 
 
-def test_objects_that_take_no_attributes_are_remembered() -> None:
+def test_objects_without_attributes_keep_their_numbers() -> None:
     numbers = Numbering(lambda n, *_: None)
     one, two = Slotted(), Slotted()
     assert [numbers.batch(thing) for thing in (one, two, one, two)] == [0, 1, 0, 1]
 
 
-def test_result_of_a_dropped_launch_refers_to_nothing() -> None:
+def test_the_result_of_a_dropped_launch_is_paired_with_no_launch() -> None:
     numbers = Numbering(lambda n, *_: None)
     result = Thing()
     numbers.lose(numbers.launch(result, True))
     assert numbers.answered(result) is None
 
 
-def test_a_batch_of_others_begins_anew_whatever_it_takes() -> None:
+def test_a_batch_that_begins_anew_gets_a_new_number() -> None:
     numbers = Numbering(lambda n, *_: None)
     tagged, slotted = Thing(), Slotted()
     assert [numbers.batch(one) for one in (tagged, slotted)] == [0, 1]

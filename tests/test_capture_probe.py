@@ -1,4 +1,4 @@
-"""What a probe does and what becomes of its failures: the server's function runs once, and never sees them."""
+"""Probes and their failures: the server's own function runs exactly once and never sees an error of the recorder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from specdiff.recorders.schema import Kind
 
 
 @pytest.mark.parametrize("where", ["before", "after"])
-def test_failing_probe_is_counted_and_the_server_goes_on(
+def test_a_failing_probe_is_counted_and_the_server_continues(
     where: str, recorder: Recorder, caplog: pytest.LogCaptureFixture
 ) -> None:
     calls: list[tuple[Any, Any]] = []
@@ -40,7 +40,7 @@ def test_failing_probe_is_counted_and_the_server_goes_on(
     assert len(caplog.records) == 1
 
 
-def test_exception_that_cannot_be_printed_stays_ours(recorder: Recorder) -> None:
+def test_an_exception_that_cannot_be_printed_does_not_reach_the_server(recorder: Recorder) -> None:
     class Unprintable(Exception):
         def __str__(self) -> str:
             raise ValueError("no words")
@@ -56,7 +56,9 @@ def test_after_is_skipped_when_before_failed(recorder: Recorder) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError("theirs"), KeyboardInterrupt(), SystemExit(3)])
-def test_servers_own_exception_passes_untouched(error: BaseException, recorder: Recorder) -> None:
+def test_the_servers_own_exceptions_pass_unchanged(
+    error: BaseException, recorder: Recorder
+) -> None:
     hooked = hook(recorder, raising(error), Probe(nothing_before, raising(AssertionError())))
     with pytest.raises(type(error)) as caught:
         hooked()
@@ -64,19 +66,19 @@ def test_servers_own_exception_passes_untouched(error: BaseException, recorder: 
     assert recorder.exceptions == 0
 
 
-def test_ctrl_c_in_the_recorder_is_the_servers(recorder: Recorder) -> None:
+def test_ctrl_c_during_a_probe_reaches_the_server(recorder: Recorder) -> None:
     with pytest.raises(KeyboardInterrupt):
         hook(recorder, lambda: None, Probe(raising(KeyboardInterrupt()), nothing_after))()
 
 
-def test_nothing_runs_while_nobody_records() -> None:
+def test_probes_do_not_run_while_nothing_is_recorded() -> None:
     broken = raising(AssertionError("must not run"))
     hooked = hook(None, lambda x: x + 1, Probe(broken, broken))
     assert hooked(1) == 2
     assert getattr(hooked, MARK) == "role"
 
 
-def test_what_is_under_our_hooks_is_found(recorder: Recorder) -> None:
+def test_the_function_under_several_hooks_is_found(recorder: Recorder) -> None:
     twice = hook(
         None,
         hook(recorder, len, Probe(nothing_before, nothing_after)),
@@ -85,7 +87,7 @@ def test_what_is_under_our_hooks_is_found(recorder: Recorder) -> None:
     assert unhooked(twice) is len and unhooked(len) is len
 
 
-def test_event_that_a_probe_loses_leaves_a_gap(recorder: Recorder, tmp_path: Path) -> None:
+def test_an_event_that_a_probe_loses_leaves_a_gap(recorder: Recorder, tmp_path: Path) -> None:
     hook(recorder, lambda: None, Probe(nothing_before, raising(ValueError())))()
     recorder.emit(Kind.ARRIVE, (1, 0))
     recorder.close()
@@ -94,7 +96,7 @@ def test_event_that_a_probe_loses_leaves_a_gap(recorder: Recorder, tmp_path: Pat
 
 
 class Turn:
-    """A batch, in as far as its processing looks at it."""
+    """The parts of a batch that processing its result looks at."""
 
     def __init__(self, mode: str) -> None:
         self.reqs = [Request("a")] if mode == "EXTEND" else []
@@ -105,7 +107,7 @@ class Turn:
 def test_a_turn_costs_what_its_own_hooks_take(
     recorder: Recorder, owner: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All of it, to the end of the hook that ends it; of an idle one nobody is told."""
+    """It includes everything up to the end of the hook that ends the turn. The cost of an idle turn is not reported."""
     monkeypatch.setattr(step_probes, "_extend_result", lambda *_: time.sleep(0.3))
     monkeypatch.setattr(step_probes, "_state", lambda *_: None)
     probe = step_probes.PROBES["process"]
@@ -121,7 +123,7 @@ def test_a_turn_costs_what_its_own_hooks_take(
     assert (overhead.decode.max_ns or 0) < 3e8 and overhead.spent == 0
 
 
-def test_a_turn_that_cannot_be_ended_is_the_servers_all_the_same(
+def test_a_turn_that_the_recorder_cannot_end_does_not_affect_the_server(
     recorder: Recorder, owner: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recorder.numbers, "end_turn", raising(TypeError("ours")))
@@ -131,7 +133,7 @@ def test_a_turn_that_cannot_be_ended_is_the_servers_all_the_same(
 
 
 class Batch:
-    """Fails where `broken` says: before the launch, or after it was numbered."""
+    """Fails either before the launch or after the launch was numbered."""
 
     seq_lens_sum = 0
     forward_mode = None
@@ -151,7 +153,7 @@ class Batch:
 
 
 @pytest.mark.parametrize("broken", ["before", "after"])
-def test_launch_that_fails_is_lost_and_its_result_answers_none(
+def test_a_launch_whose_probe_fails_is_lost_and_its_result_unpaired(
     broken: str, recorder: Recorder, owner: Owner
 ) -> None:
     result = Thing()

@@ -1,4 +1,4 @@
-"""The recorder's own promises: nothing it loses goes uncounted, and nothing that failed takes another along."""
+"""The recorder counts everything it loses, and one failure never takes another event with it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ from specdiff.recorders.wire import unpack_event
 from strategies import RUN
 
 
-def test_who_is_met_in_mid_life_has_not_arrived(owner: Owner, tmp_path: Path) -> None:
+def test_a_request_first_seen_after_its_arrival_has_no_arrival(
+    owner: Owner, tmp_path: Path
+) -> None:
     late = Recorder(owner, tmp_path / "j", 1 << 20, RUN, late=True)
     late.numbers.meet(Thing())
     late.numbers.meet(Thing(), arrives=True)
@@ -38,9 +40,11 @@ def test_who_is_met_in_mid_life_has_not_arrived(owner: Owner, tmp_path: Path) ->
     assert found == [NONE64, 0]
 
 
-def test_who_is_left_out_is_counted_and_nothing_more(owner: Owner, tmp_path: Path) -> None:
-    """Once, and in a ring for as long as the server has it, the last one longer: what is said of its batches is not of all who
-    are in them."""
+def test_a_request_that_is_not_chosen_is_only_noted(owner: Owner, tmp_path: Path) -> None:
+    """It is noted once. In a ring it is noted while the server has it, and the last one longer.
+
+    Without these notes, what is recorded of a batch would seem to be about all requests in it.
+    """
     ring = Recorder(owner, tmp_path / "j", 1 << 20, RUN, choice=Choice(only=("a",)), ring_s=0.08)
     there = [Request("a"), Request("b")]
     for number, one in enumerate([*there, Request("c"), Request("d")]):
@@ -58,10 +62,10 @@ def test_who_is_left_out_is_counted_and_nothing_more(owner: Owner, tmp_path: Pat
 
 
 @pytest.mark.parametrize("choice", [Choice(one_in=2), Choice(only=("5", "a"))])
-def test_whatever_an_id_is_it_chooses_as_it_is_written_down(
+def test_requests_with_unusual_ids_are_chosen_by_the_recorded_form_of_their_id(
     choice: Choice, owner: Owner, tmp_path: Path
 ) -> None:
-    """Half a surrogate pair is what a client's JSON may hold; nobody is recorded who was not to be, and nothing fails."""
+    """A client's JSON may contain half a surrogate pair. Only chosen requests are recorded, and nothing fails."""
     rids: list[Any] = ["a", "b", "d", "\ud800", "\ud801", 5, 6, 7, None]
     recorder = Recorder(owner, tmp_path / "j", 1 << 20, RUN, choice=choice)
     reqs = [Request(rid) for rid in rids]
@@ -73,10 +77,10 @@ def test_whatever_an_id_is_it_chooses_as_it_is_written_down(
 
 
 @pytest.mark.parametrize("ring_s", [0.4, None])
-def test_behind_what_the_writer_breaks_off_books_are_to_begin_anew(
+def test_books_begin_anew_after_a_new_segment_or_a_gap_of_the_writer(
     ring_s: float | None, owner: Owner, tmp_path: Path
 ) -> None:
-    """Each segment of a ring is the first one, one day; and a record that could not be packed leaves a gap."""
+    """Every segment of a ring becomes the first one some day. A record that could not be packed leaves a gap."""
     recorder = Recorder(owner, tmp_path / "j", 1 << 20, RUN, ring_s=ring_s)
     for _ in range(2):
         recorder.end_turn()
@@ -100,8 +104,8 @@ def test_whole_steps_are_dropped_counted_and_marked_where_they_are_missing(
 ) -> None:
     kept = [number for number in range(199) if recorder.emit(Kind.ARRIVE, (number, 0))]
     assert 0 < len(kept) < 199
-    time.sleep(0.3)  # the writer has caught up
-    assert not recorder.emit(Kind.ARRIVE, (199, 0))  # the rest of a step that lost its beginning
+    time.sleep(0.3)  # until the writer has caught up
+    assert not recorder.emit(Kind.ARRIVE, (199, 0))  # the rest of a step whose beginning was lost
     owner.forward_ct += 1
     assert recorder.emit(Kind.ARRIVE, (1000, 0))
     recorder.close()
@@ -114,19 +118,19 @@ def test_whole_steps_are_dropped_counted_and_marked_where_they_are_missing(
     assert (stats.dropped, stats.events) == (200 - len(kept), len(found))
 
 
-def test_who_records_is_in_the_file_at_once(recorder: Recorder, tmp_path: Path) -> None:
-    """A server that is killed within the writer's first 50 ms leaves a recording all the same."""
+def test_the_run_description_is_in_the_file_at_once(recorder: Recorder, tmp_path: Path) -> None:
+    """So a server that is killed within the writer's first 50 ms still leaves a recording."""
     (record,) = journal.scan(tmp_path / "j").records
     assert run_from_json(record.payload) == RUN
 
 
-def test_gap_at_the_very_end_is_marked_too(recorder: Recorder, tmp_path: Path) -> None:
+def test_a_gap_at_the_very_end_is_marked_too(recorder: Recorder, tmp_path: Path) -> None:
     kept = sum(recorder.emit(Kind.ARRIVE, (number, 0)) for number in range(200))
     recorder.close()
     assert events(tmp_path / "j")[-1] == (Kind.GAP, 200 - kept)
 
 
-def test_pending_event_comes_before_the_next_one(recorder: Recorder, tmp_path: Path) -> None:
+def test_a_pending_event_comes_before_the_next_one(recorder: Recorder, tmp_path: Path) -> None:
     recorder.emit_later(lambda: recorder.emit(Kind.ABORT, (1, 0)))
     recorder.emit(Kind.ARRIVE, (2, 0))
     recorder.emit_later(lambda: recorder.emit(Kind.ABORT, (3, 0)))
@@ -134,7 +138,9 @@ def test_pending_event_comes_before_the_next_one(recorder: Recorder, tmp_path: P
     assert events(tmp_path / "j") == [(Kind.ABORT, 1), (Kind.ARRIVE, 2), (Kind.ABORT, 3)]
 
 
-def test_what_is_no_int_is_absent(recorder: Recorder, tmp_path: Path) -> None:
+def test_a_value_that_is_not_an_int_is_recorded_as_absent(
+    recorder: Recorder, tmp_path: Path
+) -> None:
     recorder.emit(Kind.FILTER, (0, 1, None, True, object(), 0), ([],))
     recorder.close()
     (record,) = (one for one in journal.scan(tmp_path / "j").records if one.type < 100)
@@ -142,7 +148,7 @@ def test_what_is_no_int_is_absent(recorder: Recorder, tmp_path: Path) -> None:
     assert found.fields.tolist() == [0, 1, NONE64, 1, NONE64, 0]
 
 
-def test_counter_that_a_request_lacks_is_absent_and_the_others_are_read() -> None:
+def test_a_missing_counter_is_absent_and_the_others_are_read() -> None:
     whole, lacking = Thing(), Thing()
     vars(whole).update(kv_committed_len=5, kv_allocated_len=8, spec_verify_ct=2)
     vars(lacking).update(kv_committed_len=6)
@@ -152,10 +158,10 @@ def test_counter_that_a_request_lacks_is_absent_and_the_others_are_read() -> Non
     assert [*access.after_result([lacking])] == [[6], [NONE32], [NONE32]]
 
 
-def test_books_are_to_begin_anew_behind_whatever_is_missing(
+def test_books_begin_anew_after_every_gap(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A gap of the writer's own is one, too; where it fails, no event is lost with it."""
+    """A gap that the writer caused counts too. If the new beginning fails, no event is lost with it."""
     recorder.end_turn()
     assert not recorder.seeding.wanted
     recorder.queue(Kind.ARRIVE, (raising(ValueError()),), 0, (1, 1))
@@ -167,7 +173,7 @@ def test_books_are_to_begin_anew_behind_whatever_is_missing(
     assert not recorder.seeding.wanted and recorder.dropped == 0 and recorder.exceptions == 2
 
 
-def test_pending_event_that_fails_does_not_take_the_next_one_along(
+def test_a_pending_event_that_fails_does_not_lose_the_next_one(
     recorder: Recorder, tmp_path: Path
 ) -> None:
     recorder.emit_later(raising(ValueError()))
@@ -176,7 +182,7 @@ def test_pending_event_that_fails_does_not_take_the_next_one_along(
     assert events(tmp_path / "j") == [(Kind.GAP, 1), (Kind.ARRIVE, 1)]
 
 
-def test_event_that_fails_on_the_writers_thread_leaves_a_gap_in_its_place(
+def test_an_event_that_fails_on_the_writers_thread_leaves_a_gap(
     recorder: Recorder, tmp_path: Path
 ) -> None:
     recorder.emit(Kind.ARRIVE, (1, 0))
@@ -186,7 +192,7 @@ def test_event_that_fails_on_the_writers_thread_leaves_a_gap_in_its_place(
     assert events(tmp_path / "j") == [(Kind.ARRIVE, 1), (Kind.GAP, 1), (Kind.ARRIVE, 2)]
 
 
-def test_request_that_cannot_be_described_keeps_its_number(
+def test_a_request_that_cannot_be_described_keeps_its_number(
     recorder: Recorder, tmp_path: Path
 ) -> None:
     assert recorder.numbers.meet(Thing()) == 0  # no rid
@@ -196,8 +202,10 @@ def test_request_that_cannot_be_described_keeps_its_number(
     assert len([item for item in records if item.type == journal.Type.REQUEST]) == 1
 
 
-def test_what_cannot_be_described_later_is_told_apart(recorder: Recorder, tmp_path: Path) -> None:
-    """A request is described where it is written, on another thread: its number stays, and the failure is counted."""
+def test_a_request_that_cannot_be_described_on_writing_gets_a_distinct_name(
+    recorder: Recorder, tmp_path: Path
+) -> None:
+    """Requests are described when they are written, on another thread. A request that fails keeps its number and is counted."""
     req = Request("a")
     req.eos_token_ids = {"none of ours"}  # type: ignore[attr-defined]
     recorder.numbers.meet(req)
@@ -209,13 +217,13 @@ def test_what_cannot_be_described_later_is_told_apart(recorder: Recorder, tmp_pa
     assert recorder.exceptions == last_stats(tmp_path / "j").exceptions == 1
 
 
-def test_no_request_lives_for_as_long_as_the_disk_hangs(recorder: Recorder, tmp_path: Path) -> None:
-    """Nor what sglang hangs on its parameters, which is the request itself; and what was asked for is what it was then."""
+def test_a_hanging_disk_keeps_no_request_alive(recorder: Recorder, tmp_path: Path) -> None:
+    """Not even if sglang attaches the request to its own parameters. The parameters are recorded as they were at that time."""
     req = Request("a")
     req.sampling_params = Thing()  # type: ignore[attr-defined]
     req.sampling_params.custom_params = {"__req__": req}  # type: ignore[attr-defined]
     req.sampling_params.max_new_tokens = 7  # type: ignore[attr-defined]
-    with recorder.writer._lock:  # as a write that does not return
+    with recorder.writer._lock:  # like a write that does not return
         recorder.numbers.meet(req)
         req.sampling_params.max_new_tokens = 0  # type: ignore[attr-defined]
         gone = weakref.ref(req)

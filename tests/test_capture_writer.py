@@ -1,4 +1,4 @@
-"""The journal's writer in processes that are killed, forked, out of disk, or too slow."""
+"""The journal's writer in processes that are killed, fork, run out of disk space, or are too slow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from specdiff.recorders.recover import is_locked
 from specdiff.recorders.run import Stats, stats_from_json
 from specdiff.recorders.schema import Kind
 
-# argv: the journal, how many records, and what to do then
+# argv: the journal, the number of records, and what to do then
 WRITER = """
 import os, sys, time
 from pathlib import Path
@@ -54,7 +54,7 @@ if then == "fork":
 writer.close()
 """
 
-# argv: the journal. The thread is slow to write what it has taken; the step ends meanwhile.
+# argv: the journal. The thread is slow to write what it has taken, and the step ends meanwhile.
 SLOW_THREAD = """
 import os, sys, threading, time
 from pathlib import Path
@@ -72,12 +72,12 @@ writer = JournalWriter(Path(sys.argv[1]), b"", 1 << 24, lambda closed: None, pri
 writer.put(Kind.GAP, bytes(100), 100)
 has_taken.wait()
 writer.commit()
-os._exit(0)  # as a kill leaves it
+os._exit(0)  # like a kill
 """
 
 
 def numbers(path: Path) -> list[int]:
-    """The record numbers, each checked against its whole payload."""
+    """Return the record numbers. Each is checked against its whole payload."""
     found = []
     for record in journal.scan(path).records:
         if record.type == Kind.GAP:
@@ -101,7 +101,7 @@ def test_everything_is_written_in_order(tmp_path: Path) -> None:
     assert not is_locked(path)
 
 
-def test_killed_writer_leaves_whole_records_and_no_lock(tmp_path: Path) -> None:
+def test_a_killed_writer_leaves_whole_records_and_no_lock(tmp_path: Path) -> None:
     path = tmp_path / "j"
     with subprocess.Popen(
         [sys.executable, "-c", WRITER, str(path), "2000", "wait"], stdout=subprocess.PIPE
@@ -115,20 +115,20 @@ def test_killed_writer_leaves_whole_records_and_no_lock(tmp_path: Path) -> None:
     assert journal.scan(path).damage is None
 
 
-def test_a_step_that_must_be_durable_waits_for_what_the_thread_has_taken(tmp_path: Path) -> None:
+def test_a_durable_step_waits_for_records_the_thread_has_taken(tmp_path: Path) -> None:
     done = python(SLOW_THREAD, tmp_path / "j")
     assert done.returncode == 0, done.stderr
     assert numbers(tmp_path / "j") == [0]
 
 
-def test_fork_does_not_write_and_does_not_take_the_lock(tmp_path: Path) -> None:
+def test_a_forked_child_does_not_write(tmp_path: Path) -> None:
     path = tmp_path / "j"
     done = python(WRITER, path, "100", "fork")
     assert done.returncode == 0, done.stderr
     assert numbers(path) == list(range(100))
 
 
-def test_full_disk_costs_nothing_that_was_written_and_is_retried(tmp_path: Path) -> None:
+def test_a_full_disk_loses_no_records_and_is_retried(tmp_path: Path) -> None:
     path = tmp_path / "j"
     done = python(WRITER, path, "2000", "full")
     assert done.returncode == 0, done.stderr
@@ -136,7 +136,7 @@ def test_full_disk_costs_nothing_that_was_written_and_is_retried(tmp_path: Path)
     assert numbers(path) == list(range(2000))
 
 
-def test_existing_journal_is_not_touched(tmp_path: Path) -> None:
+def test_an_existing_journal_is_not_touched(tmp_path: Path) -> None:
     path = tmp_path / "j"
     path.write_bytes(b"someone else's")
     assert python(WRITER, path, "1", "close").returncode != 0
@@ -169,7 +169,7 @@ def test_overhead_quantiles_are_close(spent: list[int]) -> None:
     bit=st.integers(0, 7),
     damage=st.sampled_from(["cut", "flip"]),
 )
-def test_damaged_journal_keeps_what_is_before_the_damage(
+def test_a_damaged_journal_keeps_everything_before_the_damage(
     tmp_path_factory: pytest.TempPathFactory,
     payloads: list[bytes],
     cut: float,

@@ -1,4 +1,4 @@
-"""Why two paths part, in words: what each of the five fixes is said to be, on the recordings that were made to show it."""
+"""The phrase that explains why two paths differ, for each of the five fixes, on the recordings that were made to show it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ SHOWN = [
         {26126},
         "3 rows after the stop (3 tokens of overshoot)",
     ),
-    (  # another that it explains together with #24851 comes before it
+    (  # an earlier difference is explained only together with #24851
         "0.5.14-dflash",
         "old",
         Quantity.ROUTED_EXPERTS,
@@ -65,10 +65,10 @@ SHOWN = [
 
 
 @pytest.mark.parametrize(("name", "old", "quantity", "fixes", "phrase"), SHOWN)
-def test_a_fix_is_shown_where_it_explains_a_difference_alone(
+def test_a_fix_is_shown_at_a_difference_that_it_explains_alone(
     name: str, old: str, quantity: Quantity, fixes: set[int], phrase: str
 ) -> None:
-    """Where it explains none alone, with others."""
+    """If it explains no difference alone, one that it explains with others is shown."""
     shown = by_fix(name, old, quantity, min(fixes)).first
     assert shown is not None
     assert (shown.cause, [set(one) for one in shown.fixes]) == (phrase, [fixes])
@@ -80,8 +80,8 @@ def by_fix(name: str, old: str, quantity: Quantity, number: int) -> ByFix:
     return next(fix for fix in result.by_fix if fix.number == number)
 
 
-def test_what_differed_before_is_said_to_have() -> None:
-    """At a result of which neither path takes anything in."""
+def test_a_cause_says_if_the_values_already_differed_before() -> None:
+    """At a result that changes nothing under either path."""
     recording = bundled_recording("0.5.16-adaptive-random")
     paths = spec.parse("observed"), spec.parse("sglang==0.5.11")
     (result,) = replay(recording, *paths, [Quantity.KV_COMMITTED_LEN]).quantities
@@ -93,7 +93,7 @@ def test_what_differed_before_is_said_to_have() -> None:
 
 
 def test_stale_sums_are_counted_among_those_that_differ() -> None:
-    """Others are stale, and the same on either path."""
+    """Other sums are stale too, but the same on either path."""
     recording, old, new = (
         bundled_recording("0.5.14-dflash"),
         spec.parse("observed"),

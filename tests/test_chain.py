@@ -1,4 +1,4 @@
-"""From a random mix to a regression test: replay, bisect, shrink, export, and the test run on both sides of the fix."""
+"""From a random mix to a regression test: replay, bisect, shrink, export, and the test run before and after the fix."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from test_export_pytest import played
 
 pytestmark = pytest.mark.live
 
-# 23456 and 24851 came with the same release: the quantity tells them apart.
+# 23456 and 24851 came with the same release. The quantity tells them apart.
 FIXES = [
     (22651, "kv_committed_len_settled", "0.5.10", "0.5.11"),
     (23456, "spec_verify_ct", "0.5.10", "0.5.12"),
@@ -24,7 +24,7 @@ FIXES = [
 
 
 @pytest.mark.parametrize(("fix", "quantity", "good", "release"), FIXES)
-def test_the_whole_chain(
+def test_a_random_mix_leads_to_a_regression_test(
     fix: int,
     quantity: str,
     good: str,

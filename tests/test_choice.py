@@ -1,4 +1,4 @@
-"""Recording a part of the requests is recording all of them and cutting: two ways to one recording, of which one costs the server less."""
+"""Recording a sample of the requests gives the same recording as recording all of them and cutting it. It costs the server less."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ def test_a_sample_is_what_a_cut_makes_of_everything(
     assert [step.how for step in sample.derived] == ["sample"]
     assert sample.derived[0].requests_left_out == int((~chosen).sum())
     kept, all_told = map(int, re.findall(r"(\d+) of (\d+) events", sample.derived[0].says)[0])
-    assert kept > 0.9 * all_told  # of what was journalled: what is of others never was
+    # Of the journaled events. Those of other requests were never journaled.
+    assert kept > 0.9 * all_told
     for name in TABLE_NAMES:
         here, there = getattr(sample, name), getattr(cut, name)
         for (column, one), (_, other) in zip(columns(here), columns(there), strict=True):
@@ -56,7 +57,7 @@ def test_a_sample_is_what_a_cut_makes_of_everything(
 
 
 def in_order(recording: Recording, these: tuple[str, ...]) -> list[int]:
-    """Numbers of batches or sessions, by which one came first."""
+    """Return the numbers of batches or sessions, renumbered in order of appearance."""
     found: dict[int, int] = {}
     told = []
     for kind, ref in zip(

@@ -1,4 +1,4 @@
-"""The commands as a person or a script meets them: output, exit codes, messages."""
+"""The commands as a person or a script sees them: output, exit codes, messages."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_the_demo_names_each_of_the_five_bugs(capsys: pytest.CaptureFixture[str]
                 assert first["old"] != first["fixed"] and first["cause"] and first["fixes"]
 
 
-def test_json_is_what_the_published_schema_says(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_json_output_matches_the_published_schema(capsys: pytest.CaptureFixture[str]) -> None:
     schema = json.loads((Path(__file__).parent.parent / "docs" / "replay.schema.json").read_text())
     for paths in ([], ["--old", "observed"], ["--old", "fixed"]):
         _, results = replay_json(capsys, *paths)
@@ -56,7 +56,7 @@ def test_json_is_what_the_published_schema_says(capsys: pytest.CaptureFixture[st
             assert list(result["quantities"]) == [quantity.value for quantity in Quantity]
 
 
-def test_a_recording_of_nothing_breaks_no_law_and_keeps_none(
+def test_a_recording_without_events_gives_no_verdict_on_laws(
     tmp_path: Path, real_recording: Path
 ) -> None:
     path = tmp_path / "empty.h5"
@@ -64,7 +64,7 @@ def test_a_recording_of_nothing_breaks_no_law_and_keeps_none(
     assert run(["check", str(path)]) == NO_VERDICT
 
 
-def test_the_same_path_twice_is_the_same(
+def test_a_path_is_the_same_as_itself(
     capsys: pytest.CaptureFixture[str], real_recording: Path
 ) -> None:
     code, (result,) = replay_json(capsys, str(real_recording), "--old", "fixed", "--fixed", "fixed")
@@ -101,7 +101,7 @@ def test_a_quantity_that_was_not_captured_has_no_verdict(
         ["history", "--from", "sglang==0.5.11", "--to", "sglang==0.5.12"],
     ],
 )
-def test_a_quantity_that_is_named_twice_counts_once(
+def test_a_quantity_that_is_named_twice_is_compared_once(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = [*arguments, str(bundled() / "0.5.11-stale-retract.h5")]
@@ -114,10 +114,10 @@ def test_a_quantity_that_is_named_twice_counts_once(
         assert said[0] == said[1]
 
 
-def test_explanations_are_found_by_toggling(
+def test_explanations_are_found_by_toggling_fixes(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Swap two fixes' implementations, and the printed explanation follows."""
+    """If the implementations of two fixes are swapped, the printed explanations are swapped too."""
     _, before = replay_json(capsys)
     swap = {22651: 23456, 23456: 22651}
     apply = {fix.number: fix.apply for fix in fix_table.FIXES}
@@ -137,16 +137,16 @@ def test_explanations_are_found_by_toggling(
 
 
 def test_the_summary_counts_values(capsys: pytest.CaptureFixture[str]) -> None:
-    """Those that each fix explains, of all quantities."""
+    """The counts of the values that each fix explains include all quantities."""
     names = ("0.5.11-stale-stop", "0.5.14-dflash")
     assert run(["replay", *(str(bundled() / f"{name}.h5") for name in names)]) == DIFFERS
     said = [line.split() for line in capsys.readouterr().out.splitlines()]
     told = [line[3:] for line in said if len(line) == 8 and line[2] == "differs"]
-    # of #23456 in the first: 8 settled lengths and the 8 with claims, 8 verify counts, 6 of drafts
+    # Of #23456 in the first: 8 settled lengths and the same 8 with claims, 8 verify counts, 6 draft counts.
     assert told == [["188", "30", "0", "13", "0"], ["1606", "252", "20", "68", "8"]]
 
 
-def test_what_a_recording_lost_is_said_beside_the_verdict(
+def test_the_report_warns_about_what_the_recording_lost(
     capsys: pytest.CaptureFixture[str], real_recording: Path, tmp_path: Path
 ) -> None:
     recording = hdf5.load(real_recording)
@@ -173,7 +173,7 @@ def test_show_marks_the_finish_whose_rows_differ(capsys: pytest.CaptureFixture[s
 
 
 def test_show_says_what_each_path_lets_a_session_keep(capsys: pytest.CaptureFixture[str]) -> None:
-    """0.5.15 lets the second turn inherit a position that nobody wrote (docs/findings); 0.5.14 does not."""
+    """0.5.15 lets the second turn inherit a position that was never written (docs/findings). 0.5.14 does not."""
     paths = [part for name in ("observed", "sglang==0.5.14", "old") for part in ("--path", name)]
     said = {}
     for rid in ("turn-1-0-0", "turn-1-0-1"):
@@ -199,7 +199,7 @@ def test_show_says_what_each_path_lets_a_session_keep(capsys: pytest.CaptureFixt
     assert save[4:] == ["session 0 keeps 39 tokens", "session 39", "session 39"]
 
 
-def test_show_tells_a_request_s_life(capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_lists_all_events_of_a_request(capsys: pytest.CaptureFixture[str]) -> None:
     path = next(path for path in sorted(bundled().glob("*.h5")) if "stale-stop" in path.name)
     recording = hdf5.load(path)
     rid = recording.rids[int(recording.result_rows.qid[recording.result_rows.finished == 1][0])]
@@ -224,10 +224,12 @@ def test_show_explains_a_length_with_a_claim(capsys: pytest.CaptureFixture[str])
     assert says == f"{settled} settled, {claimed} slot claimed for results still to come."
     shown = ["show", str(bundled() / "0.5.10-random.h5"), "--request", "r1-3", "--path", "old"]
     assert run(shown) == SAME
-    assert "claimed" not in capsys.readouterr().out  # these books claim nothing
+    assert "claimed" not in capsys.readouterr().out  # the old books claim nothing
 
 
-def test_info_says_who_made_it(capsys: pytest.CaptureFixture[str], real_recording: Path) -> None:
+def test_info_says_what_made_the_recording(
+    capsys: pytest.CaptureFixture[str], real_recording: Path
+) -> None:
     run_ = hdf5.load(real_recording).run
     assert run(["info", str(real_recording)]) == SAME
     out = capsys.readouterr().out

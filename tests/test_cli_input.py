@@ -1,4 +1,4 @@
-"""Bad input, files that are damaged or forbidden, names that look like something else: what the commands say of them."""
+"""What the commands say about bad input: damaged or unreadable files, and names that look like something else."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_bad_input_says_what_where_and_what_to_do(
     assert says.format(**names) in capsys.readouterr().err
 
 
-def test_what_cannot_be_read_is_said_and_the_others_are_done(
+def test_unreadable_recordings_are_reported_and_the_others_processed(
     real_recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "x.h5").mkdir()
@@ -148,7 +148,7 @@ AS_ANYBODY += AS_ANYBODY and ["--inh-caps=-dac_override,-dac_read_search"]
 @pytest.mark.skipif(
     bool(AS_ANYBODY) and shutil.which("setpriv") is None, reason="root may do everything"
 )
-def test_what_nobody_may_touch_is_said_and_the_others_are_done(
+def test_forbidden_files_are_reported_and_the_others_processed(
     real_recording: Path, tmp_path: Path
 ) -> None:
     locked, file, log = (tmp_path / name for name in ("locked", "file.h5", "log"))
@@ -175,7 +175,7 @@ def test_what_nobody_may_touch_is_said_and_the_others_are_done(
     locked.chmod(0o755)
 
 
-def test_a_folder_that_is_no_more_has_no_settings(
+def test_commands_work_in_a_working_folder_that_was_deleted(
     real_recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = tmp_path / "gone"
@@ -187,10 +187,10 @@ def test_a_folder_that_is_no_more_has_no_settings(
 
 
 @pytest.mark.parametrize("command", ["redact", "shrink"])
-def test_what_is_made_of_a_recording_is_not_recovered(
+def test_a_failed_redact_or_shrink_does_not_suggest_recover(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    target = tmp_path / f"{'x' * 250}.h5"  # what it is written to first has a longer name
+    target = tmp_path / f"{'x' * 250}.h5"  # the name of the temporary file is even longer, too long
     source = str(bundled() / "0.5.11-stale-retract.h5")
     assert run([command, source, "-o", str(target)]) == BROKEN
     (line,) = (one for one in capsys.readouterr().err.splitlines() if "cannot be written" in one)
@@ -198,7 +198,7 @@ def test_what_is_made_of_a_recording_is_not_recovered(
     assert "recover" not in line
 
 
-def test_a_name_that_looks_like_markup_is_printed_as_it_is(
+def test_a_name_that_looks_like_markup_is_printed_literally(
     capsys: pytest.CaptureFixture[str], real_recording: Path, tmp_path: Path
 ) -> None:
     recording = hdf5.load(real_recording)
@@ -213,7 +213,9 @@ def test_a_name_that_looks_like_markup_is_printed_as_it_is(
     assert "request [/x] :smile: 0\\n" in out and "[/q]" in out
 
 
-def test_how_to_recover_can_be_copied(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_suggested_recover_command_is_quoted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (folder := tmp_path / "of a server").mkdir()
     (journal := folder / "r-1-0.journal").write_bytes(b"x" * 20)
     for target in (folder, journal):

@@ -1,4 +1,4 @@
-"""Where the commands' output goes: pipes that close, full disks, poor encodings, narrow terminals."""
+"""Where the commands' output goes: closed pipes, full disks, limited encodings, terminals."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from specdiff.cli.inputs import bundled
 from specdiff.cli.main import BROKEN, DIFFERS, NO_VERDICT, USAGE
 
 
-def test_a_reader_that_leaves_early_is_no_verdict(real_recording: Path) -> None:
-    """`specdiff replay | head -1`: 1 would read as "differs"."""
+def test_a_reader_that_leaves_early_gives_exit_code_141(real_recording: Path) -> None:
+    """As in `specdiff replay | head -1`. Exit code 1 would read as "differs"."""
     script = (
         "import os, sys; os.dup2(int(sys.argv[1]), 1); from specdiff.cli.main import run; "
         "code = run(['replay', sys.argv[2], '--old', 'fixed']); print(code, file=sys.stderr)"
@@ -37,7 +37,7 @@ def test_a_reader_that_leaves_early_is_no_verdict(real_recording: Path) -> None:
 FULL = "/dev/full"
 
 
-@pytest.mark.skipif(not os.path.exists(FULL), reason="a device that is always full is Linux's")
+@pytest.mark.skipif(not os.path.exists(FULL), reason="only Linux has /dev/full")
 @pytest.mark.parametrize(
     ("arguments", "redirected", "code"),
     [
@@ -51,7 +51,7 @@ FULL = "/dev/full"
         ("record -o {out} -- false", f"2>{FULL}", 1),
     ],
 )
-def test_what_cannot_be_said_leaves_the_exit_code(
+def test_messages_that_cannot_be_written_do_not_change_the_exit_code(
     arguments: str, redirected: str, code: int, real_recording: Path, tmp_path: Path
 ) -> None:
     words = arguments.format(real=real_recording, out=tmp_path / "out.h5").split()
@@ -59,7 +59,7 @@ def test_what_cannot_be_said_leaves_the_exit_code(
     assert done.returncode == code
 
 
-def test_a_reader_of_stderr_that_leaves_early_leaves_the_exit_code(real_recording: Path) -> None:
+def test_a_closed_stderr_does_not_change_the_exit_code(real_recording: Path) -> None:
     reads, writes = os.pipe()
     os.close(reads)
     command = [*SPECDIFF, "replay", str(real_recording), "--old", "bogus"]
@@ -68,7 +68,7 @@ def test_a_reader_of_stderr_that_leaves_early_leaves_the_exit_code(real_recordin
     assert done.returncode == USAGE
 
 
-@pytest.mark.skipif(not os.path.exists(FULL), reason="a device that is always full is Linux's")
+@pytest.mark.skipif(not os.path.exists(FULL), reason="only Linux has /dev/full")
 @pytest.mark.parametrize(
     ("redirected", "says"),
     [
@@ -77,7 +77,7 @@ def test_a_reader_of_stderr_that_leaves_early_leaves_the_exit_code(real_recordin
     ],
 )
 @pytest.mark.parametrize("arguments", ["info {real}", "replay {real} --format json"])
-def test_an_output_that_cannot_be_written_is_said_in_a_line(
+def test_an_output_that_cannot_be_written_is_reported_in_one_line(
     redirected: str, says: str, arguments: str, real_recording: Path
 ) -> None:
     command = [*SPECDIFF, *arguments.format(real=real_recording).split()]
@@ -100,8 +100,8 @@ def test_piped_output_is_plain(real_recording: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
-def test_what_an_encoding_lacks_is_escaped(encoding: str, tmp_path: Path) -> None:
-    """A file's name, here: it is the verdict that is asked for."""
+def test_characters_that_the_encoding_lacks_are_escaped(encoding: str, tmp_path: Path) -> None:
+    """Here it is a file name. The command must still reach its verdict."""
     recording = Path(os.fsdecode(bytes(tmp_path) + b"/\xce\xbb\xff.h5"))
     shutil.copy(bundled() / "0.5.11-stale-retract.h5", recording)
     done = subprocess.run(
@@ -114,8 +114,8 @@ def test_what_an_encoding_lacks_is_escaped(encoding: str, tmp_path: Path) -> Non
     assert b"\\udcff.h5  differs" in done.stdout
 
 
-def test_a_terminal_is_told_what_is_worked_on_and_a_file_is_not(tmp_path: Path) -> None:
-    """What goes to stdout is the same whether or not somebody looks at stderr."""
+def test_progress_is_shown_on_a_terminal_only(tmp_path: Path) -> None:
+    """stdout gets the same bytes whether or not stderr is a terminal."""
     recording = str(min(bundled().glob("*.h5")))
     command = [*SPECDIFF, "check", recording, str(tmp_path / "none.h5")]
     piped = subprocess.run(command, capture_output=True, check=False)
@@ -130,4 +130,5 @@ def test_a_terminal_is_told_what_is_worked_on_and_a_file_is_not(tmp_path: Path) 
     name = Path(recording).name.encode()
     assert name in shown and name not in piped.stderr
     before, _, _ = shown.partition(b"specdiff: ")
-    assert not before.rpartition(b"\x1b[2K")[2].strip()  # the line is clear by then
+    # The progress line was cleared before the error was printed.
+    assert not before.rpartition(b"\x1b[2K")[2].strip()

@@ -1,4 +1,4 @@
-"""The thread that answers `record --attach`, in servers that close every file they find, or have no descriptor left."""
+"""The thread that answers `record --attach`, in servers that close every open file or run out of descriptors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from specdiff.recorders.errors import UsageError
 from specdiff.recorders.notes import read_notes
 from specdiff.recorders.runtime import RUNTIME, socket_of
 
-# A process with the recorder in it. What the rest of a script prints comes back, and what the log says.
+# A process with the recorder in it, to which each test adds a script. `run` returns its stdout and what its log says.
 SERVER = """
 import contextlib, json, os, resource, socket, sys, time
 from pathlib import Path
@@ -42,7 +42,7 @@ def is_socket(fd):
 
 @contextlib.contextmanager
 def at_rest():
-    '''Costs next to no processor time.'''
+    '''Check that waiting costs almost no processor time.'''
     began = time.process_time()
     yield time.sleep(1)
     spent = time.process_time() - began
@@ -58,10 +58,10 @@ def run(script: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str
     return done.stdout, said
 
 
-def test_a_server_that_closes_every_file_it_finds_is_left_alone(
+def test_a_server_that_closes_every_open_file_is_not_disturbed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Files of its own get the numbers of the socket and of the note. What is to be noted is in the note all the same."""
+    """The server's own files then get the numbers of the socket and of the note. The note is still written completely."""
     _, said = run(CLOSES, tmp_path, monkeypatch)
     (line,) = said
     assert "can no longer reach it" in line
@@ -86,8 +86,10 @@ for fd in theirs: os.close(fd)
 """
 
 
-def test_clients_of_the_server_are_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its listening socket has our number now; nor does a fork close it, before we have seen it or after."""
+def test_clients_of_the_servers_own_socket_are_not_answered_by_the_recorder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server's listening socket has our old number. A fork must not close it, whether or not we have noticed that yet."""
     answered, said = run(LISTENS, tmp_path, monkeypatch)
     assert answered.split() == ["fork", "open"] * 2 + ["their", "own"] * 5
     assert len(said) == 1
@@ -117,7 +119,7 @@ for _ in range(5):
 """
 
 
-def test_a_server_without_descriptors_is_answered_later(
+def test_a_server_without_free_descriptors_answers_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answer, said = run(FULL, tmp_path, monkeypatch)
@@ -139,13 +141,13 @@ print(asks.recv(1 << 16).decode())
 """
 
 
-def test_a_server_of_another_pid_namespace_is_asked_and_keeps_its_socket(
+def test_a_server_in_another_pid_namespace_answers_and_keeps_its_socket(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its number is nobody's there. Needs root, as in the containers that this is about."""
+    """Its process number does not exist in the other namespace. Needs root, as containers have it."""
     namespace = ["unshare", "--pid", "--fork", "--mount-proc"]
     if subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("no PID namespace can be made here")
+        pytest.skip("cannot create a PID namespace here")
     monkeypatch.setenv(RUNTIME, str(tmp_path / "run"))
     with subprocess.Popen([sys.executable, "-c", SERVER + "input()", tmp_path], stdin=PIPE) as one:
         try:
@@ -161,10 +163,10 @@ def test_a_server_of_another_pid_namespace_is_asked_and_keeps_its_socket(
             one.communicate()
 
 
-def test_only_sockets_where_nobody_listens_are_taken_away(
+def test_only_sockets_without_a_listener_are_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two of these numbers are no process's, as of a container's elsewhere; one is that of a process that came later."""
+    """No process has two of these numbers, as with a container elsewhere. A newer process has the third one."""
     monkeypatch.setenv(RUNTIME, str(tmp_path))
     alive, dead, again = map(socket_of, (5_000_001, 5_000_002, os.getpid()))
     with socket.socket(socket.AF_UNIX) as listens:
@@ -178,10 +180,10 @@ def test_only_sockets_where_nobody_listens_are_taken_away(
         assert list(tmp_path.iterdir()) == [alive]
 
 
-def test_a_socket_that_is_listened_on_is_not_taken_over(
+def test_a_socket_with_a_listener_is_not_taken_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the process that has our number in another namespace; a dead one's is."""
+    """It belongs to a process that has the same number in another PID namespace. A dead process's socket is taken over."""
     answer, said = run(TAKEN, tmp_path, monkeypatch)
     assert json.loads(answer)["recording"] is False
     (line,) = said
@@ -197,10 +199,10 @@ with socket.socket(socket.AF_UNIX) as asks:
 """
 
 
-def test_nothing_ends_the_thread_nor_brings_its_socket_back_at_the_end(
+def test_the_thread_survives_errors_and_does_not_recreate_its_socket_at_exit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not even a MemoryError; and what an atexit handler waits for is no reason to listen anew."""
+    """Not even a MemoryError ends the thread. While atexit handlers run, it does not create its socket again."""
     answered, said = run(ENDS, tmp_path, monkeypatch)
     assert (answered.split(), said) == (["answered"], [])
     assert list((tmp_path / "run").iterdir()) == []
@@ -218,7 +220,7 @@ with socket.socket(socket.AF_UNIX) as asks:
     asks.connect(str(socket_of(pid)))
     asks.sendall(b'{"do": "status"}\\n')
     if json.loads(asks.recv(1 << 16))["recording"] is False: print("answered")
-ours._leave()  # at exit; handlers that come behind may take their time
+ours._leave()  # as at exit; later handlers may take their time
 ours._look_at = 0
 time.sleep(1)
 """

@@ -1,4 +1,4 @@
-"""The socket at which a server is asked: who is silent, who is gone, and what becomes of its name."""
+"""The socket that answers `record --attach`: silent clients, clients that leave, and what happens if its file is removed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from test_control import run
 
-# What scripts share: see `test_control.SERVER`.
+# Shared by the scripts, which run after `test_control.SERVER`.
 ASKS = """
 def comes(said=b""):
     one = socket.socket(socket.AF_UNIX)
@@ -27,14 +27,13 @@ def asked(do="status", **more):
 
 
 def runs(script: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the log says of it."""
+    """Run the script and return what the log says."""
     return run(ASKS + script, folder, monkeypatch)[1]
 
 
-def test_who_is_silent_keeps_nobody_waiting(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Neither others nor what ends by itself; nor do many of them take the server's descriptors. Who goes on is answered."""
+def test_silent_clients_delay_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silent clients delay neither other clients nor a recording's own end, and many of them do not use up the server's
+    descriptors. A client that continues is answered."""
     assert runs(SILENT, tmp_path, monkeypatch) == []
 
 
@@ -64,16 +63,14 @@ assert over and time.monotonic() - began < 1
 """
 
 
-def test_a_socket_that_was_taken_away_is_there_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And said once, each time; one that another process of our number has put there is left to it."""
+def test_a_removed_socket_is_created_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It logs each restoration once. If a process with the same number has put its own socket there, it leaves that alone."""
     *again, taken = runs(CLEANED, tmp_path, monkeypatch)
     assert len(again) == 2 and all("can reach process" in line for line in again)
     assert all(str(tmp_path / "run") in line for line in again)
     assert "another PID namespace" in taken
     (left,) = (tmp_path / "run").iterdir()
-    assert left.stem.isdecimal()  # it is not ours to take away
+    assert left.stem.isdecimal()  # it is not ours to remove
 
 
 CLEANED = """

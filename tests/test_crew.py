@@ -1,4 +1,4 @@
-"""Replays in other processes: the same answers, whatever becomes of them."""
+"""Replays in other processes give the same answers, even if those processes fail."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ COMMANDS = [
 
 @contextmanager
 def two_cores() -> Iterator[pytest.MonkeyPatch]:
-    """With recordings of any size worth a crew."""
+    """Pretend to have two cores, and make a crew worthwhile for recordings of any size."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(crew, "_WORTH_IT", 0)
         patched.setattr(crew, "cores", lambda: 2)
@@ -94,8 +94,8 @@ def copy(recording: Path, to: Path) -> Path:
     return to
 
 
-def test_a_replay_that_fails_costs_nobody(capsys: pytest.CaptureFixture[str]) -> None:
-    """No release before 0.5.14 can replay DFLASH: the crew goes on with the others."""
+def test_a_replay_that_fails_does_not_stop_the_crew(capsys: pytest.CaptureFixture[str]) -> None:
+    """No release before 0.5.14 can replay DFLASH. The crew continues with the others."""
     arguments = ["history", str(bundled() / "0.5.14-dflash.h5"), "--quantity", "finish"]
     alone = told(arguments, capsys)
     said, heard = Crew._said, []
@@ -116,7 +116,7 @@ def refused(*_: object, **__: object) -> NoReturn:
 
 
 @pytest.mark.parametrize("what", ["subprocess.Popen", "TemporaryDirectory", "pickle.dumps"])
-def test_a_machine_without_room_for_a_crew_answers_too(
+def test_the_answer_is_the_same_if_no_crew_can_be_started(
     what: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     alone = told(COMMANDS[0], capsys)
@@ -126,7 +126,9 @@ def test_a_machine_without_room_for_a_crew_answers_too(
 
 
 @pytest.mark.parametrize("replaced", ["never", "before it is read", "when it has been"])
-def test_a_crew_that_read_another_file_is_not_believed(replaced: str, tmp_path: Path) -> None:
+def test_results_of_a_crew_that_read_a_replaced_file_are_discarded(
+    replaced: str, tmp_path: Path
+) -> None:
     path, wanted = Lifted("sglang==0.5.11", Origin.RELEASE, "0.5.11"), (Quantity.FINISH,)
     file, other = copy(MIX, tmp_path / "r.h5"), copy(OTHER, tmp_path / "other.h5")
     with two_cores(), crew.crew_of(file, wanted, [path], 2) as made:
@@ -141,8 +143,10 @@ def test_a_crew_that_read_another_file_is_not_believed(replaced: str, tmp_path: 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_nobody_is_left_behind(number: signal.Signals, tmp_path: Path) -> None:
-    """A Ctrl-C, as the terminal sends it, and a SIGKILL that only the command gets."""
+def test_no_process_of_the_crew_outlives_the_command(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    """Ctrl-C reaches all processes, as from a terminal. SIGKILL reaches only the command."""
     script, file = tmp_path / "with_crew.py", copy(MIX, tmp_path / "r.h5")
     script.write_text(SLOW)
     child = subprocess.Popen(
@@ -171,14 +175,14 @@ def slowly(*given, departs=crew.Crew.departs):
     time.sleep(1)
     return departs(*given)
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever runs the tests may ignore it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the process that runs the tests may ignore it
 crew._WORTH_IT, crew.cores, crew.Crew.departs = 0, lambda: 2, slowly
 sys.exit(main())
 """
 
 
 def crewmen(file: Path) -> list[int]:
-    """The processes that replay this file for others."""
+    """Return the processes of the crew that replay this file."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""A cut recording says, wherever it still says something, exactly what the whole one said."""
+"""Wherever a cut recording still has a value, it is exactly the value of the whole recording."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from specdiff.replay.observed import observed
 from specdiff.replay.quantity import Quantity
 from specdiff.replay.verdict import ledger_of
 
-# Of one request each; a sum over a batch is of another batch once requests are left out.
+# Values of one request each. A sum over a batch changes when requests are left out.
 PER_REQUEST = [quantity for quantity in Quantity if quantity is not Quantity.SEQ_LENS_SUM]
 WHOLE = {State.HOLDS, State.NOT_EXERCISED}
 
 
 class Books:
-    """The ledgers of some paths; lifted ones compiled once."""
+    """Computes the ledgers of some paths. Lifted books are compiled once."""
 
     def __init__(self, *releases: str) -> None:
         self._lifted = {
@@ -55,7 +55,7 @@ def everything(recording: Recording) -> Cut:
 
 
 def said(made: Cut, ledger: Ledger) -> dict[object, tuple[int, ...]]:
-    """By quantity, event and request of the whole recording."""
+    """Return the values by quantity, event and request, numbered as in the whole recording."""
     qid = np.flatnonzero(made.requests)
     return {
         (quantity, *place): value
@@ -76,7 +76,9 @@ def said(made: Cut, ledger: Ledger) -> dict[object, tuple[int, ...]]:
         ("0.5.15-session-hole", ("0.5.15", "0.5.12"), 20),
     ],
 )
-def test_every_ledger_says_what_it_said(name: str, releases: tuple[str, ...], cuts: int) -> None:
+def test_every_ledger_of_a_cut_has_the_values_of_the_whole(
+    name: str, releases: tuple[str, ...], cuts: int
+) -> None:
     recording, books, chance = bundled_recording(name), Books(*releases), random.Random(11)
     cutter, whole, columns = Cutter(recording, SOURCE), everything(recording), Columns(recording)
     before = {path: books(columns, path) for path in books.paths}
@@ -91,9 +93,8 @@ def test_every_ledger_says_what_it_said(name: str, releases: tuple[str, ...], cu
             ledger = books(now, path)
             computed = said(made, ledger)
             assert computed.items() <= values[path].items(), f"{path}, cut {number}"
-            if (
-                events.all()
-            ):  # no gap: nothing is lost but what a turn inherited of one that is left out
+            if events.all():
+                # Without a gap, only what a turn inherited from a left-out turn is lost.
                 mine = {at for at in values[path] if requests[at[2]]}  # type: ignore[index]
                 lost = {at[0] for at in mine - computed.keys()}  # type: ignore[index]
                 assert lost <= {Quantity.SESSION_COMMITTED}, f"{path}, cut {number}"
@@ -101,8 +102,8 @@ def test_every_ledger_says_what_it_said(name: str, releases: tuple[str, ...], cu
                 assert law.state is not State.HOLDS or after.state in WHOLE, f"{path}: {after}"
 
 
-def test_each_request_alone_says_what_it_said_among_the_others() -> None:
-    """Batches that lose all that is left and take it in again are among them: retracts."""
+def test_each_request_alone_has_the_values_it_had_among_the_others() -> None:
+    """This includes retracts: batches that lose all their requests and later take them in again."""
     recording, books = bundled_recording("0.5.10-random"), Books("0.5.10")
     cutter, whole = Cutter(recording, SOURCE), everything(recording)
     values = said(whole, books(Columns(recording), "sglang==0.5.10"))
@@ -114,24 +115,24 @@ def test_each_request_alone_says_what_it_said_among_the_others() -> None:
         assert computed == {at: value for at, value in values.items() if at[2] == qid}  # type: ignore[index]
 
 
-def test_a_path_begins_anew_at_any_prepare_behind_a_gap() -> None:
-    """DFLASH of 0.5.14 goes by lengths that the launch before has left, and there is none."""
+def test_a_path_begins_anew_at_any_prepare_after_a_gap() -> None:
+    """DFLASH of 0.5.14 uses lengths left by the launch before, which does not exist here."""
     recording, books = bundled_recording("0.5.14-dflash"), Books("0.5.14")
     cutter, whole = Cutter(recording, SOURCE), everything(recording)
     values = said(whole, books(Columns(recording), "sglang==0.5.14"))
     for start in recording.event_of(Kind.PREPARE)[5::40].tolist():
         events = (whole.event >= start) & (whole.event < start + 40)
-        for behind in (start, start - 1):  # what stands before it is in most steps a filter
+        for behind in (start, start - 1):  # the event before a prepare is mostly a filter
             events[behind] = True
             made = cut(cutter, whole.requests, events)
             computed = said(made, books(Columns(made.recording), "sglang==0.5.14"))
             assert computed.items() <= values.items(), f"from {behind}"
 
 
-def test_behind_a_turn_that_is_left_out_nothing_is_inherited_from_the_turn_before_it(
+def test_after_a_left_out_turn_nothing_is_inherited_from_the_turn_before_it(
     record: Recorder,
 ) -> None:
-    """No later turn takes over what an older one had left: of that session nothing is known there any more."""
+    """A later turn must not inherit from an older one instead. From there on, nothing is known of that session."""
     recording, chance = record("0.5.23", "sessions-random", 1), random.Random(3)
     cutter, columns, books = Cutter(recording, SOURCE), Columns(recording), Books("0.5.23")
     whole, law = everything(recording), "session"
@@ -149,7 +150,7 @@ def test_behind_a_turn_that_is_left_out_nothing_is_inherited_from_the_turn_befor
 
 @pytest.mark.skipif(not EVERYTHING, reason="with the releases on demand")
 def test_a_chunk_whose_extend_is_left_out_decides_nothing(record: Recorder) -> None:
-    """Inside a prompt no finish is decided; without the extend nobody can tell."""
+    """No finish is decided inside a prompt. Without the extend, that cannot be known."""
     recording, chance = record("0.5.23", "chunked", 1), random.Random(1)
     cutter, whole = Cutter(recording, SOURCE), everything(recording)
     values = said(whole, observed(Columns(recording)))
@@ -163,7 +164,7 @@ def _broken(columns: Columns, ledger: Ledger, name: str) -> int:
     return next(made.num_broken for made in check(columns, ledger) if made.law.name == name)
 
 
-def test_all_of_a_recording_is_the_same_recording() -> None:
+def test_a_cut_that_leaves_out_nothing_is_the_same_recording() -> None:
     recording = bundled_recording("0.5.12-merge-filter")
     made = cut(Cutter(recording, SOURCE), *_all(recording)).recording
     assert made.derived[-1].requests_left_out == 0 and made.has_every_request
@@ -174,7 +175,7 @@ def test_all_of_a_recording_is_the_same_recording() -> None:
     assert made.tokens.tolist() == recording.tokens.tolist()
 
 
-def test_what_is_no_longer_true_of_a_batch_is_absent() -> None:
+def test_batch_values_are_absent_if_requests_are_left_out() -> None:
     recording = bundled_recording("0.5.10-random")
     requests, events = _all(recording)
     requests[::2] = False
@@ -189,13 +190,13 @@ def test_what_is_no_longer_true_of_a_batch_is_absent() -> None:
         assert (getattr(getattr(recording, table), column) != NONE64).any()
         assert (getattr(getattr(made, table), column) == NONE64).all()
     left = made.filters.num_rows
-    # Of those who are left: who was there before each filter can be told from the events before it.
+    # The remaining requests: the events before each filter tell which of them were in the batch.
     assert members_before(made)[Kind.FILTER].known.all()
     assert ((left <= made.filters.size_before) & (made.filters.size_before > 0)).all()
     assert (left == 0).any() and (left < made.filters.size_before).any()
 
 
-def test_a_gap_stands_wherever_events_are_left_out() -> None:
+def test_each_stretch_of_left_out_events_becomes_a_gap() -> None:
     recording = bundled_recording("0.5.12-stale-retract")
     requests, events = _all(recording)
     events[[0, 1, 10, 11, 12, -1]] = False
@@ -219,7 +220,7 @@ _PLACES = st.lists(st.tuples(_NUMBERS, st.integers(0, 12)), max_size=20)
 
 
 @given(_PLACES, _PLACES)
-def test_a_number_is_parted_once_for_each_parting_of_it_so_far(
+def test_a_number_changes_with_each_parting_of_it_so_far(
     partings: list[tuple[int, int]], asked: list[tuple[int, int]]
 ) -> None:
     (number, since), (numbers, event) = (
@@ -231,8 +232,8 @@ def test_a_number_is_parted_once_for_each_parting_of_it_so_far(
     assert found.tolist() == [n + k * _APART for (n, _), k in zip(asked, times, strict=True)]
 
 
-def test_a_long_run_is_cut_in_its_stride() -> None:
-    """As many merges as a server of some days: held against each other one by one, they take a terabyte."""
+def test_parting_scales_to_a_million_merges() -> None:
+    """With as many merges as a server has in some days. A pairwise comparison would take a terabyte."""
     size = 1_000_000
     places = np.arange(size)
     parted = _Parting(places // 2, places)(places // 2, places)

@@ -1,4 +1,4 @@
-"""Delta debugging: whatever the predicate, what comes out holds, and nothing one smaller does."""
+"""Delta debugging: for any predicate, the result satisfies it, and no result with one item less does."""
 
 from __future__ import annotations
 
@@ -11,17 +11,15 @@ from specdiff.replay.shrink.ddmin import ddmin
 
 
 @given(st.integers(1, 40), st.data())
-def test_of_a_monotone_predicate_exactly_what_is_needed_is_left(
-    size: int, data: st.DataObject
-) -> None:
+def test_a_monotone_predicate_leaves_exactly_what_is_needed(size: int, data: st.DataObject) -> None:
     needed = data.draw(st.sets(st.integers(0, size - 1), min_size=1))
     assert ddmin(range(size), lambda part: needed <= set(part)) == tuple(sorted(needed))
 
 
 @settings(max_examples=60)
 @given(st.integers(1, 12), st.integers(0, 2**32), st.integers(1, 9))
-def test_of_any_predicate_the_result_is_1_minimal(size: int, seed: int, tenths: int) -> None:
-    """Each part holds or not by the throw of a die: nothing says that a part of what does not hold does not either."""
+def test_the_result_is_1_minimal_for_any_predicate(size: int, seed: int, tenths: int) -> None:
+    """A random predicate: a part of something that does not satisfy it may still do so."""
     asked: list[tuple[int, ...]] = []
 
     def thrown(part: tuple[int, ...]) -> bool:

@@ -1,4 +1,4 @@
-"""What a GPU server keeps on its device is never read: a hook that waited for it would stall every step."""
+"""The recorder never reads what a GPU server keeps on its device. A hook that waited for it would stall every step."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ FEW = ("--requests", "40")
 
 
 @pytest.mark.parametrize(("version", "scenario"), CASES)
-def test_no_hook_reads_what_is_on_the_device(
+def test_no_hook_reads_tensors_on_the_device(
     version: str, scenario: str, tmp_path: Path, record: Recorder
 ) -> None:
-    """And all else is recorded as ever, and replays."""
+    """Everything else is recorded as usual, and replays."""
     child = [
         sys.executable,
         str(Path(__file__).with_name("device_child.py")),
@@ -41,7 +41,8 @@ def test_no_hook_reads_what_is_on_the_device(
         both = zip(columns(getattr(found, name)), columns(getattr(other, name)), strict=True)
         for (column, here), (_, there) in both:
             if column == "device_sum":
-                assert set(here.tolist()) <= {NONE64, 0}  # of an empty batch, without asking
+                # 0 for an empty batch, which needs no device.
+                assert set(here.tolist()) <= {NONE64, 0}
             elif column != "time_ns":
                 assert np.array_equal(here, there), f"{name}.{column}"
     same = specdiff("replay", path, "--old", "observed", "--fixed", f"sglang=={version}")

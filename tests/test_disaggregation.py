@@ -1,4 +1,4 @@
-"""Either side of a disaggregated server, recorded live with sglang's fake transfer: what one side alone can be replayed on."""
+"""Each side of a disaggregated server, recorded live with sglang's fake transfer, and what can be replayed of one side alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from specdiff.replay.quantity import Quantity as Q
 from test_fidelity import fixes_of
 
 RELEASE = "0.5.23"
-ABSENT = {Q.ROUTED_EXPERTS, Q.INDEXER_TOPK, Q.SESSION_COMMITTED}  # in these servers
+ABSENT = {Q.ROUTED_EXPERTS, Q.INDEXER_TOPK, Q.SESSION_COMMITTED}  # these servers have none of them
 REACHED = ("stale-finished-many", "stale-retracted-many", "retract", "re-prefill", "merge")
 
 
@@ -48,9 +48,11 @@ def ruled(recording: Recording) -> dict[Q, SeriesDiff]:
     return {difference.quantity: difference for difference in found}
 
 
-def test_the_decode_side_is_seeded_where_a_prompt_is_handed_over(decode_side: Recording) -> None:
+def test_books_of_the_decode_side_begin_when_a_prompt_is_handed_over(
+    decode_side: Recording,
+) -> None:
     assert set(decode_side.launches.mode.tolist()) == {Mode.DECODE}  # it never computes a prompt
-    assert (decode_side.extend_rows.output_len > 0).all()  # the first token came with it
+    assert (decode_side.extend_rows.output_len > 0).all()  # the first token arrived with the prompt
     reached = exercised(decode_side)
     assert all(reached[branch] for branch in REACHED)
     found = lifted(decode_side)
@@ -68,8 +70,8 @@ def test_the_decode_side_is_seeded_where_a_prompt_is_handed_over(decode_side: Re
     assert states["commit"] is states["sums"] is states["stale"] is State.HOLDS
 
 
-def test_without_its_handovers_a_decode_side_is_not_judged(decode_side: Recording) -> None:
-    """A retract sets lengths to 0, and what gives them back was not recorded: every path would look wrong."""
+def test_a_decode_side_recorded_without_handovers_is_not_judged(decode_side: Recording) -> None:
+    """A retract sets lengths to 0. If the event that restores them was not recorded, every path would look wrong."""
     sites = tuple(site for site in decode_side.run.sites if site.name != "prebuilt")
     blind = replace(decode_side, run=replace(decode_side.run, sites=sites))
     for judge in (lifted, ruled):
@@ -77,8 +79,8 @@ def test_without_its_handovers_a_decode_side_is_not_judged(decode_side: Recordin
             judge(blind)
 
 
-def test_behind_a_gap_nobody_says_how_often_a_request_was_verified(decode_side: Recording) -> None:
-    """With one output it may have been retracted under a stale result, which up to 0.5.11 counts."""
+def test_after_a_gap_the_verify_count_is_not_captured(decode_side: Recording) -> None:
+    """A request with one output may have been retracted with a result in flight, and up to 0.5.11 such a result counts."""
     size = len(decode_side.events.kind)
     cut = without(decode_side, size // 3, size // 3 + 5)
     for found in (lifted(cut), ruled(cut)):
@@ -88,7 +90,7 @@ def test_behind_a_gap_nobody_says_how_often_a_request_was_verified(decode_side: 
 
 
 def test_the_prefill_side_decides_no_finish(prefill_side: Recording) -> None:
-    """It ends a request when its KV has been sent, whatever the limit says of its token."""
+    """It ends a request when its KV has been sent, whatever the token limit says."""
     assert set(prefill_side.launches.mode.tolist()) == {Mode.EXTEND}
     assert exercised(prefill_side)["chunked-prefill"]
     assert not len(prefill_side.finishes.qid) and len(prefill_side.releases.qid) == 40

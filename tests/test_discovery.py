@@ -1,4 +1,4 @@
-"""Who can be asked from a shell whose folder of sockets is another than the server's."""
+"""Which servers `record --attach` finds if its shell uses another folder for sockets than the server."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ XDG = "XDG_RUNTIME_DIR"
 
 
 @pytest.mark.parametrize("variable", [RUNTIME, XDG, "TMPDIR"])
-def test_a_server_with_other_variables_is_found(
+def test_a_server_with_another_runtime_folder_is_found(
     variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By its note, and, of a process, by what that was started with. Who is not found is told where he was looked for."""
+    """A folder is looked up in its note, and a process in its own environment. The error says where the search looked."""
     (tmp_path / "run").mkdir(mode=0o700)
     for name in (RUNTIME, XDG, "TMPDIR"):
         monkeypatch.delenv(name, raising=False)
@@ -45,10 +45,10 @@ def test_a_server_with_other_variables_is_found(
         assert f" in {here}." in said and f"set {RUNTIME}" in said
 
 
-def test_a_server_that_went_to_a_later_folder_is_found(
+def test_a_server_that_fell_back_to_another_folder_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As its first was not there when it bound its socket (again); by its number, in its own environment."""
+    """When the server bound its socket, the folder of its first choice did not exist. It is found by process number."""
     monkeypatch.delenv(RUNTIME, raising=False)
     monkeypatch.setenv("TMPDIR", str(tmp_path / "run"))
     monkeypatch.setenv(XDG, str(tmp_path / "xdg"))
@@ -59,10 +59,10 @@ def test_a_server_that_went_to_a_later_folder_is_found(
         assert found.socket.is_relative_to(tmp_path / "run")
 
 
-def test_a_note_without_its_socket_leaves_it_to_the_folder(
+def test_a_server_is_found_in_the_runtime_folder_if_its_note_names_a_missing_socket(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another container's path means nothing here, where the folder is shared under another name."""
+    """If a folder is shared under another name, the path that another container noted means nothing here."""
     monkeypatch.setenv(RUNTIME, str(tmp_path / "run"))
     with paused_server(tmp_path) as pid:
         (note,) = (tmp_path / "r").glob("*.attach.json")
@@ -75,9 +75,9 @@ def test_a_note_without_its_socket_leaves_it_to_the_folder(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
-def test_another_users_socket_is_not_believed(tmp_path: Path) -> None:
+def test_another_users_socket_is_not_trusted(tmp_path: Path) -> None:
     script = "import os, socket, sys; os.setuid(65534); s = socket.socket(1); s.bind(sys.argv[1]); s.listen(); input()"
-    path = Path(f"/tmp/specdiff-test-{os.getpid()}.sock")  # whose folder both may use
+    path = Path(f"/tmp/specdiff-test-{os.getpid()}.sock")  # a folder that both users may use
     command = [sys.executable, "-c", script, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as stranger:
         try:
@@ -89,10 +89,10 @@ def test_another_users_socket_is_not_believed(tmp_path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def test_another_process_of_that_number_is_not_asked_in_its_place(
+def test_another_process_with_the_same_number_is_not_asked_instead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another container's: it listens where the note says, or where we look, or the one that is meant has no socket at all."""
+    """It belongs to another container. Its socket is where the note says, or where we look, or the server has no socket."""
     monkeypatch.setenv(RUNTIME, str(tmp_path / "run"))
     with paused_server(tmp_path):
         (meant,) = processes(str(tmp_path / "r"))
