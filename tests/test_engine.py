@@ -1,4 +1,4 @@
-"""The columnar engine: equal to an event-by-event one on anything, blind to observed values, total over fix sets."""
+"""The columnar engine: it equals an event-by-event engine on any recording, ignores observed values, and runs every set of fixes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_columns_equal_the_event_by_event_reference(
 
 @many
 @given(recordings())
-def test_a_ledger_against_itself_differs_nowhere_and_says_how_much_it_compared(
+def test_a_ledger_equals_itself_and_every_captured_value_is_compared(
     recording: Recording,
 ) -> None:
     columns = Columns(recording)
@@ -103,7 +103,7 @@ _OBSERVED = {
 
 
 def _perturbed(recording: Recording) -> Recording:
-    """The same events with every observed length, sum, counter and row count made wrong."""
+    """Return the same events with every observed length, sum, counter and row count changed."""
     changed = {}
     for name, wrong in _OBSERVED.items():
         table = getattr(recording, name)
@@ -122,7 +122,7 @@ def _same(left: Ledger, right: Ledger) -> bool:
 
 
 @pytest.mark.parametrize("path", sorted(bundled().glob("*.h5")), ids=lambda path: path.stem)
-def test_no_path_but_observed_reads_observed_values(path: Path) -> None:
+def test_only_the_observed_path_reads_observed_values(path: Path) -> None:
     recording = hdf5.load(path)
     before, after = Columns(recording), Columns(_perturbed(recording))
     for fixes in subsets(ALL):
@@ -130,7 +130,7 @@ def test_no_path_but_observed_reads_observed_values(path: Path) -> None:
     assert not _same(observed(before), observed(after))
 
 
-def test_every_row_of_every_table_lies_in_its_event(real_recording: Path) -> None:
+def test_every_row_belongs_to_the_event_that_counts_it(real_recording: Path) -> None:
     recording = hdf5.load(real_recording)
     for kind in (Kind.EXTEND, Kind.PREPARE, Kind.RESULT):
         owner = recording.owner(kind)
@@ -140,7 +140,7 @@ def test_every_row_of_every_table_lies_in_its_event(real_recording: Path) -> Non
         )
 
 
-def test_claims_that_were_not_captured_make_no_settled_value(real_recording: Path) -> None:
+def test_without_captured_claims_there_is_no_settled_value(real_recording: Path) -> None:
     recording = hdf5.load(real_recording)
     absent = np.full_like(recording.prepare_rows.committed_before, NONE32)
     rows = dataclasses.replace(recording.prepare_rows, committed_before=absent)
@@ -152,8 +152,8 @@ def test_claims_that_were_not_captured_make_no_settled_value(real_recording: Pat
     assert not settled.captured[after_prepare].any()
 
 
-def test_sums_without_overlap_are_those_of_newer_books_alone(real_recording: Path) -> None:
-    """Before #25879 that was spec v1, which kept other sums."""
+def test_without_overlap_only_newer_books_have_sums(real_recording: Path) -> None:
+    """Before #25879 a server without overlap ran spec v1, which kept other sums."""
     recording = hdf5.load(real_recording)
     run = dataclasses.replace(recording.run, overlap=False)
     columns = Columns(dataclasses.replace(recording, run=run))
@@ -163,7 +163,7 @@ def test_sums_without_overlap_are_those_of_newer_books_alone(real_recording: Pat
     assert old[Quantity.KV_COMMITTED_LEN].captured.all()
 
 
-def test_none_at_a_launch_is_excused_where_no_backend_needs_the_sum() -> None:
+def test_none_at_a_decode_launch_is_excused_if_no_backend_needs_the_sum() -> None:
     recording = hdf5.load(bundled() / "0.5.13-merge-filter.h5")
     run = dataclasses.replace(recording.run, needs_cpu_seq_lens=False)
     for needed, recorded in ((True, recording), (False, dataclasses.replace(recording, run=run))):
@@ -175,7 +175,7 @@ def test_none_at_a_launch_is_excused_where_no_backend_needs_the_sum() -> None:
         assert sums.num_compared + int(sums.excused.sum()) == len(sums.old.cells)
 
 
-def test_none_at_a_prefill_is_excused_nowhere() -> None:
+def test_none_at_a_prefill_launch_is_never_excused() -> None:
     recording = hdf5.load(bundled() / "0.5.13-merge-filter.h5")
     run = dataclasses.replace(recording.run, needs_cpu_seq_lens=False)
     changed = dataclasses.replace(recording, run=run)

@@ -1,4 +1,4 @@
-"""Which branches a recording reached: as an event-by-event count of it says, and one more where one more is put into it."""
+"""The branches that a recording reached, compared with an event-by-event count, and with one more occurrence put in."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from specdiff.replay.exercised import exercised
 
 
 @pytest.mark.parametrize("path", sorted(bundled().glob("*.h5")), ids=lambda path: path.stem)
-def test_branches_are_those_of_an_event_by_event_count(path: Path) -> None:
+def test_branches_equal_an_event_by_event_count(path: Path) -> None:
     recording = hdf5.load(path)
     assert _reached(recording) == +Walk(recording).counts
 
@@ -36,7 +36,7 @@ NOWHERE = [  # branches that no bundled recording reaches
 
 
 @pytest.mark.parametrize(("branch", "name", "table", "column", "value"), NOWHERE)
-def test_a_branch_that_no_bundled_recording_reaches(
+def test_a_branch_is_counted_once_it_is_put_into_a_recording(
     branch: str, name: str, table: str, column: str, value: int
 ) -> None:
     recording = bundled_recording(name)
@@ -44,7 +44,7 @@ def test_a_branch_that_no_bundled_recording_reaches(
     assert (exercised(recording)[branch], exercised(changed)[branch]) == (0, 1)
 
 
-def test_a_gap_is_a_branch() -> None:
+def test_a_gap_counts_as_a_branch() -> None:
     recording = bundled_recording(MIXED)
     cut = without(recording, 50, 60)
     assert _reached(cut) == +Walk(cut).counts and _reached(cut)["gap"] == 1
@@ -55,7 +55,7 @@ def _reached(recording: Recording) -> dict[str, int]:
 
 
 def _with(recording: Recording, table: str, column: str, value: int) -> Recording:
-    """One value, of a decode where it is one of a result's."""
+    """Return the recording with one value changed. In a result's rows, the first row of a decode is changed."""
     found = getattr(recording, table)
     values = getattr(found, column).copy()
     row = 0

@@ -1,4 +1,4 @@
-"""The books as a table: one row per cell and part, None told from not captured, the same rows in both forms."""
+"""The books as a table: one row per cell and part, None distinct from not captured, and the same rows in both formats."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_a_row_for_each_cell_and_part_with_what_the_ledgers_hold(tmp_path: Path) -> None:
+def test_the_table_has_a_row_with_the_ledgers_values_for_each_cell_and_part(tmp_path: Path) -> None:
     rows = rows_of(exported(tmp_path, "jsonl"))
     recording = hdf5.load(RECORDING)
     columns = Columns(recording)
@@ -62,7 +62,7 @@ def test_a_row_for_each_cell_and_part_with_what_the_ledgers_hold(tmp_path: Path)
             assert rids == [recording.rids[qid] if qid >= 0 else None for qid in qids]
 
 
-def test_none_is_a_state_and_not_captured_is_none(tmp_path: Path) -> None:
+def test_a_captured_none_and_a_value_not_captured_are_distinct(tmp_path: Path) -> None:
     rows = rows_of(exported(tmp_path, "jsonl", "--quantity", "seq_lens_sum"))
     assert {row["quantity"] for row in rows} == {"seq_lens_sum"}
     said = {(row["fixed"] is None, row["fixed captured"]) for row in rows}
@@ -78,7 +78,7 @@ def test_a_quantity_that_is_named_twice_is_written_once(tmp_path: Path) -> None:
     assert rows_of(twice) == once
 
 
-def test_the_rows_that_differ_are_those_that_replay_counts(
+def test_as_many_rows_differ_as_replay_counts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = rows_of(exported(tmp_path, "jsonl", "--quantity", "routed_experts"))
@@ -102,7 +102,7 @@ def test_parquet_has_the_same_rows(tmp_path: Path) -> None:
     assert str(table.schema.field("sglang==0.5.12").type) == "int64"
 
 
-def test_without_pyarrow_it_says_what_to_install(tmp_path: Path) -> None:
+def test_without_pyarrow_the_error_says_what_to_install(tmp_path: Path) -> None:
     script = (
         "import sys; sys.modules['pyarrow'] = None; import importlib.util as u; real = u.find_spec; "
         "u.find_spec = lambda name, *a: None if name == 'pyarrow' else real(name, *a); "
@@ -114,4 +114,4 @@ def test_without_pyarrow_it_says_what_to_install(tmp_path: Path) -> None:
     )
     assert done.returncode == USAGE and "specdiff[parquet]" in done.stderr
     assert list(tmp_path.iterdir()) == []
-    assert importlib.util.find_spec("json")  # the trick above stays in the child
+    assert importlib.util.find_spec("json")  # the patch above stays in the child process

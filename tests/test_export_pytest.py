@@ -1,4 +1,4 @@
-"""An exported test, run as a maintainer would: it fails on the release before the fix and passes on the one that holds it."""
+"""An exported test, run as a maintainer would: it fails on the release before the fix and passes on the release with the fix."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def played(test: Path, sglang: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_pytest_fails_before_the_fix_and_passes_with_it(tmp_path: Path) -> None:
-    """The release before by its number, the one that holds the fix as a maintainer has it: a source tree."""
+def test_the_exported_test_fails_before_the_fix_and_passes_with_it(tmp_path: Path) -> None:
+    """The release before the fix is named by its number, the one with the fix by a source tree, as a maintainer has it."""
     recording, test = tmp_path / "small.h5", tmp_path / "test_26126.py"
     shutil.copy(RECORDING, recording)
     assert export(recording, test, *PATHS) == SAME
@@ -60,8 +60,10 @@ def test_pytest_fails_before_the_fix_and_passes_with_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.live
-def test_of_a_law_it_fails_on_what_broke_it_and_passes_where_that_is_mended(tmp_path: Path) -> None:
-    """The release by its number, and a source tree: both play the incident again."""
+def test_the_exported_law_test_fails_on_the_release_and_passes_on_a_fixed_tree(
+    tmp_path: Path,
+) -> None:
+    """Both the release, named by its number, and a source tree play the incident again."""
     incident, test = tmp_path / "incident.h5", tmp_path / "test_weights.py"
     shutil.copy(bundled() / "0.5.23-new-weights.h5", incident)
     assert export(incident, test, "--law", "weights") == SAME
@@ -80,10 +82,10 @@ def test_of_a_law_it_fails_on_what_broke_it_and_passes_where_that_is_mended(tmp_
 
 
 @pytest.mark.live
-def test_a_scenario_is_tested_by_a_law_that_it_breaks(
+def test_a_scenario_is_exported_only_with_a_law_that_it_breaks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In the release that it names, where it is played first: no test is left that has never failed."""
+    """The release that it names plays it during the export, so that no exported test has never failed."""
     scenario, test = tmp_path / "x.toml", tmp_path / "test_x.py"
     text = (bundled().parent / "scenarios/tokens-of-the-old-weights.toml").read_text()
     scenario.write_text(text.replace('"0.5.23"', '"0.5.22"'))
@@ -108,7 +110,7 @@ def test_a_scenario_is_tested_by_a_law_that_it_breaks(
     assert not test.exists()
 
 
-def test_a_version_that_nobody_can_play_is_refused(
+def test_a_recording_of_a_version_that_cannot_be_played_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recording = hdf5.load(bundled() / "0.5.23-new-weights.h5")
@@ -151,8 +153,8 @@ def test_a_law_that_cannot_be_tested_is_refused(
     assert says in capsys.readouterr().err and not test.exists()
 
 
-def test_a_link_is_found_by_its_own_name(tmp_path: Path) -> None:
-    """Recordings that are kept in one place and linked to from others, the folder of the tests too."""
+def test_a_linked_recording_is_found_by_the_name_of_the_link(tmp_path: Path) -> None:
+    """As with recordings that are kept in one place and linked from others, also if the folder of the tests is a link."""
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "links").mkdir()
     (tmp_path / "links").symlink_to("real/links")
@@ -166,8 +168,8 @@ def test_a_link_is_found_by_its_own_name(tmp_path: Path) -> None:
     assert 'with_name("small.h5")' in (tmp_path / "links" / "test_beside.py").read_text()
 
 
-def test_a_name_that_is_no_text_here_is_escaped(tmp_path: Path) -> None:
-    """As any name beyond ASCII is under LC_ALL=C."""
+def test_a_file_name_that_is_not_valid_text_is_escaped(tmp_path: Path) -> None:
+    """Under LC_ALL=C this applies to any name outside ASCII."""
     recording, test = (
         Path(os.fsdecode(bytes(tmp_path) + name)) for name in (b"/\xfc.h5", b"/\xfc.py")
     )
@@ -176,14 +178,14 @@ def test_a_name_that_is_no_text_here_is_escaped(tmp_path: Path) -> None:
     assert runpy.run_path(str(test))["RECORDING"] == recording
 
 
-def test_the_file_is_small_plain_python_that_needs_only_specdiff(tmp_path: Path) -> None:
+def test_the_exported_file_is_short_and_imports_only_specdiff(tmp_path: Path) -> None:
     test = tmp_path / "test_26126.py"
     assert export(RECORDING, test, *PATHS) == SAME
     text = test.read_text()
     tree = ast.parse(text)
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert imported == {"pathlib", "specdiff.replay.values"}
-    lines = text.splitlines()  # the path to the recording is as long as the folder it lies in
+    lines = text.splitlines()  # the path to the recording may be long: it depends on the folder
     assert len(lines) < 70 and all(len(line) <= 110 or "__file__" in line for line in lines)
     docstring = ast.get_docstring(tree)
     assert docstring is not None
@@ -194,8 +196,8 @@ def test_the_file_is_small_plain_python_that_needs_only_specdiff(tmp_path: Path)
     assert f'Path(__file__).parent / "{relative}"' in text
 
 
-def test_where_either_of_none_and_a_sum_is_right_nothing_is_expected() -> None:
-    """A server none of whose backends needs CPU lengths leaves None at decode launches (#25879)."""
+def test_no_value_is_expected_where_both_none_and_a_sum_are_right() -> None:
+    """A server whose backends need no CPU lengths leaves None at decode launches (#25879)."""
     recording = bundled_recording("0.5.13-merge-filter")
     run = dataclasses.replace(recording.run, needs_cpu_seq_lens=False)
     needs_none = dataclasses.replace(recording, run=run)
@@ -210,7 +212,7 @@ def test_where_either_of_none_and_a_sum_is_right_nothing_is_expected() -> None:
     assert len(whole.expected) - len(found.expected) == made.num_excused > 0
 
 
-def test_what_cannot_be_a_test_is_refused(
+def test_exports_that_cannot_become_a_test_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     test, mix = tmp_path / "test_x.py", bundled() / "0.5.10-random.h5"
@@ -225,16 +227,16 @@ def test_what_cannot_be_a_test_is_refused(
     assert export(RECORDING, test, *PATHS) == BROKEN and test.read_text() == "mine"
 
 
-def test_a_value_that_is_not_computed_is_no_pass() -> None:
+def test_reading_a_value_that_a_path_does_not_compute_raises() -> None:
     computed = values(RECORDING, "fixed", "routed_experts")
     with pytest.raises(
         NoVerdictError, match="fixed computes no routed_experts before event 7 of x"
     ):
         computed[7, "x", "before"]
-    assert not values(RECORDING, "fixed", "finish")  # the five fixes say nothing of it
+    assert not values(RECORDING, "fixed", "finish")  # the five fixes do not compute finishes
 
 
-def test_how_to_run_it_can_be_copied(tmp_path: Path) -> None:
+def test_the_command_in_the_docstring_is_quoted(tmp_path: Path) -> None:
     test = tmp_path / "test_what's left.py"
     assert export(RECORDING, test, *PATHS) == SAME
     lines = (ast.get_docstring(ast.parse(test.read_text())) or "").splitlines()
@@ -242,7 +244,7 @@ def test_how_to_run_it_can_be_copied(tmp_path: Path) -> None:
     assert [words[1:3] for words in commands] == [["pytest", test.name]] * 2
 
 
-def test_where_nothing_differs_there_is_nothing_to_test(
+def test_nothing_is_exported_if_nothing_differs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     test = tmp_path / "test_x.py"

@@ -1,4 +1,4 @@
-"""Journals and recordings that were cut, flipped, zeroed, doubled or put together wrongly: never read as something else."""
+"""Journals and recordings that were cut, flipped, zeroed, duplicated or mixed up are never read as something else."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FROZEN = sorted((bundled().parent / "frozen").glob("*.h5"))
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """A sound journal: where each record ends, and what is in it."""
+    """An undamaged journal: where each record ends, and what is in it."""
 
     data: bytes
     ends: list[int]
@@ -45,7 +45,7 @@ class Whole:
         return cls(data, [*starts[1:], len(data)], records)
 
     def num_untouched(self, broken: bytes) -> int:
-        """The records that lie before the first byte that is another."""
+        """Return how many records end before the first changed byte."""
         size = min(len(self.data), len(broken))
         one, other = (np.frombuffer(data[:size], np.uint8) for data in (self.data, broken))
         different = np.flatnonzero(one != other)
@@ -60,8 +60,10 @@ def journals(tmp_path_factory: pytest.TempPathFactory) -> list[Whole]:
 
 
 @pytest.mark.parametrize("recording", RECORDINGS, ids=lambda path: path.stem)
-def test_a_journal_of_a_recording_is_that_recording(recording: Path, tmp_path: Path) -> None:
-    """What the trials below compare with."""
+def test_a_journal_made_of_a_recording_builds_that_recording(
+    recording: Path, tmp_path: Path
+) -> None:
+    """The trials below rely on this."""
     path, whole = tmp_path / "r-1-0.journal", hdf5.load(recording)
     path.write_bytes(journal_of(whole))
     again = build(path)
@@ -96,20 +98,20 @@ def _check_journal(whole: Whole, broken: bytes, folder: Path, what: str) -> str:
     try:
         recording = build(path)
     except RecordingError as error:
-        assert not num_untouched, f"{what}: {error}"  # not even who recorded
+        assert not num_untouched, f"{what}: {error}"  # not even the run description was left
         assert str(path) in str(error)
         return "refused"
     assert same_content(recording, rebuilt(whole.records[:num_untouched], folder)), what
     if recording.damage is None:
-        assert whole.data.startswith(broken), f"{what}: nothing is said"
-        assert recording.stats is None, f"{what}: it passes for whole"
+        assert whole.data.startswith(broken), f"{what}: the damage is not reported"
+        assert recording.stats is None, f"{what}: it looks complete"
         return "cut between records"
     start = [len(journal.HEADER), *whole.ends][num_untouched]
     assert f"at byte {start} of {len(broken)}" in recording.damage, what
     return "undamaged prefix"
 
 
-# -- damage that leaves the other records whole, so that its own checksum cannot tell
+# -- damage that leaves every record's own checksum valid
 
 
 def _left_out(whole: Whole, _: Whole, chance: random.Random) -> damage.Damage:
@@ -144,7 +146,7 @@ def _of_another(whole: Whole, other: Whole, chance: random.Random) -> damage.Dam
 def _padding(whole: Whole, _: Whole, chance: random.Random) -> damage.Damage:
     at, _end = _record(whole, chance)
     place = at + 5 + chance.randrange(3)
-    return damage.put(whole.data, place, b"\1"), f"byte {place}, which says nothing"
+    return damage.put(whole.data, place, b"\1"), f"byte {place}, which is padding"
 
 
 def _record(whole: Whole, chance: random.Random) -> tuple[int, int]:
@@ -165,14 +167,16 @@ _OF_RECORDS: tuple[Callable[[Whole, Whole, random.Random], damage.Damage], ...] 
 # -- recordings
 
 
-def test_a_damaged_recording_is_refused_or_read_as_it_was(tmp_path: Path, tell: Tell) -> None:
+def test_a_damaged_recording_is_refused_or_read_unchanged(tmp_path: Path, tell: Tell) -> None:
     counts = _damage_recordings(RECORDINGS + FROZEN, trials(1000, 20_000), tmp_path, damage.damaged)
     assert counts["refused"] > 0.95 * counts.total(), "most bytes of a recording matter"
     tell("damaged HDF5 files", counts)
 
 
-def test_damaged_texts_of_an_old_recording_never_hold_us_up(tmp_path: Path, tell: Tell) -> None:
-    """HDF5 has no checksum for them, and an endless loop for some. In a process of its own, to be seen in time."""
+def test_damaged_texts_of_an_old_recording_never_hang_the_reader(
+    tmp_path: Path, tell: Tell
+) -> None:
+    """HDF5 has no checksum for them and loops forever on some. A separate process makes that visible as a timeout."""
     script = (
         "import sys; sys.path.insert(0, sys.argv[1]); import test_faults_corruption as here;"
         "here.damage_heaps(int(sys.argv[2]), here.Path(sys.argv[3]))"
@@ -196,14 +200,15 @@ def damage_heaps(count: int, folder: Path) -> None:
         start = data.index(b"GCOL")
         end = start + 4096
         broken, what = damage.damaged(data[start:end], chance)
-        if chance.random() < 0.5:  # an object's size
+        if chance.random() < 0.5:  # change the size of an object
             at = chance.choice((16, 56, 144)) + 8
             heap = bytearray(data[start:end])
             struct.pack_into("<Q", heap, at, chance.choice((0, 1, 8, 2**63, 2**64 - 8)))
             broken, what = bytes(heap), f"size at {at}"
         return data[:start] + broken[: end - start].ljust(end - start, b"\0") + data[end:], what
 
-    heaps = [path for path in FROZEN if path.name.startswith(("v1-", "v2-"))]  # none since
+    # Later versions have no such heap.
+    heaps = [path for path in FROZEN if path.name.startswith(("v1-", "v2-"))]
     print(_damage_recordings(heaps, count, folder, in_the_heap)["refused"])
 
 
@@ -238,10 +243,10 @@ def _check_recording(whole: Recording, broken: bytes, folder: Path, what: str) -
     return "as it was"
 
 
-# -- what `recover` does with a journal that is damaged
+# -- what `recover` does with a damaged journal
 
 
-def test_a_journal_with_records_behind_its_damage_is_not_deleted(
+def test_recover_keeps_a_journal_with_records_after_its_damage(
     journals: list[Whole], tmp_path: Path
 ) -> None:
     whole, path = journals[0], tmp_path / "r-1-0.journal"
@@ -255,7 +260,7 @@ def test_a_journal_with_records_behind_its_damage_is_not_deleted(
     assert recover(tmp_path) == []
 
 
-def test_a_journal_that_ends_in_a_torn_record_has_given_all_it_has(
+def test_recover_deletes_a_journal_that_ends_in_a_torn_record(
     journals: list[Whole], tmp_path: Path
 ) -> None:
     whole, path = journals[0], tmp_path / "r-1-0.journal"
@@ -265,19 +270,18 @@ def test_a_journal_that_ends_in_a_torn_record_has_given_all_it_has(
     assert [entry.name for entry in tmp_path.iterdir()] == [outcome.path.name]
 
 
-def test_a_recover_that_was_killed_before_it_was_done_is_finished_by_the_next(
+def test_an_interrupted_recover_is_finished_by_the_next_one(
     journals: list[Whole], tmp_path: Path
 ) -> None:
     path = tmp_path / "r-1-0.journal"
     path.write_bytes(journals[0].data)
     (first,) = recover(tmp_path)
     assert isinstance(first, Recovered)
-    path.write_bytes(
-        journals[0].data
-    )  # as if it had got no further than putting the recording in place
+    # As if it had been killed right after it put the recording in place.
+    path.write_bytes(journals[0].data)
     (second,) = recover(tmp_path)
     assert isinstance(second, Recovered) and second.path == first.path
     assert [entry.name for entry in tmp_path.iterdir()] == [first.path.name]
-    path.write_bytes(journals[0].data[: journals[0].ends[-2]])  # another one of the same name
+    path.write_bytes(journals[0].data[: journals[0].ends[-2]])  # another journal with the same name
     (third,) = recover(tmp_path)
     assert isinstance(third, Kept) and "--force" in third.why and path.exists()

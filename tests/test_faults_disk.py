@@ -1,4 +1,4 @@
-"""Disks that are full, gone or forbidden: the writer's process goes on, says so once, and what was written is recovered."""
+"""Disks that are full, gone or read-only: the writer's process continues, reports it once, and what was written is recovered."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from specdiff.recorders.recover import Kept, Recovered, is_locked, recover
 from specdiff.recorders.run import stats_from_json
 
 RECORDING = bundled() / "0.5.23-random.h5"
-TIMES = 10  # 13,000 records, 2.3 MB: more than the disk, the queue and one write hold
+TIMES = 10  # 13,000 records, 2.3 MB: more than the disk, the queue and one write can take
 ROOM = 1 << 19
 SCRIPT = Path(__file__).parent / "hand_over.py"
 
@@ -43,7 +43,7 @@ def complaints(said: str) -> list[str]:
 
 
 def num_found(path: Path, folder: Path) -> int:
-    """How many records are in the journal: the first ones, each as it was handed over, and recovered as such."""
+    """Return how many records are in the journal. They must be the first ones handed over, unchanged, and be recovered."""
     records = records_of(hdf5.load(RECORDING), TIMES)
     aside = folder / "aside"
     aside.mkdir()
@@ -58,8 +58,8 @@ def num_found(path: Path, folder: Path) -> int:
 
 
 @pytest.mark.parametrize("durability", ["50ms", "step"])
-def test_full_disk_stops_the_recorder_and_nothing_else(durability: str, tmp_path: Path) -> None:
-    """Room for 400 KB on the disk and 0.5 MB in the queue. The log says so once."""
+def test_a_full_disk_stops_only_the_recorder(durability: str, tmp_path: Path) -> None:
+    """There is room for 400 KB on the disk and 0.5 MB in the queue. The log reports it once."""
     with small_disk(tmp_path / "disk", 400) as disk:
         (disk / "filler").write_bytes(bytes(16 << 10))
         path = disk / "r-1-0.journal"
@@ -67,17 +67,18 @@ def test_full_disk_stops_the_recorder_and_nothing_else(durability: str, tmp_path
         assert done.returncode == 0, done.stderr
         (said,) = complaints(done.stderr)
         assert "No space left on device" in said and str(path) in said
-        assert path.stat().st_size > 370_000, "what there was room for was written"
+        assert path.stat().st_size > 370_000, "the disk was not filled"
         assert 1500 < num_found(path, tmp_path) < int(done.stdout)
         (disk / "filler").unlink()
-        (outcome,) = recover(disk)  # there is room for a part of the recording: HDF5's worst case
+        # Now there is room for only a part of the recording: HDF5's worst case.
+        (outcome,) = recover(disk)
         assert isinstance(outcome, Kept) and "No space left" in outcome.why
         assert [entry.name for entry in disk.iterdir()] == [path.name]
         refused = specdiff("recover", disk)
-        assert refused.returncode == 128, "HDF5 crashes at exit after it has seen a full disk"
+        assert refused.returncode == 128, "HDF5 crashes at exit after a full disk"
 
 
-# It stops for good, lets go of the file, takes no more, and the process ends as it would.
+# The writer stops for good, closes the file and accepts nothing more, and the process ends normally.
 STOPS = """
 hand_over(1)
 wait_for(lambda: writer.stopped)
@@ -89,7 +90,7 @@ writer.close()
 """
 
 
-def test_a_disk_that_is_full_for_a_while_costs_nothing(tmp_path: Path) -> None:
+def test_a_disk_that_is_full_for_a_while_loses_no_records(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 600) as disk:
         (disk / "filler").write_bytes(bytes(300 << 10))
         path = disk / "r-1-0.journal"
@@ -108,8 +109,8 @@ writer.close()
 """
 
 
-def test_a_disk_with_room_again_behind_the_end_costs_nothing(tmp_path: Path) -> None:
-    """Recording is over, and the disk does not take the rest: the thread goes on asking for as long as the process lives."""
+def test_a_disk_with_room_again_after_the_end_loses_no_records(tmp_path: Path) -> None:
+    """Recording is over, and the disk refuses the rest. The thread keeps trying for as long as the process lives."""
     path = tmp_path / "r-1-0.journal"
     done = hand_over(path, LIMITED + LATER, room=1 << 22)
     assert done.returncode == 0, done.stderr
@@ -130,9 +131,9 @@ if writer.waiting_bytes: raise SystemExit("something is left")
 """
 
 
-@pytest.mark.skipif(not FULL, reason="takes a while; make faults")
+@pytest.mark.skipif(not FULL, reason="takes a while: make faults")
 def test_no_step_waits_for_a_disk_that_hangs(tmp_path: Path) -> None:
-    """An ext4 that is frozen for a second, eight times, while two other threads keep the writer's from its turn."""
+    """An ext4 is frozen for a second, eight times, while two busy threads compete with the writer's thread."""
     with ext4(tmp_path / "image", tmp_path / "disk") as disk:
         done = hand_over(disk / "r-1-0.journal", FROZEN.format(disk=disk), room=1 << 28)
         assert done.returncode == 0, done.stderr
@@ -165,8 +166,8 @@ if longest > 0.8: raise SystemExit(f"a step took {{longest:.2f}} s")
 """
 
 
-def test_a_disk_that_hangs_takes_no_memory_without_end(tmp_path: Path) -> None:
-    """Of requests, which are never dropped as each is known by its number; what was queued is written when it ends."""
+def test_memory_stays_bounded_while_the_disk_hangs(tmp_path: Path) -> None:
+    """Request records are never dropped, because other records refer to them. What was queued is written when the hang ends."""
     path = tmp_path / "r-1-0.journal"
     done = hand_over(path, HANGS)
     assert done.returncode == 0, done.stderr
@@ -177,11 +178,11 @@ def test_a_disk_that_hangs_takes_no_memory_without_end(tmp_path: Path) -> None:
     found = [one.payload for one in scan.records if one.type == journal.Type.REQUEST]
     assert found == [b"%1000d" % i for i in range(int(done.stdout))]
     told = [stats_from_json(one.payload) for one in scan.records if one.type == journal.Type.STATS]
-    assert told and not any(stats.closed for stats in told), "nobody is to think it whole"
+    assert told and not any(stats.closed for stats in told), "the journal looks complete"
 
 
 HANGS = """
-with writer._lock:  # as the thread holds it while its write hangs
+with writer._lock:  # which the thread holds while its write hangs
     for i in range(40_000):
         writer.put(journal.Type.REQUEST, b"%1000d" % i, 1000)
         if not writer.stopped: handed[0] = i
@@ -193,14 +194,14 @@ writer.close()
 """
 
 
-def test_a_limit_on_file_sizes_is_a_full_disk_for_everybody(tmp_path: Path) -> None:
-    """No root is needed for this one. Python ignores SIGXFSZ, which would end another process."""
+def test_a_file_size_limit_is_handled_like_a_full_disk(tmp_path: Path) -> None:
+    """This test needs no root. Python ignores SIGXFSZ, which would end another process."""
     path = tmp_path / "r-1-0.journal"
     done = hand_over(path, LIMITED + STOPS)
     assert done.returncode == 0, done.stderr
     (said,) = complaints(done.stderr)
     assert "File too large" in said
-    assert 299_000 < path.stat().st_size <= 300_000, "to the last whole record"
+    assert 299_000 < path.stat().st_size <= 300_000, "not filled up to the last whole record"
     assert not is_locked(path)
     assert num_found(path, tmp_path) > 1000
 
@@ -211,7 +212,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
 """
 
 
-def test_a_disk_that_is_taken_away(tmp_path: Path) -> None:
+def test_what_was_written_before_the_disk_disappeared_is_recovered(tmp_path: Path) -> None:
     image, where = tmp_path / "image", tmp_path / "disk"
     with ext4(image, where) as disk:
         path = disk / "r-1-0.journal"
@@ -222,7 +223,9 @@ def test_a_disk_that_is_taken_away(tmp_path: Path) -> None:
         (said,) = complaints(done.stderr)
         assert "Input/output error" in said
     with ext4(image, where) as disk:
-        assert num_found(disk / path.name, tmp_path) == 2001, "what was written before it went"
+        assert num_found(disk / path.name, tmp_path) == 2001, (
+            "what was written before is not all there"
+        )
 
 
 GONE = """
@@ -234,8 +237,8 @@ disks.take_away(Path("{disk}"))
 """
 
 
-def test_a_journal_that_is_deleted_under_way_is_noticed(tmp_path: Path) -> None:
-    """And its descriptor given back: it would fill the disk, unseen."""
+def test_a_journal_deleted_while_recording_is_noticed(tmp_path: Path) -> None:
+    """Its descriptor is closed. Otherwise the deleted file would fill the disk unseen."""
     done = hand_over(tmp_path / "r-1-0.journal", DELETED + STOPS)
     assert done.returncode == 0, done.stderr
     (said,) = complaints(done.stderr)
@@ -253,7 +256,7 @@ assert not any("deleted" in os.readlink(link) for link in Path("/proc/self/fd").
 """
 
 
-def test_a_journal_that_is_moved_is_written_on(tmp_path: Path) -> None:
+def test_a_moved_journal_is_still_written(tmp_path: Path) -> None:
     path, moved = tmp_path / "r-1-0.journal", tmp_path / "elsewhere"
     moved.mkdir()
     then = (
@@ -265,8 +268,10 @@ def test_a_journal_that_is_moved_is_written_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("durability", ["50ms", "step"])
-def test_a_server_that_closes_our_file_keeps_its_own(durability: str, tmp_path: Path) -> None:
-    """As daemons do; the next file that it opens has our number."""
+def test_the_recorder_does_not_write_into_a_reused_descriptor(
+    durability: str, tmp_path: Path
+) -> None:
+    """Daemons close all files when they start. The next file that the server opens gets our descriptor's number."""
     path, mine = tmp_path / "r-1-0.journal", tmp_path / "mine"
     done = hand_over(path, STOLEN.format(mine=mine) + STOPS, durability=durability)
     assert done.returncode == 0, done.stderr
@@ -296,7 +301,7 @@ def _missing(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("where", [_full, _missing])
-def test_a_journal_that_cannot_be_begun_is_not_left_behind(
+def test_a_journal_that_cannot_be_started_is_removed(
     where: Callable[[Path], Path], tmp_path: Path
 ) -> None:
     with small_disk(tmp_path / "disk", 64) as disk:

@@ -1,4 +1,4 @@
-"""Ends that run no atexit, exceptions out of the blue, and forks: nothing that was flushed is lost, and nothing is mixed up."""
+"""Exits without atexit, exceptions at any moment, and forks: nothing flushed is lost, and no records are mixed up."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CASES = {f"{durability}, {end}": (durability, end) for durability in DURABILITIE
 
 
 @pytest.mark.parametrize("case", CASES if FULL else list(CASES)[::3])
-def test_an_end_without_atexit_costs_nothing_that_was_flushed(case: str, tmp_path: Path) -> None:
+def test_an_exit_without_atexit_loses_nothing_that_was_flushed(case: str, tmp_path: Path) -> None:
     durability, end = CASES[case]
     path = tmp_path / "r-1-0.journal"
     flushed = "writer.commit()" if durability == EVERY_STEP else "time.sleep(0.1)"
@@ -39,7 +39,7 @@ def test_an_end_without_atexit_costs_nothing_that_was_flushed(case: str, tmp_pat
 
 
 @pytest.mark.parametrize("end", ["raise SystemExit(3)", "raise ValueError('the server')"])
-def test_an_end_with_atexit_costs_nothing(end: str, tmp_path: Path) -> None:
+def test_an_exit_with_atexit_loses_nothing(end: str, tmp_path: Path) -> None:
     path = tmp_path / "r-1-0.journal"
     script = f"import atexit\natexit.register(writer.close)\nhand_over(1, 3000)\n{end}"
     done = hand_over(path, script, room=1 << 28)
@@ -48,8 +48,8 @@ def test_an_end_with_atexit_costs_nothing(end: str, tmp_path: Path) -> None:
     assert journal.scan(path).records[-1].type == journal.Type.STATS
 
 
-def test_an_exception_out_of_the_blue_damages_nothing(tmp_path: Path, tell: Tell) -> None:
-    """A signal handler that raises (Ctrl-C, a SIGTERM that exits) while a step is written on the scheduler's thread."""
+def test_an_exception_at_any_moment_damages_no_journal(tmp_path: Path, tell: Tell) -> None:
+    """A signal handler raises (Ctrl-C, or a SIGTERM that exits) while the scheduler's thread writes a step."""
     count = trials(150, 3000)
     done = hand_over(
         tmp_path / "0.journal", INTERRUPTED.format(count=count), room=1 << 28, durability="step"
@@ -61,9 +61,8 @@ def test_an_exception_out_of_the_blue_damages_nothing(tmp_path: Path, tell: Tell
         scan = journal.scan(tmp_path / f"{number}-i.journal")
         found = [record.payload for record in scan.records if record.type != journal.Type.STATS]
         assert scan.damage is None, f"trial {number}: {scan.damage}"
-        assert len(found) - least in (0, 1), (
-            f"trial {number}"
-        )  # it may have hit before it was counted
+        # The exception may have hit after a record was written and before the script counted it.
+        assert len(found) - least in (0, 1), f"trial {number}"
         assert found == [i.to_bytes(4, "little") * 50 for i in range(len(found))]
     tell("exceptions while writing", Counter({"nothing lost or doubled": count}))
 
@@ -73,7 +72,7 @@ import random, signal
 class Blue(BaseException): pass
 def raises(*_): raise Blue
 signal.signal(signal.SIGALRM, raises)
-# Python swallows what comes up in a weak reference's callback (of a thread that has ended): raise it once more.
+# Python swallows an exception in a weak reference's callback (of an ended thread), so this raises it again.
 sys.unraisablehook = lambda _: signal.setitimer(signal.ITIMER_REAL, 0.001)
 for trial in range({count}):
     one = type(writer)(path.with_name(f"{{trial}}-i.journal"), b"", 1 << 28, stats, failed, True)
@@ -91,8 +90,8 @@ for trial in range({count}):
 """
 
 
-def test_an_exception_out_of_the_blue_does_not_stop_a_ring(tmp_path: Path, tell: Tell) -> None:
-    """As a signal's may come: while a step, on the scheduler's thread, turns the ring over."""
+def test_an_exception_at_any_moment_does_not_stop_a_ring(tmp_path: Path, tell: Tell) -> None:
+    """A signal handler raises while a step, on the scheduler's thread, starts a new segment of the ring."""
     count = trials(40, 400)
     done = hand_over(tmp_path / "0.journal", TURNED_OVER.format(count=count), durability="step")
     assert done.returncode == 0, done.stderr
@@ -104,7 +103,7 @@ def test_an_exception_out_of_the_blue_does_not_stop_a_ring(tmp_path: Path, tell:
         handed = [
             int.from_bytes(one.payload[:8], "little")
             for one in scan.records
-            if one.type == 12 and len(one.payload) == 400  # not the gap that stands for what went
+            if one.type == 12 and len(one.payload) == 400  # not the gap for the discarded segments
         ]
         assert handed == sorted(set(handed)), f"trial {number}"
     tell("exceptions while a ring turns over", Counter({"it goes on, nothing doubled": count}))
@@ -138,16 +137,16 @@ for trial in range({count}):
 """
 
 
-def test_a_fork_that_exits_waits_for_nobody(tmp_path: Path) -> None:
-    """It inherits our `atexit` and no thread that could answer it."""
+def test_a_forked_child_exits_without_waiting(tmp_path: Path) -> None:
+    """The child inherits our `atexit` handler, but no thread that could respond to it."""
     script = "import atexit, os\natexit.register(writer.close)\nbegan = time.monotonic()\npid = os.fork()\n"
     script += "if not pid: sys.exit(0)\nos.waitpid(pid, 0)\nprint(time.monotonic() - began < 2)"
     done = hand_over(tmp_path / "r-1-0.journal", script)
     assert done.stdout.split() == ["True"], done.stderr
 
 
-def test_forks_under_load_leave_the_journal_to_their_parent(tmp_path: Path) -> None:
-    """Children that go on as if it were theirs, whoever held the lock when they were made."""
+def test_forks_under_load_do_not_write_to_the_parents_journal(tmp_path: Path) -> None:
+    """The children behave as if the journal were theirs, no matter who held the lock at the fork."""
     path = tmp_path / "r-1-0.journal"
     done = hand_over(path, FORKS, room=1 << 28, durability="step")
     assert done.returncode == 0, done.stderr

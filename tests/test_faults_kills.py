@@ -1,4 +1,4 @@
-"""A busy process is killed at any moment: what was handed over 50 ms before, or committed with a step, is recovered."""
+"""Kill a busy process at a random moment. What it handed over 50 ms earlier, or committed with a step, is recovered."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ from specdiff.recorders.capture.config import DURABILITIES, EVERY_STEP
 from specdiff.recorders.recover import Recovered, recover
 
 RECORDING = bundled() / "0.5.23-random.h5"
-TIMES = 6  # the recorded traffic is repeated: longer than any of these processes lives
-WORK_US = (300, 1000, 3000)  # a step
-THREADS = (0, 1, -1)  # no other, one that never waits, and no turn for any other
+# How often the recorded traffic is repeated: it lasts longer than any of these processes lives.
+TIMES = 6
+WORK_US = (300, 1000, 3000)  # per step
+# Other busy threads: none, or one. -1: not even the writer's thread gets to run.
+THREADS = (0, 1, -1)
 
 
 @pytest.mark.parametrize("durability", DURABILITIES)
-def test_whenever_it_is_killed_nothing_older_is_lost(
+def test_a_kill_loses_nothing_older_than_promised(
     durability: str, tmp_path: Path, tell: Tell
 ) -> None:
     records, chance = records_of(hdf5.load(RECORDING), TIMES), random.Random(durability)
@@ -38,7 +40,7 @@ def test_whenever_it_is_killed_nothing_older_is_lost(
                 counts["whole" if num_found == killed.num_handed else "whole but for its end"] += 1
             else:
                 num_stopped += 1
-    others = f"; in {num_stopped} more the process had been stopped, or got no processor, for 15 ms"
+    others = f"; in {num_stopped} more the process was stopped, or got no processor, for 15 ms"
     tell(f"SIGKILL, durability {durability}{others if num_stopped else ''}", counts)
 
 
@@ -48,7 +50,7 @@ def _kill(process: Load, folder: Path, durability: str, chance: random.Random) -
 
 
 def _check_recovered(killed: Killed, records: list[Record], folder: Path) -> int:
-    """What is in the journal is what was handed over first, and the recording is of that; returns how much it is."""
+    """Check that the journal has the first records handed over, and the recording the same. Return how many."""
     found = [
         (record.type, record.payload)
         for record in journal.scan(killed.journal).records
@@ -66,6 +68,10 @@ def _check_recovered(killed: Killed, records: list[Record], folder: Path) -> int
 def _check_nothing_older_is_lost(killed: Killed, durability: str, num_found: int) -> None:
     lag = killed.lag_ms(num_found)
     if killed.ran:
-        assert num_found >= killed.num_older, f"lost what was handed over {lag:.0f} ms before it"
+        assert num_found >= killed.num_older, (
+            f"lost a record handed over {lag:.0f} ms before the kill"
+        )
     if durability == EVERY_STEP:
-        assert num_found >= killed.num_committed, f"lost a step, {lag:.0f} ms before the kill"
+        assert num_found >= killed.num_committed, (
+            f"lost a committed step, {lag:.0f} ms before the kill"
+        )

@@ -1,4 +1,4 @@
-"""sglang's real scheduler under the recorder: killed at any moment, on a full disk, without a folder, and raising mid-step."""
+"""sglang's real scheduler with the recorder: killed at a random moment, on a full disk, without a folder, raising mid-step."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ PLACES = {
     "prepare_for_decode": Kind.PREPARE,
     "release_kv_cache": Kind.RELEASE,
 }
-# For a third of a second a scheduler that collects garbage makes no events at all, so this one does not.
+# While it collects garbage, up to a third of a second, a scheduler makes no events. So this one never collects.
 NO_COLLECTOR = "import gc, runpy; gc.disable(); runpy.run_module('specdiff.fixtures.rig', None, '__main__', True)"
-LONG = [sys.executable, "-c", NO_COLLECTOR]  # nobody waits for its end
+LONG = [sys.executable, "-c", NO_COLLECTOR]  # no test waits for it to end
 LONG += ["--sglang", "0.5.13", "--scenario", "random", "--requests", "6000"]
 
 
 def check_books(recording: Recording) -> None:
-    """The undamaged prefix is a recording like any other: its books are those of its release."""
+    """Check that the undamaged part is a recording like any other: its books are those of its release."""
     assert recording.damage is None or "the file ends inside" in recording.damage
     assert replay(recording, spec.parse("observed"), spec.parse("fixed")).verdict is Verdict.SAME
     assert len(recording.gaps.dropped) == 0
 
 
 @pytest.mark.skipif(
-    not FULL, reason="takes minutes: make faults. One kill is in test_record_processes"
+    not FULL, reason="takes minutes: make faults. test_record_processes has one kill"
 )
 @pytest.mark.parametrize("durability", DURABILITIES)
 def test_a_scheduler_killed_under_load_is_recorded_up_to_its_end(
@@ -67,7 +67,7 @@ def test_a_scheduler_killed_under_load_is_recorded_up_to_its_end(
 
 
 def _killed(folder: Path, durability: str, after_s: float) -> tuple[Recording, int]:
-    """The recording, and when the scheduler was killed: on the clock of the events."""
+    """Return the recording, and when the scheduler was killed, on the clock of the events."""
     with subprocess.Popen(
         [*SPECDIFF, "record", "-o", str(folder), "--durability", durability, "--", *LONG],
         stdout=subprocess.PIPE,
@@ -97,8 +97,8 @@ def complaints(said: str) -> list[str]:
     return [line for line in said.splitlines() if line.startswith("specdiff:")]
 
 
-def test_a_scheduler_on_a_full_disk_serves_on(tmp_path: Path) -> None:
-    """As without us, to the same tokens. The log says once what is the matter, the parent what to do about it."""
+def test_a_scheduler_on_a_full_disk_continues(tmp_path: Path) -> None:
+    """The log says once what is wrong, and `specdiff record` says what to do. `make faults` also compares the tokens."""
     command = rig("0.5.13", "random", "--requests", "1000")
     plain, recorded = tmp_path / "plain", tmp_path / "recorded"
     if FULL:
@@ -120,8 +120,8 @@ def test_a_scheduler_on_a_full_disk_serves_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", some_of(("full", "missing"), 1))
-def test_a_scheduler_that_cannot_be_recorded_serves_on(folder: str, tmp_path: Path) -> None:
-    """Its folder is gone or full before it begins: neither the journal nor the note can be written."""
+def test_a_scheduler_that_cannot_be_recorded_continues(folder: str, tmp_path: Path) -> None:
+    """Its folder is missing or full from the start, so neither the journal nor the note can be written."""
     with small_disk(tmp_path / "disk", 8) as disk:
         (disk / "filler").write_bytes(bytes(8192))
         where = disk if folder == "full" else disk / "missing"
@@ -167,8 +167,10 @@ main(["--sglang", version, "--scenario", "random"], standalone_mode=False)
 
 
 @pytest.mark.parametrize("place", some_of(tuple(PLACES), 1))
-def test_an_sglang_that_raises_in_the_middle_of_a_step(place: str, tmp_path: Path) -> None:
-    """The exception is sglang's own, as without us; all that had happened before is recorded."""
+def test_a_scheduler_that_raises_mid_step_is_recorded_up_to_there(
+    place: str, tmp_path: Path
+) -> None:
+    """sglang's own exception is raised as without the recorder. Everything before it is recorded."""
     find_release("0.5.13")
     command = [sys.executable, "-c", RAISES, place, "0.5.13"]
     done = specdiff("record", "-o", tmp_path, "--", *command)

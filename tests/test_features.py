@@ -1,4 +1,4 @@
-"""What requests do besides plain decoding, recorded live: chunks, every sort of end, grammars; lifted and observed agree."""
+"""Requests with more than plain decoding, recorded live: chunks, every kind of finish, grammars. Lifted and observed agree."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ REACHED = {
     "stop-strings": ("finish-stop-string", "finish-stop-token", "finish-length"),
     "grammar": ("grammar-done", "finish-stop-token", "finish-length"),
 }
-"""Scenario -> branches without which it would prove nothing."""
+"""Scenario -> the branches that it must reach to prove anything."""
 
 
 @pytest.mark.parametrize("version", [*on_demand("0.5.12"), "0.5.23"])
 @pytest.mark.parametrize("scenario", REACHED)
-def test_the_release_and_its_fixes_equal_what_its_server_did(
+def test_the_lifted_release_and_its_fixes_equal_observed(
     version: str, scenario: str, record: Recorder
 ) -> None:
     recording = record(version, scenario, 1)
@@ -47,7 +47,7 @@ def test_the_release_and_its_fixes_equal_what_its_server_did(
         found = against_observed(recording, books(source))
     for quantity, difference in found.items():
         assert not difference.differs.any(), quantity
-        if quantity not in (Q.INDEXER_TOPK, Q.SESSION_COMMITTED, Q.FINISH):  # neither is here
+        if quantity not in (Q.INDEXER_TOPK, Q.SESSION_COMMITTED, Q.FINISH):  # not all captured here
             assert difference.num_compared == len(difference.old.cells) > 0, quantity
     columns = Columns(recording)
     rules = Toggles(columns)(fixes_of(version))
@@ -65,10 +65,10 @@ def test_a_current_release_breaks_no_law(scenario: str, record: Recorder) -> Non
 @pytest.mark.parametrize(
     ("version", "wins"), [("0.5.12", Reason.LENGTH), ("0.5.23", Reason.STOP_TOKEN)]
 )
-def test_who_wins_where_the_run_that_reaches_the_limit_holds_a_stop(
+def test_the_release_decides_whether_a_stop_or_the_limit_wins_in_one_run(
     version: str, wins: Reason, record: Recorder
 ) -> None:
-    """Output positions 5 to 8 are one run, the limit is 8, and position 6 is the stop."""
+    """Output positions 5 to 8 were accepted in one run, the limit is 8, and position 6 is the stop."""
     recording = record(version, "finish-order", 1)
     rids = recording.rids
     (finish,) = np.flatnonzero([rids[qid] == "order-1-1" for qid in recording.finishes.qid])
@@ -77,7 +77,7 @@ def test_who_wins_where_the_run_that_reaches_the_limit_holds_a_stop(
     assert recording.finishes.finished_len[finish] == (8 if wins is Reason.LENGTH else 7)
 
 
-def test_only_what_a_stop_text_may_decide_is_not_captured(record: Recorder) -> None:
+def test_only_finishes_that_a_stop_string_may_decide_are_not_captured(record: Recorder) -> None:
     recording = record("0.5.23", "stop-strings", 1)
     with release("0.5.23") as source:
         finish = against_observed(recording, books(source))[Q.FINISH]
@@ -101,7 +101,7 @@ def test_a_grammar_cuts_the_run_from_0_5_14_on(version: str, cut: bool, record: 
 def test_a_batch_may_wait_for_the_result_before_it(
     version: str, scenario: str, record: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Overlap is off for it: with a grammar, or behind another prefill where that is asked for."""
+    """Overlap is off for such a batch: one with a grammar, or after another prefill if the server is set so."""
     monkeypatch.setenv("SGLANG_DISABLE_CONSECUTIVE_PREFILL_OVERLAP", "1")
     recording = record(version, scenario, 7)
     assert recording.run.overlap and exercised(recording)["overlap-skipped"] > 5
@@ -151,7 +151,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("what", BROKEN)
-def test_a_broken_release_shows(what: str, record: Recorder) -> None:
+def test_a_broken_copy_of_the_release_differs_from_observed(what: str, record: Recorder) -> None:
     scenario, path, function, old, new, shows = BROKEN[what]
     with release("0.5.23") as source:
         broken = books(Changed(source, path, function, old, new))

@@ -1,4 +1,4 @@
-"""The proof that the tool tells the truth: recorded live, `observed` equals the release's set of fixes on every event."""
+"""The proof that the tool tells the truth: recorded live, `observed` equals the release's set of fixes at every event."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SEED = 3
 COMMITS = {Q.KV_COMMITTED_LEN, Q.KV_COMMITTED_LEN_SETTLED}
 COUNTS = {Q.SPEC_VERIFY_CT, Q.SPEC_ACCEPTED_DRAFTS}
 
-# release -> the one set of fixes that equals it
+# release -> the only set of fixes that equals it
 ERAS = {
     "0.5.10": "old",
     "0.5.11": "old+22651",
@@ -32,14 +32,14 @@ ERAS = {
     "0.5.13": "fixed",
     "0.5.23": "fixed-22651",
 }
-# two neighbouring eras -> the quantities in which they differ
+# two neighboring eras -> the quantities in which they differ
 STEPS = [
     ("0.5.10", "0.5.11", COMMITS),
     ("0.5.11", "0.5.12", {*COMMITS, *COUNTS, Q.ROUTED_EXPERTS}),
     ("0.5.12", "0.5.13", {Q.SEQ_LENS_SUM, Q.ROUTED_EXPERTS}),
     ("0.5.13", "0.5.23", {Q.KV_COMMITTED_LEN}),
 ]
-# the API has start_len from 0.5.12 on
+# what every random run must reach; start_len exists only from 0.5.12 on
 MUST_REACH = (
     "stale-finished-1",
     "stale-finished-many",
@@ -84,7 +84,9 @@ def test_observed_equals_the_era_and_no_other_set_of_fixes(release: str, record:
 
 
 @pytest.mark.parametrize("release", ERAS)
-def test_everything_was_captured_and_reached(release: str, record: Recorder) -> None:
+def test_every_quantity_is_captured_and_every_branch_reached(
+    release: str, record: Recorder
+) -> None:
     recording = record(release, "random", SEED)
     reached = exercised(recording)
     start_len = () if release in ("0.5.10", "0.5.11") else ("start-len",)
@@ -94,7 +96,7 @@ def test_everything_was_captured_and_reached(release: str, record: Recorder) -> 
         recording.stats is not None and recording.stats.exceptions == recording.stats.dropped == 0
     )
     for quantity, difference in against(recording, fixes_of(release)).items():
-        # This server has no indexer: that is what must be said.
+        # This server has no indexer, and the report must say so.
         if quantity is not Q.INDEXER_TOPK and quantity in RULED:
             assert not difference.not_captured.any(), quantity
             assert difference.num_compared == len(difference.old.cells) > 0
@@ -103,12 +105,12 @@ def test_everything_was_captured_and_reached(release: str, record: Recorder) -> 
     assert len(recording.launch_rows.qid) == len(recording.result_rows.qid)
 
 
-@pytest.mark.parametrize(("release", "neighbour", "changed"), STEPS)
-def test_the_neighbouring_era_differs_in_what_it_changed(
-    release: str, neighbour: str, changed: set[Q], record: Recorder
+@pytest.mark.parametrize(("release", "neighbor", "changed"), STEPS)
+def test_neighboring_eras_differ_in_exactly_what_changed(
+    release: str, neighbor: str, changed: set[Q], record: Recorder
 ) -> None:
-    """In both directions: each side's recording under the other side's books."""
-    for recorded, books in ((release, neighbour), (neighbour, release)):
+    """In both directions: each side's recording is replayed with the other side's books."""
+    for recorded, books in ((release, neighbor), (neighbor, release)):
         found = against(record(recorded, "random", SEED), fixes_of(books))
         assert {
             quantity for quantity, difference in found.items() if difference.differs.any()
@@ -116,7 +118,7 @@ def test_the_neighbouring_era_differs_in_what_it_changed(
 
 
 def final_committed(recording: Recording) -> dict[int, int]:
-    """By qid: the last committed length the server showed, of requests that finished and were not aborted."""
+    """Return qid -> last committed length in the server, for requests that finished without an abort."""
     last: dict[int, tuple[int, int]] = {}
     for kind, qids, values in (
         (Kind.RESULT, recording.result_rows.qid, recording.result_rows.committed_after),
@@ -154,8 +156,8 @@ def test_wrong_final_lengths_are_exactly_the_stale_finished_requests(
     assert wrong == (stale if release in ("0.5.10", "0.5.11") else set())
 
 
-def test_sums_between_steps(record: Recorder) -> None:
-    """On 0.5.12 filter and merge leave sums that batch.seq_lens contradicts; from 0.5.13 on they never do."""
+def test_sums_between_steps_are_stale_on_0_5_12_only(record: Recorder) -> None:
+    """On 0.5.12 filter and merge leave sums that contradict batch.seq_lens. From 0.5.13 on they never do."""
     for release, contradicted in (("0.5.12", True), ("0.5.13", False)):
         recording = record(release, "random", SEED)
         for table in (recording.filters, recording.merges):
@@ -167,12 +169,12 @@ def test_sums_between_steps(record: Recorder) -> None:
         true = Columns(recording).true_sums
         at = recording.event_of(Kind.LAUNCH)
         assert np.array_equal(recording.launches.seq_lens_sum, true.value[at]), (
-            "at the forward both are true"
+            "at the forward the sums of both releases are right"
         )
 
 
-def test_true_lengths_are_what_the_device_holds(record: Recorder) -> None:
-    """Up to 0.5.12 batch.seq_lens is the future length right after a launch, so it must equal what we derive."""
+def test_derived_true_lengths_equal_those_on_the_device(record: Recorder) -> None:
+    """Up to 0.5.12 batch.seq_lens is already the next length right after a launch, so it must equal what we derive."""
     recording = record("0.5.12", "random", SEED)
     true = Columns(recording).true_sums
     for kind in (Kind.PREPARE, Kind.FILTER, Kind.MERGE):
@@ -182,7 +184,7 @@ def test_true_lengths_are_what_the_device_holds(record: Recorder) -> None:
         assert np.array_equal(table.device_sum[alive], true.value[events][alive])
 
 
-def test_the_first_stale_result_is_where_old_and_fixed_part(record: Recorder) -> None:
+def test_old_and_fixed_first_differ_at_the_first_stale_result(record: Recorder) -> None:
     recording = record("0.5.10", "random", SEED)
     columns = Columns(recording)
     toggles = Toggles(columns)
@@ -196,7 +198,7 @@ def test_the_first_stale_result_is_where_old_and_fixed_part(record: Recorder) ->
 
 @pytest.mark.parametrize("release", [*on_demand("0.5.23"), "0.5.13"])
 def test_without_overlap_the_books_are_the_same(release: str, record: Recorder) -> None:
-    """From 0.5.13 on spec v2 also runs without the overlap scheduler: results come before the next prepare."""
+    """From 0.5.13 on spec v2 also runs without the overlap scheduler. Results then come before the next prepare."""
     recording = record(release, "random", SEED, "--disable-overlap")
     assert not recording.run.overlap
     reached = exercised(recording)

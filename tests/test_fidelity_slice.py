@@ -1,4 +1,4 @@
-"""What `make fidelity` shows for every release and 50 seeds, on two releases and five seeds: others each day."""
+"""A slice of `make fidelity`, which covers every release and 50 seeds: two releases and five seeds, different ones each day."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from specdiff.fixtures.rig.releases import RELEASES
 from specdiff.replay.quantity import Quantity
 
 TODAY = todays()
-OTHERS = {extra.compares for extra in EXTRAS}  # no random run holds them
+OTHERS = {extra.compares for extra in EXTRAS}  # random runs do not have these
 
 
 @pytest.mark.parametrize("version", TODAY.releases)
-def test_todays_runs_equal_the_release_that_made_them(version: str, record: Recorder) -> None:
+def test_todays_runs_equal_the_lifted_release(version: str, record: Recorder) -> None:
     recording = record(version, "random", TODAY.seed, "--runs", str(RUNS))
     assert len(recording.rids) == 200 * RUNS
     with release(version) as source:
@@ -31,7 +31,7 @@ def test_todays_runs_equal_the_release_that_made_them(version: str, record: Reco
     assert found.keys() == set(Quantity)
 
 
-def test_every_release_has_its_days() -> None:
+def test_every_release_is_taken_twice_in_as_many_days_as_releases() -> None:
     days = [Slice(TODAY.number + i) for i in range(len(RELEASES))]
     taken = [version for day in days for version in day.releases]
     assert sorted(taken) == sorted([*RELEASES, *RELEASES])
@@ -39,7 +39,7 @@ def test_every_release_has_its_days() -> None:
     assert len({day.seed + i for day in days for i in range(RUNS)}) == RUNS * len(days)
 
 
-def test_a_slice_is_what_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_selects_the_slice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPECDIFF_SLICE", "739941")
     assert todays() == Slice(739941)
     assert "seeds 3699705 to 3699709; again: SPECDIFF_SLICE=739941 make test" in str(todays())

@@ -1,4 +1,4 @@
-"""What `make fidelity` calls good: everything compared on every release, and nothing different."""
+"""What `make fidelity` counts as a pass: everything was compared on every release, and nothing differs."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from specdiff.replay.quantity import Quantity
 
 
 def whole(version: str) -> Tally:
-    """As if everything expected had been compared."""
+    """Return a tally in which everything expected was compared."""
     return Tally(version, compared=Counter(dict.fromkeys(expected(version), 5)))
 
 
-def test_everything_compared_and_nothing_different_is_good() -> None:
+def test_the_verdict_is_good_if_everything_was_compared_and_equal() -> None:
     assert print_verdict({version: whole(version) for version in ("0.5.9", "0.5.23")})
     assert not print_verdict({})
 
 
 @pytest.mark.parametrize("quantity", Quantity)
-def test_one_value_that_differs_is_not(quantity: Quantity) -> None:
+def test_the_verdict_is_bad_if_one_value_differs(quantity: Quantity) -> None:
     tally = whole("0.5.23")
     tally.differed[quantity] = 1
     assert not print_verdict({"0.5.9": whole("0.5.9"), "0.5.23": tally})
 
 
 @pytest.mark.parametrize("quantity", Quantity)
-def test_a_quantity_never_compared_is_not(
+def test_the_verdict_is_bad_if_a_quantity_was_never_compared(
     quantity: Quantity, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tally = whole("0.5.23")
@@ -40,15 +40,15 @@ def test_a_quantity_never_compared_is_not(
     assert f"never compared on 0.5.23: {quantity.value}\n" in capsys.readouterr().out
 
 
-def test_what_a_release_does_not_have_is_not_expected_of_it() -> None:
+def test_a_release_is_not_expected_to_have_later_quantities() -> None:
     absent = {version: set(Quantity) - set(expected(version)) for version in ("0.5.9", "0.5.11")}
     assert absent["0.5.9"] == {Quantity.INDEXER_TOPK, Quantity.SESSION_COMMITTED}
     assert absent["0.5.11"] == {Quantity.INDEXER_TOPK}
     assert expected("0.5.12") == list(Quantity)
 
 
-def test_a_release_is_told_from_another(capsys: pytest.CaptureFixture[str]) -> None:
-    """The recording of one against the books of two: its own differ nowhere, the other's do."""
+def test_a_tally_tells_releases_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    """One release's recording against the books of two releases: its own equal it, the other's differ."""
     recording = bundled_recording("0.5.10-random")
     own, other = Tally("0.5.10"), Tally("0.5.23")
     for tally in (own, other):
@@ -74,7 +74,7 @@ def test_every_seed_is_played_once() -> None:
     assert [(p.seed, p.runs) for p in played] == [(3, MOST_RUNS), (3 + MOST_RUNS, 7)]
 
 
-def test_a_run_that_fails_is_said_and_not_reused(tmp_path: Path) -> None:
+def test_a_failed_run_is_reported_and_not_reused(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="no scenario 'nope'"):
         recorded(Play("0.5.10", "nope", 1, 1), tmp_path)
     assert not list(tmp_path.rglob("*.h5"))

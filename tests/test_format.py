@@ -1,4 +1,4 @@
-"""The recording format: what is saved is what is loaded, and damage is an error, never a wrong answer."""
+"""The recording format: what is loaded is what was saved, and damage is an error, never a wrong answer."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ def equal(left: Recording, right: Recording) -> bool:
 
 @some
 @given(recordings())
-def test_load_after_save_is_the_same(
+def test_loading_returns_what_was_saved(
     tmp_path_factory: pytest.TempPathFactory, recording: Recording
 ) -> None:
     path = tmp_path_factory.mktemp("x") / "x.h5"
     hdf5.save(recording, path)
     assert equal(hdf5.load(path), recording)
-    assert [item.name for item in path.parent.iterdir()] == ["x.h5"], "the temporary file is gone"
+    assert [item.name for item in path.parent.iterdir()] == ["x.h5"], "a temporary file is left"
 
 
-def test_a_recording_of_a_server_that_ran_for_weeks_is_read_back(
+def test_a_recording_with_200_000_requests_can_be_loaded(
     real_recording: Path, tmp_path: Path
 ) -> None:
-    """What is said of each request stands in the manifest, whose size is theirs."""
+    """The manifest describes each request, so its size grows with them."""
     real, path, size = hdf5.load(real_recording), tmp_path / "x.h5", 200_000
     recording = dataclasses.replace(
         real,
@@ -65,7 +65,7 @@ def test_a_recording_of_a_server_that_ran_for_weeks_is_read_back(
     )
     hdf5.save(recording, path)
     with h5py.File(path) as file:
-        assert file["manifest"].size > 64 << 20  # where reading once ended
+        assert file["manifest"].size > 64 << 20  # an earlier limit on reading it
     assert equal(hdf5.load(path), recording)
 
 
@@ -84,7 +84,7 @@ def test_a_flipped_byte_is_an_error_or_changes_nothing(
         except RecordingError as error:
             refused += 1
             assert str(path) in str(error)
-    assert refused > 200, "most bytes of a recording matter"
+    assert refused > 200, "most bytes of a recording should matter"
 
 
 def test_a_cut_file_is_an_error(real_recording: Path, tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_cut_file_is_an_error(real_recording: Path, tmp_path: Path) -> None:
             hdf5.load(path)
 
 
-def test_save_does_not_overwrite(real_recording: Path, tmp_path: Path) -> None:
+def test_save_overwrites_only_with_force(real_recording: Path, tmp_path: Path) -> None:
     recording, path = hdf5.load(real_recording), tmp_path / "x.h5"
     path.write_text("precious")
     with pytest.raises(RecordingError, match="--force"):
@@ -157,7 +157,7 @@ def _claims_the_moon(name: str) -> Callable[[Path], None]:
 
 
 def _claims_to_be_elsewhere(path: Path) -> None:
-    """HDF5 takes the size of an external file's part for stored bytes, whatever is there."""
+    """HDF5 counts the declared size of an external file's part as stored bytes, whatever is in the file."""
     with h5py.File(path, "a") as file:
         del file["manifest"]
         file.create_dataset(
@@ -165,8 +165,8 @@ def _claims_to_be_elsewhere(path: Path) -> None:
         )
 
 
-def test_a_table_without_rows_takes_no_room(tmp_path: Path) -> None:
-    """Files of version 2 had a dataset for each of them."""
+def test_tables_without_rows_are_not_stored(tmp_path: Path) -> None:
+    """Files of version 2 had a dataset for each empty table."""
     frozen = bundled().parent / "frozen" / "v2-0.5.10-random.h5"
     recording, path = hdf5.load(frozen), tmp_path / "x.h5"
     hdf5.save(recording, path)
@@ -238,7 +238,7 @@ def _manifest(manifest: object) -> Callable[[Path], None]:
         (_manifest({**_EMPTY, "rids": [1]}), "expected texts in rids"),
     ],
 )
-def test_bad_files_say_what_they_are(
+def test_bad_files_are_refused_with_the_reason(
     damage: object, says: str, real_recording: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "x.h5"
@@ -258,9 +258,7 @@ def test_bad_files_say_what_they_are(
         ({"overlapped": True}, "unknown fields: overlapped"),
     ],
 )
-def test_run_attributes_that_are_none_are_refused_by_name(
-    change: dict[str, object], says: str
-) -> None:
+def test_malformed_run_attributes_are_refused_by_name(change: dict[str, object], says: str) -> None:
     raw = json.loads(to_json(hdf5.load(bundled() / "0.5.23-random.h5").run))
     with pytest.raises(RecordingError, match=says):
         run_from_json(json.dumps({**raw, **change}))

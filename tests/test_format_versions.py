@@ -1,4 +1,4 @@
-"""Recordings of older format versions, frozen as they were written: they stay readable."""
+"""Recordings in older format versions, kept as they were written, stay readable."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ SCHEMA = Path(__file__).parent.parent / "docs" / "replay.schema.json"
 
 
 @pytest.mark.parametrize("version", [1, 2, 3, 4])
-def test_an_older_version_stays_readable(version: int) -> None:
-    """A file as that format wrote it: what it does not hold is absent, what it holds is replayed as ever."""
+def test_older_versions_stay_readable(version: int) -> None:
+    """In a file that this format wrote, what the format lacks is absent, and the rest replays as usual."""
     path = FROZEN / f"v{version}-0.5.10-random.h5"
     with h5py.File(path) as file:
         assert file.attrs["version"] == version and ("sents" in file) == (version >= 3)
@@ -62,8 +62,10 @@ def test_an_older_version_stays_readable(version: int) -> None:
 
 
 @pytest.mark.parametrize("version", [1, 2, 3, 4])
-def test_what_is_made_of_an_older_version_holds_no_more(version: int, tmp_path: Path) -> None:
-    """It is written in the version of today, and what is absent there is still not said to be zero, or not told."""
+def test_a_copy_of_an_older_version_claims_no_more_than_its_source(
+    version: int, tmp_path: Path
+) -> None:
+    """It is written in today's version. What the old version lacks stays absent and does not become zero."""
     old = hdf5.load(FROZEN / f"v{version}-0.5.10-random.h5")
     everybody = np.ones(len(old.rids), dtype=bool)
     half = np.arange(len(old.events.kind)) < len(old.events.kind) // 2
@@ -85,7 +87,7 @@ def test_what_is_made_of_an_older_version_holds_no_more(version: int, tmp_path: 
 
 
 def _told(recording: Recording) -> list[tuple[dict[Fact, str], dict[Fact, str]]]:
-    """Both parts of what `reconcile` has of each request."""
+    """Return both parts of what `reconcile` knows of each request."""
     sides = Books(recording).sides(range(len(recording.rids)))
     return [
         ({fact: str(value) for fact, value in side.values.items()}, side.why_not)
@@ -94,7 +96,7 @@ def _told(recording: Recording) -> list[tuple[dict[Fact, str], dict[Fact, str]]]
 
 
 @pytest.mark.parametrize("holds", [0, schema.VERSION + 1, "1", True, 2.0, None])
-def test_a_file_that_claims_to_hold_an_unknown_version_is_refused(
+def test_a_file_with_the_content_of_an_unknown_version_is_refused(
     holds: Any, tmp_path: Path
 ) -> None:
     path = tmp_path / "x.h5"
@@ -109,8 +111,8 @@ def test_a_file_that_claims_to_hold_an_unknown_version_is_refused(
         hdf5.load(path)
 
 
-def test_a_journal_of_the_version_before_becomes_a_recording(tmp_path: Path) -> None:
-    """As `recover` finds it where specdiff was renewed in between."""
+def test_a_journal_of_an_older_version_becomes_a_recording(tmp_path: Path) -> None:
+    """As when specdiff was upgraded between the recording and `recover`."""
     path = tmp_path / "frozen-1-0.journal"
     path.write_bytes((FROZEN / "journal-4-0.5.12-experts-overshoot.journal").read_bytes())
     assert path.read_bytes().startswith(b"specdiff-journal 4\n")
@@ -139,12 +141,12 @@ def test_a_journal_of_the_version_before_becomes_a_recording(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("version", range(1, schema.VERSION))
 @pytest.mark.parametrize("kind", [Kind.RESULT, Kind.PREPARE, Kind.FINISH, Kind.EXTEND])
-def test_an_event_of_an_older_version_lacks_what_came_later(version: int, kind: Kind) -> None:
+def test_events_of_an_older_version_lack_later_columns(version: int, kind: Kind) -> None:
     event = schema.EVENT_TABLES[kind]
     rows = schema.ROW_TABLES.get(kind)
     held = schema.columns_in(version, event.__name__.lower(), event)
     held_rows = schema.columns_in(version, f"{kind.name.lower()}_rows", rows) if rows else ()
-    fields = [*range(100, 100 + len(held) - 1), 2]  # the last one says how many rows there are
+    fields = [*range(100, 100 + len(held) - 1), 2]  # the last one is the number of rows
     values = array("i", range(2 * len(held_rows)))
     packed = bytes(12) + array("q", fields).tobytes() + values.tobytes() + b"rest"
     found = unpack_event(kind, packed, version)
@@ -158,10 +160,10 @@ def test_an_event_of_an_older_version_lacks_what_came_later(version: int, kind: 
     assert found.rows.tolist() == [one for name in names for one in pairs.get(name, absent)]
 
 
-def test_seeds_are_planned_by_the_columns_that_the_journal_has(
+def test_seeds_are_placed_by_the_columns_of_the_journals_own_version(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Synthetic: as if the last version had added columns of a prepare; those before are still planned ahead of theirs."""
+    """Synthetic: pretend that the last version added columns to prepares. Older seeds must still come before their prepare."""
     added = {**schema.ADDED, schema.VERSION: {"prepares": ("num_steps", "num_draft_tokens")}}
     monkeypatch.setattr(schema, "ADDED", added)
     _held.cache_clear()
@@ -187,7 +189,7 @@ def test_seeds_are_planned_by_the_columns_that_the_journal_has(
 
 
 def _known(version: int, recording: Recording) -> NDArray[np.bool_]:
-    """Per event, whether the version had its kind."""
+    """Return for each event whether the version had its kind."""
     known = [
         int(kind)
         for kind, table in schema.EVENT_TABLES.items()
@@ -196,11 +198,11 @@ def _known(version: int, recording: Recording) -> NDArray[np.bool_]:
     return np.isin(recording.events.kind, known)
 
 
-def test_what_version_1_lacks_is_not_compared() -> None:
+def test_a_quantity_that_version_1_lacks_is_not_compared() -> None:
     assert run(["replay", str(V1), "--quantity", "released_len"]) == NO_VERDICT
 
 
-def test_what_version_1_cannot_hold_is_not_said_to_be_zero(
+def test_branches_that_version_1_lacks_are_not_counted_as_zero(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     run(["replay", str(V1), "--format", "json"])
@@ -221,8 +223,8 @@ def test_what_version_1_cannot_hold_is_not_said_to_be_zero(
     assert "turn-kept" not in next(line for line in info.splitlines() if "never reached" in line)
 
 
-def test_the_branches_that_a_version_cannot_hold_are_those_that_read_what_it_lacks() -> None:
-    """Take each added table or column away: what is then counted otherwise is named, and all that is named is counted."""
+def test_the_branches_listed_for_each_added_column_are_those_that_read_it() -> None:
+    """Remove each added table or column. Exactly the branches whose counts then change must be listed for it."""
     seen = set()
     for name in ("0.5.10-random", "0.5.23-new-weights", "0.5.14-session-hole"):
         recording = falsified(bundled_recording(name))
@@ -230,7 +232,7 @@ def test_the_branches_that_a_version_cannot_hold_are_those_that_read_what_it_lac
         places = [place for tables in schema.ADDED.values() for place in tables.items()]
         for table, added in places:
             if not added and table.endswith("_rows"):
-                continue  # they go with their events
+                continue  # row tables are removed with their events
             for column in added or ("",):
                 after = exercised(_without(recording, table, column))
                 place = f"{table}.{column}" if column else table
@@ -241,7 +243,7 @@ def test_the_branches_that_a_version_cannot_hold_are_those_that_read_what_it_lac
 
 
 def falsified(recording: Recording) -> Recording:
-    """Every branch that later versions added is reached, whatever was recorded."""
+    """Return the recording with every branch reached that later versions added."""
     done = np.ones_like(recording.result_rows.grammar_done)
     saves, releases = recording.saves, recording.releases
     reasons = np.array([schema.Reason.ABORT, schema.NONE64])[np.arange(len(saves.reason)) % 2]
@@ -273,7 +275,7 @@ def _emptied(table: Any) -> Any:
     return type(table)(*(values[:0] for _, values in columns(table)))
 
 
-def test_what_a_version_added_is_there_now() -> None:
+def test_columns_that_versions_added_exist_today() -> None:
     for tables in schema.ADDED.values():
         for name, added in tables.items():
             assert set(added) <= {field.name for field in dataclasses.fields(TABLE_NAMES[name])}

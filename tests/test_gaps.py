@@ -1,4 +1,4 @@
-"""Lost events: what can no longer be known is not captured, and what is still compared is still right."""
+"""Lost events: what can no longer be known is not captured, and everything that is still compared is right."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from specdiff.replay.quantity import Quantity
 EQUAL = {"0.5.10": frozenset[int](), "0.5.23": ALL - {22651}}
 
 
-ABSENT = {Quantity.INDEXER_TOPK, Quantity.SESSION_COMMITTED}  # in these two servers
+ABSENT = {Quantity.INDEXER_TOPK, Quantity.SESSION_COMMITTED}  # these two servers have neither
 
 
 def ruled(name: str) -> Callable[[Columns], Ledger]:
@@ -64,11 +64,11 @@ def test_no_gap_makes_a_true_path_look_wrong(
 
 
 @pytest.mark.parametrize("name", ["0.5.10-random", "0.5.23-mixed"])
-def test_wherever_a_recording_ends_a_decision_is_the_one_that_was_taken(name: str) -> None:
-    """Or it is lost, and that only where its finish is not there."""
+def test_decisions_do_not_depend_on_where_the_recording_ends(name: str) -> None:
+    """Or the decision is lost, but only if its finish is not in the recording."""
     recording = bundled_recording(name)
     whole, num_lost = decisions(recording), 0
-    behind = recording.event_of(Kind.FINISH) + 1  # of an extend's: before its result
+    behind = recording.event_of(Kind.FINISH) + 1  # an extend's finish comes before its result
     for stop in sorted({*behind.tolist(), *range(1, len(recording.events.kind), 10)}):
         cut = ended(recording, stop)
         made = decisions(cut)
@@ -81,10 +81,10 @@ def test_wherever_a_recording_ends_a_decision_is_the_one_that_was_taken(name: st
 
 
 @pytest.mark.parametrize("engine", [ruled, lifted])
-def test_no_end_between_a_finish_and_its_result_makes_a_true_path_look_wrong(
+def test_a_cut_between_a_finish_and_its_result_makes_no_true_path_look_wrong(
     engine: Callable[[str], Callable[[Columns], Ledger]],
 ) -> None:
-    """Of an extend, and of the tails in it: killed there, or the rest of the step dropped."""
+    """For results of an extend and of the tails in it: either the recording ends there, or the rest of the step is dropped."""
     recording, books_of = bundled_recording("0.5.23-mixed"), engine("0.5.23-mixed")
     whole = decisions(recording)
     rows = whole.row[whole.finish >= 0]
@@ -104,8 +104,8 @@ def test_no_end_between_a_finish_and_its_result_makes_a_true_path_look_wrong(
                     assert difference.num_compared > 0
 
 
-def test_what_a_gap_took_is_not_blamed_on_the_stale_result_behind_it() -> None:
-    """Between two results of a request its counters went on."""
+def test_a_lost_result_is_not_blamed_on_the_stale_result_after_it() -> None:
+    """The request's counters increased between the two results before it."""
     recording = bundled_recording("0.5.23-random")
     rows = recording.result_rows
     events = recording.event_of(Kind.RESULT)[recording.owner(Kind.RESULT)]
@@ -124,8 +124,8 @@ def test_what_a_gap_took_is_not_blamed_on_the_stale_result_behind_it() -> None:
 
 
 @pytest.mark.live
-def test_a_chunk_of_which_the_extend_is_lost_ends_no_request(record: Recorder) -> None:
-    """Where the last chunk's result is lost, too: what comes of the first could be its only output, and is none."""
+def test_a_chunk_whose_extend_is_lost_ends_no_request(record: Recorder) -> None:
+    """The last chunk's result is lost too. The first chunk's result could be the request's only output, but it is none."""
     recording, books_of = record("0.5.23", "chunked-random", 3), lifted("0.5.23")
     rows, owner = recording.extend_rows, recording.owner(Kind.EXTEND)
     extends, num_cut = recording.event_of(Kind.EXTEND), 0

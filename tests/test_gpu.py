@@ -1,4 +1,4 @@
-"""What `make gpu-capture` is made of, as far as it goes without a GPU: sglang's own classes read what it gives them."""
+"""The parts of `make gpu-capture` that can be tested without a GPU. sglang's own classes read what it passes to them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def gpu(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_without_a_device_it_says_so_and_that_is_no_failure(tmp_path: Path) -> None:
+def test_without_a_device_the_capture_is_skipped_with_exit_code_0(tmp_path: Path) -> None:
     done = gpu("capture", "--output", str(tmp_path / "out"), CUDA_VISIBLE_DEVICES="")
     assert (done.returncode, done.stderr) == (0, "")
     (line,) = done.stdout.splitlines()
@@ -54,7 +54,7 @@ def test_without_a_device_it_says_so_and_that_is_no_failure(tmp_path: Path) -> N
     assert not (tmp_path / "out").exists()
 
 
-def test_a_python_that_cannot_be_asked_is_a_failure() -> None:
+def test_a_python_that_does_not_exist_is_a_failure() -> None:
     done = gpu("capture", "--python", "/no/such/python")
     assert done.returncode == 2
     assert "/no/such/python cannot tell which GPU it sees" in done.stderr
@@ -68,19 +68,19 @@ def test_a_python_that_cannot_be_asked_is_a_failure() -> None:
         ("", "--python is empty"),
     ],
 )
-def test_what_is_no_python_is_a_failure_that_names_it(name: str, says: str) -> None:
+def test_a_program_that_is_no_python_is_a_failure_that_names_it(name: str, says: str) -> None:
     done = gpu("capture", "--python", name)
-    assert done.returncode == 2, "1 is: something differs"
+    assert done.returncode == 2, "1 means that something differs"
     assert done.stderr.startswith(f"gpu-capture: {says}")
 
 
-def test_what_answers_otherwise_is_no_python(tmp_path: Path) -> None:
+def test_a_python_with_an_unexpected_answer_is_refused(tmp_path: Path) -> None:
     for answer in ("3", "{}", "[]", "null"):
         with pytest.raises(GpuError, match="expected a line of JSON"):
             host_of(script(tmp_path / "other", f"echo '{answer}'"))
 
 
-def test_a_python_without_torch_is_a_failure_where_there_is_a_gpu(
+def test_a_python_without_torch_is_a_failure_if_there_is_a_gpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bare = script(tmp_path / "bare", f'exec {sys.executable} -I -S "$@"')
@@ -92,7 +92,7 @@ def test_a_python_without_torch_is_a_failure_where_there_is_a_gpu(
         host_of(bare)
 
 
-def test_the_driver_shows_a_gpu(tmp_path: Path) -> None:
+def test_a_gpu_is_detected_by_its_driver_file(tmp_path: Path) -> None:
     (tmp_path / "nvidiactl").touch()
     assert not device.has_nvidia(tmp_path)
     (tmp_path / "nvidia0").touch()
@@ -113,9 +113,9 @@ def test_a_folder_that_cannot_be_written_is_a_failure(tmp_path: Path) -> None:
     assert done.stderr.startswith(f"gpu-capture: {taken} is not a folder")
 
 
-def test_the_requests_wish_for_everything() -> None:
+def test_the_generated_requests_cover_every_feature() -> None:
     asked = wishes(1, 300, experts=True)
-    assert asked[:20] == wishes(1, 20, experts=True), "a request does not depend on how many follow"
+    assert asked[:20] == wishes(1, 20, experts=True), "a request depends on how many follow"
     assert len({wish.rid for wish in asked}) == 300
     assert sum(wish.max_new_tokens <= 6 for wish in asked) > 50
     assert sum(wish.max_new_tokens >= 100 for wish in asked) > 100
@@ -130,17 +130,17 @@ def test_the_requests_wish_for_everything() -> None:
     assert sum(bool(wish.stop_token_ids) for wish in asked) > 50
     assert sum(wish.ignore_eos for wish in asked) > 50
     heads = [wish.prompt[:24] for wish in asked if len(wish.prompt) > 24]
-    assert max(map(heads.count, heads)) > 10, "prefixes that the cache has"
+    assert max(map(heads.count, heads)) > 10, "too few shared prefixes for the cache"
     assert not {token for wish in asked for token in wish.prompt} & set(EOS_TOKENS)
     assert all(wish.start_len is None for wish in wishes(1, 300, experts=False))
 
 
 def _place(wish: Wish) -> int | None:
-    """0: at the beginning of the prompt, 1: at its end."""
+    """Return 0 if the rows start at the beginning of the prompt, 1 if they start at its end, otherwise None."""
     return {0: 0, len(wish.prompt): 1}.get(wish.start_len or 0)
 
 
-# What sglang itself makes of the flags, the configs and the requests. The device is the one thing told otherwise:
+# What sglang itself reads from the flags, the configs and the requests. Only the device is replaced, because
 # ServerArgs asks CUDA for its memory.
 _READ = """
 import json
@@ -174,7 +174,7 @@ print(json.dumps(found))
 
 @pytest.mark.live
 @pytest.mark.parametrize("version", ["0.5.13", NEWEST])
-def test_sglang_reads_flags_configs_and_requests(version: str, tmp_path: Path) -> None:
+def test_sglang_accepts_the_flags_configs_and_requests(version: str, tmp_path: Path) -> None:
     done = python(f"import os; os.chdir({str(tmp_path)!r})\n{IMPORT_ONLY}{_READ}", version)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
@@ -189,7 +189,7 @@ def test_sglang_reads_flags_configs_and_requests(version: str, tmp_path: Path) -
         assert target[5:] == draft[5:] == [2048, list(EOS_TOKENS)]
 
 
-def test_the_pack_takes_of_the_kernels_what_this_gpu_loads() -> None:
+def test_the_pack_has_only_the_kernels_that_this_gpu_loads() -> None:
     names = ["sgl_kernel/__init__.py", "sglang_kernel-0.4.3.dist-info/METADATA"]
     hopper, others = (f"sgl_kernel/sm{sm}/common_ops.abi3.so" for sm in (90, 100))
     never = ["sgl_kernel/flash_ops.abi3.so", "lib/libmscclpp.so", "sgl_kernel/sm90/"]
@@ -197,16 +197,16 @@ def test_the_pack_takes_of_the_kernels_what_this_gpu_loads() -> None:
     assert kernels([*names, hopper, others, *never], 120) == [*names, others]
     assert "sglang==0.5.13" in requirements(image=False)
     bound = {"transformers==5.8.1", "tokenizers>=0.22,<=0.23.0"}
-    assert bound <= set(requirements(image=False)), "an image's are seldom these"
+    assert bound <= set(requirements(image=False)), "images seldom have these versions"
     assert set(requirements(image=True)) - set(requirements(image=False)) >= {"aiohttp", "pillow"}
 
 
-@pytest.mark.skipif(not EVERYTHING, reason="half a minute: with the releases on demand")
+@pytest.mark.skipif(not EVERYTHING, reason="half a minute: only if all releases are tested")
 @pytest.mark.live
-def test_from_the_command_to_the_matrix_on_the_rigs_server(
+def test_a_capture_of_the_rigs_server_is_recorded_judged_and_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """All but the GPU: sglang's own server with the rig's worker, the real clients, recorder, judge and report."""
+    """Everything but the GPU: sglang's own server with the rig's worker, and the real clients, recorder, judge and report."""
     made = rigged(tmp_path, wishes(1, 120, experts=True))
     host = Host("NVIDIA Rig 1", "none", rig_tree())
     judged, good = tell(made, host)
@@ -250,18 +250,18 @@ def test_the_matrix_counts_what_another_release_computes(release: str, same: boo
     (line,) = (row for row in matrix([judged]) if row.startswith("kv_committed_len "))
     assert (line.rpartition("/")[2] == "0") is same
     assert "retract" in judged.never and "stop-mid-run" not in judged.never
-    assert "start-len" not in judged.never, "without a capturer no rows are wanted"
+    assert "start-len" not in judged.never, "without a capturer no rows are expected"
     assert "p50" in overhead(judged.recording)
 
 
 @pytest.mark.live
-def test_a_server_that_does_not_start_is_told_with_its_log(tmp_path: Path) -> None:
+def test_a_server_that_does_not_start_is_reported_with_its_log(tmp_path: Path) -> None:
     fails: Sequence[str] = ["python", "-c", "import sys; sys.exit('no kernel for this GPU')"]
     with pytest.raises(GpuError, match=r"(?s)status 1 before it answered.*no kernel for this GPU"):
         capture(DENSE.name, fails, free_port(), wishes(1, 1, experts=False), tmp_path)
 
 
-# Answers the question whether it serves, and is gone with the first request, as a server whose scheduler failed.
+# Reports that it is ready, and dies with the first request, like a server whose scheduler fails.
 _GONE = """
 import http.server, os, sys
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -277,7 +277,7 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_
 """
 
 
-def test_a_server_that_is_gone_on_the_way_is_told_with_its_log(tmp_path: Path) -> None:
+def test_a_server_that_dies_during_the_capture_is_reported_with_its_log(tmp_path: Path) -> None:
     port, said = free_port(), list[str]()
     dies = ["python", "-c", _GONE, str(port)]
     with pytest.raises(GpuError, match=r"(?s)The end of .*tiny-llama.log:.*no kernel image"):
@@ -285,7 +285,7 @@ def test_a_server_that_is_gone_on_the_way_is_told_with_its_log(tmp_path: Path) -
     assert said[-1].endswith("0 of 60 answered")
 
 
-def test_a_server_that_never_answers_is_given_up(tmp_path: Path) -> None:
+def test_a_server_that_never_answers_is_abandoned(tmp_path: Path) -> None:
     waits = ["python", "-c", "import time; time.sleep(600)"]
     asked = wishes(1, 1, experts=False)
     began = time.monotonic()
@@ -294,7 +294,7 @@ def test_a_server_that_never_answers_is_given_up(tmp_path: Path) -> None:
     assert time.monotonic() - began < 60
 
 
-def test_what_it_is_at_is_said_with_the_last_line_of_the_log(tmp_path: Path) -> None:
+def test_progress_shows_the_last_line_of_the_log(tmp_path: Path) -> None:
     log, said, answers = tmp_path / "x.log", list[str](), Answers(2)
     log.write_text("Load weight begin.\nCapture begin.\n\n")
     answers.put(1, {})
@@ -305,16 +305,16 @@ def test_what_it_is_at_is_said_with_the_last_line_of_the_log(tmp_path: Path) -> 
 
 
 @pytest.mark.live
-def test_a_request_that_is_refused_leaves_the_recording_of_the_others(tmp_path: Path) -> None:
+def test_a_refused_request_does_not_lose_the_recording_of_the_others(tmp_path: Path) -> None:
     long = Wish("too-long", tuple(range(40, 4000)), 4)
     made = rigged(tmp_path, (*wishes(1, 12, experts=True), long))
     assert made.problem is not None and "too-long: the server answered 400" in made.problem
     assert len(made.answers) == len(hdf5.load(made.recording).rids) == 12
 
 
-def test_the_toolkit_is_where_nvcc_says(tmp_path: Path) -> None:
+def test_the_toolkit_is_found_through_nvcc(tmp_path: Path) -> None:
     bare = {"PATH": str(tmp_path)}
-    assert with_toolkit(bare) == bare, "without a compiler, kernels may be there already"
+    assert with_toolkit(bare) == bare, "without a compiler the environment must not change"
     top = tmp_path / "cuda-13.0"
     (top / "bin").mkdir(parents=True)
     script(tmp_path / "nvcc", f"echo '#$ TOP={top}/bin/..' >&2")
@@ -323,7 +323,7 @@ def test_the_toolkit_is_where_nvcc_says(tmp_path: Path) -> None:
     assert with_toolkit(mine) == mine
 
 
-def test_kernels_that_were_compiled_beforehand_are_found(tmp_path: Path) -> None:
+def test_kernels_that_were_compiled_in_advance_are_found(tmp_path: Path) -> None:
     env = {"PATH": "/bin"}
     assert with_kernels(env, tmp_path) == env
     ninja = tmp_path / "compiled/ninja"
@@ -343,14 +343,14 @@ def test_kernels_that_were_compiled_beforehand_are_found(tmp_path: Path) -> None
     assert subprocess.run(["ninja", "-v"], cwd=built, env=asked, check=False).returncode == 0
 
 
-def test_a_kernel_that_is_not_compiled_is_told(tmp_path: Path) -> None:
+def test_a_kernel_that_does_not_compile_is_reported(tmp_path: Path) -> None:
     fails = script(tmp_path / "python", "echo 'no nvcc here' >&2; exit 1")
     done = gpu("kernels", str(tmp_path), "--python", fails)
     assert done.returncode == 2
     assert "not compiled.\nno nvcc here" in done.stderr
 
 
-def test_what_is_kept_one_by_one_is_kept_together(tmp_path: Path) -> None:
+def test_recordings_kept_one_by_one_are_all_listed(tmp_path: Path) -> None:
     books = books_of(Lifted("0.5.12", Origin.RELEASE, "0.5.12"))
     here = judge("dense", bundled() / "0.5.12-stale-stop.h5", books)
     there = judge("moe", bundled() / "0.5.12-stale-stop.h5", books)
@@ -363,8 +363,10 @@ def test_what_is_kept_one_by_one_is_kept_together(tmp_path: Path) -> None:
 
 
 @pytest.mark.live
-def test_a_server_without_h5py_journals_and_the_journals_are_carried_home(tmp_path: Path) -> None:
-    """As docs/gpu.md says: two variables in its environment, and the standard library."""
+def test_a_server_without_specdiff_writes_journals_that_are_recovered_elsewhere(
+    tmp_path: Path,
+) -> None:
+    """As in docs/gpu.md: two variables in the server's environment, and only the standard library."""
     inject = Path(recorders.__file__).parent / "capture/inject"
     before = os.environ.get("PYTHONPATH")
     paths = os.pathsep.join(filter(None, [str(inject), before]))
@@ -377,7 +379,7 @@ def test_a_server_without_h5py_journals_and_the_journals_are_carried_home(tmp_pa
     assert (len(held.rids), held.run.specdiff_version) == (8, "unknown")
 
 
-def test_a_clone_that_is_not_installed_records(
+def test_a_clone_that_is_not_installed_can_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def nowhere(name: str) -> str:
@@ -399,7 +401,7 @@ def test_the_recorded_command_names_no_folder() -> None:
     assert not [word for word in graphs if "graph" in word or "experts" in word]
 
 
-def test_switches_that_a_release_no_longer_has_are_left_out() -> None:
+def test_switches_that_a_release_lacks_are_left_out() -> None:
     chosen = settings(DENSE, 1)
     old = which_are_known(chosen, rig_tree())
     new = which_are_known(chosen, find_release(NEWEST).root / "sglang")

@@ -1,4 +1,4 @@
-"""The hunt itself: it finds what is there and nothing where nothing is, and what it leaves can be played again."""
+"""The hunt itself: it finds a bug that is there and nothing else, and what it writes down can be played again."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def hunt(out: Path, release: str, *options: str) -> subprocess.CompletedProcess[
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.skipif(not EVERYTHING, reason="half a minute: with the releases on demand")
+@pytest.mark.skipif(not EVERYTHING, reason="half a minute: only if all releases are tested")
 @pytest.mark.live
-def test_nothing_is_found_where_nothing_is_wrong(tmp_path: Path) -> None:
+def test_the_hunt_finds_nothing_if_nothing_is_wrong(tmp_path: Path) -> None:
     options = ("--examples", "12", "--servers", "tight", "pages of 64", "--silence", "session")
     done = hunt(tmp_path, NEWEST, *options)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -44,10 +44,12 @@ def test_nothing_is_found_where_nothing_is_wrong(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.skipif(not EVERYTHING, reason="a minute and a half: with the releases on demand")
+@pytest.mark.skipif(not EVERYTHING, reason="a minute and a half: only if all releases are tested")
 @pytest.mark.live
-def test_a_known_hole_is_found_shrunk_and_left_as_a_scenario_that_shows_it(tmp_path: Path) -> None:
-    """docs/findings/session-inherits-unwritten-kv.md: three requests show it by hand."""
+def test_a_known_bug_is_found_shrunk_and_written_as_a_scenario_that_shows_it(
+    tmp_path: Path,
+) -> None:
+    """docs/findings/session-inherits-unwritten-kv.md: a scenario written by hand needs three requests to show it."""
     options = ("--examples", "400", "--servers", "roomy", "--shrink-minutes", "1")
     done = hunt(tmp_path, NEWEST, *options)
     assert done.returncode == 1, done.stdout + done.stderr
@@ -62,7 +64,7 @@ def test_a_known_hole_is_found_shrunk_and_left_as_a_scenario_that_shows_it(tmp_p
 
 @pytest.mark.live
 def test_a_broken_copy_of_the_release_is_found(tmp_path: Path) -> None:
-    """A stale result of a retracted request is rare: a hunt that never retracts would find nothing."""
+    """Stale results of retracted requests are rare. A hunt that never retracts would find nothing."""
     place = "srt/managers/scheduler_components/batch_result_processor.py"
     files = files_of(NEWEST)
     guard = "if req.is_retracted or req.finished():"
@@ -77,9 +79,9 @@ def test_a_broken_copy_of_the_release_is_found(tmp_path: Path) -> None:
     assert (recording.result_rows.is_retracted == 1).any()
 
 
-@pytest.mark.skipif(not EVERYTHING, reason="half a minute: with the releases on demand")
+@pytest.mark.skipif(not EVERYTHING, reason="half a minute: only if all releases are tested")
 @pytest.mark.live
-def test_a_play_and_the_scenario_it_is_written_as_are_one_run(tmp_path: Path) -> None:
+def test_a_play_and_its_written_scenario_run_identically(tmp_path: Path) -> None:
     play = Play(PRIORITY, Arena(NEWEST, tmp_path / "arena", PRIORITY.server_args()))
     _act(play)
     told = play.end()
@@ -100,7 +102,7 @@ PRIORITY = next(server for server in SERVERS if server.name == "priority")
 
 
 def _act(play: Play) -> None:
-    """Two sessions whose turns come together, a queue, a forced retract, an abort, a preemption, a flush."""
+    """Play two sessions whose turns come together, a queue, a forced retract, an abort, a preemption and a flush."""
     play.ask(RequestScript("a", prompt_len=20, max_new_tokens=20, session="s"))
     play.ask(RequestScript("b", prompt_len=9, max_new_tokens=6, session="t", accept=(3,)))
     play.ask(RequestScript("c", prompt_len=12, max_new_tokens=30, priority=1))
@@ -111,7 +113,7 @@ def _act(play: Play) -> None:
     play.abort("c")
     while play.waiting:
         play.step(5)
-    # b was answered before a: the rig enters its next turn first.
+    # b was answered before a, so the rig enters b's next turn first.
     play.ask(RequestScript("e", prompt_len=4, session="s", max_new_tokens=9))
     play.ask(RequestScript("f", prompt_len=5, session="t", return_routed_experts=True))
     play.ask(RequestScript("g", prompt_len=4, max_new_tokens=2))
@@ -126,7 +128,7 @@ def _act(play: Play) -> None:
 
 
 @pytest.mark.live
-def test_a_scheduler_that_stops_says_why_and_the_next_play_finds_a_whole_one(
+def test_after_a_crash_the_next_play_starts_with_a_working_scheduler(
     tmp_path: Path,
 ) -> None:
     """docs/findings/retracted-turn-of-one-token.md"""
@@ -144,6 +146,6 @@ def test_a_scheduler_that_stops_says_why_and_the_next_play_finds_a_whole_one(
             assert told.journal is not None and len(build(told.journal).retracts.qid) == 1
 
 
-def test_a_server_is_offered_where_its_release_has_it() -> None:
+def test_servers_that_a_release_does_not_support_are_left_out() -> None:
     names = {server.name for server in SERVERS if not server.runs_on(find_release("0.5.12"))}
     assert names == {"topk 4"}

@@ -1,4 +1,4 @@
-"""Laws: broken exactly where the history of the fixes says, and seen to break wherever a book is falsified."""
+"""Laws: broken exactly where the history of the fixes says, and broken whenever a value of the books is falsified."""
 
 from __future__ import annotations
 
@@ -42,12 +42,13 @@ BROKEN = {
     "0.5.23-random": set(),
     "0.5.23-new-weights": {"weights"},
 }
-UNEXERCISED = {"session", "logprobs", "hidden-states", "weights"}  # nobody asks for one in these
-OF_THE_SERVER = {"returned"}  # not of a path's books
+# These recordings have nothing that these laws are about.
+UNEXERCISED = {"session", "logprobs", "hidden-states", "weights"}
+OF_THE_SERVER = {"returned"}  # about what the server sent, not about a path's books
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_laws_are_broken_where_history_says(name: str) -> None:
+def test_laws_are_broken_where_the_history_of_the_fixes_says(name: str) -> None:
     assert _broken(_outcomes(bundled_recording(name))) == BROKEN[name]
 
 
@@ -57,7 +58,7 @@ def test_every_other_law_is_exercised() -> None:
         assert idle == UNEXERCISED
 
 
-def test_a_path_mends_what_its_fixes_mend() -> None:
+def test_a_path_with_a_fix_keeps_the_laws_that_the_fix_restores() -> None:
     recording = bundled_recording(OLD)
     broken = BROKEN[OLD] - OF_THE_SERVER
     assert _broken(_outcomes(recording, "old")) == broken
@@ -95,7 +96,7 @@ def _all(recording: Recording, table: str) -> NDArray[np.bool_]:
 
 @dataclasses.dataclass(frozen=True)
 class Falsified:
-    """One value of one observed column changed; `breaks`: the laws that must see it."""
+    """One value of one observed column, changed. `breaks`: the laws that must notice it."""
 
     table: str
     column: str
@@ -173,14 +174,14 @@ def test_known_violations_are_reported_and_not_judged() -> None:
     assert run(["check", _path(NEW)]) == 0
 
 
-def test_dflash_of_0_5_14_lags_on_purpose_and_nothing_else_is_excused() -> None:
-    """Known where that release's launches and early-return filters are a step behind; judged in every other way."""
+def test_only_the_known_lag_of_dflash_in_0_5_14_is_excused() -> None:
+    """The lag is known for that release's launches and early-return filters. Every other breach is still judged."""
     recording = bundled_recording("0.5.14-dflash")
     for path in ("observed", "sglang==0.5.14"):
         found = _law("sums", recording, path)
         assert found.state is State.KNOWN and found.num_broken > 0
         assert found.known and "on purpose" in found.known
-    # a commit of a clone does not say its version, and has the same code
+    # A commit of a clone does not tell its version, and has the same code.
     unsaid = dataclasses.replace(recording.run, sglang_version="0.0.0.dev0")
     assert _law("sums", dataclasses.replace(recording, run=unsaid)).state is State.KNOWN
     assert _law("sums", recording, "old").state is State.BROKEN
@@ -194,7 +195,7 @@ def test_dflash_of_0_5_14_lags_on_purpose_and_nothing_else_is_excused() -> None:
     behind = int(np.flatnonzero(crowd & (launches.seq_lens_sum != NONE64))[-1])
     event = int(recording.event_of(Kind.LAUNCH)[behind])
     first = _law("sums", recording).first
-    assert first is not None and first.event < event  # known ones come first
+    assert first is not None and first.event < event  # the known ones come first
     for change in (+1, -1):
         values = launches.seq_lens_sum.copy()
         values[behind] += change
@@ -204,7 +205,7 @@ def test_dflash_of_0_5_14_lags_on_purpose_and_nothing_else_is_excused() -> None:
         assert (found.first.event, found.first.found) == (event, values[behind])
 
 
-def test_a_filter_that_removes_somebody_is_not_excused_for_the_sum_that_it_keeps() -> None:
+def test_a_filter_that_removes_a_request_but_keeps_the_sum_breaks_the_law() -> None:
     recording = bundled_recording("0.5.14-dflash")
     filters, launches = recording.filters, recording.launches
     row = int(np.flatnonzero((filters.num_rows > 0) & (filters.num_rows < filters.size_before))[-1])
@@ -219,8 +220,8 @@ def test_a_filter_that_removes_somebody_is_not_excused_for_the_sum_that_it_keeps
     assert found.first.event == event
 
 
-def test_a_tail_that_goes_on_is_committed_to_the_token() -> None:
-    """One that ends may have a token less."""
+def test_a_tail_that_continues_must_be_committed_exactly() -> None:
+    """A tail that ends may have a token less."""
     recording = bundled_recording("0.5.23-mixed")
     rows, made = recording.result_rows, decisions(recording)
     going = made.row[made.finish == GOES_ON]
@@ -233,8 +234,8 @@ def test_a_tail_that_goes_on_is_committed_to_the_token() -> None:
     assert (found.state, found.num_broken) == (State.BROKEN, 1)
 
 
-def test_results_of_whom_is_gone_are_not_a_batchs_accepted_drafts() -> None:
-    """Of whom was retracted, and of whom had finished."""
+def test_stale_results_do_not_count_as_a_batchs_accepted_drafts() -> None:
+    """Both of retracted and of finished requests."""
     recording = bundled_recording("0.5.11-stale-retract")
     rows, counted = recording.result_rows, recording.results.batch_accepted_drafts
     results = recording.owner(Kind.RESULT)
@@ -247,7 +248,7 @@ def test_results_of_whom_is_gone_are_not_a_batchs_accepted_drafts() -> None:
 
 
 @pytest.mark.parametrize("name", ["0.5.23-new-weights", OLD])
-def test_every_breach_is_a_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_jsonl_has_a_line_for_every_breach(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["check", _path(name), "--format", "jsonl"]) == 1
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     for outcome in _outcomes(bundled_recording(name)):
@@ -278,7 +279,7 @@ def test_a_law_that_cannot_be_checked_in_full_has_no_line() -> None:
 
 
 def test_a_law_that_was_not_exercised_says_why() -> None:
-    """No such event, not captured, not in the format: three things."""
+    """The reasons differ: no such event, not captured, or not in the format."""
     new = bundled_recording(NEW)
     assert (
         _why("session", new)
@@ -307,8 +308,8 @@ def test_a_law_that_was_not_exercised_says_why() -> None:
     assert _why("sums", silent).endswith("none with values that the law can be checked on")
 
 
-def test_behind_a_gap_a_launch_without_its_prepare_is_not_judged() -> None:
-    """What stands there in the place of a prepare has a row in another table, which is longer."""
+def test_after_a_gap_a_launch_without_its_prepare_is_not_judged() -> None:
+    """The event that it has instead has its row in another table, which is longer."""
     recording = bundled_recording("0.5.12-experts-start-len")
     mine, at = np.array(recording.rids) == "start-1-1", np.arange(len(recording.events.kind))
     lost = ((at >= 4) & (at <= 5)) | ((at >= 36) & (at <= 67))
@@ -329,8 +330,8 @@ def _law(name: str, recording: Recording, path: str = "observed") -> Outcome:
 
 
 @pytest.mark.parametrize("name", [OLD, "0.5.11-stale-retract", NEW])
-def test_counters_behind_a_stale_result_are_those_of_the_result_before(name: str) -> None:
-    """By a plain loop over the file: a first verify's are those of the prefill."""
+def test_counters_after_a_stale_result_equal_those_of_the_result_before_it(name: str) -> None:
+    """Checked by a plain loop over the file. A first verify's counters are those of the prefill."""
     recording = bundled_recording(name)
     rows, stale = recording.result_rows, _stale(recording)
     last, found = dict[int, tuple[int, int]](), list[tuple[int, int]]()
@@ -342,11 +343,11 @@ def test_counters_behind_a_stale_result_are_those_of_the_result_before(name: str
     columns = Columns(recording)
     law = next(law for law in LAWS if law.name == "stale")
     places = law.check(columns, observed(columns))
-    counters_ = places.some(places.counted > 0)  # behind the length
+    counters_ = places.some(places.counted > 0)  # the places after the length
     assert sorted(found) == sorted(
         zip(counters_.found.tolist(), counters_.low.tolist(), strict=True)
     )
-    # what these paths compute of it is what the server did
+    # These paths compute the same as the server did.
     same = "old" if name != NEW else "fixed"
     assert [_law("stale", recording, path).num_broken for path in ("observed", same)] == [
         int(places.holds.logical_not().sum())
@@ -362,14 +363,16 @@ def test_a_silenced_law_is_shown_and_not_judged() -> None:
     assert _broken(found) == BROKEN[OLD] - {"stale"}
 
 
-def test_the_command_judges(capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_exits_1_and_names_the_fix_if_a_law_is_broken(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert run(["check", _path(OLD)]) == 1
     said = capsys.readouterr().out
     assert "5 of" in said and "expected" in said and "#23456" in said
     assert run(["check", _path(OLD), "--path", "fixed"]) == 0
 
 
-def test_several_recordings_are_a_line_each_and_the_first_breaches(
+def test_check_of_several_recordings_prints_one_line_each_and_the_first_breaches(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     names = (OLD, "0.5.13-merge-filter", "0.5.14-dflash")
@@ -409,8 +412,8 @@ def _broken(outcomes: tuple[Outcome, ...]) -> set[str]:
     return {outcome.law.name for outcome in outcomes if outcome.state is State.BROKEN}
 
 
-def test_messages_of_requests_met_in_mid_life_are_held_against_no_law() -> None:
-    """Some may have gone out before anybody listened."""
+def test_no_law_is_checked_on_messages_of_requests_that_arrived_before_the_recording() -> None:
+    """Some messages may have been sent before the recording began."""
     recording = bundled_recording("0.5.23-random")
     arrives = dataclasses.replace(
         recording.arrives, requeued=np.full_like(recording.arrives.requeued, NONE64)

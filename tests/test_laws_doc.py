@@ -1,4 +1,4 @@
-"""docs/laws.md and `specdiff check` say what the laws are; the releases that break them are measured here."""
+"""docs/laws.md and `specdiff check` describe the laws as they are. Which releases break them is measured here."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_the_page_says_which_releases_break_which_law(release: str) -> None:
         law.name
         for law in LAWS
         if release in _releases(_said(law).partition("known:")[0])
-        and not law.needs.observed_only  # what was sent: test_sent.py
+        and not law.needs.observed_only  # laws about what was sent: test_sent.py
     }
     assert broken == {name for name in said if (name, release) not in SHOWN_ELSEWHERE}
 
@@ -79,7 +79,7 @@ def _said(law: Law) -> str:
 
 
 def _releases(text: str) -> set[str]:
-    """The releases of ranges such as 0.5.9 - 0.5.11, both ends included."""
+    """Return the releases of ranges such as 0.5.9 - 0.5.11, including both ends."""
     ranges = re.findall(r"(0\.5\.[\w.]+) - (0\.5\.[\w.]*\w)", text)
     return {
         release
@@ -88,7 +88,7 @@ def _releases(text: str) -> set[str]:
     }
 
 
-def test_check_says_what_every_law_states(capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_prints_the_statement_of_every_law(capsys: pytest.CaptureFixture[str]) -> None:
     run(["check", str(bundled() / "0.5.23-random.h5")])
     lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
     assert [line for line in lines if len(line) == 2][-len(LAWS) :] == [
@@ -96,8 +96,8 @@ def test_check_says_what_every_law_states(capsys: pytest.CaptureFixture[str]) ->
     ]
 
 
-def test_check_of_several_sums_up(capsys: pytest.CaptureFixture[str]) -> None:
-    """Law by law: what it states, and in how many recordings it was what."""
+def test_check_of_several_recordings_prints_a_summary(capsys: pytest.CaptureFixture[str]) -> None:
+    """For each law: its statement, and in how many recordings it had which state."""
     names = ("0.5.23-random", "0.5.14-dflash", "0.5.10-random", "0.5.12-experts-overshoot")
     assert run(["check", *(str(bundled() / f"{name}.h5") for name in names)]) == DIFFERS
     out = capsys.readouterr().out

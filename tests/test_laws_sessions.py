@@ -1,4 +1,4 @@
-"""The law of sessions: a turn inherits only KV that was written. 0.5.15 broke it (docs/findings)."""
+"""The law `session`: a turn inherits only KV that was written. 0.5.15 broke it (docs/findings)."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def session_law(recording: Recording, path: str = "observed") -> Outcome:
     return next(outcome for outcome in found if outcome.law.name == "session")
 
 
-def test_0_5_14_keeps_what_was_written() -> None:
+def test_0_5_14_keeps_the_law() -> None:
     found = session_law(bundled_recording(BEFORE))
     assert (found.state, found.num_checked) == (State.HOLDS, 1)
 
 
-def test_0_5_15_keeps_one_position_more() -> None:
+def test_0_5_15_breaks_the_law_by_one_position() -> None:
     found = session_law(bundled_recording(AFTER))
     assert (found.state, found.num_broken) == (State.BROKEN, 1)
     breach = found.first
@@ -40,22 +40,22 @@ def test_0_5_15_keeps_one_position_more() -> None:
     assert (breach.rid, breach.found, breach.high) == ("turn-1-0-1", 30, 29)
 
 
-def test_lifted_paths_keep_it_or_break_it_on_either_recording() -> None:
+def test_lifted_paths_keep_or_break_the_law_on_both_recordings() -> None:
     for name in (BEFORE, AFTER):
         recording = bundled_recording(name)
         assert session_law(recording, "sglang==0.5.14").state is State.HOLDS
         assert session_law(recording, "sglang==0.5.15").state is State.BROKEN
 
 
-def test_one_position_more_is_seen() -> None:
+def test_one_inherited_position_too_many_breaks_the_law() -> None:
     recording = bundled_recording(BEFORE)
     restores = dataclasses.replace(recording.restores, committed=recording.restores.committed + 1)
     falsified = dataclasses.replace(recording, restores=restores)
     assert session_law(falsified).state is State.BROKEN
 
 
-def test_what_lies_behind_the_stop_of_the_turn_before_was_not_said() -> None:
-    """Written, but of tokens that the next prompt does not have."""
+def test_positions_after_the_previous_turns_stop_must_not_be_inherited() -> None:
+    """It was written, but for tokens that the next prompt does not contain."""
     recording = bundled_recording(BEFORE)
     stop = recording.saves.finished_len.copy()
     stop[0] -= 2
@@ -65,7 +65,7 @@ def test_what_lies_behind_the_stop_of_the_turn_before_was_not_said() -> None:
     assert (found.first.found, found.first.high) == (29, recording.saves.origin_len[0] + stop[0])
 
 
-def test_behind_a_gap_nothing_is_claimed() -> None:
+def test_after_a_gap_the_law_is_not_checked() -> None:
     recording = bundled_recording(AFTER)
     (save,) = recording.event_of(Kind.SESSION_SAVE)[:1]
     launches = recording.event_of(Kind.LAUNCH)

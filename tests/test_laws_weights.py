@@ -1,4 +1,4 @@
-"""The law of weights, on a recorded server that was given new ones: against a plain loop, falsified, and behind a gap."""
+"""The law `weights` on a recorded server that got new weights: against a plain loop, falsified, and after gaps."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ def recording() -> Recording:
 
 
 def _places(recording: Recording, kind: Kind = Kind.WEIGHT_SPAN) -> Places:
-    """Of the spans, or of the ends that they follow."""
+    """Return the law's values at the spans, or at the messages that the spans follow."""
     columns = Columns(recording)
     places = weights(columns, observed(columns))
     return places.some(torch.from_numpy(recording.events.kind)[places.event] == kind)
 
 
 def _by_hand(recording: Recording) -> list[int]:
-    """Per span, how many of its tokens others computed: one event after the other, token by token."""
+    """Return for each span how many of its tokens other weights computed: one event after the other, token by token."""
     serving, by_launch = 0, dict[int, int]()  # `default`
-    more = set[int]()  # whose prompt is not done
-    unready = dict[int, set[int]]()  # by launch, who gets no token of it
+    more = set[int]()  # requests whose prompt is not complete
+    unready = dict[int, set[int]]()  # launch -> requests that get no token from it
     made: dict[int, list[int]] = {qid: [] for qid in range(len(recording.rids))}
     wrong = []
     for kind, ref in zip(recording.events.kind, recording.events.ref, strict=True):
@@ -81,8 +81,8 @@ def test_the_law_counts_what_a_plain_loop_counts(recording: Recording) -> None:
     assert 10 < int((~places.holds).sum()) < len(places.found) // 2
 
 
-def test_a_boundary_that_is_off_breaks_it(recording: Recording) -> None:
-    """One token later than it was told, in a request of which all was told rightly."""
+def test_a_shifted_boundary_breaks_the_law(recording: Recording) -> None:
+    """Move a boundary by one token in a request whose spans were all right."""
     spans, right = recording.spans, _places(recording).holds.numpy()
     wrong = np.unique(spans.qid[~right])
     follows = np.flatnonzero((spans.qid[1:] == spans.qid[:-1]) & ~np.isin(spans.qid[1:], wrong))
@@ -97,10 +97,10 @@ def test_a_boundary_that_is_off_breaks_it(recording: Recording) -> None:
 
 @pytest.mark.parametrize("column", ["start", "end"])
 @pytest.mark.parametrize("by", [-1, 1])
-def test_a_token_that_no_span_is_about_or_one_too_many_breaks_it(
+def test_a_span_that_misses_a_token_or_has_one_too_many_breaks_the_law(
     recording: Recording, column: str, by: int
 ) -> None:
-    """At the first span, in the middle and at the last one of a request that has three or more."""
+    """At the first span, in the middle, and at the last one of a request that has at least three."""
     whole = _places(recording, Kind.SENT)
     sents, spans = recording.sents, recording.spans
     assert len(whole.found) >= len(sents.qid) - 1 and not whole.found.any()
@@ -113,8 +113,8 @@ def test_a_token_that_no_span_is_about_or_one_too_many_breaks_it(
         assert found.qid[~found.holds].tolist() == [qid] and int(found.found.sum()) == 1
 
 
-def test_who_is_told_nothing_at_all_breaks_it(recording: Recording) -> None:
-    """As a server that forgets somebody would: no gap stands there."""
+def test_a_request_without_any_span_breaks_the_law(recording: Recording) -> None:
+    """As if the server forgot to report it. No gap explains the missing spans."""
     event, spans = recording.event_of(Kind.WEIGHT_SPAN), recording.spans
     qid = int(spans.qid[0])
     silent = _unsaid(recording, event[spans.qid == qid])
@@ -134,7 +134,7 @@ def _unsaid(recording: Recording, events: NDArray[np.int64]) -> Recording:
 
 
 def test_a_span_that_was_lost_is_not_missed(recording: Recording) -> None:
-    """A gap stands where it was, or the recording ends there."""
+    """There is a gap in its place, or the recording ends there."""
     last = int(recording.event_of(Kind.WEIGHT_SPAN)[-1])
     for cut in (
         *(without(recording, at, at + 1) for at in recording.event_of(Kind.WEIGHT_SPAN)[:40]),
@@ -144,8 +144,8 @@ def test_a_span_that_was_lost_is_not_missed(recording: Recording) -> None:
         assert not found.found.any() and len(found.found) > 10
 
 
-def test_of_spans_whose_end_was_lost_nothing_is_said(recording: Recording) -> None:
-    """And nobody else was sent anything."""
+def test_spans_whose_message_was_lost_are_not_judged(recording: Recording) -> None:
+    """In this recording no other request was sent anything."""
     first, second = recording.event_of(Kind.SENT)[:2]
     only = without(without(recording, int(second), len(recording.events.kind)), first, first + 1)
     assert len(only.spans.qid) and not len(only.sents.qid)
@@ -153,8 +153,8 @@ def test_of_spans_whose_end_was_lost_nothing_is_said(recording: Recording) -> No
     assert not len(weights(columns_of, observed(columns_of)).event)
 
 
-def test_where_nobody_noticed_changes_nothing_is_said_of_who_computed(recording: Recording) -> None:
-    """Of a server whose function has another name by then."""
+def test_without_the_weights_hook_no_span_is_judged(recording: Recording) -> None:
+    """As in a server where the hooked function has another name."""
     sites = tuple(
         dataclasses.replace(site, attached=site.attached and site.name != "weights")
         for site in recording.run.sites
@@ -165,34 +165,38 @@ def test_where_nobody_noticed_changes_nothing_is_said_of_who_computed(recording:
 
 
 @pytest.mark.parametrize("begins", [40, 150, 250, 400])
-def test_a_recording_that_begins_late_says_nothing_else(recording: Recording, begins: int) -> None:
-    """As a ring does: which weights served then nobody says before they change."""
+def test_a_recording_that_begins_late_gives_no_other_values(
+    recording: Recording, begins: int
+) -> None:
+    """A ring does so. Until the first change, nobody knows which weights serve."""
     left = _told(_places(without(recording, 0, begins)))
     moved = {event + begins - 1: found for event, found in left.items()}
     assert moved.items() <= _told(_places(recording)).items()
     assert len(left) > 10
 
 
-def test_behind_a_lost_result_only_whole_spans_are_judged(recording: Recording) -> None:
-    """Of a token whose result was lost nobody knows who made it."""
+def test_after_a_lost_result_only_whole_spans_are_judged(recording: Recording) -> None:
+    """If the result of a token was lost, nobody knows which weights computed it."""
     lost = int(recording.event_of(Kind.RESULT)[40])
     right, left = _told(_places(recording)), _told(_places(without(recording, lost, lost + 1)))
-    assert left.items() <= right.items()  # a gap stands where the event was
+    assert left.items() <= right.items()  # the gap replaces the event, so the numbers stay
     assert 10 < len(left) < len(right)
 
 
-def test_behind_a_gap_it_takes_a_change_to_tell_which_weights_serve(recording: Recording) -> None:
-    """The gap may hide one: the next change says which served before it."""
+def test_after_a_gap_the_serving_weights_are_known_from_the_next_change(
+    recording: Recording,
+) -> None:
+    """The gap may hide a change. The next change says which weights served before it."""
     lost = int(recording.event_of(Kind.CONTROL)[recording.controls.act == Act.WEIGHTS][4])
     right, left = _told(_places(recording)), _told(_places(without(recording, lost, lost + 1)))
-    assert left.items() <= right.items()  # a gap stands where the event was
+    assert left.items() <= right.items()  # the gap replaces the event, so the numbers stay
     assert len(right) > len(left) > len(right) // 2
 
 
-def test_where_every_change_was_cut_out_nothing_is_said_behind_the_first(
+def test_if_every_change_was_lost_nothing_is_judged_after_the_first(
     recording: Recording,
 ) -> None:
-    """The run names them all the same."""
+    """Even though the run description names all the weights."""
     first, cut = int(recording.event_of(Kind.CONTROL)[0]), recording
     while len(at := cut.event_of(Kind.CONTROL)):
         cut = without(cut, int(at[0]), int(at[0]) + 1)
@@ -203,13 +207,13 @@ def _told(places: Places) -> dict[int, int]:
     return dict(zip(places.event.tolist(), places.found.tolist(), strict=True))
 
 
-def test_where_nothing_is_known_of_a_launch_nothing_is_said(recording: Recording) -> None:
+def test_if_launches_are_unknown_nothing_is_judged(recording: Recording) -> None:
     nothing = np.full_like(recording.results.launch, NONE64)
     results = dataclasses.replace(recording.results, launch=nothing)
     assert not len(_places(dataclasses.replace(recording, results=results)).found)
 
 
-def test_show_says_what_everybody_was_told(recording: Recording) -> None:
+def test_show_lists_weight_changes_and_what_the_client_was_told(recording: Recording) -> None:
     (life,) = lives(recording, "r1-6", [spec.parse("observed")])
     said = [moment.detail for moment in life.moments if moment.kind is Kind.CONTROL]
     assert "generation is paused; running requests stay in the batch" in said
@@ -219,25 +223,25 @@ def test_show_says_what_everybody_was_told(recording: Recording) -> None:
         "weights policy-2 are reported for tokens [0, 7)",
         "weights policy-3 are reported for tokens [7, 9); 2 of these tokens were computed by other weights",
     ]
-    assert life.moments[0].kind is Kind.ARRIVE  # what others were told before is not of this life
+    assert life.moments[0].kind is Kind.ARRIVE  # earlier events of others are not listed
 
 
-def test_names_of_weights_that_tell_something_are_redacted(recording: Recording) -> None:
+def test_names_of_weights_that_reveal_something_are_redacted(recording: Recording) -> None:
     run = dataclasses.replace(recording.run, weight_versions=("default", "/ckpt/of-bob/7"))
     redacted = pseudonymous(dataclasses.replace(recording, run=run)).run.weight_versions
     assert redacted[0] == "default" and redacted[1].startswith("redacted-")
 
 
-def test_check_says_what_it_counted(capsys: pytest.CaptureFixture[str]) -> None:
-    """A bare "2, expected 0" could be anything."""
+def test_check_names_the_counted_quantity(capsys: pytest.CaptureFixture[str]) -> None:
+    """The quantity must be named: "2, expected 0" alone could be anything."""
     assert run(["check", str(bundled() / "0.5.23-new-weights.h5")]) == DIFFERS
     assert "request r1-6: mislabelled_tokens = 2, expected 0 " in capsys.readouterr().out
 
 
-def test_without_the_hook_that_says_when_weights_change_nothing_is_judged(
+def test_without_the_weights_hook_the_law_is_not_exercised(
     recording: Recording,
 ) -> None:
-    """As of a commit that renamed the function: what is left to check would hold."""
+    """As with a commit that renamed the function. What is left to check would hold and look like a pass."""
 
     def state(recording: Recording) -> tuple[State, str | None]:
         found = ask(law_of("weights"), recording, spec.Observed())

@@ -1,4 +1,4 @@
-"""Other algorithms than EAGLE, and pages: lifted equals what the server computed, and each algorithm is matched apart."""
+"""Draft algorithms other than EAGLE, and pages: lifted equals observed, and each algorithm is matched on its own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from specdiff.replay.quantity import Quantity as Q
 
 DFLASH = "0.5.14-dflash"
 SEED = 5
-ABSENT = {Q.INDEXER_TOPK, Q.SESSION_COMMITTED}  # on a plain server
+ABSENT = {Q.INDEXER_TOPK, Q.SESSION_COMMITTED}  # a plain server has neither
 
 
 def lifted(version: str) -> Books:
@@ -36,8 +36,8 @@ def lifted(version: str) -> Books:
         ("0.5.15", "fixed-22651", "fixed-22651"),
     ],
 )
-def test_each_algorithm_is_matched_apart(version: str, eagle: str, dflash: str | None) -> None:
-    """0.5.14 alone keeps DFLASH's books in another way: its host lengths lag behind the device's."""
+def test_each_algorithm_is_matched_on_its_own(version: str, eagle: str, dflash: str | None) -> None:
+    """Only 0.5.14 keeps DFLASH's books differently: its host lengths lag behind those on the device."""
     recordings = [Columns(bundled_recording(name)) for name in (DFLASH, "0.5.12-merge-filter")]
     recordings += [Columns(bundled_recording("0.5.23-random"))]
     found = {name: str(one) for name, one in match_apart(recordings, lifted(version)).items()}
@@ -53,8 +53,8 @@ def test_a_release_without_the_algorithm_cannot_run_its_recording() -> None:
         ledger_of(Columns(bundled_recording(DFLASH)), lifted("0.5.13"), "lifted")
 
 
-def test_the_sums_that_lag_are_dflash_s_own() -> None:
-    """Take the branch away, and lifted no longer equals what that server computed."""
+def test_the_lagging_sums_come_from_the_branch_for_dflash() -> None:
+    """Without the branch for DFLASH, lifted no longer equals what that server computed."""
     path = "srt/managers/overlap_utils.py"
     old, new = "if self.spec_algo.is_dflash():", "if False:"
     with release("0.5.14") as source:
@@ -71,7 +71,7 @@ def test_the_sums_that_lag_are_dflash_s_own() -> None:
         ("0.5.23", "eagle_utils.py:eagle_prepare_for_decode"),
     ],
 )
-def test_where_ngram_prepares(version: str, place: str | None) -> None:
+def test_the_prepare_function_of_ngram_is_found(version: str, place: str | None) -> None:
     found = lifted(version).surface.roles.get(Role.PREPARE_NGRAM.value)
     assert found == (place and f"srt/speculative/{place}")
 
@@ -83,7 +83,7 @@ def equal(recording: Columns, made: Books) -> None:
             assert found.num_compared == len(found.old.cells) > 0, quantity
 
 
-def test_dflash_equals_the_release_that_recorded_it(record: Recorder) -> None:
+def test_dflash_lifted_equals_observed(record: Recorder) -> None:
     recording = record("0.5.23", "random", SEED, "--algorithm", "DFLASH", "--requests", "60")
     assert recording.run.spec_algorithm == "DFLASH"
     equal(Columns(recording), lifted("0.5.23"))
@@ -94,7 +94,7 @@ def test_dflash_equals_the_release_that_recorded_it(record: Recorder) -> None:
 
 
 @pytest.mark.parametrize("version", [*on_demand("0.5.11"), "0.5.23"])
-def test_pages_of_16_equal_the_release_that_recorded_them(version: str, record: Recorder) -> None:
+def test_pages_of_16_lifted_equals_observed(version: str, record: Recorder) -> None:
     recording = record(version, "random", SEED, "--page-size", "16", "--requests", "60")
     assert recording.run.page_size == 16
     equal(Columns(recording), lifted(version))
