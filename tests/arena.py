@@ -1,4 +1,7 @@
-"""A release's real scheduler in its own process. Each play runs in a fork, so it starts from a freshly built scheduler."""
+"""A release's real scheduler in its own process.
+
+Each play runs in a fork, so it starts from a freshly built scheduler.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,9 @@ NOBODY = -1
 def switches(release: Release) -> dict[str, str]:
     """Return the environment variables that switch on sglang's own checks of its pools.
 
-    They run at every step and when the scheduler is idle: no slot is lost, none has two owners. For a release that is
-    known to lose slots between the turns of a session, they would only find that, so they stay off.
+    They run at every step and when the scheduler is idle: no slot is lost, none has two owners. For
+    a release that is known to lose slots between the turns of a session, they would only find that,
+    so they stay off.
     """
     idle, busy = (f"SGLANG_ENABLE_STRICT_MEM_CHECK_DURING_{when}" for when in ("IDLE", "BUSY"))
     if release.leaks_between_turns:
@@ -32,7 +36,10 @@ def switches(release: Release) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """What arrives in the next step, in this order, and how many steps to play. `None` instead of a block ends the play."""
+    """What arrives in the next step, in this order, and how many steps to play.
+
+    `None` instead of a block ends the play.
+    """
 
     turns: int
     opens: tuple[str, ...] = ()
@@ -45,7 +52,11 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """A block was played. `answered`: request id -> step of its answer, in the order of the answers. `journal`: the complete journal."""
+    """A block was played.
+
+    `answered`: request id -> step of its answer, in the order of the answers. `journal`: the
+    complete journal.
+    """
 
     journal: Path
     answered: tuple[tuple[str, int], ...]
@@ -61,7 +72,10 @@ class Stopped:
 
 
 class Arena:
-    """The parent's side. One play at a time: call `begin`, then `play` for each block, and at last `play(None)`."""
+    """The parent's side.
+
+    One play at a time: call `begin`, then `play` for each block, and at last `play(None)`.
+    """
 
     def __init__(self, version: str, folder: Path, settings: dict[str, Any]) -> None:
         folder.mkdir()

@@ -1,4 +1,7 @@
-"""The child's side of the arena: sglang's scheduler, built once. In each fork its own event loop runs, paused between blocks."""
+"""The child's side of the arena: sglang's scheduler, built once.
+
+In each fork its own event loop runs, paused between blocks.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,10 @@ def serve(pipe: Connection, version: str, folder: Path, settings: dict[str, Any]
 
 
 class _Stage:
-    """The scheduler, built once. Its message hooks call the current `next_step` and `deliver`, which each play sets."""
+    """The scheduler, built once.
+
+    Its message hooks call the current `next_step` and `deliver`, which each play sets.
+    """
 
     def __init__(
         self,
@@ -90,11 +96,17 @@ class _Stage:
 
 
 class _Ended(BaseException):
-    """Ends sglang's endless event loop. A BaseException, so that no `except Exception` catches it."""
+    """Ends sglang's endless event loop.
+
+    A BaseException, so that no `except Exception` catches it.
+    """
 
 
 class _Play:
-    """Runs in the fork. Every turn of the loop asks for arrived messages; between blocks it waits for the next block."""
+    """Runs in the fork.
+
+    Every turn of the loop asks for arrived messages; between blocks it waits for the next block.
+    """
 
     def __init__(self, pipe: Connection, stage: _Stage, scripts: dict[str, RequestScript]) -> None:
         self._pipe, self._stage, self._scripts = pipe, stage, scripts
@@ -159,7 +171,10 @@ def _messages(block: Block) -> Iterator[Any]:
 
 
 def _flushable(writer: Any) -> Callable[[], None]:
-    """Return a function that writes everything the recorder has queued. Without it, the writer's thread may take 50 ms."""
+    """Return a function that writes everything the recorder has queued.
+
+    Without it, the writer's thread may take 50 ms.
+    """
     drain, lock = writer._drain, threading.Lock()
 
     def drained() -> None:

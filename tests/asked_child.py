@@ -1,8 +1,11 @@
-"""A process that answers `specdiff record --attach` like a server. All of it is real except sglang. It records GAP events.
+"""A process that answers `specdiff record --attach` like a server.
 
-Run it under `specdiff record --paused`. argv: a recording, whose run description this process copies, and a Python
-statement to execute. The statement may use `session`, `folder`, `emit(count)`, `attach(*words)` and
-`wait_for(condition, what)`. With `attach`, the process sends commands to itself.
+All of it is real except sglang. It records GAP events.
+
+Run it under `specdiff record --paused`. argv: a recording, whose run description this process
+copies, and a Python statement to execute. The statement may use `session`, `folder`, `emit(count)`,
+`attach(*words)` and `wait_for(condition, what)`. With `attach`, the process sends commands to
+itself.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""Measure how long it takes to load a release, compared with a plain `ast.parse` of the files it reads: make bench
+"""Measure how long it takes to load a release: make bench
 
-    python tests/bench_lift.py [VERSION...]      # releases whose wheels are in the cache; default: all of them
+It is compared with a plain `ast.parse` of the files that are read.
+
+    python tests/bench_lift.py [VERSION...]   # releases with wheels in the cache; default: all
 
 Prints medians in ms:
 

@@ -1,11 +1,12 @@
-"""Measure what recording costs a scheduler, compared with the same scheduler with its recorder stopped: make bench-record
+"""Measure what recording costs a scheduler: make bench-record
 
     python tests/bench_record.py [--releases 0.5.23,...] [--running 64,256] [--turns 1500] [--samples 1,16]
 
-One process and one scheduler serve both measurements. Blocks of turns with the recorder and without it alternate, so
-that a noisy machine disturbs both alike. A turn is one pass of sglang's own event loop, minus the scripted worker's
-forward and the rig's messages. What is left is the scheduler's own work, which a GPU server needs too. `hot` is what the recorder
-itself measured on that thread, per decode step.
+Compares it with the same scheduler while its recorder is stopped. One process and one scheduler
+serve both measurements. Blocks of turns with the recorder and without it alternate, so that a noisy
+machine disturbs both alike. A turn is one pass of sglang's own event loop, minus the scripted
+worker's forward and the rig's messages. What is left is the scheduler's own work, which a GPU
+server needs too. `hot` is what the recorder itself measured on that thread, per decode step.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def _in_child(release: str, running: int, turns: int, one_in: int) -> Measured:
 
 
 def crowd(running: int, turns: int) -> Scenario:
-    """Return a load that keeps `running` requests running: each one that ends is followed by another.
+    """Return a load in which `running` requests run: each one that ends is followed by another.
 
     Requests alternate: one ends by length, the next by a stop and with routed rows.
     """

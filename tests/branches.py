@@ -1,4 +1,7 @@
-"""A second count of a recording's branches, event by event. `exercised` counts the same by columns."""
+"""A second count of a recording's branches, event by event.
+
+`exercised` counts the same by columns.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ _ACTS = {
 
 
 class Row:
-    """One row of a table. Each attribute is the value of that column, or None if the column has none."""
+    """One row of a table.
+
+    Each attribute is the value of that column, or None if the column has none.
+    """
 
     def __init__(self, table: Any, at: int) -> None:
         self._table, self._at = table, at

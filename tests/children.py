@@ -23,7 +23,10 @@ VERSIONS = RELEASES if EVERYTHING else SOME
 
 
 def on_demand(*cases: T) -> tuple[T, ...]:
-    """Return slow parameters that add little to the others. They run only if all releases are tested."""
+    """Return slow parameters that add little to the others.
+
+    They run only if all releases are tested.
+    """
     return cases if EVERYTHING else ()
 
 
@@ -68,7 +71,10 @@ def python(
 
 
 def rig(version: str, scenario: str, *more: str) -> list[str]:
-    """Return the command that plays a scenario on a release. It fetches the release first if necessary."""
+    """Return the command that plays a scenario on a release.
+
+    It fetches the release first if necessary.
+    """
     command = [sys.executable, "-m", "specdiff.fixtures.rig", "--sglang", version]
     return [*command, "--scenario", scenario, *more]
 

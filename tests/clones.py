@@ -24,7 +24,7 @@ def commit(repo: Path, message: str) -> None:
 
 
 def clone(repo: Path, versions: Iterable[str]) -> Path:
-    """Commit and tag each release, and after each one commit a change that does not matter to the books."""
+    """Commit and tag each release, each followed by a commit that does not change the books."""
     git(repo, "init", "--quiet", "--initial-branch=main")
     for version in versions:
         shutil.rmtree(repo / "python", ignore_errors=True)

@@ -34,7 +34,7 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests that record a live scheduler as `live`, and skip them where the releases' wheels cannot be used."""
+    """Mark tests that record a live scheduler as `live`. Skip them outside Linux."""
     for item in items:
         if "record" in getattr(item, "fixturenames", ()) or item.get_closest_marker("live"):
             item.add_marker("live")
@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def real_recording() -> Path:
-    """The smallest bundled recording: a real one, and small enough to damage it a few hundred times."""
+    """The smallest bundled recording: real, and small enough to damage it hundreds of times."""
     return min(bundled().glob("*.h5"), key=lambda path: path.stat().st_size)
 
 

@@ -1,4 +1,4 @@
-"""Random cuts of real recordings, and the values of a ledger under the event numbers of the uncut recording."""
+"""Random cuts of real recordings, and ledgers numbered by the events of the uncut recording."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cut:
-    """A cut recording. `event[i]`: the number that its event `i` had in the uncut recording; -1 for a GAP."""
+    """A cut recording.
+
+    `event[i]`: the number that its event `i` had in the uncut recording; -1 for a GAP.
+    """
 
     recording: Recording
     requests: Mask
@@ -63,7 +66,10 @@ def some_events(recording: Recording, chance: random.Random) -> Mask:
 def values_at(
     series: Series, event: NDArray[np.int64], qid: NDArray[np.int64]
 ) -> dict[tuple[int, int, int], tuple[int, ...]]:
-    """Return (event, request, moment) -> value of the captured cells. `event` and `qid` translate the numbers."""
+    """Return (event, request, moment) -> value of the captured cells.
+
+    `event` and `qid` translate the numbers.
+    """
     return dict(_values(series, event, qid))
 
 

@@ -1,4 +1,7 @@
-"""Random damage of the kinds that disks, file systems and copies do. A seed makes it repeatable; a phrase describes it."""
+"""Random damage of the kinds that disks, file systems and copies do.
+
+A seed makes it repeatable; a phrase describes it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real disks that tests may fill or take away, if mounting is allowed: a small tmpfs, and ext4 on a loop device."""
+"""Real disks to fill or take away, if mounting is allowed: tmpfs, and ext4 on a loop device."""
 
 from __future__ import annotations
 

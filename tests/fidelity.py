@@ -1,11 +1,14 @@
-"""Compare lifted(R) with `observed`, over seeded random runs of every release R. No other number matters more.
+"""Compare lifted(R) with `observed`, over seeded random runs of every release R.
+
+No other number matters more.
 
     python tests/fidelity.py                               # 50 runs of each release; recordings are kept and reused
     python tests/fidelity.py --releases 0.5.11 0.5.23 --seeds 3
     python tests/fidelity.py --recordings DIR              # recordings made elsewhere, of any release
 
-Prints a matrix of release x quantity (values compared, mismatches), the set of fixes that equals each release, and
-how often each branch was reached. Exits 1 on any mismatch, and if a quantity was never compared on a release.
+Prints a matrix of release x quantity (values compared, mismatches), the set of fixes that equals
+each release, and how often each branch was reached. Exits 1 on any mismatch, and if a quantity was
+never compared on a release.
 """
 
 from __future__ import annotations

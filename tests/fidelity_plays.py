@@ -16,12 +16,18 @@ from specdiff.replay.quantity import Quantity
 
 ROOT = Path(__file__).parent.parent
 MOST_RUNS = 50
-"""In one recording. A process takes 6 s to import sglang and half a second per run, so more runs cost less each."""
+"""In one recording.
+
+A process takes 6 s to import sglang and half a second per run, so more runs cost less each.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Extra:
-    """What each release from `since` on also plays: a quantity that plain random runs do not have, or other server options."""
+    """What each release from `since` on also plays.
+
+    It has a quantity that plain random runs do not have, or other server options.
+    """
 
     compares: Quantity | None
     since: str
@@ -43,7 +49,10 @@ EXTRAS = (
     Extra(None, "0.5.9", "stop-random", 3),
     Extra(None, "0.5.9", "grammar-random", 3),
 )
-"""The quantity of an extra is expected only of the releases that play it. All other quantities are expected of all."""
+"""The quantity of an extra is expected only of the releases that play it.
+
+All other quantities are expected of all.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +98,10 @@ def expected(release: str) -> list[Quantity]:
 
 
 def recordings(wanted: Sequence[Play], folder: Path, jobs: int) -> Iterator[Path]:
-    """Yield the recordings in the wanted order, while the next ones are being made. Raises RuntimeError if one fails."""
+    """Yield the recordings in the wanted order, while the next ones are being made.
+
+    Raises RuntimeError if one fails.
+    """
     pool = ThreadPoolExecutor(jobs)
     try:
         yield from pool.map(lambda play: recorded(play, folder), wanted)
@@ -114,7 +126,10 @@ def recorded(play: Play, folder: Path) -> Path:
 
 @cache
 def _recorder() -> str:
-    """Return a hash of the recorder's and the rig's sources. Recordings made with other sources are not reused."""
+    """Return a hash of the recorder's and the rig's sources.
+
+    Recordings made with other sources are not reused.
+    """
     digest = hashlib.sha256()
     for folder in ("recorders", "fixtures/rig"):
         for path in sorted((ROOT / folder).rglob("*.py")):

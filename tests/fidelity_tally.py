@@ -84,7 +84,7 @@ def print_values(tallies: Mapping[str, Tally]) -> None:
 
 
 def print_features(tallies: Mapping[str, Tally]) -> None:
-    """Print one line per algorithm, topk and page size, with the releases that were never compared under it."""
+    """Print a line per algorithm, topk and page size, with the releases never compared under it."""
     print("\nvalues compared / mismatches, by server feature\n")
     rows = [["algorithm", "fewest", "most", "mismatches", "never on"]]
     for name in dict.fromkeys(name for tally in tallies.values() for name in tally.features):

@@ -1,4 +1,7 @@
-"""A recording with some of its events lost, as a recorder under load loses them. A GAP replaces them."""
+"""A recording with some of its events lost, as a recorder under load loses them.
+
+A GAP replaces them.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,10 @@ def without(recording: Recording, start: int, stop: int) -> Recording:
 
 
 def ended(recording: Recording, stop: int) -> Recording:
-    """Return the recording without its events from `stop` on and without a GAP, as a killed scheduler leaves it."""
+    """Return the recording without its events from `stop` on, as a killed scheduler leaves it.
+
+    There is no GAP at the end.
+    """
     cut = without(recording, stop, len(recording.events.kind))
     events = type(cut.events)(*(values[:-1] for _, values in columns(cut.events)))
     gaps = dataclasses.replace(cut.gaps, dropped=cut.gaps.dropped[:-1])
@@ -53,7 +59,7 @@ def _masked(table: Any, mask: NDArray[np.bool_]) -> Any:
 
 
 def _spine(recording: Recording, start: int, stop: int) -> Any:
-    """Return the events before, one GAP, and the events after, with the row of each event numbered anew."""
+    """Return the events before, one GAP, and the events after, with their rows numbered anew."""
     parts = []
     for name, values in columns(recording.events):
         gap = int(Kind.GAP) if name == "kind" else values[start]

@@ -1,7 +1,10 @@
-"""A process that hands a recording's records to a real JournalWriter. A statement from the test says when, and what else to do.
+"""A process that hands a recording's records to a real JournalWriter.
 
-argv: journal, recording, number of repetitions, room in bytes, durability, statement. The statement may use `writer`,
-`path`, `records`, `hand_over(first, last)` and `wait_for(condition)`. Prints how many records were handed over.
+A statement from the test says when, and what else to do.
+
+argv: journal, recording, number of repetitions, room in bytes, durability, statement. The statement
+may use `writer`, `path`, `records`, `hand_over(first, last)` and `wait_for(condition)`. Prints how
+many records were handed over.
 """
 
 from __future__ import annotations
@@ -34,7 +37,10 @@ def main(
         return Stats(handed[0], 0, 0, None, None, None, None, 0, closed)
 
     def hand_over(first: int, last: int | None = None) -> None:
-        """Hand over records until the writer stops for good. While there is no room for a record, wait."""
+        """Hand over records until the writer stops for good.
+
+        While there is no room for a record, wait.
+        """
         for type, payload in records[first:last]:
             while not writer.has_room(len(payload)) and not writer.stopped:
                 time.sleep(0.005)

@@ -1,13 +1,16 @@
-"""Hunt for bugs: a state machine drives a release's real scheduler, and each step is checked against the lifted release and the laws.
+"""Hunt for bugs with a state machine that drives a release's real scheduler.
+
+Each step is compared with the lifted release and checked against the laws.
 
     make hunt RELEASE=0.5.23 MINUTES=10
     python tests/hunt.py --release 0.5.23 --minutes 10 --servers tight --silence session
 
-Requests, session turns, aborts, retracts, flushes and steps come in any order, on schedulers with several page sizes
-and pool sizes. sglang's own checks of its pools are switched on.
+Requests, session turns, aborts, retracts, flushes and steps come in any order, on schedulers with
+several page sizes and pool sizes. sglang's own checks of its pools are switched on.
 
-Hypothesis shrinks what is found. The hunt writes it as a scenario for the rig, plays that in a fresh process, and leaves
-it under build/hunt/ with its recording. It then exits 1. The seeds are printed, so a hunt can be repeated.
+Hypothesis shrinks what is found. The hunt writes it as a scenario for the rig, plays that in a
+fresh process, and leaves it under build/hunt/ with its recording. It then exits 1. The seeds are
+printed, so a hunt can be repeated.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Write down what a hunt found: a TOML scenario that the rig can play, its recording, and a text with the numbers."""
+"""Write down what a hunt found: a scenario in TOML, its recording, and a text with the numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from specdiff.recorders.recording import Recording
 
 
 def leave(found: Found, judge: Judge, release: str, name: str, out: Path) -> str:
-    """Write the files and return the text. If a fresh process shows the same when it plays the TOML, the recording is from there."""
+    """Write the files and return the text.
+
+    If a fresh process shows the same when it plays the TOML, the recording is from there.
+    """
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{release}-{name}.toml"
     path.write_text(

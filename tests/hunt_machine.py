@@ -1,4 +1,7 @@
-"""The hunt's state machine: it does to one scheduler, in any order, what clients and scarce memory can do. Each step is judged."""
+"""The hunt's state machine: what clients and scarce memory can do, in any order.
+
+Each step is judged.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +22,21 @@ from specdiff.fixtures.rig.script import NUM_DRAFT_TOKENS, RequestScript
 from specdiff.recorders.build import build
 
 RIDS = [chr(ord("a") + i) for i in range(26)]
-"""No id begins with another one: sglang aborts every request whose id begins with the id it is given."""
+"""No id begins with another: sglang aborts every request whose id begins with the given one."""
 END_STEPS, LAST_STEPS = 8, 6
 CLOSE_AFTER, ABORT_AFTER, GIVE_UP_AFTER = 5, 25, 40
-"""Numbers of blocks of END_STEPS. The longest request takes about 4, but in a small pool many wait for their turn."""
+"""Numbers of blocks of END_STEPS.
+
+The longest request takes about 4, but in a small pool many wait for their turn.
+"""
 
 
 @st.composite
 def requests(draw: st.DrawFn, in_session: bool = False, first: bool = False) -> RequestScript:
-    """Draw a short request: a bug that long requests show, short ones show too. The request id is assigned later."""
+    """Draw a short request: a bug that long requests show, short ones show too.
+
+    The request id is assigned later.
+    """
     # A first turn of one token that is retracted stops the scheduler: docs/findings/retracted-turn-of-one-token.md.
     prompt, limit = draw(st.integers(2 if first else 1, 40)), draw(st.integers(1, 30))
     grouped = (first or not in_session) and prompt > 4 and draw(st.booleans())
@@ -53,7 +62,10 @@ _then = st.integers(0, 6)
 
 
 class Machine(RuleBasedStateMachine):
-    """Each rule adds something to the next step and then plays `then` steps. If `then` is 0, the next rule adds to the same step."""
+    """Each rule adds something to the next step and then plays `then` steps.
+
+    If `then` is 0, the next rule adds to the same step.
+    """
 
     pack: Pack
     play: Play
@@ -164,7 +176,10 @@ class Machine(RuleBasedStateMachine):
         self._step(then)
 
     def _answer_all(self) -> None:
-        """Wait until every request is answered. Idle sessions may fill a small pool, so close them first, then abort."""
+        """Wait until every request is answered.
+
+        Idle sessions may fill a small pool, so close them first, then abort.
+        """
         if self.play.paused:
             self._control("continue", 1)
         for block in range(GIVE_UP_AFTER):

@@ -1,4 +1,4 @@
-"""What the plays of a hunt share: the running schedulers, the judge, the counts, and what was found."""
+"""What the plays of a hunt share: the schedulers, the judge, the counts, and what was found."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Pack:
         return known
 
     def error(self, wrong: Wrong) -> AssertionError:
-        """Return an error of a type of its own for each bug: Hypothesis tells bugs apart by type and must not mix them."""
+        """Return an error with a type for each bug. Hypothesis tells bugs apart by type."""
         kind = wrong.what + (wrong.numbers if "stopped" in wrong.what else "")
         kind = "".join(letter for letter in kind if not letter.isdigit())
         return self._errors.setdefault(kind, type("Found", (AssertionError,), {}))(str(wrong))

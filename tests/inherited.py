@@ -1,4 +1,7 @@
-"""What each turn of a streaming session inherits, and how much of it was written. Law `session` again, by counting launches."""
+"""What each turn of a streaming session inherits, and how much of it was written.
+
+Law `session` again, by counting launches.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,9 @@ from specdiff.replay.lift.tape import accepted as accepted_of
 class Kept:
     """A turn that left KV to its session. Lengths are in tokens, from the start of the sequence.
 
-    `committed`: what the session keeps. `said`: the prompt and the returned tokens. `written`: the positions whose KV a
-    launched forward wrote. `in_flight`: whether a verify was launched and its result had not arrived yet.
+    `committed`: what the session keeps. `said`: the prompt and the returned tokens. `written`: the
+    positions whose KV a launched forward wrote. `in_flight`: whether a verify was launched and its
+    result had not arrived yet.
     """
 
     qid: int
@@ -37,7 +41,10 @@ class Inherited:
 
 @dataclass(slots=True)
 class _Written:
-    """An extend writes up to its end. A verify that accepts `a` tokens writes the token before them and `a` - 1 drafts."""
+    """An extend writes up to its end.
+
+    A verify that accepts `a` tokens writes the token before them and `a` - 1 drafts.
+    """
 
     positions: int
     launched: set[int]

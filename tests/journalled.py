@@ -1,4 +1,4 @@
-"""Turn a bundled recording back into the journal that it was made from: the same records, in the order of the events."""
+"""Turn a recording back into the journal that it was made from, in the order of the events."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def rebuilt(records: list[Record], folder: Path) -> Recording:
 
 
 def same_content(one: Recording, other: Recording) -> bool:
-    """Compare every table value for value, the run and the requests, but not how the recording ended."""
+    """Compare all tables, the run and the requests, but not how the recording ended."""
     pairs = [
         (getattr(one, name), getattr(other, name)) for name in ("tokens", "experts", "indexer")
     ]

@@ -1,4 +1,4 @@
-"""What the hunt checks of every recording: the laws on `observed`, and that the lifted release equals it."""
+"""What the hunt checks of every recording: the laws, and that lifted equals observed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ from specdiff.replay.observed import observed
 
 @dataclass(frozen=True, slots=True)
 class Wrong:
-    """`what`: short, and the same for every scenario that shows it. `numbers`: where, and by how much."""
+    """`what`: short, and the same for every scenario that shows it.
+
+    `numbers`: where, and by how much.
+    """
 
     what: str
     numbers: str
@@ -31,7 +34,10 @@ class Wrong:
 
 @dataclass
 class Judge:
-    """Judges a play after each block of steps. It counts only whole plays, so that no value counts twice."""
+    """Judges a play after each block of steps.
+
+    It counts only whole plays, so that no value counts twice.
+    """
 
     books: Books
     silenced: frozenset[str]

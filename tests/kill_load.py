@@ -1,10 +1,12 @@
-"""A process to be killed: it hands a recording's records to a real JournalWriter and is busy in between.
+"""A process to be killed: it hands records to a real JournalWriter and is busy in between.
 
-It notes in a shared file what it handed over and when, so that the killer knows what the journal must hold.
+It notes in a shared file what it handed over and when, so that the killer knows what the journal
+must hold.
 
-argv: a recording, and how often to repeat its traffic. Each line of stdin starts one life: journal, clock, durability,
-microseconds of work per step, number of other busy threads (-1: not even the writer's thread gets to run). Each life is
-a fork. The process prints its pid, and `gone` once it has ended.
+argv: a recording, and how often to repeat its traffic. Each line of stdin starts one life: journal,
+clock, durability, microseconds of work per step, number of other busy threads (-1: not even the
+writer's thread gets to run). Each life is a fork. The process prints its pid, and `gone` once it
+has ended.
 """
 
 from __future__ import annotations
@@ -34,8 +36,8 @@ STATS = Stats(0, 0, 0, None, None, None, None, 0, False)
 class Clock:
     """What the process did, in shared memory.
 
-    Times are CLOCK_MONOTONIC in ns, which all processes share. `used` is the processor time that the process got. With
-    it, a busy machine is not mistaken for a slow writer.
+    Times are CLOCK_MONOTONIC in ns, which all processes share. `used` is the processor time that
+    the process got. With it, a busy machine is not mistaken for a slow writer.
     """
 
     shared: mmap.mmap
@@ -52,7 +54,7 @@ class Clock:
             return cls(mmap.mmap(file.fileno(), 0))
 
     def read(self) -> list[tuple[int, int]]:
-        """Return when each record was handed over: the time, and the processor time used by then."""
+        """Return when each record was handed over, as the time and the processor time used."""
         numbers = NUMBERS.unpack_from(self.shared)
         self.handed, self.committed, self.alive, self.used, self.stood_still = numbers
         stamps = self.shared[NUMBERS.size : NUMBERS.size + STAMP.size * self.handed]

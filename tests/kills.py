@@ -21,7 +21,10 @@ LOAD = Path(__file__).parent / "kill_load.py"
 
 @dataclass(frozen=True, slots=True)
 class Killed:
-    """One life and its end. The counts are of records, in the order in which they were handed over."""
+    """One life and its end.
+
+    The counts are of records, in the order in which they were handed over.
+    """
 
     journal: Path
     num_handed: int
@@ -32,7 +35,7 @@ class Killed:
     ran: bool  # to the end: it was not stopped, and the machine never withheld the processor for 15 ms
 
     def lag_ms(self, num_found: int) -> float:
-        """Return how long before the kill the first missing record was handed over; 0 if none is missing."""
+        """Return how long before the kill the first missing record was handed over, else 0."""
         return (self.at_ns - self.stamps[num_found]) / 1e6 if num_found < self.num_handed else 0.0
 
 

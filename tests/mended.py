@@ -1,4 +1,7 @@
-"""An experimental change to sglang: a pause in place first processes the result that is under way (docs/findings)."""
+"""An experimental change to sglang: a pause in place first processes the pending result.
+
+See docs/findings.
+"""
 
 from __future__ import annotations
 

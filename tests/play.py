@@ -1,4 +1,7 @@
-"""One play of the hunt: what a live scheduler is asked, step by step. It can be written as a scenario that replays it."""
+"""One play of the hunt: what a live scheduler is asked, step by step.
+
+It can be written as a scenario that replays it.
+"""
 
 from __future__ import annotations
 
@@ -57,11 +60,14 @@ SERVERS = (
     Server("topk 4", 320, {"speculative_eagle_topk": 4}, since="0.5.13"),
     Server("priority", 200, _PRIORITY),
 )
-"""Several page sizes, and pools so small that sglang retracts on its own. The simplest server comes first."""
+"""Several page sizes, and pools so small that sglang retracts on its own.
+
+The simplest server comes first.
+"""
 
 
 class Play:
-    """Counts steps like the rig's scenarios: those of a later session turn start at the answer to the turn before."""
+    """Counts steps as scenarios do: a later turn's steps start at the answer to the one before."""
 
     def __init__(self, server: Server, arena: Arena) -> None:
         self.server, self._arena = server, arena
@@ -123,7 +129,10 @@ class Play:
         return [name for name, rid in self.last_turn.items() if rid in self.answered]
 
     def scenario(self) -> Scenario:
-        """Return the scenario. A paused scheduler continues at the end. Raises RigError if nothing was asked."""
+        """Return the scenario.
+
+        A paused scheduler continues at the end. Raises RigError if nothing was asked.
+        """
         controls = {name: frozenset(steps) for name, steps in self.controls.items()}
         if self.paused:
             controls["continue"] |= {self.now}
@@ -138,7 +147,8 @@ class Play:
     def step(self, turns: int) -> Played | Stopped:
         asks = [self.scripts[rid] for rid in self._new]
         order = list(self.answered)
-        # In the rig's order: first requests that follow none, then turns in the order in which the turns before were answered.
+        # In the rig's order: first requests that follow none, then turns in the order in which the
+        # turns before them were answered.
         asks.sort(key=lambda script: order.index(script.follows) if script.follows else -1)
         block = Block(
             turns,

@@ -13,7 +13,10 @@ from specdiff.recorders.schema import Mode
 
 @dataclass
 class Recorder:
-    """Runs `specdiff record -- rig`, once per (release, scenario, seed) and test session. A release may be a source tree."""
+    """Runs `specdiff record -- rig`, once per (release, scenario, seed) and test session.
+
+    A release may be a source tree.
+    """
 
     folder: Path
     options: tuple[str, ...] = ()  # of `specdiff record`

@@ -1,4 +1,7 @@
-"""A recorder without sglang: the parts of a scheduler and of a request that it needs, and how to read its journal."""
+"""A recorder without sglang: the parts of a scheduler and a request that it needs.
+
+Also reads its journal.
+"""
 
 from __future__ import annotations
 

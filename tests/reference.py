@@ -1,6 +1,9 @@
-"""The committed-length books again, one event at a time and as plainly as possible, to check the column engine against.
+"""A second engine for the committed lengths, to check the column engine against.
 
-Written from the table of eras alone, without the slots of `replay.paths`, so that a mistake in either one shows.
+It goes one event at a time and is as plain as possible.
+
+Written from the table of eras alone, without the slots of `replay.paths`, so that a mistake in
+either one shows.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Record the rig with SEED events as often as possible: SPECDIFF_RECORD_DIR=... python tests/seeds_child.py RIG-ARGUMENTS...
+"""Record the rig with as many SEED events as possible.
+
+    SPECDIFF_RECORD_DIR=... python tests/seeds_child.py RIG-ARGUMENTS...
 
 Inside a recorded process, the recorder's modules have their own package name (`capture/inject`).
 """

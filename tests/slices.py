@@ -1,4 +1,4 @@
-"""The slice of `make fidelity` in every test run: two releases and five seeds, different ones each day."""
+"""The slice of `make fidelity` in every test run: two releases and five seeds each day."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ class Slice:
 
     @property
     def releases(self) -> tuple[str, str]:
-        """An old and a new release. After as many days as there are releases, each has been taken twice."""
+        """An old and a new release.
+
+        After as many days as there are releases, each has been taken twice.
+        """
         count = len(RELEASES)
         return RELEASES[self.number % count], RELEASES[(self.number + count // 2) % count]
 

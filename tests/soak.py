@@ -1,14 +1,16 @@
-"""Check a recorder that stays on: a served scheduler under random load, alternately recorded and not: make soak
+"""Check a recorder on a server under random load, for minutes: make soak
 
     python tests/soak.py [--releases 0.5.13,0.5.18,0.5.23] [--minutes 10]
 
-For each release, first compare what the clients of one random mix get with the recorder and without it: the tokens and
-the books must be the same. Then run a server for the given number of minutes and record about half a minute at a time:
+For each release, first compare what the clients of one random mix get with the recorder and without
+it: the tokens and the books must be the same. Then run a server for the given number of minutes and
+record about half a minute at a time:
 
 - Every client checks every token.
 - Every recording is compared with its release.
 - Nothing may be dropped.
-- The scheduler's memory may not grow from the first recordings to the last by more than a Python heap varies anyway.
+- The scheduler's memory may not grow from the first recordings to the last by more than a Python
+  heap varies anyway.
 """
 
 from __future__ import annotations

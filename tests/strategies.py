@@ -1,4 +1,7 @@
-"""Random recordings for property tests. They are structurally valid but synthetic: no sglang ever behaved like this."""
+"""Random recordings for property tests.
+
+They are structurally valid but synthetic: no sglang ever behaved like this.
+"""
 
 from __future__ import annotations
 
@@ -59,8 +62,8 @@ _nullable = st.one_of(_small, st.just(NONE64))
 def journals(draw: DrawFn) -> bytes:
     """Draw the bytes of a whole journal: a run, some requests, and what happened to them.
 
-    The order is mostly one that a scheduler could produce, so that claims, stale results and retracts meet. Any other
-    event may come in between.
+    The order is mostly one that a scheduler could produce, so that claims, stale results and
+    retracts meet. Any other event may come in between.
     """
     num_requests = draw(st.integers(1, 3))
     records: list[tuple[Kind | Type, bytes]] = [(Type.RUN, to_json(RUN).encode())]

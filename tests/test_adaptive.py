@@ -1,4 +1,7 @@
-"""The draft length changes between a launch and its result: recorded from sglang's own switch and replayed. Also #23336."""
+"""Drafts of adaptive length: the length changes between a launch and its result.
+
+Recorded from sglang's own switch, and replayed. Also covers #23336.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +64,10 @@ def test_the_lifted_release_and_its_fixes_equal_observed(
 def test_a_shorter_draft_in_flight_breaks_the_books_of_0_5_11_but_not_of_0_5_12(
     tmp_path: Path, record: Recorder
 ) -> None:
-    """Release 0.5.11 refuses to switch under overlap. The rig removes the refusal, and the books break. Those of 0.5.12 hold."""
+    """Release 0.5.11 refuses to switch under overlap.
+
+    The rig removes the refusal, and the books break. Those of 0.5.12 hold.
+    """
     done = specdiff("record", "-o", tmp_path, "--", *rig("0.5.11", str(DOWNSWITCH)))
     assert done.returncode != 0 and "pool is too small" in done.stderr
     (path,) = tmp_path.glob("*.h5")

@@ -46,8 +46,8 @@ def test_recordings_start_and_stop_on_a_running_server(
 ) -> None:
     """A recording started under load has equal books from its first step on.
 
-    A second recording of the same server knows nothing of the first, and holds the one request in three that it was asked
-    for. A third one, a ring, ends when the server ends.
+    A second recording of the same server knows nothing of the first, and holds the one request in
+    three that it was asked for. A third one, a ring, ends when the server ends.
     """
     runtime, folder = Path(tmp_path / "run"), tmp_path / "r"
     monkeypatch.setenv(RUNTIME, str(runtime))

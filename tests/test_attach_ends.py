@@ -1,4 +1,4 @@
-"""What happens to recordings that `--attach ... start` began when their server ends, or when the disk refuses writes."""
+"""Recordings that `--attach ... start` began: their server ends, or the disk refuses writes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ def recorded(folder: Path, statement: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_ring_begun_by_attach_is_built_when_the_server_ends(tmp_path: Path) -> None:
-    """It is built in the folder it was started in, together with what SIGUSR1 kept of it. A stopped one is already built."""
+    """It is built in the folder it was started in, together with what SIGUSR1 kept of it.
+
+    A stopped one is already built.
+    """
     first, other = tmp_path / "r", tmp_path / "other"
     done = recorded(first, RING.format(first=first, other=other))
     paths = [Path(line) for line in done.stdout.splitlines()]
@@ -66,7 +69,7 @@ emit(50)
 def test_recover_builds_recordings_that_attach_started_in_other_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are found in any folder that a recording was started into, even after their `specdiff record` is dead."""
+    """Any folder a recording was started into is searched, even if `specdiff record` is dead."""
     monkeypatch.chdir(tmp_path)
     child = [sys.executable, str(CHILD), str(bundled() / "0.5.23-random.h5"), KILLED]
     assert specdiff("record", "--paused", "-o", "r", "--", *child).returncode == -signal.SIGKILL
@@ -118,7 +121,7 @@ assert stopped.returncode == 0 and stopped.stdout.strip().endswith(".h5"), stopp
 
 
 def test_a_recording_of_attach_that_cannot_be_built_is_named(tmp_path: Path) -> None:
-    """Of two recordings in the run's folder, one had ended by itself and is built, and one is damaged and is named."""
+    """One recording ended by itself and is built. The other one is damaged and is named."""
     folder = tmp_path / "r"
     done = recorded(folder, ENDS)
     (path,) = map(Path, done.stdout.splitlines())
@@ -139,7 +142,10 @@ os._exit(0)
 
 
 def test_a_stop_that_the_disk_refuses_says_what_is_kept(tmp_path: Path) -> None:
-    """Every `stop` says so and exits with a status. Once there is room again, nothing is lost."""
+    """Every `stop` and `flush` says so and exits with 125.
+
+    Once there is room again, nothing is lost.
+    """
     folder = tmp_path / "r"
     done = recorded(folder, REFUSED)
     assert done.stdout == ""

@@ -27,7 +27,10 @@ def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextlib.contextmanager
 def paused_server(tmp_path: Path) -> Iterator[int]:
-    """Start a process with the recorder in it, recording into `r`, with its socket under `run`. Yield its pid."""
+    """Start a process with the recorder in it, recording into `r`, with its socket under `run`.
+
+    Yield its pid.
+    """
     child = [sys.executable, str(CHILD), str(bundled() / "0.5.23-random.h5"), "input()"]
     command = [*SPECDIFF, "record", "--paused", "-o", str(tmp_path / "r"), "--", *child]
     with subprocess.Popen(command, stdin=subprocess.PIPE, text=True) as parent:
@@ -75,7 +78,10 @@ def test_a_suspended_server_does_not_carry_out_timed_out_requests_when_it_resume
 
 
 def test_a_recording_is_ended_if_its_client_left_while_it_started(tmp_path: Path) -> None:
-    """Whether the client gave up or was killed. A client that only shuts down its sending side is answered."""
+    """Whether the client gave up or was killed.
+
+    A client that only shuts down its sending side is answered.
+    """
     done = recorded(tmp_path / "r", LEAVES)
     assert done.stderr.count("did not wait for it to begin") == 2
 

@@ -57,7 +57,7 @@ def test_each_fix_is_found_in_its_release(
     role: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Over one random mix, bisect names the release, the function, and the one of the five fixes that explains it."""
+    """Over one random mix, bisect names the release, the function and the fix that explains it."""
     ends = ["--good", f"sglang=={good}", "--bad", "sglang==0.5.13", "--quantity", quantity]
     code, told = bisected(capsys, *ends)
     assert code == DIFFERS
@@ -126,7 +126,10 @@ def test_ends_that_are_not_two_releases_or_two_commits_are_refused(
 def test_bisect_of_a_clone_writes_a_log_that_git_replays(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Releases are commits, with other commits in between. The range is narrowed to one commit, and git agrees."""
+    """Releases are commits, with other commits in between.
+
+    The range is narrowed to one commit, and git agrees.
+    """
     repo = clone(made(tmp_path / "repo"), RELEASES)
     log = tmp_path / "log"
     ends = ["--good", "sglang@v0.5.10", "--bad", "sglang@v0.5.13", "--repo", str(repo)]
@@ -151,7 +154,7 @@ def test_bisect_of_a_clone_writes_a_log_that_git_replays(
 def test_the_reason_for_a_skip_is_one_comment_line_in_the_log(
     origin: Origin, says: str, tmp_path: Path
 ) -> None:
-    """A scenario's own text may have several lines, and git runs every line of a log that is not a comment."""
+    """git runs every line of a log that is not a comment, and a reason may have several lines."""
     path, log = Lifted("x", origin, "x"), tmp_path / "log"
     tested = Judged(path, Finding.SKIPPED, None, "half a reason\ngit bisect bad y\n")
     with Narrowing("r.h5", path, path, (), log) as report:
@@ -164,7 +167,10 @@ def test_the_reason_for_a_skip_is_one_comment_line_in_the_log(
 def test_git_replays_a_log_with_a_skipped_commit(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Only 0.5.12, which made the change, is skipped. So git too can only say that it is one of two commits."""
+    """Only 0.5.12, which made the change, is skipped.
+
+    So git too can only say that it is one of two commits.
+    """
     repo = clone(made(tmp_path / "repo"), ["0.5.11", "0.5.12"])
     log = tmp_path / "log"
     ends = ["--good", "sglang@behind-0.5.11", "--bad", "sglang@behind-0.5.12", "--repo", str(repo)]
@@ -193,7 +199,10 @@ def test_a_search_for_a_fix_writes_a_log_that_git_replays(
 def test_the_resume_command_of_an_interrupted_search_keeps_its_options(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All quantities change with 0.5.11, this one with 0.5.12. A command that dropped it would give another answer."""
+    """All quantities change with 0.5.11, this one with 0.5.12.
+
+    A command that dropped it would give another answer.
+    """
     repo = clone(made(tmp_path / "repo"), RELEASES)
     ends = ["--good", "sglang@v0.5.10", "--bad", "sglang@v0.5.13", "--repo", str(repo)]
     real = Narrowing.__call__

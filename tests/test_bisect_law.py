@@ -1,4 +1,7 @@
-"""`bisect` and `history` by a law: real schedulers of releases and of a clone's commits play a recording or a scenario."""
+"""`bisect` and `history` by a law.
+
+Real schedulers of releases and of a clone's commits play a recording or a scenario.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,10 @@ COMMITS = ("--good", "sglang@HEAD", "--bad", "sglang@HEAD~3")
 
 @pytest.mark.live
 def test_the_release_that_fixed_a_law_is_found(tmp_path: Path) -> None:
-    """The whole scheduler of each release plays, and the law is what a trainer is told of its rows. --keep keeps the recordings."""
+    """The whole scheduler of each release plays, and the law is what a trainer is told of its rows.
+
+    --keep keeps the recordings.
+    """
     kept = tmp_path / "kept"
     done = specdiff("bisect", MIX, "--law", "trainer", *ENDS, "--keep", kept)
     assert done.returncode == DIFFERS, done.stderr
@@ -61,7 +67,10 @@ def test_the_release_that_fixed_a_law_is_found(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone of a release without built files. Its commits: new docs, a scheduler that cannot be imported, and a fixed one."""
+    """A clone of a release without built files.
+
+    Its commits: new docs, a scheduler that cannot be imported, and a fixed one.
+    """
     folder = tmp_path_factory.mktemp("clone")
     built = shutil.ignore_patterns(
         "*.so", "_version.py", "__pycache__", "*.json", "multimodal_gen", "benchmark", "test"
@@ -87,7 +96,10 @@ def told(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 
 @pytest.mark.live
 def test_the_commits_that_may_have_fixed_a_law_are_found(repo: Path, tmp_path: Path) -> None:
-    """Commits with the same tree are played once. The report says why one commit cannot play, and the answer is a range."""
+    """Commits with the same tree are played once.
+
+    The report says why one commit cannot play, and the answer is a range.
+    """
     kept, log = tmp_path / "kept", tmp_path / "log"
     asked: list[str | Path] = ["bisect", WEIGHTS, "--law", "weights", *COMMITS, "--repo", repo]
     done = specdiff(*asked, "--keep", kept, "--log", log, "--format", "json")
@@ -128,7 +140,10 @@ def test_history_says_which_releases_break_a_law() -> None:
 
 @pytest.mark.live
 def test_a_scheduler_that_crashes_during_the_play_is_not_judged(tmp_path: Path) -> None:
-    """0.5.9 stops (docs/findings). What it recorded until then keeps the law, but it is reported as skipped."""
+    """0.5.9 stops (docs/findings).
+
+    What it recorded until then keeps the law, but it is reported as skipped.
+    """
     stops, ends = SCENARIOS / "paused-in-place-after-a-retract.toml", ["--to", "sglang==0.5.10"]
     done = specdiff("history", stops, "--law", "commit", *ends, "--keep", tmp_path / "kept")
     assert done.returncode == SAME
@@ -254,7 +269,7 @@ def test_a_tree_is_treated_as_the_release_tagged_before_it(tmp_path: Path) -> No
         find_release(str(tmp_path), "0.4")
 
 
-def test_git_uses_the_named_clone_even_if_GIT_DIR_is_set(
+def test_git_uses_the_named_clone_even_if_another_is_set_in_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """This also works in a git hook, which sets GIT_DIR to another repository."""

@@ -1,4 +1,4 @@
-"""The search alone, compared with a scan of every version over random histories, and with git's own bisect."""
+"""The search alone, compared with a scan of every version and with git's own bisect."""
 
 from __future__ import annotations
 
@@ -132,7 +132,10 @@ def test_skipping_a_commit_at_an_end_is_refused(tmp_path: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """A git history of numbers. Each commit has these parents, all of them older. What the last commit reaches counts."""
+    """A git history of numbers.
+
+    Each commit has these parents, all of them older. What the last commit reaches counts.
+    """
 
     parents: tuple[tuple[int, ...], ...]
 
@@ -254,7 +257,10 @@ def test_a_long_history_takes_few_questions(tmp_path: Path) -> None:
 
 
 def test_the_merge_base_of_two_branches_must_be_good(tmp_path: Path) -> None:
-    """As in git: 1 and 2 both stem from 0, and 1 is good. If 0 is bad, then 1 fixed it, and the search has no answer."""
+    """As in git: 1 and 2 both stem from 0, and 1 is good.
+
+    If 0 is bad, then 1 fixed it, and the search has no answer.
+    """
     names = written(History(((), (0,), (0,))), tmp_path)
     good, bad = (
         Lifted(name[:12], Origin.REVISION, name, str(tmp_path)) for name in (names[1], names[2])
@@ -278,7 +284,10 @@ def test_changes_are_listed_in_order() -> None:
 
 
 def test_an_unrelated_history_that_was_merged_in_widens_the_range(tmp_path: Path) -> None:
-    """1 has no parent and is skipped, and 2 merges it. The answer is a range, and the good end comes before it."""
+    """1 has no parent and is skipped, and 2 merges it.
+
+    The answer is a range, and the good end comes before it.
+    """
     names = written(History(((), (), (0, 1), (2,))), tmp_path)
     says = dict(zip(names, (GOOD, SKIPPED, SKIPPED, BAD), strict=True))
     found = _searched(says, names, tmp_path, fixed=False)

@@ -1,4 +1,4 @@
-"""Several processes that build a recording from the same journal at the same time, some of which are killed."""
+"""Several processes build a recording from the same journal, and some of them are killed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ GAP = (Kind.GAP, pack_event(Kind.GAP, 1, 1, (2,)))
 WHOLE = HEADER + frames([WHO, GAP])
 NAME = f"{RUN.run_id}-{RUN.pid}-0.journal"
 
-# argv: a recording, and where to write it. The process is killed after creating its file, before anything is in it.
+# argv: a recording, and where to write it. The process is killed after it has created its file,
+# before anything is in it.
 KILLED = """
 import os, sys
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""fixtures/README.md is written by `python -m specdiff.fixtures.make`. A change made by hand must also be made in make.py."""
+"""fixtures/README.md is written by `python -m specdiff.fixtures.make`.
+
+A change made by hand must also be made in make.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Routed rows on their way to the journal: the narrowest type, and which rows are dropped first if there is no room."""
+"""Routed rows on their way to the journal.
+
+They are packed in the narrowest type, and some are dropped first if there is no room.
+"""
 
 from __future__ import annotations
 

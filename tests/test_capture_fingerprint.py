@@ -1,4 +1,4 @@
-"""Function hashes: they ignore what has no effect, they see what has one, and they tell the books of releases apart."""
+"""Function hashes: they see only changes with an effect, and tell the books of releases apart."""
 
 from __future__ import annotations
 
@@ -58,11 +58,14 @@ def test_the_hash_sees_what_has_an_effect(source: str) -> None:
 
 
 def test_the_hash_does_not_depend_on_the_python_version() -> None:
-    """A pinned hash, computed with 3.10 to 3.13. These differ in `ast.dump` and in how they split f-strings."""
+    """A pinned hash, computed with 3.10 to 3.13.
+
+    These differ in `ast.dump` and in how they split f-strings.
+    """
     assert hash_of(PLAIN) == "4398d665734d9f55"
 
 
-def test_the_release_whose_books_two_hashes_are() -> None:
+def test_two_hashes_identify_the_release_of_the_books() -> None:
     resolve, prepare = BOOKS["0.5.21"]
     assert whose(resolve, prepare, "0.5.21") == "0.5.21"
     assert whose(resolve, prepare, "0.5.20.dev7+gabc") == "0.5.20"  # the oldest that has both

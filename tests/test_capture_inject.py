@@ -1,4 +1,7 @@
-"""The injected sitecustomize: it does nothing unless asked, runs the next sitecustomize, and never disturbs a process."""
+"""The injected sitecustomize.
+
+It does nothing unless asked, runs the next sitecustomize, and never disturbs a process.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +69,7 @@ _NO_TIME: list[Any] = ["9", 0, -0.5, float("nan"), float("inf"), False, [9]]
 def test_an_option_with_a_wrong_value_is_refused_by_name(
     name: str, right: list[Any], wrong: list[Any]
 ) -> None:
-    """The values come from an environment variable or the socket, so anyone may have written them."""
+    """Anyone may have set the environment variable or written to the socket."""
 
     def made(value: Any) -> config.Config | None:
         in_choice = name in {field.name for field in dataclasses.fields(Choice)}
@@ -103,7 +106,7 @@ def test_inert_without_a_recording(tmp_path: Path) -> None:
 
 
 def test_works_without_specdiff_or_any_package_installed(tmp_path: Path) -> None:
-    """A bare Python without a virtual environment: the recorder must not rely on anything in the server's environment."""
+    """The recorder must not rely on anything that the server's environment has installed."""
     env = {**environment(tmp_path), "PYTHONNOUSERSITE": "1"}
     bare = [sys._base_executable, "-c", LOADED + "; import specdiff"]  # type: ignore[attr-defined]
     done = subprocess.run(bare, capture_output=True, text=True, env=env, check=False)

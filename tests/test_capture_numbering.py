@@ -50,7 +50,10 @@ def test_requests_keep_their_numbers_when_batches_alternate(batches: list[list[i
 
 @given(st.lists(st.booleans(), min_size=1, max_size=6), st.integers(0, 20))
 def test_only_recorded_requests_are_picked_from_a_batch(taken: list[bool], size: int) -> None:
-    """The same holds for a list of tokens. If it does not divide evenly among the requests, no tokens are picked."""
+    """The same holds for a list of tokens.
+
+    If it does not divide evenly among the requests, no tokens are picked.
+    """
     reqs = [Thing() for _ in taken]
     wanted = [i for i, one in enumerate(taken) if one]
     numbers = Numbering(lambda *_: None, takes=lambda req: reqs.index(req) in wanted)
@@ -75,7 +78,10 @@ def test_an_idle_servers_requests_are_not_kept_alive() -> None:
 
 
 def test_an_ended_request_is_not_kept_alive_by_one_that_goes_on() -> None:
-    """One long request is left of a batch that never changes again. The launch under way still refers to both."""
+    """One long request is left of a batch that never changes again.
+
+    The launch under way still refers to both.
+    """
     numbers, result = Numbering(lambda n, *_: None), Thing()
     long, short = Thing(), Thing()
     both = numbers.pick([long, short])
@@ -137,7 +143,10 @@ def test_results_without_a_tag_are_paired_with_the_oldest_launch() -> None:
 
 
 def test_results_from_before_a_late_start_are_paired_with_no_launch() -> None:
-    """With overlap, one result is under way. It is processed after the first launch that has a number."""
+    """With overlap, one result is under way.
+
+    It is processed after the first launch that has a number.
+    """
     numbers = Numbering(lambda n, *_: None, late=True)
     first, second = Thing(), Thing()
     numbers.launch(first, True)

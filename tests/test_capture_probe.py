@@ -1,4 +1,7 @@
-"""Probes and their failures: the server's own function runs exactly once and never sees an error of the recorder."""
+"""Probes and their failures.
+
+The server's own function runs exactly once and never sees an error of the recorder.
+"""
 
 from __future__ import annotations
 
@@ -107,7 +110,10 @@ class Turn:
 def test_a_turn_costs_what_its_own_hooks_take(
     recorder: Recorder, owner: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It includes everything up to the end of the hook that ends the turn. The cost of an idle turn is not reported."""
+    """It includes everything up to the end of the hook that ends the turn.
+
+    The cost of an idle turn is not reported.
+    """
     monkeypatch.setattr(step_probes, "_extend_result", lambda *_: time.sleep(0.3))
     monkeypatch.setattr(step_probes, "_state", lambda *_: None)
     probe = step_probes.PROBES["process"]

@@ -65,7 +65,10 @@ def test_a_request_that_is_not_chosen_is_only_noted(owner: Owner, tmp_path: Path
 def test_requests_with_unusual_ids_are_chosen_by_the_recorded_form_of_their_id(
     choice: Choice, owner: Owner, tmp_path: Path
 ) -> None:
-    """A client's JSON may contain half a surrogate pair. Only chosen requests are recorded, and nothing fails."""
+    """A client's JSON may contain half a surrogate pair.
+
+    Only chosen requests are recorded, and nothing fails.
+    """
     rids: list[Any] = ["a", "b", "d", "\ud800", "\ud801", 5, 6, 7, None]
     recorder = Recorder(owner, tmp_path / "j", 1 << 20, RUN, choice=choice)
     reqs = [Request(rid) for rid in rids]
@@ -80,7 +83,10 @@ def test_requests_with_unusual_ids_are_chosen_by_the_recorded_form_of_their_id(
 def test_books_begin_anew_after_a_new_segment_or_a_gap_of_the_writer(
     ring_s: float | None, owner: Owner, tmp_path: Path
 ) -> None:
-    """Every segment of a ring becomes the first one some day. A record that could not be packed leaves a gap."""
+    """Every segment of a ring becomes the first one some day.
+
+    A record that could not be packed leaves a gap.
+    """
     recorder = Recorder(owner, tmp_path / "j", 1 << 20, RUN, ring_s=ring_s)
     for _ in range(2):
         recorder.end_turn()
@@ -161,7 +167,10 @@ def test_a_missing_counter_is_absent_and_the_others_are_read() -> None:
 def test_books_begin_anew_after_every_gap(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A gap that the writer caused counts too. If the new beginning fails, no event is lost with it."""
+    """A gap that the writer caused counts too.
+
+    If the new beginning fails, no event is lost with it.
+    """
     recorder.end_turn()
     assert not recorder.seeding.wanted
     recorder.queue(Kind.ARRIVE, (raising(ValueError()),), 0, (1, 1))
@@ -205,7 +214,10 @@ def test_a_request_that_cannot_be_described_keeps_its_number(
 def test_a_request_that_cannot_be_described_on_writing_gets_a_distinct_name(
     recorder: Recorder, tmp_path: Path
 ) -> None:
-    """Requests are described when they are written, on another thread. A request that fails keeps its number and is counted."""
+    """Requests are described when they are written, on another thread.
+
+    A request that fails keeps its number and is counted.
+    """
     req = Request("a")
     req.eos_token_ids = {"none of ours"}  # type: ignore[attr-defined]
     recorder.numbers.meet(req)
@@ -218,7 +230,10 @@ def test_a_request_that_cannot_be_described_on_writing_gets_a_distinct_name(
 
 
 def test_a_hanging_disk_keeps_no_request_alive(recorder: Recorder, tmp_path: Path) -> None:
-    """Not even if sglang attaches the request to its own parameters. The parameters are recorded as they were at that time."""
+    """Not even if sglang attaches the request to its own parameters.
+
+    The parameters are recorded as they were at that time.
+    """
     req = Request("a")
     req.sampling_params = Thing()  # type: ignore[attr-defined]
     req.sampling_params.custom_params = {"__req__": req}  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""The journal's writer in processes that are killed, fork, run out of disk space, or are too slow."""
+"""The journal's writer in processes that are killed, fork, fill the disk, or are too slow."""
 
 from __future__ import annotations
 

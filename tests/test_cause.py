@@ -1,4 +1,4 @@
-"""The phrase that explains why two paths differ, for each of the five fixes, on the recordings that were made to show it."""
+"""The phrase that explains why two paths differ, on recordings made to show each fix."""
 
 from __future__ import annotations
 

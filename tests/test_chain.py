@@ -1,4 +1,4 @@
-"""From a random mix to a regression test: replay, bisect, shrink, export, and the test run before and after the fix."""
+"""From a random mix to a regression test: replay, bisect, shrink, export, run the test."""
 
 from __future__ import annotations
 

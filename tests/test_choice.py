@@ -1,4 +1,7 @@
-"""Recording a sample of the requests gives the same recording as recording all of them and cutting it. It costs the server less."""
+"""Recording a sample of the requests gives the same as recording all of them and cutting.
+
+It costs the server less.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ ONE_IN = 3
 
 
 @pytest.mark.parametrize(("version", "scenario"), CASES)
-def test_a_sample_is_what_a_cut_makes_of_everything(
+def test_a_sample_equals_a_cut_of_the_whole_recording(
     version: str, scenario: str, tmp_path: Path, record: Recorder
 ) -> None:
     whole = record(version, scenario, 3)

@@ -142,7 +142,8 @@ def test_the_summary_counts_values(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["replay", *(str(bundled() / f"{name}.h5") for name in names)]) == DIFFERS
     said = [line.split() for line in capsys.readouterr().out.splitlines()]
     told = [line[3:] for line in said if len(line) == 8 and line[2] == "differs"]
-    # Of #23456 in the first: 8 settled lengths and the same 8 with claims, 8 verify counts, 6 draft counts.
+    # Of #23456 in the first recording: 8 settled lengths, the same 8 with claims, 8 verify counts
+    # and 6 draft counts.
     assert told == [["188", "30", "0", "13", "0"], ["1606", "252", "20", "68", "8"]]
 
 
@@ -173,7 +174,10 @@ def test_show_marks_the_finish_whose_rows_differ(capsys: pytest.CaptureFixture[s
 
 
 def test_show_says_what_each_path_lets_a_session_keep(capsys: pytest.CaptureFixture[str]) -> None:
-    """0.5.15 lets the second turn inherit a position that was never written (docs/findings). 0.5.14 does not."""
+    """0.5.15 lets the second turn inherit a position that was never written (docs/findings).
+
+    0.5.14 does not.
+    """
     paths = [part for name in ("observed", "sglang==0.5.14", "old") for part in ("--path", name)]
     said = {}
     for rid in ("turn-1-0-0", "turn-1-0-1"):

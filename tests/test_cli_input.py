@@ -1,4 +1,4 @@
-"""What the commands say about bad input: damaged or unreadable files, and names that look like something else."""
+"""Bad input: damaged or unreadable files, and names that look like something else."""
 
 from __future__ import annotations
 

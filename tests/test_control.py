@@ -1,4 +1,7 @@
-"""The thread that answers `record --attach`, in servers that close every open file or run out of descriptors."""
+"""The thread that answers `record --attach`.
+
+The servers in these tests close every open file, or run out of descriptors.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ from specdiff.recorders.errors import UsageError
 from specdiff.recorders.notes import read_notes
 from specdiff.recorders.runtime import RUNTIME, socket_of
 
-# A process with the recorder in it, to which each test adds a script. `run` returns its stdout and what its log says.
+# A process with the recorder in it, to which each test adds a script. `run` returns its stdout and
+# what its log says.
 SERVER = """
 import contextlib, json, os, resource, socket, sys, time
 from pathlib import Path
@@ -61,7 +65,10 @@ def run(script: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str
 def test_a_server_that_closes_every_open_file_is_not_disturbed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server's own files then get the numbers of the socket and of the note. The note is still written completely."""
+    """The server's own files then get the numbers of the socket and of the note.
+
+    The note is still written completely.
+    """
     _, said = run(CLOSES, tmp_path, monkeypatch)
     (line,) = said
     assert "can no longer reach it" in line
@@ -89,7 +96,10 @@ for fd in theirs: os.close(fd)
 def test_clients_of_the_servers_own_socket_are_not_answered_by_the_recorder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server's listening socket has our old number. A fork must not close it, whether or not we have noticed that yet."""
+    """The server's listening socket gets the number that the recorder's had.
+
+    A fork must not close it, whether or not the recorder has noticed that yet.
+    """
     answered, said = run(LISTENS, tmp_path, monkeypatch)
     assert answered.split() == ["fork", "open"] * 2 + ["their", "own"] * 5
     assert len(said) == 1
@@ -144,7 +154,10 @@ print(asks.recv(1 << 16).decode())
 def test_a_server_in_another_pid_namespace_answers_and_keeps_its_socket(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its process number does not exist in the other namespace. Needs root, as containers have it."""
+    """Its process number does not exist in the other namespace.
+
+    Needs root, as containers have it.
+    """
     namespace = ["unshare", "--pid", "--fork", "--mount-proc"]
     if subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode:
         pytest.skip("cannot create a PID namespace here")
@@ -166,7 +179,10 @@ def test_a_server_in_another_pid_namespace_answers_and_keeps_its_socket(
 def test_only_sockets_without_a_listener_are_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No process has two of these numbers, as with a container elsewhere. A newer process has the third one."""
+    """No process has two of these numbers, as with a container elsewhere.
+
+    A newer process has the third one.
+    """
     monkeypatch.setenv(RUNTIME, str(tmp_path))
     alive, dead, again = map(socket_of, (5_000_001, 5_000_002, os.getpid()))
     with socket.socket(socket.AF_UNIX) as listens:
@@ -183,7 +199,10 @@ def test_only_sockets_without_a_listener_are_removed(
 def test_a_socket_with_a_listener_is_not_taken_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It belongs to a process that has the same number in another PID namespace. A dead process's socket is taken over."""
+    """It belongs to a process that has the same number in another PID namespace.
+
+    A dead process's socket is taken over.
+    """
     answer, said = run(TAKEN, tmp_path, monkeypatch)
     assert json.loads(answer)["recording"] is False
     (line,) = said
@@ -202,7 +221,10 @@ with socket.socket(socket.AF_UNIX) as asks:
 def test_the_thread_survives_errors_and_does_not_recreate_its_socket_at_exit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not even a MemoryError ends the thread. While atexit handlers run, it does not create its socket again."""
+    """Not even a MemoryError ends the thread.
+
+    While atexit handlers run, it does not create its socket again.
+    """
     answered, said = run(ENDS, tmp_path, monkeypatch)
     assert (answered.split(), said) == (["answered"], [])
     assert list((tmp_path / "run").iterdir()) == []

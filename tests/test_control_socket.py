@@ -1,4 +1,7 @@
-"""The socket that answers `record --attach`: silent clients, clients that leave, and what happens if its file is removed."""
+"""The socket that answers `record --attach`.
+
+Clients are silent or leave, and the socket's file is removed.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ def asked(do="status", **more):
     began = time.monotonic()
     with comes(json.dumps({"do": do, **more}).encode() + b"\\n") as one:
         said = json.loads(one.recv(1 << 16))
-    assert time.monotonic() - began < 2, "it was waited for somebody else"
+    assert time.monotonic() - began < 2, "it waited for another client"
     return said
 """
 
@@ -32,8 +35,10 @@ def runs(script: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str
 
 
 def test_silent_clients_delay_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Silent clients delay neither other clients nor a recording's own end, and many of them do not use up the server's
-    descriptors. A client that continues is answered."""
+    """Silent clients delay neither other clients nor a recording's own end.
+
+    Many of them do not use up the server's descriptors. A client that continues is answered.
+    """
     assert runs(SILENT, tmp_path, monkeypatch) == []
 
 
@@ -64,7 +69,10 @@ assert over and time.monotonic() - began < 1
 
 
 def test_a_removed_socket_is_created_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It logs each restoration once. If a process with the same number has put its own socket there, it leaves that alone."""
+    """It logs each restoration once.
+
+    If a process with the same number has put its own socket there, it leaves that alone.
+    """
     *again, taken = runs(CLEANED, tmp_path, monkeypatch)
     assert len(again) == 2 and all("can reach process" in line for line in again)
     assert all(str(tmp_path / "run") in line for line in again)

@@ -66,7 +66,7 @@ def test_a_crew_changes_no_answer(arguments: list[str], capsys: pytest.CaptureFi
     with two_cores() as patched:
         patched.setattr(Crew, "_said", counted)
         assert told(arguments, capsys) == alone
-    assert any(asked), "nobody was asked"
+    assert any(asked), "the crew answered nothing"
 
 
 def test_a_crew_that_is_killed_changes_no_answer(
@@ -175,7 +175,8 @@ def slowly(*given, departs=crew.Crew.departs):
     time.sleep(1)
     return departs(*given)
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # the process that runs the tests may ignore it
+# The process that runs the tests may ignore SIGINT.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 crew._WORTH_IT, crew.cores, crew.Crew.departs = 0, lambda: 2, slowly
 sys.exit(main())
 """

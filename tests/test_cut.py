@@ -132,7 +132,10 @@ def test_a_path_begins_anew_at_any_prepare_after_a_gap() -> None:
 def test_after_a_left_out_turn_nothing_is_inherited_from_the_turn_before_it(
     record: Recorder,
 ) -> None:
-    """A later turn must not inherit from an older one instead. From there on, nothing is known of that session."""
+    """A later turn must not inherit from an older one instead.
+
+    From there on, nothing is known of that session.
+    """
     recording, chance = record("0.5.23", "sessions-random", 1), random.Random(3)
     cutter, columns, books = Cutter(recording, SOURCE), Columns(recording), Books("0.5.23")
     whole, law = everything(recording), "session"
@@ -233,7 +236,10 @@ def test_a_number_changes_with_each_parting_of_it_so_far(
 
 
 def test_parting_scales_to_a_million_merges() -> None:
-    """With as many merges as a server has in some days. A pairwise comparison would take a terabyte."""
+    """With as many merges as a server has in some days.
+
+    A pairwise comparison would take a terabyte.
+    """
     size = 1_000_000
     places = np.arange(size)
     parted = _Parting(places // 2, places)(places // 2, places)

@@ -1,4 +1,4 @@
-"""Delta debugging: for any predicate, the result satisfies it, and no result with one item less does."""
+"""Delta debugging: the result satisfies the predicate, and nothing one item smaller does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The recorder never reads what a GPU server keeps on its device. A hook that waited for it would stall every step."""
+"""The recorder never reads what a GPU server keeps on its device.
+
+A hook that waited for it would stall every step.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Each side of a disaggregated server, recorded live with sglang's fake transfer, and what can be replayed of one side alone."""
+"""Each side of a disaggregated server, recorded live with sglang's fake transfer.
+
+The tests pin what can be replayed of one side alone.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +74,10 @@ def test_books_of_the_decode_side_begin_when_a_prompt_is_handed_over(
 
 
 def test_a_decode_side_recorded_without_handovers_is_not_judged(decode_side: Recording) -> None:
-    """A retract sets lengths to 0. If the event that restores them was not recorded, every path would look wrong."""
+    """A retract sets lengths to 0.
+
+    If the event that restores them was not recorded, every path would look wrong.
+    """
     sites = tuple(site for site in decode_side.run.sites if site.name != "prebuilt")
     blind = replace(decode_side, run=replace(decode_side.run, sites=sites))
     for judge in (lifted, ruled):
@@ -80,7 +86,10 @@ def test_a_decode_side_recorded_without_handovers_is_not_judged(decode_side: Rec
 
 
 def test_after_a_gap_the_verify_count_is_not_captured(decode_side: Recording) -> None:
-    """A request with one output may have been retracted with a result in flight, and up to 0.5.11 such a result counts."""
+    """A request with one output may have been retracted with a result in flight.
+
+    Up to 0.5.11 such a result counts.
+    """
     size = len(decode_side.events.kind)
     cut = without(decode_side, size // 3, size // 3 + 5)
     for found in (lifted(cut), ruled(cut)):

@@ -1,4 +1,4 @@
-"""Which servers `record --attach` finds if its shell uses another folder for sockets than the server."""
+"""The servers that `record --attach` finds if its own folder of sockets is another one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ XDG = "XDG_RUNTIME_DIR"
 def test_a_server_with_another_runtime_folder_is_found(
     variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A folder is looked up in its note, and a process in its own environment. The error says where the search looked."""
+    """A folder is looked up in its note, and a process in its own environment.
+
+    The error says where the search looked.
+    """
     (tmp_path / "run").mkdir(mode=0o700)
     for name in (RUNTIME, XDG, "TMPDIR"):
         monkeypatch.delenv(name, raising=False)
@@ -48,7 +51,10 @@ def test_a_server_with_another_runtime_folder_is_found(
 def test_a_server_that_fell_back_to_another_folder_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When the server bound its socket, the folder of its first choice did not exist. It is found by process number."""
+    """When the server bound its socket, the folder of its first choice did not exist.
+
+    It is found by process number.
+    """
     monkeypatch.delenv(RUNTIME, raising=False)
     monkeypatch.setenv("TMPDIR", str(tmp_path / "run"))
     monkeypatch.setenv(XDG, str(tmp_path / "xdg"))
@@ -62,7 +68,7 @@ def test_a_server_that_fell_back_to_another_folder_is_found(
 def test_a_server_is_found_in_the_runtime_folder_if_its_note_names_a_missing_socket(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If a folder is shared under another name, the path that another container noted means nothing here."""
+    """A shared folder may have another name here, so a container's path means nothing."""
     monkeypatch.setenv(RUNTIME, str(tmp_path / "run"))
     with paused_server(tmp_path) as pid:
         (note,) = (tmp_path / "r").glob("*.attach.json")
@@ -92,7 +98,10 @@ def test_another_users_socket_is_not_trusted(tmp_path: Path) -> None:
 def test_another_process_with_the_same_number_is_not_asked_instead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It belongs to another container. Its socket is where the note says, or where we look, or the server has no socket."""
+    """It belongs to another container.
+
+    Its socket is where the note says, or where we look, or the server has no socket.
+    """
     monkeypatch.setenv(RUNTIME, str(tmp_path / "run"))
     with paused_server(tmp_path):
         (meant,) = processes(str(tmp_path / "r"))

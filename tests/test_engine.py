@@ -1,4 +1,8 @@
-"""The columnar engine: it equals an event-by-event engine on any recording, ignores observed values, and runs every set of fixes."""
+"""The columnar engine.
+
+It equals an event-by-event engine on any recording, ignores observed values, and runs every set of
+fixes.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The branches that a recording reached, compared with an event-by-event count, and with one more occurrence put in."""
+"""The branches that a recording reached, compared with an event-by-event count."""
 
 from __future__ import annotations
 
@@ -55,7 +55,10 @@ def _reached(recording: Recording) -> dict[str, int]:
 
 
 def _with(recording: Recording, table: str, column: str, value: int) -> Recording:
-    """Return the recording with one value changed. In a result's rows, the first row of a decode is changed."""
+    """Return the recording with one value changed.
+
+    In a result's rows, the first row of a decode is changed.
+    """
     found = getattr(recording, table)
     values = getattr(found, column).copy()
     row = 0

@@ -1,4 +1,4 @@
-"""The books as a table: one row per cell and part, None distinct from not captured, and the same rows in both formats."""
+"""The books as a table: one row per cell and part, the same rows in both formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""An exported test, run as a maintainer would: it fails on the release before the fix and passes on the release with the fix."""
+"""An exported test, run as a maintainer would.
+
+It fails on the release before the fix and passes on the release with the fix.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,7 @@ def played(test: Path, sglang: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_exported_test_fails_before_the_fix_and_passes_with_it(tmp_path: Path) -> None:
-    """The release before the fix is named by its number, the one with the fix by a source tree, as a maintainer has it."""
+    """The release before the fix is given by its number, the one with the fix as a source tree."""
     recording, test = tmp_path / "small.h5", tmp_path / "test_26126.py"
     shutil.copy(RECORDING, recording)
     assert export(recording, test, *PATHS) == SAME
@@ -85,7 +88,7 @@ def test_the_exported_law_test_fails_on_the_release_and_passes_on_a_fixed_tree(
 def test_a_scenario_is_exported_only_with_a_law_that_it_breaks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The release that it names plays it during the export, so that no exported test has never failed."""
+    """The release that it names plays it first, so every exported test has failed once."""
     scenario, test = tmp_path / "x.toml", tmp_path / "test_x.py"
     text = (bundled().parent / "scenarios/tokens-of-the-old-weights.toml").read_text()
     scenario.write_text(text.replace('"0.5.23"', '"0.5.22"'))
@@ -154,7 +157,7 @@ def test_a_law_that_cannot_be_tested_is_refused(
 
 
 def test_a_linked_recording_is_found_by_the_name_of_the_link(tmp_path: Path) -> None:
-    """As with recordings that are kept in one place and linked from others, also if the folder of the tests is a link."""
+    """Both a recording and the folder of the tests may be links."""
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "links").mkdir()
     (tmp_path / "links").symlink_to("real/links")

@@ -1,4 +1,7 @@
-"""Journals and recordings that were cut, flipped, zeroed, duplicated or mixed up are never read as something else."""
+"""Damaged journals and recordings are never read as something else.
+
+They were cut, flipped, zeroed, duplicated or mixed up.
+"""
 
 from __future__ import annotations
 
@@ -176,7 +179,10 @@ def test_a_damaged_recording_is_refused_or_read_unchanged(tmp_path: Path, tell: 
 def test_damaged_texts_of_an_old_recording_never_hang_the_reader(
     tmp_path: Path, tell: Tell
 ) -> None:
-    """HDF5 has no checksum for them and loops forever on some. A separate process makes that visible as a timeout."""
+    """HDF5 has no checksum for them and loops forever on some.
+
+    A separate process makes that visible as a timeout.
+    """
     script = (
         "import sys; sys.path.insert(0, sys.argv[1]); import test_faults_corruption as here;"
         "here.damage_heaps(int(sys.argv[2]), here.Path(sys.argv[3]))"
@@ -192,7 +198,10 @@ def test_damaged_texts_of_an_old_recording_never_hang_the_reader(
     )
     assert done.returncode == 0, done.stderr[-2000:]
     refused = int(done.stdout)
-    tell("damaged texts of old files", Counter({"refused": refused, "as it was": count - refused}))
+    tell(
+        "damaged texts of old files",
+        Counter({"refused": refused, "read unchanged": count - refused}),
+    )
 
 
 def damage_heaps(count: int, folder: Path) -> None:
@@ -240,7 +249,7 @@ def _check_recording(whole: Recording, broken: bytes, folder: Path, what: str) -
     assert same_content(found, whole), f"{what}: read as something else"
     same = [getattr(found, name) == getattr(whole, name) for name in ("stats", "damage", "version")]
     assert all(same), f"{what}: read as something else"
-    return "as it was"
+    return "read unchanged"
 
 
 # -- what `recover` does with a damaged journal

@@ -1,4 +1,7 @@
-"""Disks that are full, gone or read-only: the writer's process continues, reports it once, and what was written is recovered."""
+"""Disks that are full, gone or missing.
+
+The writer's process continues and reports it once, and what was written is recovered.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,10 @@ def complaints(said: str) -> list[str]:
 
 
 def num_found(path: Path, folder: Path) -> int:
-    """Return how many records are in the journal. They must be the first ones handed over, unchanged, and be recovered."""
+    """Return how many records are in the journal.
+
+    They must be the first ones handed over, unchanged, and be recovered.
+    """
     records = records_of(hdf5.load(RECORDING), TIMES)
     aside = folder / "aside"
     aside.mkdir()
@@ -78,7 +84,7 @@ def test_a_full_disk_stops_only_the_recorder(durability: str, tmp_path: Path) ->
         assert refused.returncode == 128, "HDF5 crashes at exit after a full disk"
 
 
-# The writer stops for good, closes the file and accepts nothing more, and the process ends normally.
+# The writer stops for good, closes the file and accepts nothing more. The process ends normally.
 STOPS = """
 hand_over(1)
 wait_for(lambda: writer.stopped)
@@ -110,7 +116,10 @@ writer.close()
 
 
 def test_a_disk_with_room_again_after_the_end_loses_no_records(tmp_path: Path) -> None:
-    """Recording is over, and the disk refuses the rest. The thread keeps trying for as long as the process lives."""
+    """Recording is over, and the disk refuses the rest.
+
+    The thread keeps trying for as long as the process lives.
+    """
     path = tmp_path / "r-1-0.journal"
     done = hand_over(path, LIMITED + LATER, room=1 << 22)
     assert done.returncode == 0, done.stderr
@@ -133,7 +142,7 @@ if writer.waiting_bytes: raise SystemExit("something is left")
 
 @pytest.mark.skipif(not FULL, reason="takes a while: make faults")
 def test_no_step_waits_for_a_disk_that_hangs(tmp_path: Path) -> None:
-    """An ext4 is frozen for a second, eight times, while two busy threads compete with the writer's thread."""
+    """An ext4 is frozen for a second, eight times. Two busy threads compete with the writer's."""
     with ext4(tmp_path / "image", tmp_path / "disk") as disk:
         done = hand_over(disk / "r-1-0.journal", FROZEN.format(disk=disk), room=1 << 28)
         assert done.returncode == 0, done.stderr
@@ -167,7 +176,10 @@ if longest > 0.8: raise SystemExit(f"a step took {{longest:.2f}} s")
 
 
 def test_memory_stays_bounded_while_the_disk_hangs(tmp_path: Path) -> None:
-    """Request records are never dropped, because other records refer to them. What was queued is written when the hang ends."""
+    """Request records are never dropped, because other records refer to them.
+
+    What was queued is written when the hang ends.
+    """
     path = tmp_path / "r-1-0.journal"
     done = hand_over(path, HANGS)
     assert done.returncode == 0, done.stderr
@@ -271,7 +283,10 @@ def test_a_moved_journal_is_still_written(tmp_path: Path) -> None:
 def test_the_recorder_does_not_write_into_a_reused_descriptor(
     durability: str, tmp_path: Path
 ) -> None:
-    """Daemons close all files when they start. The next file that the server opens gets our descriptor's number."""
+    """Daemons close all files when they start.
+
+    The next file that the server opens gets our descriptor's number.
+    """
     path, mine = tmp_path / "r-1-0.journal", tmp_path / "mine"
     done = hand_over(path, STOLEN.format(mine=mine) + STOPS, durability=durability)
     assert done.returncode == 0, done.stderr

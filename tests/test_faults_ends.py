@@ -1,4 +1,7 @@
-"""Exits without atexit, exceptions at any moment, and forks: nothing flushed is lost, and no records are mixed up."""
+"""Exits without atexit, exceptions at any moment, and forks.
+
+Nothing that was flushed is lost, and no records are mixed up.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +52,7 @@ def test_an_exit_with_atexit_loses_nothing(end: str, tmp_path: Path) -> None:
 
 
 def test_an_exception_at_any_moment_damages_no_journal(tmp_path: Path, tell: Tell) -> None:
-    """A signal handler raises (Ctrl-C, or a SIGTERM that exits) while the scheduler's thread writes a step."""
+    """A signal handler (Ctrl-C, SIGTERM) raises while the scheduler's thread writes a step."""
     count = trials(150, 3000)
     done = hand_over(
         tmp_path / "0.journal", INTERRUPTED.format(count=count), room=1 << 28, durability="step"
@@ -64,7 +67,7 @@ def test_an_exception_at_any_moment_damages_no_journal(tmp_path: Path, tell: Tel
         # The exception may have hit after a record was written and before the script counted it.
         assert len(found) - least in (0, 1), f"trial {number}"
         assert found == [i.to_bytes(4, "little") * 50 for i in range(len(found))]
-    tell("exceptions while writing", Counter({"nothing lost or doubled": count}))
+    tell("exceptions while writing", Counter({"nothing lost or duplicated": count}))
 
 
 INTERRUPTED = """
@@ -72,7 +75,7 @@ import random, signal
 class Blue(BaseException): pass
 def raises(*_): raise Blue
 signal.signal(signal.SIGALRM, raises)
-# Python swallows an exception in a weak reference's callback (of an ended thread), so this raises it again.
+# Python swallows an exception in a weak reference's callback (of an ended thread): raise it again.
 sys.unraisablehook = lambda _: signal.setitimer(signal.ITIMER_REAL, 0.001)
 for trial in range({count}):
     one = type(writer)(path.with_name(f"{{trial}}-i.journal"), b"", 1 << 28, stats, failed, True)
@@ -91,7 +94,7 @@ for trial in range({count}):
 
 
 def test_an_exception_at_any_moment_does_not_stop_a_ring(tmp_path: Path, tell: Tell) -> None:
-    """A signal handler raises while a step, on the scheduler's thread, starts a new segment of the ring."""
+    """A signal handler raises while the scheduler's thread starts a new segment of the ring."""
     count = trials(40, 400)
     done = hand_over(tmp_path / "0.journal", TURNED_OVER.format(count=count), durability="step")
     assert done.returncode == 0, done.stderr
@@ -106,7 +109,7 @@ def test_an_exception_at_any_moment_does_not_stop_a_ring(tmp_path: Path, tell: T
             if one.type == 12 and len(one.payload) == 400  # not the gap for the discarded segments
         ]
         assert handed == sorted(set(handed)), f"trial {number}"
-    tell("exceptions while a ring turns over", Counter({"it goes on, nothing doubled": count}))
+    tell("exceptions while a ring turns over", Counter({"continued, nothing duplicated": count}))
 
 
 TURNED_OVER = """
@@ -146,7 +149,7 @@ def test_a_forked_child_exits_without_waiting(tmp_path: Path) -> None:
 
 
 def test_forks_under_load_do_not_write_to_the_parents_journal(tmp_path: Path) -> None:
-    """The children behave as if the journal were theirs, no matter who held the lock at the fork."""
+    """The children write as if the journal were theirs, no matter who held the lock at the fork."""
     path = tmp_path / "r-1-0.journal"
     done = hand_over(path, FORKS, room=1 << 28, durability="step")
     assert done.returncode == 0, done.stderr

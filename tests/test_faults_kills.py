@@ -1,4 +1,7 @@
-"""Kill a busy process at a random moment. What it handed over 50 ms earlier, or committed with a step, is recovered."""
+"""Kill a busy process at a random moment.
+
+What it handed over 50 ms earlier, or committed with a step, is recovered.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,9 @@ def test_a_kill_loses_nothing_older_than_promised(
             num_found = _check_recovered(killed, records, tmp_path)
             if killed.ran or durability == EVERY_STEP:
                 _check_nothing_older_is_lost(killed, durability, num_found)
-                counts["whole" if num_found == killed.num_handed else "whole but for its end"] += 1
+                counts[
+                    "complete" if num_found == killed.num_handed else "complete except for its end"
+                ] += 1
             else:
                 num_stopped += 1
     others = f"; in {num_stopped} more the process was stopped, or got no processor, for 15 ms"
@@ -50,7 +55,10 @@ def _kill(process: Load, folder: Path, durability: str, chance: random.Random) -
 
 
 def _check_recovered(killed: Killed, records: list[Record], folder: Path) -> int:
-    """Check that the journal has the first records handed over, and the recording the same. Return how many."""
+    """Check that the journal has the first records handed over, and the recording the same.
+
+    Return how many.
+    """
     found = [
         (record.type, record.payload)
         for record in journal.scan(killed.journal).records

@@ -1,4 +1,7 @@
-"""sglang's real scheduler with the recorder: killed at a random moment, on a full disk, without a folder, raising mid-step."""
+"""sglang's real scheduler with the recorder, under faults.
+
+It is killed at a random moment, its disk is full, its folder is missing, or it raises mid-step.
+"""
 
 from __future__ import annotations
 
@@ -35,14 +38,15 @@ PLACES = {
     "prepare_for_decode": Kind.PREPARE,
     "release_kv_cache": Kind.RELEASE,
 }
-# While it collects garbage, up to a third of a second, a scheduler makes no events. So this one never collects.
+# While a scheduler collects garbage, up to a third of a second, it makes no events. So this one
+# never collects.
 NO_COLLECTOR = "import gc, runpy; gc.disable(); runpy.run_module('specdiff.fixtures.rig', None, '__main__', True)"
 LONG = [sys.executable, "-c", NO_COLLECTOR]  # no test waits for it to end
 LONG += ["--sglang", "0.5.13", "--scenario", "random", "--requests", "6000"]
 
 
 def check_books(recording: Recording) -> None:
-    """Check that the undamaged part is a recording like any other: its books are those of its release."""
+    """Check that the undamaged part is a recording with the books of its release."""
     assert recording.damage is None or "the file ends inside" in recording.damage
     assert replay(recording, spec.parse("observed"), spec.parse("fixed")).verdict is Verdict.SAME
     assert len(recording.gaps.dropped) == 0
@@ -98,7 +102,10 @@ def complaints(said: str) -> list[str]:
 
 
 def test_a_scheduler_on_a_full_disk_continues(tmp_path: Path) -> None:
-    """The log says once what is wrong, and `specdiff record` says what to do. `make faults` also compares the tokens."""
+    """The log says once what is wrong, and `specdiff record` says what to do.
+
+    `make faults` also compares the tokens.
+    """
     command = rig("0.5.13", "random", "--requests", "1000")
     plain, recorded = tmp_path / "plain", tmp_path / "recorded"
     if FULL:
@@ -121,7 +128,7 @@ def test_a_scheduler_on_a_full_disk_continues(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("folder", some_of(("full", "missing"), 1))
 def test_a_scheduler_that_cannot_be_recorded_continues(folder: str, tmp_path: Path) -> None:
-    """Its folder is missing or full from the start, so neither the journal nor the note can be written."""
+    """Its folder is missing or full from the start: neither journal nor note can be written."""
     with small_disk(tmp_path / "disk", 8) as disk:
         (disk / "filler").write_bytes(bytes(8192))
         where = disk if folder == "full" else disk / "missing"
@@ -170,7 +177,10 @@ main(["--sglang", version, "--scenario", "random"], standalone_mode=False)
 def test_a_scheduler_that_raises_mid_step_is_recorded_up_to_there(
     place: str, tmp_path: Path
 ) -> None:
-    """sglang's own exception is raised as without the recorder. Everything before it is recorded."""
+    """sglang's own exception is raised as without the recorder.
+
+    Everything before it is recorded.
+    """
     find_release("0.5.13")
     command = [sys.executable, "-c", RAISES, place, "0.5.13"]
     done = specdiff("record", "-o", tmp_path, "--", *command)

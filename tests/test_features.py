@@ -1,4 +1,4 @@
-"""Requests with more than plain decoding, recorded live: chunks, every kind of finish, grammars. Lifted and observed agree."""
+"""Chunks, every kind of finish, and grammars, recorded live. Lifted and observed agree."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_current_release_breaks_no_law(scenario: str, record: Recorder) -> Non
 def test_the_release_decides_whether_a_stop_or_the_limit_wins_in_one_run(
     version: str, wins: Reason, record: Recorder
 ) -> None:
-    """Output positions 5 to 8 were accepted in one run, the limit is 8, and position 6 is the stop."""
+    """Positions 5 to 8 were accepted in one run, the limit is 8, and position 6 is the stop."""
     recording = record(version, "finish-order", 1)
     rids = recording.rids
     (finish,) = np.flatnonzero([rids[qid] == "order-1-1" for qid in recording.finishes.qid])
@@ -101,7 +101,7 @@ def test_a_grammar_cuts_the_run_from_0_5_14_on(version: str, cut: bool, record: 
 def test_a_batch_may_wait_for_the_result_before_it(
     version: str, scenario: str, record: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Overlap is off for such a batch: one with a grammar, or after another prefill if the server is set so."""
+    """Overlap is off for a batch with a grammar, or after another prefill by a setting."""
     monkeypatch.setenv("SGLANG_DISABLE_CONSECUTIVE_PREFILL_OVERLAP", "1")
     recording = record(version, scenario, 7)
     assert recording.run.overlap and exercised(recording)["overlap-skipped"] > 5

@@ -1,4 +1,7 @@
-"""The proof that the tool tells the truth: recorded live, `observed` equals the release's set of fixes at every event."""
+"""The proof that the tool tells the truth.
+
+Recorded live, `observed` equals the release's set of fixes at every event.
+"""
 
 from __future__ import annotations
 
@@ -118,7 +121,7 @@ def test_neighboring_eras_differ_in_exactly_what_changed(
 
 
 def final_committed(recording: Recording) -> dict[int, int]:
-    """Return qid -> last committed length in the server, for requests that finished without an abort."""
+    """Return qid -> last committed length in the server, for finishes without an abort."""
     last: dict[int, tuple[int, int]] = {}
     for kind, qids, values in (
         (Kind.RESULT, recording.result_rows.qid, recording.result_rows.committed_after),
@@ -157,7 +160,10 @@ def test_wrong_final_lengths_are_exactly_the_stale_finished_requests(
 
 
 def test_sums_between_steps_are_stale_on_0_5_12_only(record: Recorder) -> None:
-    """On 0.5.12 filter and merge leave sums that contradict batch.seq_lens. From 0.5.13 on they never do."""
+    """On 0.5.12 filter and merge leave sums that contradict batch.seq_lens.
+
+    From 0.5.13 on they never do.
+    """
     for release, contradicted in (("0.5.12", True), ("0.5.13", False)):
         recording = record(release, "random", SEED)
         for table in (recording.filters, recording.merges):
@@ -174,7 +180,7 @@ def test_sums_between_steps_are_stale_on_0_5_12_only(record: Recorder) -> None:
 
 
 def test_derived_true_lengths_equal_those_on_the_device(record: Recorder) -> None:
-    """Up to 0.5.12 batch.seq_lens is already the next length right after a launch, so it must equal what we derive."""
+    """Up to 0.5.12 batch.seq_lens is the next length after a launch, so it must equal ours."""
     recording = record("0.5.12", "random", SEED)
     true = Columns(recording).true_sums
     for kind in (Kind.PREPARE, Kind.FILTER, Kind.MERGE):
@@ -198,7 +204,10 @@ def test_old_and_fixed_first_differ_at_the_first_stale_result(record: Recorder) 
 
 @pytest.mark.parametrize("release", [*on_demand("0.5.23"), "0.5.13"])
 def test_without_overlap_the_books_are_the_same(release: str, record: Recorder) -> None:
-    """From 0.5.13 on spec v2 also runs without the overlap scheduler. Results then come before the next prepare."""
+    """From 0.5.13 on spec v2 also runs without the overlap scheduler.
+
+    Results then come before the next prepare.
+    """
     recording = record(release, "random", SEED, "--disable-overlap")
     assert not recording.run.overlap
     reached = exercised(recording)

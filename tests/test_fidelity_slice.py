@@ -1,4 +1,7 @@
-"""A slice of `make fidelity`, which covers every release and 50 seeds: two releases and five seeds, different ones each day."""
+"""A slice of `make fidelity`: two releases and five seeds, different ones each day.
+
+`make fidelity` itself covers every release and 50 seeds.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `make fidelity` counts as a pass: everything was compared on every release, and nothing differs."""
+"""What `make fidelity` counts as a pass: everything compared on every release, all equal."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_release_is_not_expected_to_have_later_quantities() -> None:
 
 
 def test_a_tally_tells_releases_apart(capsys: pytest.CaptureFixture[str]) -> None:
-    """One release's recording against the books of two releases: its own equal it, the other's differ."""
+    """The books of its own release equal a recording. Those of another release differ."""
     recording = bundled_recording("0.5.10-random")
     own, other = Tally("0.5.10"), Tally("0.5.23")
     for tally in (own, other):

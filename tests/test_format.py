@@ -1,4 +1,4 @@
-"""The recording format: what is loaded is what was saved, and damage is an error, never a wrong answer."""
+"""The recording format: it returns what was saved, and damage is an error."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def _claims_the_moon(name: str) -> Callable[[Path], None]:
 
 
 def _claims_to_be_elsewhere(path: Path) -> None:
-    """HDF5 counts the declared size of an external file's part as stored bytes, whatever is in the file."""
+    """HDF5 counts an external file's declared size as stored bytes, whatever the file has."""
     with h5py.File(path, "a") as file:
         del file["manifest"]
         file.create_dataset(

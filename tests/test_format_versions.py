@@ -42,7 +42,7 @@ SCHEMA = Path(__file__).parent.parent / "docs" / "replay.schema.json"
 
 @pytest.mark.parametrize("version", [1, 2, 3, 4])
 def test_older_versions_stay_readable(version: int) -> None:
-    """In a file that this format wrote, what the format lacks is absent, and the rest replays as usual."""
+    """What this format lacks is absent. Everything else replays as usual."""
     path = FROZEN / f"v{version}-0.5.10-random.h5"
     with h5py.File(path) as file:
         assert file.attrs["version"] == version and ("sents" in file) == (version >= 3)
@@ -65,7 +65,10 @@ def test_older_versions_stay_readable(version: int) -> None:
 def test_a_copy_of_an_older_version_claims_no_more_than_its_source(
     version: int, tmp_path: Path
 ) -> None:
-    """It is written in today's version. What the old version lacks stays absent and does not become zero."""
+    """It is written in today's version.
+
+    What the old version lacks stays absent and does not become zero.
+    """
     old = hdf5.load(FROZEN / f"v{version}-0.5.10-random.h5")
     everybody = np.ones(len(old.rids), dtype=bool)
     half = np.arange(len(old.events.kind)) < len(old.events.kind) // 2
@@ -163,7 +166,10 @@ def test_events_of_an_older_version_lack_later_columns(version: int, kind: Kind)
 def test_seeds_are_placed_by_the_columns_of_the_journals_own_version(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Synthetic: pretend that the last version added columns to prepares. Older seeds must still come before their prepare."""
+    """Synthetic: pretend that the last version added columns to prepares.
+
+    Older seeds must still come before their prepare.
+    """
     added = {**schema.ADDED, schema.VERSION: {"prepares": ("num_steps", "num_draft_tokens")}}
     monkeypatch.setattr(schema, "ADDED", added)
     _held.cache_clear()
@@ -224,7 +230,10 @@ def test_branches_that_version_1_lacks_are_not_counted_as_zero(
 
 
 def test_the_branches_listed_for_each_added_column_are_those_that_read_it() -> None:
-    """Remove each added table or column. Exactly the branches whose counts then change must be listed for it."""
+    """Remove each added table or column.
+
+    Exactly the branches whose counts then change must be listed for it.
+    """
     seen = set()
     for name in ("0.5.10-random", "0.5.23-new-weights", "0.5.14-session-hole"):
         recording = falsified(bundled_recording(name))

@@ -1,4 +1,4 @@
-"""Lost events: what can no longer be known is not captured, and everything that is still compared is right."""
+"""Lost events: what can no longer be known is not captured, and the rest is right."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_no_gap_makes_a_true_path_look_wrong(
 
 @pytest.mark.parametrize("name", ["0.5.10-random", "0.5.23-mixed"])
 def test_decisions_do_not_depend_on_where_the_recording_ends(name: str) -> None:
-    """Or the decision is lost, but only if its finish is not in the recording."""
+    """A decision may be lost, but only if its finish is not in the recording."""
     recording = bundled_recording(name)
     whole, num_lost = decisions(recording), 0
     behind = recording.event_of(Kind.FINISH) + 1  # an extend's finish comes before its result
@@ -84,7 +84,10 @@ def test_decisions_do_not_depend_on_where_the_recording_ends(name: str) -> None:
 def test_a_cut_between_a_finish_and_its_result_makes_no_true_path_look_wrong(
     engine: Callable[[str], Callable[[Columns], Ledger]],
 ) -> None:
-    """For results of an extend and of the tails in it: either the recording ends there, or the rest of the step is dropped."""
+    """Results of an extend and of the tails in it.
+
+    Either the recording ends before the result, or the rest of the step is dropped.
+    """
     recording, books_of = bundled_recording("0.5.23-mixed"), engine("0.5.23-mixed")
     whole = decisions(recording)
     rows = whole.row[whole.finish >= 0]
@@ -125,7 +128,10 @@ def test_a_lost_result_is_not_blamed_on_the_stale_result_after_it() -> None:
 
 @pytest.mark.live
 def test_a_chunk_whose_extend_is_lost_ends_no_request(record: Recorder) -> None:
-    """The last chunk's result is lost too. The first chunk's result could be the request's only output, but it is none."""
+    """The last chunk's result is lost too.
+
+    The first chunk's result could pass for the request's only output, which it is not.
+    """
     recording, books_of = record("0.5.23", "chunked-random", 3), lifted("0.5.23")
     rows, owner = recording.extend_rows, recording.owner(Kind.EXTEND)
     extends, num_cut = recording.event_of(Kind.EXTEND), 0

@@ -1,4 +1,7 @@
-"""The parts of `make gpu-capture` that can be tested without a GPU. sglang's own classes read what it passes to them."""
+"""The parts of `make gpu-capture` that can be tested without a GPU.
+
+sglang's own classes read what it passes to them.
+"""
 
 from __future__ import annotations
 
@@ -136,7 +139,7 @@ def test_the_generated_requests_cover_every_feature() -> None:
 
 
 def _place(wish: Wish) -> int | None:
-    """Return 0 if the rows start at the beginning of the prompt, 1 if they start at its end, otherwise None."""
+    """Return 0 if the rows start with the prompt, 1 if they start at its end, else None."""
     return {0: 0, len(wish.prompt): 1}.get(wish.start_len or 0)
 
 
@@ -206,7 +209,10 @@ def test_the_pack_has_only_the_kernels_that_this_gpu_loads() -> None:
 def test_a_capture_of_the_rigs_server_is_recorded_judged_and_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Everything but the GPU: sglang's own server with the rig's worker, and the real clients, recorder, judge and report."""
+    """Everything is real except the GPU and the worker, which is the rig's.
+
+    sglang's own server, the clients, the recorder, the judge and the report take part.
+    """
     made = rigged(tmp_path, wishes(1, 120, experts=True))
     host = Host("NVIDIA Rig 1", "none", rig_tree())
     judged, good = tell(made, host)
@@ -366,7 +372,7 @@ def test_recordings_kept_one_by_one_are_all_listed(tmp_path: Path) -> None:
 def test_a_server_without_specdiff_writes_journals_that_are_recovered_elsewhere(
     tmp_path: Path,
 ) -> None:
-    """As in docs/gpu.md: two variables in the server's environment, and only the standard library."""
+    """As in docs/gpu.md, with two environment variables and only the standard library."""
     inject = Path(recorders.__file__).parent / "capture/inject"
     before = os.environ.get("PYTHONPATH")
     paths = os.pathsep.join(filter(None, [str(inject), before]))

@@ -1,4 +1,4 @@
-"""The hunt itself: it finds a bug that is there and nothing else, and what it writes down can be played again."""
+"""The hunt itself: it finds an existing bug and nothing else, and its scenarios can be played."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_the_hunt_finds_nothing_if_nothing_is_wrong(tmp_path: Path) -> None:
 def test_a_known_bug_is_found_shrunk_and_written_as_a_scenario_that_shows_it(
     tmp_path: Path,
 ) -> None:
-    """docs/findings/session-inherits-unwritten-kv.md: a scenario written by hand needs three requests to show it."""
+    """docs/findings/session-inherits-unwritten-kv.md shows it with three requests."""
     options = ("--examples", "400", "--servers", "roomy", "--shrink-minutes", "1")
     done = hunt(tmp_path, NEWEST, *options)
     assert done.returncode == 1, done.stdout + done.stderr
@@ -64,7 +64,10 @@ def test_a_known_bug_is_found_shrunk_and_written_as_a_scenario_that_shows_it(
 
 @pytest.mark.live
 def test_a_broken_copy_of_the_release_is_found(tmp_path: Path) -> None:
-    """Stale results of retracted requests are rare. A hunt that never retracts would find nothing."""
+    """Stale results of retracted requests are rare.
+
+    A hunt that never retracts would find nothing.
+    """
     place = "srt/managers/scheduler_components/batch_result_processor.py"
     files = files_of(NEWEST)
     guard = "if req.is_retracted or req.finished():"
@@ -102,7 +105,7 @@ PRIORITY = next(server for server in SERVERS if server.name == "priority")
 
 
 def _act(play: Play) -> None:
-    """Play two sessions whose turns come together, a queue, a forced retract, an abort, a preemption and a flush."""
+    """Play turns of two sessions, a queue, a forced retract, an abort, a preemption and a flush."""
     play.ask(RequestScript("a", prompt_len=20, max_new_tokens=20, session="s"))
     play.ask(RequestScript("b", prompt_len=9, max_new_tokens=6, session="t", accept=(3,)))
     play.ask(RequestScript("c", prompt_len=12, max_new_tokens=30, priority=1))

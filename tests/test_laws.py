@@ -1,4 +1,4 @@
-"""Laws: broken exactly where the history of the fixes says, and broken whenever a value of the books is falsified."""
+"""Laws: broken exactly where the history of the fixes says, and by every falsified value."""
 
 from __future__ import annotations
 
@@ -175,7 +175,10 @@ def test_known_violations_are_reported_and_not_judged() -> None:
 
 
 def test_only_the_known_lag_of_dflash_in_0_5_14_is_excused() -> None:
-    """The lag is known for that release's launches and early-return filters. Every other breach is still judged."""
+    """The lag is known for that release's launches and early-return filters.
+
+    Every other breach is still judged.
+    """
     recording = bundled_recording("0.5.14-dflash")
     for path in ("observed", "sglang==0.5.14"):
         found = _law("sums", recording, path)
@@ -309,7 +312,7 @@ def test_a_law_that_was_not_exercised_says_why() -> None:
 
 
 def test_after_a_gap_a_launch_without_its_prepare_is_not_judged() -> None:
-    """The event that it has instead has its row in another table, which is longer."""
+    """What comes there instead of a prepare has its row in another table, which is longer."""
     recording = bundled_recording("0.5.12-experts-start-len")
     mine, at = np.array(recording.rids) == "start-1-1", np.arange(len(recording.events.kind))
     lost = ((at >= 4) & (at <= 5)) | ((at >= 36) & (at <= 67))

@@ -1,4 +1,7 @@
-"""docs/laws.md and `specdiff check` describe the laws as they are. Which releases break them is measured here."""
+"""docs/laws.md and `specdiff check` describe the laws as they are.
+
+Which releases break them is measured here.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The law `weights` on a recorded server that got new weights: against a plain loop, falsified, and after gaps."""
+"""The law `weights` on a server that got new weights: by a plain loop, falsified, with gaps."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _places(recording: Recording, kind: Kind = Kind.WEIGHT_SPAN) -> Places:
 
 
 def _by_hand(recording: Recording) -> list[int]:
-    """Return for each span how many of its tokens other weights computed: one event after the other, token by token."""
+    """Return for each span how many tokens other weights computed, counted token by token."""
     serving, by_launch = 0, dict[int, int]()  # `default`
     more = set[int]()  # requests whose prompt is not complete
     unready = dict[int, set[int]]()  # launch -> requests that get no token from it
@@ -100,7 +100,7 @@ def test_a_shifted_boundary_breaks_the_law(recording: Recording) -> None:
 def test_a_span_that_misses_a_token_or_has_one_too_many_breaks_the_law(
     recording: Recording, column: str, by: int
 ) -> None:
-    """At the first span, in the middle, and at the last one of a request that has at least three."""
+    """At the first, a middle and the last span of a request that has at least three."""
     whole = _places(recording, Kind.SENT)
     sents, spans = recording.sents, recording.spans
     assert len(whole.found) >= len(sents.qid) - 1 and not whole.found.any()
@@ -145,7 +145,7 @@ def test_a_span_that_was_lost_is_not_missed(recording: Recording) -> None:
 
 
 def test_spans_whose_message_was_lost_are_not_judged(recording: Recording) -> None:
-    """In this recording no other request was sent anything."""
+    """In this recording no message to a client is left."""
     first, second = recording.event_of(Kind.SENT)[:2]
     only = without(without(recording, int(second), len(recording.events.kind)), first, first + 1)
     assert len(only.spans.qid) and not len(only.sents.qid)
@@ -241,7 +241,10 @@ def test_check_names_the_counted_quantity(capsys: pytest.CaptureFixture[str]) ->
 def test_without_the_weights_hook_the_law_is_not_exercised(
     recording: Recording,
 ) -> None:
-    """As with a commit that renamed the function. What is left to check would hold and look like a pass."""
+    """As with a commit that renamed the function.
+
+    What is left to check would hold and look like a pass.
+    """
 
     def state(recording: Recording) -> tuple[State, str | None]:
         found = ask(law_of("weights"), recording, spec.Observed())

@@ -1,4 +1,7 @@
-"""Draft algorithms other than EAGLE, and pages: lifted equals observed, and each algorithm is matched on its own."""
+"""Draft algorithms other than EAGLE, and pages: lifted equals observed.
+
+Each algorithm is matched with sets of fixes on its own.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ def lifted(version: str) -> Books:
     ],
 )
 def test_each_algorithm_is_matched_on_its_own(version: str, eagle: str, dflash: str | None) -> None:
-    """Only 0.5.14 keeps DFLASH's books differently: its host lengths lag behind those on the device."""
+    """Only in 0.5.14, DFLASH's lengths on the host lag behind those on the device."""
     recordings = [Columns(bundled_recording(name)) for name in (DFLASH, "0.5.12-merge-filter")]
     recordings += [Columns(bundled_recording("0.5.23-random"))]
     found = {name: str(one) for name, one in match_apart(recordings, lifted(version)).items()}
