@@ -1,53 +1,53 @@
-# Two commands for everybody: `make demo` and `make test`. Both need python3, pip and make only.
+# Start with `make demo` and `make test`. They need only python3, pip and make.
 
 PYTHON ?= python3
 VENV ?= .venv
-# Another torch, or a CPU build on Linux: make demo PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+# For torch's CPU build on Linux: make demo PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 PIP_ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 
 .PHONY: demo test fidelity hunt faults bench bench-record soak gpu-capture lint types wheel clean
 
-# Replays the bundled recordings under the old and the fixed books. They differ: exit 1 is the success.
+# Replay the bundled recordings under the old and the fixed books. They differ, so exit code 1 is success.
 demo: $(VENV)/demo
 	@$(BIN)/specdiff replay; code=$$?; \
 	if [ $$code -ne 1 ]; then echo "demo: expected exit 1 (differs), got $$code" >&2; exit 1; fi
 
-# Records sglang's real scheduler on this CPU: the first run fetches its releases (some 170 MB) into the cache.
-# Files in parallel, since a file shares what it records; JOBS=0 for a debugger.
+# Run the tests. They record sglang's real scheduler on this CPU; the first run downloads its releases (about 170 MB) into
+# the cache. Test files run in parallel, because the tests of a file share recordings. Use JOBS=0 with a debugger.
 JOBS ?= 2
 test: $(VENV)/test
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --durations 30 --durations-min 3 $(ARGS)
 
-# Every release against itself, lifted and replayed, 50 runs each: make fidelity ARGS="--releases 0.5.23 --seeds 3"
+# Compare each release's server with its own lifted functions, 50 runs each: make fidelity ARGS="--releases 0.5.23 --seeds 3"
 fidelity: $(VENV)/test
 	$(BIN)/python tests/fidelity.py $(ARGS)
 
-# Random scenarios through a release's real scheduler, against itself lifted and every law; shrinks what it finds.
+# Search at random for divergences and breaches in a release's real scheduler, and shrink what is found.
 RELEASE ?= 0.5.23
 MINUTES ?= 10
 hunt: $(VENV)/test
 	$(BIN)/python tests/hunt.py --release $(RELEASE) --minutes $(MINUTES) $(ARGS)
 
-# Kills, damaged files and failing disks at full size, counted at the end; the suite has a few of each.
+# Run all fault-injection trials (kills, damaged files, failing disks); `make test` runs a few of each.
 faults: $(VENV)/test
 	SPECDIFF_FAULTS=full $(BIN)/python -m pytest $(ARGS) tests/test_faults_*.py
 
-# How long it takes to load a release, beside a plain ast.parse of the same files; what a recorded step costs.
+# Time loading a release, compared with ast.parse of the same files, and time writing a recorded step.
 bench: $(VENV)/test
 	$(BIN)/python tests/bench_lift.py $(ARGS)
 	$(BIN)/python tests/bench_durability.py
 
-# What recording costs a scheduler, by running requests, with the recorder on and off in turn.
+# Measure what recording costs a scheduler, by number of running requests, with the recorder on and off in turn.
 bench-record: $(VENV)/test
 	$(BIN)/python tests/bench_record.py $(ARGS)
 
-# A server that is recorded and not in turn for minutes: the same outputs, nothing dropped, memory flat.
+# Run a server for minutes, recorded and not recorded in turn: same outputs, nothing dropped, flat memory.
 soak: $(VENV)/test
 	$(BIN)/python tests/soak.py $(ARGS)
 
-# Records sglang on this machine's GPU, and judges it (docs/gpu.md); says so and leaves where there is none.
+# Record and check sglang on this machine's GPU (docs/gpu.md). Without a GPU, say so and exit.
 gpu-capture: $(VENV)/demo
 	$(BIN)/python -m specdiff.fixtures.gpu capture $(ARGS)
 
@@ -59,7 +59,7 @@ types: $(VENV)/test
 	mkdir -p .dev && ln -sfn .. .dev/specdiff
 	$(BIN)/mypy
 
-# Builds the wheel, installs it alone elsewhere and runs it from another folder.
+# Build the wheel, install it in a venv of its own and run it from another folder.
 wheel: $(VENV)/test
 	rm -rf build/wheel build/smoke && mkdir -p build/smoke
 	$(BIN)/python -m build --quiet --wheel --outdir build/wheel
