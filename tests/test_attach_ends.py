@@ -113,7 +113,7 @@ def asked(folder, act):
     return specdiff("record", "--attach", "{tmp}/" + folder, act)
 attach("-o", "{tmp}/other", "start")
 emit(3)
-assert "records into" in asked("other", "status").stdout
+assert "recording to" in asked("other", "status").stdout
 assert asked("bystander", "status").returncode == 129
 stopped = asked("other", "stop")
 assert stopped.returncode == 0 and stopped.stdout.strip().endswith(".h5"), stopped.stderr

@@ -38,7 +38,7 @@ BISECT = ["bisect", "{retract}", "--good", "sglang==0.5.11", "--bad", "sglang==0
         (["replay", "--old", "fxied"], USAGE, "Did you mean 'fixed'?"),
         (["replay", "--old", "0.5.11"], USAGE, "Did you mean 'sglang==0.5.11'?"),
         (["replay", "--old", "old+23465"], USAGE, "Did you mean 23456?"),
-        (["replay", "--old", "old+"], USAGE, "not one of the five fixes"),
+        (["replay", "--old", "old+"], USAGE, "the number of a fix is missing"),
         (["replay", "--old", "sglang=0.5.11"], USAGE, "sglang==VERSION"),
         (["replay", "--quantity", "kv_commited_len"], USAGE, "kv_committed_len"),
         (["replay", "--nonsense"], USAGE, "--nonsense"),
