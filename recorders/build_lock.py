@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +15,14 @@ from .names import of_whom, recordings_of
 from .recording import Recording
 from .scratch import is_named
 
+logger = logging.getLogger("specdiff")
+
 
 @contextlib.contextmanager
 def build_lock(journal: Path) -> Iterator[None]:
     """Wait until no other process builds `journal`, then hold the lock for the body.
 
-    This is a flock. It is independent of the record lock that marks a journal as still written.
+    A process that has to wait says so. This is a flock. It is independent of the record lock that marks a journal as still written.
 
     Raises FileNotFoundError if the journal is gone once the lock is held.
     """
@@ -28,7 +31,11 @@ def build_lock(journal: Path) -> Iterator[None]:
         # Some file systems cannot lock here (NFS needs a descriptor open for writing). Then two
         # processes may build the journal at once, each into its own temporary file.
         with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                logger.warning("specdiff: %s: waiting for another process that builds it", journal)
+                fcntl.flock(handle, fcntl.LOCK_EX)
         if not is_named(handle, journal):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(journal))
         yield
