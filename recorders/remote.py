@@ -11,7 +11,7 @@ from typing import Any
 from .recover import is_locked
 from .runtime import is_same_user
 
-_PATIENCE_S = 15.0  # timeout; longer than the recorder's own timeout for its disk
+_TIMEOUT_S = 15.0  # timeout; longer than the recorder's own timeout for its disk
 _LONGEST = 1 << 16  # maximum size of an answer in bytes
 _TOO_LATE = (
     "no answer within {:.0f} s. If the process has begun this request it will finish it; if not, it will not begin "
@@ -75,7 +75,7 @@ def ask(process: Process, question: dict[str, Any]) -> Answer:
     try:
         said = _asked(process.socket, {**question, **({"key": process.key} if process.key else {})})
     except TimeoutError:
-        said = {"error": _TOO_LATE.format(_PATIENCE_S)}
+        said = {"error": _TOO_LATE.format(_TIMEOUT_S)}
     except (OSError, ValueError) as error:
         said = {"error": f"cannot be reached ({error})"}
     return Answer(process.pid, said)
@@ -83,7 +83,7 @@ def ask(process: Process, question: dict[str, Any]) -> Answer:
 
 def _asked(path: Path, question: dict[str, Any]) -> dict[str, Any]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
-        asking.settimeout(_PATIENCE_S)
+        asking.settimeout(_TIMEOUT_S)
         asking.connect(str(path))
         # The path may come from a note, which another user may have written.
         if not is_same_user(asking):

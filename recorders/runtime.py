@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 RUNTIME = "SPECDIFF_RUNTIME_DIR"
-_PATIENCE_S = 1.0
+_TIMEOUT_S = 1.0
 
 
 def runtime_folder() -> Path:
@@ -76,7 +76,7 @@ def is_same_user(connected: socket.socket) -> bool:
 def is_dead(path: Path) -> bool:
     """Whether no process listens on this socket. False if that cannot be determined."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trying:
-        trying.settimeout(_PATIENCE_S)
+        trying.settimeout(_TIMEOUT_S)
         try:
             trying.connect(str(path))
         except ConnectionRefusedError:

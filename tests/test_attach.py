@@ -115,7 +115,7 @@ def test_malformed_questions_get_an_error_answer(tmp_path: Path) -> None:
 
     answer = Control._answer.__get__(Control.__new__(Control))
     control = answer.__self__
-    control._pid, control._at, control._last, control._key = 1, None, None, "k"
+    control._pid, control._running, control._last, control._key = 1, None, None, "k"
     for question in (b"", b"{}", b"[]", b'{"do": "explode"}', b'{"do": "start"}'):
         assert "not understood" in answer(question)["error"], question
     wrong = {"do": "start", "directory": "x", "run_id": "y", "options": {"choice": {"rows": "all"}}}

@@ -63,7 +63,7 @@ def test_a_suspended_server_does_not_carry_out_timed_out_requests_when_it_resume
 
     def refused(act: str) -> None:
         with monkeypatch.context() as hurried:
-            hurried.setattr(remote, "_PATIENCE_S", 0.5)
+            hurried.setattr(remote, "_TIMEOUT_S", 0.5)
             os.kill(server, signal.SIGSTOP)
             wait_for(lambda: threads_of(server) == {"T"}, "all threads to stop")
             error = asked(act).error
@@ -90,7 +90,7 @@ LEAVES = """
 import json, socket, time
 from specdiff.recorders import remote
 from specdiff.recorders.runtime import socket_of
-begin, patience = session.begin, remote._PATIENCE_S
+begin, patience = session.begin, remote._TIMEOUT_S
 def slowly(config):
     time.sleep(1)
     return begin(config)
@@ -110,9 +110,9 @@ def comes(*, shut):
 def status():
     return remote.ask(me, {"do": "status"}).said
 
-remote._PATIENCE_S = 0.5
+remote._TIMEOUT_S = 0.5
 assert "no answer within" in remote.ask(me, start).error
-remote._PATIENCE_S = patience
+remote._TIMEOUT_S = patience
 assert status()["recording"] is False
 with comes(shut=False): time.sleep(0.5)
 assert status()["recording"] is False

@@ -27,7 +27,7 @@ def test_copied_objects_and_those_of_other_recorders_are_new() -> None:
     copy = Thing()
     copy.__dict__.update(req.__dict__)
     assert not one.knows(copy)
-    assert one.meet(copy) == 1 and one.pick([req, copy]).qids == [0, 1]
+    assert one.register(copy) == 1 and one.pick([req, copy]).qids == [0, 1]
     assert announced == [0, 1]
     batch = Thing()
     assert one.batch(batch) == 0 == one.batch(batch)
@@ -63,7 +63,7 @@ def test_only_recorded_requests_are_picked_from_a_batch(taken: list[bool], size:
     picked = numbers.pick(reqs)
     assert picked.reqs == [reqs[i] for i in wanted] and picked.qids == wanted
     assert list(picked.of(met)) == wanted and numbers.count(reqs) == len(wanted)
-    assert picked.nobody == (not wanted)
+    assert picked.none_recorded == (not wanted)
     width, rest = divmod(size, len(taken))
     parts = [i * width + at for i in wanted for at in range(width)]
     whole = list(range(size))
@@ -164,7 +164,7 @@ def test_objects_without_attributes_keep_their_numbers() -> None:
 def test_the_result_of_a_dropped_launch_is_paired_with_no_launch() -> None:
     numbers = Numbering(lambda n, *_: None)
     result = Thing()
-    numbers.lose(numbers.launch(result, True))
+    numbers.mark_lost(numbers.launch(result, True))
     assert numbers.answered(result) is None
 
 
@@ -173,5 +173,5 @@ def test_a_batch_that_begins_anew_gets_a_new_number() -> None:
     tagged, slotted = Thing(), Slotted()
     assert [numbers.batch(one) for one in (tagged, slotted)] == [0, 1]
     for one in (tagged, slotted):
-        numbers.begin_anew(one)
+        numbers.renumber(one)
     assert [numbers.batch(one) for one in (tagged, slotted, tagged, slotted)] == [2, 3, 2, 3]

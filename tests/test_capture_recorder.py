@@ -29,8 +29,8 @@ def test_a_request_first_seen_after_its_arrival_has_no_arrival(
     owner: Owner, tmp_path: Path
 ) -> None:
     late = Recorder(owner, tmp_path / "j", 1 << 20, RUN, late=True)
-    late.numbers.meet(Thing())
-    late.numbers.meet(Thing(), arrives=True)
+    late.numbers.register(Thing())
+    late.numbers.register(Thing(), arrives=True)
     late.close()
     found = [
         unpack_event(Kind.ARRIVE, record.payload).fields[1]
@@ -48,7 +48,7 @@ def test_a_request_that_is_not_chosen_is_only_noted(owner: Owner, tmp_path: Path
     ring = Recorder(owner, tmp_path / "j", 1 << 20, RUN, choice=Choice(only=("a",)), ring_s=0.08)
     there = [Request("a"), Request("b")]
     for number, one in enumerate([*there, Request("c"), Request("d")]):
-        assert ring.numbers.meet(one, arrives=True) == (~number if number else 0)
+        assert ring.numbers.register(one, arrives=True) == (~number if number else 0)
     del one
     wait_for(lambda: ring.writer.breaks > 10, "turns")
     ring.close()
@@ -72,7 +72,7 @@ def test_requests_with_unusual_ids_are_chosen_by_the_recorded_form_of_their_id(
     rids: list[Any] = ["a", "b", "d", "\ud800", "\ud801", 5, 6, 7, None]
     recorder = Recorder(owner, tmp_path / "j", 1 << 20, RUN, choice=choice)
     reqs = [Request(rid) for rid in rids]
-    taken = [str(req.rid) for req in reqs if recorder.numbers.meet(req, arrives=True) >= 0]
+    taken = [str(req.rid) for req in reqs if recorder.numbers.register(req, arrives=True) >= 0]
     recorder.close()
     assert 0 < len(taken) < len(rids)
     assert taken == [rid for rid in map(str, rids) if choice.takes(rid)]
@@ -204,7 +204,7 @@ def test_an_event_that_fails_on_the_writers_thread_leaves_a_gap(
 def test_a_request_that_cannot_be_described_keeps_its_number(
     recorder: Recorder, tmp_path: Path
 ) -> None:
-    assert recorder.numbers.meet(Thing()) == 0  # no rid
+    assert recorder.numbers.register(Thing()) == 0  # no rid
     recorder.close()
     assert events(tmp_path / "j") == [(Kind.GAP, 1), (Kind.ARRIVE, 0)]
     records = journal.scan(tmp_path / "j").records
@@ -220,8 +220,8 @@ def test_a_request_that_cannot_be_described_on_writing_gets_a_distinct_name(
     """
     req = Request("a")
     req.eos_token_ids = {"none of ours"}  # type: ignore[attr-defined]
-    recorder.numbers.meet(req)
-    recorder.numbers.meet(Request("b"))
+    recorder.numbers.register(req)
+    recorder.numbers.register(Request("b"))
     recorder.close()
     records = journal.scan(tmp_path / "j").records
     met = [json.loads(one.payload) for one in records if one.type == journal.Type.REQUEST]
@@ -239,7 +239,7 @@ def test_a_hanging_disk_keeps_no_request_alive(recorder: Recorder, tmp_path: Pat
     req.sampling_params.custom_params = {"__req__": req}  # type: ignore[attr-defined]
     req.sampling_params.max_new_tokens = 7  # type: ignore[attr-defined]
     with recorder.writer._lock:  # like a write that does not return
-        recorder.numbers.meet(req)
+        recorder.numbers.register(req)
         req.sampling_params.max_new_tokens = 0  # type: ignore[attr-defined]
         gone = weakref.ref(req)
         del req

@@ -234,9 +234,9 @@ ENDS = """
 ours = session.control._socket
 def fails():
     raise MemoryError
-who_asks, ours.who_asks = ours.who_asks, fails
+next_request, ours.next_request = ours.next_request, fails
 time.sleep(0.3)
-ours.who_asks = who_asks
+ours.next_request = next_request
 with socket.socket(socket.AF_UNIX) as asks:
     asks.settimeout(5)
     asks.connect(str(socket_of(pid)))

@@ -29,7 +29,7 @@ def _prebuilt_after(recorder: Recorder, batch: Any, _: None) -> None:
 def _emit_extend(recorder: Recorder, batch: Any, seq_lens: list[int], follows: list[bool]) -> None:
     for req in batch.reqs:
         if not recorder.numbers.knows(req):
-            recorder.numbers.meet(req)
+            recorder.numbers.register(req)
     picked = recorder.numbers.pick(batch.reqs)
     reqs = picked.reqs
     if not reqs:
@@ -55,7 +55,7 @@ def _prepare_before(recorder: Recorder, self: Any, *_: Any, **__: Any) -> Any:
     if not self.reqs or not is_spec_v2(self):
         return None
     picked = recorder.numbers.pick(self.reqs)
-    if picked.nobody:
+    if picked.none_recorded:
         return None
     read = recorder.access(picked.reqs[0]).lengths
     return self, picked, self.seq_lens_sum, read(picked.reqs)
@@ -122,7 +122,7 @@ def _merge_after(recorder: Recorder, note: Any, _: None) -> None:
         return
     batch, other, sum_before, other_sum, of_others = note
     if of_others:
-        recorder.numbers.begin_anew(batch)
+        recorder.numbers.renumber(batch)
     picked = recorder.numbers.pick(batch.reqs)
     values = (
         recorder.numbers.batch(batch),

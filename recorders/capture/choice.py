@@ -54,7 +54,7 @@ EVERYTHING = Choice()
 
 
 @dataclass(slots=True)
-class Veil:
+class TokenMask:
     """Replaces token ids by one filler (`--no-tokens`).
 
     Ids that decide whether a request ends stay: stop ids, and ids outside the vocabulary. Hashing

@@ -76,9 +76,9 @@ def with_options(config: Config, options: Mapping[str, Any]) -> Config:
         expected, is_one = _EXPECTED.get(name, ("", None))
         if is_one is not None and not is_one(value):
             raise ValueError(f"{OPTIONS}: {name} is {value!r}, expected {expected}")
-    told = {**options, "command": tuple(options.get("command", ()))}
-    told["choice"] = Choice(**{**choice, "only": tuple(choice.get("only", ()))})
-    return dataclasses.replace(config, **told)
+    changes = {**options, "command": tuple(options.get("command", ()))}
+    changes["choice"] = Choice(**{**choice, "only": tuple(choice.get("only", ()))})
+    return dataclasses.replace(config, **changes)
 
 
 def _is_count(value: Any) -> bool:

@@ -15,40 +15,40 @@ from typing import Any
 from ..runtime import is_same_user
 from .descriptor import OurSocket
 
-_PATIENCE_S = 5.0  # how long a client may send nothing
+_TIMEOUT_S = 5.0  # how long a client may send nothing
 _LONGEST = 1 << 16  # maximum size of a request in bytes
 
 
 class Connection:
-    def __init__(self, made: socket.socket) -> None:
-        made.setblocking(False)
-        self._ours = OurSocket(made)
-        self._until = time.monotonic() + _PATIENCE_S
-        self.question = b""
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._ours = OurSocket(sock)
+        self._until = time.monotonic() + _TIMEOUT_S
+        self.request = b""
 
     def fileno(self) -> int:
-        return self._ours.made.fileno()
+        return self._ours.sock.fileno()
 
     def is_ours(self) -> bool:
         return self._ours.is_ours()
 
-    def is_silent(self) -> bool:
+    def has_timed_out(self) -> bool:
         return time.monotonic() > self._until
 
     def is_same_user(self) -> bool:
-        return is_same_user(self._ours.made)
+        return is_same_user(self._ours.sock)
 
-    def has_asked(self) -> bool:
+    def read_request(self) -> bool:
         """Read what has arrived, and return whether the request is complete.
 
         It is complete at the end of a line, at the end of the stream, or at its maximum size.
         """
         try:
-            more = self._ours.made.recv(_LONGEST)
+            more = self._ours.sock.recv(_LONGEST)
         except BlockingIOError:
             return False
-        self.question += more
-        return not more or self.question.endswith(b"\n") or len(self.question) >= _LONGEST
+        self.request += more
+        return not more or self.request.endswith(b"\n") or len(self.request) >= _LONGEST
 
     def is_gone(self) -> bool:
         """Whether the client has disconnected.
@@ -59,7 +59,7 @@ class Connection:
         waits.register(self, 0)  # poll always reports a hangup, whatever events are requested
         return bool(waits.poll(0))
 
-    def tell(self, answer: dict[str, Any]) -> bool:
+    def send(self, answer: dict[str, Any]) -> bool:
         """Send the answer, and return whether that worked.
 
         On a slow disk a stop takes seconds, so the server may have closed our descriptor by now and
@@ -69,7 +69,7 @@ class Connection:
         try:
             if self.is_ours():
                 # Without MSG_NOSIGNAL, a SIGPIPE could kill the server.
-                self._ours.made.sendall(line, socket.MSG_NOSIGNAL)
+                self._ours.sock.sendall(line, socket.MSG_NOSIGNAL)
                 return True
         except OSError:
             pass

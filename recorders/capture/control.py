@@ -32,17 +32,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("specdiff")
 
-_ANOTHER = (
+_WRONG_PROCESS = (
     "this is another process with the same pid, possibly in another container. Run the command where the recorded "
     "process runs"
 )
 
-_PATIENCE_S = 5.0  # how long to wait for the disk
-_AGAIN_S = 0.1
+_TIMEOUT_S = 5.0  # how long to wait for the disk
+_RETRY_S = 0.1
 
 
 @dataclass(slots=True)
-class _At:
+class _Running:
     """The running recording, and when it is to end."""
 
     recorder: Recorder
@@ -58,10 +58,10 @@ class Control:
     def __init__(self, session: Session, begun: Recorder | None = None) -> None:
         """`begun` is the recording that the session itself has begun, if any."""
         self._session, self._pid = session, os.getpid()
-        self._at: _At | None = None
+        self._running: _Running | None = None
         if begun is not None:
             self.watch(begun, session.config)
-        self._asked_for: _At | None = None  # the recording that the current request has begun
+        self._just_begun: _Running | None = None  # the recording that the current request has begun
         # Clients send this key, because a process in another container may have the same pid.
         self._key = secrets.token_hex(8)
         # The journal that was ended last, and its writer as long as that exists.
@@ -74,7 +74,7 @@ class Control:
 
     def watch(self, recorder: Recorder, config: Config) -> None:
         deadline = None if config.seconds is None else time.monotonic() + config.seconds
-        self._at = _At(recorder, config, deadline, Backoff(config.ring_s or 0))
+        self._running = _Running(recorder, config, deadline, Backoff(config.ring_s or 0))
 
     def _run(self) -> None:
         while True:
@@ -83,7 +83,7 @@ class Control:
             try:
                 self._answer_one()
             except Exception:  # noqa: BLE001 (go on, to check the limits)
-                time.sleep(_AGAIN_S)
+                time.sleep(_RETRY_S)
 
     def _answer_one(self) -> None:
         """Answer the next request, if there is one.
@@ -91,42 +91,42 @@ class Control:
         If the client has disconnected, the request is not carried out: the client has already
         reported it as failed.
         """
-        connection = self._socket.who_asks()
+        connection = self._socket.next_request()
         if connection is None:
             return
         with contextlib.closing(connection):
             if connection.is_gone():
                 return
-            self._asked_for = None
-            told = connection.tell(self._answer(connection.question))
-            if not told and self._asked_for is not None and self._asked_for is self._at:
-                self._unknown(self._asked_for)
+            self._just_begun = None
+            sent = connection.send(self._answer(connection.request))
+            if not sent and self._just_begun is not None and self._just_begun is self._running:
+                self._end_abandoned(self._just_begun)
 
-    def _unknown(self, at: _At) -> None:
+    def _end_abandoned(self, running: _Running) -> None:
         """End a recording whose client disconnected before it got the answer.
 
         No user knows of this recording, so it would never be stopped.
         """
-        self._end(at, "the client that requested it did not wait for it to begin")
+        self._end(running, "the client that requested it did not wait for it to begin")
         logger.warning(
             "specdiff: the client that requested %s did not wait for it to begin; the recording was ended",
-            at.recorder.path,
+            running.recorder.path,
         )
 
     def _end_what_is_over(self) -> None:
-        at = self._at
-        if at is None:
+        running = self._running
+        if running is None:
             return
-        if why := _why_over(at):
-            self._end(at, why)
-        elif at.recorder.breach is not None:
-            self._broken(at, at.recorder.breach)
+        if why := _why_over(running):
+            self._end(running, why)
+        elif running.recorder.breach is not None:
+            self._handle_breach(running, running.recorder.breach)
 
-    def _broken(self, at: _At, breach: str) -> None:
-        at.recorder.breach = None
-        quiet_s = at.backoff.wait_after(breach, time.monotonic())
+    def _handle_breach(self, running: _Running, breach: str) -> None:
+        running.recorder.breach = None
+        quiet_s = running.backoff.wait_after(breach, time.monotonic())
         if quiet_s is not None:
-            kept = self._keep(at)
+            kept = self._keep(running)
             where = f"are in {kept}" if kept else "could not be written to disk"
             logger.warning(
                 "specdiff: a law was broken: %s. The events before it %s. For this law, no more copies are kept for %.0f s.",
@@ -135,59 +135,59 @@ class Control:
                 quiet_s,
             )
 
-    def _keep(self, at: _At) -> Path | None:
+    def _keep(self, running: _Running) -> Path | None:
         """Keep a copy of a ring as a separate journal. Return its path, or None if that failed."""
-        at.kept += 1
-        folder = at.recorder.path.with_suffix(f".{at.kept}.journal")
+        running.kept += 1
+        folder = running.recorder.path.with_suffix(f".{running.kept}.journal")
         try:
-            return folder if at.recorder.writer.keep(folder, _PATIENCE_S) else None
+            return folder if running.recorder.writer.keep(folder, _TIMEOUT_S) else None
         except OSError:
             return None
 
-    def _end(self, at: _At, why: str = "") -> None:
-        self._session.end(at.recorder)
+    def _end(self, running: _Running, why: str = "") -> None:
+        self._session.end(running.recorder)
         self._why = why
-        self._writer = weakref.ref(at.recorder.writer)
-        self._last, self._at = str(at.recorder.path), None
+        self._writer = weakref.ref(running.recorder.writer)
+        self._last, self._running = str(running.recorder.path), None
 
-    def _answer(self, question: bytes) -> dict[str, Any]:
+    def _answer(self, request: bytes) -> dict[str, Any]:
         try:
-            asked = json.loads(question)
-            if asked.get("key", self._key) != self._key:
-                return {"pid": self._pid, "error": _ANOTHER}
+            fields = json.loads(request)
+            if fields.get("key", self._key) != self._key:
+                return {"pid": self._pid, "error": _WRONG_PROCESS}
             act = {
                 "start": self._start,
                 "stop": self._stop,
                 "flush": self._flush,
                 "status": self._status,
-            }[asked["do"]]
-            return {"pid": self._pid, **act(asked)}
+            }[fields["do"]]
+            return {"pid": self._pid, **act(fields)}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             return {
                 "pid": self._pid,
-                "error": f"request not understood ({error!r}): {question[:200]!r}",
+                "error": f"request not understood ({error!r}): {request[:200]!r}",
             }
         except Exception as error:  # noqa: BLE001 (whatever it is, the server must not see it)
             return {"pid": self._pid, "error": f"{type(error).__name__}: {error}"}
 
-    def _start(self, asked: dict[str, Any]) -> dict[str, Any]:
-        if self._at is not None:
-            return {"error": f"already records into {self._at.recorder.path}. Stop that first"}
-        plain = Config(directory=Path(asked["directory"]), run_id=str(asked["run_id"]))
-        config = with_options(plain, asked["options"])
-        who = {"rank": self._session.rank()}
+    def _start(self, fields: dict[str, Any]) -> dict[str, Any]:
+        if self._running is not None:
+            return {"error": f"already records into {self._running.recorder.path}. Stop that first"}
+        plain = Config(directory=Path(fields["directory"]), run_id=str(fields["run_id"]))
+        config = with_options(plain, fields["options"])
+        rank = {"rank": self._session.rank()}
         if left_out := self._session.why_left_out(config):
             note = f"does not record: {left_out}"
-            return {"journal": None, "note": note, "left_out": left_out, **who}
+            return {"journal": None, "note": note, "left_out": left_out, **rank}
         recorder = self._session.begin(config)
         self.watch(recorder, config)
-        self._asked_for = self._at
-        return {"journal": str(recorder.path), **who}
+        self._just_begun = self._running
+        return {"journal": str(recorder.path), **rank}
 
-    def _stop(self, asked: dict[str, Any]) -> dict[str, Any]:
-        if self._at is None:
+    def _stop(self, fields: dict[str, Any]) -> dict[str, Any]:
+        if self._running is None:
             return {**self._ended(), "note": "was not recording"}
-        self._end(self._at)
+        self._end(self._running)
         return self._ended()
 
     def _ended(self) -> dict[str, Any]:
@@ -198,25 +198,25 @@ class Control:
         kept = {"waiting_bytes": writer.waiting_bytes, "disk": writer.error}
         return {"journal": self._last, "kept": kept}
 
-    def _flush(self, asked: dict[str, Any]) -> dict[str, Any]:
-        if self._at is None:
+    def _flush(self, fields: dict[str, Any]) -> dict[str, Any]:
+        if self._running is None:
             return {**self._ended(), "note": "was not recording"}
-        if self._at.config.ring_s is not None:
-            kept = self._keep(self._at)
+        if self._running.config.ring_s is not None:
+            kept = self._keep(self._running)
             return {"journal": None if kept is None else str(kept), "written": kept is not None}
-        written = self._at.recorder.writer.flush(_PATIENCE_S)
-        return {"journal": str(self._at.recorder.path), "written": written}
+        written = self._running.recorder.writer.flush(_TIMEOUT_S)
+        return {"journal": str(self._running.recorder.path), "written": written}
 
-    def _status(self, asked: dict[str, Any]) -> dict[str, Any]:
-        at = self._at
-        if at is None:
+    def _status(self, fields: dict[str, Any]) -> dict[str, Any]:
+        running = self._running
+        if running is None:
             return {"recording": False, "why": self._why, **self._ended()}
-        recorder, stats = at.recorder, at.recorder.stats(closed=False)
+        recorder, stats = running.recorder, running.recorder.stats(closed=False)
         return {
             "recording": True,
             "journal": str(recorder.path),
-            "run_id": at.config.run_id,
-            "choice": at.config.choice.words,
+            "run_id": running.config.run_id,
+            "choice": running.config.choice.words,
             "steps": stats.steps_measured,
             "events": stats.events,
             "dropped": stats.dropped,
@@ -229,16 +229,16 @@ class Control:
         }
 
 
-def _why_over(at: _At) -> str:
+def _why_over(running: _Running) -> str:
     """Return why a recording has to end, or an empty string if it goes on."""
-    writer = at.recorder.writer
+    writer = running.recorder.writer
     if writer.stopped and (writer.error or writer.waiting_bytes):
         why = writer.error or "the disk hangs"
-        return f"{at.recorder.path} can no longer be written: {why}"
+        return f"{running.recorder.path} can no longer be written: {why}"
     if writer.stopped:
         return "its process is ending"
-    if at.recorder.ended:
-        return f"its limit of {at.config.steps} steps was reached"
-    if at.deadline is not None and time.monotonic() >= at.deadline:
-        return f"its limit of {at.config.seconds:g} seconds was reached"
+    if running.recorder.ended:
+        return f"its limit of {running.config.steps} steps was reached"
+    if running.deadline is not None and time.monotonic() >= running.deadline:
+        return f"its limit of {running.config.seconds:g} seconds was reached"
     return ""

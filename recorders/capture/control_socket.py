@@ -16,7 +16,9 @@ from .listener import Listener, listen
 
 logger = logging.getLogger("specdiff")
 
-_EVERY_S = 0.1  # how long `who_asks` waits before it returns, so that its caller can do other work
+_EVERY_S = (
+    0.1  # how long `next_request` waits before it returns, so that its caller can do other work
+)
 _LOOK_S = 2.0  # how often to check that the socket's file still exists
 _MOST = 8  # how many clients may be connected at a time: each takes a descriptor of the server
 
@@ -27,20 +29,20 @@ class ControlSocket:
     Other clients may send requests meanwhile, and the calling thread has to check limits.
     """
 
-    def __init__(self, told: Callable[[Path], None]) -> None:
-        """`told` is called with the path of the socket each time it begins to listen."""
-        self._pid, self._told = os.getpid(), told
-        self._came: list[Connection] = []  # connected, request not complete; the oldest first
-        self._asking: Connection | None = None  # the last one that `who_asks` returned
-        self._said: str | None = None  # the last error logged about the socket
+    def __init__(self, on_listen: Callable[[Path], None]) -> None:
+        """`on_listen` is called with the path of the socket each time it begins to listen."""
+        self._pid, self._on_listen = os.getpid(), on_listen
+        self._pending: list[Connection] = []  # connected, request not complete; the oldest first
+        self._returned: Connection | None = None  # the last one that `next_request` returned
+        self._logged_error: str | None = None  # the last error logged about the socket
         self._open = self._listen()
-        self._tell()
+        self._report_path()
         self._is_over = False  # no new socket: the server closed ours, or the process is ending
         self._look_at = time.monotonic() + _LOOK_S
         os.register_at_fork(after_in_child=self._leave_to_parent)
         atexit.register(self._leave)
 
-    def who_asks(self) -> Connection | None:
+    def next_request(self) -> Connection | None:
         """Return the next connection with a complete request, or None if there is none for a while.
 
         The caller closes it.
@@ -48,17 +50,17 @@ class ControlSocket:
         self._look_at_the_descriptor()
         self._look_at_the_name()
         ready = self._wait()
-        for connection in tuple(self._came):
+        for connection in tuple(self._pending):
             if connection.fileno() in ready and connection.is_ours():
-                if connection.has_asked():
-                    self._asking = connection
-                    self._came.remove(connection)
+                if connection.read_request():
+                    self._returned = connection
+                    self._pending.remove(connection)
                     return connection
-            elif connection.is_silent():
-                self._send_away(connection)
+            elif connection.has_timed_out():
+                self._drop(connection)
         listening = None if self._open is None else self._open.ours
-        if listening is not None and listening.made.fileno() in ready and listening.is_ours():
-            self._let_in(listening.made)
+        if listening is not None and listening.sock.fileno() in ready and listening.is_ours():
+            self._let_in(listening.sock)
         return None
 
     def _look_at_the_descriptor(self) -> None:
@@ -88,7 +90,7 @@ class ControlSocket:
         if self._is_over:  # the process began to end meanwhile
             self._leave()
         elif again is not None and again is not gone:
-            self._tell()
+            self._report_path()
             if gone is not None:
                 gone.ours.close()
             logger.warning(
@@ -100,20 +102,20 @@ class ControlSocket:
     def _listen(self) -> Listener | None:
         """Open the socket. If that fails, log the reason once and return None; recording goes on."""
         try:
-            made = listen(self._pid)
+            listener = listen(self._pid)
         except OSError as error:
-            if self._said != str(error):
+            if self._logged_error != str(error):
                 logger.warning(
                     "specdiff: `record --attach` cannot reach process %d: %s", self._pid, error
                 )
-            self._said = str(error)
+            self._logged_error = str(error)
             return None
-        self._said = None
-        return made
+        self._logged_error = None
+        return listener
 
-    def _tell(self) -> None:
+    def _report_path(self) -> None:
         if self._open is not None:
-            self._told(self._open.path)
+            self._on_listen(self._open.path)
 
     def _wait(self) -> set[int]:
         """Return the descriptors that have something to read.
@@ -121,13 +123,13 @@ class ControlSocket:
         `poll`, unlike `epoll`, has no descriptor of its own that the server could close.
         """
         waits = select.poll()
-        for connection in tuple(self._came):
+        for connection in tuple(self._pending):
             if connection.is_ours():
                 waits.register(connection, select.POLLIN)
             else:
-                self._send_away(connection)
+                self._drop(connection)
         if self._open is not None:
-            waits.register(self._open.ours.made, select.POLLIN)
+            waits.register(self._open.ours.sock, select.POLLIN)
         return {fd for fd, _ in waits.poll(_EVERY_S * 1e3)}
 
     def _let_in(self, listening: socket.socket) -> None:
@@ -136,19 +138,19 @@ class ControlSocket:
         except OSError:  # for example, the process has no descriptor left: try again later
             time.sleep(_EVERY_S)
             return
-        self._came.append(connection)
+        self._pending.append(connection)
         if not connection.is_same_user():
-            self._send_away(connection)
-        elif len(self._came) > _MOST:
-            self._send_away(self._came[0])
+            self._drop(connection)
+        elif len(self._pending) > _MOST:
+            self._drop(self._pending[0])
 
-    def _send_away(self, connection: Connection) -> None:
-        self._came.remove(connection)
+    def _drop(self, connection: Connection) -> None:
+        self._pending.remove(connection)
         connection.close()
 
     def _leave_to_parent(self) -> None:
         """In a fork: close the descriptors, which belong to the parent."""
-        for connection in (*self._came, self._asking):
+        for connection in (*self._pending, self._returned):
             if connection is not None:
                 connection.close()
         if self._open is not None:

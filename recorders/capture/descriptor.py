@@ -30,15 +30,15 @@ class OurSocket:
     If it is not, `close` leaves the descriptor alone.
     """
 
-    def __init__(self, made: socket.socket) -> None:
-        self.made = made
-        self._identity = identity(made.fileno())
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._identity = identity(sock.fileno())
 
     def is_ours(self) -> bool:
-        return is_still(self.made.fileno(), self._identity)
+        return is_still(self.sock.fileno(), self._identity)
 
     def close(self) -> None:
         if self.is_ours():
-            self.made.close()
+            self.sock.close()
         else:
-            self.made.detach()
+            self.sock.detach()

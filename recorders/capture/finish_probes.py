@@ -137,20 +137,20 @@ def _collected(recorder: Recorder, which: str, finish: Finish, attribute: str) -
     tensor = getattr(finish.req, attribute, None)
     start, end = (NONE64, NONE64) if recorder.asked is None else recorder.asked
     if tensor is None:
-        made = Collected(0 if has_capturer(which) else NONE64, start)
+        collected = Collected(0 if has_capturer(which) else NONE64, start)
     else:
         as_asked = tensor.shape[0] == end - start  # if not, the position of its rows is unknown
-        made = Collected(1, start if as_asked else NONE64, tensor)
-    if recorder.choice.rows in (TAIL_TOO, FULL) and made.state != NONE64:
+        collected = Collected(1, start if as_asked else NONE64, tensor)
+    if recorder.choice.rows in (TAIL_TOO, FULL) and collected.state != NONE64:
         try:
-            _add_outside(recorder, which, finish, made)
+            _add_outside(recorder, which, finish, collected)
         except Exception as error:  # noqa: BLE001 (still record the finish)
-            made.only_returned()
+            collected.only_returned()
             recorder.failed(error)
-    return made
+    return collected
 
 
-def _add_outside(recorder: Recorder, which: str, finish: Finish, made: Collected) -> None:
+def _add_outside(recorder: Recorder, which: str, finish: Finish, collected: Collected) -> None:
     """Gather the rows that `--experts tail` or `full` asks for and the server did not return.
 
     This must be done now, because the release that follows frees their slots. No row is gathered
@@ -162,12 +162,12 @@ def _add_outside(recorder: Recorder, which: str, finish: Finish, made: Collected
         return
     end = len(req.origin_input_ids) + len(req.output_ids) - 1
     whole = recorder.choice.rows == FULL and not recorder.run.decode_side
-    if made.state == 1 and made.start != NONE64:
+    if collected.state == 1 and collected.start != NONE64:
         if whole:
-            made.before = slot.rows(which, 0, made.start)
-        made.behind = slot.rows(which, made.start + made.rows, end)
-    elif made.state == 0 and whole:
-        made.behind = slot.rows(which, 0, end)
+            collected.before = slot.rows(which, 0, collected.start)
+        collected.behind = slot.rows(which, collected.start + collected.rows, end)
+    elif collected.state == 0 and whole:
+        collected.behind = slot.rows(which, 0, end)
 
 
 def _emit(recorder: Recorder, finish: Finish) -> None:

@@ -232,11 +232,11 @@ class JournalFile:
         self._end = self._end._replace(framed=[self._record(item, self._end.checksum)])
         return self.write()
 
-    def forget(self) -> None:
+    def discard_framed(self) -> None:
         """Discard what is framed."""
         self._end = self._end._replace(framed=[])
 
-    def let_go(self) -> None:
+    def close(self) -> None:
         """Close the descriptor, which also releases the lock."""
         if self._is_ours():
             os.close(self._end.fd)

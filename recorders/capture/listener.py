@@ -36,7 +36,7 @@ class Listener:
 
 def listen(pid: int) -> Listener:
     """Listen on the control socket of process `pid`. Raises OSError if that is not possible."""
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         path = socket_of(pid)
         if path.exists() and not is_dead(path):
@@ -46,15 +46,15 @@ def listen(pid: int) -> Listener:
             )
         scratch = path.with_suffix(".made")  # no longer than `path`, as socket paths are limited
         scratch.unlink(missing_ok=True)
-        made.bind(str(scratch))
+        sock.bind(str(scratch))
         scratch.chmod(0o600)
-        made.listen(64)
-        made.setblocking(False)
+        sock.listen(64)
+        sock.setblocking(False)
         found = scratch.lstat()
         # Renamed only now, so that whatever connects finds a listening socket. This replaces the
         # socket of a dead process.
         scratch.replace(path)
-        return Listener(OurSocket(made), path.absolute(), (found.st_dev, found.st_ino))
+        return Listener(OurSocket(sock), path.absolute(), (found.st_dev, found.st_ino))
     except OSError:
-        made.close()
+        sock.close()
         raise

@@ -30,7 +30,7 @@ class Picked(NamedTuple):
     size: int  # number of requests in the batch
 
     @property
-    def nobody(self) -> bool:
+    def none_recorded(self) -> bool:
         """Whether the batch has requests, but none of them is recorded."""
         return self.at is not None and not self.at
 
@@ -119,7 +119,7 @@ class Numbering:
     def qid(self, req: Any) -> int:
         """Return the number of a request; it is negative if the request is not recorded."""
         number: int | None = getattr(req, self._on_request, None)
-        return self.meet(req) if number is None else number
+        return self.register(req) if number is None else number
 
     def knows(self, req: Any) -> bool:
         """Whether this object was seen. A copy has the number of its original, but counts as new."""
@@ -135,7 +135,7 @@ class Numbering:
         found = ((ref.key, ref()) for ref in self.live.valuerefs())
         return sorted((number, req) for number, req in found if req is not None)
 
-    def meet(self, req: Any, *, arrives: bool = False) -> int:
+    def register(self, req: Any, *, arrives: bool = False) -> int:
         """Give a new request object its number, and announce it.
 
         `arrives`: the request enters the server just now.
@@ -149,9 +149,9 @@ class Numbering:
 
     def batch(self, batch: Any) -> int:
         number = self._number_on(batch)
-        return self._meet_batch(batch) if number is None else number
+        return self._register_batch(batch) if number is None else number
 
-    def begin_anew(self, batch: Any) -> None:
+    def renumber(self, batch: Any) -> None:
         """Give a batch that consists of unrecorded requests a new number.
 
         It is about to receive recorded requests; what was recorded under its old number does not
@@ -160,11 +160,11 @@ class Numbering:
         self._untaggable = deque(
             (one for one in self._untaggable if one[0] is not batch), _UNTAGGABLE
         )
-        self._meet_batch(batch)
+        self._register_batch(batch)
 
-    def _meet_batch(self, batch: Any) -> int:
+    def _register_batch(self, batch: Any) -> int:
         number, self._batches = self._batches, self._batches + 1
-        if not self._leave_on(batch, number):
+        if not self._set_tag(batch, number):
             self._untaggable.append((batch, number))
         return number
 
@@ -180,7 +180,7 @@ class Numbering:
             setattr(session, _SESSION, (self._serial, number))
         return int(number)
 
-    def lose_session(self, session: Any) -> None:
+    def forget_session(self, session: Any) -> None:
         """Forget a session's number, because its KV now comes from a turn that is not recorded.
 
         It gets a new number when it is seen again.
@@ -196,7 +196,7 @@ class Numbering:
         """
         number, self._launches = self._launches, self._launches + 1
         self._under_way = picked
-        self._leave_on(result, number)
+        self._set_tag(result, number)
         if answerable:
             self._unanswered.append(number)
         return number
@@ -208,7 +208,7 @@ class Numbering:
         """
         return [one for one in self._unanswered if answered is None or one > answered]
 
-    def lose(self, launch: int) -> None:
+    def mark_lost(self, launch: int) -> None:
         """Note that a launch is not in the journal, so that its result will not refer to it."""
         self._lost_launches.add(launch)
 
@@ -242,7 +242,7 @@ class Numbering:
     def _remembered(self, thing: Any) -> int | None:
         return next((number for kept, number in self._untaggable if kept is thing), None)
 
-    def _leave_on(self, thing: Any, number: int) -> bool:
+    def _set_tag(self, thing: Any, number: int) -> bool:
         try:
             setattr(thing, self._tag, (id(thing), number))
         except (AttributeError, TypeError):

@@ -171,8 +171,8 @@ def reason_of(req: Any) -> int:
 
 def is_spec_v2(batch: Any) -> bool:
     """Whether a batch runs spec v2: up to 0.5.13 sglang tells; later every speculative batch does."""
-    said = getattr(batch, "is_spec_v2", None)
-    return bool(not batch.spec_algorithm.is_none() if said is None else said)
+    flag = getattr(batch, "is_spec_v2", None)
+    return bool(not batch.spec_algorithm.is_none() if flag is None else flag)
 
 
 def device_sum(batch: Any) -> int:

@@ -16,13 +16,13 @@ from ..journal import Type, frame
 from ..run import Run, Stats, to_json
 from ..schema import NONE64, Kind
 from ..wire import pack_event
-from .choice import EVERYTHING, Choice, Veil
+from .choice import EVERYTHING, Choice, TokenMask
 from .journal_file import Call
 from .numbering import Numbering
 from .online import breaches
 from .overhead import Overhead
 from .reading import Access, int64
-from .request import Met
+from .request import RequestFacts
 from .seeding import Seeding
 from .writer import JournalWriter
 
@@ -64,7 +64,7 @@ class Recorder:
         self._gap = int(late)  # events to report in the next GAP; 1 stands for all before the start
         self._dropping: tuple[int, int] | None = None  # stamp of the event that found memory full
         self._max_bytes, self._max_steps = max_bytes, max_steps
-        self.choice, self._veil = choice, None if choice.tokens else Veil()
+        self.choice, self._mask = choice, None if choice.tokens else TokenMask()
         self.ended = False  # record nothing more; the code that notices this closes the recorder
         self.numbers = Numbering(self._announce, late, None if choice.everyone else self._takes)
         self.seeding = Seeding(wanted=late)
@@ -133,8 +133,8 @@ class Recorder:
         values = [one if type(one) is int else int64(one) for one in values]
         if self._watches and self.breach is None:
             self.breach = self._breach(kind, values, columns)
-        if self._veil is not None and rest and not isinstance(rest, bytes):
-            rest = self._veil(rest)
+        if self._mask is not None and rest and not isinstance(rest, bytes):
+            rest = self._mask(rest)
         return pack_event(kind, *stamp, values, columns, rest)
 
     def _breach(
@@ -232,7 +232,7 @@ class Recorder:
 
     def _takes(self, req: Any) -> bool:
         try:
-            return self.choice.takes(str(req.rid))  # the same text as in `request.Met`
+            return self.choice.takes(str(req.rid))  # the same text as in `request.RequestFacts`
         except Exception:  # noqa: BLE001 (`_announce` reads it again, and counts the exception)
             return True
 
@@ -242,24 +242,24 @@ class Recorder:
             if number not in self.numbers.live:
                 self.writer.put(Type.REQUEST, (_left_out, number), 0)
                 return
-            met = Met.of(req)
-            self.grammars |= met.has_grammar
+            facts = RequestFacts.of(req)
+            self.grammars |= facts.has_grammar
         except Exception as error:  # noqa: BLE001 (write the record, or all later numbers are off)
             self.lost(error)
-            met = None
+            facts = None
         # A REQUEST record is never dropped, because its position is the number of the request.
-        self.writer.put(Type.REQUEST, (self._described, number, met), _REQUEST_BYTES)
+        self.writer.put(Type.REQUEST, (self._described, number, facts), _REQUEST_BYTES)
         seen = arrives or not self._missed
         self.emit(Kind.ARRIVE, (number, 0 if seen else None))
 
-    def _described(self, number: int, met: Met | None) -> bytes:
+    def _described(self, number: int, facts: RequestFacts | None) -> bytes:
         """On the writer's thread: pack the REQUEST record, before any token of the request is packed."""
         record: dict[str, Any] = {"qid": number, "rid": f"unreadable-{number}"}
         try:
-            if met is not None:
-                described = met.describe()
-                if self._veil is not None:
-                    self._veil.learn(described)
+            if facts is not None:
+                described = facts.describe()
+                if self._mask is not None:
+                    self._mask.learn(described)
                     record["veiled"] = True
                 record |= described
         except Exception as error:  # noqa: BLE001 (see `_announce`)

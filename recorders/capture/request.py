@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 
-class Met(NamedTuple):
+class RequestFacts(NamedTuple):
     """What is read from a request immediately, on the scheduler's thread.
 
     The rest of the work is done on the writer's thread. If the disk hangs, this object lives long.
@@ -30,7 +30,7 @@ class Met(NamedTuple):
     num_regexes: int
 
     @classmethod
-    def of(cls, req: Any) -> Met:
+    def of(cls, req: Any) -> RequestFacts:
         params = getattr(req, "sampling_params", None)
         return cls(
             str(req.rid),

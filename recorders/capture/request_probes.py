@@ -14,7 +14,7 @@ def _arrive_before(
     recorder: Recorder, self: Any, req: Any, is_retracted: bool = False, *_: Any, **__: Any
 ) -> None:
     if not recorder.numbers.knows(req):
-        recorder.numbers.meet(req, arrives=True)  # this also emits the ARRIVE
+        recorder.numbers.register(req, arrives=True)  # this also emits the ARRIVE
     else:
         qid = recorder.numbers.qid(req)
         if qid >= 0:

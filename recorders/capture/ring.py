@@ -102,10 +102,10 @@ class Ring:
         if type == journal.Type.RUN:
             self._run = payload
         elif type == journal.Type.REQUEST:
-            said = json.loads(payload)
-            self._requests[said["qid"]] = payload
-            if said.get("left_out"):
-                self._left_out = {said["qid"]: payload}
+            record = json.loads(payload)
+            self._requests[record["qid"]] = payload
+            if record.get("left_out"):
+                self._left_out = {record["qid"]: payload}
         elif type not in (journal.Type.STATS, journal.Type.NEXT):
             self._last = _STAMP.unpack_from(payload)
             if type in (Kind.FINISH, Kind.ABORT):

@@ -51,9 +51,13 @@ class Seeding:
         self._prepared = _Decode(batch, reqs, claims)
 
     def launched(self, launch: int, mode: Mode, batch: int, reqs: list[Any]) -> None:
-        made, self._prepared, self._launched = self._prepared, None, None
-        if mode is Mode.DECODE and made is not None and (made.batch, made.reqs) == (batch, reqs):
-            self._launched = made._replace(launch=launch)
+        decode, self._prepared, self._launched = self._prepared, None, None
+        if (
+            mode is Mode.DECODE
+            and decode is not None
+            and (decode.batch, decode.reqs) == (batch, reqs)
+        ):
+            self._launched = decode._replace(launch=launch)
 
     def processed(
         self,
@@ -68,9 +72,9 @@ class Seeding:
         request ends here.
         """
         try:
-            made = self._known(answered, recorder.numbers.under_way(answered))
-            if made is not None:
-                self._emit(recorder, made, cut)
+            decode = self._known(answered, recorder.numbers.under_way(answered))
+            if decode is not None:
+                self._emit(recorder, decode, cut)
         except Exception as error:  # noqa: BLE001 (an error in seeding must not lose other events)
             self.wanted = False
             recorder.failed(error)
@@ -80,25 +84,25 @@ class Seeding:
 
         `behind` holds the launches that are under way.
         """
-        made = self._launched
+        decode = self._launched
         # A grammar can suspend overlap: then the launch waits for this result.
         if self._prepared is not None:
             return None if behind else self._prepared
-        if made is None:
+        if decode is None:
             return None
-        if behind == [made.launch]:
-            return made
-        if not behind and answered == made.launch:  # overlap is off
-            return made._replace(claims=[0] * len(made.reqs), launch=NONE64)
+        if behind == [decode.launch]:
+            return decode
+        if not behind and answered == decode.launch:  # overlap is off
+            return decode._replace(claims=[0] * len(decode.reqs), launch=NONE64)
         return None
 
-    def _emit(self, recorder: Recorder, made: _Decode, cut: Mapping[int, int]) -> None:
+    def _emit(self, recorder: Recorder, decode: _Decode, cut: Mapping[int, int]) -> None:
         self.wanted, self._prepared, self._launched = False, None, None
-        reqs = made.reqs
+        reqs = decode.reqs
         qids = [recorder.numbers.qid(req) for req in reqs]
         committed = recorder.access(reqs[0]).lengths(reqs)[0]
         rows = []
-        for qid, req, length, claim in zip(qids, reqs, committed, made.claims, strict=True):
+        for qid, req, length, claim in zip(qids, reqs, committed, decode.claims, strict=True):
             # An ended request may have lost its length together with its KV.
             ended = req.finished_reason is not None
             length = recorder.finished_at.get(qid, NONE32) if ended else length
@@ -106,5 +110,5 @@ class Seeding:
             seq_len = length - claim + cut.get(qid, 0) if known else NONE32
             begins = known and not ended and qid not in cut
             rows.append((qid, int(begins), seq_len, len(req.output_ids)))
-        values = (made.batch, made.launch, len(rows))
+        values = (decode.batch, decode.launch, len(rows))
         recorder.emit(Kind.SEED, values, tuple(zip(*rows, strict=True)))

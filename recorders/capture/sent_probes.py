@@ -10,14 +10,14 @@ from .probe import Probe
 from .reading import int64
 from .recorder import Recorder
 
-_TALLY = "_specdiff_sent"  # on requests
+_SENT_COUNTS = "_specdiff_sent"  # on requests
 
 
 @dataclass(slots=True)
-class Tally:
+class SentCounts:
     """What one request was sent so far. It is stored on the request."""
 
-    qid: int  # to recognize a copy of a request, which has the tally of its original
+    qid: int  # to recognize a copy of a request, which has the counts of its original
     messages: int = 0
     output_ids: int = 0
     in_order: int = 0  # ids before the first slice that is not the request's next output ids
@@ -53,38 +53,38 @@ def _send_after(recorder: Recorder, output: Any, _: None) -> None:
             continue
         if recorder.numbers.qid(req) < 0:
             continue
-        tally = _tally(recorder, req)
-        tally.add(output, i, req)
+        counts = _sent_counts(recorder, req)
+        counts.add(output, i, req)
         if output.finished_reasons[i] is not None:
-            recorder.emit(Kind.SENT, _row(recorder, output, i, req, tally))
+            recorder.emit(Kind.SENT, _row(recorder, output, i, req, counts))
             for span in _spans(output, i):
-                values = (tally.qid, recorder.weights(span.version), span.start, span.end)
+                values = (counts.qid, recorder.weights(span.version), span.start, span.end)
                 recorder.emit(Kind.WEIGHT_SPAN, values)
 
 
-def _tally(recorder: Recorder, req: Any) -> Tally:
-    tally, qid = getattr(req, _TALLY, None), recorder.numbers.qid(req)
-    if tally is None or tally.qid != qid:
-        tally = Tally(qid)
-        setattr(req, _TALLY, tally)
-    return tally
+def _sent_counts(recorder: Recorder, req: Any) -> SentCounts:
+    counts, qid = getattr(req, _SENT_COUNTS, None), recorder.numbers.qid(req)
+    if counts is None or counts.qid != qid:
+        counts = SentCounts(qid)
+        setattr(req, _SENT_COUNTS, counts)
+    return counts
 
 
-def _row(recorder: Recorder, output: Any, i: int, req: Any, tally: Tally) -> tuple[int, ...]:
+def _row(recorder: Recorder, output: Any, i: int, req: Any, counts: SentCounts) -> tuple[int, ...]:
     """Return the columns of `schema.Sents`."""
 
     def length(column: str, flag: str) -> int:
         return _length(recorder, output, i, req, column, flag)
 
     return (
-        tally.qid,
+        counts.qid,
         reason_told(output.finished_reasons[i]),
-        _told_length(output.prompt_tokens, i),
-        _told_length(output.completion_tokens, i),
-        tally.messages,
-        tally.output_ids,
-        tally.in_order,
-        tally.logprobs if req.return_logprob else NONE64,
+        _reported_length(output.prompt_tokens, i),
+        _reported_length(output.completion_tokens, i),
+        counts.messages,
+        counts.output_ids,
+        counts.in_order,
+        counts.logprobs if req.return_logprob else NONE64,
         length("output_hidden_states", "return_hidden_states"),
         length("routed_experts", "return_routed_experts"),
         length("indexer_topk", "return_indexer_topk"),
@@ -97,7 +97,7 @@ def _spans(output: Any, i: int) -> Any:
     return (column[i] if column else None) or ()
 
 
-def _told_length(column: Any, i: int) -> int:
+def _reported_length(column: Any, i: int) -> int:
     return int64(column[i]) if column else NONE64
 
 

@@ -16,7 +16,7 @@ def _save_before(recorder: Recorder, self: Any, req: Any, *_: Any, **__: Any) ->
         return None
     qid = recorder.numbers.qid(req)
     if qid < 0:
-        recorder.numbers.lose_session(session)
+        recorder.numbers.forget_session(session)
         return None
     access = recorder.access(req)
     found = (
@@ -79,8 +79,8 @@ def _held(slot: Any, name: str) -> int:
 
 def _holds_kv(slot: Any) -> bool:
     """Whether a slot holds KV: up to 0.5.18 the slot tells, later its `kv`."""
-    said = getattr(slot, "is_holding_kv", None)
-    return bool(getattr(getattr(slot, "kv", None), "holds_kv", False) if said is None else said)
+    flag = getattr(slot, "is_holding_kv", None)
+    return bool(getattr(getattr(slot, "kv", None), "holds_kv", False) if flag is None else flag)
 
 
 PROBES = {

@@ -33,7 +33,7 @@ def _launch_after(recorder: Recorder, note: Any, result: Any) -> None:
         emitted = note is not None and _emit_launch(recorder, launch, note)
     finally:
         if not emitted:
-            recorder.numbers.lose(launch)
+            recorder.numbers.mark_lost(launch)
 
 
 def _emit_launch(recorder: Recorder, launch: int, note: Any) -> bool:
@@ -43,7 +43,7 @@ def _emit_launch(recorder: Recorder, launch: int, note: Any) -> bool:
     number = recorder.numbers.batch(batch)
     if recorder.seeding.wanted:
         recorder.seeding.launched(launch, mode, number, picked.reqs)
-    if picked.nobody:
+    if picked.none_recorded:
         return False
     values = (
         number,
@@ -72,7 +72,7 @@ def _resolve_after(recorder: Recorder, note: Any, returned: Any) -> None:
     launch = recorder.numbers.answered(result)
     accepted: Sequence[int] = ()
     emitted: Sequence[int] = ()
-    if not picked.nobody:
+    if not picked.none_recorded:
         tokens = picked.runs(_tokens(result))
         values = (
             launch,
@@ -119,7 +119,7 @@ def _extend_result(
 ) -> None:
     recorder.flush()  # a pending finish of this result then enters its length in `finished_at`
     launch = recorder.numbers.answered(result)
-    if not picked.nobody:
+    if not picked.none_recorded:
         absent = [NONE32] * len(picked.qids)
         tokens = picked.runs(_tokens(result))
         values = (launch, mode_of(batch), *(NONE64,) * 4, len(tokens), len(picked.qids))

@@ -35,11 +35,13 @@ _LATE_S = 0.025
 _TURN_S = 0.0001  # how long a step sleeps to let the thread run
 _TURNS = 3  # how often it does so before it writes
 _TURN_EVERY_S = 0.005  # if the thread waits for the disk, how much later a step tries again
-_AGAIN_S = 1.0  # between attempts after a failed write
+_RETRY_S = 1.0  # between attempts after a failed write
 _STATS_EVERY_S = 1.0
 _RECORD_BYTES = 200  # memory of a queued record besides its payload
-_BEYOND = 16 << 20  # bytes by which records that must not be dropped may exceed the memory limit
-_PATIENCE_S = 5.0  # how long `close` waits for a disk that is slow or fails
+_OVERCOMMIT_BYTES = (
+    16 << 20
+)  # bytes by which records that must not be dropped may exceed the memory limit
+_TIMEOUT_S = 5.0  # how long `close` waits for a disk that is slow or fails
 
 
 class JournalWriter:
@@ -72,7 +74,7 @@ class JournalWriter:
         self._stats, self._failed = stats, failed
         self._last_stats: Stats | None = None
         self._every_step = every_step
-        self._full = self._said = False
+        self._full = self._logged_failure = False
         self.error: str | None = None  # why the last write failed; None if it succeeded
         self.stopped = False  # for good: nothing is queued any more
         self._gave_up = False  # stopped before the end, because the disk hung
@@ -80,13 +82,15 @@ class JournalWriter:
         self._since = 0.0  # no item outside the file is older than this time
         self._lock = threading.Lock()  # protects `_file`
         self._stop = threading.Event()
-        self._asked = threading.Event()  # after `_stop`: the rest was written, or writing was tried
+        self._tried_rest = (
+            threading.Event()
+        )  # after `_stop`: the rest was written, or writing was tried
         self._thread = threading.Thread(target=self._run, name="specdiff-journal", daemon=True)
         _abandon_in_forks(self)
         try:
             self._thread.start()
         except RuntimeError:  # no thread available: nothing would write, or release the lock
-            self._file.let_go()
+            self._file.close()
             raise
 
     # -- on the scheduler's thread
@@ -125,7 +129,7 @@ class JournalWriter:
         `stamp` is that of the GAP that is written instead if the record cannot be packed.
         """
         size += _RECORD_BYTES
-        if self._bytes_in - self._file.taken + size > self._max_bytes + _BEYOND:
+        if self._bytes_in - self._file.taken + size > self._max_bytes + _OVERCOMMIT_BYTES:
             self._give_up()
         if self.stopped:
             return
@@ -188,23 +192,23 @@ class JournalWriter:
         """The number of places after which books must begin anew: see `JournalFile.breaks`."""
         return self._file.breaks
 
-    def flush(self, patience: float) -> bool:
-        """Wait up to `patience` seconds until everything queued so far is in the file.
+    def flush(self, timeout_s: float) -> bool:
+        """Wait up to `timeout_s` seconds until everything queued so far is in the file.
 
         Return whether it is. Do not call this on the scheduler's thread.
         """
-        target, end = self._bytes_in, time.monotonic() + patience
+        target, end = self._bytes_in, time.monotonic() + timeout_s
         while self._file.written < target and time.monotonic() < end:
             time.sleep(_TURN_S)
         return self._file.written >= target
 
-    def keep(self, folder: Path, patience: float) -> bool:
+    def keep(self, folder: Path, timeout_s: float) -> bool:
         """Keep the current contents of a ring as a separate journal, `folder`.
 
         Return False if the disk is too slow or a write failed. Raises OSError if `folder` cannot be
         made.
         """
-        if self._ring is None or not self.flush(patience):
+        if self._ring is None or not self.flush(timeout_s):
             return False
         with self._lock:
             whole = not self._gone and self._file.turn_over()
@@ -226,29 +230,29 @@ class JournalWriter:
         written.
         """
         self._stop.set()
-        self._asked.wait(_PATIENCE_S)
+        self._tried_rest.wait(_TIMEOUT_S)
         if self._gone:
-            self._thread.join(_PATIENCE_S)
+            self._thread.join(_TIMEOUT_S)
 
     def abandon(self) -> None:
         """In a fork: drop everything. The fork has no writer thread, and the journal is its parent's."""
         if not self._gone:
             self.stopped = self._gone = True
             self._stop.set()
-            self._asked.set()
+            self._tried_rest.set()
             self._queue.clear()
-            self._file.let_go()  # record locks are not inherited: the parent keeps its own
+            self._file.close()  # record locks are not inherited: the parent keeps its own
 
     # -- on the writer's thread
 
     def _run(self) -> None:
         passed = 0.0
-        while not self._stop.wait(wait := _AGAIN_S if self.error else _EVERY_S):
+        while not self._stop.wait(wait := _RETRY_S if self.error else _EVERY_S):
             passed += wait
             refused = self.error is not None
             self._guarded(self._drain)
             if refused and self.error and self._full:
-                self._let_go_for_good()  # releases the lock, so that the journal can be recovered
+                self._shut_down()  # releases the lock, so that the journal can be recovered
             if passed >= _STATS_EVERY_S:
                 passed = 0.0
                 self._guarded(partial(self._put_stats, closed=False))
@@ -256,11 +260,11 @@ class JournalWriter:
         self._guarded(partial(self._put_stats, closed=not self._gave_up))
         self._guarded(self._drain)
         while self._file.fd >= 0 and not self._is_empty():
-            self._asked.set()
-            time.sleep(_AGAIN_S)  # the lock stays held, which shows that there is more to write
+            self._tried_rest.set()
+            time.sleep(_RETRY_S)  # the lock stays held, which shows that there is more to write
             self._guarded(self._drain)
-        self._let_go_for_good()
-        self._asked.set()
+        self._shut_down()
+        self._tried_rest.set()
 
     def _guarded(self, act: Callable[[], object]) -> None:
         """Call `act` and report any exception, so that neither the thread nor the server is affected."""
@@ -292,8 +296,8 @@ class JournalWriter:
         if self.error is None:
             self._full = False
         self.error = error.strerror or str(error)
-        if not self._said:
-            self._said = True
+        if not self._logged_failure:
+            self._logged_failure = True
             logger.warning(
                 "specdiff: %s cannot be written: %s. The server goes on, and what is already written stays intact. The "
                 "recorder keeps up to %d MB in memory and tries again; when that is full, it stops for good.",
@@ -302,14 +306,14 @@ class JournalWriter:
                 self._max_bytes >> 20,
             )
 
-    def _let_go_for_good(self) -> None:
+    def _shut_down(self) -> None:
         """Stop writing, drop the queue, and release the journal and its lock."""
         with self._lock:
             self.stopped = self._gone = True
             self._stop.set()
             self._queue.clear()
-            self._file.forget()
-            self._file.let_go()
+            self._file.discard_framed()
+            self._file.close()
 
 
 def _abandon_in_forks(writer: JournalWriter) -> None:
