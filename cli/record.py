@@ -194,7 +194,7 @@ def _attached(
     for answer in done.answers:
         print_answer(act, answer)
     print_outcomes(done.outcomes)
-    return 0 if done.well else NO_VERDICT
+    return 0 if done.ok else NO_VERDICT
 
 
 def _refuse_idle(context: click.Context, act: str) -> None:

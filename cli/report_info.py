@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ..recorders.pseudonyms import contents
 from ..recorders.recording import Recording
-from ..recorders.schema import VERSION, Act, Kind
+from ..recorders.schema import VERSION, ControlAct, Kind
 from ..recorders.stored_rows import StoredRows
 from ..replay.exercised import exercised
 from ..replay.held import branches_not_held, not_in
@@ -71,7 +71,7 @@ def _what(recording: Recording, path: Path) -> Iterator[tuple[str, str]]:
     yield "rows", f"{len(recording.result_rows.qid)} result rows, {len(recording.tokens)} tokens"
     yield "top-k rows", _rows(recording)
     if versions := recording.run.weight_versions:
-        changes = int((recording.controls.act == Act.WEIGHTS).sum())
+        changes = int((recording.controls.act == ControlAct.WEIGHTS).sum())
         yield "weights", f"{_some(versions)}; {changes} changes recorded"
     branches = exercised(recording)
     yield (

@@ -34,33 +34,36 @@ def print_answer(act: str, answer: Answer) -> None:
     if answer.error is not None:
         say(f"process {answer.pid}: {answer.error}")
     elif act == "status":
-        click.echo(f"process {answer.pid}: {_status(answer.said)}")
+        click.echo(f"process {answer.pid}: {_status(answer.fields)}")
         if answer.kept is not None:
             say(f"kept {answer.journal}: {answer.kept}")
-    elif "note" in answer.said:
-        say(f"process {answer.pid} {answer.said['note']}")
+    elif "note" in answer.fields:
+        say(f"process {answer.pid} {answer.fields['note']}")
     elif act == "start":
         say(f"process {answer.pid} is recording to {answer.journal}")
     elif act == "flush":
         say(f"process {answer.pid}: {answer.flushed}")
 
 
-def _status(said: dict[str, Any]) -> str:
-    if not said["recording"]:
-        why = said.get("why")
+def _status(fields: dict[str, Any]) -> str:
+    if not fields["recording"]:
+        why = fields.get("why")
         return "recorder loaded, not recording" + (f": {why}" if why else "")
-    parts = [f"recording to {said['journal']}", f"{said['steps']} steps, {said['events']} events"]
-    parts += [
-        f"{said['dropped']} dropped, {said['waiting_bytes'] / 1e6:.1f} MB waiting to be written"
+    parts = [
+        f"recording to {fields['journal']}",
+        f"{fields['steps']} steps, {fields['events']} events",
     ]
-    if said["step_ns_p50"] is not None:
-        times = (said[f"step_ns_{name}"] / 1e3 for name in ("p50", "p99", "max"))
+    parts += [
+        f"{fields['dropped']} dropped, {fields['waiting_bytes'] / 1e6:.1f} MB waiting to be written"
+    ]
+    if fields["step_ns_p50"] is not None:
+        times = (fields[f"step_ns_{name}"] / 1e3 for name in ("p50", "p99", "max"))
         parts.append(
             "overhead per decode step {:.0f} us p50, {:.0f} us p99, {:.0f} us max".format(*times)
         )
-    parts += [said["choice"]] if said["choice"] else []
-    parts += [f"{said['exceptions']} exceptions in the recorder"] if said["exceptions"] else []
-    parts += [f"disk error: {said['disk']}"] if said["disk"] else []
+    parts += [fields["choice"]] if fields["choice"] else []
+    parts += [f"{fields['exceptions']} exceptions in the recorder"] if fields["exceptions"] else []
+    parts += [f"disk error: {fields['disk']}"] if fields["disk"] else []
     return "; ".join(parts)
 
 

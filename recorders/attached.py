@@ -15,7 +15,7 @@ from .errors import UsageError
 from .manifest import Scheduler
 from .ranks import Rank
 from .record import new_run_id, own_version, writable
-from .recover import Kept, Outcome, Recovered, is_locked, once_mended, recover_journal
+from .recover import Kept, Outcome, Recovered, fix_then_recover, is_locked, recover_journal
 from .remote import Answer, ask
 
 
@@ -25,10 +25,12 @@ class Attached:
     outcomes: tuple[Outcome, ...]
 
     @property
-    def well(self) -> bool:
+    def ok(self) -> bool:
         """Whether every process did what was requested and every ended journal became a recording."""
-        told = all(one.error is None and one.said.get("written", True) for one in self.answers)
-        return told and all(isinstance(outcome, Recovered) for outcome in self.outcomes)
+        carried_out = all(
+            one.error is None and one.fields.get("written", True) for one in self.answers
+        )
+        return carried_out and all(isinstance(outcome, Recovered) for outcome in self.outcomes)
 
 
 def attached(
@@ -43,16 +45,14 @@ def attached(
     record into.
     """
     found = processes(target)
-    question: dict[str, Any] = {"do": act}
+    request: dict[str, Any] = {"do": act}
     if act == "start":
-        question |= _start(target, directory, options)
-    answers = tuple(ask(process, question) for process in found)
+        request |= _start(target, directory, options)
+    answers = tuple(ask(process, request) for process in found)
     if act == "start":
         # The recorders write into the same folder and have reported any error themselves.
         with contextlib.suppress(OSError):
-            manifest.write(
-                Path(question["directory"]), question["run_id"], map(_scheduler, answers)
-            )
+            manifest.write(Path(request["directory"]), request["run_id"], map(_scheduler, answers))
     outcomes: list[Outcome] = []
     for answer in answers if act in ("stop", "flush") else ():
         outcome = _outcome(act, answer, force)
@@ -73,7 +73,7 @@ def _outcome(act: str, answer: Answer, force: bool) -> Outcome | None:
     Return None if there is nothing to build: nothing was recorded, the journal was built before,
     or the recording is still running.
     """
-    journal, was_ended = answer.journal, act == "stop" and "note" not in answer.said
+    journal, was_ended = answer.journal, act == "stop" and "note" not in answer.fields
     if journal is None:
         return None
     if answer.kept is not None:
@@ -81,19 +81,19 @@ def _outcome(act: str, answer: Answer, force: bool) -> Outcome | None:
     try:
         is_there = journal.exists() and (act == "stop" or not is_locked(journal))
     except OSError as error:
-        why = f"{error.strerror or error}. {once_mended(journal.parent)}"
+        why = f"{error.strerror or error}. {fix_then_recover(journal.parent)}"
         return Kept(journal, why, live=False)
     return recover_journal(journal, force=force) if was_ended or is_there else None
 
 
 def _scheduler(answer: Answer) -> Scheduler:
-    said = answer.said
+    fields = answer.fields
     return Scheduler(
         pid=answer.pid,
-        rank=Rank(**said["rank"]) if "rank" in said else None,
+        rank=Rank(**fields["rank"]) if "rank" in fields else None,
         journal=answer.journal.name if answer.journal else None,
-        left_out="left_out" in said,
-        why=said.get("left_out", answer.error),
+        left_out="left_out" in fields,
+        why=fields.get("left_out", answer.error),
     )
 
 
@@ -103,6 +103,6 @@ def _start(target: str, directory: Path | None, options: Mapping[str, Any]) -> d
         raise UsageError(
             f"--attach {target} start: -o DIR is missing. Name the folder for the recordings with it"
         )
-    told = {**options, "specdiff_version": own_version()}
+    all_options = {**options, "specdiff_version": own_version()}
     folder = writable(directory or Path(target))
-    return {"directory": str(folder), "run_id": new_run_id(), "options": told}
+    return {"directory": str(folder), "run_id": new_run_id(), "options": all_options}

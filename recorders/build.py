@@ -102,14 +102,14 @@ class _Request(NamedTuple):
     veiled: bool
 
 
-def _request(said: dict[str, Any]) -> _Request:
-    values = (said.get(field.name) for field in fields(schema.Requests))
+def _request(request: dict[str, Any]) -> _Request:
+    values = (request.get(field.name) for field in fields(schema.Requests))
     return _Request(
-        rid=str(said["rid"]),
-        details=json.dumps(said, sort_keys=True),
+        rid=str(request["rid"]),
+        details=json.dumps(request, sort_keys=True),
         row=tuple(NONE64 if value is None else int(value) for value in values),
-        left_out=bool(said.get("left_out")),
-        veiled=bool(said.get("veiled")),
+        left_out=bool(request.get("left_out")),
+        veiled=bool(request.get("veiled")),
     )
 
 
@@ -138,9 +138,9 @@ class _Parts:
         elif record.type == journal.Type.STATS:
             self.stats = stats_from_json(record.payload)
         elif record.type == journal.Type.REQUEST:
-            said = json.loads(record.payload)
-            number = said["qid"] if self.of_a_ring else len(self.requests)
-            self.requests.setdefault(number, _request(said))
+            request = json.loads(record.payload)
+            number = request["qid"] if self.of_a_ring else len(self.requests)
+            self.requests.setdefault(number, _request(request))
         elif record.type in EVENT_TABLES:
             event = unpack_event(Kind(record.type), record.payload, self.format)
             for one in self.seeds.events(place, event):

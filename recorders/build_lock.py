@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from . import hdf5
-from .names import of_whom, recordings_of
+from .names import recordings_of, run_and_pid_of
 from .recording import Recording
 from .scratch import is_named
 
@@ -50,6 +50,6 @@ def built_of(journal: Path) -> tuple[Path, Recording] | None:
     """
     for path in recordings_of(journal):
         recording = hdf5.load(path)
-        if (recording.run.run_id, str(recording.run.pid)) == of_whom(journal):
+        if (recording.run.run_id, str(recording.run.pid)) == run_and_pid_of(journal):
             return path, recording
     return None

@@ -60,12 +60,12 @@ def without_secrets(command: Sequence[str]) -> tuple[str, ...]:
 def _hidden_in(script: str) -> str:
     """Hide every secret value in a script. If two values overlap, everything up to the later end
     is hidden, because it is not always clear which quotes belong together."""
-    made, end = "", 0
+    shown, end = "", 0
     for start, stop in _values(script):
         if start >= end:
-            made += script[end:start] + _HIDDEN
+            shown += script[end:start] + _HIDDEN
         end = max(end, stop)
-    return made + script[end:]
+    return shown + script[end:]
 
 
 def _values(script: str) -> Iterator[tuple[int, int]]:

@@ -44,7 +44,9 @@ _OF_BATCHES = {
 }
 
 
-_APART = 1 << 32  # added to batch and session numbers; far more than any recording has of either
+_SPLIT_OFFSET = (
+    1 << 32
+)  # added to batch and session numbers; far more than any recording has of either
 
 
 class Cutter:
@@ -95,7 +97,7 @@ class Cutter:
                 self._members[Kind.FILTER].known, self._before(Kind.FILTER, requests), NONE64
             )
             tables["filters"] = replace(tables["filters"], size_before=size[left])
-            self._parted(tables, requests, kept)
+            self._split_histories(tables, requests, kept)
         return self._recording(tables, requests, kept)
 
     def _recording(self, tables: dict[str, Any], requests: Mask, kept: Mask) -> Recording:
@@ -120,7 +122,7 @@ class Cutter:
     def _tables(self, requests: Mask, kept: Mask) -> dict[str, Any]:
         """Return every event and row table without what is left out, requests and rows renumbered."""
         number = np.cumsum(requests) - 1
-        made: dict[str, Any] = {}
+        tables: dict[str, Any] = {}
         for kind, cls in EVENT_TABLES.items():
             mine = kept[self.recording.event_of(kind)]
             table = _masked(self.recording.event_table(kind), mine)
@@ -128,9 +130,9 @@ class Cutter:
                 rows = self._rows[kind]
                 table = replace(table, num_rows=rows.count(requests)[mine])
                 left = _masked(rows.table, mine[rows.owner] & requests[rows.table.qid])
-                made[f"{kind.name.lower()}_rows"] = _renumbered(left, number)
-            made[cls.__name__.lower()] = _renumbered(table, number)
-        return made
+                tables[f"{kind.name.lower()}_rows"] = _renumbered(left, number)
+            tables[cls.__name__.lower()] = _renumbered(table, number)
+        return tables
 
     def _before(self, kind: Kind, requests: Mask) -> I64:
         return self._members[kind].count(requests)
@@ -145,7 +147,7 @@ class Cutter:
         joined: Mask = self._rows[Kind.MERGE].count(requests) > before
         return joined | ~self._members[Kind.MERGE].known
 
-    def _parted(self, tables: dict[str, Any], requests: Mask, kept: Mask) -> None:
+    def _split_histories(self, tables: dict[str, Any], requests: Mask, kept: Mask) -> None:
         """Give a batch or session a new number from the point where part of its history is missing.
 
         - A batch that lost its last kept request was not empty on the server. What is merged into
@@ -156,20 +158,20 @@ class Cutter:
         recording = self.recording
         merges, saves = recording.merges, recording.saves
         left = (self._members[Kind.MERGE].count(requests) == 0) & self._occupied
-        batches = _Parting(merges.batch[left], recording.event_of(Kind.MERGE)[left])
+        batches = _Split(merges.batch[left], recording.event_of(Kind.MERGE)[left])
         lost = ~requests[saves.qid]
-        sessions = _Parting(saves.session[lost], recording.event_of(Kind.SESSION_SAVE)[lost])
+        sessions = _Split(saves.session[lost], recording.event_of(Kind.SESSION_SAVE)[lost])
         for kind, cls in EVENT_TABLES.items():
             event = recording.event_of(kind)
             name, event = cls.__name__.lower(), event[kept[event]]
-            for column, parting in (("batch", batches), ("other", batches), ("session", sessions)):
+            for column, split in (("batch", batches), ("other", batches), ("session", sessions)):
                 if hasattr(tables[name], column):
-                    numbers = parting(getattr(tables[name], column), event)
+                    numbers = split(getattr(tables[name], column), event)
                     tables[name] = replace(tables[name], **{column: numbers})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Parting:
+class _Split:
     """From event `since[i]` on, number `number[i]` counts as a different batch or session."""
 
     number: I64
@@ -180,11 +182,11 @@ class _Parting:
         _, name = np.unique(np.concatenate([self.number, numbers]), return_inverse=True)
         width = 1 + int(max(self.since.max(initial=0), event.max(initial=0)))
         size = len(self.number)
-        partings = np.sort(name[:size] * width + self.since)  # by number, then by event
+        splits = np.sort(name[:size] * width + self.since)  # by number, then by event
         first = name[size:] * width
-        up_to_now = np.searchsorted(partings, first + event, side="right")
-        parted: I64 = numbers + (up_to_now - np.searchsorted(partings, first)) * _APART
-        return parted
+        up_to_now = np.searchsorted(splits, first + event, side="right")
+        numbered: I64 = numbers + (up_to_now - np.searchsorted(splits, first)) * _SPLIT_OFFSET
+        return numbered
 
 
 class _Rows:

@@ -96,10 +96,10 @@ def _folders_of(pid: int) -> list[Path]:
     The list is empty if the process is gone or belongs to another user.
     """
     try:
-        told = Path("/proc", str(pid), "environ").read_bytes()
+        environ = Path("/proc", str(pid), "environ").read_bytes()
     except OSError:
         return []
-    pairs = (entry.partition("=") for entry in os.fsdecode(told).split("\0"))
+    pairs = (entry.partition("=") for entry in os.fsdecode(environ).split("\0"))
     return folders({name: value for name, _, value in pairs})
 
 

@@ -85,7 +85,7 @@ def is_saved(recording: Recording, path: Path) -> bool:
     if not path.is_file():
         return False
     try:
-        return _told(load(path)) == _told(recording)
+        return _manifest_of(load(path)) == _manifest_of(recording)
     except RecordingError:
         return False
 
@@ -171,7 +171,7 @@ def _write(file: h5py.File, recording: Recording) -> None:
     file.attrs["complete"] = True
 
 
-def _told(recording: Recording) -> bytes:
+def _manifest_of(recording: Recording) -> bytes:
     declared = {name: _declared(array) for name, array in _arrays(recording)}
     return _manifest_text(recording, declared)
 
@@ -242,11 +242,11 @@ def _read(file: h5py.File) -> Recording:
         details=tuple(manifest["details"]),
         **tables,
         **{name: arrays[name] for name in _ARRAYS},
-        version=_held(manifest, version),
+        version=_contents_version(manifest, version),
     )
 
 
-def _held(manifest: Mapping[str, Any], version: int) -> int:
+def _contents_version(manifest: Mapping[str, Any], version: int) -> int:
     """The format version of the file's contents.
 
     This is the file's own `version`, unless the file was made from an older recording.

@@ -100,12 +100,12 @@ def frame(type: Kind | Type, payload: bytes, before: int = 0) -> bytes:
 
 def frames(records: Iterable[tuple[Kind | Type, bytes]]) -> bytes:
     """Return the records of a journal as contiguous bytes."""
-    made, before = bytearray(), 0
+    data, before = bytearray(), 0
     for type, payload in records:
         framed = frame(type, payload, before)
         before = checksum_of(framed)
-        made += framed
-    return bytes(made)
+        data += framed
+    return bytes(data)
 
 
 def checksum_of(framed: bytes) -> int:

@@ -79,7 +79,7 @@ def recordings_of(journal: Path) -> list[Path]:
     )
 
 
-def of_whom(journal: Path) -> tuple[str, str]:
+def run_and_pid_of(journal: Path) -> tuple[str, str]:
     """Return the run id and the pid in a journal's name."""
     return _parts(journal.name)[:2]
 

@@ -92,27 +92,27 @@ def _read(path: Path) -> Note | None:
     except (OSError, UnicodeDecodeError):
         return None
     try:
-        said = [json.loads(line) for line in lines if line.endswith("}")]
+        records = [json.loads(line) for line in lines if line.endswith("}")]
     except ValueError:  # a full disk cut a line short
         return None
-    if not said or "sglang_version" not in said[0]:
+    if not records or "sglang_version" not in records[0]:
         return None
-    made = [line for line in said[1:] if line.get("constructed")]
-    sockets = [(Path(line["socket"]), line.get("key")) for line in said if line.get("socket")]
+    constructed = [line for line in records[1:] if line.get("constructed")]
+    sockets = [(Path(line["socket"]), line.get("key")) for line in records if line.get("socket")]
     socket, key = sockets[-1] if sockets else (None, None)
     return Note(
-        pid=said[0]["pid"],
-        sglang_version=said[0]["sglang_version"],
-        missing=said[0]["missing"],
-        num_schedulers=sum("pid" not in line for line in said),
+        pid=records[0]["pid"],
+        sglang_version=records[0]["sglang_version"],
+        missing=records[0]["missing"],
+        num_schedulers=sum("pid" not in line for line in records),
         not_recorded=tuple(
-            [line["why"] for line in made if line.get("why")]
-            + [_detached(line) for line in made if line.get("detached")]
-            + [_failed(line) for line in said[1:] if "failed" in line]
+            [line["why"] for line in constructed if line.get("why")]
+            + [_detached(line) for line in constructed if line.get("detached")]
+            + [_failed(line) for line in records[1:] if "failed" in line]
         ),
-        schedulers=tuple(_schedulers(said[0]["pid"], said[1:])),
+        schedulers=tuple(_schedulers(records[0]["pid"], records[1:])),
         journals=tuple(
-            Path(line["folder"], line["journal"]) for line in made if line.get("folder")
+            Path(line["folder"], line["journal"]) for line in constructed if line.get("folder")
         ),
         socket=socket,
         key=key,

@@ -10,25 +10,25 @@ _LOOKS = 50
 _PAUSE_S = 0.001
 
 
-def marked(mark: str) -> set[int]:
-    """Return the pids of all processes started with `mark` (NAME=VALUE), except for this process.
+def pids_with_env(variable: str) -> set[int]:
+    """Return the pids of all processes started with `variable` (NAME=VALUE), except for this process.
 
     Parent links would not do, because they do not outlive the parent.
 
     A process in the middle of an exec has no environment for a moment. Processes without an
     environment are therefore read again for up to a twentieth of a second, all together.
     """
-    wanted, found = f"{mark}\0".encode(), set()
-    unsaid = list(Path("/proc").glob("[0-9]*"))
+    wanted, found = f"{variable}\0".encode(), set()
+    unread = list(Path("/proc").glob("[0-9]*"))
     for _ in range(_LOOKS):
-        environments = {folder: _environment(folder) for folder in unsaid}
+        environments = {folder: _environment(folder) for folder in unread}
         found |= {
             int(folder.name)
             for folder, one in environments.items()
             if one and wanted in one + b"\0"
         }
-        unsaid = [folder for folder, one in environments.items() if one == b""]
-        if not unsaid:
+        unread = [folder for folder, one in environments.items() if one == b""]
+        if not unread:
             break
         time.sleep(_PAUSE_S)
     return found - {os.getpid()}

@@ -181,8 +181,8 @@ def _run(run: Run, texts: _Names) -> Run:
     sites = tuple(replace(site, target=_without_traces(site.target, texts)) for site in run.sites)
     args = {name: _argument(name, value, texts) for name, value in run.server_args.items()}
     versions = tuple(str(_argument("", name, texts)) for name in run.weight_versions)
-    told = {"sites": sites, "server_args": args, "weight_versions": versions, **clean}
-    return replace(run, command=(), **told)  # type: ignore[arg-type]
+    changes = {"sites": sites, "server_args": args, "weight_versions": versions, **clean}
+    return replace(run, command=(), **changes)  # type: ignore[arg-type]
 
 
 def _argument(name: str, value: Scalar, texts: _Names) -> Scalar:

@@ -20,7 +20,7 @@ from .discovery import processes
 from .errors import RecordingError, UsageError, to_recover
 from .names import pid_of
 from .notes import left_out, read_notes, why_nothing
-from .processes import marked
+from .processes import pids_with_env
 from .recover import (
     Outcome,
     Recovered,
@@ -68,9 +68,13 @@ def record(
 
     Raises UsageError if the folder is not writable or the command cannot be started.
     """
-    told = {**options, "command": without_secrets(command), "specdiff_version": own_version()}
-    config = with_options(Config(writable(directory), run_id or new_run_id()), told)
-    with _sigterm_noted() as terms, _rings_kept(config, say):
+    all_options = {
+        **options,
+        "command": without_secrets(command),
+        "specdiff_version": own_version(),
+    }
+    config = with_options(Config(writable(directory), run_id or new_run_id()), all_options)
+    with _collect_sigterm() as terms, _rings_kept(config, say):
         status = supervise(command, _environment(config, os.environ), terms)
         _await_writers(config, say, terms)
         try:
@@ -91,12 +95,12 @@ def own_version() -> str:
 
 
 @contextlib.contextmanager
-def _sigterm_noted() -> Iterator[list[int]]:
+def _collect_sigterm() -> Iterator[list[int]]:
     """Collect each SIGTERM that `supervise` does not pass on, instead of ending this process."""
-    noted: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _: noted.append(number))
+    received: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
     try:
-        yield noted
+        yield received
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -156,17 +160,17 @@ def _await_writers(config: Config, say: Say, terms: list[int]) -> None:
     A SIGTERM is passed on to these processes. A second SIGTERM, or Ctrl-C, ends the waiting. The
     journals that are complete by then are built; the others stay for `specdiff recover`.
     """
-    said: set[int] = set()
+    reported: set[int] = set()
     num_passed_on = 0
     try:
         # Look twice: if a process forks and ends during the first look, that look can miss both
         # it and its child.
         while alive := _alive(config) or _alive(config):
-            if not alive <= said:
+            if not alive <= reported:
                 say(
                     f"the command has ended, but not the processes that it started; waiting for {_names(alive)}"
                 )
-                said |= alive
+                reported |= alive
             if len(terms) > num_passed_on:
                 num_passed_on += 1
                 _terminate(config, say)
@@ -194,20 +198,20 @@ def _names(pids: set[int]) -> str:
 
 def _alive(config: Config) -> set[int]:
     """Return the pids of the processes that this run started, or that hold a lock on its files."""
-    held: list[str] = []
+    locking: list[str] = []
     with contextlib.suppress(RecordingError):  # the folder is gone
-        held = _held(config)
-    return {int(pid) for pid in held} | _descendants(config)
+        locking = _locking_pids(config)
+    return {int(pid) for pid in locking} | _descendants(config)
 
 
-def _held(config: Config) -> list[str]:
+def _locking_pids(config: Config) -> list[str]:
     run = config.directory, config.run_id
     locked = filter(is_locked, (*journals(*run), *notes(*run)))
     return [pid for path in locked if (pid := pid_of(path.name, config.run_id)) is not None]
 
 
 def _descendants(config: Config) -> set[int]:
-    return marked(f"{RUN_ID}={config.run_id}")
+    return pids_with_env(f"{RUN_ID}={config.run_id}")
 
 
 def _name(pid: int) -> str:

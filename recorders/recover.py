@@ -95,7 +95,7 @@ def _recover_attached(
         try:
             left = journals(begun.parent) if begun.parent.is_dir() else []
         except (OSError, RecordingError) as error:  # not even its existence can be checked
-            why = f"{str(error).removesuffix('.')}. {once_mended(begun.parent)}"
+            why = f"{str(error).removesuffix('.')}. {fix_then_recover(begun.parent)}"
             yield Kept(begun, why, live=False)
             continue
         for path in left:
@@ -230,10 +230,10 @@ def _recover_one(journal: Path, force: bool, written: set[Path]) -> Outcome:
         return Kept(journal, str(error).removeprefix(f"{journal}: "), live=False)
     except OSError as error:
         return Kept(
-            journal, f"{error.strerror or error}. {once_mended(journal.parent)}", live=False
+            journal, f"{error.strerror or error}. {fix_then_recover(journal.parent)}", live=False
         )
     except MemoryError:  # go on: other journals may be smaller, and `record` must return a status
-        return Kept(journal, f"{_TOO_LARGE} {once_mended(journal.parent)}", live=False)
+        return Kept(journal, f"{_TOO_LARGE} {fix_then_recover(journal.parent)}", live=False)
 
 
 def _built(journal: Path, force: bool, written: set[Path]) -> Outcome:
@@ -296,7 +296,7 @@ def _put_away(journal: Path, recording: Recording) -> Path | None:
     return journal.replace(journal.with_name(journal.name + DAMAGED))
 
 
-def once_mended(directory: Path) -> str:
+def fix_then_recover(directory: Path) -> str:
     """The last sentence of an error: what to run after the user has fixed the cause."""
     return f"Fix that, then run `{to_recover(directory)}`."
 

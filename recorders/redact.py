@@ -14,5 +14,5 @@ _SAYS = "tokens, request and session ids, rows, the command line and paths repla
 def redacted(recording: Recording, source: str) -> Recording:
     """Return the redacted recording. `source` is the sha256 of the file that it was read from."""
     step = Derived("redact", source, _SAYS, requests_left_out=0)
-    made = pseudonymous(recording)
-    return replace(made, derived=(*made.derived, step))
+    redacted = pseudonymous(recording)
+    return replace(redacted, derived=(*redacted.derived, step))

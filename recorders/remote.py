@@ -34,20 +34,20 @@ class Answer:
     """The answer of one process. `error` is set if the request failed or got no answer."""
 
     pid: int
-    said: dict[str, Any]
+    fields: dict[str, Any]
 
     @property
     def error(self) -> str | None:
-        found = self.said.get("error")
+        found = self.fields.get("error")
         return None if found is None else str(found)
 
     @property
     def flushed(self) -> str:
         """The answer to a `flush`, in words."""
-        if not self.said.get("written"):
+        if not self.fields.get("written"):
             return (
                 self.error
-                or self.said.get("note")
+                or self.fields.get("note")
                 or "not everything could be written to disk; see the process's log"
             )
         return f"everything up to now is in {self.journal}"
@@ -55,7 +55,7 @@ class Answer:
     @property
     def kept(self) -> str | None:
         """Why an ended journal cannot be built yet, and what to do; None if it can be built."""
-        kept = self.said.get("kept")
+        kept = self.fields.get("kept")
         if kept is None or self.journal is None or not is_locked(self.journal):
             return None
         disk = f"cannot be written ({kept['disk']})" if kept["disk"] else "is too slow"
@@ -66,45 +66,47 @@ class Answer:
 
     @property
     def journal(self) -> Path | None:
-        found = self.said.get("journal")
+        found = self.fields.get("journal")
         return None if found is None else Path(found)
 
 
-def ask(process: Process, question: dict[str, Any]) -> Answer:
+def ask(process: Process, request: dict[str, Any]) -> Answer:
     """Send a request to a process and return its answer, or an Answer with an error."""
     try:
-        said = _asked(process.socket, {**question, **({"key": process.key} if process.key else {})})
+        fields = _exchange(
+            process.socket, {**request, **({"key": process.key} if process.key else {})}
+        )
     except TimeoutError:
-        said = {"error": _TOO_LATE.format(_TIMEOUT_S)}
+        fields = {"error": _TOO_LATE.format(_TIMEOUT_S)}
     except (OSError, ValueError) as error:
-        said = {"error": f"cannot be reached ({error})"}
-    return Answer(process.pid, said)
+        fields = {"error": f"cannot be reached ({error})"}
+    return Answer(process.pid, fields)
 
 
-def _asked(path: Path, question: dict[str, Any]) -> dict[str, Any]:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
-        asking.settimeout(_TIMEOUT_S)
-        asking.connect(str(path))
+def _exchange(path: Path, request: dict[str, Any]) -> dict[str, Any]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(_TIMEOUT_S)
+        sock.connect(str(path))
         # The path may come from a note, which another user may have written.
-        if not is_same_user(asking):
+        if not is_same_user(sock):
             raise OSError(f"{path} belongs to another user")
-        asking.sendall(json.dumps(question).encode() + b"\n")
-        said: dict[str, Any] = json.loads(_line(asking) or b'{"error": "no answer"}')
-        return said
+        sock.sendall(json.dumps(request).encode() + b"\n")
+        fields: dict[str, Any] = json.loads(_line(sock) or b'{"error": "no answer"}')
+        return fields
 
 
-def _line(asking: socket.socket) -> bytes:
+def _line(sock: socket.socket) -> bytes:
     """Read the answer. Raises TimeoutError if there is none in time.
 
     The connection is shut down then, so that the recorder notices that its answer cannot be
     delivered.
     """
-    with asking.makefile("rb") as answer:
+    with sock.makefile("rb") as answer:
         try:
             return answer.readline()
         except TimeoutError:
-            asking.shutdown(socket.SHUT_RDWR)
-    late = asking.recv(_LONGEST)  # it may have arrived between the timeout and the shutdown
+            sock.shutdown(socket.SHUT_RDWR)
+    late = sock.recv(_LONGEST)  # it may have arrived between the timeout and the shutdown
     if not late:
         raise TimeoutError
     return late

@@ -146,18 +146,18 @@ def runs(members: Iterable[Member], manifests: Sequence[Manifest] = ()) -> list[
 
 
 def _whole(run_id: str, members: list[Member], manifests: list[Manifest]) -> WholeRun:
-    said = [one for manifest in manifests for one in manifest.schedulers]
-    told: dict[tuple[Group, int], Absent] = {}
-    for one in said:
+    schedulers = [one for manifest in manifests for one in manifest.schedulers]
+    absent_by_place: dict[tuple[Group, int], Absent] = {}
+    for one in schedulers:
         if one.rank is not None:
             why = one.why or f"there is no recording here of its journal {one.journal}"
             place = (one.rank.group, one.rank.tp_rank)
-            told[place] = Absent(one.rank.tp_rank, one.left_out, why)
+            absent_by_place[place] = Absent(one.rank.tp_rank, one.left_out, why)
     groups = []
     for side in sorted({member.side for member in members}) or [""]:
         here = [member for member in members if member.side == side]
-        ranks = [m.rank for m in here] or [one.rank for one in said if one.rank is not None]
-        groups += [_group(group, side, ranks[0], here, told) for group in _groups(ranks)]
+        ranks = [m.rank for m in here] or [one.rank for one in schedulers if one.rank is not None]
+        groups += [_group(group, side, ranks[0], here, absent_by_place) for group in _groups(ranks)]
     return WholeRun(
         run_id=run_id,
         members=tuple(
@@ -165,7 +165,7 @@ def _whole(run_id: str, members: list[Member], manifests: list[Manifest]) -> Who
         ),
         hosts=tuple(manifest.host for manifest in manifests),
         groups=tuple(groups),
-        unplaced=tuple(f"process {one.pid}: {one.why}" for one in said if one.rank is None),
+        unplaced=tuple(f"process {one.pid}: {one.why}" for one in schedulers if one.rank is None),
     )
 
 
@@ -179,7 +179,7 @@ def _group(
     side: str,
     rank: Rank,
     members: Sequence[Member],
-    told: dict[tuple[Group, int], Absent],
+    absent_by_place: dict[tuple[Group, int], Absent],
 ) -> GroupOfRun:
     here = tuple(
         sorted(
@@ -188,7 +188,7 @@ def _group(
     )
     there = {member.rank.tp_rank for member in here}
     absent = [
-        told.get((group, tp), Absent(tp, False, None))
+        absent_by_place.get((group, tp), Absent(tp, False, None))
         for tp in rank.tp_ranks(group)
         if tp not in there
     ]

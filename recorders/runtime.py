@@ -23,9 +23,9 @@ def runtime_folder() -> Path:
     Raises OSError if other users can access it: a user who can write into it could put up a socket
     and answer requests in our place.
     """
-    told, session = os.environ.get(RUNTIME), os.environ.get("XDG_RUNTIME_DIR")
-    if told:
-        folder = Path(told)
+    configured, session = os.environ.get(RUNTIME), os.environ.get("XDG_RUNTIME_DIR")
+    if configured:
+        folder = Path(configured)
     elif session and os.access(session, os.W_OK):
         folder = Path(session) / "specdiff"
     else:
@@ -75,10 +75,10 @@ def is_same_user(connected: socket.socket) -> bool:
 
 def is_dead(path: Path) -> bool:
     """Whether no process listens on this socket. False if that cannot be determined."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trying:
-        trying.settimeout(_TIMEOUT_S)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(_TIMEOUT_S)
         try:
-            trying.connect(str(path))
+            sock.connect(str(path))
         except ConnectionRefusedError:
             return True
         except OSError:

@@ -71,7 +71,7 @@ class Mode(IntEnum):
     OTHER = 5
 
 
-class Act(IntEnum):
+class ControlAct(IntEnum):
     """A control request to the scheduler, from a trainer or an operator of the server."""
 
     PAUSE = 1  # generation pauses and all requests stay in their batches: sglang's mode `in_place`
@@ -102,9 +102,9 @@ REASONS = {
 }
 
 
-def reason_told(said: Mapping[str, Any]) -> Reason:
+def reason_from_json(finish: Mapping[str, Any]) -> Reason:
     """Return the reason of a finish as the client got it (`BaseFinishReason.to_json`)."""
-    kind, matched = said.get("type"), said.get("matched")
+    kind, matched = finish.get("type"), finish.get("matched")
     if kind == "stop":
         return Reason.STOP_STRING if isinstance(matched, str) else Reason.STOP_TOKEN
     return {"length": Reason.LENGTH, "abort": Reason.ABORT}.get(str(kind), Reason.OTHER)
@@ -429,7 +429,7 @@ class Controls:
     """The scheduler carried out a request that concerns the whole server (`Scheduler.pause_generation`,
     `continue_generation`, `flush_cache`, and from 0.5.19 on `record_weight_version_change`)."""
 
-    act: I64  # an `Act`
+    act: I64  # a `ControlAct`
     # The weights before and after, as indexes into `Run.weight_versions`. Absent except for WEIGHTS.
     weights_before: I64
     weights: I64

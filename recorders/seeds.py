@@ -52,14 +52,14 @@ class Plan:
 
 def plan(records: Sequence[Record], format: int) -> Plan:
     """Plan where the SEEDs of a journal go. `format` is as in `journal.Scan`."""
-    made = Plan()
+    seed_plan = Plan()
     if any(record.type == Kind.SEED for record in records):
-        walk = _Walk(made)
+        walk = _Walk(seed_plan)
         for place, record in enumerate(records):
             if record.type in _KINDS:
                 with suppress(RecordingError):  # `build` reports it, with the position
                     walk.event(place, unpack_event(Kind(record.type), record.payload, format))
-    return made
+    return seed_plan
 
 
 class _Prepare(NamedTuple):
@@ -115,7 +115,7 @@ class _Walk:
         since = [(at, qids) for at, qids in self._results if at > target.place and new & qids]
         if any(qids & self._begun for _, qids in since):
             return  # that result also belongs to requests whose books have begun, so it must stay
-        told = replace(
+        moved = replace(
             event,
             time_ns=target.event.time_ns,
             iteration=target.event.iteration,
@@ -123,9 +123,9 @@ class _Walk:
         )
         if target.place == place:
             self._plan.left_out.discard(place)
-            self._plan.in_place[place] = told
+            self._plan.in_place[place] = moved
         else:
-            self._plan.ahead[target.place] = told
+            self._plan.ahead[target.place] = moved
         self._plan.left_out |= {at for at, _ in since}
         self._plan.hidden[self._gap] = self._plan.hidden.get(self._gap, 0) + len(since)
         self._begun |= new

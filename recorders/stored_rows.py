@@ -38,8 +38,8 @@ class StoredRows:
         finishes = self._finishes = recording.finishes
         self._which = which
         stored = getattr(finishes, f"{which}_stored")
-        told = getattr(finishes, f"{which}_stored_from")
-        start = np.where(told == NONE64, getattr(finishes, f"{which}_start"), told)
+        stored_from = getattr(finishes, f"{which}_stored_from")
+        start = np.where(stored_from == NONE64, getattr(finishes, f"{which}_start"), stored_from)
         known = (start != NONE64) & (stored > 0)
         self.start: I64 = np.where(known, start, 0)
         self.end: I64 = np.where(known, start + stored, 0)

@@ -16,17 +16,19 @@ _DEFAULT_AGAIN = (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ)
 _POLL_S = 1.0
 
 
-def supervise(command: Sequence[str], env: Mapping[str, str], noted: Sequence[int] = ()) -> int:
+def supervise(
+    command: Sequence[str], env: Mapping[str, str], pending_signals: Sequence[int] = ()
+) -> int:
     """Run `command` to its end, and return its exit status, or 128 + N if signal N killed it.
 
-    `noted` holds the signals that arrived before the command started; they are passed on to it.
+    `pending_signals` holds the signals that arrived before the command started; they are passed on to it.
 
     Raises UsageError if the command cannot be started.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
     try:
         child = _spawn(command, env)
-        for number in noted:
+        for number in pending_signals:
             os.kill(child, number)
         return _wait(child)
     finally:

@@ -139,11 +139,11 @@ def _columns(version: int, name: str, table: type) -> tuple[bool, ...]:
 
 def _spread(values: array[int], held: tuple[bool, ...], size: int, absent: int) -> array[int]:
     """Insert columns of absent values for those that are not held. Each column has `size` values."""
-    made, at = array(values.typecode), 0
+    spread, at = array(values.typecode), 0
     for is_held in held:
-        made += values[at : at + size] if is_held else array(values.typecode, [absent] * size)
+        spread += values[at : at + size] if is_held else array(values.typecode, [absent] * size)
         at += size * is_held
-    return made
+    return spread
 
 
 def pack_topk(rows: TopkRows | None) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..recorders.recording import Recording
-from ..recorders.schema import NONE32, NONE64, Act, Kind, Mode, Reason
+from ..recorders.schema import NONE32, NONE64, ControlAct, Kind, Mode, Reason
 from ..recorders.stored_rows import StoredRows
 from .decisions import chunks_of
 from .tails import tails
@@ -54,10 +54,10 @@ def detail(recording: Recording, kind: Kind, ref: int, row: int) -> str:
 
 
 _ACTS = {
-    int(Act.PAUSE): "generation is paused; running requests stay in the batch",
-    int(Act.PAUSE_RETRACT): "generation is paused; all running requests are retracted",
-    int(Act.CONTINUE): "generation continues",
-    int(Act.FLUSH): "the prefix cache is flushed",
+    int(ControlAct.PAUSE): "generation is paused; running requests stay in the batch",
+    int(ControlAct.PAUSE_RETRACT): "generation is paused; all running requests are retracted",
+    int(ControlAct.CONTINUE): "generation continues",
+    int(ControlAct.FLUSH): "the prefix cache is flushed",
 }
 
 
@@ -65,7 +65,7 @@ def _told(recording: Recording, row: int) -> str:
     """Describe a control message to the scheduler, which concerns every request."""
     controls, name = recording.controls, recording.run.weights
     act = int(controls.act[row])
-    if act != Act.WEIGHTS:
+    if act != ControlAct.WEIGHTS:
         return _ACTS.get(act, f"act {act}")
     return f"weights change from {name(int(controls.weights_before[row]))} to {name(int(controls.weights[row]))}"
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..recorders.recording import Recording
-from ..recorders.schema import NONE32, NONE64, Act, Kind, Mode, Reason
+from ..recorders.schema import NONE32, NONE64, ControlAct, Kind, Mode, Reason
 from .decisions import decisions
 from .tails import tails
 
@@ -197,8 +197,8 @@ def _controls(recording: Recording) -> dict[str, NDArray[np.bool_]]:
     """Branches of control messages."""
     act = recording.controls.act
     return {
-        "paused-in-place": act == Act.PAUSE,
-        "paused-retracting": act == Act.PAUSE_RETRACT,
-        "weights-changed": act == Act.WEIGHTS,
-        "cache-flushed": act == Act.FLUSH,
+        "paused-in-place": act == ControlAct.PAUSE,
+        "paused-retracting": act == ControlAct.PAUSE_RETRACT,
+        "weights-changed": act == ControlAct.WEIGHTS,
+        "cache-flushed": act == ControlAct.FLUSH,
     }

@@ -11,13 +11,13 @@ from itertools import pairwise
 from typing import Any
 
 from specdiff.recorders.recording import Recording
-from specdiff.recorders.schema import NONE32, ROW_TABLES, Act, Kind, Mode, Reason
+from specdiff.recorders.schema import NONE32, ROW_TABLES, ControlAct, Kind, Mode, Reason
 
 _ACTS = {
-    Act.PAUSE: "paused-in-place",
-    Act.PAUSE_RETRACT: "paused-retracting",
-    Act.WEIGHTS: "weights-changed",
-    Act.FLUSH: "cache-flushed",
+    ControlAct.PAUSE: "paused-in-place",
+    ControlAct.PAUSE_RETRACT: "paused-retracting",
+    ControlAct.WEIGHTS: "weights-changed",
+    ControlAct.FLUSH: "cache-flushed",
 }
 
 
@@ -161,7 +161,7 @@ class Walk:
 
     def control(self, event: Row) -> None:
         if event.act in _ACTS:
-            self.counts[_ACTS[Act(event.act)]] += 1
+            self.counts[_ACTS[ControlAct(event.act)]] += 1
 
     def _sequences(self) -> None:
         awake = [mode for mode in self._modes if mode is not Mode.IDLE]

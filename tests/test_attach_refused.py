@@ -71,10 +71,10 @@ def test_a_suspended_server_does_not_carry_out_timed_out_requests_when_it_resume
         assert error is not None and "it will not begin it later" in error
 
     refused("start")
-    assert asked("status").said["recording"] is False
+    assert asked("status").fields["recording"] is False
     assert asked("start").error is None
     refused("stop")
-    assert asked("status").said["recording"] is True
+    assert asked("status").fields["recording"] is True
 
 
 def test_a_recording_is_ended_if_its_client_left_while_it_started(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def comes(*, shut):
     return one
 
 def status():
-    return remote.ask(me, {"do": "status"}).said
+    return remote.ask(me, {"do": "status"}).fields
 
 remote._TIMEOUT_S = 0.5
 assert "no answer within" in remote.ask(me, start).error

@@ -11,7 +11,7 @@ import pytest
 
 from children import VERSIONS
 from specdiff.fixtures.rig.releases import find_release
-from specdiff.recorders.capture.books import BOOKS, UNKNOWN, whose
+from specdiff.recorders.capture.books import BOOKS, UNKNOWN, books_release
 from specdiff.recorders.capture.fingerprint import function_hash, hash_in_file, node_hash
 from specdiff.recorders.capture.sites import PREPARE_FUNCTIONS
 
@@ -67,10 +67,12 @@ def test_the_hash_does_not_depend_on_the_python_version() -> None:
 
 def test_two_hashes_identify_the_release_of_the_books() -> None:
     resolve, prepare = BOOKS["0.5.21"]
-    assert whose(resolve, prepare, "0.5.21") == "0.5.21"
-    assert whose(resolve, prepare, "0.5.20.dev7+gabc") == "0.5.20"  # the oldest that has both
-    assert whose(resolve, BOOKS["0.5.12"][1], "0.5.21") == UNKNOWN
-    assert whose(None, prepare, "0.5.21") == UNKNOWN
+    assert books_release(resolve, prepare, "0.5.21") == "0.5.21"
+    assert (
+        books_release(resolve, prepare, "0.5.20.dev7+gabc") == "0.5.20"
+    )  # the oldest that has both
+    assert books_release(resolve, BOOKS["0.5.12"][1], "0.5.21") == UNKNOWN
+    assert books_release(None, prepare, "0.5.21") == UNKNOWN
 
 
 RESOLVE_FUNCTIONS = (

@@ -14,7 +14,7 @@ from cuts import SOURCE, Cut, cut, some_events, some_requests, values_at
 from lifting import bundled_recording, lifted
 from recorded import Recorder
 from specdiff.recorders.composition import members_before
-from specdiff.recorders.cut import _APART, Cutter, _Parting
+from specdiff.recorders.cut import _SPLIT_OFFSET, Cutter, _Split
 from specdiff.recorders.recording import Recording
 from specdiff.recorders.schema import NONE64, Kind
 from specdiff.replay import spec
@@ -230,9 +230,9 @@ def test_a_number_changes_with_each_parting_of_it_so_far(
         np.array(pairs, dtype=np.int64).reshape(-1, 2).T for pairs in (partings, asked)
     )
     times = [sum(one == n and at <= e for one, at in partings) for n, e in asked]
-    found = _Parting(number, since)(numbers, event)
+    found = _Split(number, since)(numbers, event)
     assert found.dtype == np.int64
-    assert found.tolist() == [n + k * _APART for (n, _), k in zip(asked, times, strict=True)]
+    assert found.tolist() == [n + k * _SPLIT_OFFSET for (n, _), k in zip(asked, times, strict=True)]
 
 
 def test_parting_scales_to_a_million_merges() -> None:
@@ -242,5 +242,5 @@ def test_parting_scales_to_a_million_merges() -> None:
     """
     size = 1_000_000
     places = np.arange(size)
-    parted = _Parting(places // 2, places)(places // 2, places)
-    assert parted.tolist() == (places // 2 + (1 + places % 2) * _APART).tolist()
+    parted = _Split(places // 2, places)(places // 2, places)
+    assert parted.tolist() == (places // 2 + (1 + places % 2) * _SPLIT_OFFSET).tolist()

@@ -15,7 +15,7 @@ from specdiff.cli.inputs import bundled
 from specdiff.cli.main import DIFFERS, run
 from specdiff.recorders.pseudonyms import pseudonymous
 from specdiff.recorders.recording import Recording, columns
-from specdiff.recorders.schema import NONE32, NONE64, Act, Events, Kind, Spans
+from specdiff.recorders.schema import NONE32, NONE64, ControlAct, Events, Kind, Spans
 from specdiff.replay import spec
 from specdiff.replay.columns.shared import Columns
 from specdiff.replay.laws.ask import ask, law_of
@@ -45,7 +45,7 @@ def _by_hand(recording: Recording) -> list[int]:
     made: dict[int, list[int]] = {qid: [] for qid in range(len(recording.rids))}
     wrong = []
     for kind, ref in zip(recording.events.kind, recording.events.ref, strict=True):
-        if kind == Kind.CONTROL and recording.controls.act[ref] == Act.WEIGHTS:
+        if kind == Kind.CONTROL and recording.controls.act[ref] == ControlAct.WEIGHTS:
             serving = int(recording.controls.weights[ref])
         elif kind == Kind.LAUNCH:
             launch = int(recording.launches.launch[ref])
@@ -187,7 +187,7 @@ def test_after_a_gap_the_serving_weights_are_known_from_the_next_change(
     recording: Recording,
 ) -> None:
     """The gap may hide a change. The next change says which weights served before it."""
-    lost = int(recording.event_of(Kind.CONTROL)[recording.controls.act == Act.WEIGHTS][4])
+    lost = int(recording.event_of(Kind.CONTROL)[recording.controls.act == ControlAct.WEIGHTS][4])
     right, left = _told(_places(recording)), _told(_places(without(recording, lost, lost + 1)))
     assert left.items() <= right.items()  # the gap replaces the event, so the numbers stay
     assert len(right) > len(left) > len(right) // 2

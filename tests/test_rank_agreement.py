@@ -19,7 +19,7 @@ from specdiff.cli.main import DIFFERS, SAME
 from specdiff.recorders import hdf5
 from specdiff.recorders.derived import Derived
 from specdiff.recorders.recording import TABLE_NAMES, Recording, columns
-from specdiff.recorders.schema import NONE64, Act, Kind
+from specdiff.recorders.schema import NONE64, ControlAct, Kind
 from specdiff.replay.agreement import Agreement, agree
 
 OWN = {"batch", "other", "launch", "session", "num_rows", "num_tokens", "ref", "time_ns"}
@@ -116,7 +116,7 @@ def test_weights_are_compared_by_name_not_by_number(pair: tuple[Recording, Recor
     names = right.run.weight_versions
     shuffled = np.random.default_rng(1).permutation(len(names))
     assert len(names) > 5 and (shuffled != np.arange(len(names))).sum() > 3
-    told, changed = right.controls, right.controls.act == Act.WEIGHTS
+    told, changed = right.controls, right.controls.act == ControlAct.WEIGHTS
     numbers = {
         column: np.where(changed, np.argsort(shuffled)[values * changed], values)
         for column, values in columns(told)

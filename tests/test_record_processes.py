@@ -14,7 +14,7 @@ from children import IMPORT_ONLY, SPECDIFF, python, rig, specdiff, wait_for
 from recorded import check_pairing, record
 from specdiff.fixtures.rig.releases import find_release
 from specdiff.recorders import hdf5
-from specdiff.recorders.processes import marked
+from specdiff.recorders.processes import pids_with_env
 from specdiff.recorders.recover import is_locked
 
 pytestmark = pytest.mark.live
@@ -69,7 +69,7 @@ def test_a_process_is_found_also_while_it_executes_another_program(tmp_path: Pat
     looks = 0
     with subprocess.Popen([script, "400"], env={**os.environ, "MARK": str(tmp_path)}) as changing:
         while True:
-            found = marked(f"MARK={tmp_path}")
+            found = pids_with_env(f"MARK={tmp_path}")
             if changing.poll() is not None:
                 break
             looks += 1

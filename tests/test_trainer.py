@@ -13,7 +13,7 @@ from recorded import Recorder
 from specdiff.fixtures.rig.scenarios import find_scenario
 from specdiff.fixtures.rig.trainer_scenarios import paused
 from specdiff.recorders.recording import Recording
-from specdiff.recorders.schema import Act, Kind
+from specdiff.recorders.schema import ControlAct, Kind
 from specdiff.replay.columns.shared import Columns
 from specdiff.replay.laws.check import check
 from specdiff.replay.laws.law import Outcome, State
@@ -36,9 +36,9 @@ def test_a_paused_server_equals_its_release_and_breaks_only_the_known_laws(
     found = outcomes(recording).values()
     assert {one.law.name for one in found if one.state is State.BROKEN} == broken
     acts = recording.controls.act.tolist()
-    pauses = {act: acts.count(act) for act in (Act.PAUSE, Act.PAUSE_RETRACT)}
-    assert min(pauses.values()) > 5 and acts.count(Act.CONTINUE) > 10
-    assert len(recording.retracts.qid) > 5 * pauses[Act.PAUSE_RETRACT]
+    pauses = {act: acts.count(act) for act in (ControlAct.PAUSE, ControlAct.PAUSE_RETRACT)}
+    assert min(pauses.values()) > 5 and acts.count(ControlAct.CONTINUE) > 10
+    assert len(recording.retracts.qid) > 5 * pauses[ControlAct.PAUSE_RETRACT]
 
 
 @pytest.mark.parametrize(("version", "most"), [("0.5.11", 0), ("0.5.23", 99)])
@@ -48,7 +48,7 @@ def test_a_flush_is_recorded_only_if_the_server_carried_it_out(
     """sglang declines a flush while requests run. 0.5.11 also declines while requests wait on a paused server."""
     recording = record(version, "random", SEED, "--paused")
     asked = len(paused(find_scenario("random", SEED, None), SEED).flush_at)
-    heeded = int((recording.controls.act == Act.FLUSH).sum())
+    heeded = int((recording.controls.act == ControlAct.FLUSH).sum())
     assert min(most, 4) <= heeded <= min(most, asked - 4)
     assert not heeded or not _found_behind_a_flush(recording)
 
@@ -56,7 +56,7 @@ def test_a_flush_is_recorded_only_if_the_server_carried_it_out(
 def _found_behind_a_flush(recording: Recording) -> int:
     """Return how many tokens the first extends after flushes found in the cache. Nothing can have filled it since."""
     extends = recording.event_of(Kind.EXTEND)
-    flushes = recording.event_of(Kind.CONTROL)[recording.controls.act == Act.FLUSH]
+    flushes = recording.event_of(Kind.CONTROL)[recording.controls.act == ControlAct.FLUSH]
     behind = np.searchsorted(extends, flushes)
     owned = np.isin(recording.owner(Kind.EXTEND), behind)
     assert owned.any()

@@ -33,7 +33,7 @@ BOOKS: Mapping[str, tuple[str, str]] = {
 }
 
 
-def whose(resolve: str | None, prepare: str | None, version: str) -> str:
+def books_release(resolve: str | None, prepare: str | None, version: str) -> str:
     """Return the release that these two functions come from, or "unknown".
 
     If several releases share both functions, return `version` if it is one of them, else the oldest.

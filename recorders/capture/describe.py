@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from ..run import Run, Scalar, Site
-from .books import whose
+from .books import books_release
 from .capturer import has_capturer
 from .config import Config
 from .fingerprint import hash_in_file
@@ -71,7 +71,7 @@ def describe_run(scheduler: Any, config: Config, sites: Iterable[Site]) -> Run:
         python=platform.python_version(),
         sglang_version=version,
         sglang_commit=commit,
-        books=whose(resolve, _prepare_hash(), version),
+        books=books_release(resolve, _prepare_hash(), version),
         sources=dict(_sources()),
         sites=sites,
         spec_algorithm=str(getattr(scheduler.spec_algorithm, "name", scheduler.spec_algorithm)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..schema import NONE64, Kind, reason_told
+from ..schema import NONE64, Kind, reason_from_json
 from .probe import Probe
 from .reading import int64
 from .recorder import Recorder
@@ -78,7 +78,7 @@ def _row(recorder: Recorder, output: Any, i: int, req: Any, counts: SentCounts) 
 
     return (
         counts.qid,
-        reason_told(output.finished_reasons[i]),
+        reason_from_json(output.finished_reasons[i]),
         _reported_length(output.prompt_tokens, i),
         _reported_length(output.completion_tokens, i),
         counts.messages,

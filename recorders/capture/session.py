@@ -85,11 +85,11 @@ class Session:
     def _constructed(self, scheduler: Any) -> None:
         why = why_not_spec_v2(scheduler)
         if why is not None:
-            self._tell(constructed=True, journal=None, why=why)
+            self._add_to_note(constructed=True, journal=None, why=why)
             return
         detached = [site.name for site in self.sites() if site.essential and not site.attached]
         if detached:
-            self._tell(constructed=True, journal=None, detached=detached)
+            self._add_to_note(constructed=True, journal=None, detached=detached)
             return
         self._scheduler = weakref.ref(scheduler)
         begun: Recorder | None = None
@@ -108,9 +108,11 @@ class Session:
         if self.config.paused:
             # Fills the caches, so that a later `start` does not delay the server.
             describe_run(scheduler, self.config, self.sites())
-            self._tell(constructed=True, journal=None, paused=True)
+            self._add_to_note(constructed=True, journal=None, paused=True)
         elif (left_out := self.why_left_out(self.config)) is not None:
-            self._tell(constructed=True, journal=None, left_out=left_out, rank=rank_of(scheduler))
+            self._add_to_note(
+                constructed=True, journal=None, left_out=left_out, rank=rank_of(scheduler)
+            )
         else:
             return self.begin(self.config)
         return None
@@ -130,7 +132,7 @@ class Session:
         path = recorder.path
         atexit.register(recorder.close)
         what = {"journal": path.name, "folder": str(path.parent), "rank": rank_of(scheduler)}
-        self._tell(constructed=True, why=None, **what)
+        self._add_to_note(constructed=True, why=None, **what)
         self._current = recorder
         setattr(scheduler, _ATTRIBUTE, recorder)
         return recorder
@@ -176,7 +178,7 @@ class Session:
             error,
             exc_info=traceback,
         )
-        self._tell(failed=f"{type(error).__name__}: {error}")
+        self._add_to_note(failed=f"{type(error).__name__}: {error}")
 
     def _journal(self, config: Config) -> Path:
         """Return a path for a new journal that seems to be free."""
@@ -208,14 +210,14 @@ class Session:
         self._note_pid, self._note_identity = os.getpid(), identity(self._note)
         fcntl.lockf(self._note, fcntl.LOCK_EX)  # held as long as this process lives
         missing = {site.role: list(site.places) for site in self.missing_essential}
-        self._tell(pid=os.getpid(), sglang_version=sglang_version()[0], missing=missing)
+        self._add_to_note(pid=os.getpid(), sglang_version=sglang_version()[0], missing=missing)
 
     def note_socket(self, path: Path, key: str) -> None:
         """Write the path of the control socket to the note.
 
         A client whose environment differs from the server's would look for it in another folder.
         """
-        self._tell(pid=os.getpid(), socket=str(path), key=key)
+        self._add_to_note(pid=os.getpid(), socket=str(path), key=key)
 
     def _begin_note(self) -> tuple[int, Path]:
         """Create a new note. A process with the same pid in another container may have one, too."""
@@ -225,11 +227,11 @@ class Session:
                 return os.open(path, _NOTE_FLAGS | os.O_EXCL, 0o644), path
         raise AssertionError("there is always another number")
 
-    def _tell(self, **what: Any) -> None:
+    def _add_to_note(self, **what: Any) -> None:
         with self._telling:
-            self._told(what)
+            self._write_to_note(what)
 
-    def _told(self, what: dict[str, Any]) -> None:
+    def _write_to_note(self, what: dict[str, Any]) -> None:
         if os.getpid() != self._note_pid or not is_still(self._note, self._note_identity):
             self.note_attached()  # this is a fork with its own scheduler, or the server closed the note
         with contextlib.suppress(OSError):

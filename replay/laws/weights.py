@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...recorders.recording import Recording
-from ...recorders.schema import NONE64, Act, Kind
+from ...recorders.schema import NONE64, ControlAct, Kind
 from ..columns.shared import Columns
 from ..columns.touches import gaps_before
 from ..ledger import Ledger
@@ -144,7 +144,7 @@ def _serving(recording: Recording, event: Tensor) -> Tensor:
     if len(recording.run.weight_versions) < 2:
         return torch.zeros_like(event)
     controls = recording.controls
-    changes = controls.act == Act.WEIGHTS
+    changes = controls.act == ControlAct.WEIGHTS
     since = column(recording.event_of(Kind.CONTROL)[changes])
     nobody = torch.tensor([_NOBODY_KNOWS])  # before the first change, and after the last
     before = torch.cat([nobody, column(controls.weights_before[changes]), nobody])

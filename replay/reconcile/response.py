@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...recorders.errors import RecordingError
-from ...recorders.schema import Reason, reason_told
+from ...recorders.schema import Reason, reason_from_json
 from .facts import REASON_WORDS, Fact, Ints, Side, spans_told
 
 # The names of each number in `meta_info`, newest first (sglang's TokenizerManager, by era).
@@ -94,7 +94,7 @@ class Reader:
     def _generate(self, raw: Mapping[str, Any], meta: Mapping[str, Any]) -> Response:
         says, reason = Side(), meta.get("finish_reason")
         self._expect("finish_reason", reason, (Mapping, type(None)), "an object or null")
-        told = None if reason is None else reason_told(reason)
+        told = None if reason is None else reason_from_json(reason)
         says.put(Fact.FINISH_REASON, REASON_WORDS.get(told or Reason.OTHER), "of another sort")
         for fact, names in _NUMBERS.items():
             says.put(fact, self._number(meta, names), ABSENT)
