@@ -56,7 +56,7 @@ def plays_of(scenario: Path, keep: Path | None) -> Iterator[Plays]:
     Raises RecordingError if the file cannot be read or the folder cannot be created, NoVerdictError if the file is a
     recording that cannot be played again or if nothing can be played on this machine.
     """
-    from ..replay.bisect.playhouse import Playhouse
+    from ..replay.bisect.play_pool import PlayPool
     from ..replay.bisect.plays import Plays
     from .scenarios import check_packages, read
 
@@ -65,9 +65,9 @@ def plays_of(scenario: Path, keep: Path | None) -> Iterator[Plays]:
     with (
         _folder(keep) as folder,
         ended_by_signals(),
-        closing(Playhouse()) as house,
+        closing(PlayPool()) as pool,
     ):
-        yield Plays(scenario, folder, house)
+        yield Plays(scenario, folder, pool)
 
 
 @contextmanager

@@ -11,10 +11,10 @@ from tempfile import TemporaryDirectory
 
 from ..recorders.errors import NoVerdictError, UsageError
 from . import spec
-from .bisect.law_court import LawCourt
-from .bisect.playhouse import Playhouse
+from .bisect.law_judge import LawJudge
+from .bisect.play_pool import PlayPool
 from .bisect.plays import Plays
-from .bisect.search import judged
+from .bisect.search import judge_or_skip
 from .laws.ask import law_of
 from .laws.law import Outcome
 
@@ -44,10 +44,10 @@ def outcome(scenario: Path, sglang: str, law: str, repo: str | None = None) -> O
     path = playable(spec.parse(sglang, repo))
     with (
         TemporaryDirectory(prefix="specdiff-") as folder,
-        closing(Playhouse()) as house,
+        closing(PlayPool()) as pool,
     ):
-        plays = Plays(scenario, Path(folder), house)
-        found = judged(LawCourt(law_of(law), plays), path)
+        plays = Plays(scenario, Path(folder), pool)
+        found = judge_or_skip(LawJudge(law_of(law), plays), path)
     if found.outcome is None:
         raise NoVerdictError(f"{scenario.name} cannot be played on {sglang}: {found.why}")
     return found.outcome

@@ -27,7 +27,7 @@ from specdiff.recorders.errors import NoVerdictError
 from specdiff.replay.bisect.by_law import bisect_by_law, history_by_law
 from specdiff.replay.bisect.commits import subject
 from specdiff.replay.bisect.judge import Finding
-from specdiff.replay.bisect.playhouse import Playhouse
+from specdiff.replay.bisect.play_pool import PlayPool
 from specdiff.replay.bisect.plays import Plays
 from specdiff.replay.bisect.trees import release_before, write_out
 from specdiff.replay.laws.ask import ask, law_of
@@ -206,7 +206,7 @@ def test_a_commit_without_sglang_is_skipped_unless_it_is_an_end(tmp_path: Path) 
     (tmp_path / "README").touch()
     commit(tmp_path, "nothing yet")
     path = Lifted("sglang@HEAD", Origin.REVISION, "HEAD", str(tmp_path))
-    plays = Plays(MIX, tmp_path / "nothing", Playhouse())
+    plays = Plays(MIX, tmp_path / "nothing", PlayPool())
     (found,) = history_by_law(plays, law_of("rows"), [path], lambda _: None)
     assert found.finding is Finding.SKIPPED and "holds no sglang source tree" in (found.why or "")
     with pytest.raises(NoSourceError):

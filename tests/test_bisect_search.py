@@ -35,7 +35,7 @@ class Oracle:
         self.asked.append(path.where)
         return Judged(path, self.says[path.where], None)
 
-    def ahead(self, paths: Sequence[Lifted]) -> None:
+    def prefetch(self, paths: Sequence[Lifted]) -> None:
         """Nothing to prepare: it knows all answers."""
 
     def why_not_good(self, end: Lifted) -> str:

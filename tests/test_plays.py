@@ -25,11 +25,11 @@ from specdiff.fixtures.rig import inprocess
 from specdiff.fixtures.rig.drive import Outcome
 from specdiff.recorders import hdf5
 from specdiff.recorders.errors import NoVerdictError
-from specdiff.replay.bisect import playhouse
+from specdiff.replay.bisect import play_pool
 from specdiff.replay.bisect.judge import Finding
-from specdiff.replay.bisect.law_court import LawCourt
+from specdiff.replay.bisect.law_judge import LawJudge
+from specdiff.replay.bisect.play_pool import Player, PlayPool
 from specdiff.replay.bisect.play_result import Played, complete, why
-from specdiff.replay.bisect.playhouse import Player, Playhouse
 from specdiff.replay.bisect.plays import Plays
 from specdiff.replay.laws.ask import ask, law_of
 from specdiff.replay.played import outcome
@@ -50,7 +50,7 @@ class _Kept(Plays):
 
 
 def judged(**played: Played) -> list[Any]:
-    court = LawCourt(law_of("rows"), _Kept(**played))
+    court = LawJudge(law_of("rows"), _Kept(**played))
     return [court(Lifted(f"sglang=={name}", Origin.RELEASE, name)) for name in played]
 
 
@@ -187,14 +187,14 @@ def test_the_error_says_why_nothing_was_recorded(tmp_path: Path) -> None:
 
 
 def test_a_process_that_ignores_sigterm_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(playhouse, "_GRACE_S", 0.2)
+    monkeypatch.setattr(play_pool, "_GRACE_S", 0.2)
     stays = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
     with subprocess.Popen(
         [sys.executable, "-c", stays], stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
         assert process.stdout is not None and process.stdout.readline() == "1\n"
         process.terminate()
-        playhouse._see_it_end(process)
+        play_pool._wait_or_kill(process)
         assert process.returncode == -signal.SIGKILL
 
 
@@ -227,9 +227,9 @@ def _of_this(temporary: Path) -> list[str]:
 def test_a_running_play_is_ended_when_it_is_not_needed_or_takes_too_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Closing the playhouse ends its plays, and so does its time limit."""
+    """Closing the pool ends its plays, and so does its time limit."""
     release = Player("0.5.13", "sglang-0.5.13", "0.5.13", lambda _: None)
-    house = Playhouse()
+    house = PlayPool()
     plays = Plays(MIX, tmp_path, house)
     waiting = threading.Thread(target=lambda: answers.append(plays(release)))
     answers: list[Played] = []
@@ -239,6 +239,6 @@ def test_a_running_play_is_ended_when_it_is_not_needed_or_takes_too_long(
     house.close()
     waiting.join(30)
     assert process.returncode not in (None, 0) and answers[0].why
-    monkeypatch.setattr(playhouse, "_PATIENCE_S", 0.1)
-    with closing(Playhouse()) as late:
+    monkeypatch.setattr(play_pool, "_TIMEOUT_S", 0.1)
+    with closing(PlayPool()) as late:
         assert "took longer" in (Plays(MIX, tmp_path / "late", late)(release).why or "")

@@ -33,9 +33,9 @@ from specdiff.fixtures.rig.written import read_scenario
 from specdiff.recorders import hdf5
 from specdiff.recorders.errors import NoVerdictError
 from specdiff.recorders.schema import Kind
-from specdiff.replay.bisect import playhouse
+from specdiff.replay.bisect import play_pool
+from specdiff.replay.bisect.play_pool import Player, PlayPool
 from specdiff.replay.bisect.play_result import Played
-from specdiff.replay.bisect.playhouse import Player, Playhouse
 from specdiff.replay.laws.ask import law_of
 from specdiff.replay.laws.law import Breach, Outcome, State
 from specdiff.replay.shrink.breach import broken
@@ -121,7 +121,7 @@ class _Oracle(Trials):
         super().__init__(parse("sglang==0.5.23"), law_of("weights"), Path())  # type: ignore[arg-type]
         self._breaks, self._state = breaks, state
 
-    def soon(self, scenario: Scenario) -> None:
+    def prefetch(self, scenario: Scenario) -> None:
         pass
 
     def outcome(self, scenario: Scenario) -> Outcome:
@@ -211,9 +211,9 @@ def test_a_real_scheduler_plays_each_part_once(tmp_path: Path) -> None:
     huge = replace(whole, requests=(replace(whole.requests[0], accept=(1,), stop_at=0),))
     assert idle is not None
     with closing(trials):
-        trials.soon(idle)
+        trials.prefetch(idle)
         outcome = trials.outcome(whole)
-        trials.soon(huge)
+        trials.prefetch(huge)
         assert isinstance(outcome, Outcome) and outcome.state is State.BROKEN
         trials.symptom = broken(outcome)
         assert trials.shows(whole) and not trials.shows(idle) and not trials.shows(huge)
@@ -232,19 +232,19 @@ def test_the_next_part_plays_in_parallel_if_there_are_two_cores(
     began: list[str] = []
     both = threading.Barrier(2, timeout=20)
 
-    def play(self: Playhouse, scenario: Path, player: Player, folder: Path) -> Played:
+    def play(self: PlayPool, scenario: Path, player: Player, folder: Path) -> Played:
         began.append(name := read_scenario(scenario).requests[0].rid)
         if num_cores > 1 and name in "ab":
             both.wait()  # neither ends before the other has begun
         return Played((), "nobody plays here")
 
-    monkeypatch.setattr(Playhouse, "_play", play)
-    for module in (playhouse, shrink_module):
+    monkeypatch.setattr(PlayPool, "_play", play)
+    for module in (play_pool, shrink_module):
         monkeypatch.setattr(module, "cores", lambda: num_cores)
     whose = parse("sglang==0.5.23")
     with closing(Trials(whose, law_of("weights"), tmp_path)) as trials:  # type: ignore[arg-type]
         for asked, following in (("a", "b"), ("c", "d"), ("b", "e")):
-            trials.soon(_part(following))
+            trials.prefetch(_part(following))
             assert trials.outcome(_part(asked)) == "nobody plays here"
     played = [name for name in began if name in "abc"]
     assert sorted(began[:2]) == ["a", "b"] if num_cores > 1 else began == ["a", "c", "b"]

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from ..laws.law import Law
 from ..spec import Lifted
 from .judge import Judged
-from .law_court import LawCourt, check_known
+from .law_judge import LawJudge, check_known
 from .plays import Plays
-from .search import Report, Search, check, judged, search
+from .search import Report, Search, check, judge_or_skip, search
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +37,20 @@ def bisect_by_law(
     check(good, bad, skip)
     for end in (good, bad):
         check_known(end)
-    court = LawCourt(law, plays)
-    court.ahead((good, bad))
-    return LawBisection(good, bad, law, search(court, good, bad, report, skip))
+    judge = LawJudge(law, plays)
+    judge.prefetch((good, bad))
+    return LawBisection(good, bad, law, search(judge, good, bad, report, skip))
 
 
 def history_by_law(
-    plays: Plays, law: Law, paths: Sequence[Lifted], told: Callable[[Judged], None]
+    plays: Plays, law: Law, paths: Sequence[Lifted], on_result: Callable[[Judged], None]
 ) -> tuple[Judged, ...]:
-    """Judge every version in `paths`, in order. `told` is called with each result as it arrives."""
+    """Judge every version in `paths`, in order. `on_result` is called with each result as it arrives."""
     for end in (paths[0], paths[-1]):
         check_known(end)
-    court, found = LawCourt(law, plays), []
-    court.ahead(paths)
+    judge, found = LawJudge(law, plays), []
+    judge.prefetch(paths)
     for path in paths:
-        found.append(judged(court, path))
-        told(found[-1])
+        found.append(judge_or_skip(judge, path))
+        on_result(found[-1])
     return tuple(found)

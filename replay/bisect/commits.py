@@ -25,17 +25,17 @@ class Commits:
 
         Return None if only `bad` and skipped commits are left.
         """
-        told = self._git("rev-list", "--bisect-all", self.bad, "--not", *sorted(self.good))
-        ranked = (line.split()[0] for line in told.splitlines())
+        output = self._git("rev-list", "--bisect-all", self.bad, "--not", *sorted(self.good))
+        ranked = (line.split()[0] for line in output.splitlines())
         usable = (commit for commit in ranked if commit != self.bad)
         return next((commit for commit in usable if commit not in self.skipped), None)
 
     def left(self) -> list[str]:
         """Return the commits that may still be the answer, oldest first. The last one is `bad`."""
-        told = self._git(
+        output = self._git(
             "rev-list", "--topo-order", "--reverse", self.bad, "--not", *sorted(self.good)
         )
-        return told.split()
+        return output.split()
 
     def _git(self, *arguments: str) -> str:
         return run_git(self.repo, *arguments)
@@ -65,8 +65,8 @@ def parent(repo: Path, commit: str) -> str | None:
     Return None for a root commit. A history that was merged into another one starts with its own
     root commit.
     """
-    told = run_git(repo, "rev-list", "--parents", "--max-count=1", commit).split()
-    return told[1] if len(told) > 1 else None
+    output = run_git(repo, "rev-list", "--parents", "--max-count=1", commit).split()
+    return output[1] if len(output) > 1 else None
 
 
 def first_parents(repo: Path, oldest: str, newest: str, under: Collection[str]) -> list[str]:
@@ -79,10 +79,10 @@ def first_parents(repo: Path, oldest: str, newest: str, under: Collection[str]) 
     _check_line(repo, oldest, newest)
     # `:(top)`: otherwise git resolves the paths relative to `repo`, which may be a subfolder
     paths = [f":(top){folder}" for folder in under]
-    told = run_git(
+    output = run_git(
         repo, "rev-list", "--first-parent", "--reverse", f"{oldest}..{newest}", "--", *paths
     )
-    ends = [commit_of(repo, oldest), *told.split(), commit_of(repo, newest)]
+    ends = [commit_of(repo, oldest), *output.split(), commit_of(repo, newest)]
     return list(dict.fromkeys(ends))
 
 
@@ -130,8 +130,8 @@ def _unshallow(repo: Path) -> str:
 
 def subject(repo: Path, commit: str) -> str:
     """Return the date and subject of a commit on one line. Undecodable bytes become U+FFFD."""
-    told = run_git(repo, "show", "--no-patch", "--encoding=UTF-8", "--format=%cs %s", commit)
-    return told.strip()
+    output = run_git(repo, "show", "--no-patch", "--encoding=UTF-8", "--format=%cs %s", commit)
+    return output.strip()
 
 
 def run_git(repo: Path, *arguments: str) -> str:

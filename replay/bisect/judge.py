@@ -73,7 +73,7 @@ class Judge:
         finding, why = self._found[digest]
         return Judged(path, finding, digest, why)
 
-    def ahead(self, paths: Sequence[Lifted]) -> None:
+    def prefetch(self, paths: Sequence[Lifted]) -> None:
         """Announce candidates that will be judged soon, so that a crew can start on them."""
         if self.columns.crew is not None:
             self.columns.crew.begin_watched(paths, self._expected, self._found)

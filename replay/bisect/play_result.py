@@ -25,36 +25,36 @@ class Played:
     otherwise: tuple[str, ...] = ()
 
 
-def complete(made: Path, result: Path, told: str) -> Played:
+def complete(recorded: Path, result: Path, stderr: str) -> Played:
     """Return the result of a play whose exit status was 0."""
     if not result.is_file():
-        return Played((), why(told, ended_well=False))
+        return Played((), why(stderr, ended_well=False))
     said = json.loads(result.read_text())
-    recordings = _alone(made) or tuple(sorted(made.glob("*.h5")))
+    recordings = _alone(recorded) or tuple(sorted(recorded.glob("*.h5")))
     if len(recordings) != said["recorded"]:
         count = f"{len(recordings)} of {said['recorded']} schedulers were recorded"
-        return Played(recordings, f"{count}: {why(told, ended_well=True)}")
+        return Played(recordings, f"{count}: {why(stderr, ended_well=True)}")
     return Played(recordings, None, tuple(said["otherwise"] or ()))
 
 
-def _alone(made: Path) -> tuple[Path, ...]:
+def _alone(recorded: Path) -> tuple[Path, ...]:
     """If the folder holds exactly one recording, move it up to replace the folder.
 
     Otherwise leave everything in place and return nothing.
     """
-    inside = list(made.iterdir()) if made.is_dir() else []
+    inside = list(recorded.iterdir()) if recorded.is_dir() else []
     if len(inside) != 1 or inside[0].suffix != ".h5":
         return ()
     (recording,) = inside
-    moved = recording.rename(made.with_name(f"{made.name}.h5"))
-    made.rmdir()
+    moved = recording.rename(recorded.with_name(f"{recorded.name}.h5"))
+    recorded.rmdir()
     return (moved,)
 
 
-def failed(played: Played, made: Path) -> Played:
+def failed(played: Played, recorded: Path) -> Played:
     """Move what a failed play left into the folder `failed`, apart from the good recordings."""
-    aside = made.parent / "failed"
-    for left in (made, made.with_name(f"{made.name}.h5")):
+    aside = recorded.parent / "failed"
+    for left in (recorded, recorded.with_name(f"{recorded.name}.h5")):
         if left.is_dir() and not any(left.iterdir()):
             left.rmdir()
         elif left.exists():
@@ -63,13 +63,13 @@ def failed(played: Played, made: Path) -> Played:
     return replace(played, recordings=())
 
 
-def why(told: str, *, ended_well: bool) -> str:
-    """Pick from stderr (`told`) the lines that explain why a play failed.
+def why(stderr: str, *, ended_well: bool) -> str:
+    """Pick from `stderr` the lines that explain why a play failed.
 
     If the rig ended well, that is specdiff's last message. Otherwise it is the rig's last message,
     unless a traceback follows that message: then it is the last line of the traceback.
     """
-    lines = [_OF_TORCH.sub("", line) for line in told.splitlines()]
+    lines = [_OF_TORCH.sub("", line) for line in stderr.splitlines()]
     lines = [line for line in lines if line.strip()]
     ours = [line.removeprefix(_OURS) for line in lines if line.startswith(_OURS)]
     others = [line for line in lines if not line.startswith(_OURS)]

@@ -39,12 +39,12 @@ class Progress:
 Report = Callable[[Progress], None]
 
 
-class Court(Protocol):
-    """Judges candidates: a `Judge` by their books, a `LawCourt` by playing a scenario."""
+class CandidateJudge(Protocol):
+    """Judges candidates: a `Judge` by their books, a `LawJudge` by playing a scenario."""
 
     def __call__(self, path: Lifted) -> Judged: ...
 
-    def ahead(self, paths: Sequence[Lifted]) -> None:
+    def prefetch(self, paths: Sequence[Lifted]) -> None:
         """Announce candidates that will be judged, in this order."""
 
     def why_not_good(self, end: Lifted) -> str:
@@ -66,7 +66,7 @@ class Search:
 
 
 def search(
-    judge: Court, good: Lifted, bad: Lifted, report: Report, skip: Sequence[str] = ()
+    judge: CandidateJudge, good: Lifted, bad: Lifted, report: Report, skip: Sequence[str] = ()
 ) -> Search:
     """Search for the change between `good` and `bad`.
 
@@ -121,13 +121,13 @@ def check(good: Lifted, bad: Lifted, skip: Sequence[str]) -> dict[str, str]:
 
 
 def _releases(
-    judge: Court, good: Lifted, bad: Lifted, report: Report, left_out: Mapping[str, str]
+    judge: CandidateJudge, good: Lifted, bad: Lifted, report: Report, left_out: Mapping[str, str]
 ) -> Search:
     """Search between releases: judge all of them, so that changes back are found too."""
     forward = version_of(good.where) <= version_of(bad.where)
     versions = between(*((good.where, bad.where) if forward else (bad.where, good.where)))
     paths = [Lifted(f"sglang=={version}", Origin.RELEASE, version) for version in versions]
-    judge.ahead([path for path in paths if path.where not in left_out])
+    judge.prefetch([path for path in paths if path.where not in left_out])
     tested: list[Judged] = []
     for path in paths:
         why = "left out by --skip"
@@ -142,7 +142,7 @@ def _releases(
 
 
 def _commits(
-    judge: Court, good: Lifted, bad: Lifted, report: Report, left_out: Mapping[str, str]
+    judge: CandidateJudge, good: Lifted, bad: Lifted, report: Report, left_out: Mapping[str, str]
 ) -> Search:
     """Search between commits, with git choosing the next one to judge.
 
@@ -153,7 +153,7 @@ def _commits(
     good_commit, bad_commit = commit_of(repo, good.where), commit_of(repo, bad.where)
     backward = is_ancestor(repo, bad_commit, good_commit)
     start, target = (bad_commit, good_commit) if backward else (good_commit, bad_commit)
-    made = Finding.GOOD if backward else Finding.BAD
+    newer_finding = Finding.GOOD if backward else Finding.BAD
 
     def candidate(commit: str) -> Lifted:
         named = {good_commit: str(good), bad_commit: str(bad)}
@@ -180,10 +180,10 @@ def _commits(
 
     report(progress(None))
     while middle := commits.middle():
-        tested[middle] = one = judged(judge, candidate(middle))
+        tested[middle] = one = judge_or_skip(judge, candidate(middle))
         if one.finding is Finding.SKIPPED:
             commits.skipped.add(middle)
-        elif one.finding is made:
+        elif one.finding is newer_finding:
             commits.bad = middle
         else:
             commits.good.add(middle)
@@ -191,18 +191,18 @@ def _commits(
         report(progress(one))
     suspects = tuple(tested.get(commit) or judge(candidate(commit)) for commit in commits.left())
     before = parent(repo, suspects[0].path.where)
-    last = tested[start] if before is None else judged(judge, candidate(before))
+    last = tested[start] if before is None else judge_or_skip(judge, candidate(before))
     if last.finding is not tested[start].finding:  # there is more than one change after all
         last = tested[start]
     return Search(tuple(tested.values()), Change(last, suspects), (), one_change=True)
 
 
-def _check_base(judge: Court, base: Lifted, good: Lifted) -> None:
+def _check_base(judge: CandidateJudge, base: Lifted, good: Lifted) -> None:
     """Check that the merge base is good, as git does if no end is an ancestor of the other.
 
     Raises NoVerdictError if it is bad.
     """
-    one = judged(judge, base)
+    one = judge_or_skip(judge, base)
     if one.finding is Finding.BAD:
         raise NoVerdictError(
             f"{good} is not an ancestor of the bad end, and their merge base {base} is already bad. The change to "
@@ -210,7 +210,7 @@ def _check_base(judge: Court, base: Lifted, good: Lifted) -> None:
         )
 
 
-def judged(judge: Court, path: Lifted) -> Judged:
+def judge_or_skip(judge: CandidateJudge, path: Lifted) -> Judged:
     """Judge a candidate that the user did not name; skip it if it has no sglang.
 
     Such a commit may belong to another project that was merged in, so this is not an error.

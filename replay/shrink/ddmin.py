@@ -12,7 +12,7 @@ T = TypeVar("T")
 def ddmin(
     items: Sequence[T],
     holds: Callable[[tuple[T, ...]], bool],
-    soon: Callable[[tuple[T, ...]], object] = lambda part: None,
+    prefetch: Callable[[tuple[T, ...]], object] = lambda part: None,
 ) -> tuple[T, ...]:
     """Return a 1-minimal part of `items`, in their order.
 
@@ -21,7 +21,7 @@ def ddmin(
     first.
 
     `holds` must be true for all of `items`. It is never called twice for the same part, and never
-    for the empty part. `soon` is called with the part that will be tried next if `holds` is false
+    for the empty part. `prefetch` is called with the part that will be tried next if `holds` is false
     for the current one.
     """
     asked: dict[tuple[T, ...], bool] = {}
@@ -43,7 +43,7 @@ def ddmin(
         found = None
         for part, following in zip_longest(candidates, candidates[1:]):
             if part not in asked and following and following not in asked:
-                soon(following)
+                prefetch(following)
             if ask(part):
                 found = part
                 break

@@ -18,7 +18,7 @@ from ..lift.crew import cores
 from .play_result import Played, complete, failed, why
 
 _MOST = 4  # plays at a time: each imports torch and an sglang
-_PATIENCE_S = 600  # the rig has a step limit, but cannot interrupt a loop inside sglang
+_TIMEOUT_S = 600  # the rig has a step limit, but cannot interrupt a loop inside sglang
 _GRACE_S = 10  # from SIGTERM to SIGKILL
 _PACKAGE = Path(__file__).resolve().parents[2]
 
@@ -39,7 +39,7 @@ class Player:
     like: str | None = None
 
 
-class Playhouse:
+class PlayPool:
     """A pool that runs plays in the order of submission: one per core at a time, four at most.
 
     Call `close` when done; it ends the plays that are still running.
@@ -51,7 +51,7 @@ class Playhouse:
         self._running: set[subprocess.Popen[str]] = set()
         self._closed = False
 
-    def put_on(self, scenario: Path, player: Player, folder: Path) -> Future[Played]:
+    def submit(self, scenario: Path, player: Player, folder: Path) -> Future[Played]:
         """Submit a play; for the arguments see `Plays`. The future may raise what `write_out` raises."""
         return self._pool.submit(self._play, scenario.resolve(), player, folder)
 
@@ -62,12 +62,12 @@ class Playhouse:
         for process in running:
             process.terminate()  # `specdiff record` forwards the signal and waits
         for process in running:
-            _see_it_end(process)
+            _wait_or_kill(process)
         self._pool.shutdown(cancel_futures=True)
 
     def _play(self, scenario: Path, player: Player, folder: Path) -> Played:
         """Run one play to its end. Runs on a pool thread."""
-        made = folder / player.title
+        recorded = folder / player.title
         try:
             with TemporaryDirectory(prefix="specdiff-", ignore_cleanup_errors=True) as scratch:
                 tree, temporary = Path(scratch) / "tree", Path(scratch) / "tmp"
@@ -77,32 +77,32 @@ class Playhouse:
                     player.write_out(tree)
                 rig = ["--sglang", player.known or str(tree), "--scenario", str(scenario)]
                 rig += ["--like", player.like] if player.like else []
-                played = self._record(rig, made, temporary)
+                played = self._record(rig, recorded, temporary)
         except OSError as error:  # mostly a full disk
             return Played((), f"{error}")
-        return played if played.why is None else failed(played, made)
+        return played if played.why is None else failed(played, recorded)
 
-    def _record(self, rig: Sequence[str], made: Path, temporary: Path) -> Played:
+    def _record(self, rig: Sequence[str], recorded: Path, temporary: Path) -> Played:
         """Run the rig under `specdiff record`, with a time limit, and return the result."""
         result = temporary / "result.json"
-        command = [sys.executable, "-m", "specdiff.cli", "record", "-o", str(made), "--"]
+        command = [sys.executable, "-m", "specdiff.cli", "record", "-o", str(recorded), "--"]
         command += [sys.executable, "-m", "specdiff.fixtures.rig", *rig, "--result", str(result)]
         process = self._start(command, temporary)
         if process is None:
             return Played((), "not played: specdiff was stopping")
         try:
-            _, told = process.communicate(timeout=_PATIENCE_S)
+            _, stderr = process.communicate(timeout=_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             process.terminate()
-            _see_it_end(process)
+            _wait_or_kill(process)
             process.communicate()
-            return Played((), f"playing it took longer than {_PATIENCE_S / 60:.0f} minutes")
+            return Played((), f"playing it took longer than {_TIMEOUT_S / 60:.0f} minutes")
         finally:
             with self._lock:
                 self._running.discard(process)
         if process.returncode:
-            return Played((), why(told, ended_well=result.is_file()))
-        return complete(made, result, told)
+            return Played((), why(stderr, ended_well=result.is_file()))
+        return complete(recorded, result, stderr)
 
     def _start(self, command: Sequence[str], temporary: Path) -> subprocess.Popen[str] | None:
         with self._lock:
@@ -128,14 +128,14 @@ def _environment(temporary: Path) -> dict[str, str]:
     The child imports nothing from the current folder. If this specdiff is not installed but was
     found by its path, the child finds it in the same way.
     """
-    told = os.environ | {"PYTHONSAFEPATH": "1", "TMPDIR": str(temporary)}
+    env = os.environ | {"PYTHONSAFEPATH": "1", "TMPDIR": str(temporary)}
     if _PACKAGE.name == "specdiff":
         paths = [str(_PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-        told["PYTHONPATH"] = os.pathsep.join(paths)
-    return told
+        env["PYTHONPATH"] = os.pathsep.join(paths)
+    return env
 
 
-def _see_it_end(process: subprocess.Popen[str]) -> None:
+def _wait_or_kill(process: subprocess.Popen[str]) -> None:
     """Wait for a process that was told to end; kill its group after the grace period."""
     try:
         process.wait(_GRACE_S)

@@ -18,8 +18,8 @@ from ..lift.releases import RELEASES
 from ..spec import Lifted, Observed, Origin
 from .commits import run_git
 from .judge import Finding, Judged
+from .play_pool import Player
 from .play_result import Played
-from .playhouse import Player
 from .plays import Plays
 from .trees import release_before, root_of, write_out
 
@@ -27,8 +27,8 @@ _FINDINGS = {State.BROKEN: Finding.BAD, State.NOT_EXERCISED: Finding.SKIPPED}
 _GRAVEST = (State.BROKEN, State.KNOWN, State.HOLDS, State.NOT_EXERCISED)
 
 
-class LawCourt:
-    """Judges candidates by one law; implements `search.Court`.
+class LawJudge:
+    """Judges candidates by one law; implements `search.CandidateJudge`.
 
     Each release plays once. Commits with the same source tree share one play.
     """
@@ -53,7 +53,7 @@ class LawCourt:
         finding = _FINDINGS.get(outcome.state, Finding.GOOD)
         return Judged(path, finding, player.code, outcome.idle or remark, outcome)
 
-    def ahead(self, paths: Sequence[Lifted]) -> None:
+    def prefetch(self, paths: Sequence[Lifted]) -> None:
         for path in paths:
             with suppress(NoSourceError):  # reported when the candidate is judged
                 self._plays.begin(_player(path))
