@@ -76,7 +76,7 @@ def bisect(
         ends = options.paths_of((good, bad), repo)
         return _by_law(scenario, law, ends, repo, skip, log, keep, form)
     # imported late: the engine imports torch, and `--help` must not wait for it
-    from ..replay.lift.crew import AHEAD, crew_of
+    from ..replay.lift.worker_pool import MAX_PREFETCHED, worker_pool_of
     from ..replay.spec import is_release
 
     texts = (good, bad) if against is None else (good, bad, against)
@@ -87,8 +87,8 @@ def bisect(
     asked += () if repo is None else ("--repo", repo)
     asked += tuple(word for name in quantities for word in ("--quantity", name))
     reference = parsed[0] if against is None else parsed[2]
-    jobs = AHEAD if is_release(parsed[0]) else 1  # a search over commits cannot run ahead
-    with crew_of(Path(recording), wanted or tuple(Quantity), [reference], jobs) as crew:
+    jobs = MAX_PREFETCHED if is_release(parsed[0]) else 1  # a search over commits cannot run ahead
+    with worker_pool_of(Path(recording), wanted or tuple(Quantity), [reference], jobs) as workers:
         from ..replay.bisect.bisection import bisect as find
         from ..replay.columns.shared import Columns
         from . import report_bisect
@@ -97,10 +97,10 @@ def bisect(
         first, last = map(options.end, parsed[:2])
         if log is not None:
             check_output(log, force=None)
-        held, _ = one(Path(recording), crew)
+        held, _ = one(Path(recording), workers)
         with Narrowing(recording, first, last, asked, log) as narrowing:
             found = find(
-                Columns(held, crew),
+                Columns(held, workers),
                 first,
                 last,
                 quantities=wanted,

@@ -68,11 +68,11 @@ def history(
         both = options.paths_of((oldest, newest), repo)
         return _by_law(Path(recording), law, both, keep, form)
     # imported late: the engine imports torch, and `--help` must not wait for it
-    from ..replay.lift.crew import AHEAD, crew_of
+    from ..replay.lift.worker_pool import MAX_PREFETCHED, worker_pool_of
 
     ends = options.paths_of((oldest, newest), repo)
     wanted = [Quantity(name) for name in quantities] or list(Quantity)
-    with crew_of(Path(recording), wanted, ends[:1], AHEAD) as crew:
+    with worker_pool_of(Path(recording), wanted, ends[:1], MAX_PREFETCHED) as workers:
         from ..replay.columns.shared import Columns
         from ..replay.history import Chapter, versions
         from ..replay.history import history as tell
@@ -80,7 +80,7 @@ def history(
 
         first, last = map(options.end, ends)
         paths = versions(first, last)
-        held, _ = one(Path(recording), crew)
+        held, _ = one(Path(recording), workers)
         told = 0
 
         def report(chapter: Chapter) -> None:
@@ -88,7 +88,7 @@ def history(
             told += 1
             click.echo(f"{told} of {len(paths)}  {chapter.path} {chapter.says}", err=True)
 
-        chapters = tell(Columns(held, crew), paths, wanted, report)
+        chapters = tell(Columns(held, workers), paths, wanted, report)
     show = report_history.print_json if form == "json" else report_history.print_table
     show(recording, chapters)
     if any(chapter.changed for chapter in chapters):

@@ -13,7 +13,7 @@ from .main import BROKEN, NO_VERDICT, complain
 if TYPE_CHECKING:
     from ..recorders.manifest import Manifest
     from ..recorders.recording import Recording
-    from ..replay.lift.crew import Crew
+    from ..replay.lift.worker_pool import WorkerPool
 
 
 def bundled() -> Path:
@@ -67,18 +67,18 @@ def manifests(folder: Path, codes: set[int]) -> list[Manifest]:
     return found
 
 
-def one(path: Path, crew: Crew | None = None) -> tuple[Recording, str]:
+def one(path: Path, workers: WorkerPool | None = None) -> tuple[Recording, str]:
     """Load one recording. Returns it with the sha256 of its file. Raises UsageError for a folder.
 
-    `crew`: processes that already replay the same file; they are notified once it has been read here.
+    `workers`: processes that already replay the same file; they are notified once it has been read here.
     """
     from ..recorders import hdf5
 
     if path.is_dir():
         raise UsageError(f"{path} is a folder. Name one recording in it (*.h5).")
     recording = hdf5.load(path)
-    if crew is not None:
-        crew.confirm()
+    if workers is not None:
+        workers.confirm()
     return recording, hashlib.sha256(path.read_bytes()).hexdigest()
 
 

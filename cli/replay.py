@@ -54,8 +54,8 @@ def replay(
     # imported late: the engine imports torch, and `--help` must not wait for it
     from ..recorders.runs import Member, member_of, runs
     from ..replay import spec
-    from ..replay.lift.crew import crew_of
     from ..replay.lift.open import books_of
+    from ..replay.lift.worker_pool import worker_pool_of
     from . import settings
 
     entries = settings.load().known
@@ -68,17 +68,17 @@ def replay(
     members: list[Member] = []
 
     def judge(path: Path) -> None:
-        with crew_of(path, wanted or tuple(Quantity), lifted, len(lifted)) as crew:
+        with worker_pool_of(path, wanted or tuple(Quantity), lifted, len(lifted)) as workers:
             from ..recorders import hdf5
             from ..replay.columns.shared import Columns
             from ..replay.verdict import compare
             from . import known
 
             found = hdf5.load(path)
-            if crew is not None:
-                crew.confirm()
+            if workers is not None:
+                workers.confirm()
             members.append(member_of(path, found))
-            result = compare(Columns(found, crew), left, right, wanted, last=True)
+            result = compare(Columns(found, workers), left, right, wanted, last=True)
             results.append(known.judge(entries, path, result))
 
     with working("reading") as now:

@@ -9,11 +9,11 @@ from pathlib import Path as Folder
 from ..recorders.errors import NoVerdictError, UsageError
 from .bisect.commits import first_parents, is_ancestor
 from .columns.shared import Columns
-from .lift.crew import AHEAD
 from .lift.git import NoSourceError, check_sglang, commit_of
 from .lift.ledger import lifted
 from .lift.open import surface_of
 from .lift.releases import between, version_of
+from .lift.worker_pool import MAX_PREFETCHED
 from .quantity import Quantity
 from .spec import Lifted, Origin
 from .verdict import Result, compare
@@ -131,9 +131,13 @@ def _chapters(
     before: Lifted | None = None
     code: str | None = None
     for place, path in enumerate(paths):
-        if columns.crew is not None:  # begin the first ones at once, then one more each time
-            new = slice(place + AHEAD - 1, place + AHEAD) if place else slice(AHEAD)
-            columns.crew.begin_all(paths[new])
+        if columns.workers is not None:  # begin the first ones at once, then one more each time
+            new = (
+                slice(place + MAX_PREFETCHED - 1, place + MAX_PREFETCHED)
+                if place
+                else slice(MAX_PREFETCHED)
+            )
+            columns.workers.begin_all(paths[new])
         try:
             digest = surface_of(path).digest
             made = lifted(columns, path, quantities)  # raises if it cannot run

@@ -177,7 +177,7 @@ def compare(
         made |= results
         unknown |= names
         if last:
-            columns.let_go()
+            columns.drop_computed()
     compared = tuple(made[quantity] for quantity in wanted)
     return Result(
         run=recording.run,

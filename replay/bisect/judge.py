@@ -74,9 +74,9 @@ class Judge:
         return Judged(path, finding, digest, why)
 
     def prefetch(self, paths: Sequence[Lifted]) -> None:
-        """Announce candidates that will be judged soon, so that a crew can start on them."""
-        if self.columns.crew is not None:
-            self.columns.crew.begin_watched(paths, self._expected, self._found)
+        """Announce candidates that will be judged soon, so that worker processes can start on them."""
+        if self.columns.workers is not None:
+            self.columns.workers.begin_watched(paths, self._expected, self._found)
 
     def why_not_good(self, end: Lifted) -> str:
         return (

@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
 
-from ..lift.crew import cores
+from ..lift.worker_pool import cores
 from .play_result import Played, complete, failed, why
 
 _MOST = 4  # plays at a time: each imports torch and an sglang

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...recorders.recording import Recording
 from ...recorders.schema import NONE64, Kind
 from ..cells import Cells, cells_of, same_cells
-from ..lift.crew import Crew
+from ..lift.worker_pool import WorkerPool
 from ..paths.rules import FinishRows
 from ..quantity import Quantity
 from ..tensors import column
@@ -26,12 +26,12 @@ T = TypeVar("T")
 class Columns:
     """One recording as the engine needs it: cells, touches, true lengths.
 
-    `crew` is the pool of worker processes that replay the recording, if there is one.
+    `workers` is the pool of worker processes that replay the recording, if there is one.
     """
 
-    def __init__(self, recording: Recording, crew: Crew | None = None) -> None:
-        self.recording, self.crew = recording, crew
-        self._made: dict[Hashable, Any] = {}
+    def __init__(self, recording: Recording, workers: WorkerPool | None = None) -> None:
+        self.recording, self.workers = recording, workers
+        self._computed: dict[Hashable, Any] = {}
         self._replayed: dict[Hashable, Any] = {}
         self._cells = _AllCells(recording)
 
@@ -40,24 +40,24 @@ class Columns:
 
         The 32 sets of fixes share most of their parts.
         """
-        return _once(self._made, key, make)
+        return _once(self._computed, key, make)
 
     def replayed(self, key: Hashable, make: Callable[[], T]) -> T:
         """Like `once`, for a replay that yields all quantities at once.
 
-        `let_go` keeps these results.
+        `drop_computed` keeps these results.
         """
         return _once(self._replayed, key, make)
 
     def has_replayed(self, key: Hashable) -> bool:
         return key in self._replayed
 
-    def let_go(self) -> None:
+    def drop_computed(self) -> None:
         """Drop all values computed so far, which take most of the memory.
 
         They are computed again if needed.
         """
-        self._made.clear()
+        self._computed.clear()
         self._cells.clear()
 
     @property

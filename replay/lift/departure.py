@@ -44,7 +44,7 @@ class Departure:
         """Whether two value arrays differ anywhere that both have a value that counts."""
         size = min(len(expected), len(now))
         one, other = expected[:size], now[:size]
-        said = one != other
+        differs = one != other
         for silent in self._silent:
-            said &= (one != silent) & (other != silent)
-        return bool(said.any())
+            differs &= (one != silent) & (other != silent)
+        return bool(differs.any())

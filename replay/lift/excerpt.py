@@ -75,15 +75,15 @@ def _excerpt(function: ast.FunctionDef, change: tuple[ast.stmt, ...]) -> ast.stm
         raise _StrangeError("under no condition")
     if write not in getattr(conditions[-1], "body", ()):
         raise _StrangeError(f"in an unknown branch of line {conditions[-1].lineno}")
-    made = copy.copy(function)
-    made.args = ast.arguments([], [ast.arg(name) for name in _ARGUMENTS], None, [], [], None, [])
-    made.body = _nested(loop, conditions)
-    made.decorator_list, made.returns = [], None
-    if strange := sorted(free_names(ast.walk(made)) - ALLOWED_BUILTINS):
+    excerpt = copy.copy(function)
+    excerpt.args = ast.arguments([], [ast.arg(name) for name in _ARGUMENTS], None, [], [], None, [])
+    excerpt.body = _nested(loop, conditions)
+    excerpt.decorator_list, excerpt.returns = [], None
+    if strange := sorted(free_names(ast.walk(excerpt)) - ALLOWED_BUILTINS):
         raise _StrangeError(
             f"by {' and '.join(strange)}, which is neither the request nor the batch"
         )
-    return ast.fix_missing_locations(ast.copy_location(made, conditions[-1]))
+    return ast.fix_missing_locations(ast.copy_location(excerpt, conditions[-1]))
 
 
 def _nested(holder: ast.stmt, conditions: list[ast.stmt]) -> list[ast.stmt]:

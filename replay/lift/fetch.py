@@ -27,7 +27,7 @@ _UNREACHED = re.compile(r"^WARNING: Retrying|Could not fetch URL", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
+class _PipOutput:
     """What pip printed when it fetched nothing."""
 
     text: str
@@ -66,15 +66,15 @@ def fetch(version: str, folder: Path, cached: list[str]) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     known: list[str] = []
-    for said in _attempts(version, folder):
-        if said is None:
+    for output in _attempts(version, folder):
+        if output is None:
             return
-        if not said.answered:
+        if not output.answered:
             raise NoVerdictError(
                 f"sglang=={version}: the wheel is not in {folder} and could not be fetched.{_in_cache(cached)} "
-                f"You can also put a wheel fetched elsewhere into that folder.\npip said:\n{said.cause}"
+                f"You can also put a wheel fetched elsewhere into that folder.\npip said:\n{output.cause}"
             )
-        known += (one for one in said.versions if one not in known)
+        known += (one for one in output.versions if one not in known)
     near = difflib.get_close_matches(version, known, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
     raise UsageError(
@@ -83,7 +83,7 @@ def fetch(version: str, folder: Path, cached: list[str]) -> None:
     )
 
 
-def _attempts(version: str, folder: Path) -> Iterator[_Said | None]:
+def _attempts(version: str, folder: Path) -> Iterator[_PipOutput | None]:
     """Run pip for each tag. Yield its output, or None if it fetched the wheel."""
     for platform, python in _TAGS:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
@@ -101,9 +101,9 @@ def _attempts(version: str, folder: Path) -> Iterator[_Said | None]:
                 timeout=_TIMEOUT,
             )
         except subprocess.TimeoutExpired:
-            yield _Said(f"it did not finish within {_TIMEOUT} s")
+            yield _PipOutput(f"it did not finish within {_TIMEOUT} s")
             continue
-        yield None if done.returncode == 0 else _Said(done.stdout.strip())
+        yield None if done.returncode == 0 else _PipOutput(done.stdout.strip())
 
 
 def _is_retry(line: str) -> bool:

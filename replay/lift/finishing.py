@@ -118,5 +118,5 @@ def _stops(tape: Tape) -> list[Stop]:
 
 def _decided(tape: Tape) -> dict[int, int]:
     """Return result row -> row of `finishes`, or one of the codes in `decisions`."""
-    made = decisions(tape.recording)
-    return dict(zip(made.row.tolist(), made.finish.tolist(), strict=True))
+    decided = decisions(tape.recording)
+    return dict(zip(decided.row.tolist(), decided.finish.tolist(), strict=True))

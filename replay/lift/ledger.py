@@ -71,8 +71,8 @@ def departs(columns: Columns, books: Books, expected: Expected, wanted: Sequence
     if columns.has_replayed(key):
         return False
     tracks = None
-    if columns.crew is not None and columns.crew.wanted == set(wanted):
-        seen.found, tracks = columns.crew.departs(books.surface, _tape(columns), expected)
+    if columns.workers is not None and columns.workers.wanted == set(wanted):
+        seen.found, tracks = columns.workers.departs(books.surface, _tape(columns), expected)
     if tracks is None and not seen.found:
         tracks = _replay(columns, books, wanted, seen)
     if not seen.found:
@@ -133,9 +133,9 @@ def _tracks(columns: Columns, books: Books, wanted: Sequence[Quantity] = tuple(Q
 
 def _elsewhere(columns: Columns, books: Books, wanted: Sequence[Quantity]) -> Tracks | None:
     """Return a worker's tracks of these books, if it replayed them."""
-    if columns.crew is None or columns.crew.wanted != set(wanted):
+    if columns.workers is None or columns.workers.wanted != set(wanted):
         return None
-    return columns.crew.tracks(books.surface, _tape(columns))
+    return columns.workers.tracks(books.surface, _tape(columns))
 
 
 def _replay(
@@ -158,14 +158,14 @@ def _key(surface: Surface, wanted: Collection[Quantity]) -> Hashable:
 
 def _series(quantity: Quantity, cells: Cells, tracks: Tracks) -> Series:
     """Return the tracks of one quantity as a series."""
-    made = nothing(quantity, cells)
+    series = nothing(quantity, cells)
     for place, track in tracks.values.items():
         if place.quantity is quantity:
             moment = Moment.AFTER if place.after else Moment.BEFORE
             mine = (cells.kind == place.kind) & (cells.moment == moment)
-            values, captured = _dense(track, cells.row[mine], made.values.shape[1])
-            made.values[mine], made.captured[mine] = values, captured
-    return made
+            values, captured = _dense(track, cells.row[mine], series.values.shape[1])
+            series.values[mine], series.captured[mine] = values, captured
+    return series
 
 
 def _dense(track: array[int], rows: Tensor, parts: int) -> tuple[Tensor, Tensor]:
@@ -174,10 +174,10 @@ def _dense(track: array[int], rows: Tensor, parts: int) -> tuple[Tensor, Tensor]
         return torch.zeros(len(rows), parts, dtype=torch.int64), torch.zeros(
             len(rows), dtype=torch.bool
         )
-    noted = torch.frombuffer(track, dtype=torch.int64).reshape(-1, parts)[rows]
-    captured = noted[:, 0] != UNSET
-    noted[~captured] = 0
-    return noted, captured
+    values = torch.frombuffer(track, dtype=torch.int64).reshape(-1, parts)[rows]
+    captured = values[:, 0] != UNSET
+    values[~captured] = 0
+    return values, captured
 
 
 def _by_row(series: Series) -> Iterator[tuple[Place, NDArray[np.int64]]]:

@@ -53,7 +53,7 @@ class _Lift:
 
     def __init__(self, source: Source) -> None:
         self._source, self._modules = source, Modules(source)
-        self._made: dict[str, Definition] = {}
+        self._definitions: dict[str, Definition] = {}
         self._members: dict[str, list[str]] = {}
         self._written: set[str] = set()
         self._kv = next((place for place in REQ_KV if self._find(place)), None)
@@ -72,13 +72,13 @@ class _Lift:
             self._add(place)
         defaults = self._defaults()
         kept = {name for values in defaults.values() for name in values}
-        others = Writers(self._source.name, self._modules, roles, self._made, kept)
+        others = Writers(self._source.name, self._modules, roles, self._definitions, kept)
         others.check()
         check_arguments(self._source.name, self._modules, roles)
         return Surface(
             name=self._source.name,
             roles=roles,
-            definitions=tuple(self._made[key] for key in sorted(self._made)),
+            definitions=tuple(self._definitions[key] for key in sorted(self._definitions)),
             defaults=defaults,
             members={key: tuple(sorted(found)) for key, found in sorted(self._members.items())},
             no_sums=others.of_sums(),
@@ -111,7 +111,7 @@ class _Lift:
 
     def _add(self, key: str) -> None:
         """Lift one definition and everything it leads to."""
-        if key in self._made:
+        if key in self._definitions:
             return
         path, _, qualified = key.partition(":")
         module, node = self._modules.at(path), self._find(key)
@@ -121,7 +121,7 @@ class _Lift:
         nodes = list(ast.walk(clean))
         names = sorted(free_names(nodes))
         bindings = tuple(b for name in names if (b := self._binding(module, name, local)))
-        self._made[key] = Definition(
+        self._definitions[key] = Definition(
             key,
             ast.unparse(clean),
             node.lineno,

@@ -59,10 +59,10 @@ class Defaults(dict[str, Any]):
 
         Lists and dicts are copied, so that objects do not share them.
         """
-        made: dict[str, Any] = {**self}
+        fields: dict[str, Any] = {**self}
         for name in self._own:
-            made[name] = self[name].copy()
-        return made
+            fields[name] = self[name].copy()
+        return fields
 
 
 class Linked:
@@ -74,7 +74,7 @@ class Linked:
     def __init__(self, books: Books, settings: Settings) -> None:
         self._books = books
         self._definitions = {item.key: item for item in books.surface.definitions}
-        self._made: dict[str, Any] = {}
+        self._objects: dict[str, Any] = {}
         self.types: dict[type[StandIn], type[Any]] = {base: base for base in BASES.values()}
         self._capturer = Capturer()
         self._known = stand_ins(settings, self._capturer)
@@ -95,11 +95,11 @@ class Linked:
     def role(self, role: Role) -> Any:
         """Return the function that plays a role, unbound; None if this sglang has none."""
         key = self._books.surface.roles.get(role.value)
-        return None if key is None else self._made[key]
+        return None if key is None else self._objects[key]
 
     def named(self, name: str) -> Any:
         """Return a class or function of this sglang that was lifted with the roles; None if no role mentions it."""
-        return next((made for key, made in self._made.items() if key.endswith(f":{name}")), None)
+        return next((item for key, item in self._objects.items() if key.endswith(f":{name}")), None)
 
     def record(self, pool_idx: int | None) -> Kv:
         """Return a `ReqKvInfo` with unknown lengths."""
@@ -138,8 +138,8 @@ class Linked:
 
     def _make(self, key: str) -> Any:
         """Execute a definition once and bind its global names."""
-        if key in self._made:
-            return self._made[key]
+        if key in self._objects:
+            return self._objects[key]
         definition = self._definitions[key]
         space: dict[str, Any] = {"__builtins__": BUILTINS, "__name__": definition.key}
         late = []
@@ -157,10 +157,10 @@ class Linked:
             if not decorated:
                 raise
             space[definition.name] = Decorated(definition.text.partition("\n")[0], definition.name)
-        self._made[key] = space[definition.name]
+        self._objects[key] = space[definition.name]
         for binding in late:
             space[binding.name] = self._value(binding)
-        return self._made[key]
+        return self._objects[key]
 
     def _value(self, binding: Binding) -> Any:
         """Return the object that a binding refers to."""
@@ -179,10 +179,10 @@ class Linked:
     def _member(self, key: str) -> Any:
         """Return a lifted member as the property, static method or function that it is."""
         definition: Definition = self._definitions[key]
-        made = self._made[key]
+        member = self._objects[key]
         if definition.sort == "property":
-            return builtins.property(made)
-        return builtins.staticmethod(made) if definition.sort == "static" else made
+            return builtins.property(member)
+        return builtins.staticmethod(member) if definition.sort == "static" else member
 
     def _defaults(self, owner: str) -> Defaults:
         """Return the starting values of a class, without those that the stand-in keeps as properties."""

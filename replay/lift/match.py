@@ -50,11 +50,11 @@ def match(recordings: Sequence[Columns], books: Books) -> Match:
     return match_ledgers((columns, ledger_of(columns, books, books.name)) for columns in recordings)
 
 
-def match_ledgers(made: Iterable[tuple[Columns, Ledger]]) -> Match:
+def match_ledgers(ledgers: Iterable[tuple[Columns, Ledger]]) -> Match:
     """Like `match`, for ledgers that are already computed: pairs of (recording, ledger of the lifted books)."""
     fitting = {quantity: list(subsets(ALL)) for quantity in Quantity}
     num_compared = 0
-    for columns, lifted in made:
+    for columns, lifted in ledgers:
         toggles = Toggles(columns)
         num_compared += sum(int(series.captured.sum()) for series in lifted.series)
         for quantity, sets in fitting.items():

@@ -58,9 +58,9 @@ def _release(version: str) -> Surface:
     digest = wheels.verified_hash(wheel)
     source = open_wheel(wheel, f"sglang {version}")
     with source.wheel:
-        made = lift(source)
-    cache.save(f"{version}-{digest[:16]}", made)
-    return made
+        surface = lift(source)
+    cache.save(f"{version}-{digest[:16]}", surface)
+    return surface
 
 
 def _revision(path: Lifted) -> Surface:
@@ -69,9 +69,9 @@ def _revision(path: Lifted) -> Surface:
     if (surface := cache.load(f"commit-{commit}")) is not None:
         return surface
     with closing(CatFile(repo)) as files:
-        made = lift(GitSource(f"sglang@{commit[:12]}", commit, files))
-    cache.save(f"commit-{commit}", made)
-    return made
+        surface = lift(GitSource(f"sglang@{commit[:12]}", commit, files))
+    cache.save(f"commit-{commit}", surface)
+    return surface
 
 
 def _installed() -> Path:

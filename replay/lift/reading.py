@@ -85,8 +85,8 @@ def field_literals(node: ast.stmt | None) -> Iterator[tuple[str, str]]:
             continue
         if item.value is not None and is_literal(item.value):
             yield item.target.id, ast.unparse(item.value)
-        elif made := _made_by(item.value):
-            yield item.target.id, made
+        elif literal := _made_by(item.value):
+            yield item.target.id, literal
 
 
 def _made_by(node: ast.expr | None) -> str | None:

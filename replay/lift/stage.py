@@ -83,7 +83,7 @@ class Stage:
         self.histogram = next((n for n in _HISTOGRAMS if n in linked.request_defaults), None)
         self.requests = _Requests(self._request, recording.rids)
         places = {role: key for role in Role if (key := books.surface.roles.get(role.value))}
-        self._plays = {role: linked.role(role) for role in places}
+        self._functions = {role: linked.role(role) for role in places}
         self._methods = {role: "." in key.partition(":")[2] for role, key in places.items()}
 
     def _note_released(self) -> None:
@@ -94,11 +94,11 @@ class Stage:
         name, owner = place.rpartition(".")[2], self.linked.types[Request]
         ask = getattr(owner, name)
 
-        def noted(request: Request) -> int:
+        def remembering(request: Request) -> int:
             request.released = length = ask(request)
             return int(length)
 
-        setattr(owner, name, noted)
+        setattr(owner, name, remembering)
 
     def has(self, role: Role) -> bool:
         return role in self._methods
@@ -112,7 +112,7 @@ class Stage:
         Raises CannotRunError, which names what the function needed and did not find.
         """
         try:
-            return self._plays[role](*arguments, **named)
+            return self._functions[role](*arguments, **named)
         except Missing as missing:
             raise CannotRunError(self._wanted(role, missing)) from None
         except Exception as error:
@@ -123,23 +123,23 @@ class Stage:
 
     def batch(self, reqs: list[Request], seq_lens: Sequence[int]) -> Batch:
         """Return a new batch."""
-        made: Batch = self.linked.types[Batch](
+        batch: Batch = self.linked.types[Batch](
             reqs, list(seq_lens), self.settings.algorithm, self.tree
         )
-        return made
+        return batch
 
     def answered(self, reqs: list[Request]) -> Batch:
         """Return the batch for a result: sglang's copy of the launched batch, whose lengths belong to no single moment."""
-        made = self.batch(reqs, ())
-        del made.seq_lens, made.seq_lens_cpu, made.orig_seq_lens, made.seq_lens_sum
-        return made
+        batch = self.batch(reqs, ())
+        del batch.seq_lens, batch.seq_lens_cpu, batch.orig_seq_lens, batch.seq_lens_sum
+        return batch
 
     def draft_input(self, qids: Sequence[int]) -> DraftInput:
         defaults = self.linked.draft_defaults.fresh()
-        made: DraftInput = self.linked.types[DraftInput](Vector(qids), defaults)
-        return made
+        draft: DraftInput = self.linked.types[DraftInput](Vector(qids), defaults)
+        return draft
 
-    def stranger(self) -> Request:
+    def unknown_request(self) -> Request:
         """Return a request that represents a member of a batch whose members were not recorded."""
         return self._request(len(self.requests.rids), "?")
 

@@ -65,13 +65,13 @@ def _copied(node: ast.AST) -> ast.AST:
         if node.value is None:
             return ast.Pass()
         return ast.Assign(targets=[node.target], value=node.value, lineno=node.lineno)
-    made = type(node)()
+    copied = type(node)()
     # Positions are copied too, because ast.unparse needs the line of a statement.
-    made.__dict__.update((name, _value(name, value)) for name, value in vars(node).items())
-    if isinstance(made, (ast.FunctionDef, ast.ClassDef)):
-        made.decorator_list = [item for item in made.decorator_list if not _is_harmless(item)]
-        made.body = _without_docstring(made.body) or [ast.Pass()]
-    return made
+    copied.__dict__.update((name, _value(name, value)) for name, value in vars(node).items())
+    if isinstance(copied, (ast.FunctionDef, ast.ClassDef)):
+        copied.decorator_list = [item for item in copied.decorator_list if not _is_harmless(item)]
+        copied.body = _without_docstring(copied.body) or [ast.Pass()]
+    return copied
 
 
 def _value(name: str, value: Any) -> Any:

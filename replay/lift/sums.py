@@ -178,7 +178,7 @@ class Batches:
         """Return a batch with unknown lengths, filled up to its size with unknown requests."""
         reqs = [self._stage.requests[qid] for qid in qids]
         if size > len(reqs):
-            reqs += [self._stage.stranger()] * (size - len(reqs))
+            reqs += [self._stage.unknown_request()] * (size - len(reqs))
         batch = self._stage.batch(reqs, [UNKNOWN_LEN] * len(reqs))
         batch.seq_lens_sum = UNKNOWN_LEN
         batch.spec_info = self._stage.draft_input([request.qid for request in reqs])

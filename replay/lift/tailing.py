@@ -19,11 +19,11 @@ class TailRows:
         recording = tape.recording
         answered = tails(recording).answered
         self.launch: list[int] = recording.results.launch[recording.owner(Kind.RESULT)].tolist()
-        made = decisions(recording)
-        live = answered[made.row]
+        decided = decisions(recording)
+        live = answered[decided.row]
         # A row of `finishes`, or `decisions.GOES_ON` or `LOST`. A stale tail decides nothing.
         self.finish: dict[int, int] = dict(
-            zip(made.row[live].tolist(), made.finish[live].tolist(), strict=True)
+            zip(decided.row[live].tolist(), decided.finish[live].tolist(), strict=True)
         )
         self.ended: dict[int, int] = {
             finish: row for row, finish in self.finish.items() if finish >= 0

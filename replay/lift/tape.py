@@ -39,7 +39,7 @@ class Tape:
     rows: dict[Kind, list[range]]
     requests: Table
     order: list[tuple[Kind, int]]  # the events in order: kind, and row in the kind's table
-    _made: dict[Any, Any] = field(default_factory=dict)
+    _computed: dict[Any, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, recording: Recording) -> Tape:
@@ -66,10 +66,10 @@ class Tape:
 
         The first replay that needs it computes it for all.
         """
-        if make not in self._made:
-            self._made[make] = make(self)
-        made: T = self._made[make]
-        return made
+        if make not in self._computed:
+            self._computed[make] = make(self)
+        computed: T = self._computed[make]
+        return computed
 
     def size(self, kind: Kind, *, per_batch: bool) -> int:
         """Return the number of rows of the kind's row table.
@@ -95,8 +95,8 @@ def tokens(tape: Tape) -> list[list[int]]:
 
 def widths(tape: Tape) -> list[int]:
     """Return the width of each result, as in `Recording.result_width`."""
-    made: list[int] = tape.recording.result_width.tolist()
-    return made
+    computed: list[int] = tape.recording.result_width.tolist()
+    return computed
 
 
 def accepted(tape: Tape) -> dict[tuple[int, int], int]:

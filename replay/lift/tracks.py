@@ -48,11 +48,11 @@ class Tracks:
 
     def track(self, place: Place) -> array[int]:
         """Return the values of one place, to be written by row."""
-        made = self.values.get(place)
-        if made is None:
+        values = self.values.get(place)
+        if values is None:
             rows = self.tape.size(place.kind, per_batch=place.quantity is Quantity.SEQ_LENS_SUM)
-            made = self.values[place] = array("q", [UNSET]) * (rows * place.parts)
-        return made
+            values = self.values[place] = array("q", [UNSET]) * (rows * place.parts)
+        return values
 
     def wanted_track(self, place: Place) -> array[int] | None:
         """Like `track`, but None if the quantity is not wanted."""

@@ -65,7 +65,7 @@ _KNOWN_SUMS = frozenset(
 class Writers:
     """Checks for writers.
 
-    `made` has every lifted definition by key; `kept` lists attributes that those keep themselves.
+    `definitions` has every lifted definition by key; `kept` lists attributes that those keep themselves.
     """
 
     def __init__(
@@ -73,10 +73,15 @@ class Writers:
         source: str,
         modules: Modules,
         roles: dict[str, str],
-        made: dict[str, Definition],
+        definitions: dict[str, Definition],
         kept: Collection[str],
     ) -> None:
-        self._source, self._modules, self._roles, self._made = source, modules, roles, made
+        self._source, self._modules, self._roles, self._definitions = (
+            source,
+            modules,
+            roles,
+            definitions,
+        )
         self._kept = frozenset(kept) - _BOOKS - _FED
 
     def check(self) -> None:
@@ -87,7 +92,7 @@ class Writers:
         self._check_fields()
         helpers: set[str] = set()
         state: set[str] = set()
-        for key in self._made:
+        for key in self._definitions:
             node = self._modules.definition(key)
             if node is None or key in EXCERPTS or not _keeps(node):
                 continue
@@ -113,7 +118,7 @@ class Writers:
         """
         for path in files(self._modules):
             for name, node in mentioning(self._modules, path, (_SUM,)):
-                if name in _KNOWN_SUMS or f"{path}:{name}" in self._made:
+                if name in _KNOWN_SUMS or f"{path}:{name}" in self._definitions:
                     continue
                 end = _last_return(node) if name == _RETURNS_EARLY else 1 << 30
                 for line, value in _sums_set(node, of_self=name.startswith("ScheduleBatch.")):
@@ -142,7 +147,7 @@ class Writers:
             if name in _KNOWN:
                 continue
             key = f"{path}:{name}"
-            if key in self._made and key not in EXCERPTS:
+            if key in self._definitions and key not in EXCERPTS:
                 continue
             books = _BOOKS - {"kv_committed_len"} if key in EXCERPTS else _BOOKS
             end = _last_return(node) if name == _RETURNS_EARLY else 1 << 30
@@ -179,9 +184,9 @@ def _sums_set(node: ast.AST, *, of_self: bool) -> Iterator[tuple[int, str]]:
             continue
         for target in item.targets if isinstance(item, ast.Assign) else [item.target]:
             if isinstance(target, ast.Attribute) and target.attr == _SUM:
-                whose = ast.unparse(target.value).rpartition(".")[2]
-                is_batch = of_self if whose == "self" else whose.endswith("batch")
-                if is_batch and whose != "forward_batch":
+                owner = ast.unparse(target.value).rpartition(".")[2]
+                is_batch = of_self if owner == "self" else owner.endswith("batch")
+                if is_batch and owner != "forward_batch":
                     counts = isinstance(item, ast.AugAssign)
                     yield item.lineno, f"{'a value updated by ' * counts}{ast.unparse(item.value)}"
 

@@ -1,6 +1,6 @@
-"""A worker process of a `crew`: it reads a recording, then answers one job after another until its input ends.
+"""A worker process of a `worker_pool`: it reads a recording, then answers one job after another until its input ends.
 
-python -m specdiff.replay.lift.crewman FILE SIGNATURE
+python -m specdiff.replay.lift.worker_process FILE SIGNATURE
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ReplayOutcome:
     """The outcome of a replay.
 
     If `departed` is set, the replay was stopped and its values are incomplete.
@@ -52,7 +52,7 @@ def signature(file: Path) -> tuple[int, ...]:
 
 
 def main() -> None:
-    """Run the worker. Its arguments are the file and the file's `signature` as the crew saw it."""
+    """Run the worker. Its arguments are the file and the file's `signature` as the pool saw it."""
     file = Path(sys.argv[1])
     tape = Tape.of(hdf5.load(file))
     if repr(signature(file)) != sys.argv[2]:
@@ -63,19 +63,19 @@ def main() -> None:
         except EOFError:
             return
         try:
-            said = _answer(job, tape)
+            outcome = _answer(job, tape)
         except Exception:  # noqa: BLE001 (the caller runs into the same error and reports it)
-            said = None
-        pickle.dump(said, sys.stdout.buffer)
+            outcome = None
+        pickle.dump(outcome, sys.stdout.buffer)
         sys.stdout.buffer.flush()
 
 
-def _answer(job: Job, tape: Tape) -> Said:
+def _answer(job: Job, tape: Tape) -> ReplayOutcome:
     watch = None if job.expected is None else Departure(_expected(job.expected))
     tracks = replay(Books(job.surface), tape.recording, job.wanted, watch, tape=tape)
     if watch is not None and watch.found:
-        return Said({}, {}, departed=True)
-    return Said(tracks.values, tracks.reasons)
+        return ReplayOutcome({}, {}, departed=True)
+    return ReplayOutcome(tracks.values, tracks.reasons)
 
 
 @lru_cache(maxsize=1)

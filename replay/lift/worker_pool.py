@@ -22,27 +22,27 @@ from typing import IO
 from ..quantity import Quantity
 from ..spec import Lifted
 from ..spec import Path as PathSpec
-from . import crewman
-from .crewman import Job, Said, signature
+from . import worker_process
 from .departure import Expected
 from .open import kept
 from .surface import Surface
 from .tape import Tape
 from .tracks import Tracks
+from .worker_process import Job, ReplayOutcome, signature
 
 _WORTH_IT = 1 << 19  # bytes; a smaller recording is replayed faster than a process starts
 _MOST = 8  # processes; each has the whole recording in memory
-AHEAD = 16  # replays that may begin before they are needed
+MAX_PREFETCHED = 16  # replays that may begin before they are needed
 
 
 class _Process:
-    """A worker process (see `crewman`).
+    """A worker process (see `worker_process`).
 
     It prints nothing on Ctrl-C and exits when its input ends or we are killed.
     """
 
     def __init__(self, file: Path) -> None:
-        main = f"from {crewman.__name__} import main; main()"
+        main = f"from {worker_process.__name__} import main; main()"
         self._process = subprocess.Popen(
             [sys.executable, "-c", main, str(file), repr(signature(file))],
             env={**os.environ, "PYTHONSAFEPATH": "1"},  # import nothing from the current folder
@@ -51,14 +51,14 @@ class _Process:
             stderr=subprocess.DEVNULL,
         )
 
-    def ask(self, job: Job) -> Said | None:
+    def ask(self, job: Job) -> ReplayOutcome | None:
         """Run a job; None if the replay failed. Raises an exception if the process has exited."""
         to, answers = self._process.stdin, self._process.stdout
         assert to is not None and answers is not None
         pickle.dump(job, to)
         to.flush()
-        said: Said | None = pickle.load(answers)
-        return said
+        outcome: ReplayOutcome | None = pickle.load(answers)
+        return outcome
 
     def end(self) -> None:
         self._process.kill()
@@ -69,14 +69,14 @@ class _Process:
         self._process.wait()
 
 
-class Crew:
+class WorkerPool:
     """Replays of one recording, all for the same quantities.
 
     Call `confirm` before asking for results.
     """
 
     def __init__(self, file: Path, wanted: Sequence[Quantity], size: int, folder: Path) -> None:
-        """`folder` belongs to this crew and must exist as long as it does.
+        """`folder` belongs to this pool and must exist as long as it does.
 
         Raises OSError if no process can be started.
         """
@@ -86,9 +86,9 @@ class Crew:
         self._expected: Expected | None = None
         self._all: list[_Process] = []
         self._idle: SimpleQueue[_Process] = SimpleQueue()
-        self._pool = ThreadPoolExecutor(size)  # a thread waits for one process at a time
-        self._whole: dict[str, Future[Said | None]] = {}  # by the surface's digest
-        self._watched: dict[str, tuple[Surface, Future[Said | None]]] = {}
+        self._threads = ThreadPoolExecutor(size)  # a thread waits for one process at a time
+        self._whole: dict[str, Future[ReplayOutcome | None]] = {}  # by the surface's digest
+        self._watched: dict[str, tuple[Surface, Future[ReplayOutcome | None]]] = {}
         try:
             for _ in range(size):
                 self._all.append(_Process(file))
@@ -133,8 +133,8 @@ class Crew:
 
     def tracks(self, surface: Surface, tape: Tape) -> Tracks | None:
         """Return everything the replay noted; None if it was not begun here or failed."""
-        said = self._said(self._whole.get(surface.digest))
-        return None if said is None else self._tracks(said, tape)
+        outcome = self._outcome(self._whole.get(surface.digest))
+        return None if outcome is None else self._tracks(outcome, tape)
 
     def departs(
         self, surface: Surface, tape: Tape, expected: Expected
@@ -145,15 +145,15 @@ class Crew:
         _, begun = self._watched[surface.digest]
         while not begun.done():
             self._look_ahead()
-        said = self._said(begun)
-        if said is None or said.departed:
-            return said is not None, None
-        return False, self._tracks(said, tape)
+        outcome = self._outcome(begun)
+        if outcome is None or outcome.departed:
+            return outcome is not None, None
+        return False, self._tracks(outcome, tape)
 
     def close(self) -> None:
         for process in self._all:
             process.end()
-        self._pool.shutdown(cancel_futures=True)
+        self._threads.shutdown(cancel_futures=True)
 
     def _look_ahead(self) -> None:
         """Wait for any watched replay.
@@ -162,14 +162,14 @@ class Crew:
         """
         wait([one for _, one in self._watched.values() if not one.done()], None, FIRST_COMPLETED)
         for surface, begun in self._watched.values():
-            if begun.done() and (said := self._said(begun)) and said.departed:
+            if begun.done() and (outcome := self._outcome(begun)) and outcome.departed:
                 self.begin(surface)
                 return
 
-    def _submit(self, surface: Surface, expected: Path | None) -> Future[Said | None]:
-        return self._pool.submit(self._ask, Job(surface, self.wanted, expected))
+    def _submit(self, surface: Surface, expected: Path | None) -> Future[ReplayOutcome | None]:
+        return self._threads.submit(self._ask, Job(surface, self.wanted, expected))
 
-    def _ask(self, job: Job) -> Said | None:
+    def _ask(self, job: Job) -> ReplayOutcome | None:
         """Run a job on a free process. Called on a pool thread."""
         process = self._idle.get()
         try:
@@ -177,20 +177,20 @@ class Crew:
         finally:
             self._idle.put(process)
 
-    def _said(self, begun: Future[Said | None] | None) -> Said | None:
+    def _outcome(self, begun: Future[ReplayOutcome | None] | None) -> ReplayOutcome | None:
         if begun is None or not self._confirmed or begun.exception() is not None:
             return None
         return begun.result()
 
-    def _tracks(self, said: Said, tape: Tape) -> Tracks:
-        return Tracks(tape, self.wanted, said.values, said.reasons)
+    def _tracks(self, outcome: ReplayOutcome, tape: Tape) -> Tracks:
+        return Tracks(tape, self.wanted, outcome.values, outcome.reasons)
 
 
 @contextmanager
-def crew_of(
+def worker_pool_of(
     file: Path, wanted: Sequence[Quantity], first: Iterable[PathSpec], jobs: int
-) -> Iterator[Crew | None]:
-    """Provide a crew that has begun with these paths, or None if there is little to gain.
+) -> Iterator[WorkerPool | None]:
+    """Provide a pool that has begun with these paths, or None if there is little to gain.
 
     It is closed with the block.
 
@@ -206,19 +206,19 @@ def _begun(
     wanted: Sequence[Quantity],
     first: Sequence[Surface],
     jobs: int,
-) -> Crew | None:
+) -> WorkerPool | None:
     size = min(cores(), _MOST, jobs)
     if not _is_large(file) or cores() == 1 or not (first or jobs > 1):
         return None
     try:
         folder = stack.enter_context(TemporaryDirectory(prefix="specdiff-"))
-        crew = Crew(file, wanted, size, Path(folder))
+        pool = WorkerPool(file, wanted, size, Path(folder))
     except OSError:  # no room for a folder or a process
         return None
-    stack.callback(crew.close)
+    stack.callback(pool.close)
     for surface in first:
-        crew.begin(surface)
-    return crew
+        pool.begin(surface)
+    return pool
 
 
 def _is_large(file: Path) -> bool:
