@@ -30,6 +30,7 @@ from specdiff.fixtures.rig.wire import connect
 from specdiff.fixtures.rig.workarounds import workarounds
 from specdiff.recorders.capture.attach import attach
 from specdiff.recorders.capture.config import Config
+from specdiff.recorders.capture.startup import Startup
 
 
 def serve(pipe: Connection, version: str, folder: Path, settings: dict[str, Any]) -> None:
@@ -83,7 +84,7 @@ class _Stage:
         self._recorder().close()  # each fork gets its own
 
     def fresh_recorder(self) -> Any:
-        self._session._constructed(self.scheduler)
+        Startup(self._session).constructed(self.scheduler)
         return self._recorder()
 
     def _recorder(self) -> Any:

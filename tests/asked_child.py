@@ -23,7 +23,8 @@ TESTS = Path(__file__).parent
 def main(recording: str, statement: str) -> None:
     from children import specdiff, wait_for
     from specdiff.recorders import hdf5
-    from specdiff.recorders.capture import session as module
+    from specdiff.recorders.capture import session as sessions
+    from specdiff.recorders.capture import startup as startups
     from specdiff.recorders.capture.config import Config, from_env
     from specdiff.recorders.run import Run
     from specdiff.recorders.schema import Kind
@@ -39,7 +40,8 @@ def main(recording: str, statement: str) -> None:
         for _ in range(count):
             recorder.emit(Kind.GAP, (1,))
 
-    vars(module).update(describe_run=described, why_not_spec_v2=lambda scheduler: None)
+    vars(sessions).update(describe_run=described)
+    vars(startups).update(describe_run=described, why_not_spec_v2=lambda scheduler: None)
     config = from_env(os.environ)
     assert config is not None
 
@@ -48,12 +50,12 @@ def main(recording: str, statement: str) -> None:
         assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
         return done.stdout.strip(), done.stderr
 
-    session = module.Session(config, [])
-    session.note_attached()
+    session = sessions.Session(config, [])
+    session.note.open()
 
     class Scheduler:
         server_args, forward_ct = SimpleNamespace(), 1
-        __init__ = session.wrap_init(lambda self: None)
+        __init__ = startups.Startup(session).wrap(lambda self: None)
 
     scheduler = Scheduler()
     told = {"emit": emit, "attach": attach, "wait_for": wait_for, "scheduler": scheduler}

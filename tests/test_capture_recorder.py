@@ -19,6 +19,7 @@ from specdiff.recorders.build import build
 from specdiff.recorders.capture.choice import Choice
 from specdiff.recorders.capture.reading import Access
 from specdiff.recorders.capture.recorder import Recorder
+from specdiff.recorders.capture.seed_event import emit_seed
 from specdiff.recorders.run import run_from_json
 from specdiff.recorders.schema import NONE32, NONE64, Kind
 from specdiff.recorders.wire import unpack_event
@@ -178,7 +179,7 @@ def test_books_begin_anew_after_every_gap(
     recorder.end_turn()
     assert recorder.seeding.wanted
     monkeypatch.setattr(recorder.numbers, "under_way", raising(ValueError()))
-    recorder.seeding.processed(recorder, None)
+    emit_seed(recorder, None)
     assert not recorder.seeding.wanted and recorder.dropped == 0 and recorder.exceptions == 2
 
 

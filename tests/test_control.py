@@ -32,8 +32,8 @@ from specdiff.recorders.capture.session import Session
 from specdiff.recorders.runtime import socket_of
 folder, pid = Path(sys.argv[1]), os.getpid()
 session = Session(Config(folder, "r", paused=True), [])
-session.note_attached()
-session.control = Control(session)
+session.note.open()
+control = Control(session)
 
 def number():
     '''The descriptor of the socket.'''
@@ -87,8 +87,8 @@ os.closerange(3, 256)
 with at_rest(): pass
 theirs = [os.open(folder / f"theirs-{i}", os.O_CREAT | os.O_RDWR) for i in range(12)]
 with at_rest(): pass
-session._tell(constructed=True, journal="r-1-0.journal")
-session._tell(constructed=True, journal="r-1-1.journal")
+session.note.add(constructed=True, journal="r-1-0.journal")
+session.note.add(constructed=True, journal="r-1-1.journal")
 for fd in theirs: os.close(fd)
 """
 
@@ -231,7 +231,7 @@ def test_the_thread_survives_errors_and_does_not_recreate_its_socket_at_exit(
 
 
 ENDS = """
-ours = session.control._socket
+ours = control._socket
 def fails():
     raise MemoryError
 next_request, ours.next_request = ours.next_request, fails

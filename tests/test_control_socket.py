@@ -61,8 +61,8 @@ with at_rest(): pass
 
 ends = types.SimpleNamespace(ended=True, breach=None, writer=types.SimpleNamespace(stopped=False))
 began, over = time.monotonic(), []
-session.control._end = lambda at, why: (over.append(why), setattr(session.control, "_at", None))
-session.control.watch(ends, Config(folder, seconds=0))
+control._end = lambda running, why: (over.append(why), setattr(control, "_running", None))
+control.watch(ends, Config(folder, seconds=0))
 while not over and time.monotonic() - began < 5: time.sleep(0.01)
 assert over and time.monotonic() - began < 1
 """

@@ -30,20 +30,20 @@ import dataclasses, os, signal, sys
 from pathlib import Path
 from types import SimpleNamespace
 from specdiff.recorders import hdf5
-from specdiff.recorders.capture import session as module
+from specdiff.recorders.capture import session as sessions, startup as startups
 from specdiff.recorders.capture.config import Config
 from specdiff.recorders.schema import Kind
 signal.alarm(60)  # in case it hangs
 number, os.getpid = os.getpid(), lambda: 11
 run = dataclasses.replace(hdf5.load(Path(sys.argv[1])).run, run_id="prod", pid=11)
-module.describe_run, module.why_not_spec_v2 = lambda *args: run, lambda scheduler: None
+sessions.describe_run, startups.why_not_spec_v2 = lambda *args: run, lambda scheduler: None
 options = {}
 exec(sys.argv[4])
-session = module.Session(Config(Path(sys.argv[2]), "prod", **options), [])
-session.note_attached()
+session = sessions.Session(Config(Path(sys.argv[2]), "prod", **options), [])
+session.note.open()
 class Scheduler:
     server_args, forward_ct = SimpleNamespace(), 1
-    __init__ = session.wrap_init(lambda self: None)
+    __init__ = startups.Startup(session).wrap(lambda self: None)
 scheduler = Scheduler()
 recorder = session.of_process(())
 assert recorder is not None, "it is not recorded"
@@ -108,11 +108,14 @@ def test_the_control_socket_opens_only_after_the_own_recording_has_begun(folder:
 
 
 ASKABLE = """
-begin = module.Session.begin
+begin, control, opened = sessions.Session.begin, startups.Control, []
 def checked(self, config):
-    assert self.control is None and not list(Path(os.environ["SPECDIFF_RUNTIME_DIR"]).glob("*.sock"))
+    assert not opened
     return begin(self, config)
-module.Session.begin = checked
+def opens(*args):
+    opened.append(control(*args))
+    return opened[0]
+sessions.Session.begin, startups.Control = checked, opens
 """
 
 
@@ -121,7 +124,7 @@ def test_two_containers_with_the_same_name_and_pid_are_both_recorded(
     what: str, folder: Path
 ) -> None:
     """Neither waits for the other's lock. The second looked for free numbers before the first had created its files."""
-    unseen = "module.next_number = lambda *args: args[-1]\n"
+    unseen = "sessions.next_number = lambda *args: args[-1]\n"
     with begun(folder, 1, what) as one:
         assert one.stdout is not None and one.stdout.readline() == "prod-11-0.journal\n"
         with begun(folder, 2, unseen + what) as other:

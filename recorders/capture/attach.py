@@ -23,6 +23,7 @@ from .fingerprint import function_hash
 from .probe import MARK, wrap
 from .session import Session
 from .sites import SITES, HookSite
+from .startup import Startup
 
 PROBES = {
     **batch_probes.PROBES,
@@ -56,11 +57,12 @@ def attach(config: Config) -> Session | None:
         return None
     session = Session(config, [site for site in SITES if found[site.role] is None])
     if not session.missing_essential:
+        startup = Startup(session)
         for item in found.values():
             if item is not None:
-                _patch(item, session)
+                _patch(item, session, startup)
     session.sites = lambda: tuple(_describe(site, found[site.role]) for site in SITES)
-    session.note_attached()
+    session.note.open()
     return session
 
 
@@ -89,10 +91,10 @@ def _import(name: str) -> Any:
         return None
 
 
-def _patch(found: Found, session: Session) -> None:
+def _patch(found: Found, session: Session, startup: Startup) -> None:
     role = found.site.role
     if role == "init":
-        wrapper = session.wrap_init(found.function)
+        wrapper = startup.wrap(found.function)
     else:
         current = session.of_scheduler if role in _ON_SCHEDULER else session.of_process
         wrapper = wrap(found.function, role, PROBES[role], current)

@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any
 from .config import Config, with_options
 from .control_socket import ControlSocket
 from .online import Backoff
+from .recorder import Recorder
+from .session import Session
 
 if TYPE_CHECKING:
-    from .recorder import Recorder
-    from .session import Session
     from .writer import JournalWriter
 
 logger = logging.getLogger("specdiff")
@@ -68,9 +68,16 @@ class Control:
         self._last: str | None = None
         self._why = ""  # why it ended, if not by a request
         self._writer: Callable[[], JournalWriter | None] = lambda: None
-        self._socket = ControlSocket(lambda path: session.note_socket(path, self._key))
+        self._socket = ControlSocket(self._note_socket)
         self._thread = threading.Thread(target=self._run, name="specdiff-control", daemon=True)
         self._thread.start()
+
+    def _note_socket(self, path: Path) -> None:
+        """Write the path of the socket to the note.
+
+        A client whose environment differs from the server's would look for it in another folder.
+        """
+        self._session.note.add(pid=self._pid, socket=str(path), key=self._key)
 
     def watch(self, recorder: Recorder, config: Config) -> None:
         deadline = None if config.seconds is None else time.monotonic() + config.seconds

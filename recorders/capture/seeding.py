@@ -1,4 +1,4 @@
-"""Emit a SEED for requests that are already running when recording begins, so that their books can begin.
+"""Find the moment at which the books of requests that are already running can begin (see `seed_event`).
 
 With overlap scheduling, there is always some launch under way. But when a result has been processed,
 only the launch after it is, and what the prepare of that launch claimed is known. Without that
@@ -7,17 +7,13 @@ claim, all releases agree on the committed lengths.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-from ..schema import NONE32, NONE64, Kind, Mode
-
-if TYPE_CHECKING:
-    from .recorder import Recorder
+from ..schema import NONE64, Mode
 
 
-class _Decode(NamedTuple):
+class Decode(NamedTuple):
     """A decode batch, from its prepare on."""
 
     batch: int
@@ -27,7 +23,7 @@ class _Decode(NamedTuple):
 
 
 class Seeding:
-    """Emits one SEED as soon as possible after each call of `want`.
+    """Tracks the decode under way, from each call of `want` until its SEED is emitted.
 
     The hooks check `wanted` first, so that at all other times seeding costs nothing.
 
@@ -37,18 +33,19 @@ class Seeding:
 
     def __init__(self, wanted: bool) -> None:
         self.wanted = wanted
-        self._prepared: _Decode | None = None  # prepared, but not launched yet
+        self._prepared: Decode | None = None  # prepared, but not launched yet
         # The last launch, if it is a decode that was prepared since `want`.
-        self._launched: _Decode | None = None
+        self._launched: Decode | None = None
 
     def want(self) -> None:
+        """Ask for a SEED."""
         self.wanted, self._prepared, self._launched = True, None, None
 
     def prepared(
         self, batch: int, reqs: list[Any], before: Sequence[int], after: Sequence[int]
     ) -> None:
         claims = [b - a for a, b in zip(before, after, strict=True)]
-        self._prepared = _Decode(batch, reqs, claims)
+        self._prepared = Decode(batch, reqs, claims)
 
     def launched(self, launch: int, mode: Mode, batch: int, reqs: list[Any]) -> None:
         decode, self._prepared, self._launched = self._prepared, None, None
@@ -59,30 +56,15 @@ class Seeding:
         ):
             self._launched = decode._replace(launch=launch)
 
-    def processed(
-        self,
-        recorder: Recorder,
-        answered: int | None,
-        cut: Mapping[int, int] = MappingProxyType({}),
-    ) -> None:
-        """Emit the SEED if possible, after the result of launch `answered` was processed.
+    def done(self) -> None:
+        """The SEED was emitted, or cannot be."""
+        self.wanted, self._prepared, self._launched = False, None, None
 
-        `answered` is None for a launch before recording began. `cut` tells, by request, how many of
-        its accepted tokens a grammar cut off. The length on the device includes these, and such a
-        request ends here.
-        """
-        try:
-            decode = self._known(answered, recorder.numbers.under_way(answered))
-            if decode is not None:
-                self._emit(recorder, decode, cut)
-        except Exception as error:  # noqa: BLE001 (an error in seeding must not lose other events)
-            self.wanted = False
-            recorder.failed(error)
-
-    def _known(self, answered: int | None, behind: list[int]) -> _Decode | None:
+    def known(self, answered: int | None, behind: list[int]) -> Decode | None:
         """Return the decode that was prepared and has no result yet, if nothing else is under way.
 
-        `behind` holds the launches that are under way.
+        `answered` is the launch whose result was processed last (None: one from before recording
+        began). `behind` holds the launches that are under way.
         """
         decode = self._launched
         # A grammar can suspend overlap: then the launch waits for this result.
@@ -95,20 +77,3 @@ class Seeding:
         if not behind and answered == decode.launch:  # overlap is off
             return decode._replace(claims=[0] * len(decode.reqs), launch=NONE64)
         return None
-
-    def _emit(self, recorder: Recorder, decode: _Decode, cut: Mapping[int, int]) -> None:
-        self.wanted, self._prepared, self._launched = False, None, None
-        reqs = decode.reqs
-        qids = [recorder.numbers.qid(req) for req in reqs]
-        committed = recorder.access(reqs[0]).lengths(reqs)[0]
-        rows = []
-        for qid, req, length, claim in zip(qids, reqs, committed, decode.claims, strict=True):
-            # An ended request may have lost its length together with its KV.
-            ended = req.finished_reason is not None
-            length = recorder.finished_at.get(qid, NONE32) if ended else length
-            known = length != NONE32 and not req.is_retracted
-            seq_len = length - claim + cut.get(qid, 0) if known else NONE32
-            begins = known and not ended and qid not in cut
-            rows.append((qid, int(begins), seq_len, len(req.output_ids)))
-        values = (decode.batch, decode.launch, len(rows))
-        recorder.emit(Kind.SEED, values, tuple(zip(*rows, strict=True)))

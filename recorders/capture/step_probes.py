@@ -12,6 +12,7 @@ from .numbering import Picked
 from .probe import Probe
 from .reading import batch_accepted, draft_tokens, mode_of, on_cpu
 from .recorder import Recorder
+from .seed_event import emit_seed
 
 _ANSWERED = (Mode.EXTEND, Mode.DECODE, Mode.MIXED)
 _EXTENDING = (Mode.EXTEND, Mode.MIXED)
@@ -92,7 +93,7 @@ def _resolve_after(recorder: Recorder, note: Any, returned: Any) -> None:
     if recorder.seeding.wanted:
         runs = zip(picked.qids, accepted, emitted, strict=True)
         cut = {qid: had - got for qid, had, got in runs if had > got}
-        recorder.seeding.processed(recorder, launch, cut)
+        emit_seed(recorder, launch, cut)
 
 
 # -- an extend result: around the processing as a whole
@@ -126,7 +127,7 @@ def _extend_result(
         columns = _columns(recorder, picked, state, absent, absent, grammars)
         recorder.emit(Kind.RESULT, values, columns, tokens)
     if recorder.seeding.wanted:
-        recorder.seeding.processed(recorder, launch)
+        emit_seed(recorder, launch)
 
 
 def _state(recorder: Recorder, picked: Picked) -> Sequence[list[int]]:
