@@ -124,7 +124,7 @@ def _by_law(
     form: str,
 ) -> int:
     from ..replay.bisect.by_law import bisect_by_law
-    from ..replay.laws.ask import law_of
+    from ..replay.laws.check_one import law_of
     from . import report_law_plays
     from .progress_bisect import Narrowing
 

@@ -85,7 +85,7 @@ def check(recording: tuple[str, ...], text: str, repo: str | None, details: bool
         print_outcomes(found, str(path), details=details)
     ranks = compare_all(runs(members), hdf5.load) if form == "table" else ()
     print_ranks(ranks)
-    codes |= {DIFFERS} if any(one.parted for one in ranks) else set()
+    codes |= {DIFFERS} if any(one.differs for one in ranks) else set()
     for _, outcomes in found:
         if any(outcome.state is State.BROKEN for outcome in outcomes):
             codes.add(DIFFERS)

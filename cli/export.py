@@ -142,7 +142,7 @@ def _export_test(
 def _export_law_test(
     source: Path, output: Path, law: str, paths: tuple[str, ...], repo: str | None
 ) -> None:
-    from ..replay.laws.ask import ask, law_of
+    from ..replay.laws.check_one import check_law, law_of
     from ..replay.lift.releases import RELEASES
     from ..replay.spec import Observed, Origin
     from .inputs import one
@@ -156,7 +156,7 @@ def _export_law_test(
         )
     _, release = read(source)
     if source.suffix == ".h5":
-        require_broken(wanted, ask(wanted, one(source)[0], Observed()), "in this recording")
+        require_broken(wanted, check_law(wanted, one(source)[0], Observed()), "in this recording")
     whose = player(source, release, paths[0] if paths else None, repo)
     found = _played(source, whose, law, repo)
     require_broken(wanted, found, f"when {whose} plays it")

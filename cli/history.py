@@ -74,26 +74,26 @@ def history(
     wanted = [Quantity(name) for name in quantities] or list(Quantity)
     with worker_pool_of(Path(recording), wanted, ends[:1], MAX_PREFETCHED) as workers:
         from ..replay.columns.shared import Columns
-        from ..replay.history import Chapter, versions
+        from ..replay.history import VersionResult, versions
         from ..replay.history import history as tell
         from . import report_history
 
         first, last = map(options.end, ends)
         paths = versions(first, last)
         held, _ = one(Path(recording), workers)
-        told = 0
+        num_done = 0
 
-        def report(chapter: Chapter) -> None:
-            nonlocal told
-            told += 1
-            click.echo(f"{told} of {len(paths)}  {chapter.path} {chapter.says}", err=True)
+        def report(version: VersionResult) -> None:
+            nonlocal num_done
+            num_done += 1
+            click.echo(f"{num_done} of {len(paths)}  {version.path} {version.says}", err=True)
 
-        chapters = tell(Columns(held, workers), paths, wanted, report)
+        found = tell(Columns(held, workers), paths, wanted, report)
     show = report_history.print_json if form == "json" else report_history.print_table
-    show(recording, chapters)
-    if any(chapter.changed for chapter in chapters):
+    show(recording, found)
+    if any(version.changed for version in found):
         return DIFFERS
-    compared = {quantity for chapter in chapters for quantity in chapter.compared}
+    compared = {quantity for version in found for quantity in version.compared}
     if silent := [name for name in quantities if Quantity(name) not in compared]:
         complain(f"no values of {', '.join(silent)} could be compared.")
     return SAME if compared and not silent else NO_VERDICT
@@ -109,16 +109,18 @@ def _by_law(
     from ..replay.bisect.by_law import history_by_law
     from ..replay.bisect.judge import Finding, Judged
     from ..replay.history import versions
-    from ..replay.laws.ask import law_of
+    from ..replay.laws.check_one import law_of
     from . import report_law_plays
 
     wanted, paths = law_of(law), versions(*map(options.end, ends))
-    told = 0
+    num_done = 0
 
     def report(one: Judged) -> None:
-        nonlocal told
-        told += 1
-        click.echo(f"{told} of {len(paths)}  {one.path} {report_law_plays.state(one)}", err=True)
+        nonlocal num_done
+        num_done += 1
+        click.echo(
+            f"{num_done} of {len(paths)}  {one.path} {report_law_plays.state(one)}", err=True
+        )
 
     with plays.plays_of(scenario, keep) as them:
         tested = history_by_law(them, wanted, paths, report)

@@ -112,7 +112,9 @@ def _print_laws(console: Output, outcomes: Sequence[Outcome]) -> None:
             Text(outcome.state.value, style=_STYLE[outcome.state]),
             str(outcome.num_checked),
             str(outcome.num_broken),
-            in_words(outcome.first) if outcome.first else Text(outcome.idle or "", style="dim"),
+            in_words(outcome.first)
+            if outcome.first
+            else Text(outcome.why_not_exercised or "", style="dim"),
             _related(outcome.law) if outcome.first else "",
         )
     console.print(made)

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.text import Text
 
-from ..replay.history import Chapter
+from ..replay.history import VersionResult
 from ..replay.verdict import QuantityResult
 from . import report_json
 from .console import Output, write_json
@@ -16,12 +16,12 @@ from .report_replay import fixes, where
 SCHEMA_VERSION = 1
 
 
-def print_table(recording: str, chapters: Sequence[Chapter]) -> None:
+def print_table(recording: str, found: Sequence[VersionResult]) -> None:
     console = Output()
-    ends = f"{chapters[0].path} to {chapters[-1].path}"
-    if chapters[-1].same_code and all(one.same_code for one in chapters[1:]):
+    ends = f"{found[0].path} to {found[-1].path}"
+    if found[-1].same_code and all(one.same_code for one in found[1:]):
         console.print(
-            f"{recording}: same books from {ends}: {len(chapters)} versions with the same code"
+            f"{recording}: same books from {ends}: {len(found)} versions with the same code"
         )
         return
     console.print(Text.assemble((recording, "bold"), f"  {ends}"))
@@ -29,58 +29,58 @@ def print_table(recording: str, chapters: Sequence[Chapter]) -> None:
     table = console.table(
         "version", "books", "quantity", "differed", "of", "first divergence", "fixes", right=(3, 4)
     )
-    for chapter in chapters:
-        _add(table, chapter)
+    for version in found:
+        _add(table, version)
     console.print(table)
     console.print()
-    console.print(f"{len(chapters)} versions: {_in_all(chapters)}.")
+    console.print(f"{len(found)} versions: {_in_all(found)}.")
 
 
-def _in_all(chapters: Sequence[Chapter]) -> str:
-    if not any(chapter.compared for chapter in chapters):
+def _in_all(found: Sequence[VersionResult]) -> str:
+    if not any(version.compared for version in found):
         return "nothing could be compared"
-    changed = sum(chapter.changed for chapter in chapters)
+    changed = sum(version.changed for version in found)
     return f"{changed} of them changed the books of this recording"
 
 
-def _add(table: Any, chapter: Chapter) -> None:
+def _add(table: Any, version: VersionResult) -> None:
     """Add one row per quantity that changed, or a single row if none did, with the reason."""
-    books = (chapter.digest or "-")[:8]
-    if chapter.why is not None:
-        table.add_row(str(chapter.path), books, Text(chapter.why, "yellow"))
-    elif not chapter.changed:
-        counts = ("0", str(chapter.num_compared)) if chapter.num_compared else ()
-        table.add_row(str(chapter.path), books, Text(chapter.says, "dim"), *counts)
+    books = (version.digest or "-")[:8]
+    if version.why is not None:
+        table.add_row(str(version.path), books, Text(version.why, "yellow"))
+    elif not version.changed:
+        counts = ("0", str(version.num_compared)) if version.num_compared else ()
+        table.add_row(str(version.path), books, Text(version.says, "dim"), *counts)
     else:
-        for place, one in enumerate(_changed(chapter)):
-            lead = (str(chapter.path), books) if not place else ("", "")
+        for place, one in enumerate(_changed(version)):
+            lead = (str(version.path), books) if not place else ("", "")
             assert one.first is not None
             counts = str(one.num_differed), str(one.num_compared)
             table.add_row(*lead, one.quantity.value, *counts, where(one.first), fixes(one.first))
 
 
-def _changed(chapter: Chapter) -> list[QuantityResult]:
-    return [one for one in chapter.result.quantities if one.first] if chapter.result else []
+def _changed(version: VersionResult) -> list[QuantityResult]:
+    return [one for one in version.result.quantities if one.first] if version.result else []
 
 
-def print_json(recording: str, chapters: Sequence[Chapter]) -> None:
-    told = {
+def print_json(recording: str, found: Sequence[VersionResult]) -> None:
+    num_done = {
         "schema_version": SCHEMA_VERSION,
         "recording": recording,
         "versions": [
             {
-                "path": str(chapter.path),
-                "books": chapter.digest,
-                "says": chapter.says,
-                "changed": chapter.changed,
-                "compared": chapter.num_compared,
-                "why_skipped": chapter.why,
+                "path": str(version.path),
+                "books": version.digest,
+                "says": version.says,
+                "changed": version.changed,
+                "compared": version.num_compared,
+                "why_skipped": version.why,
                 "quantities": {
                     one.quantity.value: report_json.quantity_to_json(one)
-                    for one in _changed(chapter)
+                    for one in _changed(version)
                 },
             }
-            for chapter in chapters
+            for version in found
         ],
     }
-    write_json(told)
+    write_json(num_done)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..replay.aligned import Parting
+from ..replay.aligned import RankDifference
 from ..replay.contents import Contents
 from ..replay.ranks import Pair, RanksOfRun
 from ..replay.verdict import ByFix, Divergence, Finish, Histogram, QuantityResult, Rows, Value
@@ -68,8 +68,8 @@ def _agreement(pair: Pair) -> dict[str, Any]:
         "events": result.num_events,
         "compared": result.num_values,
         "differed": result.num_differed,
-        "first": result.first and _parting(result.first),
-        "first_of_request": result.first_of_request and _parting(result.first_of_request),
+        "first": result.first and _difference(result.first),
+        "first_of_request": result.first_of_request and _difference(result.first_of_request),
         "not_compared": {
             "there": result.num_left,
             "here": result.num_right,
@@ -78,7 +78,7 @@ def _agreement(pair: Pair) -> dict[str, Any]:
     }
 
 
-def _parting(first: Parting) -> dict[str, Any]:
+def _difference(first: RankDifference) -> dict[str, Any]:
     return {
         "step": first.step,
         "event": first.event,

@@ -15,7 +15,7 @@ from .report_pytest import PULL, located, quiet, quoted, run_by, wrapped
 def require_broken(law: Law, outcome: Outcome, where: str) -> None:
     """Raises NoVerdictError if the law is not broken, because the test would never have failed."""
     if outcome.state is not State.BROKEN:
-        why = outcome.idle or f"{outcome.num_checked} places checked"
+        why = outcome.why_not_exercised or f"{outcome.num_checked} places checked"
         raise NoVerdictError(f"nothing to test: the law {law.name} is not broken {where} ({why}).")
 
 
@@ -48,7 +48,7 @@ def test_file(
         "",
         f"def test_{law.name.replace('-', '_')}():",
         f"    found = outcome(SCENARIO, SGLANG, {quoted(law.name)})",
-        "    assert found.num_checked > 0, found.idle",
+        "    assert found.num_checked > 0, found.why_not_exercised",
         '    where = f"{found.num_broken} of {found.num_checked} places, first: {found.first}"',
         '    assert found.state.value != "broken", where',
     ]

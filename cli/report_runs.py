@@ -8,7 +8,7 @@ from rich.text import Text
 
 from ..recorders.runs import GroupOfRun, Member, WholeRun
 from ..replay.agreement import Agreement
-from ..replay.aligned import Parting
+from ..replay.aligned import RankDifference
 from ..replay.ranks import InStep, RanksOfRun
 from .console import Output, printable
 
@@ -158,7 +158,7 @@ def _print_pairs(console: Output, found: RanksOfRun) -> None:
             str(result.num_events),
             str(result.num_values),
             str(result.num_differed),
-            "; ".join(_partings(result)) or "-",
+            "; ".join(_differences(result)) or "-",
             _uncompared(result),
         )
     console.print(made)
@@ -172,14 +172,14 @@ def _agree(result: Agreement) -> Text:
     return Text("agree", style="green")
 
 
-def _partings(result: Agreement) -> Iterator[str]:
+def _differences(result: Agreement) -> Iterator[str]:
     if result.first:
-        yield parting(result.first)
+        yield difference(result.first)
     if result.first_of_request and result.first_of_request != result.first:
-        yield f"first in a request: {parting(result.first_of_request)}"
+        yield f"first in a request: {difference(result.first_of_request)}"
 
 
-def parting(first: Parting) -> str:
+def difference(first: RankDifference) -> str:
     who = "batch" if first.rid is None else f"request {printable(first.rid)}"
     left, right = (printable(str(value)) for value in (first.left, first.right))
     return f"step {first.step}, {first.kind.words} (event {first.event}), {who}: {first.what} {left} and {right}"
@@ -196,7 +196,7 @@ def _in_step(found: InStep) -> Text:
     said = f"launches, including idle ones: {counts}"
     if found.why_not:
         return Text(f"{said}. Not judged: {found.why_not}", style="dim")
-    if found.parted:
+    if found.differs:
         return Text(
             f"{said}. They differ, but ranks of DP attention launch together.", style="bold red"
         )

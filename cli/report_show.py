@@ -43,7 +43,7 @@ def _legend(example: Committed) -> str:
 
 
 def _row(moment: Moment) -> list[str]:
-    said = zip(moment.committed, *moment.beside, strict=True)  # path by path
+    said = zip(moment.committed, *moment.other_values, strict=True)  # path by path
     values = [", ".join(str(value) for value in of if value is not None) for of in said]
     mark = "<- differs" if moment.diverges else ""
     return [

@@ -89,10 +89,10 @@ def print_breach(console: Output, outcome: Outcome) -> None:
 def _print_divergence(console: Output, made: Shrunk, result: Result, path: Path) -> None:
     (quantity,) = result.quantities
     assert quantity.first is not None
-    if made.whole_for is not None:
+    if made.side_that_keeps_all is not None:
         console.print(
             "No request could be removed: the observed sums are of whole batches, and there are none for part of a batch. Use "
-            f"--{made.whole_for} sglang=={result.run.sglang_version}, which recomputes the same sums, to remove requests."
+            f"--{made.side_that_keeps_all} sglang=={result.run.sglang_version}, which recomputes the same sums, to remove requests."
         )
     console.print(f"{result.old} against {result.new}: {quantity.quantity.value}")
     console.print(f"  {where(quantity.first)}; fixes: {fixes(quantity.first)}")

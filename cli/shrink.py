@@ -77,7 +77,7 @@ def shrink(
         return _to_scenario(recording, output, law, path, repo)
     check_is_recording(output)
     # imported late: the engine imports torch, and `--help` must not wait for it
-    from ..replay.shrink.shrink import shrink as shrink_to_parting
+    from ..replay.shrink.shrink import shrink as shrink_to_divergence
     from ..replay.shrink.shrink import shrink_to_breach
     from .inputs import one, save
     from .report_shrink import Telling, print_shrunk
@@ -90,7 +90,9 @@ def shrink(
             made = shrink_to_breach(source, digest, whose[0], law, tell, keep_tokens=keep_tokens)
         else:
             sides = whose[0], whose[1]
-            made = shrink_to_parting(source, digest, sides, wanted, tell, keep_tokens=keep_tokens)
+            made = shrink_to_divergence(
+                source, digest, sides, wanted, tell, keep_tokens=keep_tokens
+            )
     save(made.recording, output, force=force)
     print_shrunk(made, output)
     return INTERRUPTED if made.interrupted else SAME
@@ -105,7 +107,7 @@ def _to_scenario(
         )
     from ..fixtures.rig.shrink import shrink as shrink_by_playing
     from ..fixtures.rig.shrink import trials_of
-    from ..replay.laws.ask import law_of
+    from ..replay.laws.check_one import law_of
     from .plays import ended_by_signals
     from .report_shrink_scenario import Telling, print_shrunk, scenario_file
     from .scenarios import check_packages, player, read

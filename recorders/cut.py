@@ -178,7 +178,7 @@ class _Split:
     since: I64
 
     def __call__(self, numbers: I64, event: I64) -> I64:
-        """Return `numbers`, used at `event`, with an offset for every parting before that event."""
+        """Return `numbers`, used at `event`, with an offset for every split before that event."""
         _, name = np.unique(np.concatenate([self.number, numbers]), return_inverse=True)
         width = 1 + int(max(self.since.max(initial=0), event.max(initial=0)))
         size = len(self.number)

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..recorders.recording import Recording, columns, row_starts
 from ..recorders.schema import EVENT_TABLES, NONE32, NONE64, ROW_TABLES, Kind
-from .aligned import Aligned, Parting, align
+from .aligned import Aligned, RankDifference, align
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,9 +53,9 @@ class Agreement:
     num_events: int
     num_values: int
     num_differed: int
-    first: Parting | None
+    first: RankDifference | None
     first_of_request: (
-        Parting | None
+        RankDifference | None
     )  # the first difference that concerns a request rather than a batch
     num_left: int  # events of the first recording that were not compared; `why` gives the reasons
     num_right: int  # the same for the second recording
@@ -68,7 +68,7 @@ class Agreement:
 def agree(left: Recording, right: Recording) -> Agreement:
     """Compare two recordings of one attention group over the steps that both of them saw."""
     aligned = align(left, right)
-    found = [aligned.parting] if aligned.parting else []
+    found = [aligned.first_difference] if aligned.first_difference else []
     num_values = num_differed = len(found)
     for kind in EVENT_TABLES:
         for one in _of_kind(aligned, kind):
@@ -87,8 +87,8 @@ def agree(left: Recording, right: Recording) -> Agreement:
     )
 
 
-def _first(found: list[Parting]) -> Parting | None:
-    return min(found, key=lambda parting: parting.event, default=None)
+def _first(found: list[RankDifference]) -> RankDifference | None:
+    return min(found, key=lambda difference: difference.event, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class _Column:
 
     num_values: int
     num_differed: int
-    first: Parting | None
+    first: RankDifference | None
 
 
 def _of_kind(aligned: Aligned, kind: Kind) -> Iterator[_Column]:
@@ -196,7 +196,7 @@ def _column(
     recording = aligned.left_recording
     event = int(aligned.left[owner[at]])
     says = {"qid": aligned.rid, **dict.fromkeys(_WEIGHTS, _namer(aligned))}.get(name, _number)
-    first = Parting(
+    first = RankDifference(
         event=event,
         step=int(recording.events.iteration[event]),
         kind=kind,

@@ -21,7 +21,7 @@ _NOT_SHARED = (Kind.SENT, Kind.WEIGHT_SPAN, Kind.GAP, Kind.SEED)
 
 
 @dataclass(frozen=True, slots=True)
-class Parting:
+class RankDifference:
     """One place where two ranks differ.
 
     `event` is the event's index in the first recording. `rid` is None if the difference concerns a
@@ -47,7 +47,9 @@ class Aligned:
     recordings: tuple[Recording, Recording]
     left: I64
     right: I64
-    parting: Parting | None  # the first event after the paired ones, where the recordings differ
+    first_difference: (
+        RankDifference | None
+    )  # the first event after the paired ones, where the recordings differ
     num_left: int  # events of the left recording without a counterpart
     num_right: int
     why: tuple[str, ...]  # the reasons why those events have no counterpart
@@ -78,17 +80,17 @@ def align(left: Recording, right: Recording) -> Aligned:
     shared = [np.flatnonzero(~np.isin(one.events.kind, _NOT_SHARED)) for one in pair]
     totals = [len(events) for events in shared]
     why = _late(pair, shared) + _across_gaps(pair, shared)
-    parted = _parting(pair, shared)
-    size = min(map(len, shared)) if parted is None else parted[0]
-    if parted is None and len(shared[0]) != len(shared[1]):
+    difference = _first_difference(pair, shared)
+    size = min(map(len, shared)) if difference is None else difference[0]
+    if difference is None and len(shared[0]) != len(shared[1]):
         why.append("one recording continues after the other ends")
-    if parted is not None and size < max(map(len, shared)):
+    if difference is not None and size < max(map(len, shared)):
         why.append("they come after the first event that differs")
     return Aligned(
         recordings=pair,
         left=shared[0][:size],
         right=shared[1][:size],
-        parting=None if parted is None else parted[1],
+        first_difference=None if difference is None else difference[1],
         num_left=totals[0] - size,
         num_right=totals[1] - size,
         why=tuple(why),
@@ -161,7 +163,9 @@ def _touched(recording: Recording) -> list[tuple[int, int]]:
     ]
 
 
-def _parting(pair: tuple[Recording, Recording], shared: list[I64]) -> tuple[int, Parting] | None:
+def _first_difference(
+    pair: tuple[Recording, Recording], shared: list[I64]
+) -> tuple[int, RankDifference] | None:
     """Return the first place where step, kind or row count differs.
 
     The end of a recording is not a difference.
@@ -181,7 +185,7 @@ def _parting(pair: tuple[Recording, Recording], shared: list[I64]) -> tuple[int,
     )
     same_event = (step, kind) == (other_step, other_kind)
     says = (f"{Kind(kind).words} at step {step}", f"{Kind(other_kind).words} at step {other_step}")
-    return at, Parting(
+    return at, RankDifference(
         event=int(events[0][at]),
         step=step,
         kind=Kind(kind),

@@ -51,8 +51,8 @@ def _results(recording: Recording) -> dict[str, NDArray[np.bool_]]:
 def _tails(recording: Recording) -> dict[str, NDArray[np.bool_]]:
     """Branches of requests decoded beside a prefill chunk (tails)."""
     rows, tail = recording.result_rows, tails(recording).answered
-    made, ends = decisions(recording), np.zeros(len(rows.qid), dtype=bool)
-    ends[made.row[made.finish >= 0]] = True
+    decided, ends = decisions(recording), np.zeros(len(rows.qid), dtype=bool)
+    ends[decided.row[decided.finish >= 0]] = True
     stale = (rows.is_retracted == 1) | (rows.finished == 1)
     return {
         "tail": tail & ~stale & ~ends,

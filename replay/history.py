@@ -22,7 +22,7 @@ _SOURCES = ("python/sglang/srt", "sglang/srt", "srt")  # only commits that touch
 
 
 @dataclass(frozen=True, slots=True)
-class Chapter:
+class VersionResult:
     """One version.
 
     `result` compares it with the previous version that could run, and is None for the first
@@ -114,19 +114,19 @@ def history(
     columns: Columns,
     paths: Sequence[Lifted],
     quantities: Sequence[Quantity],
-    told: Callable[[Chapter], None],
-) -> tuple[Chapter, ...]:
-    """Return one chapter per path. Calls `told` with each chapter as soon as it is complete."""
-    chapters = []
-    for chapter in _chapters(columns, paths, quantities):
-        told(chapter)
-        chapters.append(chapter)
-    return tuple(chapters)
+    on_result: Callable[[VersionResult], None],
+) -> tuple[VersionResult, ...]:
+    """Return one result per path. Calls `on_result` with each of them as soon as it is complete."""
+    found = []
+    for version in _version_results(columns, paths, quantities):
+        on_result(version)
+        found.append(version)
+    return tuple(found)
 
 
-def _chapters(
+def _version_results(
     columns: Columns, paths: Sequence[Lifted], quantities: Sequence[Quantity]
-) -> Iterator[Chapter]:
+) -> Iterator[VersionResult]:
     """Compare each path with the last one before it that could run."""
     before: Lifted | None = None
     code: str | None = None
@@ -140,15 +140,15 @@ def _chapters(
             columns.workers.begin_all(paths[new])
         try:
             digest = surface_of(path).digest
-            made = lifted(columns, path, quantities)  # raises if it cannot run
+            ledger = lifted(columns, path, quantities)  # raises if it cannot run
             if before is None or digest == code:
                 has = tuple(
-                    one.quantity for one in made.only(quantities).series if one.captured.any()
+                    one.quantity for one in ledger.only(quantities).series if one.captured.any()
                 )
-                yield Chapter(path, digest, None, same_code=before is not None, has=has)
+                yield VersionResult(path, digest, None, same_code=before is not None, has=has)
             else:
-                yield Chapter(path, digest, compare(columns, before, path, quantities))
+                yield VersionResult(path, digest, compare(columns, before, path, quantities))
         except (NoVerdictError, NoSourceError) as error:
-            yield Chapter(path, None, None, str(error))
+            yield VersionResult(path, None, None, str(error))
             continue
         before, code = path, digest

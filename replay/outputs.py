@@ -51,8 +51,8 @@ def outputs(recording: Recording, qids: Iterable[int]) -> dict[int, NDArray[np.i
 def _emitted(recording: Recording, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return how many tokens each result emitted; if that is absent, how many it accepted."""
     table = recording.result_rows
-    told = table.num_emitted[rows].astype(np.int64)
-    return np.where(told == NONE32, table.accept_len[rows], told)
+    emitted = table.num_emitted[rows].astype(np.int64)
+    return np.where(emitted == NONE32, table.accept_len[rows], emitted)
 
 
 def _ends(recording: Recording) -> dict[int, tuple[int, int]]:

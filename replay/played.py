@@ -15,7 +15,7 @@ from .bisect.law_judge import LawJudge
 from .bisect.play_pool import PlayPool
 from .bisect.plays import Plays
 from .bisect.search import judge_or_skip
-from .laws.ask import law_of
+from .laws.check_one import law_of
 from .laws.law import Outcome
 
 

@@ -33,7 +33,7 @@ class InStep:
     why_not: str | None
 
     @property
-    def parted(self) -> bool:
+    def differs(self) -> bool:
         return self.why_not is None and len({one.num_launches for one in self.members}) > 1
 
 
@@ -50,9 +50,9 @@ class RanksOfRun:
     not_compared: tuple[str, ...]
 
     @property
-    def parted(self) -> bool:
+    def differs(self) -> bool:
         return any(pair.agreement.first for pair in self.pairs) or bool(
-            self.in_step and self.in_step.parted
+            self.in_step and self.in_step.differs
         )
 
     @property
@@ -185,8 +185,8 @@ def _recordings_of(members: Sequence[Member]) -> list[Member]:
     are left out.
     """
     recorded = [one for one in members if not {"shrink", "redact"} & set(one.made)]
-    told = {replace(one, path=Path()): one for one in reversed(_of_lead(recorded or members))}
-    return sorted(told.values(), key=lambda one: one.path)
+    distinct = {replace(one, path=Path()): one for one in reversed(_of_lead(recorded or members))}
+    return sorted(distinct.values(), key=lambda one: one.path)
 
 
 def _not_whole(member: Member) -> str | None:

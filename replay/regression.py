@@ -45,7 +45,7 @@ def regression(recording: Recording, old: Path, new: Path, quantity: Quantity | 
     wanted, columns = None if quantity is None else [quantity], Columns(recording)
     result = compare(columns, old, new, wanted)
     chosen = target(result, "test")
-    (made,) = (found for found in result.quantities if found.quantity is chosen)
+    (compared,) = (found for found in result.quantities if found.quantity is chosen)
     difference = _difference(columns, old, new, chosen)
     # Excused cells may hold None or a number; a test must not require one of the two.
     right = difference.new.captured & ~difference.excused
@@ -56,10 +56,10 @@ def regression(recording: Recording, old: Path, new: Path, quantity: Quantity | 
             "Shrink the recording first with `specdiff shrink`."
         )
     wrong = values_in(recording, old, difference.old, difference.differs)
-    assert made.first is not None and wrong, "a quantity that differs has no differing cell"
+    assert compared.first is not None and wrong, "a quantity that differs has no differing cell"
     key, was = next(iter(wrong.items()))  # cells are in event order
     return Regression(
-        recording, old, new, chosen, made.first, key, was, expected, made.num_differed
+        recording, old, new, chosen, compared.first, key, was, expected, compared.num_differed
     )
 
 

@@ -12,7 +12,6 @@ import torch
 from ..recorders.errors import UsageError
 from ..recorders.recording import Recording
 from ..recorders.schema import NONE64, ROW_TABLES, Kind
-from .beside import QUANTITIES, Beside, beside
 from .columns.commits import claims as claims_of
 from .columns.commits import commits
 from .columns.shared import Columns
@@ -22,6 +21,7 @@ from .laws.weights import mislabelled
 from .ledger import Ledger
 from .lift.ledger import lengths
 from .observed import observed_claims
+from .other_values import QUANTITIES, OtherValue, other_values
 from .paths.fixes import rules_of
 from .quantity import Quantity
 from .spec import FixSet, Lifted, Path
@@ -56,14 +56,14 @@ class Moment:
     kind: Kind
     detail: str
     committed: tuple[Committed | None, ...]
-    # Other values of the paths at this event, by quantity and path: see `beside`.
-    beside: tuple[tuple[Beside | None, ...], ...] = ()
+    # Other values of the paths at this event, by quantity and path: see `other_values`.
+    other_values: tuple[tuple[OtherValue | None, ...], ...] = ()
 
     @property
     def diverges(self) -> bool:
         """Whether the paths' settled lengths or other values differ at this event."""
         settled = tuple(value and value.settled for value in self.committed)
-        return any(len({*said} - {None}) > 1 for said in (settled, *self.beside))
+        return any(len({*said} - {None}) > 1 for said in (settled, *self.other_values))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +126,8 @@ def _books(columns: Columns, path: Path) -> _Books:
         _, claims = claims_of(recording, touches, rules)
         return _Books(commits(recording, touches, rules).after, claims, touches.seeded)
     if isinstance(path, Lifted):
-        told = lengths(columns, path)
-        return _Books(told.raw, told.claims, told.known)
+        kept = lengths(columns, path)
+        return _Books(kept.raw, kept.claims, kept.known)
     raw = torch.full_like(touches.row, NONE64)
     for kind, values in (
         (Kind.EXTEND, nullable(recording.extend_rows.committed)),
@@ -166,7 +166,7 @@ def _moments(
         if others := wrong.get(event, 0):
             said += f"; {others} of these tokens were computed by other weights"
         step = int(recording.events.iteration[event])
-        yield Moment(event, step, kind, said, committed, beside(ledgers, kind, event))
+        yield Moment(event, step, kind, said, committed, other_values(ledgers, kind, event))
 
 
 def _removes_nobody(recording: Recording, ref: int) -> bool:

@@ -40,7 +40,7 @@ def true_sum(columns: Columns, series: Series, path: str) -> TrueSum:
         if kind is Kind.LAUNCH:
             found = _at_launch(columns, row, so_far)
         else:
-            found = _between(columns, kind, row, so_far, observed=path == "observed")
+            found = _after_filter_or_merge(columns, kind, row, so_far, observed=path == "observed")
         value[at], known[at] = found.value, found.known
     return TrueSum(value, known)
 
@@ -61,7 +61,7 @@ def _at_launch(columns: Columns, row: Tensor, true: TrueSum) -> TrueSum:
     return TrueSum(true.value + torch.where(mixed, about, 0), seen)
 
 
-def _between(
+def _after_filter_or_merge(
     columns: Columns, kind: Kind, row: Tensor, true: TrueSum, *, observed: bool
 ) -> TrueSum:
     """Return the true sums after a filter or a merge."""

@@ -30,7 +30,7 @@ from specdiff.replay.bisect.judge import Finding
 from specdiff.replay.bisect.play_pool import PlayPool
 from specdiff.replay.bisect.plays import Plays
 from specdiff.replay.bisect.trees import release_before, write_out
-from specdiff.replay.laws.ask import ask, law_of
+from specdiff.replay.laws.check_one import check_law, law_of
 from specdiff.replay.laws.law import State
 from specdiff.replay.lift.git import NoSourceError, commit_of
 from specdiff.replay.spec import Lifted, Observed, Origin
@@ -55,7 +55,8 @@ def test_the_release_that_fixed_a_law_is_found(tmp_path: Path) -> None:
     recordings = {path.stem.removeprefix("sglang-"): path for path in kept.iterdir()}
     assert sorted(recordings) == ["0.5.12.post1", "0.5.13"]
     found = {
-        name: ask(law_of("trainer"), hdf5.load(at), Observed()) for name, at in recordings.items()
+        name: check_law(law_of("trainer"), hdf5.load(at), Observed())
+        for name, at in recordings.items()
     }
     assert found["0.5.13"].num_broken == 0 < found["0.5.12.post1"].num_broken
     for name, made in found.items():
@@ -155,7 +156,7 @@ def test_a_scheduler_that_crashes_during_the_play_is_not_judged(tmp_path: Path) 
     ]
     (path,) = (tmp_path / "kept/failed/sglang-0.5.9").iterdir()
     left = hdf5.load(path)
-    assert ask(law_of("commit"), left, Observed()).state is State.HOLDS
+    assert check_law(law_of("commit"), left, Observed()).state is State.HOLDS
 
 
 @pytest.mark.parametrize(

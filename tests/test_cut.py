@@ -223,13 +223,13 @@ _PLACES = st.lists(st.tuples(_NUMBERS, st.integers(0, 12)), max_size=20)
 
 
 @given(_PLACES, _PLACES)
-def test_a_number_changes_with_each_parting_of_it_so_far(
-    partings: list[tuple[int, int]], asked: list[tuple[int, int]]
+def test_a_number_changes_with_each_split_of_it_so_far(
+    splits: list[tuple[int, int]], asked: list[tuple[int, int]]
 ) -> None:
     (number, since), (numbers, event) = (
-        np.array(pairs, dtype=np.int64).reshape(-1, 2).T for pairs in (partings, asked)
+        np.array(pairs, dtype=np.int64).reshape(-1, 2).T for pairs in (splits, asked)
     )
-    times = [sum(one == n and at <= e for one, at in partings) for n, e in asked]
+    times = [sum(one == n and at <= e for one, at in splits) for n, e in asked]
     found = _Split(number, since)(numbers, event)
     assert found.dtype == np.int64
     assert found.tolist() == [n + k * _SPLIT_OFFSET for (n, _), k in zip(asked, times, strict=True)]

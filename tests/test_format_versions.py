@@ -122,7 +122,7 @@ def test_a_journal_of_an_older_version_becomes_a_recording(tmp_path: Path) -> No
     made, same = build(path), bundled_recording("0.5.12-experts-overshoot")
     weights = next(law for law in LAWS if law.name == "weights")
     found = outcome_of(weights, Columns(made), observed(Columns(made)))
-    assert (made.version, found.idle) == (3, "not in format version 3")
+    assert (made.version, found.why_not_exercised) == (3, "not in format version 3")
     for name, table in TABLE_NAMES.items():
         for (column, one), (_, other) in zip(
             columns(getattr(made, name)), columns(getattr(same, name)), strict=True

@@ -332,8 +332,8 @@ def test_after_a_gap_a_launch_without_its_prepare_is_not_judged() -> None:
 
 def _why(law: str, recording: Recording, path: str = "observed") -> str:
     found = _law(law, recording, path)
-    assert found.state is State.NOT_EXERCISED and found.idle
-    return found.idle
+    assert found.state is State.NOT_EXERCISED and found.why_not_exercised
+    return found.why_not_exercised
 
 
 def _law(name: str, recording: Recording, path: str = "observed") -> Outcome:

@@ -18,7 +18,7 @@ from specdiff.recorders.recording import Recording, columns
 from specdiff.recorders.schema import NONE32, NONE64, ControlAct, Events, Kind, Spans
 from specdiff.replay import spec
 from specdiff.replay.columns.shared import Columns
-from specdiff.replay.laws.ask import ask, law_of
+from specdiff.replay.laws.check_one import check_law, law_of
 from specdiff.replay.laws.law import Places, State
 from specdiff.replay.laws.weights import weights
 from specdiff.replay.observed import observed
@@ -247,8 +247,8 @@ def test_without_the_weights_hook_the_law_is_not_exercised(
     """
 
     def state(recording: Recording) -> tuple[State, str | None]:
-        found = ask(law_of("weights"), recording, spec.Observed())
-        return found.state, found.idle
+        found = check_law(law_of("weights"), recording, spec.Observed())
+        return found.state, found.why_not_exercised
 
     assert state(recording) == (State.BROKEN, None)
     sites = [

@@ -31,7 +31,7 @@ from specdiff.replay.bisect.law_judge import LawJudge
 from specdiff.replay.bisect.play_pool import Player, PlayPool
 from specdiff.replay.bisect.play_result import Played, complete, why
 from specdiff.replay.bisect.plays import Plays
-from specdiff.replay.laws.ask import ask, law_of
+from specdiff.replay.laws.check_one import check_law, law_of
 from specdiff.replay.played import outcome
 from specdiff.replay.spec import Lifted, Observed, Origin
 
@@ -58,7 +58,9 @@ def test_the_worst_of_several_schedulers_decides() -> None:
     """One breach decides. Otherwise a scheduler that keeps the law decides over one that did not exercise it."""
     names = ("0.5.13-experts-overshoot", "0.5.12-experts-overshoot", "0.5.11-stale-retract")
     holds, breaks, idle = (bundled() / f"{name}.h5" for name in names)
-    alone = [ask(law_of("rows"), hdf5.load(path), Observed()) for path in (holds, breaks, idle)]
+    alone = [
+        check_law(law_of("rows"), hdf5.load(path), Observed()) for path in (holds, breaks, idle)
+    ]
     assert [one.state.value for one in alone] == ["holds", "broken", "not exercised"]
     both, kept, nothing, failed = judged(
         both=Played((holds, breaks, idle)),

@@ -71,7 +71,7 @@ def test_a_shrunk_or_redacted_file_does_not_keep_the_ranks_from_being_compared(
     files = {"tp0.h5": stray[0], "tp1.h5": stray[1], "a.h5": made(stray[place], step)}
     found = compared(files)
     assert pairs(found) == [("tp0.h5", "tp1.h5")]
-    assert found.parted
+    assert found.differs
     (why,) = found.not_compared  # names only the file that is not compared
     assert "a.h5" in why and "tp0.h5" not in why and "tp1.h5" not in why
 
@@ -108,9 +108,9 @@ def test_a_file_made_from_a_dp_rank_does_not_keep_launches_from_being_judged(
 ) -> None:
     files = {"dp0.h5": idle[0], "dp1.h5": idle[1], "a.h5": made(idle[0], *step)}
     same = compared(files)
-    assert same.in_step is not None and same.in_step.why_not is None and not same.parted
+    assert same.in_step is not None and same.in_step.why_not is None and not same.differs
     assert not same.not_compared
-    assert compared(files, dp1=1).parted
+    assert compared(files, dp1=1).differs
 
 
 @pytest.mark.parametrize("how", ["late", "sample"])
@@ -125,7 +125,7 @@ def test_launches_are_not_judged_if_a_rank_was_recorded_only_in_part(
         later = dataclasses.replace(events, iteration=events.iteration + 5)
         files["dp1.h5"] = dataclasses.replace(idle[1], events=later)
     found = compared(files, dp1=1)
-    assert found.in_step is not None and not found.parted
+    assert found.in_step is not None and not found.differs
     told = {"late": "began on a running server", "sample": "holds only some of the requests"}
     assert found.in_step.why_not == f"dp1.h5 {told[how]}"
 
@@ -153,7 +153,7 @@ def test_two_different_recordings_of_a_dp_rank_are_reported_as_not_compared(
     (why,) = found.not_compared
     assert "dp1.h5, later.h5" in why and "dp 1, tp 1" in why
     lone = compared({"dp0.h5": made(idle[0], REDACTED), "dp1.h5": idle[1]}, dp1=1)
-    assert lone.parted  # `redact` keeps every launch
+    assert lone.differs  # `redact` keeps every launch
 
 
 def test_drops_that_no_gap_mentions_are_counted(idle: list[Recording]) -> None:

@@ -36,7 +36,7 @@ from specdiff.recorders.schema import Kind
 from specdiff.replay.bisect import play_pool
 from specdiff.replay.bisect.play_pool import Player, PlayPool
 from specdiff.replay.bisect.play_result import Played
-from specdiff.replay.laws.ask import law_of
+from specdiff.replay.laws.check_one import law_of
 from specdiff.replay.laws.law import Breach, Outcome, State
 from specdiff.replay.shrink.breach import broken
 from specdiff.replay.spec import parse

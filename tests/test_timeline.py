@@ -11,10 +11,10 @@ from lifting import bundled_recording
 from specdiff.recorders.recording import Recording
 from specdiff.recorders.schema import Kind
 from specdiff.replay import spec
-from specdiff.replay.beside import QUANTITIES, Beside
 from specdiff.replay.columns.shared import Columns
 from specdiff.replay.diff import diff
 from specdiff.replay.explain import Toggles
+from specdiff.replay.other_values import QUANTITIES, OtherValue
 from specdiff.replay.quantity import Quantity
 from specdiff.replay.timeline import lives
 from specdiff.replay.verdict import ledger_of
@@ -78,7 +78,7 @@ def test_a_life_is_marked_wherever_replay_finds_a_divergence(
     for rid in dict.fromkeys(recording.rids):
         for life in lives(recording, rid, paths):
             for moment in life.moments:
-                pairs = [tuple(filter(None, said)) for said in moment.beside]
+                pairs = [tuple(filter(None, said)) for said in moment.other_values]
                 unlike = [pair for pair in pairs if len(set(pair)) > 1]
                 shown |= {(pair[0].quantity, moment.event) for pair in unlike}
                 assert moment.diverges or not unlike
@@ -86,5 +86,5 @@ def test_a_life_is_marked_wherever_replay_finds_a_divergence(
 
 
 def test_a_released_length_is_shown_in_words() -> None:
-    said = [str(Beside(Quantity.RELEASED_LEN, value)) for value in (14, None)]
+    said = [str(OtherValue(Quantity.RELEASED_LEN, value)) for value in (14, None)]
     assert said == ["released 14", "released none"]

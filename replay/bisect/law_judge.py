@@ -11,7 +11,7 @@ from pathlib import Path
 from ...recorders import hdf5
 from ...recorders.errors import NoVerdictError, RecordingError, UsageError
 from ...recorders.recording import Recording
-from ..laws.ask import ask
+from ..laws.check_one import check_law
 from ..laws.law import Law, Outcome, State
 from ..lift.git import NoSourceError, commit_of
 from ..lift.releases import RELEASES
@@ -51,7 +51,7 @@ class LawJudge:
             return Judged(path, Finding.SKIPPED, player.code, found)
         outcome, remark = found
         finding = _FINDINGS.get(outcome.state, Finding.GOOD)
-        return Judged(path, finding, player.code, outcome.idle or remark, outcome)
+        return Judged(path, finding, player.code, outcome.why_not_exercised or remark, outcome)
 
     def prefetch(self, paths: Sequence[Lifted]) -> None:
         for path in paths:
@@ -72,7 +72,7 @@ class LawJudge:
 
     def _ask(self, recordings: Sequence[Path]) -> Outcome:
         """Return the outcome over all schedulers: the gravest state, and the summed counts."""
-        found = [ask(self._law, _whole(path), Observed()) for path in recordings]
+        found = [check_law(self._law, _whole(path), Observed()) for path in recordings]
         gravest = min(found, key=lambda one: _GRAVEST.index(one.state))
         checked = sum(one.num_checked for one in found)
         return replace(

@@ -125,9 +125,9 @@ def _tail_delta(recording: Recording, rules: Rules) -> Tensor:
     Apart from the claim, this is the same for every set of fixes, because only releases with the
     books of 0.5.19 have tails.
     """
-    made = decisions(recording)
+    decided = decisions(recording)
     goes_on = torch.zeros(len(recording.result_rows.qid), dtype=torch.int64)
-    goes_on[column(made.row[made.finish == GOES_ON])] = 1
+    goes_on[column(decided.row[decided.finish == GOES_ON])] = 1
     void = column(recording.result_rows.is_retracted) == 1
     return torch.where(void, 0, goes_on - rules.claim)
 

@@ -153,9 +153,9 @@ def _lost_tails(recording: Recording) -> list[Tensor]:
 
 def _lost(recording: Recording) -> NDArray[np.bool_]:
     """Mark the result rows (bool) for which the events that tell whether they ended their request are missing."""
-    made = decisions(recording)
+    decided = decisions(recording)
     mask = np.zeros(len(recording.result_rows.qid), dtype=bool)
-    mask[made.row[made.finish == LOST]] = True
+    mask[decided.row[decided.finish == LOST]] = True
     return mask
 
 

@@ -183,8 +183,8 @@ def outcome_of(
     places = law.check(columns, ledger)
     unhooked = needs.unhooked(law.needs, columns.recording)
     if not len(places.event) or unhooked:
-        why = unhooked or needs.idle(law.needs, columns, ledger)
-        return Outcome(law, State.NOT_EXERCISED, 0, 0, None, idle=why)
+        why = unhooked or needs.why_not_exercised(law.needs, columns, ledger)
+        return Outcome(law, State.NOT_EXERCISED, 0, 0, None, why_not_exercised=why)
     broken, known = _broken(law, columns, ledger, places)
     judged = torch.nonzero(broken & ~known).flatten()
     at = judged if len(judged) else torch.nonzero(broken).flatten()

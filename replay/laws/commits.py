@@ -39,8 +39,8 @@ def commit(columns: Columns, ledger: Ledger) -> Places:
 
 def _ends(recording: Recording) -> Tensor:
     """Return a mask of the result rows that may have ended their request."""
-    made, mask = decisions(recording), torch.zeros(len(recording.result_rows.qid)).bool()
-    mask[column(made.row[made.finish != GOES_ON])] = True
+    decided, mask = decisions(recording), torch.zeros(len(recording.result_rows.qid)).bool()
+    mask[column(decided.row[decided.finish != GOES_ON])] = True
     return mask
 
 

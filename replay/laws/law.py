@@ -59,16 +59,16 @@ def exactly(name: str, event: Tensor, qid: Tensor, found: Tensor, expected: Tens
 def together(parts: list[Places]) -> Places:
     """Merge the places of several checks, in event order."""
     names: tuple[str, ...] = ()
-    told = []
+    numbered = []
     for part in parts:
-        told.append(replace(part, counted=part.counted + len(names)))
+        numbered.append(replace(part, counted=part.counted + len(names)))
         names += part.names
-    columns = (torch.cat([getattr(part, name) for part in told]) for name in _COLUMNS)
-    made = Places(names, *columns)
-    return made.some(torch.argsort(made.event, stable=True))
+    columns = (torch.cat([getattr(part, name) for part in numbered]) for name in _COLUMNS)
+    merged = Places(names, *columns)
+    return merged.some(torch.argsort(merged.event, stable=True))
 
 
-def nowhere() -> Places:
+def no_places() -> Places:
     """Return no places: the law was not checked."""
     return Places((), *(torch.zeros(0, dtype=torch.int64) for _ in _COLUMNS))
 
@@ -168,7 +168,7 @@ class Outcome:
 
     num_broken: number of breaches, known violations included.
     first: the first breach that is not a known violation; if all are known, the first one.
-    idle: if the law was not exercised, the reason.
+    why_not_exercised: if the law was not exercised, the reason.
     known: if a known violation was seen, its reason.
     """
 
@@ -177,5 +177,5 @@ class Outcome:
     num_checked: int
     num_broken: int
     first: Breach | None
-    idle: str | None = None
+    why_not_exercised: str | None = None
     known: str | None = None

@@ -26,7 +26,7 @@ def unhooked(needs: Needs, recording: Recording) -> str | None:
     return f"not hooked in this sglang: {', '.join(gone)}" if gone else None
 
 
-def idle(needs: Needs, columns: Columns, ledger: Ledger) -> str:
+def why_not_exercised(needs: Needs, columns: Columns, ledger: Ledger) -> str:
     """Return in words why a law was checked nowhere."""
     recording = columns.recording
     if needs.observed_only and ledger.path != "observed":
@@ -38,9 +38,9 @@ def idle(needs: Needs, columns: Columns, ledger: Ledger) -> str:
         return f"{needs.event}: none in this recording"
     silent = [q for q in needs.quantities if not ledger[q].captured.any()]
     if silent:
-        said = next((ledger.reasons[q] for q in silent if q in ledger.reasons), None)
+        reason = next((ledger.reasons[q] for q in silent if q in ledger.reasons), None)
         names = ", ".join(quantity.value for quantity in silent)
-        return f"{names} not captured" + (f": {said}" if said else "")
+        return f"{names} not captured" + (f": {reason}" if reason else "")
     return f"{needs.event}: none with values that the law can be checked on"
 
 
@@ -49,7 +49,7 @@ def _decode(recording: Recording) -> NDArray[np.bool_]:
     return decode
 
 
-def _asked(recording: Recording, *names: str) -> NDArray[np.bool_]:
+def _requested(recording: Recording, *names: str) -> NDArray[np.bool_]:
     """For each end sent, return whether one of these lists was requested."""
     lists = [getattr(recording.sents, name) != NONE64 for name in names]
     asked: NDArray[np.bool_] = np.any(lists, axis=0)
@@ -93,26 +93,26 @@ SENT = Needs(
 SENT_LISTS = Needs(
     "end sent to a client that asked for a per-token list",
     lambda r: int(
-        np.sum(_asked(r, "num_logprobs", "num_hidden_states", "experts_rows", "indexer_rows"))
+        np.sum(_requested(r, "num_logprobs", "num_hidden_states", "experts_rows", "indexer_rows"))
     ),
     observed_only=True,
     tables=("sents",),
 )
 SENT_ROWS = Needs(
     "end sent to a client that asked for routed experts",
-    lambda r: int(np.sum(_asked(r, "experts_rows"))),
+    lambda r: int(np.sum(_requested(r, "experts_rows"))),
     (Quantity.ROUTED_EXPERTS,),
     tables=("sents",),
 )
 SENT_LOGPROBS = Needs(
     "end sent to a client that asked for log probabilities",
-    lambda r: int(np.sum(_asked(r, "num_logprobs"))),
+    lambda r: int(np.sum(_requested(r, "num_logprobs"))),
     observed_only=True,
     tables=("sents",),
 )
 SENT_HIDDEN_STATES = Needs(
     "end sent to a client that asked for hidden states",
-    lambda r: int(np.sum(_asked(r, "num_hidden_states"))),
+    lambda r: int(np.sum(_requested(r, "num_hidden_states"))),
     observed_only=True,
     tables=("sents",),
 )

@@ -14,7 +14,7 @@ from ..columns.touches import gaps_before
 from ..ledger import Ledger
 from ..quantity import Quantity
 from ..tensors import column
-from .law import Places, nowhere, within
+from .law import Places, no_places, within
 
 
 def room(columns: Columns, ledger: Ledger) -> Places:
@@ -31,7 +31,7 @@ def room(columns: Columns, ledger: Ledger) -> Places:
     owner = column(recording.owner(Kind.LAUNCH))
     rows = torch.nonzero(column(recording.launches.mode)[owner] == Mode.DECODE).flatten()
     if not len(of_row) or not len(rows):
-        return nowhere()
+        return no_places()
     event = column(recording.event_of(Kind.LAUNCH))[owner][rows]
     qid, epoch = column(recording.launch_rows.qid)[rows], gaps_before(recording, event)
     length, known = lengths_of(recording).before(qid, event, epoch)

@@ -10,7 +10,7 @@ from ..columns.shared import Columns
 from ..ledger import Ledger, Series
 from ..quantity import PARTS, Quantity
 from ..tensors import column
-from .law import Places, exactly, nowhere, together
+from .law import Places, exactly, no_places, together
 
 
 def stride(columns: Columns, ledger: Ledger) -> Places:
@@ -19,7 +19,7 @@ def stride(columns: Columns, ledger: Ledger) -> Places:
     The slicing uses the stride recorded on the result; up to 0.5.11 it uses the worker's.
     """
     if ledger.path != "observed":
-        return nowhere()
+        return no_places()
     results = columns.recording.results
     width, worker = column(columns.recording.result_width), column(results.worker_stride)
     recorded = column(results.stride)
@@ -48,7 +48,7 @@ def histogram(columns: Columns, ledger: Ledger) -> Places:
 def batch_accepted(columns: Columns, ledger: Ledger) -> Places:
     """A batch's count of accepted drafts excludes stale results."""
     if ledger.path != "observed":
-        return nowhere()
+        return no_places()
     rows, results = columns.recording.result_rows, columns.recording.results
     owner = column(columns.recording.owner(Kind.RESULT))
     live = (column(rows.finished) == 0) & (column(rows.is_retracted) == 0)

@@ -18,16 +18,16 @@ from ..columns.shared import Columns
 from ..columns.touches import gaps_before
 from ..ledger import Ledger
 from ..tensors import column
-from .law import Places, exactly, nowhere, together
+from .law import Places, exactly, no_places, together
 
-_NOBODY_KNOWS = -1
+_UNKNOWN = -1
 
 
 def weights(columns: Columns, ledger: Ledger) -> Places:
     """Every token is in exactly one span, and was computed by the weights that the span names."""
     recording = columns.recording
     if ledger.path != "observed" or not len(recording.spans.qid):
-        return nowhere()
+        return no_places()
     return together([_unspoken(recording), _by_others(recording)])
 
 
@@ -52,7 +52,7 @@ def _unspoken(recording: Recording) -> Places:
     spans = recording.spans
     event, qid = column(recording.event_of(Kind.SENT)), column(recording.sents.qid)
     if not len(qid):
-        return nowhere()
+        return no_places()
     start, end = column(spans.start), column(spans.end)
     sent = torch.searchsorted(event, column(recording.event_of(Kind.WEIGHT_SPAN)), right=True) - 1
     mine = (sent >= 0) & (qid[sent.clamp(min=0)] == column(spans.qid))
@@ -62,11 +62,11 @@ def _unspoken(recording: Recording) -> Places:
     due[1:], last[:-1] = torch.where(goes_on, end[:-1], 0), ~goes_on
     wrong = torch.zeros_like(qid).scatter_add(0, sent, (start - due).abs())
     reaches = torch.zeros_like(qid).scatter(0, sent[last], end[last])
-    told = column(recording.sents.completion_tokens)
+    completion_tokens = column(recording.sents.completion_tokens)
     behind = event + 1 + torch.bincount(sent, minlength=len(qid))
-    known = (told != NONE64) & (behind < len(recording.events.kind))
+    known = (completion_tokens != NONE64) & (behind < len(recording.events.kind))
     known &= gaps_before(recording, behind + 1) == gaps_before(recording, event)
-    wrong = (wrong + (told - reaches).abs())[known]
+    wrong = (wrong + (completion_tokens - reaches).abs())[known]
     return exactly("unlabelled_tokens", event[known], qid[known], wrong, torch.zeros_like(wrong))
 
 
@@ -77,7 +77,7 @@ def _by_others(recording: Recording) -> Places:
     """
     spans = recording.spans
     event, qid = column(recording.event_of(Kind.WEIGHT_SPAN)), column(spans.qid)
-    told, start, end = column(spans.weights), column(spans.start), column(spans.end)
+    told_weights, start, end = column(spans.weights), column(spans.start), column(spans.end)
     runs = _Runs.of(recording)
     first = torch.searchsorted(runs.qid, qid)
     counts = torch.searchsorted(runs.qid, qid, right=True) - first
@@ -93,8 +93,8 @@ def _by_others(recording: Recording) -> Places:
         held = torch.where(mine, tokens.clamp(min=0), 0)
         return torch.zeros_like(qid).scatter_add(0, span, held)
 
-    known = of(by != _NOBODY_KNOWS) == end - start
-    wrong = of(by != told[span])[known]
+    known = of(by != _UNKNOWN) == end - start
+    wrong = of(by != told_weights[span])[known]
     return exactly("mislabelled_tokens", event[known], qid[known], wrong, torch.zeros_like(wrong))
 
 
@@ -128,33 +128,33 @@ def _weights_of_launches(recording: Recording) -> Tensor:
     """For each result, return which weights were active when it was launched."""
     number, answers = column(recording.launches.launch), column(recording.results.launch)
     if not len(number):
-        return torch.full_like(answers, _NOBODY_KNOWS)
+        return torch.full_like(answers, _UNKNOWN)
     serving = _serving(recording, column(recording.event_of(Kind.LAUNCH)))
     at = torch.searchsorted(number, answers).clamp(max=len(number) - 1)
-    return torch.where(number[at] == answers, serving[at], _NOBODY_KNOWS)
+    return torch.where(number[at] == answers, serving[at], _UNKNOWN)
 
 
 def _serving(recording: Recording, event: Tensor) -> Tensor:
-    """Return which weights were active at each event, or _NOBODY_KNOWS.
+    """Return which weights were active at each event, or _UNKNOWN.
 
     A gap may hide a change of weights, so after a gap only the next recorded change tells.
     """
     if not any(site.name == "weights" and site.attached for site in recording.run.sites):
-        return torch.full_like(event, _NOBODY_KNOWS)
+        return torch.full_like(event, _UNKNOWN)
     if len(recording.run.weight_versions) < 2:
         return torch.zeros_like(event)
     controls = recording.controls
     changes = controls.act == ControlAct.WEIGHTS
     since = column(recording.event_of(Kind.CONTROL)[changes])
-    nobody = torch.tensor([_NOBODY_KNOWS])  # before the first change, and after the last
-    before = torch.cat([nobody, column(controls.weights_before[changes]), nobody])
-    after = torch.cat([nobody, column(controls.weights[changes]), nobody])
+    unknown = torch.tensor([_UNKNOWN])  # before the first change, and after the last
+    before = torch.cat([unknown, column(controls.weights_before[changes]), unknown])
+    after = torch.cat([unknown, column(controls.weights[changes]), unknown])
     epoch, epochs = (
         gaps_before(recording, event),
-        torch.cat([nobody, gaps_before(recording, since), nobody]),
+        torch.cat([unknown, gaps_before(recording, since), unknown]),
     )
     at = torch.searchsorted(since, event)  # the last change before the event; the next is at + 1
-    as_it_began = torch.where(epoch == 0, 0, _NOBODY_KNOWS)
+    as_it_began = torch.where(epoch == 0, 0, _UNKNOWN)
     as_the_next_says = torch.where(epochs[at + 1] == epoch, before[at + 1], as_it_began)
     return torch.where(epochs[at] == epoch, after[at], as_the_next_says)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ...recorders.errors import NoVerdictError
 from ...recorders.recording import Recording
 from ...recorders.schema import Kind
-from ..laws.ask import ask, law_of
+from ..laws.check_one import check_law, law_of
 from ..laws.law import Outcome
 from ..spec import Path
 from .symptom import Found
@@ -47,4 +47,4 @@ class LawQuestion:
         return Found(outcome.first.event, outcome.first.qid, symptom)
 
     def outcome(self, recording: Recording) -> Outcome:
-        return ask(self.law, recording, self.path)
+        return check_law(self.law, recording, self.path)

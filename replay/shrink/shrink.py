@@ -39,7 +39,7 @@ class Shrunk:
     shows: Result | Outcome
 
     @property
-    def whole_for(self) -> str | None:
+    def side_that_keeps_all(self) -> str | None:
         """The side (old or fixed) whose path is `observed`, if that kept every request in the recording.
 
         An observed sum is that of a whole batch, so no request can be left out. None otherwise.
@@ -93,7 +93,7 @@ def shrink_to_breach(
     question = LawQuestion(path, law)
     outcome = question.outcome(recording)
     if outcome.first is None:
-        why = outcome.idle or f"it holds in all {outcome.num_checked} places"
+        why = outcome.why_not_exercised or f"it holds in all {outcome.num_checked} places"
         raise NoVerdictError(f"nothing to shrink: the law {law} is not broken ({why}).")
     shows = f"{_name(path)} first breaks the law {law} as it did"
     part = _shrunk(recording, source, question, tell, keep_tokens=keep_tokens, shows=shows)

@@ -20,7 +20,7 @@ def law_of(name: str) -> Law:
     return found
 
 
-def ask(law: Law, recording: Recording, path: Path) -> Outcome:
+def check_law(law: Law, recording: Recording, path: Path) -> Outcome:
     """Check the law for this path. Raises NoVerdictError if the path cannot run this recording."""
     columns = Columns(recording)
     return outcome_of(law, columns, ledger_of(columns, Toggles(columns), path))

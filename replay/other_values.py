@@ -22,7 +22,7 @@ AT: Mapping[Kind, tuple[Quantity, ...]] = {
 
 QUANTITIES = tuple(dict.fromkeys(quantity for each in AT.values() for quantity in each))
 
-_SAID = {  # how to print a value, and how to print None
+_TEXTS = {  # how to print a value, and how to print None
     Quantity.ROUTED_EXPERTS: ("rows {}", "no rows"),
     Quantity.INDEXER_TOPK: ("indexer rows {}", "no indexer rows"),
     Quantity.RELEASED_LEN: ("released {}", "released none"),
@@ -31,30 +31,30 @@ _SAID = {  # how to print a value, and how to print None
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
+class OtherValue:
     """The value of one quantity on one path; `value` is as returned by `value_of`."""
 
     quantity: Quantity
     value: Value
 
     def __str__(self) -> str:
-        said, none = _SAID[self.quantity]
+        text, none = _TEXTS[self.quantity]
         if self.value is None:
             return none
-        return said.format(self.value.span if isinstance(self.value, Rows) else self.value)
+        return text.format(self.value.span if isinstance(self.value, Rows) else self.value)
 
 
-def beside(
+def other_values(
     ledgers: Sequence[Ledger], kind: Kind, event: int
-) -> tuple[tuple[Beside | None, ...], ...]:
+) -> tuple[tuple[OtherValue | None, ...], ...]:
     """Return the values by quantity, then by path; None if the path has no value at this event."""
     return tuple(
         tuple(_at(ledger, quantity, event) for ledger in ledgers) for quantity in AT.get(kind, ())
     )
 
 
-def _at(ledger: Ledger, quantity: Quantity, event: int) -> Beside | None:
+def _at(ledger: Ledger, quantity: Quantity, event: int) -> OtherValue | None:
     series = ledger[quantity]
     cell = int(torch.searchsorted(series.cells.event, event))  # cells are in event order
     assert series.cells.event[cell] == event, "an event has no cell of a quantity that it has"
-    return Beside(quantity, value_of(series, cell)) if series.captured[cell] else None
+    return OtherValue(quantity, value_of(series, cell)) if series.captured[cell] else None
