@@ -63,22 +63,22 @@ class Output:
         """A table without a frame. `right`: indices of the number columns, which are right-aligned."""
         shown = any(headers)
         look = box.SIMPLE_HEAD if self.terminal and shown else None
-        made = Table(box=look, pad_edge=False, show_edge=False, show_header=shown)
+        table = Table(box=look, pad_edge=False, show_edge=False, show_header=shown)
         for index, header in enumerate(headers):
             number = index in right
             whole = number or index == 0
-            made.add_column(
+            table.add_column(
                 header,
                 justify="right" if number else "left",
                 no_wrap=whole,
                 overflow="ellipsis" if whole else "fold",  # a truncated id identifies no request
             )
-        return made
+        return table
 
 
-def write_json(told: Any) -> None:
+def write_json(document: Any) -> None:
     stream = _stdout()
-    json.dump(told, stream, indent=2)
+    json.dump(document, stream, indent=2)
     stream.write("\n")
 
 

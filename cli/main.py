@@ -133,8 +133,8 @@ def _tell(error: Exception) -> None:
 
 def _lacks_memory(error: Exception) -> bool:
     """Whether memory ran out. torch raises a plain RuntimeError in that case."""
-    told = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    return told or isinstance(error, MemoryError)
+    is_torch = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return is_torch or isinstance(error, MemoryError)
 
 
 def _drop_unwritten(stream: TextIO | None) -> None:

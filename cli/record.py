@@ -122,7 +122,7 @@ def record(
     force: bool,
     attach: str | None,
     command: tuple[str, ...],
-    **told: Any,
+    **given: Any,
 ) -> int:
     """Run a command and record the sglang schedulers it starts.
 
@@ -137,7 +137,7 @@ def record(
     been recorded).
     """
     if attach is not None:
-        return _attached(context, attach, directory, force, command, told)
+        return _attached(context, attach, directory, force, command, given)
     if directory is None:
         raise click.UsageError(
             "Missing option '-o' / '--output': name a folder for the recordings."
@@ -145,31 +145,31 @@ def record(
     from ..recorders.record import record as run  # imports h5py
 
     done = run(
-        directory, command, options=_options(told), force=force, say=say, run_id=told["run_id"]
+        directory, command, options=_options(given), force=force, say=say, run_id=given["run_id"]
     )
     print_outcomes(done.outcomes)
     print_problems(done.problems)
     print_left_out(done.left_out)
-    meant = (told["paused"] or done.left_out) and not done.problems
+    meant = (given["paused"] or done.left_out) and not done.problems
     nothing = not (done.anything or meant)
     return NO_VERDICT if done.status == 0 and nothing else done.status
 
 
-def _options(told: dict[str, Any]) -> dict[str, Any]:
+def _options(given: dict[str, Any]) -> dict[str, Any]:
     """The options as `recorders.capture.config.with_options` expects them."""
     return {
-        "buffer_mb": told["buffer_mb"],
-        "durability": told["durability"],
-        "paused": told["paused"],
-        "steps": told["steps"],
-        "seconds": told["duration"],
-        "ring_s": told["ring"],
-        "all_ranks": told["all_ranks"],
+        "buffer_mb": given["buffer_mb"],
+        "durability": given["durability"],
+        "paused": given["paused"],
+        "steps": given["steps"],
+        "seconds": given["duration"],
+        "ring_s": given["ring"],
+        "all_ranks": given["all_ranks"],
         "choice": {
-            "one_in": told["sample"],
-            "only": told["only_rid"],
-            "rows": told["experts"],
-            "tokens": not told["no_tokens"],
+            "one_in": given["sample"],
+            "only": given["only_rid"],
+            "rows": given["experts"],
+            "tokens": not given["no_tokens"],
         },
     }
 
@@ -180,7 +180,7 @@ def _attached(
     directory: Path | None,
     force: bool,
     command: tuple[str, ...],
-    told: dict[str, Any],
+    given: dict[str, Any],
 ) -> int:
     if len(command) != 1 or command[0] not in _ACTS:
         raise click.UsageError(
@@ -190,7 +190,7 @@ def _attached(
     _refuse_idle(context, act)
     from ..recorders.attached import attached  # imports h5py
 
-    done = attached(target, act, directory, _options(told), force=force)
+    done = attached(target, act, directory, _options(given), force=force)
     for answer in done.answers:
         print_answer(act, answer)
     print_outcomes(done.outcomes)

@@ -136,7 +136,7 @@ def print_json(recording: str, found: Bisection) -> None:
     if inside is not None:
         quantity, divergence = inside.first
         first = {"quantity": quantity.value, **report_json.divergence_to_json(divergence)}
-    told = {
+    report = {
         "schema_version": SCHEMA_VERSION,
         "recording": recording,
         "good": str(found.good),
@@ -152,7 +152,7 @@ def print_json(recording: str, found: Bisection) -> None:
         "roles": [_role(one) for one in inside.roles] if inside else [],
         "first": first,
     }
-    write_json(told)
+    write_json(report)
 
 
 def span_to_json(search: Search) -> dict[str, Any]:

@@ -58,15 +58,15 @@ def _print_glance(console: Output, found: Checked, path: str) -> None:
     console.print(Text.assemble((path, "bold"), ": ", (says, style)))
     for laws in _blocks(console.width, found):
         numbers = "".join(f"{number + 1:3}" for number in laws)
-        made = console.table("recording", numbers)
+        table = console.table("recording", numbers)
         # the laws are one column, so that a narrow terminal wraps names but never laws
-        made.columns[0].no_wrap, made.columns[0].overflow = False, "fold"
-        made.columns[1].no_wrap = True
+        table.columns[0].no_wrap, table.columns[0].overflow = False, "fold"
+        table.columns[1].no_wrap = True
         for file, outcomes in found:
             states = [outcomes[law].state for law in laws]
             signs = ((f"  {_SIGN[state]}", _STYLE[state]) for state in states)
-            made.add_row(file.name, Text.assemble(*signs))
-        console.print(made)
+            table.add_row(file.name, Text.assemble(*signs))
+        console.print(table)
     console.print(", ".join(f"{sign} {state.value}" for state, sign in _SIGN.items()), style="dim")
     console.print()
 
@@ -80,7 +80,9 @@ def _blocks(width: int, found: Checked) -> list[range]:
 
 def _print_breaches(console: Output, found: Checked) -> None:
     """Print the first breach of each law in each recording. One line each rather than a table, for narrow terminals."""
-    broken = [(file, one) for file, made in found for one in made if one.state is State.BROKEN]
+    broken = [
+        (file, one) for file, outcomes in found for one in outcomes if one.state is State.BROKEN
+    ]
     for file, one in broken:
         assert one.first is not None
         counts = f"{one.num_broken} of {one.num_checked} broken, first at {in_words(one.first)}"
@@ -103,11 +105,11 @@ def _verdict(outcomes: Sequence[Outcome]) -> str:
 
 
 def _print_laws(console: Output, outcomes: Sequence[Outcome]) -> None:
-    made = console.table(
+    table = console.table(
         "law", "", "checked", "broken", "first breach, or reason", "related PRs", right=(2, 3)
     )
     for outcome in outcomes:
-        made.add_row(
+        table.add_row(
             outcome.law.name,
             Text(outcome.state.value, style=_STYLE[outcome.state]),
             str(outcome.num_checked),
@@ -117,7 +119,7 @@ def _print_laws(console: Output, outcomes: Sequence[Outcome]) -> None:
             else Text(outcome.why_not_exercised or "", style="dim"),
             _related(outcome.law) if outcome.first else "",
         )
-    console.print(made)
+    console.print(table)
     for outcome in outcomes:
         if outcome.known:
             console.print(f"known violation of {outcome.law.name}: {outcome.known}")
@@ -125,17 +127,17 @@ def _print_laws(console: Output, outcomes: Sequence[Outcome]) -> None:
 
 def _print_summary(console: Output, found: Checked) -> None:
     """Print each law with its statement and the number of recordings in each state."""
-    made = console.table(
+    table = console.table(
         "", "law", *_SIGN.values(), "statement", right=(0, *range(2, 2 + len(_SIGN)))
     )
-    made.columns[1].no_wrap = True
+    table.columns[1].no_wrap = True
     for index, outcome in enumerate(found[0][1]):
         states = [outcomes[index].state for _, outcomes in found]
         style = "bold red" if State.BROKEN in states else ""
         counts = [str(states.count(state)) for state in _SIGN]
         name = Text(outcome.law.name, style=style)
-        made.add_row(str(index + 1), name, *counts, Text(outcome.law.statement, style="dim"))
-    console.print(made)
+        table.add_row(str(index + 1), name, *counts, Text(outcome.law.statement, style="dim"))
+    console.print(table)
     for index, _ in enumerate(found[0][1]):
         of_law = [outcomes[index] for _, outcomes in found]
         for reason in dict.fromkeys(one.known for one in of_law if one.known):
@@ -150,10 +152,10 @@ def _related(law: Law) -> str:
 
 
 def _print_statements(console: Output, laws: Sequence[Law]) -> None:
-    made = console.table("law", "statement")
+    table = console.table("law", "statement")
     for law in laws:
-        made.add_row(law.name, law.statement, style="dim")
-    console.print(made)
+        table.add_row(law.name, law.statement, style="dim")
+    console.print(table)
 
 
 def in_words(first: Breach) -> str:

@@ -20,10 +20,10 @@ from .console import Output, printable
 def print_info(path: Path, recording: Recording) -> None:
     console = Output()
     console.print(Text(path.name, style="bold"))
-    made = console.table("", "")
+    table = console.table("", "")
     for name, value in (*_who(recording), *_what(recording, path), *_whole(recording)):
-        made.add_row(name, value)
-    console.print(made)
+        table.add_row(name, value)
+    console.print(table)
     console.print()
 
 

@@ -38,13 +38,13 @@ def print_paths(releases: Iterable[Known], num_recordings: int) -> None:
     cached = list(releases)
     algorithms = dict.fromkeys(name for known in cached for name in known.equals)
     titles = [f"equal to ({name})" for name in algorithms] or ["equal to"]
-    made = console.table("cached release", "books", *titles)
+    table = console.table("cached release", "books", *titles)
     for known in cached:
         equals = [known.equals.get(name, "-") for name in algorithms]
         said = equals if known.error is None else [known.error]
-        made.add_row(f"sglang=={known.version}", known.digest or "-", *said)
-    if made.row_count:
-        console.print(made)
+        table.add_row(f"sglang=={known.version}", known.digest or "-", *said)
+    if table.row_count:
+        console.print(table)
         console.print(
             f"Equality was tested on {num_recordings} recordings, separately for each algorithm, except those that a release cannot run."
         )
@@ -57,7 +57,7 @@ def print_paths(releases: Iterable[Known], num_recordings: int) -> None:
 def print_explained(path: Explained) -> None:
     console = Output()
     console.print(Text.assemble((path.name, "bold"), f"  books {path.digest}"))
-    made = console.table("role", "found at", "line", "reads", right=(2,))
+    table = console.table("role", "found at", "line", "reads", right=(2,))
     for found in path.found:
         reads = ", ".join(found.reads[:_SHOWN_READS])
         more = (
@@ -66,8 +66,8 @@ def print_explained(path: Explained) -> None:
             else ""
         )
         line = "" if found.line is None else str(found.line)
-        made.add_row(found.role.value, found.place or "not in this sglang", line, reads + more)
-    console.print(made)
+        table.add_row(found.role.value, found.place or "not in this sglang", line, reads + more)
+    console.print(table)
     console.print()
     console.print(f"also lifted: {', '.join(path.followed) or 'nothing'}")
     console.print(f"global names without a stand-in: {', '.join(path.unknown) or 'none'}")

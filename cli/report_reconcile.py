@@ -44,19 +44,19 @@ def print_table(recording: Path, responses: Path, found: Reconciled, *, complete
 
 
 def _print_facts(console: Output, facts: Sequence[FactResult]) -> None:
-    made = console.table(
+    table = console.table(
         "value", "compared", "differed", "not compared", "first difference", right=(1, 2, 3)
     )
     for one in facts:
         differed = len(one.differences)
-        made.add_row(
+        table.add_row(
             one.fact.value,
             str(one.num_compared),
             Text(str(differed), "bold red" if differed else ""),
             str(sum(one.not_compared.values())),
             _where(one.fact, one.differences[0]) if differed else "",
         )
-    console.print(made)
+    console.print(table)
     for reason, counts in _reasons(facts).items():
         console.print(Text(f"not compared: {_names(counts)}: {reason}", style="dim"))
 
@@ -114,7 +114,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def print_json(recording: Path, responses: Path, found: Reconciled, *, complete: bool) -> None:
-    told = {
+    report = {
         "schema_version": SCHEMA_VERSION,
         "recording": str(recording),
         "responses": str(responses),
@@ -132,7 +132,7 @@ def print_json(recording: Path, responses: Path, found: Reconciled, *, complete:
         "without_end": found.unended,
         "health_checks": found.health_checks,
     }
-    write_json(told)
+    write_json(report)
 
 
 def _fact(one: FactResult) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def _verdict(result: Result) -> Text:
 
 
 def _print_quantities(console: Output, result: Result) -> None:
-    made = console.table(
+    table = console.table(
         "quantity",
         "compared",
         "differed",
@@ -96,7 +96,7 @@ def _print_quantities(console: Output, result: Result) -> None:
         if not quantity.num_compared:
             continue
         first = quantity.first
-        made.add_row(
+        table.add_row(
             quantity.quantity.value,
             str(quantity.num_compared),
             str(quantity.num_differed),
@@ -105,7 +105,7 @@ def _print_quantities(console: Output, result: Result) -> None:
             fixes(first) if first else "",
         )
         if quantity.num_excused:
-            made.add_row(
+            table.add_row(
                 "",
                 "",
                 "",
@@ -113,9 +113,9 @@ def _print_quantities(console: Output, result: Result) -> None:
                 f"{quantity.num_excused} more: None, because no backend needs the sum (#25879)",
             )
         if quantity.contents:
-            made.add_row("  row contents", *_contents(quantity.contents))
-    if made.row_count:
-        console.print(made)
+            table.add_row("  row contents", *_contents(quantity.contents))
+    if table.row_count:
+        console.print(table)
     for reason, names in _not_compared(result).items():
         console.print(Text(f"not compared: {', '.join(names)}: {reason}", style="dim"))
     for name in result.unknown:
@@ -149,13 +149,13 @@ def _not_compared(result: Result) -> dict[str, list[str]]:
 
 def _print_fixes(console: Output, result: Result) -> None:
     """Print each fix with the first divergence that it explains."""
-    made = console.table("fix", "", "first divergence it explains", "why")
+    table = console.table("fix", "", "first divergence it explains", "why")
     for number, quantity, first in first_by_fix(result):
-        made.add_row(
+        table.add_row(
             _with(first, number), _title(number), f"{quantity.value}, {where(first)}", first.cause
         )
-    if made.row_count:
-        console.print(made)
+    if table.row_count:
+        console.print(table)
         console.print()
 
 
@@ -217,7 +217,7 @@ def _print_exercised(console: Output, result: Result) -> None:
 
 def _print_summary(console: Output, results: Sequence[tuple[Path, Result]]) -> None:
     numbers = [fix.number for fix in FIXES]
-    made = console.table(
+    table = console.table(
         "recording",
         "sglang",
         "verdict",
@@ -225,11 +225,11 @@ def _print_summary(console: Output, results: Sequence[tuple[Path, Result]]) -> N
         right=(3, 4, 5, 6, 7),
     )
     # wrap a name rather than truncate a count
-    made.columns[0].no_wrap, made.columns[0].overflow = False, "fold"
+    table.columns[0].no_wrap, table.columns[0].overflow = False, "fold"
     for path, result in results:
         counts = [str(_num_explained(result, number)) for number in numbers]
-        made.add_row(path.name, result.run.sglang_version, result.verdict.value, *counts)
-    console.print(made)
+        table.add_row(path.name, result.run.sglang_version, result.verdict.value, *counts)
+    console.print(table)
     console.print("Counts: differing values that the fix explains, alone or with others.")
     console.print()
     named = console.table("fix", "", "shown first in", "at", "why")

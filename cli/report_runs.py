@@ -59,7 +59,7 @@ def _print_run(console: Output, run: WholeRun) -> None:
 
 
 def _print_members(console: Output, run: WholeRun) -> None:
-    made = console.table(
+    table = console.table(
         "rank",
         "recording",
         "steps",
@@ -72,7 +72,7 @@ def _print_members(console: Output, run: WholeRun) -> None:
         right=(3, 4, 5, 6),
     )
     for one in run.members:
-        made.add_row(
+        table.add_row(
             _rank(one),
             one.path.name,
             "-" if one.steps is None else f"{one.steps[0]} to {one.steps[1]}",
@@ -83,7 +83,7 @@ def _print_members(console: Output, run: WholeRun) -> None:
             _cost(one),
             _whole(one),
         )
-    console.print(made)
+    console.print(table)
 
 
 def _rank(member: Member) -> str:
@@ -98,11 +98,11 @@ def _cost(member: Member) -> str:
 
 
 def _whole(member: Member) -> str:
-    said = [f"made by {', '.join(member.made)}"] if member.made else []
-    said += [f"the recorder failed {member.num_exceptions} times"] if member.num_exceptions else []
-    said += [member.damage] if member.damage else []
-    said += [] if member.closed or member.damage else ["up to its last write"]
-    return "; ".join(said) or "yes"
+    notes = [f"made by {', '.join(member.made)}"] if member.made else []
+    notes += [f"the recorder failed {member.num_exceptions} times"] if member.num_exceptions else []
+    notes += [member.damage] if member.damage else []
+    notes += [] if member.closed or member.damage else ["up to its last write"]
+    return "; ".join(notes) or "yes"
 
 
 def _name(group: GroupOfRun) -> str:
@@ -140,7 +140,7 @@ def print_ranks(found: Sequence[RanksOfRun]) -> None:
 
 
 def _print_pairs(console: Output, found: RanksOfRun) -> None:
-    made = console.table(
+    table = console.table(
         "ranks",
         "",
         "events",
@@ -152,7 +152,7 @@ def _print_pairs(console: Output, found: RanksOfRun) -> None:
     )
     for pair in found.pairs:
         result = pair.agreement
-        made.add_row(
+        table.add_row(
             f"{_rank(pair.left)} and {_rank(pair.right)}",
             _agree(result),
             str(result.num_events),
@@ -161,7 +161,7 @@ def _print_pairs(console: Output, found: RanksOfRun) -> None:
             "; ".join(_differences(result)) or "-",
             _uncompared(result),
         )
-    console.print(made)
+    console.print(table)
 
 
 def _agree(result: Agreement) -> Text:
@@ -193,14 +193,14 @@ def _uncompared(result: Agreement) -> str:
 
 def _in_step(found: InStep) -> Text:
     counts = "; ".join(f"{_rank(one)}: {one.num_launches}" for one in found.members)
-    said = f"launches, including idle ones: {counts}"
+    launches = f"launches, including idle ones: {counts}"
     if found.why_not:
-        return Text(f"{said}. Not judged: {found.why_not}", style="dim")
+        return Text(f"{launches}. Not judged: {found.why_not}", style="dim")
     if found.differs:
         return Text(
-            f"{said}. They differ, but ranks of DP attention launch together.", style="bold red"
+            f"{launches}. They differ, but ranks of DP attention launch together.", style="bold red"
         )
     return Text(
-        f"{said}. They are equal. The ranks serve different requests, so nothing else is compared.",
+        f"{launches}. They are equal. The ranks serve different requests, so nothing else is compared.",
         style="dim",
     )

@@ -17,21 +17,21 @@ def print_lives(found: Sequence[Life]) -> None:
         again = f" (request number {life.qid})" if len(found) > 1 else ""
         console.print(Text.assemble("request ", (printable(life.rid), "bold"), again))
         names = [str(path) for path in life.paths]
-        made = console.table(
+        table = console.table(
             "step", "event", "what", "", *names, "", right=(0, 1, *range(4, 4 + len(names)))
         )
-        _for_narrow_terminals(made)
+        _for_narrow_terminals(table)
         for moment in life.moments:
-            made.add_row(*_row(moment), style="red" if moment.diverges else "")
-        console.print(made)
+            table.add_row(*_row(moment), style="red" if moment.diverges else "")
+        console.print(table)
     claimed = [value for life in found for moment in life.moments for value in moment.committed]
     if example := next((value for value in claimed if value and value.claimed), None):
         console.print(_legend(example), style="dim")
 
 
-def _for_narrow_terminals(made: Table) -> None:
+def _for_narrow_terminals(table: Table) -> None:
     """Let the columns of the paths wrap. The rows of a finish are listed there and would leave no room for the events."""
-    _, _, kind, detail, *paths, mark = made.columns
+    _, _, kind, detail, *paths, mark = table.columns
     kind.min_width, detail.min_width, mark.min_width = 7, 10, 7
     for path in paths:
         path.no_wrap, path.overflow, path.min_width = False, "fold", 8

@@ -61,23 +61,23 @@ class Telling:
             self._status.stop()
 
 
-def print_shrunk(made: Shrunk, path: Path) -> None:
+def print_shrunk(shrunk: Shrunk, path: Path) -> None:
     console = Output()
-    if made.interrupted:
+    if shrunk.interrupted:
         click.echo(
             "specdiff: interrupted; this is the best result so far, not the smallest.", err=True
         )
     size = f"{path.stat().st_size:,} bytes"
     console.print(Text.assemble((str(path), "bold"), f"  {size}"))
     console.print(
-        f"{made.left.num_requests} of {count(made.before.num_requests, 'request')}, "
-        f"{made.left.num_steps} of {count(made.before.num_steps, 'step')}, "
-        f"{made.left.num_events} of {count(made.before.num_events, 'event')}"
+        f"{shrunk.left.num_requests} of {count(shrunk.before.num_requests, 'request')}, "
+        f"{shrunk.left.num_steps} of {count(shrunk.before.num_steps, 'step')}, "
+        f"{shrunk.left.num_events} of {count(shrunk.before.num_events, 'event')}"
     )
-    if isinstance(made.shows, Outcome):
-        print_breach(console, made.shows)
+    if isinstance(shrunk.shows, Outcome):
+        print_breach(console, shrunk.shows)
     else:
-        _print_divergence(console, made, made.shows, path)
+        _print_divergence(console, shrunk, shrunk.shows, path)
 
 
 def print_breach(console: Output, outcome: Outcome) -> None:
@@ -86,13 +86,13 @@ def print_breach(console: Output, outcome: Outcome) -> None:
     console.print(f"  {in_words(outcome.first)}")
 
 
-def _print_divergence(console: Output, made: Shrunk, result: Result, path: Path) -> None:
+def _print_divergence(console: Output, shrunk: Shrunk, result: Result, path: Path) -> None:
     (quantity,) = result.quantities
     assert quantity.first is not None
-    if made.side_that_keeps_all is not None:
+    if shrunk.side_that_keeps_all is not None:
         console.print(
             "No request could be removed: the observed sums are of whole batches, and there are none for part of a batch. Use "
-            f"--{made.side_that_keeps_all} sglang=={result.run.sglang_version}, which recomputes the same sums, to remove requests."
+            f"--{shrunk.side_that_keeps_all} sglang=={result.run.sglang_version}, which recomputes the same sums, to remove requests."
         )
     console.print(f"{result.old} against {result.new}: {quantity.quantity.value}")
     console.print(f"  {where(quantity.first)}; fixes: {fixes(quantity.first)}")

@@ -27,7 +27,7 @@ class Telling:
 
     def __call__(self, progress: Progress) -> None:
         requests = count(progress.num_requests, "request")
-        left = f"{requests}, {count(progress.num_happenings, 'happening')}"
+        left = f"{requests}, {count(progress.num_actions, 'happening')}"
         says = left if left != self._last else f"{left}, simpler"
         self._last = left
         self._now("")  # or this line would follow the status on the same line
@@ -35,45 +35,45 @@ class Telling:
         self._now(self._doing)
 
 
-def scenario_file(made: Shrunk, source: Path, whose: Lifted, output: Path) -> str:
-    first = made.outcome.first
+def scenario_file(shrunk: Shrunk, source: Path, played: Lifted, output: Path) -> str:
+    first = shrunk.outcome.first
     assert first is not None
     head = (
-        f"{whose} breaks the law {made.outcome.law.name}: {in_words(first)}.",
-        f"{_left(made)}, shrunk from {source.name} in {count(made.left.plays, 'play')}.",
-        f"    {_history(made, output)}",
+        f"{played} breaks the law {shrunk.outcome.law.name}: {in_words(first)}.",
+        f"{_left(shrunk)}, shrunk from {source.name} in {count(shrunk.left.plays, 'play')}.",
+        f"    {_history(shrunk, output)}",
     )
     comments = "".join(f"# {printable(line)}\n" for line in head)
-    release = whose.where if whose.origin is Origin.RELEASE else ""
-    return f"{comments}\n{write_scenario(replace(made.scenario, sglang=release))}"
+    release = played.where if played.origin is Origin.RELEASE else ""
+    return f"{comments}\n{write_scenario(replace(shrunk.scenario, sglang=release))}"
 
 
-def _left(made: Shrunk) -> str:
-    before, left = made.before, made.left
+def _left(shrunk: Shrunk) -> str:
+    before, left = shrunk.before, shrunk.left
     return (
         f"{left.num_requests} of {count(before.num_requests, 'request')}, "
-        f"{left.num_happenings} of {count(before.num_happenings, 'happening')}"
+        f"{left.num_actions} of {count(before.num_actions, 'happening')}"
     )
 
 
-def _history(made: Shrunk, output: Path) -> str:
-    return shlex.join(["specdiff", "history", str(output), "--law", made.outcome.law.name])
+def _history(shrunk: Shrunk, output: Path) -> str:
+    return shlex.join(["specdiff", "history", str(output), "--law", shrunk.outcome.law.name])
 
 
-def print_shrunk(made: Shrunk, whose: Lifted, output: Path) -> None:
+def print_shrunk(shrunk: Shrunk, played: Lifted, output: Path) -> None:
     console = Output()
-    if made.interrupted:
+    if shrunk.interrupted:
         click.echo(
             "specdiff: interrupted; this is the best result so far, not the smallest.", err=True
         )
     size = f"{output.stat().st_size:,} bytes"
     console.print(Text.assemble((str(output), "bold"), f"  {size}"))
-    console.print(f"{_left(made)}, {count(made.left.plays, 'play')}")
-    print_breach(console, made.outcome)
-    console.print(f"To see which releases break it: {_history(made, output)}")
+    console.print(f"{_left(shrunk)}, {count(shrunk.left.plays, 'play')}")
+    print_breach(console, shrunk.outcome)
+    console.print(f"To see which releases break it: {_history(shrunk, output)}")
     stem = output.stem.replace("-", "_").replace(".", "_")
     test = ["specdiff", "export", str(output), "--format", "pytest"]
-    test += ["--law", made.outcome.law.name, "-o", f"test_{stem}.py"]
-    if whose.origin is not Origin.RELEASE:
-        test += ["--path", str(whose)] + (["--repo", whose.repo] if whose.repo else [])
+    test += ["--law", shrunk.outcome.law.name, "-o", f"test_{stem}.py"]
+    if played.origin is not Origin.RELEASE:
+        test += ["--path", str(played)] + (["--repo", played.repo] if played.repo else [])
     console.print(f"To make a test of it: {shlex.join(test)}")

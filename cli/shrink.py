@@ -82,20 +82,22 @@ def shrink(
     from .inputs import one, save
     from .report_shrink import Telling, print_shrunk
 
-    whose = options.paths_of((old, fixed) if law is None else (path or "observed",), repo)
+    compared = options.paths_of((old, fixed) if law is None else (path or "observed",), repo)
     wanted = None if quantity is None else Quantity(quantity)
     source, digest = one(recording)
     with Telling() as tell:
         if law is not None:
-            made = shrink_to_breach(source, digest, whose[0], law, tell, keep_tokens=keep_tokens)
+            shrunk = shrink_to_breach(
+                source, digest, compared[0], law, tell, keep_tokens=keep_tokens
+            )
         else:
-            sides = whose[0], whose[1]
-            made = shrink_to_divergence(
+            sides = compared[0], compared[1]
+            shrunk = shrink_to_divergence(
                 source, digest, sides, wanted, tell, keep_tokens=keep_tokens
             )
-    save(made.recording, output, force=force)
-    print_shrunk(made, output)
-    return INTERRUPTED if made.interrupted else SAME
+    save(shrunk.recording, output, force=force)
+    print_shrunk(shrunk, output)
+    return INTERRUPTED if shrunk.interrupted else SAME
 
 
 def _to_scenario(
@@ -114,11 +116,11 @@ def _to_scenario(
 
     wanted = law_of(law)
     scenario, release = read(source)
-    whose = player(source, release, path, repo)
+    played = player(source, release, path, repo)
     check_packages()
-    doing = f"{whose} plays"
-    with ended_by_signals(), trials_of(whose, wanted) as trials, working(doing) as now:
-        made = shrink_by_playing(scenario, trials, Telling(now, doing))
-    write_text(output, scenario_file(made, source, whose, output))
-    print_shrunk(made, whose, output)
-    return INTERRUPTED if made.interrupted else SAME
+    doing = f"{played} plays"
+    with ended_by_signals(), trials_of(played, wanted) as trials, working(doing) as now:
+        shrunk = shrink_by_playing(scenario, trials, Telling(now, doing))
+    write_text(output, scenario_file(shrunk, source, played, output))
+    print_shrunk(shrunk, played, output)
+    return INTERRUPTED if shrunk.interrupted else SAME

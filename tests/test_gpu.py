@@ -21,18 +21,18 @@ from specdiff import recorders
 from specdiff.cli.inputs import bundled
 from specdiff.fixtures.gpu import device
 from specdiff.fixtures.gpu.capture import Captured, capture, free_port
+from specdiff.fixtures.gpu.client_requests import GenerateRequest, client_requests
 from specdiff.fixtures.gpu.device import Host, host_of
 from specdiff.fixtures.gpu.drive import Answers
 from specdiff.fixtures.gpu.errors import GpuError
 from specdiff.fixtures.gpu.kernels import STUB, with_kernels
 from specdiff.fixtures.gpu.models import DENSE, EOS_TOKENS, MODELS, MOE
-from specdiff.fixtures.gpu.outcome import keep_all, tell
+from specdiff.fixtures.gpu.outcome import keep_all, report_and_check
 from specdiff.fixtures.gpu.pack import kernels, requirements
 from specdiff.fixtures.gpu.progress import progress
 from specdiff.fixtures.gpu.report import judge, matrix, overhead
-from specdiff.fixtures.gpu.server import command, flags, settings, which_are_known
+from specdiff.fixtures.gpu.server import command, flags, settings, supported_settings
 from specdiff.fixtures.gpu.toolkit import with_toolkit
-from specdiff.fixtures.gpu.wishes import Wish, wishes
 from specdiff.fixtures.rig.releases import find_release
 from specdiff.recorders import hdf5, record
 from specdiff.replay.exercised import exercised
@@ -117,8 +117,8 @@ def test_a_folder_that_cannot_be_written_is_a_failure(tmp_path: Path) -> None:
 
 
 def test_the_generated_requests_cover_every_feature() -> None:
-    asked = wishes(1, 300, experts=True)
-    assert asked[:20] == wishes(1, 20, experts=True), "a request depends on how many follow"
+    asked = client_requests(1, 300, experts=True)
+    assert asked[:20] == client_requests(1, 20, experts=True), "a request depends on how many follow"
     assert len({wish.rid for wish in asked}) == 300
     assert sum(wish.max_new_tokens <= 6 for wish in asked) > 50
     assert sum(wish.max_new_tokens >= 100 for wish in asked) > 100
@@ -135,10 +135,10 @@ def test_the_generated_requests_cover_every_feature() -> None:
     heads = [wish.prompt[:24] for wish in asked if len(wish.prompt) > 24]
     assert max(map(heads.count, heads)) > 10, "too few shared prefixes for the cache"
     assert not {token for wish in asked for token in wish.prompt} & set(EOS_TOKENS)
-    assert all(wish.start_len is None for wish in wishes(1, 300, experts=False))
+    assert all(wish.start_len is None for wish in client_requests(1, 300, experts=False))
 
 
-def _place(wish: Wish) -> int | None:
+def _place(wish: GenerateRequest) -> int | None:
     """Return 0 if the rows start with the prompt, 1 if they start at its end, else None."""
     return {0: 0, len(wish.prompt): 1}.get(wish.start_len or 0)
 
@@ -152,21 +152,21 @@ from sglang.srt.server_args import prepare_server_args
 from sglang.srt.configs.model_config import ModelConfig
 from sglang.srt.managers.io_struct import GenerateReqInput
 from specdiff.fixtures.gpu.models import MODELS
-from specdiff.fixtures.gpu.server import command, flags, settings, which_are_known
+from specdiff.fixtures.gpu.server import command, flags, settings, supported_settings
 from specdiff.fixtures.gpu.toolkit import with_toolkit
-from specdiff.fixtures.gpu.wishes import wishes
+from specdiff.fixtures.gpu.client_requests import client_requests
 import sglang
 found = {}
 for model in MODELS:
     model.write(Path("."))
-    chosen = which_are_known(settings(model, 30000), Path(sglang.__path__[0]))
+    chosen = supported_settings(settings(model, 30000), Path(sglang.__path__[0]))
     args = prepare_server_args([*flags(chosen), "--device", "cpu"])
     changed = {name for name, value in chosen.items() if getattr(args, name) != value}
     of = [ModelConfig.from_server_args(args), ModelConfig.from_server_args(
         args, model_path=args.speculative_draft_model_path, is_draft_model=True)]
     shapes = [(c.hf_config.architectures[0], c.hidden_size, c.vocab_size, c.head_dim, c.num_hidden_layers,
                c.context_len, sorted(c.hf_eos_token_id)) for c in of]
-    for wish in wishes(1, 40, experts=model.experts):
+    for wish in client_requests(1, 40, experts=model.experts):
         request = GenerateReqInput(**wish.body)
         request.normalize_batch_and_arguments()
         assert request.is_single and request.input_ids == list(wish.prompt)
@@ -213,9 +213,9 @@ def test_a_capture_of_the_rigs_server_is_recorded_judged_and_kept(
 
     sglang's own server, the clients, the recorder, the judge and the report take part.
     """
-    made = rigged(tmp_path, wishes(1, 120, experts=True))
+    made = rigged(tmp_path, client_requests(1, 120, experts=True))
     host = Host("NVIDIA Rig 1", "none", rig_tree())
-    judged, good = tell(made, host)
+    judged, good = report_and_check(made, host)
     said = capsys.readouterr().out
     assert made.problem is None and good, said
     keep_all([judged], host, tmp_path / "kept")
@@ -238,7 +238,7 @@ def rig_tree() -> Path:
     return find_release("0.5.13").root / "sglang"
 
 
-def rigged(home: Path, asked: Sequence[Wish]) -> Captured:
+def rigged(home: Path, asked: Sequence[GenerateRequest]) -> Captured:
     port = free_port()
     chosen = settings(MOE, port)
     some = {name: chosen[name] for name in ("max_total_tokens", "max_running_requests")}
@@ -264,7 +264,7 @@ def test_the_matrix_counts_what_another_release_computes(release: str, same: boo
 def test_a_server_that_does_not_start_is_reported_with_its_log(tmp_path: Path) -> None:
     fails: Sequence[str] = ["python", "-c", "import sys; sys.exit('no kernel for this GPU')"]
     with pytest.raises(GpuError, match=r"(?s)status 1 before it answered.*no kernel for this GPU"):
-        capture(DENSE.name, fails, free_port(), wishes(1, 1, experts=False), tmp_path)
+        capture(DENSE.name, fails, free_port(), client_requests(1, 1, experts=False), tmp_path)
 
 
 # Reports that it is ready, and dies with the first request, like a server whose scheduler fails.
@@ -287,13 +287,15 @@ def test_a_server_that_dies_during_the_capture_is_reported_with_its_log(tmp_path
     port, said = free_port(), list[str]()
     dies = ["python", "-c", _GONE, str(port)]
     with pytest.raises(GpuError, match=r"(?s)The end of .*tiny-llama.log:.*no kernel image"):
-        capture(DENSE.name, dies, port, wishes(1, 60, experts=False), tmp_path, say=said.append)
+        capture(
+            DENSE.name, dies, port, client_requests(1, 60, experts=False), tmp_path, say=said.append
+        )
     assert said[-1].endswith("0 of 60 answered")
 
 
 def test_a_server_that_never_answers_is_abandoned(tmp_path: Path) -> None:
     waits = ["python", "-c", "import time; time.sleep(600)"]
-    asked = wishes(1, 1, experts=False)
+    asked = client_requests(1, 1, experts=False)
     began = time.monotonic()
     with pytest.raises(GpuError, match="did not answer within 2 s"):
         capture(DENSE.name, waits, free_port(), asked, tmp_path, seconds=2)
@@ -312,8 +314,8 @@ def test_progress_shows_the_last_line_of_the_log(tmp_path: Path) -> None:
 
 @pytest.mark.live
 def test_a_refused_request_does_not_lose_the_recording_of_the_others(tmp_path: Path) -> None:
-    long = Wish("too-long", tuple(range(40, 4000)), 4)
-    made = rigged(tmp_path, (*wishes(1, 12, experts=True), long))
+    long = GenerateRequest("too-long", tuple(range(40, 4000)), 4)
+    made = rigged(tmp_path, (*client_requests(1, 12, experts=True), long))
     assert made.problem is not None and "too-long: the server answered 400" in made.problem
     assert len(made.answers) == len(hdf5.load(made.recording).rids) == 12
 
@@ -409,7 +411,7 @@ def test_the_recorded_command_names_no_folder() -> None:
 
 def test_switches_that_a_release_lacks_are_left_out() -> None:
     chosen = settings(DENSE, 1)
-    old = which_are_known(chosen, rig_tree())
-    new = which_are_known(chosen, find_release(NEWEST).root / "sglang")
+    old = supported_settings(chosen, rig_tree())
+    new = supported_settings(chosen, find_release(NEWEST).root / "sglang")
     assert set(old) == set(chosen)
     assert set(old) - set(new) == {"disable_piecewise_cuda_graph"}

@@ -32,7 +32,7 @@ from specdiff.fixtures.rig.script import (
     token,
 )
 from specdiff.fixtures.rig.speculation import Speculation
-from specdiff.fixtures.rig.truth import Answer, check_answers, complaint
+from specdiff.fixtures.rig.truth import Answer, check_answers, find_error
 
 rids = st.text("abcxyz-0123456789", min_size=1, max_size=12)
 positions = st.integers(0, 500)
@@ -139,12 +139,12 @@ def _answer(request: RequestScript, count: int) -> Answer:
 
 def test_the_truth_check_accepts_right_answers_and_names_wrong_ones() -> None:
     request = RequestScript("a", prompt_len=4, max_new_tokens=6)
-    assert complaint(request, _answer(request, 6)) is None
-    assert "5 tokens, expected 6" in str(complaint(request, _answer(request, 5)))
-    assert "never finished" in str(complaint(request, Answer("a")))
+    assert find_error(request, _answer(request, 6)) is None
+    assert "5 tokens, expected 6" in str(find_error(request, _answer(request, 5)))
+    assert "never finished" in str(find_error(request, Answer("a")))
     wrong = _answer(request, 6)
     wrong.output_ids[3] += 1
-    assert "token 3" in str(complaint(request, wrong))
+    assert "token 3" in str(find_error(request, wrong))
     with pytest.raises(RigError, match="1 of 1 answers are wrong"):
         check_answers((request,), {})
 
@@ -156,9 +156,9 @@ def test_captured_rows_of_another_position_are_caught() -> None:
     assert good.max() < NUM_EXPERTS
     answer = _answer(request, 6)
     answer.routed_experts = good.tolist()
-    assert complaint(request, answer) is None
+    assert find_error(request, answer) is None
     answer.routed_experts = topk_rows(range(1, 10), whole[:9]).tolist()
-    assert "not those of its tokens" in str(complaint(request, answer))
+    assert "not those of its tokens" in str(find_error(request, answer))
 
 
 class _AsksAllOthers:
@@ -197,7 +197,7 @@ def test_clients_of_a_live_scheduler_get_what_the_script_says(tmp_path: Path) ->
     assert "120 requests" in done.stderr
     answers = [Answer(**json.loads(line)) for line in events.read_text().splitlines()]
     requests = {r.rid: r for r in find_scenario("random", 7, 120).requests}
-    assert [complaint(requests[a.rid], a) for a in answers] == [None] * 120
+    assert [find_error(requests[a.rid], a) for a in answers] == [None] * 120
     assert any(a.retractions for a in answers) and any(a.cached_tokens for a in answers)
     assert any(a.aborted and not a.output_ids for a in answers)
     asked = [a for a in answers if requests[a.rid].return_routed_experts and not a.aborted]

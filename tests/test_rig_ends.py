@@ -14,9 +14,9 @@ from specdiff.fixtures.rig.ends import (
 )
 from specdiff.fixtures.rig.grammar_scenarios import of_words
 from specdiff.fixtures.rig.scenarios import find_scenario
-from specdiff.fixtures.rig.script import EOS_TOKEN, RequestScript, Wishes, token, word
+from specdiff.fixtures.rig.script import EOS_TOKEN, RequestOptions, RequestScript, token, word
 from specdiff.fixtures.rig.stop_scenarios import words
-from specdiff.fixtures.rig.truth import Answer, complaint
+from specdiff.fixtures.rig.truth import Answer, find_error
 
 PLAIN = RequestScript("ends", max_new_tokens=20)
 
@@ -35,7 +35,10 @@ def test_a_request_id_with_eos_sets_where_the_model_ends_its_text() -> None:
 def test_a_stop_text_ends_a_request_at_the_token_of_its_last_word(first: int, last: int) -> None:
     text = words(PLAIN.rid, first, last)
     assert text == "".join(word(token(PLAIN.rid, at)) for at in range(first, last + 1))
-    for wishes in (Wishes(stop_texts=(text,)), Wishes(stop_regexes=(f"(?:{text}|never)",))):
+    for wishes in (
+        RequestOptions(stop_texts=(text,)),
+        RequestOptions(stop_regexes=(f"(?:{text}|never)",)),
+    ):
         request = replace(PLAIN, wishes=wishes)
         assert text_position(request) == last
         # A release may return the rest of the run, but nothing after it, and never fewer tokens.
@@ -64,7 +67,11 @@ def test_with_two_ends_in_one_run_each_era_of_releases_has_its_own_length(
 ) -> None:
     texts = () if text is None else (words(PLAIN.rid, text, text),)
     request = replace(
-        PLAIN, max_new_tokens=limit, stop_at=stop, accept=(4,), wishes=Wishes(stop_texts=texts)
+        PLAIN,
+        max_new_tokens=limit,
+        stop_at=stop,
+        accept=(4,),
+        wishes=RequestOptions(stop_texts=texts),
     )
     assert (stop_position(request), text_position(request)) == (stop, text)
     for version, allowed in zip(("0.5.13", "0.5.16", "0.5.17", "0.5.23"), lengths, strict=True):
@@ -79,11 +86,11 @@ def test_the_known_stop_text_bug_passes_only_on_releases_that_have_it() -> None:
     scripts = find_scenario("stop-random", 2, 240).requests
     request = next(script for script in scripts if script.rid == "r2-89-eos1")
     for version in ("0.5.12", "0.5.13.post1"):
-        assert complaint(request, _first(request, 2), version=version) is None
-        assert complaint(request, _first(request, 3), version=version) == "3 tokens, expected 2"
+        assert find_error(request, _first(request, 2), version=version) is None
+        assert find_error(request, _first(request, 3), version=version) == "3 tokens, expected 2"
     for version in ("0.5.14", "0.5.17", "0.5.23"):
-        assert complaint(request, _first(request, 3), version=version) is None
-        assert complaint(request, _first(request, 2), version=version) == "2 tokens, expected 3"
+        assert find_error(request, _first(request, 3), version=version) is None
+        assert find_error(request, _first(request, 2), version=version) == "2 tokens, expected 3"
 
 
 def _first(request: RequestScript, count: int) -> Answer:
@@ -92,11 +99,11 @@ def _first(request: RequestScript, count: int) -> Answer:
 
 
 def test_a_grammar_completes_at_eos_even_if_the_request_ignores_eos() -> None:
-    wishes = Wishes(regex=of_words(6))
+    wishes = RequestOptions(regex=of_words(6))
     request = RequestScript("ends-eos6", max_new_tokens=20, ignore_eos=True, wishes=wishes)
     assert grammar_position(request) == 6
     assert 7 in lengths_allowed(request)
-    assert grammar_position(replace(request, wishes=Wishes())) is None
+    assert grammar_position(replace(request, wishes=RequestOptions())) is None
 
 
 @pytest.mark.parametrize(
@@ -114,13 +121,13 @@ def test_a_list_longer_than_the_output_is_reported(
 ) -> None:
     answer = _answer(logprobs)
     answer.hidden_states = [[0.0]] * hidden
-    assert complaint(PLAIN, answer) == said
+    assert find_error(PLAIN, answer) == said
 
 
 def test_log_probabilities_of_other_tokens_are_reported() -> None:
     answer = _answer(20)
     answer.logprobs.reverse()
-    assert complaint(PLAIN, answer) == "log probabilities are not those of its tokens"
+    assert find_error(PLAIN, answer) == "log probabilities are not those of its tokens"
 
 
 def _answer(logprobs: int) -> Answer:

@@ -21,7 +21,7 @@ from specdiff.fixtures.rig.__main__ import main
 from specdiff.fixtures.rig.errors import RigError
 from specdiff.fixtures.rig.play import release_of
 from specdiff.fixtures.rig.releases import RELEASES
-from specdiff.fixtures.rig.script import RequestScript, Scenario, Wishes
+from specdiff.fixtures.rig.script import RequestOptions, RequestScript, Scenario
 from specdiff.fixtures.rig.written import read_scenario, write_scenario
 from specdiff.recorders.recording import Recording
 from specdiff.replay.columns.shared import Columns
@@ -325,7 +325,7 @@ def _request(draw: st.DrawFn, rid: str) -> RequestScript:
         priority=draw(_maybe),
         return_routed_experts=draw(st.booleans()),
         shared=draw(st.sampled_from([(), ((f"prompt:{rid}", 0, 1),)])),
-        wishes=Wishes(
+        wishes=RequestOptions(
             stop_texts=tuple(draw(st.lists(_rids, max_size=2))), stream=draw(st.booleans())
         ),
     )

@@ -17,14 +17,14 @@ from children import EVERYTHING, specdiff
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import DIFFERS, NO_VERDICT, SAME, USAGE, run
 from specdiff.fixtures.rig import shrink as shrink_module
-from specdiff.fixtures.rig.lesser import (
-    Happening,
+from specdiff.fixtures.rig.reduce import (
+    TimedAction,
     cycles,
-    happenings,
     part,
     plainer,
     renamed,
     simpler,
+    timed_actions,
 )
 from specdiff.fixtures.rig.reenact.reenact import reenactment
 from specdiff.fixtures.rig.script import Scenario
@@ -64,7 +64,7 @@ def test_a_part_of_a_scenario_holds_exactly_the_chosen_requests_and_happenings(
     made = part(whole, rids, left)
     assert made is not None
     assert {one.rid for one in made.requests} == rids
-    assert set(happenings(made)) == {one for one in left if not one.rid or one.rid in rids}
+    assert set(timed_actions(made)) == {one for one in left if not one.rid or one.rid in rids}
     for request in made.requests:
         (before,) = (one for one in whole.requests if one.rid == request.rid)
         shared = request.shared if request.shared else before.shared
@@ -74,8 +74,8 @@ def test_a_part_of_a_scenario_holds_exactly_the_chosen_requests_and_happenings(
 def test_the_forced_retract_of_one_request_can_be_left_out() -> None:
     requests = (replace(PAUSED.requests[0], retract_at=3), *PAUSED.requests[1:])
     whole = replace(PAUSED, requests=requests)
-    assert Happening(3, "retract_at", "r1-0") in happenings(whole)
-    assert part(whole, [one.rid for one in requests], happenings(PAUSED)) == PAUSED
+    assert TimedAction(3, "retract_at", "r1-0") in timed_actions(whole)
+    assert part(whole, [one.rid for one in requests], timed_actions(PAUSED)) == PAUSED
 
 
 def test_requests_are_tried_again_once_others_have_become_simpler() -> None:
@@ -133,8 +133,8 @@ class _Oracle(Trials):
         return Outcome(law_of("weights"), State.HOLDS, 9, 0, None)
 
 
-def _needs(scenario: Scenario, rids: set[str], needed: set[Happening]) -> bool:
-    return rids <= {one.rid for one in scenario.requests} and needed <= set(happenings(scenario))
+def _needs(scenario: Scenario, rids: set[str], needed: set[TimedAction]) -> bool:
+    return rids <= {one.rid for one in scenario.requests} and needed <= set(timed_actions(scenario))
 
 
 @settings(deadline=None, max_examples=30)
@@ -143,20 +143,20 @@ def test_exactly_the_needed_requests_and_happenings_are_left(data: st.DataObject
     """Hypothesis picks requests and happenings that the breach needs. Nothing else may be left."""
     rids = data.draw(st.sets(st.sampled_from([one.rid for one in PAUSED.requests]), max_size=3))
     groups = data.draw(
-        st.lists(st.sampled_from(cycles(happenings(PAUSED))), max_size=2, unique=True)
+        st.lists(st.sampled_from(cycles(timed_actions(PAUSED))), max_size=2, unique=True)
     )
     needed = {data.draw(st.sampled_from(group)) for group in groups}
     rids |= {one.rid for one in needed if one.rid}
     made = shrink(PAUSED, _Oracle(lambda scenario: _needs(scenario, rids, needed)), lambda _: None)
     assert len(made.scenario.requests) == max(1, len(rids))
     assert len({one.rid for one in made.scenario.requests} & rids) == len(rids)
-    left = set(happenings(made.scenario))
+    left = set(timed_actions(made.scenario))
     assert needed <= left
     for one in left - needed:  # only the end of a needed pause, without which it cannot be played
         less = part(made.scenario, [r.rid for r in made.scenario.requests], left - {one})
         assert less is None
-    assert made.before == Progress(0, len(PAUSED.requests), len(happenings(PAUSED)))
-    assert (made.left.num_requests, made.left.num_happenings) == (max(1, len(rids)), len(left))
+    assert made.before == Progress(0, len(PAUSED.requests), len(timed_actions(PAUSED)))
+    assert (made.left.num_requests, made.left.num_actions) == (max(1, len(rids)), len(left))
 
 
 def test_what_is_left_has_defaults_wherever_possible() -> None:
@@ -168,7 +168,7 @@ def test_what_is_left_has_defaults_wherever_possible() -> None:
     assert request.rid == "a"
     assert 10 <= request.max_new_tokens < 20 and request.prompt_len == 8 and not request.shared
     assert not made.scenario.settings and not made.scenario.capture_experts
-    assert made.scenario.pool_tokens == 4096 and not happenings(made.scenario)
+    assert made.scenario.pool_tokens == 4096 and not timed_actions(made.scenario)
 
 
 def test_ctrl_c_returns_the_smallest_scenario_found_so_far() -> None:
@@ -207,7 +207,7 @@ def test_a_real_scheduler_plays_each_part_once(tmp_path: Path) -> None:
     """A part that it cannot play does not show the breach."""
     whole = read_scenario(ALONE)
     trials = Trials(parse("sglang==0.5.23"), law_of("weights"), tmp_path)  # type: ignore[arg-type]
-    idle = part(whole, ["a"], [one for one in happenings(whole) if one.name != "weights_at"])
+    idle = part(whole, ["a"], [one for one in timed_actions(whole) if one.name != "weights_at"])
     huge = replace(whole, requests=(replace(whole.requests[0], accept=(1,), stop_at=0),))
     assert idle is not None
     with closing(trials):
