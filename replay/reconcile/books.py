@@ -12,7 +12,7 @@ from ...recorders.schema import NONE64, Kind, Reason
 from ...recorders.stored_rows import StoredRows
 from ..held import holds, not_in
 from ..outputs import UNKNOWN, outputs
-from .facts import REASON_WORDS, Fact, Ints, Side, spans_told
+from .facts import REASON_WORDS, Fact, Ints, Side, format_spans
 
 # Columns of `finishes`, and of `sents` (what was sent to the client). Files before version 3 have no `sents`.
 _FINISHES = {
@@ -147,7 +147,7 @@ class Books:
             told, _known(self.recording.sents.completion_tokens, row)
         )
         name = self.recording.run.weights
-        value = spans_told((name(one), start, end) for one, start, end in told) if whole else None
+        value = format_spans((name(one), start, end) for one, start, end in told) if whole else None
         if row is None:
             why = NO_END
         elif not holds(version, "spans"):

@@ -46,7 +46,7 @@ REASON_WORDS = {
 }
 
 
-def spans_told(spans: Iterable[tuple[str, int, int]]) -> str:
+def format_spans(spans: Iterable[tuple[str, int, int]]) -> str:
     """Format which weights made which output tokens, as "VERSION [start, end), ..."."""
     return ", ".join(f"{version} [{start}, {end})" for version, start, end in spans)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...recorders.errors import RecordingError
 from ...recorders.schema import Reason, reason_from_json
-from .facts import REASON_WORDS, Fact, Ints, Side, spans_told
+from .facts import REASON_WORDS, Fact, Ints, Side, format_spans
 
 # The names of each number in `meta_info`, newest first (sglang's TokenizerManager, by era).
 _NUMBERS = {
@@ -134,7 +134,7 @@ class Reader:
             if [type(value) for value in one] != [str, int, int]:
                 raise self._broken(name, spans, wanted)
             told.append(one)
-        return spans_told(told)
+        return format_spans(told)
 
     def _number(self, meta: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
         name = next((name for name in names if meta.get(name) is not None), None)
