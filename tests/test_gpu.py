@@ -118,7 +118,9 @@ def test_a_folder_that_cannot_be_written_is_a_failure(tmp_path: Path) -> None:
 
 def test_the_generated_requests_cover_every_feature() -> None:
     asked = client_requests(1, 300, experts=True)
-    assert asked[:20] == client_requests(1, 20, experts=True), "a request depends on how many follow"
+    assert asked[:20] == client_requests(1, 20, experts=True), (
+        "a request depends on how many follow"
+    )
     assert len({wish.rid for wish in asked}) == 300
     assert sum(wish.max_new_tokens <= 6 for wish in asked) > 50
     assert sum(wish.max_new_tokens >= 100 for wish in asked) > 100

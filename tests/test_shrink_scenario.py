@@ -51,11 +51,11 @@ MIX = reenactment(hdf5.load(bundled() / "0.5.23-random.h5"), "mix").scenario
 
 @settings(deadline=None)
 @given(st.data(), st.sampled_from([PAUSED, MIX]))
-def test_a_part_of_a_scenario_holds_exactly_the_chosen_requests_and_happenings(
+def test_a_part_of_a_scenario_holds_exactly_the_chosen_requests_and_actions(
     data: st.DataObject, whole: Scenario
 ) -> None:
     """Everything from a pause to its end is kept or dropped together, so each part can be played."""
-    all_of_it = happenings(whole)
+    all_of_it = timed_actions(whole)
     groups = cycles(all_of_it)
     assert sorted(one for group in groups for one in group) == sorted(all_of_it)
     kept = data.draw(st.lists(st.sampled_from(groups), unique=True))
@@ -89,7 +89,7 @@ def test_requests_are_tried_again_once_others_have_become_simpler() -> None:
 
 
 def test_a_part_that_could_not_be_played_is_none() -> None:
-    pauses = [one for one in happenings(PAUSED) if one.name == "pause_at"]
+    pauses = [one for one in timed_actions(PAUSED) if one.name == "pause_at"]
     rids = [one.rid for one in PAUSED.requests]
     assert part(PAUSED, rids, pauses) is None  # pauses that never end
     assert part(PAUSED, (), ()) is None
@@ -139,8 +139,8 @@ def _needs(scenario: Scenario, rids: set[str], needed: set[TimedAction]) -> bool
 
 @settings(deadline=None, max_examples=30)
 @given(st.data())
-def test_exactly_the_needed_requests_and_happenings_are_left(data: st.DataObject) -> None:
-    """Hypothesis picks requests and happenings that the breach needs. Nothing else may be left."""
+def test_exactly_the_needed_requests_and_actions_are_left(data: st.DataObject) -> None:
+    """Hypothesis picks requests and actions that the breach needs. Nothing else may be left."""
     rids = data.draw(st.sets(st.sampled_from([one.rid for one in PAUSED.requests]), max_size=3))
     groups = data.draw(
         st.lists(st.sampled_from(cycles(timed_actions(PAUSED))), max_size=2, unique=True)
