@@ -27,7 +27,7 @@ class Telling:
 
     def __call__(self, progress: Progress) -> None:
         requests = count(progress.num_requests, "request")
-        left = f"{requests}, {count(progress.num_actions, 'happening')}"
+        left = f"{requests}, {count(progress.num_actions, 'timed action')}"
         says = left if left != self._last else f"{left}, simpler"
         self._last = left
         self._now("")  # or this line would follow the status on the same line
@@ -52,7 +52,7 @@ def _left(shrunk: Shrunk) -> str:
     before, left = shrunk.before, shrunk.left
     return (
         f"{left.num_requests} of {count(before.num_requests, 'request')}, "
-        f"{left.num_actions} of {count(before.num_actions, 'happening')}"
+        f"{left.num_actions} of {count(before.num_actions, 'timed action')}"
     )
 
 

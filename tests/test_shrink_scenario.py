@@ -291,7 +291,7 @@ def test_a_recorded_incident_shrinks_to_a_scenario_of_a_few_lines(tmp_path: Path
     small, incident = tmp_path / "small.toml", tmp_path / "incident.h5"
     shutil.copy(INCIDENT, incident)
     done = specdiff("shrink", incident, "--law", "weights", "-o", small)
-    assert done.returncode == SAME and "1 of 24 requests, 1 of 37 happenings" in done.stdout
+    assert done.returncode == SAME and "1 of 24 requests, 1 of 37 timed actions" in done.stdout
     assert len(small.read_text().splitlines()) < 15
     assert read_scenario(small).sglang == "0.5.23"
     again = specdiff("history", small, "--law", "weights", "--from", "sglang==0.5.22")
