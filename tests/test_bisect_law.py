@@ -62,7 +62,7 @@ def test_the_release_that_fixed_a_law_is_found(tmp_path: Path) -> None:
     for name, made in found.items():
         rows = rf"^sglang=={re.escape(name)} .* {made.num_checked} +{made.num_broken}\b"
         assert re.search(rows, done.stdout, re.MULTILINE)
-    (next_one,) = re.findall(r"^Which commit: specdiff (.*)$", done.stdout, re.MULTILINE)
+    (next_one,) = re.findall(r"^To find the commit: specdiff (.*)$", done.stdout, re.MULTILINE)
     assert next_one.endswith("--repo CLONE --good sglang@v0.5.13 --bad sglang@v0.5.12.post1")
 
 

@@ -196,7 +196,7 @@ def test_a_rank_that_strays_is_reported_with_request_and_values(strays: Path) ->
     first = found.first_of_request
     assert first is not None and (first.rid, first.what) == ("r1-10", "accept_len")
     assert (first.left, first.right) == (4, 1)
-    assert found.num_left > 50 and "behind the event" in found.why[-1]
+    assert found.num_left > 50 and "after the first event that differs" in found.why[-1]
 
     checked = specdiff("check", strays)
     assert checked.returncode == DIFFERS
