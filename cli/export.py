@@ -157,22 +157,22 @@ def _export_law_test(
     _, release = read(source)
     if source.suffix == ".h5":
         require_broken(wanted, check_law(wanted, one(source)[0], Observed()), "in this recording")
-    played = player(source, release, paths[0] if paths else None, repo)
-    found = _played(source, played, law, repo)
-    require_broken(wanted, found, f"when {played} plays it")
-    named = played.where if played.origin is Origin.RELEASE else None
+    sglang = player(source, release, paths[0] if paths else None, repo)
+    found = _played(source, sglang, law, repo)
+    require_broken(wanted, found, f"when {sglang} plays it")
+    named = sglang.where if sglang.origin is Origin.RELEASE else None
     known = named if named in RELEASES else None
-    _write(output, test_file(wanted, str(played), found, source, output, known))
+    _write(output, test_file(wanted, str(sglang), found, source, output, known))
 
 
-def _played(scenario: Path, played: Lifted, law: str, repo: str | None) -> Outcome:
+def _played(scenario: Path, sglang: Lifted, law: str, repo: str | None) -> Outcome:
     from ..replay.played import outcome
     from .plays import ended_by_signals
     from .scenarios import check_packages
 
     check_packages()
-    with ended_by_signals(), working(f"{played} plays"):
-        return outcome(scenario, str(played), law, repo)
+    with ended_by_signals(), working(f"{sglang} plays"):
+        return outcome(scenario, str(sglang), law, repo)
 
 
 def _export_scenario(recording: Path, output: Path) -> None:

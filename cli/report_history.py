@@ -64,7 +64,7 @@ def _changed(version: VersionResult) -> list[QuantityResult]:
 
 
 def print_json(recording: str, found: Sequence[VersionResult]) -> None:
-    num_done = {
+    report = {
         "schema_version": SCHEMA_VERSION,
         "recording": recording,
         "versions": [
@@ -83,4 +83,4 @@ def print_json(recording: str, found: Sequence[VersionResult]) -> None:
             for version in found
         ],
     }
-    write_json(num_done)
+    write_json(report)

@@ -35,16 +35,16 @@ class Telling:
         self._now(self._doing)
 
 
-def scenario_file(shrunk: Shrunk, source: Path, played: Lifted, output: Path) -> str:
+def scenario_file(shrunk: Shrunk, source: Path, sglang: Lifted, output: Path) -> str:
     first = shrunk.outcome.first
     assert first is not None
     head = (
-        f"{played} breaks the law {shrunk.outcome.law.name}: {in_words(first)}.",
+        f"{sglang} breaks the law {shrunk.outcome.law.name}: {in_words(first)}.",
         f"{_left(shrunk)}, shrunk from {source.name} in {count(shrunk.left.plays, 'play')}.",
         f"    {_history(shrunk, output)}",
     )
     comments = "".join(f"# {printable(line)}\n" for line in head)
-    release = played.where if played.origin is Origin.RELEASE else ""
+    release = sglang.where if sglang.origin is Origin.RELEASE else ""
     return f"{comments}\n{write_scenario(replace(shrunk.scenario, sglang=release))}"
 
 
@@ -60,7 +60,7 @@ def _history(shrunk: Shrunk, output: Path) -> str:
     return shlex.join(["specdiff", "history", str(output), "--law", shrunk.outcome.law.name])
 
 
-def print_shrunk(shrunk: Shrunk, played: Lifted, output: Path) -> None:
+def print_shrunk(shrunk: Shrunk, sglang: Lifted, output: Path) -> None:
     console = Output()
     if shrunk.interrupted:
         click.echo(
@@ -74,6 +74,6 @@ def print_shrunk(shrunk: Shrunk, played: Lifted, output: Path) -> None:
     stem = output.stem.replace("-", "_").replace(".", "_")
     test = ["specdiff", "export", str(output), "--format", "pytest"]
     test += ["--law", shrunk.outcome.law.name, "-o", f"test_{stem}.py"]
-    if played.origin is not Origin.RELEASE:
-        test += ["--path", str(played)] + (["--repo", played.repo] if played.repo else [])
+    if sglang.origin is not Origin.RELEASE:
+        test += ["--path", str(sglang)] + (["--repo", sglang.repo] if sglang.repo else [])
     console.print(f"To make a test of it: {shlex.join(test)}")

@@ -57,8 +57,8 @@ def player(source: Path, release: str | None, path: str | None, repo: str | None
         raise UsageError(
             f"{source} {says}. Name one with --path sglang==VERSION or --path FOLDER (a source tree){also}."
         )
-    (played,) = options.paths_of([path or f"sglang=={release}"], repo)
-    return playable(played)
+    (sglang,) = options.paths_of([path or f"sglang=={release}"], repo)
+    return playable(sglang)
 
 
 def check_packages() -> None:

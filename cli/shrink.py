@@ -116,11 +116,11 @@ def _to_scenario(
 
     wanted = law_of(law)
     scenario, release = read(source)
-    played = player(source, release, path, repo)
+    sglang = player(source, release, path, repo)
     check_packages()
-    doing = f"{played} plays"
-    with ended_by_signals(), trials_of(played, wanted) as trials, working(doing) as now:
+    doing = f"{sglang} plays"
+    with ended_by_signals(), trials_of(sglang, wanted) as trials, working(doing) as now:
         shrunk = shrink_by_playing(scenario, trials, Telling(now, doing))
-    write_text(output, scenario_file(shrunk, source, played, output))
-    print_shrunk(shrunk, played, output)
+    write_text(output, scenario_file(shrunk, source, sglang, output))
+    print_shrunk(shrunk, sglang, output)
     return INTERRUPTED if shrunk.interrupted else SAME

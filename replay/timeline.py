@@ -126,8 +126,8 @@ def _books(columns: Columns, path: Path) -> _Books:
         _, claims = claims_of(recording, touches, rules)
         return _Books(commits(recording, touches, rules).after, claims, touches.seeded)
     if isinstance(path, Lifted):
-        kept = lengths(columns, path)
-        return _Books(kept.raw, kept.claims, kept.known)
+        replayed = lengths(columns, path)
+        return _Books(replayed.raw, replayed.claims, replayed.known)
     raw = torch.full_like(touches.row, NONE64)
     for kind, values in (
         (Kind.EXTEND, nullable(recording.extend_rows.committed)),
