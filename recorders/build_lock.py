@@ -22,7 +22,8 @@ logger = logging.getLogger("specdiff")
 def build_lock(journal: Path) -> Iterator[None]:
     """Wait until no other process builds `journal`, then hold the lock for the body.
 
-    A process that has to wait says so. This is a flock. It is independent of the record lock that marks a journal as still written.
+    If this process has to wait, it logs that. The lock is a flock, which is independent of the
+    record lock that marks a journal as still written.
 
     Raises FileNotFoundError if the journal is gone once the lock is held.
     """

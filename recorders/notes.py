@@ -20,7 +20,7 @@ _NEVER_LOADED = (
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """One process that loaded sglang's scheduler module with the recorder in it (see `capture.session`).
+    """One process that loaded sglang's scheduler module with the recorder in it (see `capture.note`).
 
     A note's file has one JSON object per line. The line that identifies the process appears twice
     if the server closed the file and the process opened it again. The line that names the control

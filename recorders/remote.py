@@ -11,7 +11,7 @@ from typing import Any
 from .recover import is_locked
 from .runtime import is_same_user
 
-_TIMEOUT_S = 15.0  # timeout; longer than the recorder's own timeout for its disk
+_TIMEOUT_S = 15.0  # longer than the recorder's own timeout for its disk
 _LONGEST = 1 << 16  # maximum size of an answer in bytes
 _TOO_LATE = (
     "no answer within {:.0f} s. If the process has begun this request it will finish it; if not, it will not begin "

@@ -62,7 +62,7 @@ class Run:
     python: str
     sglang_version: str
     sglang_commit: str | None
-    books: str  # the release with the same resolve function, by AST hash; or "unknown"
+    books: str  # the release with the same resolve and prepare functions, by AST hash; or "unknown"
     sources: dict[str, str]  # accounting source file under sglang/srt -> sha256
     sites: tuple[Site, ...]
     spec_algorithm: str

@@ -15,7 +15,7 @@ from typing import Any
 from ..runtime import is_same_user
 from .descriptor import OurSocket
 
-_TIMEOUT_S = 5.0  # how long a client may send nothing
+_TIMEOUT_S = 5.0  # how long after connecting a request may still be incomplete
 _LONGEST = 1 << 16  # maximum size of a request in bytes
 
 

@@ -14,7 +14,7 @@ _SESSION = "_specdiff_session"  # on streaming sessions: (serial of the numberin
 # How many batches' requests to remember. In turn these are those of the running batch, of a batch
 # that was just extended, and of the two after a merge.
 _RECENT = 4
-_UNTAGGABLE = 16  # how many objects to remember on which no attribute can be set
+_UNTAGGABLE = 16  # how many batches to remember on which no attribute can be set
 _serials = itertools.count(1)
 
 

@@ -211,9 +211,9 @@ def _check_base(judge: CandidateJudge, base: Lifted, good: Lifted) -> None:
 
 
 def judge_or_skip(judge: CandidateJudge, path: Lifted) -> Judged:
-    """Judge a candidate that the user did not name; skip it if it has no sglang.
+    """Judge a candidate; skip it if it has no sglang.
 
-    Such a commit may belong to another project that was merged in, so this is not an error.
+    A commit between the ends may belong to another project that was merged in, so this is not an error.
     """
     try:
         return judge(path)

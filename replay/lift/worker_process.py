@@ -1,6 +1,6 @@
 """A worker process of a `worker_pool`: it reads a recording, then answers one job after another until its input ends.
 
-python -m specdiff.replay.lift.worker_process FILE SIGNATURE
+`worker_pool` starts it by calling `main` with the arguments FILE SIGNATURE.
 """
 
 from __future__ import annotations
