@@ -232,7 +232,7 @@ def test_a_named_quantity_that_was_not_compared_gives_no_verdict(
     ends = ["--good", "sglang==0.5.10", "--bad", "sglang==0.5.10.post1"]
     named = ["--quantity", "spec_verify_ct", "--quantity", "session_committed"]
     assert run(["bisect", MIX, *ends, *named]) == NO_VERDICT
-    assert "nothing could be compared of session_committed" in capsys.readouterr().err
+    assert "no values of session_committed could be compared" in capsys.readouterr().err
 
 
 def test_a_commit_that_cannot_be_judged_leaves_a_range(

@@ -102,7 +102,7 @@ class Judge:
             return Finding.BAD, None
         silent = [one.quantity.value for one in found if not one.num_compared]
         if len(silent) == len(found) or (self._named and silent):
-            return Finding.SKIPPED, f"nothing could be compared of {', '.join(silent)}"
+            return Finding.SKIPPED, f"no values of {', '.join(silent)} could be compared"
         return Finding.GOOD, None
 
     def _against(self, books: Books) -> tuple[SeriesDiff, ...]:
