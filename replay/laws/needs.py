@@ -117,7 +117,7 @@ SENT_HIDDEN_STATES = Needs(
     tables=("sents",),
 )
 WEIGHTS_TOLD = Needs(
-    "end sent to a client that is told which weights made its tokens",
+    "end sent to a client together with weight versions",
     lambda r: len(r.spans.qid),
     observed_only=True,
     sites=("weights",),
