@@ -131,7 +131,7 @@ def scan(path: Path) -> Scan:
         found = _scan_file(segment)
         format = found.format  # the same for all segments: one process wrote them
         goes_on = before is not None and _goes_on(before, segment)
-        records += _behind_the_head(found.records) if goes_on else found.records
+        records += _after_head(found.records) if goes_on else found.records
         if found.damage is not None:
             more = found.goes_on or segment != segments[-1]
             return Scan(_events(records), replace(found.damage, more=more), format)
@@ -164,7 +164,7 @@ def _events(records: Iterable[Record]) -> tuple[Record, ...]:
     return tuple(record for record in records if record.type != Type.NEXT)
 
 
-def _behind_the_head(records: tuple[Record, ...]) -> Iterator[Record]:
+def _after_head(records: tuple[Record, ...]) -> Iterator[Record]:
     """Yield a segment's records without the GAP in its head.
 
     That GAP stands for the events before the segment, which are present in this case. The head

@@ -71,7 +71,7 @@ def contents(recording: Recording) -> tuple[str, ...]:
     tokens = _token_map(recording)
     parts = {
         "output tokens": not np.array_equal(recording.tokens, _replaced(recording.tokens, tokens)),
-        "ids and stop tokens of requests": _tells_of_requests(recording, tokens),
+        "ids and stop tokens of requests": _has_request_texts(recording, tokens),
         "routed rows": bool(recording.experts.any() or recording.indexer.any()),
         "the command line": recording.run.command != without.run.command,
         "paths or hosts": (recording.run, recording.damage, recording.derived)
@@ -81,7 +81,7 @@ def contents(recording: Recording) -> tuple[str, ...]:
     return tuple(name for name, held in parts.items() if held)
 
 
-def _tells_of_requests(recording: Recording, tokens: dict[int, int]) -> bool:
+def _has_request_texts(recording: Recording, tokens: dict[int, int]) -> bool:
     """Whether ids or stop tokens of requests are still in the recording.
 
     `any` usually stops at the first request, of which there may be a million.
@@ -159,12 +159,12 @@ def _details(raw: dict[str, Any], rids: _Names, sessions: _Names, tokens: dict[i
         kept["session_id"] = sessions(str(raw["session_id"]))
     if isinstance(stop := raw.get("stop"), dict):
         counts = {name: value for name, value in stop.items() if isinstance(value, int)}
-        ids = {name: _stands(stop[name], tokens) for name in _STOPS if name in stop}
+        ids = {name: _replaced_ids(stop[name], tokens) for name in _STOPS if name in stop}
         kept["stop"] = counts | ids
     return json.dumps(kept, sort_keys=True)
 
 
-def _stands(ids: Iterable[int] | None, tokens: dict[int, int]) -> list[int] | None:
+def _replaced_ids(ids: Iterable[int] | None, tokens: dict[int, int]) -> list[int] | None:
     return None if ids is None else sorted({tokens[token] for token in ids})
 
 

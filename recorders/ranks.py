@@ -17,7 +17,7 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rank:
-    """The place of one scheduler in its server.
+    """The position of one scheduler in its server.
 
     `dp_rank` is None if there is one replica. `dp_size` counts replicas, or ranks of DP attention.
     """

@@ -303,6 +303,6 @@ def fix_then_recover(directory: Path) -> str:
 
 def _same_name(path: Path) -> str:
     return (
-        f"its recording would have the name {path.name}, which that of another journal in this folder has. "
+        f"its recording would be named {path.name}, as would that of another journal in this folder. "
         "Move the journal to its own folder, then run `specdiff recover` on that folder."
     )

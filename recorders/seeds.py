@@ -1,6 +1,6 @@
 """Place the SEEDs of a journal in its recording.
 
-A SEED is where the books begin of requests that were already running when recording began.
+A SEED marks where books begin, for requests that were already running when recording began.
 
 The recorder writes a SEED after it has processed a result, when nothing is under way except one
 prepared decode. The SEED's lengths are those before that prepare, with the result already included.

@@ -216,7 +216,7 @@ def _tokens(
     rows: list[I64],
     owner: I64,
 ) -> _Column:
-    """Compare the emitted tokens. The slots of a run after them hold values that nobody reads."""
+    """Compare the emitted tokens. The rest of a result is padding, which nothing reads."""
     sides = []
     for recording, table, ref, row_table, row in zip(
         aligned.recordings, tables, refs, row_tables, rows, strict=True

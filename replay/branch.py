@@ -44,8 +44,11 @@ def _rows(recording: Recording, difference: SeriesDiff, cell: int) -> tuple[str,
     if old[0] != new[0]:
         return ("collected on one side", asked)
     stop, outputs = int(finishes.finished_len[row]), int(finishes.output_len[row])
-    behind = "overshoot" if stop not in (NONE64, outputs) else "no overshoot"
-    starts, ends = (("start",) if old[1] != new[1] else ()), ((behind,) if old[2] != new[2] else ())
+    overshoot = "overshoot" if stop not in (NONE64, outputs) else "no overshoot"
+    starts, ends = (
+        (("start",) if old[1] != new[1] else ()),
+        ((overshoot,) if old[2] != new[2] else ()),
+    )
     return (*starts, *ends)
 
 

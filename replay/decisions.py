@@ -61,14 +61,14 @@ def decisions(recording: Recording) -> Decisions:
     ends, finished = ends[seen], finished[seen]
     inside = (begins[ends] < finished) & (finished < event[ends])
     breaks = recording.breaks
-    behind = np.searchsorted(breaks, event[ends]) == np.searchsorted(breaks, finished)
+    unbroken = np.searchsorted(breaks, event[ends]) == np.searchsorted(breaks, finished)
     # If the recording, or the part of it that a gap left, ends between the finish and the result of
     # an extend, that result is missing. The result before it did not end the request: the request
     # has more outputs than that result accounts for. A result that may belong to a prompt chunk
     # does not count either, because its output would be that of another result.
-    its = _outputs_behind(recording, row[ends]) == recording.finishes.output_len[seen]
-    behind &= ~unsure[row[ends]]
-    finish[ends] = np.where((inside | behind) & its, seen, LOST)
+    its = _outputs_after(recording, row[ends]) == recording.finishes.output_len[seen]
+    unbroken &= ~unsure[row[ends]]
+    finish[ends] = np.where((inside | unbroken) & its, seen, LOST)
     finish[unsure[row] & (finish == GOES_ON)] = LOST
     return Decisions(row, finish)
 
@@ -78,7 +78,7 @@ def _whole(recording: Recording) -> bool:
     return bool(recording.stats and recording.stats.closed and not recording.damage)
 
 
-def _outputs_behind(recording: Recording, row: I64) -> I64:
+def _outputs_after(recording: Recording, row: I64) -> I64:
     """Return the output count of each row's request after that result is processed; an extend's result adds one."""
     rows = recording.result_rows
     emitted = np.where(rows.num_emitted[row] == NONE32, 1, rows.num_emitted[row])

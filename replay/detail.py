@@ -45,7 +45,7 @@ def detail(recording: Recording, kind: Kind, ref: int, row: int) -> str:
     if kind is Kind.SENT:
         return _sent_detail(recording, row)
     if kind is Kind.CONTROL:
-        return _told(recording, row)
+        return _control_detail(recording, row)
     if kind is Kind.WEIGHT_SPAN:
         spans = recording.spans
         name = recording.run.weights(int(spans.weights[row]))
@@ -61,7 +61,7 @@ _ACTS = {
 }
 
 
-def _told(recording: Recording, row: int) -> str:
+def _control_detail(recording: Recording, row: int) -> str:
     """Describe a control message to the scheduler, which concerns every request."""
     controls, name = recording.controls, recording.run.weights
     act = int(controls.act[row])

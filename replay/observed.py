@@ -45,9 +45,9 @@ def _committed(columns: Columns) -> Series:
 def _unseeded(columns: Columns, series: Series) -> Series:
     """Mark the prepare after a seed as not captured: the server did not yet have the value that the seed assumes."""
     cells, touches = series.cells, columns.touches
-    behind = torch.zeros_like(touches.seeded)
-    behind[1:] = touches.kind[:-1] == Kind.SEED
-    at = touches.row[behind & (touches.kind == Kind.PREPARE)]
+    after_seed = torch.zeros_like(touches.seeded)
+    after_seed[1:] = touches.kind[:-1] == Kind.SEED
+    at = touches.row[after_seed & (touches.kind == Kind.PREPARE)]
     seeded = torch.zeros(len(columns.recording.prepare_rows.qid), dtype=torch.bool)
     seeded[at] = True
     mine = cells.kind == Kind.PREPARE

@@ -15,7 +15,7 @@ from .spec import Path
 from .values import Key, Plain, Values, values_in
 from .verdict import Divergence, compare, ledger_of
 
-_MAX_VALUES = 200  # nobody reads more than that in a test
+_MAX_VALUES = 200  # more would not be read in a test
 
 
 @dataclass(frozen=True, slots=True)

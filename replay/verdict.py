@@ -1,4 +1,4 @@
-"""Replay a recording under two paths and judge: the function behind `specdiff replay`."""
+"""Replay a recording under two paths and judge the result: the core of `specdiff replay`."""
 
 from __future__ import annotations
 

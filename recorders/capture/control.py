@@ -112,7 +112,7 @@ class Control:
     def _end_abandoned(self, running: _Running) -> None:
         """End a recording whose client disconnected before it got the answer.
 
-        No user knows of this recording, so it would never be stopped.
+        The user does not know of this recording and would never stop it.
         """
         self._end(running, "the client that requested it did not wait for it to begin")
         logger.warning(

@@ -25,7 +25,7 @@ def is_still(fd: int, known: Identity | None) -> bool:
 
 
 class OurSocket:
-    """A socket whose owner can check that its descriptor is still ours.
+    """A socket that can check whether its descriptor is still ours.
 
     If it is not, `close` leaves the descriptor alone.
     """

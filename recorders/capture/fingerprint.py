@@ -21,7 +21,7 @@ def function_hash(function: Any) -> str | None:
     """Return the hash of a live function without its decorators, or None if its source is unreadable.
 
     The result is cached: parsing blocks the interpreter, and later calls may come while the server
-    is at work.
+    is busy.
     """
     try:
         source = textwrap.dedent(inspect.getsource(inspect.unwrap(function)))

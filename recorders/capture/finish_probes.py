@@ -19,7 +19,7 @@ from .recorder import Recorder
 class Collected:
     """The rows that one of sglang's collecting functions put on the request.
 
-    `state` is absent (NONE64) if the server has no capturer. `before` and `behind` are adjacent
+    `state` is absent (NONE64) if the server has no capturer. `before` and `after` are adjacent
     rows that the server has but did not return.
     """
 
@@ -27,7 +27,7 @@ class Collected:
     start: int = NONE64
     tensor: Any = None
     before: Any = None
-    behind: Any = None
+    after: Any = None
     count: int = 0  # number of rows, if they are only counted and not kept
 
     @property
@@ -37,7 +37,7 @@ class Collected:
     @property
     def kept(self) -> list[Any]:
         """The kept rows, ordered by position."""
-        parts = (self.before, self.tensor, self.behind) if self._on_cpu else ()
+        parts = (self.before, self.tensor, self.after) if self._on_cpu else ()
         return [part for part in parts if part is not None]
 
     @property
@@ -55,7 +55,7 @@ class Collected:
         return self.tensor is None or on_cpu(self.tensor)
 
     def only_returned(self) -> None:
-        self.before = self.behind = None
+        self.before = self.after = None
 
     def only_counted(self) -> None:
         """Drop all rows and keep only their number."""
@@ -165,9 +165,9 @@ def _add_outside(recorder: Recorder, which: str, finish: Finish, collected: Coll
     if collected.state == 1 and collected.start != NONE64:
         if whole:
             collected.before = slot.rows(which, 0, collected.start)
-        collected.behind = slot.rows(which, collected.start + collected.rows, end)
+        collected.after = slot.rows(which, collected.start + collected.rows, end)
     elif collected.state == 0 and whole:
-        collected.behind = slot.rows(which, 0, end)
+        collected.after = slot.rows(which, 0, end)
 
 
 def _emit(recorder: Recorder, finish: Finish) -> None:

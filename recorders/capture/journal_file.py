@@ -185,7 +185,7 @@ class JournalFile:
         return done, None
 
     def _lost(self) -> str:
-        """Return why nobody would find what is written to the file, or an empty string.
+        """Return why the file would not be found later, or an empty string.
 
         A file that was moved can still be found, so writing goes on.
         """

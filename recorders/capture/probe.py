@@ -49,7 +49,7 @@ def wrap(
 ) -> Callable[..., Any]:
     """Return a wrapper that calls `original` exactly once, outside of any `try`, with the probe around it.
 
-    `current(args)` returns the recorder that is at work, or None. An exception of the recorder is
+    `current(args)` returns the recorder that is running, or None. An exception of the recorder is
     counted and leaves a GAP; an exception meant for the server (Ctrl-C) passes through. The code is
     inlined here instead of in helpers, because it runs a dozen times per step.
     """

@@ -26,7 +26,7 @@ def why_not_this_rank(scheduler: Any) -> str | None:
 
     The first rank of each attention group (attn_tp_rank 0, attn_cp_rank 0) is recorded. It receives
     the requests and passes them on to the others of its group, which then keep the same books
-    (`recv_requests`, the same in every release). If this sglang does not tell these ranks, the
+    (`recv_requests`, the same in every release). If this sglang does not have these ranks, the
     scheduler is recorded, too.
     """
     for name in ("attn_tp_rank", "attn_cp_rank"):

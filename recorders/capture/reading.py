@@ -170,7 +170,7 @@ def reason_of(req: Any) -> int:
 
 
 def is_spec_v2(batch: Any) -> bool:
-    """Whether a batch runs spec v2: up to 0.5.13 sglang tells; later every speculative batch does."""
+    """Whether a batch runs spec v2: up to 0.5.13 the batch says so; later every speculative batch does."""
     flag = getattr(batch, "is_spec_v2", None)
     return bool(not batch.spec_algorithm.is_none() if flag is None else flag)
 

@@ -60,20 +60,20 @@ class Seeding:
         """The SEED was emitted, or cannot be."""
         self.wanted, self._prepared, self._launched = False, None, None
 
-    def known(self, answered: int | None, behind: list[int]) -> Decode | None:
+    def known(self, answered: int | None, under_way: list[int]) -> Decode | None:
         """Return the decode that was prepared and has no result yet, if nothing else is under way.
 
         `answered` is the launch whose result was processed last (None: one from before recording
-        began). `behind` holds the launches that are under way.
+        began). `under_way` holds the launches that are under way.
         """
         decode = self._launched
         # A grammar can suspend overlap: then the launch waits for this result.
         if self._prepared is not None:
-            return None if behind else self._prepared
+            return None if under_way else self._prepared
         if decode is None:
             return None
-        if behind == [decode.launch]:
+        if under_way == [decode.launch]:
             return decode
-        if not behind and answered == decode.launch:  # overlap is off
+        if not under_way and answered == decode.launch:  # overlap is off
             return decode._replace(claims=[0] * len(decode.reqs), launch=NONE64)
         return None

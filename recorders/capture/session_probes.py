@@ -78,7 +78,7 @@ def _held(slot: Any, name: str) -> int:
 
 
 def _holds_kv(slot: Any) -> bool:
-    """Whether a slot holds KV: up to 0.5.18 the slot tells, later its `kv`."""
+    """Whether a slot holds KV: up to 0.5.18 the slot itself says so, later its `kv`."""
     flag = getattr(slot, "is_holding_kv", None)
     return bool(getattr(getattr(slot, "kv", None), "holds_kv", False) if flag is None else flag)
 

@@ -109,9 +109,9 @@ def _whole(path: Path) -> Recording:
 
 
 def _remark(played: Played) -> str | None:
-    if not played.otherwise:
+    if not played.ended_differently:
         return None
-    count, first = len(played.otherwise), played.otherwise[0]
+    count, first = len(played.ended_differently), played.ended_differently[0]
     return f"ended differently: {first}" + (f" (and {count - 1} more)" if count > 1 else "")
 
 

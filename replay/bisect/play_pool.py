@@ -136,7 +136,7 @@ def _environment(temporary: Path) -> dict[str, str]:
 
 
 def _wait_or_kill(process: subprocess.Popen[str]) -> None:
-    """Wait for a process that was told to end; kill its group after the grace period."""
+    """Wait for a process that was asked to end; kill its group after the grace period."""
     try:
         process.wait(_GRACE_S)
     except subprocess.TimeoutExpired:

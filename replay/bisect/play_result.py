@@ -16,13 +16,13 @@ class Played:
     """The result of one play.
 
     `recordings` has one entry per scheduler. `why` is set if there are none, or if the play did not
-    finish. `otherwise` lists the requests that ended differently than in the recording that was
+    finish. `ended_differently` lists the requests that ended differently than in the recording that was
     played, or than the script says.
     """
 
     recordings: tuple[Path, ...]
     why: str | None = None
-    otherwise: tuple[str, ...] = ()
+    ended_differently: tuple[str, ...] = ()
 
 
 def complete(recorded: Path, result: Path, stderr: str) -> Played:

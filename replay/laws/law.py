@@ -96,7 +96,7 @@ class Needs:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A known upstream violation, not fixed or made on purpose. It is reported but does not count.
+    """A known upstream violation, deliberate or not fixed yet. It is reported but does not count.
 
     `where` says in words which releases have it. `covers` returns a mask over the places: those whose
     breach this violation explains.

@@ -62,7 +62,7 @@ def trainer(columns: Columns, ledger: Ledger) -> Places:
     """rows + start_len + 1 = prompt tokens + returned tokens.
 
     Checked for every request that asked for rows, on a server that captures them. Both sides are
-    what the client was sent and told; on a path other than `observed`, the rows are the path's own.
+    what the client was sent, counts included; on a path other than `observed`, the rows are the path's own.
     """
     sent, sents = _of(columns), columns.recording.sents
     state = column(columns.recording.finishes.experts_state)[sent.finish]

@@ -1,4 +1,4 @@
-"""The law `session`: a turn inherits only KV that was written, and of tokens that were said."""
+"""The law `session`: a turn inherits only KV that was written, for tokens of its conversation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .law import Places, within
 
 
 def inherited(columns: Columns, ledger: Ledger) -> Places:
-    """A turn inherits at most the KV that is sound: written, and of tokens of the conversation.
+    """A turn inherits at most the KV that is sound: written, and for tokens of the conversation.
 
     The inherited length has two limits. The first is what the forwards of the previous turn had
     written when its KV was saved. The second is that turn's prompt plus returned tokens: KV of its

@@ -63,15 +63,15 @@ def _unspoken(recording: Recording) -> Places:
     wrong = torch.zeros_like(qid).scatter_add(0, sent, (start - due).abs())
     reaches = torch.zeros_like(qid).scatter(0, sent[last], end[last])
     completion_tokens = column(recording.sents.completion_tokens)
-    behind = event + 1 + torch.bincount(sent, minlength=len(qid))
-    known = (completion_tokens != NONE64) & (behind < len(recording.events.kind))
-    known &= gaps_before(recording, behind + 1) == gaps_before(recording, event)
+    next_event = event + 1 + torch.bincount(sent, minlength=len(qid))
+    known = (completion_tokens != NONE64) & (next_event < len(recording.events.kind))
+    known &= gaps_before(recording, next_event + 1) == gaps_before(recording, event)
     wrong = (wrong + (completion_tokens - reaches).abs())[known]
     return exactly("unlabelled_tokens", event[known], qid[known], wrong, torch.zeros_like(wrong))
 
 
 def _by_others(recording: Recording) -> Places:
-    """For every span that a client was told, count the tokens that other weights computed; expect 0.
+    """For every span that a client was sent, count the tokens that other weights computed; expect 0.
 
     Spans with a token whose launch is not in the recording are left out.
     """
@@ -162,6 +162,6 @@ def _serving(recording: Recording, event: Tensor) -> Tensor:
 def _breaks(recording: Recording, event: Tensor) -> Tensor:
     """For each event, count the places before it where results may be missing.
 
-    A run that has another count than a span, because of such a place in between, has no known end.
+    If a run and a span have different counts, such a place is between them, and the end of the run is unknown.
     """
     return torch.searchsorted(column(recording.breaks), event)

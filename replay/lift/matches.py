@@ -41,7 +41,7 @@ class Match:
             return " = ".join(str(FixSet(fixes)) for fixes in self.sets)
         if self.unmatched:
             return f"no set of fixes, in {', '.join(q.value for q in self.unmatched)}"
-        return "no one set of fixes"
+        return "no single set of fixes"
 
 
 class Matches:

@@ -30,7 +30,7 @@ class Turns:
         self._tree = SessionTree(stage.settings.page_size, self._keeps)
         self._abort = stage.linked.named("FINISH_ABORT") or object
         self._borrowing: set[int] = set()  # requests that use KV that their session had kept
-        # Requests begun by a seed: it is unknown on whose KV they run.
+        # Requests begun by a seed: it is unknown whether they use KV of a session.
         self._under_way: set[int] = set()
         self._known: set[int] = set()  # sessions for which this path knows what they keep
         if absent := [role.value for role in _NEEDED if not stage.has(role)]:

@@ -1,1 +1,1 @@
-"""Compare what clients were told with the recorded books, request by request."""
+"""Compare what clients received with the recorded books, request by request."""

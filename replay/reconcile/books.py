@@ -157,7 +157,7 @@ class Books:
         side.put(Fact.WEIGHT_VERSIONS, value, why)
 
     def _put_unsent(self, side: Side, row: int | None) -> None:
-        """Put what the client should have been told, according to the finish.
+        """Put what the client should have received, according to the finish.
 
         Used for files that do not hold what was sent.
         """

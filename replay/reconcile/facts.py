@@ -1,4 +1,4 @@
-"""The facts about a request that both its client is told and the recording holds."""
+"""The facts about a request that are both in its response and in the recording."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ class Fact(str, Enum):
     EXPERTS = "routed_experts"  # the values in the rows
     INDEXER_ROWS = "indexer_topk_rows"
     INDEXER = "indexer_topk"
-    TRAINER = "trainer"  # rows + start_len + 1 = prompt tokens + returned tokens, all as told
+    TRAINER = (
+        "trainer"  # rows + start_len + 1 = prompt tokens + returned tokens, as in the response
+    )
 
 
 REASON_WORDS = {

@@ -15,8 +15,8 @@ _ECHO = "this endpoint may put the prompt's log probabilities before them"
 def as_generate(raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[Fact, str]]:
     """Convert a completion or chat completion with `choices`.
 
-    Return `{"output_ids", "meta_info"}`, and the facts that such a response cannot tell, each with
-    the reason. A choice with its own `meta_info` (chat with `return_meta_info`) tells everything.
+    Return `{"output_ids", "meta_info"}`, and the facts that such a response lacks, each with
+    the reason. A choice with its own `meta_info` (chat with `return_meta_info`) lacks none.
     """
     choices = [one if isinstance(one, Mapping) else {} for one in raw["choices"]]
     rid, choice = raw.get("id"), choices[0]

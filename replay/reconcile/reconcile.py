@@ -24,7 +24,7 @@ _WIDTHS = {Fact.EXPERTS_ROWS: "experts", Fact.INDEXER_ROWS: "indexer"}
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What a client was told and what is recorded. For lists, this is the first entry that differs."""
+    """What a client received and what is recorded. For lists, this is the first entry that differs."""
 
     rid: str
     line: int
