@@ -65,7 +65,7 @@ def _block_twice(data: bytes, chance: random.Random) -> Damage:
 def _block_inserted(data: bytes, chance: random.Random) -> Damage:
     size = min(chance.choice((512, PAGE)), len(data) // 3)
     at = chance.randrange(len(data) - size)
-    return data[: at + size] + data[at:], f"{size} bytes of {at} inserted behind"
+    return data[: at + size] + data[at:], f"{size} bytes of {at} inserted after it"
 
 
 def _block_left_out(data: bytes, chance: random.Random) -> Damage:

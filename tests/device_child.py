@@ -3,7 +3,7 @@
 While a hook runs, a batch's tensors claim not to be on the CPU. So do the tensors of a result that
 sglang has not waited for yet. FILE gets one line for every operation on such a tensor that on a GPU
 would wait for the device, or read a value that is not there yet. The last line of FILE is how often
-a tensor was asked whether it is on the CPU.
+the recorder checked whether a tensor is on the CPU.
 
 Inside a recorded process, the recorder's modules have their own package name (`capture/inject`).
 """

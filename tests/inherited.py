@@ -17,14 +17,14 @@ from specdiff.replay.lift.tape import accepted as accepted_of
 class Kept:
     """A turn that left KV to its session. Lengths are in tokens, from the start of the sequence.
 
-    `committed`: what the session keeps. `said`: the prompt and the returned tokens. `written`: the
+    `committed`: what the session keeps. `visible`: the prompt and the returned tokens. `written`: the
     positions whose KV a launched forward wrote. `in_flight`: whether a verify was launched and its
     result had not arrived yet.
     """
 
     qid: int
     committed: int
-    said: int
+    visible: int
     written: int
     in_flight: bool
     retracted: bool
@@ -93,7 +93,7 @@ def _left(tape: Tape, ref: int, written: _Written) -> Kept | None:
     return Kept(
         qid=saves.qid[ref],
         committed=committed,
-        said=saves.origin_len[ref] + returned,
+        visible=saves.origin_len[ref] + returned,
         written=written.positions,
         in_flight=bool(written.launched),
         retracted=present(saves.reason[ref]) is None,

@@ -19,7 +19,7 @@ _DRAIN = """\
 """
 
 
-def mended_scheduler(release: str) -> str:
+def patched_scheduler(release: str) -> str:
     """Return the source of the release's scheduler with the change."""
     text = (find_release(release).root / NAME).read_text()
     queued = "tmp_batch, tmp_result = self.result_queue.popleft()\n            "
@@ -34,7 +34,7 @@ def mended_scheduler(release: str) -> str:
     return text.replace(mode, mode + _DRAIN).replace(head, f"    _drained = None\n\n{head}")
 
 
-def mended_tree(folder: Path, release: str) -> Path:
+def patched_tree(folder: Path, release: str) -> Path:
     """Make a tree of the release in which every file is a link, except the changed one."""
     shutil.copytree(
         find_release(release).root,
@@ -44,5 +44,5 @@ def mended_tree(folder: Path, release: str) -> Path:
         copy_function=lambda a, b: Path(b).symlink_to(a),
     )
     (folder / NAME).unlink()
-    (folder / NAME).write_text(mended_scheduler(release))
+    (folder / NAME).write_text(patched_scheduler(release))
     return folder

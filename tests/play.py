@@ -1,4 +1,4 @@
-"""One play of the hunt: what a live scheduler is asked, step by step.
+"""One play of the hunt: the messages sent to a live scheduler, step by step.
 
 It can be written as a scenario that replays it.
 """
@@ -131,7 +131,7 @@ class Play:
     def scenario(self) -> Scenario:
         """Return the scenario.
 
-        A paused scheduler continues at the end. Raises RigError if nothing was asked.
+        A paused scheduler continues at the end. Raises RigError if no request was sent.
         """
         controls = {name: frozenset(steps) for name, steps in self.controls.items()}
         if self.paused:

@@ -1,4 +1,4 @@
-"""What clients of the real servers in fixtures/served were told, compared with the recordings."""
+"""What clients of the real servers in fixtures/served received, compared with the recordings."""
 
 from __future__ import annotations
 

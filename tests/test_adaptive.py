@@ -60,7 +60,7 @@ def test_the_lifted_release_and_its_fixes_equal_observed(
     assert laws["stride"].num_checked > 100 and laws["allocation"].num_checked > 500
 
 
-@pytest.mark.skipif(not EVERYTHING, reason="half a minute: with the releases on demand")
+@pytest.mark.skipif(not EVERYTHING, reason="half a minute: only if all releases are tested")
 def test_a_shorter_draft_in_flight_breaks_the_books_of_0_5_11_but_not_of_0_5_12(
     tmp_path: Path, record: Recorder
 ) -> None:
@@ -71,13 +71,13 @@ def test_a_shorter_draft_in_flight_breaks_the_books_of_0_5_11_but_not_of_0_5_12(
     done = specdiff("record", "-o", tmp_path, "--", *rig("0.5.11", str(DOWNSWITCH)))
     assert done.returncode != 0 and "pool is too small" in done.stderr
     (path,) = tmp_path.glob("*.h5")
-    broken, mended = _laws(hdf5.load(path)), _laws(record("0.5.12", str(DOWNSWITCH), 0))
+    broken, fixed = _laws(hdf5.load(path)), _laws(record("0.5.12", str(DOWNSWITCH), 0))
     sliced, shrunk = broken["stride"].first, broken["allocation"].first
     assert sliced is not None and (sliced.found, sliced.low) == (2, 4)
     assert shrunk is not None and shrunk.found < shrunk.low
     for law in ("stride", "allocation", "commit"):
         assert broken[law].num_broken, law
-        assert mended[law].num_checked and not mended[law].num_broken, law
+        assert fixed[law].num_checked and not fixed[law].num_broken, law
 
 
 PROCESSOR = "srt/managers/scheduler_components/batch_result_processor.py"
@@ -121,7 +121,7 @@ def test_a_broken_copy_of_the_release_differs_from_observed(what: str, record: R
 def test_a_prepare_uses_the_recorded_draft_length_and_without_it_is_not_captured(
     record: Recorder,
 ) -> None:
-    """Up to 0.5.12.post1, a prepare goes by the draft length that the worker has at that moment."""
+    """Up to 0.5.12.post1, a prepare uses the draft length that the worker has at that moment."""
     recording = record("0.5.12", "adaptive-random", SEED)
     prepares, lengths = recording.prepares, []
     for column in (prepares.num_draft_tokens - 1, np.full_like(prepares.num_steps, NONE64)):

@@ -16,7 +16,7 @@ from specdiff.recorders import hdf5
 from specdiff.recorders.recover import is_locked, notes
 from specdiff.recorders.runtime import RUNTIME
 
-CHILD = Path(__file__).parent / "asked_child.py"
+CHILD = Path(__file__).parent / "attach_child.py"
 
 
 @pytest.fixture(autouse=True)

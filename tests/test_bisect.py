@@ -136,12 +136,12 @@ def test_bisect_of_a_clone_writes_a_log_that_git_replays(
     quantity = ["--quantity", "spec_verify_ct"]
     code, told = bisected(capsys, *ends, *quantity, "--log", str(log))
     assert code == DIFFERS
-    mended = git(repo, "rev-parse", "v0.5.12")
-    assert told["first_changed"] == f"sglang@{mended}"
+    fix = git(repo, "rev-parse", "v0.5.12")
+    assert told["first_changed"] == f"sglang@{fix}"
     assert told["assumes_one_change"]
     assert len(told["tested"]) < 7 + 1
     replayed = git(repo, "bisect", "replay", str(log))
-    assert f"{mended} is the first bad commit" in replayed
+    assert f"{fix} is the first bad commit" in replayed
 
 
 @pytest.mark.parametrize(
@@ -191,9 +191,9 @@ def test_a_search_for_a_fix_writes_a_log_that_git_replays(
     log = tmp_path / "log"
     ends = ["--good", "sglang@v0.5.13", "--bad", "sglang@v0.5.10", "--repo", str(repo)]
     _, told = bisected(capsys, *ends, "--quantity", "spec_verify_ct", "--log", str(log))
-    mended = git(repo, "rev-parse", "v0.5.12")
-    assert told["first_changed"] == f"sglang@{mended}"
-    assert f"{mended} is the first fixed commit" in git(repo, "bisect", "replay", str(log))
+    fix = git(repo, "rev-parse", "v0.5.12")
+    assert told["first_changed"] == f"sglang@{fix}"
+    assert f"{fix} is the first fixed commit" in git(repo, "bisect", "replay", str(log))
 
 
 def test_the_resume_command_of_an_interrupted_search_keeps_its_options(

@@ -16,7 +16,7 @@ import pytest
 
 from children import specdiff
 from clones import commit, git
-from mended import NAME, mended_scheduler
+from patched import NAME, patched_scheduler
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import BROKEN, DIFFERS, NO_VERDICT, SAME, USAGE, run
 from specdiff.fixtures.rig import requirements
@@ -44,7 +44,7 @@ COMMITS = ("--good", "sglang@HEAD", "--bad", "sglang@HEAD~3")
 
 @pytest.mark.live
 def test_the_release_that_fixed_a_law_is_found(tmp_path: Path) -> None:
-    """The whole scheduler of each release plays, and the law is what a trainer is told of its rows.
+    """The whole scheduler of each release plays, and the law is about the rows that a trainer receives.
 
     --keep keeps the recordings.
     """
@@ -84,7 +84,7 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     scheduler = folder / "python" / NAME
     scheduler.write_text("def half a function\n")
     commit(folder, "half a change")
-    scheduler.write_text(mended_scheduler("0.5.23"))
+    scheduler.write_text(patched_scheduler("0.5.23"))
     commit(folder, "pause: wait for the result under way")
     return folder
 
@@ -107,24 +107,24 @@ def test_the_commits_that_may_have_fixed_a_law_are_found(repo: Path, tmp_path: P
     assert done.returncode == DIFFERS
     found = told(done)
     names = [f"sglang@{git(repo, 'rev-parse', f'HEAD~{back}')}" for back in range(4)]
-    mended, half, docs, before = names
+    fixed, half, docs, before = names
     by_path = {one["path"]: one for one in found["tested"]}
-    assert found["range"] == [half, mended] and found["last_before"] == docs
+    assert found["range"] == [half, fixed] and found["last_before"] == docs
     assert {name: by_path[name]["verdict"] for name in names} == {
-        mended: "good",
+        fixed: "good",
         half: "skipped",
         docs: "bad",
         before: "bad",
     }
     assert "SyntaxError" in by_path[half]["why"]
     assert by_path[before]["first"]["request"] == "a" and by_path[before]["broken"] == 1
-    assert by_path[mended]["checked"] == by_path[before]["checked"] > 0 == by_path[mended]["broken"]
+    assert by_path[fixed]["checked"] == by_path[before]["checked"] > 0 == by_path[fixed]["broken"]
     assert len(list(kept.iterdir())) == 2  # one for each tree, not for each commit
     assert git(repo, "status", "--porcelain") == ""
     command = ["git", "-C", str(repo), "bisect", "replay", str(log)]
     replayed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     assert "only 'skip'ped commits left" in replayed
-    assert {half[7:], mended[7:]} <= set(replayed.split())
+    assert {half[7:], fixed[7:]} <= set(replayed.split())
     git(repo, "bisect", "reset")
 
 

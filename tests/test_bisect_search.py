@@ -39,7 +39,7 @@ class Oracle:
         """Nothing to prepare: it knows all answers."""
 
     def why_not_good(self, end: Lifted) -> str:
-        return "it was told so."
+        return "its answer was prepared."
 
 
 def release(version: str) -> Lifted:
@@ -98,7 +98,9 @@ def test_equal_ends_are_not_searched() -> None:
 
 def test_ends_that_cannot_bound_a_search_are_refused() -> None:
     says = {"0.5.9": BAD, "0.5.10": SKIPPED, "0.5.11": GOOD}
-    with pytest.raises(NoVerdictError, match=r"sglang==0\.5\.9 is not good: it was told so"):
+    with pytest.raises(
+        NoVerdictError, match=r"sglang==0\.5\.9 is not good: its answer was prepared"
+    ):
         search(Oracle(says), release("0.5.9"), release("0.5.11"), lambda _: None)
     with pytest.raises(NoVerdictError, match=r"0\.5\.10, the bad end"):
         search(Oracle(says), release("0.5.11"), release("0.5.10"), lambda _: None)

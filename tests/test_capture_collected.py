@@ -28,7 +28,7 @@ def test_rows_that_were_not_returned_are_dropped_first(
 ) -> None:
     """There is room for 2,000 bytes, and each row takes 20."""
     rows = Collected(1, 0, torch.zeros((returned, 1, 5), dtype=torch.int32))
-    rows.behind = torch.zeros((more, 1, 5), dtype=torch.int32)
+    rows.after = torch.zeros((more, 1, 5), dtype=torch.int32)
     assert _fitting(recorder, rows, Collected()) == 20 * sum(kept)
     assert list(map(len, rows.kept)) == kept
 

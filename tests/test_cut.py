@@ -151,7 +151,7 @@ def test_after_a_left_out_turn_nothing_is_inherited_from_the_turn_before_it(
         assert _broken(now, books(now, "observed"), law) <= broken
 
 
-@pytest.mark.skipif(not EVERYTHING, reason="with the releases on demand")
+@pytest.mark.skipif(not EVERYTHING, reason="only if all releases are tested")
 def test_a_chunk_whose_extend_is_left_out_decides_nothing(record: Recorder) -> None:
     """No finish is decided inside a prompt. Without the extend, that cannot be known."""
     recording, chance = record("0.5.23", "chunked", 1), random.Random(1)

@@ -85,13 +85,13 @@ def test_another_users_socket_is_not_trusted(tmp_path: Path) -> None:
     script = "import os, socket, sys; os.setuid(65534); s = socket.socket(1); s.bind(sys.argv[1]); s.listen(); input()"
     path = Path(f"/tmp/specdiff-test-{os.getpid()}.sock")  # a folder that both users may use
     command = [sys.executable, "-c", script, str(path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE) as stranger:
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as other:
         try:
-            wait_for(path.exists, "the stranger")
-            answer = ask(Process(stranger.pid, path), {"do": "status"})
+            wait_for(path.exists, "the other process")
+            answer = ask(Process(other.pid, path), {"do": "status"})
             assert answer.error == f"cannot be reached ({path} belongs to another user)"
         finally:
-            stranger.communicate(b"\n")
+            other.communicate(b"\n")
             path.unlink(missing_ok=True)
 
 

@@ -1,4 +1,4 @@
-"""What the Markdown pages name exists: links and their anchors, commands and their options, make targets, files."""
+"""Everything that the Markdown pages name exists: links, anchors, commands, options, make targets, files."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def text_of(page: Path) -> str:
 
 
 def parts_of(page: Path) -> Iterator[Token]:
-    """Of a parsed page: its blocks, and what sentences are made of."""
+    """Yield the tokens of a parsed page: its blocks and their inline parts."""
     for token in MarkdownIt().enable("table").parse(text_of(page)):
         yield token
         yield from token.children or ()
 
 
 def code_in(page: Path) -> Iterator[str]:
-    """Each line of a code block, and each piece of code in a sentence."""
+    """Yield each line of a code block and each inline piece of code."""
     for token in parts_of(page):
         if token.type in ("fence", "code_block"):
             yield from token.content.replace("\\\n", " ").splitlines()
@@ -44,7 +44,10 @@ def code_in(page: Path) -> Iterator[str]:
 
 
 def anchors(page: Path) -> set[str]:
-    """Of its headings, as GitHub makes them: lower case, no punctuation, hyphens for spaces, and a number where one comes again."""
+    """Return the anchors of the headings as GitHub makes them.
+
+    They are in lower case, without punctuation, with hyphens for spaces. A repeated one gets a number.
+    """
     found: dict[str, int] = {}
     tokens = MarkdownIt().parse(text_of(page))
     for opening, heading in pairwise(tokens):
@@ -68,7 +71,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def commands_in(page: Path) -> Iterator[list[str]]:
-    """The words behind each `specdiff` of a page, without what follows a comment, a pipe or another command."""
+    """Yield the arguments of each `specdiff` command of a page, up to a comment, a pipe or another command."""
     for code in code_in(page):
         for part in re.split(r"&&|;|\||\s#|\$\(", code):
             words = part.replace("\u2026", "...").split()
@@ -77,7 +80,7 @@ def commands_in(page: Path) -> Iterator[list[str]]:
 
 
 def options_of(words: list[str]) -> Iterator[str]:
-    """Those that specdiff gets: what follows `--` is another program's."""
+    """Yield the options that specdiff gets. What follows `--` belongs to another program."""
     for word in words:
         if word == "--":
             return
@@ -122,7 +125,7 @@ def test_make_targets_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_files_exist(page: Path) -> None:
-    """Files of this repository: what begins with one of its folders, and holds no placeholder."""
+    """A path counts as a file of this repository if it begins with one of its folders and has no placeholder."""
     for code in code_in(page):
         for word in re.split(r"[\s'\"(),:;]+", code):
             if re.fullmatch(r"(\w+)/[\w./-]+\.\w+", word) and word.split("/")[0] in FOLDERS:
@@ -130,7 +133,7 @@ def test_files_exist(page: Path) -> None:
 
 
 def outputs_in(page: Path) -> Iterator[tuple[str, list[str]]]:
-    """Each command that a page shows with its output: `$ specdiff ...`, and lines of what it prints."""
+    """Yield each command that a page shows with its output (`$ specdiff ...`), and the lines shown."""
     for token in parts_of(page):
         if token.type in ("fence", "code_block") and token.content.startswith("$ specdiff "):
             command, *lines = token.content.splitlines()
@@ -150,7 +153,7 @@ def test_shown_output_is_what_is_printed(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Lines may be left out, in any place; those that are shown are there, in this order."""
+    """Pages may leave out lines anywhere. The lines that they show are printed, in this order."""
     (tmp_path / "fixtures").symlink_to(ROOT / "fixtures")
     monkeypatch.chdir(tmp_path)
     run(command.split())

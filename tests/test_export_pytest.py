@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from lifting import bundled_recording, files_of, write_tree
-from mended import mended_tree
+from patched import patched_tree
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import BROKEN, NO_VERDICT, SAME, USAGE, run
 from specdiff.fixtures.rig.releases import find_release
@@ -78,8 +78,8 @@ def test_the_exported_law_test_fails_on_the_release_and_passes_on_a_fixed_tree(
     assert "First breach: step 14, weight span (event 140)" in said
     broken = played(test, "sglang==0.5.23")
     assert broken.returncode == 1 and "23 of 126 places, first: Breach(event=140" in broken.stdout
-    mended = played(test, str(mended_tree(tmp_path / "sglang", "0.5.23")))
-    assert mended.returncode == 0 and "1 passed" in mended.stdout, mended.stdout + mended.stderr
+    patched = played(test, str(patched_tree(tmp_path / "sglang", "0.5.23")))
+    assert patched.returncode == 0 and "1 passed" in patched.stdout, patched.stdout + patched.stderr
     nobody = played(test, "observed")
     assert nobody.returncode == 1 and "expected sglang==VERSION" in nobody.stdout
 

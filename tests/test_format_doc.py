@@ -1,4 +1,4 @@
-"""docs/format.md lists every table of a recording with its columns in their order: it is what a reader of the file goes by."""
+"""docs/format.md lists every table of a recording with its columns in order. Readers of the file rely on it."""
 
 from __future__ import annotations
 
@@ -18,19 +18,22 @@ PAGE = (ROOT / "docs" / "format.md").read_text(encoding="utf-8")
 
 
 def section(heading: str) -> str:
-    """The text below a heading, up to the next one."""
+    """Return the text below a heading, up to the next heading."""
     return PAGE.split(f"\n{heading}\n", 1)[1].split("\n#", 1)[0]
 
 
 def rows(heading: str) -> Iterator[list[str]]:
-    """The cells of the tables of a section, without their heads."""
+    """Yield the rows of the tables of a section as cells."""
     for line in section(heading).splitlines():
         if line.startswith("|") and not line.startswith("|-"):
             yield [cell.strip() for cell in line.strip("|").split("|")]
 
 
 def columns(cell: str) -> list[str]:
-    """The names in a cell. What parentheses say about a column is left out; `indexer_...` stands for the five of `experts_`."""
+    """Return the column names in a cell, without remarks in parentheses.
+
+    `indexer_...` is short for the five columns that also exist for `experts_`.
+    """
     names = re.findall(r"`([^`]+)`", re.sub(r"\([^()]*\)", "", cell))
     if names and names[-1] == "indexer_...":
         names[-1:] = [name.replace("experts_", "indexer_") for name in names[-6:-1]]

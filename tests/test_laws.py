@@ -192,7 +192,7 @@ def test_only_the_known_lag_of_dflash_in_0_5_14_is_excused() -> None:
         found = _law("sums", recording, path)
         assert found.state is State.KNOWN and found.num_broken > 0
         assert found.known and "on purpose" in found.known
-    # A commit of a clone does not tell its version, and has the same code.
+    # A commit of a clone has no version in its name, but the same code.
     unsaid = dataclasses.replace(recording.run, sglang_version="0.0.0.dev0")
     assert _law("sums", dataclasses.replace(recording, run=unsaid)).state is State.KNOWN
     assert _law("sums", recording, "old").state is State.BROKEN

@@ -40,7 +40,7 @@ def lifted(version: str) -> Books:
     ],
 )
 def test_each_algorithm_is_matched_on_its_own(version: str, eagle: str, dflash: str | None) -> None:
-    """Only in 0.5.14, DFLASH's lengths on the host lag behind those on the device."""
+    """Only in 0.5.14, DFLASH's lengths on the host lag those on the device."""
     recordings = [Columns(bundled_recording(name)) for name in (DFLASH, "0.5.12-merge-filter")]
     recordings += [Columns(bundled_recording("0.5.23-random"))]
     found = {name: str(one) for name, one in match_apart(recordings, lifted(version)).items()}

@@ -64,7 +64,7 @@ SAME: dict[str, list[Edit]] = {
         _starts("self.pending = 0"),
         _commits(_PENDING),
     ],
-    "a new argument that nobody passes": [_CLAIM, _commits(f"{_COMMIT} - claim")],
+    "a new argument that no caller passes": [_CLAIM, _commits(f"{_COMMIT} - claim")],
     "a new argument passed at its default": [
         _CLAIM,
         (_PROCESSOR, "_normalize_decode_outputs", _CALL, f"{_CALL}, 0"),

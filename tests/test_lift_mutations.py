@@ -111,7 +111,7 @@ MUTATIONS = {
         SUMS,
         OLD,
     ),
-    "experts for everybody": Mutation(
+    "experts for every request": Mutation(
         "0.5.23",
         _PROCESSOR,
         "_maybe_collect_routed_experts",
@@ -127,7 +127,7 @@ MUTATIONS = {
         "start_len = 0",
         EXPERTS,
     ),
-    "experts behind the stop": Mutation(
+    "experts past the stop": Mutation(
         "0.5.23",
         _PROCESSOR,
         "_maybe_collect_routed_experts",
@@ -135,7 +135,7 @@ MUTATIONS = {
         "req.output_ids",
         EXPERTS,
     ),
-    "indexer behind the stop": Mutation(
+    "indexer past the stop": Mutation(
         "0.5.13",
         _PROCESSOR,
         "_maybe_collect_indexer_topk",
@@ -241,7 +241,7 @@ MUTATIONS = {
         "new_accepted_tokens = self.output_ids[-1:]",
         FINISH,
     ),
-    "release behind the stop": Mutation(
+    "release past the stop": Mutation(
         "0.5.23",
         "srt/mem_cache/common.py",
         "release_kv_cache",

@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 from children import SPECDIFF, wait_for
-from mended import NAME, mended_tree
+from patched import NAME, patched_tree
 from specdiff.cli.inputs import bundled
 from specdiff.fixtures.rig import __main__ as rig_main
 from specdiff.fixtures.rig import inprocess
@@ -50,8 +50,8 @@ class _Kept(Plays):
 
 
 def judged(**played: Played) -> list[Any]:
-    court = LawJudge(law_of("rows"), _Kept(**played))
-    return [court(Lifted(f"sglang=={name}", Origin.RELEASE, name)) for name in played]
+    judge = LawJudge(law_of("rows"), _Kept(**played))
+    return [judge(Lifted(f"sglang=={name}", Origin.RELEASE, name)) for name in played]
 
 
 def test_the_worst_of_several_schedulers_decides() -> None:
@@ -144,7 +144,7 @@ def test_a_play_counts_only_if_the_rig_finished_and_every_scheduler_was_recorded
 @pytest.mark.live
 def test_a_scheduler_that_exits_in_the_middle_is_not_judged(tmp_path: Path) -> None:
     """It exits with status 0 while requests are still running."""
-    tree = mended_tree(tmp_path / "sglang", "0.5.23")
+    tree = patched_tree(tmp_path / "sglang", "0.5.23")
     text = (tree / NAME).read_text()
     place = "        # Flush async trace ops here"
     assert text.count(place) == 1

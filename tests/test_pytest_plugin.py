@@ -169,7 +169,7 @@ def test_the_ini_file_can_name_recordings_and_paths(project: pytest.Pytester) ->
 def test_recordings_behind_a_link_are_found_and_matched_by_both_names(
     project: pytest.Pytester,
 ) -> None:
-    """A recording goes by its name in the project and by the name of the file that it links to."""
+    """A recording is found by its name in the project and by the name of the file that it links to."""
     (project.path / "runs").rename(project.path.parent / "store")
     (project.path / "runs").symlink_to(Path("..", "store"))
     named = project.path / "runs" / "named.h5"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from children import on_demand
 from gaps import ended, without
-from mended import mended_tree
+from patched import patched_tree
 from recorded import Recorder
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import NO_VERDICT, SAME, USAGE, run
@@ -106,9 +106,9 @@ def test_a_fixed_sglang_mislabels_no_tokens_when_it_plays_the_recorded_incident(
     # A recording does not say whose tokens an extend found in the cache. After a flush it may find others.
     assert differing(once, again) == FOUND_IN_CACHE
     assert _mislabelled(again) == _mislabelled(once)
-    mended = record(str(mended_tree(tmp_path, "0.5.23")), str(WEIGHTS), 0)
-    assert len(mended.spans.qid) > 80 and _mislabelled(mended) == 0
-    assert _ends(mended) == _ends(once)
+    patched = record(str(patched_tree(tmp_path, "0.5.23")), str(WEIGHTS), 0)
+    assert len(patched.spans.qid) > 80 and _mislabelled(patched) == 0
+    assert _ends(patched) == _ends(once)
 
 
 def _mislabelled(recording: Recording) -> int:
@@ -266,7 +266,7 @@ def test_a_recording_that_began_on_a_running_server_is_played_from_there(
     assert len(ends[0]) > 20 and ends[0] == {rid: ends[1][rid] for rid in ends[0]}
     verifies = [_verifies(recording) for recording in (late, again)]
     # A few may differ: a stop or an abort can come one run earlier or later, because the request was
-    # not prefilled in that very turn.
+    # not prefilled in exactly that turn.
     assert len(verifies[0] - verifies[1]) < len(verifies[0]) // 50 and len(verifies[0]) > 300
 
 

@@ -53,8 +53,8 @@ def test_an_upstream_report_breaks_its_law_before_the_fix_and_not_after(
     broken = _law(record(before, scenario, 0), law)
     assert broken.first is not None
     assert (broken.first.found, broken.first.high) == (found, expected)
-    mended = _law(record(after, scenario, 0), law)
-    assert mended.num_checked and not mended.num_broken
+    fixed = _law(record(after, scenario, 0), law)
+    assert fixed.num_checked and not fixed.num_broken
 
 
 def _law(recording: Recording, name: str) -> Outcome:

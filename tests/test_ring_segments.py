@@ -251,7 +251,7 @@ def test_keep_on_a_closed_ring_fails_and_starts_no_segment(tmp_path: Path) -> No
 
 def test_a_stray_file_in_a_ring_is_ignored(tmp_path: Path) -> None:
     path = twelve_segments(tmp_path)
-    (path / "00000002.old.segment").write_bytes(b"of somebody else")
+    (path / "00000002.old.segment").write_bytes(b"of another program")
     assert build(path).events.kind.tolist() == MIX.events.kind.tolist()
 
 

@@ -196,7 +196,7 @@ def test_a_server_that_sends_tokens_again_breaks_the_law_of_tokens(tmp_path: Pat
 
 
 def test_a_server_that_moves_the_start_of_rows_breaks_the_trainer_law(tmp_path: Path) -> None:
-    """The law goes by the start that the client asked for. The finish reports the moved start."""
+    """The law uses the start that the client asked for. The finish reports the moved start."""
     recording = _of_changed(tmp_path, PROCESSOR, MOVES, "experts-start-len", "--seed", "1")
     finishes = recording.finishes
     moved = finishes.start_len != recording.requests.start_len[finishes.qid]

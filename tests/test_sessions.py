@@ -197,7 +197,7 @@ MUTATIONS = {
         "slot.kv.kv_committed_len = min(target, slot.kv.kv_allocated_len)",
         "pass",
     ),
-    "an aborted turn stays behind": Mutation(
+    "the slot of an aborted turn is not deleted": Mutation(
         "0.5.23", "try_cache_finished_req", "del self.slots[req.session.session_id]", "pass"
     ),
     "a lent record keeps its tail": Mutation(
@@ -227,8 +227,8 @@ def _not_stale(found: dict[Q, Any]) -> Any:
 
 def test_0_5_10_lets_a_turn_inherit_tokens_that_were_never_returned(record: Recorder) -> None:
     kept, inherited = kept_and_inherited(record("0.5.10", "sessions-random", SEED))
-    assert any(one.committed > one.said for one in kept)
-    assert any(one.length > one.kept.said for one in inherited)
+    assert any(one.committed > one.visible for one in kept)
+    assert any(one.length > one.kept.visible for one in inherited)
     assert all(one.committed <= one.written for one in kept)
 
 
@@ -236,8 +236,8 @@ def test_0_5_13_lets_a_turn_inherit_only_tokens_that_were_returned_and_written(
     record: Recorder,
 ) -> None:
     kept, inherited = kept_and_inherited(record("0.5.13", "sessions-random", SEED))
-    assert all(one.committed <= min(one.said, one.written) for one in kept)
-    assert all(one.length <= min(one.kept.said, one.kept.written) for one in inherited)
+    assert all(one.committed <= min(one.visible, one.written) for one in kept)
+    assert all(one.length <= min(one.kept.visible, one.kept.written) for one in inherited)
     assert len(inherited) > 40
     # the turns on which 0.5.23 fails
     assert any(not one.in_flight and not one.retracted for one in kept)
@@ -250,7 +250,7 @@ def test_0_5_23_lets_a_turn_inherit_a_position_that_no_forward_wrote(record: Rec
     """
     recording = record("0.5.23", "sessions-random", SEED)
     kept, inherited = kept_and_inherited(recording)
-    assert all(one.committed <= one.said for one in kept)
+    assert all(one.committed <= one.visible for one in kept)
     holes = [one for one in inherited if one.length > one.kept.written]
     assert holes
     assert {one.length - one.kept.written for one in holes} == {1}
@@ -263,7 +263,7 @@ def test_0_5_23_lets_a_turn_inherit_a_position_that_no_forward_wrote(record: Rec
 
 def _ends_sound(one: Inherited, holes: list[Inherited]) -> bool:
     """Say whether the last inherited position is that of the last returned token, and was written."""
-    return one not in holes and not one.kept.retracted and one.length == one.kept.said
+    return one not in holes and not one.kept.retracted and one.length == one.kept.visible
 
 
 def _is_row_of_its_token(recording: Recording, one: Inherited) -> bool | None:
