@@ -96,7 +96,7 @@ def _verdict(outcomes: Sequence[Outcome]) -> str:
     counts = {state: sum(outcome.state is state for outcome in outcomes) for state in State}
     rest = (
         (State.HOLDS, "hold"),
-        (State.KNOWN, "broken (known)"),
+        (State.KNOWN, "with a known violation"),
         (State.SILENCED, "silenced"),
         (State.NOT_EXERCISED, "not exercised"),
     )

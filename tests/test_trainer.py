@@ -82,7 +82,7 @@ def test_after_a_pause_in_place_tokens_in_flight_are_labeled_as_of_the_new_weigh
 ) -> None:
     """A pause in place leaves a result in flight. A pause that retracts waits for it.
 
-    `wrong` counts mislabeled tokens: of the end that was sent, then of each span.
+    `wrong` counts mislabeled tokens: of the final message, then of each span.
     """
     scenario = tmp_path / f"{pause}.toml"
     scenario.write_text(

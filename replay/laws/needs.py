@@ -88,10 +88,10 @@ FINISHED = Needs(
     (Quantity.ROUTED_EXPERTS, Quantity.INDEXER_TOPK),
 )
 SENT = Needs(
-    "end sent to a client", lambda r: len(r.sents.qid), observed_only=True, tables=("sents",)
+    "final message to a client", lambda r: len(r.sents.qid), observed_only=True, tables=("sents",)
 )
 SENT_LISTS = Needs(
-    "end sent to a client that asked for a per-token list",
+    "final message to a client that asked for a per-token list",
     lambda r: int(
         np.sum(_requested(r, "num_logprobs", "num_hidden_states", "experts_rows", "indexer_rows"))
     ),
@@ -99,25 +99,25 @@ SENT_LISTS = Needs(
     tables=("sents",),
 )
 SENT_ROWS = Needs(
-    "end sent to a client that asked for routed experts",
+    "final message to a client that asked for routed experts",
     lambda r: int(np.sum(_requested(r, "experts_rows"))),
     (Quantity.ROUTED_EXPERTS,),
     tables=("sents",),
 )
 SENT_LOGPROBS = Needs(
-    "end sent to a client that asked for log probabilities",
+    "final message to a client that asked for log probabilities",
     lambda r: int(np.sum(_requested(r, "num_logprobs"))),
     observed_only=True,
     tables=("sents",),
 )
 SENT_HIDDEN_STATES = Needs(
-    "end sent to a client that asked for hidden states",
+    "final message to a client that asked for hidden states",
     lambda r: int(np.sum(_requested(r, "num_hidden_states"))),
     observed_only=True,
     tables=("sents",),
 )
 WEIGHTS_TOLD = Needs(
-    "end sent to a client together with weight versions",
+    "final message to a client together with weight versions",
     lambda r: len(r.spans.qid),
     observed_only=True,
     sites=("weights",),

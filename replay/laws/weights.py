@@ -28,7 +28,7 @@ def weights(columns: Columns, ledger: Ledger) -> Places:
     recording = columns.recording
     if ledger.path != "observed" or not len(recording.spans.qid):
         return no_places()
-    return together([_unspoken(recording), _by_others(recording)])
+    return together([_outside_spans(recording), _by_others(recording)])
 
 
 def mislabelled(recording: Recording) -> dict[int, int]:
@@ -43,11 +43,11 @@ def mislabelled(recording: Recording) -> dict[int, int]:
     return dict(zip(places.event[broken].tolist(), places.found[broken].tolist(), strict=True))
 
 
-def _unspoken(recording: Recording) -> Places:
-    """For every end that was sent, count the tokens that are in no span or in several; expect 0.
+def _outside_spans(recording: Recording) -> Places:
+    """For every final message, count the tokens that are in no span or in several; expect 0.
 
-    The spans follow their end immediately. If a gap or the end of the recording comes after them,
-    some may be missing, so that end is not checked.
+    The spans follow their message immediately. If a gap or the end of the recording comes after
+    them, some may be missing, so that message is not checked.
     """
     spans = recording.spans
     event, qid = column(recording.event_of(Kind.SENT)), column(recording.sents.qid)

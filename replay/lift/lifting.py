@@ -64,8 +64,8 @@ class _Lift:
         roles = {role.value: place for role in Role if (place := self._place(role))}
         if absent := [role.value for role in ESSENTIAL if role.value not in roles]:
             raise CannotRunError(
-                f"cannot run: {self._source.name} has no {' and no '.join(absent)} function at any place known "
-                "for it. specdiff lifts sglang 0.5.9 and newer. Older versions do not run spec v2 under the overlap "
+                f"cannot run: {self._source.name} has no {' and no '.join(absent)} function at any known "
+                "place. specdiff lifts sglang 0.5.9 and newer. Older versions do not run spec v2 under the overlap "
                 "scheduler, and a newer one may have renamed the function."
             )
         for place in roles.values():
