@@ -11,7 +11,7 @@ from ..replay.lift.releases import version_of
 from ..replay.quantity import Quantity
 from ..replay.spec import Lifted, Origin
 from ..replay.verdict import Result, Verdict
-from .settings import Known
+from .settings import KnownMismatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Judged:
 
     path: Path
     result: Result
-    excused: Mapping[Quantity, Known]  # differing quantities that a known mismatch covers
+    excused: Mapping[Quantity, KnownMismatch]  # differing quantities that a known mismatch covers
     complaints: tuple[str, ...]  # entries that are stale or have expired
 
     def verdict(self, *, named: bool) -> Verdict:
@@ -36,12 +36,12 @@ class Judged:
         return Verdict.SAME
 
 
-def judge(known: Iterable[Known], path: Path, result: Result) -> Judged:
+def judge(known: Iterable[KnownMismatch], path: Path, result: Result) -> Judged:
     """Judge `result` with the entries that cover this recording and these paths.
 
     If the quantity of an entry does not differ, the entry is stale. If it was not compared, the entry is ignored.
     """
-    excused: dict[Quantity, Known] = {}
+    excused: dict[Quantity, KnownMismatch] = {}
     complaints = []
     for entry in known:
         found = next((q for q in result.quantities if q.quantity is entry.quantity), None)
@@ -61,7 +61,7 @@ def judge(known: Iterable[Known], path: Path, result: Result) -> Judged:
     return Judged(path, result, excused, tuple(complaints))
 
 
-def _covers(entry: Known, path: Path, result: Result) -> bool:
+def _covers(entry: KnownMismatch, path: Path, result: Result) -> bool:
     old, new = str(result.old), str(result.new)
     return (
         any(name.match(glob) for name in _names(path) for glob in entry.recording)
@@ -76,7 +76,7 @@ def _names(path: Path) -> tuple[Path, ...]:
     return path.absolute(), path.resolve()
 
 
-def _expired(entry: Known, result: Result) -> str | None:
+def _expired(entry: KnownMismatch, result: Result) -> str | None:
     """Return the version that is too new for the entry: that of the recording, or a release that was lifted."""
     lifted = (
         path.where

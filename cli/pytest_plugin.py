@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..replay import spec
     from ..replay.quantity import Quantity
     from .known import Judged
-    from .settings import Known
+    from .settings import KnownMismatch
 
 _OPTIONS = {  # name -> (help, is a list, default)
     "recordings": ("Recordings to test: a folder or a file (*.h5).", True, []),
@@ -40,7 +40,7 @@ class Wanted:
     old: spec.Path
     paths: tuple[spec.Path, ...]
     quantities: tuple[Quantity, ...]
-    known: tuple[Known, ...]
+    known: tuple[KnownMismatch, ...]
 
     def holds(self, file: Path) -> bool:
         names = {file, file.resolve()}

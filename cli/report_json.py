@@ -11,7 +11,7 @@ from ..replay.ranks import Pair, RanksOfRun
 from ..replay.verdict import ByFix, Divergence, Finish, Histogram, QuantityResult, Rows, Value
 from .console import write_json
 from .known import Judged
-from .settings import Known
+from .settings import KnownMismatch
 
 SCHEMA_VERSION = 1
 
@@ -90,7 +90,7 @@ def _difference(first: RankDifference) -> dict[str, Any]:
     }
 
 
-def quantity_to_json(result: QuantityResult, known: Known | None = None) -> dict[str, Any]:
+def quantity_to_json(result: QuantityResult, known: KnownMismatch | None = None) -> dict[str, Any]:
     return {
         "compared": result.num_compared,
         "differed": result.num_differed,

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from rich.text import Text
 
-from ..replay.lift.catalog import Explained, Known
+from ..replay.lift.catalog import CachedRelease, Explained
 from ..replay.paths.fixes import FIXES
 from .console import Output
 
@@ -23,7 +23,7 @@ _BUILT_IN = (
 _SHOWN_READS = 12
 
 
-def print_paths(releases: Iterable[Known], num_recordings: int) -> None:
+def print_paths(releases: Iterable[CachedRelease], num_recordings: int) -> None:
     console = Output()
     built_in = console.table("path", "books")
     for name, meaning in _BUILT_IN:

@@ -20,7 +20,7 @@ else:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownMismatch:
     """A known mismatch. It is reported with its reason and not judged, until it no longer occurs or has expired."""
 
     where: str  # file and number of the entry, for messages
@@ -41,7 +41,7 @@ class Settings:
     """`silence`: laws that `specdiff check` shows but does not judge."""
 
     silence: frozenset[str] = frozenset()
-    known: tuple[Known, ...] = field(default=())
+    known: tuple[KnownMismatch, ...] = field(default=())
 
 
 def load(start: Path | None = None) -> Settings:
@@ -100,8 +100,8 @@ _TEXTS = ("reason", "path", "old", "fixed", "until")
 _NEEDED = ("recording", "quantity", "reason")
 
 
-def _known(where: str, raw: Any) -> list[Known]:
-    """Return one `Known` per quantity of the entry, because each of them must differ."""
+def _known(where: str, raw: Any) -> list[KnownMismatch]:
+    """Return one `KnownMismatch` per quantity of the entry, because each of them must differ."""
     _check_keys(where, raw, ["recording", "quantity", *_TEXTS])
     if missing := [name for name in _NEEDED if not raw.get(name)]:
         raise UsageError(
@@ -128,7 +128,7 @@ def _known(where: str, raw: Any) -> list[Known]:
         name: _path(where, name, raw[name]) for name in ("path", "old", "fixed") if name in raw
     }
     return [
-        Known(where, tuple(globs), quantity, raw["reason"], until=raw.get("until"), **paths)
+        KnownMismatch(where, tuple(globs), quantity, raw["reason"], until=raw.get("until"), **paths)
         for quantity in quantities
     ]
 

@@ -114,7 +114,9 @@ def test_an_entry_expires_with_the_recording_or_the_lifted_release(
     until: str, old: str, version: str | None
 ) -> None:
     recording, left = bundled_recording("0.5.11-stale-retract"), spec.parse(old)
-    entry = settings.Known("x", ("*.h5",), Quantity.KV_COMMITTED_LEN, "why", path=old, until=until)
+    entry = settings.KnownMismatch(
+        "x", ("*.h5",), Quantity.KV_COMMITTED_LEN, "why", path=old, until=until
+    )
     judged = judge([entry], Path(RETRACT), replay(recording, left, spec.FIXED))
     assert bool(judged.complaints) == (version is not None)
     assert bool(judged.excused) == (version is None)
@@ -126,7 +128,7 @@ def test_an_entry_applies_by_recording_path_side_and_quantity() -> None:
     result = replay(recording, spec.parse("observed"), spec.FIXED)
 
     def excuses(**changes: object) -> bool:
-        entry = settings.Known("x", ("*.h5",), Quantity.KV_COMMITTED_LEN, "why")
+        entry = settings.KnownMismatch("x", ("*.h5",), Quantity.KV_COMMITTED_LEN, "why")
         judged = judge([dataclasses.replace(entry, **changes)], Path(RETRACT), result)  # type: ignore[arg-type]
         assert not judged.complaints
         assert judged.verdict(named=False) is Verdict.DIFFERS  # seq_lens_sum still differs

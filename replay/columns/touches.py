@@ -28,7 +28,10 @@ from ..tails import tails
 from ..tensors import column
 
 LOST_TAIL = Kind.LAUNCH
-"""The kind of a touch by a tail's result if it is unknown whether the result ended the request, and so committed."""
+"""The kind of a touch by a tail's result if it is unknown whether the result ended the request, and so committed.
+
+A launch itself is never a touch, so its kind is free for this.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

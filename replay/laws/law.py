@@ -95,7 +95,7 @@ class Needs:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownViolation:
     """A known upstream violation, deliberate or not fixed yet. It is reported but does not count.
 
     `where` says in words which releases have it. `covers` returns a mask over the places: those whose
@@ -124,7 +124,7 @@ class Law:
     related: tuple[int, ...]
     check: Callable[[Columns, Ledger], Places]
     needs: Needs
-    known: Known | None = None
+    known: KnownViolation | None = None
 
 
 class State(str, Enum):

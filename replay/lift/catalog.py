@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class CachedRelease:
     """A release in the cache.
 
     `digest` identifies its books: releases with the same code have the same digest. `equals` says
@@ -56,7 +56,7 @@ class Explained:
     unknown: tuple[str, ...]  # global names without a stand-in
 
 
-def releases(recordings: Sequence[Path]) -> Iterator[Known]:
+def releases(recordings: Sequence[Path]) -> Iterator[CachedRelease]:
     """Yield every release whose wheel is in the cache, with the sets of fixes that equal it over these recordings.
 
     Raises RecordingError if a recording cannot be read. Recordings are not read if all matches are
@@ -69,11 +69,13 @@ def releases(recordings: Sequence[Path]) -> Iterator[Known]:
             if (found := matches.load(surface)) is None:
                 found = match(surface)
                 matches.save(surface, found)
-            yield Known(version, surface.digest, {name: str(one) for name, one in found.items()})
+            yield CachedRelease(
+                version, surface.digest, {name: str(one) for name, one in found.items()}
+            )
         except RecordingError:  # a bad recording says nothing about the release
             raise
         except SpecdiffError as error:
-            yield Known(version, None, {}, str(error))
+            yield CachedRelease(version, None, {}, str(error))
 
 
 def _over(paths: Sequence[Path]) -> Callable[[Surface], dict[str, Match]]:
