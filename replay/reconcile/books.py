@@ -194,7 +194,7 @@ class Books:
         return values
 
     def _whole_lives(self) -> set[int]:
-        """Return the requests without a gap between arrival and end: no message of theirs is missing."""
+        """Return the requests without a gap between arrival and end: so that none of their messages is missing."""
         recording = self.recording
         gaps = recording.event_of(Kind.GAP)
         seen = recording.arrives.requeued != NONE64

@@ -142,7 +142,7 @@ class _Tally:
             found = self._first(fact, told, recorded)
             whole = len(recorded) >= len(told) and UNKNOWN not in recorded[: len(told)]
             if found is None and not whole:
-                self._not[fact]["only a part was recorded; that part equals what was told"] += 1
+                self._not[fact]["only a part was recorded; that part equals the response"] += 1
                 return
         else:
             found = None if told == recorded else (told, recorded)
