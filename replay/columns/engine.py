@@ -13,7 +13,7 @@ from ..cells import Cells, Moment
 from ..ledger import Ledger, Series, nothing
 from ..paths.rules import RowRange, Rules
 from ..quantity import Quantity
-from ..seeds import require_seeds
+from ..handovers import require_handovers
 from ..tensors import column
 from .commits import Commits, Counters, claims, commits, counters
 from .shared import Columns
@@ -45,7 +45,7 @@ def ledger(
 
     Raises NoVerdictError if the recording does not say where its requests begin.
     """
-    require_seeds(columns.recording)
+    require_handovers(columns.recording)
     reasons = {quantity: _NO_RULE for quantity in Quantity if quantity not in RULED}
     series = tuple(_series(columns, quantity, rules) for quantity in quantities)
     return Ledger(path, series, reasons)

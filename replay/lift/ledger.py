@@ -19,7 +19,7 @@ from ..cells import Cells, Moment
 from ..columns.shared import Columns
 from ..ledger import Ledger, Series, nothing
 from ..quantity import Quantity
-from ..seeds import require_seeds
+from ..handovers import require_handovers
 from ..spec import Lifted
 from .departure import Departure, Expected
 from .engine import Watch, replay
@@ -117,7 +117,7 @@ def ledger_of(
 
     `replayed` lists the quantities that one replay computes, if more of them will be wanted later.
     """
-    require_seeds(columns.recording)
+    require_handovers(columns.recording)
     tracks = _tracks(columns, books, replayed or wanted)
     series = tuple(_series(quantity, columns.cells[quantity], tracks) for quantity in wanted)
     return Ledger(path, series, tracks.reasons, books.surface.unknown)

@@ -1,4 +1,4 @@
-"""Check that a recording says where its requests begin."""
+"""Check that a decode side was recorded with the handovers of its requests, where their books begin."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ..recorders.errors import NoVerdictError
 from ..recorders.recording import Recording
 
 
-def require_seeds(recording: Recording) -> None:
+def require_handovers(recording: Recording) -> None:
     """Raise NoVerdictError for a decode side without recorded handovers: no path could know where its books begin."""
     run = recording.run
     if not run.decode_side or any(site.name == "prebuilt" and site.attached for site in run.sites):
