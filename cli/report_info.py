@@ -58,8 +58,10 @@ def _on(state: bool) -> str:
 
 def _ranks(recording: Recording) -> str:
     run = recording.run
-    dp = "-" if run.dp_rank is None else run.dp_rank
-    return f"dp rank {dp} of {run.dp_size}, tp {run.tp_rank} of {run.tp_size}, pp {run.pp_rank} of {run.pp_size}"
+    tp_pp = f"tp {run.tp_rank} of {run.tp_size}, pp {run.pp_rank} of {run.pp_size}"
+    if run.dp_rank is None:  # a server without data parallelism gives its schedulers no dp rank
+        return tp_pp if run.dp_size == 1 else f"dp - of {run.dp_size}, {tp_pp}"
+    return f"dp {run.dp_rank} of {run.dp_size}, {tp_pp}"
 
 
 def _what(recording: Recording, path: Path) -> Iterator[tuple[str, str]]:

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from ...recorders.schema import NONE64, Kind
 from ..cells import Cells, Moment
+from ..handovers import require_handovers
 from ..ledger import Ledger, Series, nothing
 from ..paths.rules import RowRange, Rules
 from ..quantity import Quantity
-from ..handovers import require_handovers
 from ..tensors import column
 from .commits import Commits, Counters, claims, commits, counters
 from .shared import Columns

@@ -17,9 +17,9 @@ from torch import Tensor
 from ...recorders.schema import Kind
 from ..cells import Cells, Moment
 from ..columns.shared import Columns
+from ..handovers import require_handovers
 from ..ledger import Ledger, Series, nothing
 from ..quantity import Quantity
-from ..handovers import require_handovers
 from ..spec import Lifted
 from .departure import Departure, Expected
 from .engine import Watch, replay
