@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from children import on_demand
 from lifting import bundled_recording
 from recorded import Recorder
 from specdiff.cli.inputs import bundled
@@ -75,7 +76,7 @@ def test_redacting_a_bundled_recording_keeps_every_book(name: str) -> None:
         assert all(a is b for (_, a), (_, b) in zip(columns(old), columns(new), strict=True))
 
 
-@pytest.mark.parametrize("scenario", ["finish-order", "grammar"])
+@pytest.mark.parametrize("scenario", ["grammar", *on_demand("finish-order")])
 def test_redaction_keeps_which_requests_finish_and_why(scenario: str, record: Recorder) -> None:
     recording = record("0.5.23", scenario, 1)
     assert_same_books(recording, ["observed", "sglang==0.5.23"])

@@ -115,7 +115,10 @@ def test_a_ring_in_use_counts_as_locked_at_every_moment(tmp_path: Path) -> None:
     path = tmp_path / "r-1-0.journal"
     child = subprocess.Popen([sys.executable, "-c", TURNS.format(path=str(path))])
     try:
-        wait_for(lambda: path.exists() and max(os.listdir(path), default="") > "00000009.segment", "turns")
+        wait_for(
+            lambda: path.exists() and max(os.listdir(path), default="") > "00000009.segment",
+            "turns",
+        )
         end = time.monotonic() + 3
         while time.monotonic() < end:
             assert is_locked(path)
