@@ -314,7 +314,6 @@ def test_progress_shows_the_last_line_of_the_log(tmp_path: Path) -> None:
     assert said[-1] == "x: 0 s, 1 of 2 answered"
 
 
-@pytest.mark.skipif(not EVERYTHING, reason="half a minute: only if all releases are tested")
 @pytest.mark.live
 def test_a_refused_request_does_not_lose_the_recording_of_the_others(tmp_path: Path) -> None:
     long = GenerateRequest("too-long", tuple(range(40, 4000)), 4)

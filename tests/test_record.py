@@ -17,7 +17,7 @@ from specdiff.recorders.schema import NONE32, NONE64, Kind, Mode
 pytestmark = pytest.mark.live
 
 
-@pytest.mark.parametrize("version", VERSIONS if EVERYTHING else ("0.5.23",))
+@pytest.mark.parametrize("version", VERSIONS if EVERYTHING else ("0.5.10", "0.5.23"))
 def test_a_release_is_recorded_whole_and_behaves_as_without_us(
     version: str, tmp_path: Path
 ) -> None:

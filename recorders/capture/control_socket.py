@@ -16,9 +16,7 @@ from .listener import Listener, listen
 
 logger = logging.getLogger("specdiff")
 
-_EVERY_S = (
-    0.1  # how long `next_request` waits before it returns, so that its caller can do other work
-)
+_EVERY_S = 0.1  # how long `next_request` waits, so that its caller can also do other work
 _LOOK_S = 2.0  # how often to check that the socket's file still exists
 _MOST = 8  # how many clients may be connected at a time: each takes a descriptor of the server
 
