@@ -41,10 +41,14 @@ def print_paths(releases: Iterable[CachedRelease], num_recordings: int) -> None:
     table = console.table("cached release", "books", *titles)
     for known in cached:
         equals = [known.equals.get(name, "-") for name in algorithms]
-        said = equals if known.error is None else [known.error]
-        table.add_row(f"sglang=={known.version}", known.digest or "-", *said)
+        if known.error is not None:
+            equals = ["cannot run", *equals[1:]]
+        table.add_row(f"sglang=={known.version}", known.digest or "-", *equals)
     if table.row_count:
         console.print(table)
+        for known in cached:
+            if known.error is not None:
+                console.print(f"sglang=={known.version} {known.error}")
         console.print(
             f"Equality was tested on {num_recordings} recordings, separately for each algorithm, except those that a release cannot run."
         )

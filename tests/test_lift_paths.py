@@ -11,9 +11,11 @@ import pytest
 from lifting import bundled_recording
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import BROKEN, DIFFERS, NO_VERDICT, SAME, USAGE, run
+from specdiff.cli.report_paths import print_paths
 from specdiff.recorders import hdf5
 from specdiff.recorders.errors import NoVerdictError
 from specdiff.replay import spec
+from specdiff.replay.lift.catalog import CachedRelease
 from specdiff.replay.lift.missing import CannotRunError
 from test_fidelity import ERAS
 
@@ -61,6 +63,21 @@ def test_paths_lists_the_fixes_of_releases_and_explains_a_release(
     for version, fixes in ERAS.items():
         assert lines.get(f"sglang=={version}", fixes) == fixes
     assert run(["paths", "--explain", "old"]) == USAGE
+
+
+def test_paths_says_below_the_table_why_a_release_cannot_run(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    why = "cannot run: it has no resolve function"
+    releases = [
+        CachedRelease("0.4.0", None, {}, why),
+        CachedRelease("0.5.12", "dc34d2de", {"EAGLE": "old", "DFLASH": "-"}),
+    ]
+    print_paths(releases, num_recordings=2)
+    lines = capsys.readouterr().out.splitlines()
+    (row,) = (line for line in lines if line.startswith("sglang==0.4.0  "))
+    assert row.split() == ["sglang==0.4.0", "-", "cannot", "run", "-"]
+    assert f"sglang==0.4.0 {why}" in lines[lines.index(row) :]
 
 
 BAD = [

@@ -1,0 +1,5 @@
+"""python -m specdiff"""
+
+from .cli.main import main
+
+main()

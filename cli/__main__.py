@@ -1,5 +1,0 @@
-"""python -m specdiff.cli"""
-
-from .main import main
-
-main()
