@@ -53,7 +53,7 @@ def check(recording: tuple[str, ...], text: str, repo: str | None, details: bool
     from ..replay.laws.check import check as check_laws
     from ..replay.laws.check import every_breach
     from ..replay.laws.law import Outcome, State
-    from ..replay.lift.open import books_of
+    from ..replay.lift.open import program_of
     from ..replay.ranks import compare_all
     from ..replay.verdict import ledger_of
     from . import report_breaches, settings
@@ -65,7 +65,7 @@ def check(recording: tuple[str, ...], text: str, repo: str | None, details: bool
     silenced = settings.load().silence
     (path,) = options.paths_of([text], repo)
     if isinstance(path, spec.Lifted):
-        books_of(path)  # report missing source once, not for every recording
+        program_of(path)  # report missing source once, not for every recording
     found: list[tuple[Path, tuple[Outcome, ...]]] = []
     members: list[Member] = []
 

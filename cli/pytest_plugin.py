@@ -200,14 +200,14 @@ class ReplayItem(pytest.Item):
             pytest.fail(str(error), pytrace=False)  # in setup: an error, not a failure
 
     def _broken(self) -> SpecdiffError | None:
-        from ..replay.lift.open import books_of
+        from ..replay.lift.open import program_of
         from ..replay.spec import Lifted
 
         try:
             self.parent.load()
             for path in (self._wanted.old, self._right):
                 if isinstance(path, Lifted):
-                    books_of(path)
+                    program_of(path)
         except NoVerdictError as error:
             self._skip(error)
         except SpecdiffError as error:

@@ -54,7 +54,7 @@ def replay(
     # imported late: the engine imports torch, and `--help` must not wait for it
     from ..recorders.runs import Member, member_of, runs
     from ..replay import spec
-    from ..replay.lift.open import books_of
+    from ..replay.lift.open import program_of
     from ..replay.lift.worker_pool import worker_pool_of
     from . import settings
 
@@ -63,7 +63,7 @@ def replay(
     wanted = [Quantity(name) for name in quantities] or None
     lifted = [path for path in (left, right) if isinstance(path, spec.Lifted)]
     for path in lifted:
-        books_of(path)  # report missing source once, not for every recording
+        program_of(path)  # report missing source once, not for every recording
     results: list[Judged] = []
     members: list[Member] = []
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..recorders.recording import Recording
 from ..recorders.schema import NONE64, Kind
 from .cells import Cells, Moment
-from .columns.commits import open_claims
+from .columns.committed_len import open_claims
 from .columns.shared import Columns
 from .columns.touches import running
 from .decisions import LOST, decisions

@@ -12,14 +12,14 @@ import torch
 from ..recorders.errors import UsageError
 from ..recorders.recording import Recording
 from ..recorders.schema import NONE64, ROW_TABLES, Kind
-from .columns.commits import claims as claims_of
-from .columns.commits import commits
+from .columns.committed_len import CommittedWithClaims, committed_by_touch
+from .columns.committed_len import claims as claims_of
 from .columns.shared import Columns
 from .detail import detail
 from .explain import Toggles
 from .laws.weights import mislabelled
 from .ledger import Ledger
-from .lift.ledger import lengths
+from .lift.ledger import committed_with_claims
 from .observed import observed_claims
 from .other_values import QUANTITIES, OtherValue, other_values
 from .paths.fixes import rules_of
@@ -95,11 +95,11 @@ def lives(recording: Recording, rid: str, paths: Sequence[Path]) -> tuple[Life, 
         raise UsageError(f"--request {rid!r}: no such request in this recording. {known}")
     columns = Columns(recording)
     toggles = Toggles(columns, QUANTITIES)
-    books = [_books(columns, path) for path in paths]
+    committed = [_committed(columns, path) for path in paths]
     ledgers = [ledger_of(columns, toggles, path, _wanted(path)) for path in paths]
     wrong = mislabelled(recording)
     return tuple(
-        Life(rid, qid, tuple(paths), tuple(_moments(columns, qid, books, ledgers, wrong)))
+        Life(rid, qid, tuple(paths), tuple(_moments(columns, qid, committed, ledgers, wrong)))
         for qid in qids
     )
 
@@ -109,25 +109,16 @@ def _wanted(path: Path) -> Sequence[Quantity]:
     return tuple(Quantity) if isinstance(path, Lifted) else QUANTITIES
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Books:
-    """The committed length and the open claims after each touch."""
-
-    raw: torch.Tensor
-    claims: torch.Tensor
-    known: torch.Tensor
-
-
-def _books(columns: Columns, path: Path) -> _Books:
+def _committed(columns: Columns, path: Path) -> CommittedWithClaims:
     """Compute the committed length and open claims of one path at every touch."""
     recording, touches = columns.recording, columns.touches
     if isinstance(path, FixSet):
         rules = rules_of(path.fixes)
         _, claims = claims_of(recording, touches, rules)
-        return _Books(commits(recording, touches, rules).after, claims, touches.seeded)
+        made = committed_by_touch(recording, touches, rules)
+        return CommittedWithClaims(made.after, claims, touches.seeded)
     if isinstance(path, Lifted):
-        replayed = lengths(columns, path)
-        return _Books(replayed.raw, replayed.claims, replayed.known)
+        return committed_with_claims(columns, path)
     raw = torch.full_like(touches.row, NONE64)
     for kind, values in (
         (Kind.EXTEND, nullable(recording.extend_rows.committed)),
@@ -139,13 +130,13 @@ def _books(columns: Columns, path: Path) -> _Books:
         mine = touches.kind == kind
         raw[mine] = values[touches.row[mine]]
     _, claims, sure = observed_claims(columns)
-    return _Books(raw, claims, (raw != NONE64) & sure)
+    return CommittedWithClaims(raw, claims, (raw != NONE64) & sure)
 
 
 def _moments(
     columns: Columns,
     qid: int,
-    books: Sequence[_Books],
+    of_paths: Sequence[CommittedWithClaims],
     ledgers: Sequence[Ledger],
     wrong: Mapping[int, int],
 ) -> Iterator[Moment]:
@@ -161,7 +152,7 @@ def _moments(
         touch = touch_at.get(event)
         if kind is Kind.FINISH:
             touch = touch_at.get(max((at for at in touch_at if at < event), default=-1))
-        committed = tuple(_at(book, touch) for book in books)
+        committed = tuple(_at(lengths, touch) for lengths in of_paths)
         said = detail(recording, kind, int(recording.events.ref[event]), row)
         if others := wrong.get(event, 0):
             said += f"; {others} of these tokens were computed by other weights"
@@ -173,10 +164,10 @@ def _removes_nobody(recording: Recording, ref: int) -> bool:
     return bool(recording.filters.num_rows[ref] == recording.filters.size_before[ref])
 
 
-def _at(book: _Books, touch: int | None) -> Committed | None:
-    if touch is None or not book.known[touch]:
+def _at(lengths: CommittedWithClaims, touch: int | None) -> Committed | None:
+    if touch is None or not lengths.known[touch]:
         return None
-    return Committed(int(book.raw[touch]), int(book.claims[touch]))
+    return Committed(int(lengths.raw[touch]), int(lengths.claims[touch]))
 
 
 def _events_of(recording: Recording, qid: int) -> Iterator[tuple[int, int]]:

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from lifting import files_of
 from specdiff.replay.lift import wheels
-from specdiff.replay.lift.link import Books
+from specdiff.replay.lift.link import Program
 from specdiff.replay.lift.open import surface_of
 from specdiff.replay.spec import Lifted, Origin
 
@@ -60,7 +60,7 @@ def _bench(version: str, texts: list[str], lifted: Path) -> bool:
     uncached = _median(lambda: surface_of(path), lambda: shutil.rmtree(lifted, ignore_errors=True))
     kept = _median(lambda: surface_of(path))
     surface = surface_of(path)
-    made = _median(lambda: Books(surface).code)
+    made = _median(lambda: Program(surface).code)
     ratio = uncached / parse
     print(
         f"{version:13} {len(texts):5} {parse:6.1f} {uncached:9.1f} {ratio:8.1f} {kept:5.1f} {made:9.1f}"

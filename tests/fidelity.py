@@ -26,8 +26,8 @@ from fidelity_tally import Tally, print_branches, print_features, print_values, 
 from specdiff.fixtures.rig.releases import RELEASES
 from specdiff.recorders import hdf5
 from specdiff.replay import spec
-from specdiff.replay.lift.link import Books
-from specdiff.replay.lift.open import books_of
+from specdiff.replay.lift.link import Program
+from specdiff.replay.lift.open import program_of
 
 
 def main() -> int:
@@ -36,13 +36,13 @@ def main() -> int:
     torch.set_num_threads(1)
     started = time.perf_counter()
     tallies: dict[str, Tally] = {}
-    books: dict[str, Books] = {}
+    programs: dict[str, Program] = {}
     for path in _recordings(options):
         recording = hdf5.load(path)
         version = recording.run.sglang_version
-        if version not in books:
-            books[version] = _books(version)
-        tallies.setdefault(version, Tally(version)).add(recording, books[version])
+        if version not in programs:
+            programs[version] = _program(version)
+        tallies.setdefault(version, Tally(version)).add(recording, programs[version])
     tallies = {version: tallies[version] for version in sorted(tallies, key=RELEASES.index)}
     print_values(tallies)
     print_features(tallies)
@@ -77,10 +77,10 @@ def _recordings(options: argparse.Namespace) -> Iterator[Path]:
     yield from recordings(wanted, options.folder, options.jobs)
 
 
-def _books(version: str) -> Books:
+def _program(version: str) -> Program:
     path = spec.parse(f"sglang=={version}")
     assert isinstance(path, spec.Lifted)
-    return books_of(path)
+    return program_of(path)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from specdiff.replay.columns.shared import Columns
 from specdiff.replay.diff import diff
 from specdiff.replay.exercised import exercised
 from specdiff.replay.lift.ledger import ledger_of
-from specdiff.replay.lift.link import Books
+from specdiff.replay.lift.link import Program
 from specdiff.replay.lift.match import match_ledgers
 from specdiff.replay.observed import observed
 from specdiff.replay.quantity import Quantity
@@ -36,9 +36,9 @@ class Tally:
     wrong: Counter[str] = field(default_factory=Counter)
     sets: set[frozenset[int]] | None = None  # None: no recording says anything about them
 
-    def add(self, recording: Recording, books: Books) -> None:
+    def add(self, recording: Recording, program: Program) -> None:
         columns = Columns(recording)
-        lifted = ledger_of(columns, books, books.name)
+        lifted = ledger_of(columns, program, program.name)
         self.recordings += 1
         self.requests += len(recording.rids)
         feature = _feature(recording)
@@ -63,7 +63,7 @@ class Tally:
 
     @property
     def equals(self) -> str:
-        """The sets of fixes that equal the lifted books on every recording without sessions."""
+        """The sets of fixes that equal the lifted program on every recording without sessions."""
         if self.sets is None:
             return "-"
         return " = ".join(sorted(str(FixSet(fixes)) for fixes in self.sets)) or "no set of fixes"

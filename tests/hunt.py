@@ -36,8 +36,8 @@ from judge import Judge
 from lifting import lifted
 from play import SERVERS
 from specdiff.fixtures.rig.releases import find_release
-from specdiff.replay.lift.link import Books
-from specdiff.replay.lift.open import books_of
+from specdiff.replay.lift.link import Program
+from specdiff.replay.lift.open import program_of
 
 
 def main() -> int:
@@ -68,14 +68,14 @@ def _pack(options: argparse.Namespace, folder: Path) -> Pack:
         for server in SERVERS
         if server.runs_on(release) and (not options.servers or server.name in options.servers)
     )
-    judge = Judge(_books(options), frozenset(options.silence))
+    judge = Judge(_program(options), frozenset(options.silence))
     deadline = time.monotonic() + 60 * options.minutes
     stops = (*KNOWN_STOPS, *options.known_stop)
     return Pack(options.release, folder, servers, judge, deadline, stops)
 
 
-def _books(options: argparse.Namespace) -> Books:
-    return books_of(lifted(options.against or f"sglang=={options.release}"))
+def _program(options: argparse.Namespace) -> Program:
+    return program_of(lifted(options.against or f"sglang=={options.release}"))
 
 
 def _round(pack: Pack, root: int, options: argparse.Namespace) -> None:

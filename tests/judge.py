@@ -14,7 +14,7 @@ from specdiff.replay.columns.shared import Columns
 from specdiff.replay.exercised import exercised
 from specdiff.replay.laws.check import check
 from specdiff.replay.laws.law import State
-from specdiff.replay.lift.link import Books
+from specdiff.replay.lift.link import Program
 from specdiff.replay.observed import observed
 
 
@@ -39,7 +39,7 @@ class Judge:
     It counts only whole plays, so that no value counts twice.
     """
 
-    books: Books
+    program: Program
     silenced: frozenset[str]
     compared: int = 0
     places: Counter[str] = field(default_factory=Counter)
@@ -48,7 +48,7 @@ class Judge:
     def judge(self, recording: Recording, *, whole: bool = False) -> Wrong | None:
         columns = Columns(recording)
         outcomes = check(columns, observed(columns), self.silenced)
-        differences = against_observed(recording, self.books)
+        differences = against_observed(recording, self.program)
         if whole:
             self.places.update({outcome.law.name: outcome.num_checked for outcome in outcomes})
             self.compared += sum(difference.num_compared for difference in differences.values())

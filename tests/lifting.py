@@ -16,7 +16,7 @@ from specdiff.replay.columns.shared import Columns
 from specdiff.replay.diff import SeriesDiff, diff
 from specdiff.replay.lift.ledger import ledger_of
 from specdiff.replay.lift.lifting import lift
-from specdiff.replay.lift.link import Books
+from specdiff.replay.lift.link import Program
 from specdiff.replay.lift.source import Source, open_wheel
 from specdiff.replay.lift.wheels import wheel_of
 from specdiff.replay.observed import observed
@@ -96,15 +96,15 @@ def lifted(text: str, repo: Path | None = None) -> spec.Lifted:
     return path
 
 
-def books(source: Source) -> Books:
-    return Books(lift(source))
+def compiled(source: Source) -> Program:
+    return Program(lift(source))
 
 
 def bundled_recording(name: str) -> Recording:
     return hdf5.load(bundled() / f"{name}.h5")
 
 
-def against_observed(recording: Recording, made: Books) -> dict[Quantity, SeriesDiff]:
+def against_observed(recording: Recording, made: Program) -> dict[Quantity, SeriesDiff]:
     columns = Columns(recording)
     differences = diff(recording, observed(columns), ledger_of(columns, made, made.name))
     return {difference.quantity: difference for difference in differences}

@@ -32,15 +32,15 @@ class _Request:
 
 
 @dataclass
-class Books:
+class ReferenceLedger:
     raw: dict[Key, int] = field(default_factory=dict)
     settled: dict[Key, int] = field(default_factory=dict)
     verify_ct: dict[Key, int] = field(default_factory=dict)
     accepted: dict[Key, int] = field(default_factory=dict)
 
 
-def books(recording: Recording, fixes: frozenset[int]) -> Books:
-    made = Books()
+def reference_ledger(recording: Recording, fixes: frozenset[int]) -> ReferenceLedger:
+    made = ReferenceLedger()
     requests = [_Request() for _ in recording.rids]
     claim = 1 if 22651 in fixes else 0
     launched: dict[tuple[int, int], tuple[int, int] | None] = {}  # (launch, qid) -> its prepare
@@ -171,7 +171,7 @@ def _tail(
         request.claims -= prepared[1]
 
 
-def _note(made: Books, event: int, qid: int, moment: str, request: _Request) -> None:
+def _note(made: ReferenceLedger, event: int, qid: int, moment: str, request: _Request) -> None:
     if request.committed is not None:
         made.raw[event, qid, moment] = request.committed
         made.settled[event, qid, moment] = request.committed - request.claims

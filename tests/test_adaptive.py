@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from children import EVERYTHING, on_demand, rig, specdiff
-from lifting import Changed, against_observed, books, release
+from lifting import Changed, against_observed, compiled, release
 from recorded import Recorder
 from specdiff.recorders import hdf5
 from specdiff.recorders.recording import Recording
@@ -47,7 +47,7 @@ def test_the_lifted_release_and_its_fixes_equal_observed(
     reached = exercised(recording)
     assert reached["draft-length-changed"] > 10 and reached["stale-finished-many"]
     with release(version) as source:
-        found = against_observed(recording, books(source))
+        found = against_observed(recording, compiled(source))
     for quantity, difference in found.items():
         assert not difference.differs.any(), quantity
         if quantity not in (Q.INDEXER_TOPK, Q.SESSION_COMMITTED):  # this server has neither
@@ -113,7 +113,7 @@ BROKEN = {
 def test_a_broken_copy_of_the_release_differs_from_observed(what: str, record: Recorder) -> None:
     version, path, function, old, new, shows = BROKEN[what]
     with release(version) as source:
-        broken = books(Changed(source, path, function, old, new))
+        broken = compiled(Changed(source, path, function, old, new))
     found = against_observed(record(version, "adaptive-random", SEED), broken)
     assert found[shows].differs.any()
 
@@ -128,7 +128,7 @@ def test_a_prepare_uses_the_recorded_draft_length_and_without_it_is_not_captured
         told = {"num_steps": column, "num_draft_tokens": column}
         changed = dataclasses.replace(recording, prepares=dataclasses.replace(prepares, **told))
         with release("0.5.12") as source:
-            lengths.append(against_observed(changed, books(source))[Q.KV_ALLOCATED_LEN])
+            lengths.append(against_observed(changed, compiled(source))[Q.KV_ALLOCATED_LEN])
     wrong, untold = lengths
     assert wrong.differs.any()
     assert not untold.differs.any() and untold.not_captured.any()

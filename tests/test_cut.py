@@ -24,7 +24,7 @@ from specdiff.replay.laws.check import check
 from specdiff.replay.laws.law import State
 from specdiff.replay.ledger import Ledger
 from specdiff.replay.lift.ledger import ledger_of as lifted_ledger
-from specdiff.replay.lift.open import books_of
+from specdiff.replay.lift.open import program_of
 from specdiff.replay.observed import observed
 from specdiff.replay.quantity import Quantity
 from specdiff.replay.verdict import ledger_of
@@ -34,12 +34,12 @@ PER_REQUEST = [quantity for quantity in Quantity if quantity is not Quantity.SEQ
 WHOLE = {State.HOLDS, State.NOT_EXERCISED}
 
 
-class Books:
-    """Computes the ledgers of some paths. Lifted books are compiled once."""
+class Ledgers:
+    """Computes the ledgers of some paths. Lifted programs are compiled once."""
 
     def __init__(self, *releases: str) -> None:
         self._lifted = {
-            f"sglang=={v}": books_of(lifted(f"sglang=={v}")) for v in dict.fromkeys(releases)
+            f"sglang=={v}": program_of(lifted(f"sglang=={v}")) for v in dict.fromkeys(releases)
         }
         self.paths = ("old", "fixed", "observed", *self._lifted)
 
@@ -79,9 +79,9 @@ def said(made: Cut, ledger: Ledger) -> dict[object, tuple[int, ...]]:
 def test_every_ledger_of_a_cut_has_the_values_of_the_whole(
     name: str, releases: tuple[str, ...], cuts: int
 ) -> None:
-    recording, books, chance = bundled_recording(name), Books(*releases), random.Random(11)
+    recording, ledgers, chance = bundled_recording(name), Ledgers(*releases), random.Random(11)
     cutter, whole, columns = Cutter(recording, SOURCE), everything(recording), Columns(recording)
-    before = {path: books(columns, path) for path in books.paths}
+    before = {path: ledgers(columns, path) for path in ledgers.paths}
     values = {path: said(whole, ledger) for path, ledger in before.items()}
     laws = {path: check(columns, ledger) for path, ledger in before.items()}
     for number in range(cuts):
@@ -89,8 +89,8 @@ def test_every_ledger_of_a_cut_has_the_values_of_the_whole(
         events = some_events(recording, chance) if number % 2 else whole.event >= 0
         made = cut(cutter, requests, events)
         now = Columns(made.recording)
-        for path in books.paths:
-            ledger = books(now, path)
+        for path in ledgers.paths:
+            ledger = ledgers(now, path)
             computed = said(made, ledger)
             assert computed.items() <= values[path].items(), f"{path}, cut {number}"
             if events.all():
@@ -104,28 +104,28 @@ def test_every_ledger_of_a_cut_has_the_values_of_the_whole(
 
 def test_each_request_alone_has_the_values_it_had_among_the_others() -> None:
     """This includes retracts: batches that lose all their requests and later take them in again."""
-    recording, books = bundled_recording("0.5.10-random"), Books("0.5.10")
+    recording, ledgers = bundled_recording("0.5.10-random"), Ledgers("0.5.10")
     cutter, whole = Cutter(recording, SOURCE), everything(recording)
-    values = said(whole, books(Columns(recording), "sglang==0.5.10"))
+    values = said(whole, ledgers(Columns(recording), "sglang==0.5.10"))
     retracted = sorted(set(recording.retracts.qid.tolist()))
     assert len(retracted) > 5
     for qid in (*range(20), *retracted):
         made = cut(cutter, np.arange(len(recording.rids)) == qid, whole.event >= 0)
-        computed = said(made, books(Columns(made.recording), "sglang==0.5.10"))
+        computed = said(made, ledgers(Columns(made.recording), "sglang==0.5.10"))
         assert computed == {at: value for at, value in values.items() if at[2] == qid}  # type: ignore[index]
 
 
 def test_a_path_begins_anew_at_any_prepare_after_a_gap() -> None:
     """DFLASH of 0.5.14 uses lengths left by the launch before, which does not exist here."""
-    recording, books = bundled_recording("0.5.14-dflash"), Books("0.5.14")
+    recording, ledgers = bundled_recording("0.5.14-dflash"), Ledgers("0.5.14")
     cutter, whole = Cutter(recording, SOURCE), everything(recording)
-    values = said(whole, books(Columns(recording), "sglang==0.5.14"))
+    values = said(whole, ledgers(Columns(recording), "sglang==0.5.14"))
     for start in recording.event_of(Kind.PREPARE)[5::40].tolist():
         events = (whole.event >= start) & (whole.event < start + 40)
         for behind in (start, start - 1):  # the event before a prepare is mostly a filter
             events[behind] = True
             made = cut(cutter, whole.requests, events)
-            computed = said(made, books(Columns(made.recording), "sglang==0.5.14"))
+            computed = said(made, ledgers(Columns(made.recording), "sglang==0.5.14"))
             assert computed.items() <= values.items(), f"from {behind}"
 
 
@@ -137,18 +137,18 @@ def test_after_a_left_out_turn_nothing_is_inherited_from_the_turn_before_it(
     From there on, nothing is known of that session.
     """
     recording, chance = record("0.5.23", "sessions-random", 1), random.Random(3)
-    cutter, columns, books = Cutter(recording, SOURCE), Columns(recording), Books("0.5.23")
+    cutter, columns, ledgers = Cutter(recording, SOURCE), Columns(recording), Ledgers("0.5.23")
     whole, law = everything(recording), "session"
-    before = {path: said(whole, books(columns, path)) for path in ("observed", "sglang==0.5.23")}
-    broken = _broken(columns, books(columns, "observed"), law)
+    before = {path: said(whole, ledgers(columns, path)) for path in ("observed", "sglang==0.5.23")}
+    broken = _broken(columns, ledgers(columns, "observed"), law)
     for _ in range(6):
         requests = np.array([chance.random() < 0.7 for _ in recording.rids])
         made = cut(cutter, requests, whole.event >= 0)
         now = Columns(made.recording)
         for path, values in before.items():
-            computed = said(made, books(now, path))
+            computed = said(made, ledgers(now, path))
             assert computed.items() <= values.items(), path
-        assert _broken(now, books(now, "observed"), law) <= broken
+        assert _broken(now, ledgers(now, "observed"), law) <= broken
 
 
 @pytest.mark.skipif(not EVERYTHING, reason="only if all releases are tested")

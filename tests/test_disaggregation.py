@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from gaps import without
-from lifting import against_observed, books, release
+from lifting import against_observed, compiled, release
 from recorded import Recorder
 from specdiff.recorders.errors import NoVerdictError
 from specdiff.recorders.recording import Recording
@@ -42,7 +42,7 @@ def prefill_side(record: Recorder) -> Recording:
 
 def lifted(recording: Recording) -> dict[Q, SeriesDiff]:
     with release(RELEASE) as source:
-        return against_observed(recording, books(source))
+        return against_observed(recording, compiled(source))
 
 
 def ruled(recording: Recording) -> dict[Q, SeriesDiff]:

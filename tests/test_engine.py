@@ -15,7 +15,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reference import books
+from reference import reference_ledger
 from specdiff.cli.inputs import bundled
 from specdiff.recorders import hdf5
 from specdiff.recorders.recording import Recording
@@ -48,7 +48,10 @@ def _cells(made: Ledger, quantity: Quantity) -> dict[tuple[int, int, str], int]:
 def test_columns_equal_the_event_by_event_reference(
     recording: Recording, fixes: frozenset[int]
 ) -> None:
-    made, reference = ledger(Columns(recording), rules_of(fixes), "x"), books(recording, fixes)
+    made, reference = (
+        ledger(Columns(recording), rules_of(fixes), "x"),
+        reference_ledger(recording, fixes),
+    )
     assert _cells(made, Quantity.KV_COMMITTED_LEN) == reference.raw
     assert _cells(made, Quantity.KV_COMMITTED_LEN_SETTLED) == reference.settled
     assert _cells(made, Quantity.SPEC_VERIFY_CT) == reference.verify_ct

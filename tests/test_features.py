@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from children import on_demand
-from lifting import Changed, against_observed, books, release
+from lifting import Changed, against_observed, compiled, release
 from recorded import Recorder
 from specdiff.recorders.schema import NONE32, Reason
 from specdiff.replay.columns.shared import Columns
@@ -44,7 +44,7 @@ def test_the_lifted_release_and_its_fixes_equal_observed(
     reached = exercised(recording)
     assert all(reached[branch] for branch in REACHED[scenario])
     with release(version) as source:
-        found = against_observed(recording, books(source))
+        found = against_observed(recording, compiled(source))
     for quantity, difference in found.items():
         assert not difference.differs.any(), quantity
         if quantity not in (Q.INDEXER_TOPK, Q.SESSION_COMMITTED, Q.FINISH):  # not all captured here
@@ -80,7 +80,7 @@ def test_the_release_decides_whether_a_stop_or_the_limit_wins_in_one_run(
 def test_only_finishes_that_a_stop_string_may_decide_are_not_captured(record: Recorder) -> None:
     recording = record("0.5.23", "stop-strings", 1)
     with release("0.5.23") as source:
-        finish = against_observed(recording, books(source))[Q.FINISH]
+        finish = against_observed(recording, compiled(source))[Q.FINISH]
     lost = finish.old.cells.qid[finish.not_captured]
     assert len(lost) and all(
         '"num_strings": 0, "num_regexes": 0' not in recording.details[q] for q in lost
@@ -106,7 +106,7 @@ def test_a_batch_may_wait_for_the_result_before_it(
     recording = record(version, scenario, 7)
     assert recording.run.overlap and exercised(recording)["overlap-skipped"] > 5
     with release(version) as source:
-        found = against_observed(recording, books(source))
+        found = against_observed(recording, compiled(source))
     columns = Columns(recording)
     rules = diff(recording, observed(columns), Toggles(columns)(fixes_of(version)))
     for difference in (*found.values(), *rules):
@@ -154,6 +154,6 @@ BROKEN = {
 def test_a_broken_copy_of_the_release_differs_from_observed(what: str, record: Recorder) -> None:
     scenario, path, function, old, new, shows = BROKEN[what]
     with release("0.5.23") as source:
-        broken = books(Changed(source, path, function, old, new))
+        broken = compiled(Changed(source, path, function, old, new))
     found = against_observed(record("0.5.23", scenario, 1), broken)
     assert {q for q, difference in found.items() if difference.differs.any()} >= shows

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from fidelity_plays import EXTRAS
-from lifting import against_observed, books, release
+from lifting import against_observed, compiled, release
 from recorded import Recorder
 from slices import RUNS, Slice, todays
 from specdiff.fixtures.rig.releases import RELEASES
@@ -23,7 +23,7 @@ def test_todays_runs_equal_the_lifted_release(version: str, record: Recorder) ->
     recording = record(version, "random", TODAY.seed, "--runs", str(RUNS))
     assert len(recording.rids) == 200 * RUNS
     with release(version) as source:
-        found = against_observed(recording, books(source))
+        found = against_observed(recording, compiled(source))
     for quantity, difference in found.items():
         said = f"{version} {quantity.value}: %s. This slice again: {TODAY.again}"
         assert not difference.differs.any(), said % f"{int(difference.differs.sum())} values differ"

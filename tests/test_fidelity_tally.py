@@ -9,7 +9,7 @@ import pytest
 
 from fidelity_plays import MOST_RUNS, Play, expected, plays, recorded
 from fidelity_tally import Tally, print_branches, print_features, print_values, print_verdict
-from lifting import books, bundled_recording, release
+from lifting import bundled_recording, compiled, release
 from specdiff.replay.quantity import Quantity
 
 
@@ -53,7 +53,7 @@ def test_a_tally_tells_releases_apart(capsys: pytest.CaptureFixture[str]) -> Non
     own, other = Tally("0.5.10"), Tally("0.5.23")
     for tally in (own, other):
         with release(tally.release) as source:
-            tally.add(recording, books(source))
+            tally.add(recording, compiled(source))
     assert own.differed.total() == 0 < own.compared.total()
     assert other.differed[Quantity.KV_COMMITTED_LEN] > 0
     assert (own.equals, other.equals) == ("old", "fixed-22651")

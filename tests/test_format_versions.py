@@ -32,8 +32,8 @@ from specdiff.replay.exercised import exercised
 from specdiff.replay.held import BRANCHES
 from specdiff.replay.laws.check import LAWS, outcome_of
 from specdiff.replay.observed import observed
-from specdiff.replay.reconcile.books import Books
 from specdiff.replay.reconcile.facts import Fact
+from specdiff.replay.reconcile.recorded_facts import RecordedFacts
 
 FROZEN = Path(__file__).parent.parent / "fixtures" / "frozen"
 V1 = FROZEN / "v1-0.5.10-random.h5"
@@ -91,7 +91,7 @@ def test_a_copy_of_an_older_version_claims_no_more_than_its_source(
 
 def _told(recording: Recording) -> list[tuple[dict[Fact, str], dict[Fact, str]]]:
     """Return both parts of what `reconcile` knows of each request."""
-    sides = Books(recording).sides(range(len(recording.rids)))
+    sides = RecordedFacts(recording).sides(range(len(recording.rids)))
     return [
         ({fact: str(value) for fact, value in side.values.items()}, side.why_not)
         for side in sides.values()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gaps import ended, without
-from lifting import books, bundled_recording, release
+from lifting import bundled_recording, compiled, release
 from recorded import Recorder
 from specdiff.cli.inputs import bundled
 from specdiff.recorders import hdf5
@@ -19,7 +19,7 @@ from specdiff.replay.columns.engine import ledger
 from specdiff.replay.columns.shared import Columns
 from specdiff.replay.decisions import LOST, decisions
 from specdiff.replay.diff import diff
-from specdiff.replay.laws.commits import stale
+from specdiff.replay.laws.committed_len import stale
 from specdiff.replay.ledger import Ledger
 from specdiff.replay.lift.ledger import ledger_of
 from specdiff.replay.observed import observed
@@ -38,7 +38,7 @@ def ruled(name: str) -> Callable[[Columns], Ledger]:
 
 def lifted(name: str) -> Callable[[Columns], Ledger]:
     with release(name.partition("-")[0]) as source:
-        made = books(source)
+        made = compiled(source)
     return lambda columns: ledger_of(columns, made, "lifted")
 
 

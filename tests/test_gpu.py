@@ -36,7 +36,7 @@ from specdiff.fixtures.gpu.toolkit import with_toolkit
 from specdiff.fixtures.rig.releases import find_release
 from specdiff.recorders import hdf5, record
 from specdiff.replay.exercised import exercised
-from specdiff.replay.lift.open import books_of
+from specdiff.replay.lift.open import program_of
 from specdiff.replay.spec import Lifted, Origin
 
 NEWEST = "0.5.23"
@@ -253,7 +253,7 @@ def rigged(home: Path, asked: Sequence[GenerateRequest]) -> Captured:
 @pytest.mark.parametrize(("release", "same"), [("0.5.12", True), ("0.5.11", False)])
 def test_the_matrix_counts_what_another_release_computes(release: str, same: bool) -> None:
     path = bundled() / "0.5.12-stale-stop.h5"
-    judged = judge("here", path, books_of(Lifted(release, Origin.RELEASE, release)))
+    judged = judge("here", path, program_of(Lifted(release, Origin.RELEASE, release)))
     assert judged.same is same
     (line,) = (row for row in matrix([judged]) if row.startswith("kv_committed_len "))
     assert (line.rpartition("/")[2] == "0") is same
@@ -361,9 +361,9 @@ def test_a_kernel_that_does_not_compile_is_reported(tmp_path: Path) -> None:
 
 
 def test_recordings_kept_one_by_one_are_all_listed(tmp_path: Path) -> None:
-    books = books_of(Lifted("0.5.12", Origin.RELEASE, "0.5.12"))
-    here = judge("dense", bundled() / "0.5.12-stale-stop.h5", books)
-    there = judge("moe", bundled() / "0.5.12-stale-stop.h5", books)
+    program = program_of(Lifted("0.5.12", Origin.RELEASE, "0.5.12"))
+    here = judge("dense", bundled() / "0.5.12-stale-stop.h5", program)
+    there = judge("moe", bundled() / "0.5.12-stale-stop.h5", program)
     for one in (here, there, here):
         keep_all([one], Host("NVIDIA Rig 1", "none", None), tmp_path)
     rows = [line for line in (tmp_path / "README.md").read_text().splitlines() if ".h5" in line]

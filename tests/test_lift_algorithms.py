@@ -10,12 +10,12 @@ import dataclasses
 import pytest
 
 from children import on_demand
-from lifting import Changed, against_observed, books, bundled_recording, release
+from lifting import Changed, against_observed, bundled_recording, compiled, release
 from recorded import Recorder
 from specdiff.replay import spec
 from specdiff.replay.columns.shared import Columns
 from specdiff.replay.lift.ledger import ledger_of
-from specdiff.replay.lift.link import Books
+from specdiff.replay.lift.link import Program
 from specdiff.replay.lift.match import match_apart
 from specdiff.replay.lift.missing import CannotRunError
 from specdiff.replay.lift.roles import Role
@@ -26,9 +26,9 @@ SEED = 5
 ABSENT = {Q.INDEXER_TOPK, Q.SESSION_COMMITTED}  # a plain server has neither
 
 
-def lifted(version: str) -> Books:
+def lifted(version: str) -> Program:
     with release(version) as source:
-        return books(source)
+        return compiled(source)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_the_lagging_sums_come_from_the_branch_for_dflash() -> None:
     path = "srt/managers/overlap_utils.py"
     old, new = "if self.spec_algo.is_dflash():", "if False:"
     with release("0.5.14") as source:
-        changed = books(Changed(source, path, "resolve_seq_lens_cpu", old, new))
+        changed = compiled(Changed(source, path, "resolve_seq_lens_cpu", old, new))
     found = against_observed(bundled_recording(DFLASH), changed)
     assert {quantity for quantity, one in found.items() if one.differs.any()} == {Q.SEQ_LENS_SUM}
 
@@ -79,7 +79,7 @@ def test_the_prepare_function_of_ngram_is_found(version: str, place: str | None)
     assert found == (place and f"srt/speculative/{place}")
 
 
-def equal(recording: Columns, made: Books) -> None:
+def equal(recording: Columns, made: Program) -> None:
     for quantity, found in against_observed(recording.recording, made).items():
         assert not found.differs.any(), quantity
         if quantity not in ABSENT:
@@ -92,7 +92,7 @@ def test_dflash_lifted_equals_observed(record: Recorder) -> None:
     equal(Columns(recording), lifted("0.5.23"))
     path, old = "srt/speculative/dflash_info_v2.py", "reserve = 2 * block_size"
     with release("0.5.23") as source:
-        changed = books(Changed(source, path, "prepare_for_decode", old, "reserve = block_size"))
+        changed = compiled(Changed(source, path, "prepare_for_decode", old, "reserve = block_size"))
     assert against_observed(recording, changed)[Q.KV_ALLOCATED_LEN].differs.any()
 
 

@@ -14,7 +14,7 @@ from specdiff.cli.main import DIFFERS, SAME, USAGE, run
 from specdiff.recorders.errors import UsageError
 from specdiff.replay.bisect.commits import first_parents, merge_base
 from specdiff.replay.lift.engine import replay
-from specdiff.replay.lift.link import Books
+from specdiff.replay.lift.link import Program
 from specdiff.replay.lift.open import surface_of
 from test_fidelity import ERAS
 
@@ -40,7 +40,7 @@ def test_a_commit_gives_the_ledger_of_its_release(history: Path) -> None:
             surface_of(lifted(f"sglang=={version}")),
             surface_of(lifted(f"sglang@v{version}", history)),
         )
-        one, other = (replay(Books(surface), recording).values for surface in two)
+        one, other = (replay(Program(surface), recording).values for surface in two)
         assert one == other
 
 

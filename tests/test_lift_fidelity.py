@@ -10,7 +10,7 @@ import torch
 
 from children import on_demand
 from gaps import without
-from lifting import Changed, against_observed, books, bundled_recording, release
+from lifting import Changed, against_observed, bundled_recording, compiled, release
 from recorded import Recorder
 from specdiff.cli.inputs import bundled
 from specdiff.recorders.recording import Recording
@@ -33,7 +33,7 @@ OTHERS = {"0.5.14-dflash"}  # not EAGLE: see test_lift_algorithms.py
 @pytest.mark.parametrize("version", ["0.5.10", *on_demand(*ERAS)])
 def test_a_live_recording_equals_the_release_that_made_it(version: str, record: Recorder) -> None:
     with release(version) as source:
-        made = books(source)
+        made = compiled(source)
     assert made.surface.unknown == ()
     for quantity, difference in against_observed(record(version, "random", SEED), made).items():
         assert not difference.differs.any(), quantity
@@ -45,7 +45,7 @@ def test_a_live_recording_equals_the_release_that_made_it(version: str, record: 
 def test_a_bundled_recording_equals_the_release_that_made_it(name: str) -> None:
     recording = bundled_recording(name)
     with release(recording.run.sglang_version) as source:
-        found = against_observed(recording, books(source))
+        found = against_observed(recording, compiled(source))
     assert not [q for q, difference in found.items() if difference.differs.any()]
     compared = {q for q, difference in found.items() if difference.num_compared}
     assert compared >= {Q.KV_COMMITTED_LEN, Q.SEQ_LENS_SUM, Q.SPEC_VERIFY_CT}
@@ -59,7 +59,7 @@ def test_matching_finds_the_set_of_fixes_that_equals_a_release(version: str) -> 
     """The two engines share no rule and agree on every value of every bundled recording that the release can run."""
     names = [name for name in BUNDLED if name not in OTHERS]
     with release(version) as source:
-        found = match_apart([Columns(bundled_recording(name)) for name in names], books(source))[
+        found = match_apart([Columns(bundled_recording(name)) for name in names], compiled(source))[
             "EAGLE"
         ]
     assert found.sets == (fixes_of(version),)
@@ -70,7 +70,7 @@ def test_matching_finds_the_set_of_fixes_that_equals_a_release(version: str) -> 
 def test_if_no_set_of_fixes_equals_a_source_the_quantity_is_named() -> None:
     path = "srt/state_capturer/base.py"
     with release("0.5.23") as source:
-        made = books(Changed(source, path, "get_topk", ": seqlen - 1]", ": seqlen]"))
+        made = compiled(Changed(source, path, "get_topk", ": seqlen - 1]", ": seqlen]"))
     found = match([Columns(bundled_recording("0.5.23-random"))], made)
     assert found.sets == ()
     assert found.unmatched == (Q.ROUTED_EXPERTS,)
@@ -82,7 +82,7 @@ def test_lifted_books_read_no_observed_books(version: str) -> None:
     """Changing what the server computed leaves the lifted ledger as it was."""
     recording = bundled_recording("0.5.23-random")
     with release(version) as source:
-        made = books(source)
+        made = compiled(source)
     plain, perturbed = (
         ledger_of(Columns(one), made, "lifted") for one in (recording, _perturbed(recording))
     )
@@ -128,7 +128,7 @@ def _shifted(values: np.ndarray) -> np.ndarray:
 def test_values_that_a_gap_hides_are_not_captured_rather_than_wrong(version: str) -> None:
     recording = bundled_recording(f"{version}-random")
     with release(version) as source:
-        made = books(source)
+        made = compiled(source)
     size = len(recording.events.kind)
     lost = 0
     for start in range(0, size - 12, max(1, size // 23)):
@@ -144,7 +144,7 @@ def test_after_a_gap_books_are_known_again_from_an_extend_on() -> None:
     recording = bundled_recording("0.5.23-random")
     second = recording.event_of(Kind.EXTEND)[1]
     with release("0.5.23") as source:
-        found = against_observed(without(recording, 0, int(second)), books(source))
+        found = against_observed(without(recording, 0, int(second)), compiled(source))
     captured = ~found[Q.KV_COMMITTED_LEN].not_captured
     assert captured.any() and not captured.all()
 
@@ -169,7 +169,7 @@ def test_a_grammar_cuts_runs_at_the_recorded_length() -> None:
     recording = _with_grammar(bundled_recording("0.5.23-random"))
     columns = Columns(recording)
     with release("0.5.23") as source:
-        lifted = ledger_of(columns, books(source), "lifted")
+        lifted = ledger_of(columns, compiled(source), "lifted")
     for quantity in (Q.KV_COMMITTED_LEN, Q.KV_COMMITTED_LEN_SETTLED, Q.SPEC_VERIFY_CT):
         rules = Toggles(columns)(fixes_of("0.5.23"))[quantity]
         assert lifted[quantity].captured.all()
@@ -194,7 +194,7 @@ def test_a_path_cannot_run_an_algorithm_that_was_not_lifted() -> None:
         recording, run=dataclasses.replace(recording.run, spec_algorithm="UNO")
     )
     with release("0.5.14") as source:
-        made = books(source)
+        made = compiled(source)
     with pytest.raises(
         CannotRunError,
         match=r"no prepare for UNO at any known place; it has one for EAGLE, .*DFLASH",
@@ -206,7 +206,7 @@ def test_without_overlap_the_older_books_cannot_compute_sums_but_all_lengths() -
     recording = bundled_recording("0.5.10-random")
     other = dataclasses.replace(recording, run=dataclasses.replace(recording.run, overlap=False))
     with release("0.5.10") as source:
-        found = against_observed(other, books(source))
+        found = against_observed(other, compiled(source))
     assert found[Q.SEQ_LENS_SUM].not_captured.all()
     assert not found[Q.KV_COMMITTED_LEN].not_captured.any()
 
@@ -215,7 +215,7 @@ def test_a_renamed_counter_is_not_captured_rather_than_zero() -> None:
     path = "srt/managers/scheduler_components/batch_result_processor.py"
     old, new = "req.spec_verify_ct += 1", "req.num_verify_steps = 1"
     with release("0.5.23") as source:
-        made = books(Changed(source, path, "_resolve_spec_v2_tokens", old, new))
+        made = compiled(Changed(source, path, "_resolve_spec_v2_tokens", old, new))
     found = against_observed(bundled_recording("0.5.23-random"), made)
     assert found[Q.SPEC_VERIFY_CT].not_captured.all()
     assert not found[Q.SPEC_ACCEPTED_DRAFTS].not_captured.any()
@@ -228,7 +228,7 @@ def test_without_recorded_tokens_only_the_finish_is_not_captured() -> None:
     )
     blind = dataclasses.replace(recording, results=results, tokens=recording.tokens[:0])
     with release("0.5.23") as source:
-        found = against_observed(blind, books(source))
+        found = against_observed(blind, compiled(source))
     assert found[Q.FINISH].not_captured.all()
     for quantity, difference in found.items():
         assert not difference.differs.any(), quantity
@@ -242,7 +242,7 @@ def test_replaying_one_quantity_alone_gives_the_same_values(name: str, version: 
     """Also the values that are computed on the way equal those of a replay of all quantities."""
     recording = bundled_recording(name)
     with release(version) as source:
-        made = books(source)
+        made = compiled(source)
     try:
         whole = replay(made, recording).values
     except CannotRunError:  # 0.5.12 has no DFLASH and no mixed chunk
@@ -266,7 +266,7 @@ def test_a_prepare_that_reads_batch_lengths_computes_nothing_without_the_sums() 
     path, old = "srt/speculative/eagle_utils.py", "r.decode_batch_idx += 1"
     new = "r.kv.kv_committed_len += int(batch.seq_lens.max())"
     with release("0.5.23") as source:
-        made = books(Changed(source, path, "eagle_prepare_for_decode", old, new))
+        made = compiled(Changed(source, path, "eagle_prepare_for_decode", old, new))
     recording, place = (
         bundled_recording("0.5.23-random"),
         Place(Q.KV_COMMITTED_LEN, Kind.PREPARE, True),

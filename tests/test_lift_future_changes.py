@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from lifting import Changed, against_observed, books, bundled_recording, release
+from lifting import Changed, against_observed, bundled_recording, compiled, release
 from specdiff.replay.lift.missing import CannotRunError
 from specdiff.replay.lift.source import Source
 from specdiff.replay.quantity import Quantity
@@ -267,7 +267,7 @@ def _shows(edits: list[Edit]) -> set[str]:
         changed: Source = source
         for edit in edits:
             changed = Changed(changed, *edit)
-        made = books(changed)
+        made = compiled(changed)
     found = against_observed(bundled_recording("0.5.23-random"), made)
     return {quantity.value for quantity, difference in found.items() if difference.differs.any()}
 
@@ -298,10 +298,10 @@ def test_if_unlifted_code_sets_the_sum_only_the_sum_is_not_captured() -> None:
     """Here `Scheduler.run_batch` sets it, and no lifted function refreshes it."""
     exact = "batch.seq_lens_sum = int(batch.seq_lens_cpu.sum())"
     with release("0.5.23") as source:
-        made = books(
+        made = compiled(
             Changed(source, "srt/managers/scheduler.py", "run_batch", exact, f"{exact} - 1")
         )
-        assert books(source).surface.no_sums is None
+        assert compiled(source).surface.no_sums is None
     assert made.surface.no_sums is not None
     assert re.search(
         r"scheduler.py:\d+ Scheduler.run_batch sets seq_lens_sum to .* - 1", made.surface.no_sums

@@ -14,7 +14,7 @@ from specdiff.cli.inputs import bundled
 from specdiff.recorders.errors import RecordingError
 from specdiff.replay.columns.shared import Columns
 from specdiff.replay.lift import catalog, match, matches, wheels
-from specdiff.replay.lift.link import Books
+from specdiff.replay.lift.link import Program
 from specdiff.replay.lift.matches import Match, Matches
 from specdiff.replay.lift.open import surface_of
 from specdiff.replay.quantity import Quantity
@@ -38,13 +38,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the books that were matched, one entry for each computation."""
+    """The names of the programs that were matched, one entry for each computation."""
     names: list[str] = []
-    real: Callable[[Sequence[Columns], Books], Match] = match.match
+    real: Callable[[Sequence[Columns], Program], Match] = match.match
 
-    def counted(recordings: Sequence[Columns], books: Books) -> Match:
-        names.append(books.name)
-        return real(recordings, books)
+    def counted(recordings: Sequence[Columns], program: Program) -> Match:
+        names.append(program.name)
+        return real(recordings, program)
 
     monkeypatch.setattr(match, "match", counted)
     return names

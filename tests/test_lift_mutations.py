@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from lifting import Changed, against_observed, books, bundled_recording, release
+from lifting import Changed, against_observed, bundled_recording, compiled, release
 from specdiff.replay.quantity import Quantity as Q
 
 _BATCH = "srt/managers/schedule_batch.py"
@@ -289,7 +289,7 @@ MUTATIONS = {
 def test_a_broken_line_shows_in_exactly_the_expected_quantities(what: str) -> None:
     mutation = MUTATIONS[what]
     with release(mutation.version) as source:
-        broken = books(
+        broken = compiled(
             Changed(source, mutation.path, mutation.function, mutation.old, mutation.new)
         )
     found = against_observed(bundled_recording(mutation.recording), broken)

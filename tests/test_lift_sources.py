@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from lifting import Changed, books, bundled_recording, files_of, lifted, release, write_tree
+from lifting import Changed, bundled_recording, compiled, files_of, lifted, release, write_tree
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import NO_VERDICT, run
 from specdiff.replay.lift.engine import replay
 from specdiff.replay.lift.globals import stand_ins
 from specdiff.replay.lift.lifting import lift
-from specdiff.replay.lift.link import Books
+from specdiff.replay.lift.link import Program
 from specdiff.replay.lift.missing import CannotRunError
 from specdiff.replay.lift.names import STAND_INS
 from specdiff.replay.lift.open import surface_of
@@ -70,7 +70,7 @@ def test_code_that_reads_what_a_recording_does_not_hold_is_refused() -> None:
                 f"req.spec_verify_ct += bool({body})",
             )
             with pytest.raises(CannotRunError, match="cannot run") as raised:
-                replay(Books(lift(changed)), bundled_recording("0.5.23-random"))
+                replay(Program(lift(changed)), bundled_recording("0.5.23-random"))
             assert says in str(raised.value)
 
 
@@ -124,7 +124,7 @@ def test_there_is_a_stand_in_for_every_listed_global() -> None:
 def test_a_replay_leaves_the_garbage_collector_as_it_was() -> None:
     """This one fails in the middle."""
     with release("0.5.23") as source:
-        made = books(
+        made = compiled(
             Changed(
                 source,
                 "srt/managers/schedule_batch.py",

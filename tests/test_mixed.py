@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from children import EVERYTHING, on_demand
-from lifting import Changed, against_observed, books, bundled_recording, release
+from lifting import Changed, against_observed, bundled_recording, compiled, release
 from recorded import Recorder
 from specdiff.recorders.recording import Recording
 from specdiff.recorders.schema import NONE32, Kind
@@ -45,7 +45,7 @@ def test_lifted_functions_and_rules_equal_the_server_under_mixed_chunk(
     recording: Recording,
 ) -> None:
     with release(recording.run.sglang_version) as source:
-        lifted = against_observed(recording, books(source))
+        lifted = against_observed(recording, compiled(source))
     for quantity, found in lifted.items():
         assert not found.differs.any(), quantity
         if quantity not in (Q.INDEXER_TOPK, Q.SESSION_COMMITTED):  # this server has neither
@@ -63,7 +63,7 @@ def test_both_engines_equal_the_server_without_overlap(record: Recorder) -> None
     recording = record("0.5.19", "mixed-random", 1, "--disable-overlap")
     columns, rules = Columns(recording), fixes_of("0.5.23")
     with release("0.5.19") as source:
-        lifted = against_observed(recording, books(source))
+        lifted = against_observed(recording, compiled(source))
     assert not any(found.differs.any() for found in lifted.values())
     (sums,) = [
         found
@@ -135,7 +135,7 @@ BROKEN = {
 def test_a_broken_line_shows_in_the_expected_quantities(what: str, record: Recorder) -> None:
     path, function, old, new, shows = BROKEN[what]
     with release("0.5.23") as source:
-        made = books(Changed(source, path, function, old, new))
+        made = compiled(Changed(source, path, function, old, new))
     found = against_observed(record("0.5.23", "mixed-random", 1), made)
     differs = {quantity for quantity, one in found.items() if one.differs.any()}
     assert shows <= differs <= shows | {Q.RELEASED_LEN}
@@ -164,16 +164,16 @@ def test_a_commit_in_another_shape_is_refused(what: str) -> None:
         release("0.5.23") as source,
         pytest.raises(CannotRunError, match=rf"kv_committed_len in line \d+ .*{why}"),
     ):
-        books(Changed(source, *PREFILL, old, new))
+        compiled(Changed(source, *PREFILL, old, new))
 
 
 def test_if_the_commit_of_tails_is_not_found_only_recordings_with_tails_are_refused(
     record: Recorder,
 ) -> None:
     with release("0.5.23") as source:
-        moved = books(Changed(source, *PREFILL, COMMIT, "self._commit_tail(req)"))
+        moved = compiled(Changed(source, *PREFILL, COMMIT, "self._commit_tail(req)"))
     with release("0.5.18") as source:
-        older = books(source)
+        older = compiled(source)
     for made in (moved, older):
         with pytest.raises(CannotRunError, match=r"beside a prefill chunk.*from 0\.5\.19 on"):
             against_observed(record("0.5.23", "mixed-random", 1), made)

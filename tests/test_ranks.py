@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lifting import against_observed, books, release
+from lifting import against_observed, compiled, release
 from recorded import Recorder
 from specdiff.fixtures.rig.drive import IDLE_TURNS, is_over
 from specdiff.fixtures.rig.errors import RigError
@@ -74,7 +74,7 @@ def test_the_books_go_on_across_idle_batches(ranks: list[Recording]) -> None:
     for recording in ranks:
         columns = Columns(recording)
         with release(RELEASE) as source:
-            lifted = against_observed(recording, books(source))
+            lifted = against_observed(recording, compiled(source))
         rules = {
             one.quantity: one
             for one in diff(recording, observed(columns), Toggles(columns)(fixes_of(RELEASE)))

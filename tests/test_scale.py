@@ -37,7 +37,7 @@ from specdiff.replay import verdict
 from specdiff.replay.aligned import align
 from specdiff.replay.cells import Cells, at_same_places, cells_of
 from specdiff.replay.columns import shared
-from specdiff.replay.columns.commits import Commits
+from specdiff.replay.columns.committed_len import CommittedByTouch
 from specdiff.replay.columns.shared import Columns
 from specdiff.replay.decisions import decisions
 from specdiff.replay.diff import diff
@@ -193,7 +193,9 @@ def test_a_replay_holds_the_values_of_few_quantities_at_a_time(
         gc.collect()
         alive = gc.get_objects()
         held.add(frozenset(one.quantity for one in alive if type(one) is Series))
-        assert not any(type(one) is Commits for one in alive)  # only needed to compute the values
+        assert not any(
+            type(one) is CommittedByTouch for one in alive
+        )  # only needed to compute the values
         return diff(*args)
 
     recording, paths = bundled_recording("0.5.23-random"), (parse(old), parse("fixed"))

@@ -14,7 +14,7 @@ import torch
 from children import on_demand
 from gaps import without
 from inherited import Inherited, Kept, kept_and_inherited
-from lifting import Changed, against_observed, books, release
+from lifting import Changed, against_observed, compiled, release
 from recorded import Recorder
 from specdiff.fixtures.rig.capture_rows import topk_rows
 from specdiff.fixtures.rig.errors import RigError
@@ -46,7 +46,7 @@ def test_the_lifted_release_equals_its_server(
 ) -> None:
     recording = record(version, scenario, SEED)
     with release(version) as source:
-        found = against_observed(recording, books(source))
+        found = against_observed(recording, compiled(source))
     assert len(found[Q.SESSION_COMMITTED].old.cells) >= 28
     for quantity, difference in found.items():
         assert not difference.differs.any(), quantity
@@ -115,7 +115,7 @@ def test_lifted_books_read_no_observed_lengths(version: str, record: Recorder) -
         releases=_shifted(recording.releases, "committed committed_after released_len"),
     )
     with release(version) as source:
-        made = books(source)
+        made = compiled(source)
     told, true = (ledger_of(Columns(one), made, "lifted") for one in (lied, recording))
     for one, other in zip(told.series, true.series, strict=True):
         assert torch.equal(one.values, other.values), one.quantity
@@ -138,7 +138,7 @@ def test_values_that_a_gap_hides_are_not_captured_rather_than_wrong(
 ) -> None:
     recording = record(version, "sessions", SEED)
     with release(version) as source:
-        made = books(source)
+        made = compiled(source)
     size = len(recording.events.kind)
     lost = compared = 0
     for start in range(0, size - 12, size // 37):
@@ -218,7 +218,7 @@ def test_a_broken_line_shows_in_what_sessions_keep(what: str, record: Recorder) 
     recording = record(mutation.version, "sessions", SEED)
     with release(mutation.version) as source:
         changed = Changed(source, mutation.path, mutation.function, mutation.old, mutation.new)
-        found = against_observed(recording, books(changed))
+        found = against_observed(recording, compiled(changed))
     assert found[Q.SESSION_COMMITTED].differs.any()
     assert not found[Q.KV_COMMITTED_LEN_SETTLED].differs[_not_stale(found)].any()
 

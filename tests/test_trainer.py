@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from children import on_demand
-from lifting import against_observed, books, release
+from lifting import against_observed, compiled, release
 from recorded import Recorder
 from specdiff.fixtures.rig.scenarios import find_scenario
 from specdiff.fixtures.rig.trainer_scenarios import paused
@@ -104,6 +104,6 @@ def outcomes(recording: Recording) -> dict[str, Outcome]:
 
 def _equals_its_release(recording: Recording, values: int = 10_000) -> None:
     with release(recording.run.sglang_version) as source:
-        found = against_observed(recording, books(source))
+        found = against_observed(recording, compiled(source))
     assert not [q for q, difference in found.items() if difference.differs.any()]
     assert sum(difference.num_compared for difference in found.values()) > values

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from ..columns.shared import Columns
 from ..lift.ledger import departs_by, expected, lifted
-from ..lift.link import Books
+from ..lift.link import Program
 from ..lift.open import surface_of
 from ..lift.reach import reached
 from ..lift.roles import Role
@@ -53,8 +53,8 @@ def role_changes(
 
     def matters(role: Role) -> bool | None:
         try:
-            books = Books(grafted(old, new, role))
-            return departs_by(columns, books, values, event)
+            program = Program(grafted(old, new, role))
+            return departs_by(columns, program, values, event)
         except Exception:  # noqa: BLE001 - code mixed from two versions may fail in any way
             return None
 

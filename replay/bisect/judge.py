@@ -12,9 +12,9 @@ from ..diff import SeriesDiff, diff
 from ..explain import Toggles
 from ..laws.law import Outcome
 from ..lift.ledger import departs, expected
-from ..lift.ledger import ledger_of as ledger_of_books
-from ..lift.link import Books
-from ..lift.open import books_of, surface_of
+from ..lift.ledger import ledger_of as ledger_of_program
+from ..lift.link import Program
+from ..lift.open import program_of, surface_of
 from ..quantity import Quantity
 from ..spec import Lifted, Path
 from ..verdict import ledger_of
@@ -69,7 +69,7 @@ class Judge:
             return Judged(path, Finding.SKIPPED, None, str(error))
         digest = surface.digest
         if digest not in self._found:
-            self._found[digest] = self._judge(Books(surface))
+            self._found[digest] = self._judge(Program(surface))
         finding, why = self._found[digest]
         return Judged(path, finding, digest, why)
 
@@ -89,13 +89,13 @@ class Judge:
 
         This replays the whole path.
         """
-        return sum(one.num_compared for one in self._against(books_of(path)))
+        return sum(one.num_compared for one in self._against(program_of(path)))
 
-    def _judge(self, books: Books) -> tuple[Finding, str | None]:
+    def _judge(self, program: Program) -> tuple[Finding, str | None]:
         try:
-            if departs(self.columns, books, self._expected, self.quantities):
+            if departs(self.columns, program, self._expected, self.quantities):
                 return Finding.BAD, None
-            found = self._against(books)
+            found = self._against(program)
         except NoVerdictError as error:
             return Finding.SKIPPED, str(error)
         if any(one.differs.any() for one in found):
@@ -105,6 +105,6 @@ class Judge:
             return Finding.SKIPPED, f"no values of {', '.join(silent)} could be compared"
         return Finding.GOOD, None
 
-    def _against(self, books: Books) -> tuple[SeriesDiff, ...]:
-        ledger = ledger_of_books(self.columns, books, books.name, self.quantities)
+    def _against(self, program: Program) -> tuple[SeriesDiff, ...]:
+        ledger = ledger_of_program(self.columns, program, program.name, self.quantities)
         return diff(self.columns.recording, self._ledger, ledger)

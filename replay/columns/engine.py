@@ -15,7 +15,7 @@ from ..ledger import Ledger, Series, nothing
 from ..paths.rules import RowRange, Rules
 from ..quantity import Quantity
 from ..tensors import column
-from .commits import Commits, Counters, claims, commits, counters
+from .committed_len import CommittedByTouch, Counters, claims, committed_by_touch, counters
 from .shared import Columns
 from .sums import Sums, sums
 
@@ -62,7 +62,7 @@ def _series(columns: Columns, quantity: Quantity, rules: Rules) -> Series:
 def _compute(columns: Columns, quantity: Quantity, rules: Rules) -> Series:
     recording, touches = columns.recording, columns.touches
     if quantity is Quantity.KV_COMMITTED_LEN:
-        return _committed(columns, commits(recording, touches, rules))
+        return _committed(columns, committed_by_touch(recording, touches, rules))
     if quantity is Quantity.KV_COMMITTED_LEN_SETTLED:
         return _settled(columns, rules)
     if quantity is Quantity.SEQ_LENS_SUM:
@@ -76,7 +76,7 @@ def _compute(columns: Columns, quantity: Quantity, rules: Rules) -> Series:
     return _counted(columns, quantity, counted)
 
 
-def _committed(columns: Columns, made: Commits) -> Series:
+def _committed(columns: Columns, made: CommittedByTouch) -> Series:
     quantity = Quantity.KV_COMMITTED_LEN
     cells, touch = columns.cells[quantity], columns.touch_of(quantity)
     if not len(made.after):

@@ -20,7 +20,7 @@ from .touches import gaps_before
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Lengths:
+class LengthChanges:
     """Changes of length, sorted by request and then by event (int64; `known` is bool)."""
 
     key: Tensor  # qid * num_events + event
@@ -48,7 +48,7 @@ class Lengths:
         return self.length[place], known
 
 
-def lengths_of(recording: Recording) -> Lengths:
+def lengths_of(recording: Recording) -> LengthChanges:
     """Collect every change of length in the recording and add them up per request."""
     begins = [_begins(recording, kind) for kind in (Kind.EXTEND, Kind.SEED)]
     begin_qid, begin_event, begin_length = (torch.cat(parts) for parts in zip(*begins, strict=True))
@@ -65,7 +65,7 @@ def lengths_of(recording: Recording) -> Lengths:
     qid, event, seed, delta = qid[order], event[order], seed[order], delta[order]
     length, known, first = _run(qid, seed, delta)
     epoch = gaps_before(recording, event)[first]
-    return Lengths(qid * num_events + event, qid, length, known, epoch, num_events)
+    return LengthChanges(qid * num_events + event, qid, length, known, epoch, num_events)
 
 
 def _begins(recording: Recording, kind: Kind) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,7 +15,7 @@ from ...recorders.schema import NONE64, Kind, Mode
 from ..paths.rules import Rules
 from ..tails import tails
 from ..tensors import column, nullable
-from .lengths import Lengths
+from .lengths import LengthChanges
 from .touches import gaps_before
 
 _KINDS = (Kind.EXTEND, Kind.SEED, Kind.PREPARE, Kind.FILTER, Kind.MERGE, Kind.LAUNCH)
@@ -42,7 +42,7 @@ class Sums:
     known: NDArray[np.bool_]
 
 
-def true_sums(recording: Recording, lengths: Lengths) -> Sums:
+def true_sums(recording: Recording, lengths: LengthChanges) -> Sums:
     """Return for each event with a batch the sum of the true lengths of the requests in it.
 
     Without the overlap schedule, the sum at a launch includes what that launch accepted, because

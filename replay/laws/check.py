@@ -10,7 +10,7 @@ from ...recorders.recording import Recording
 from ...recorders.schema import Kind
 from ..columns.shared import Columns
 from ..ledger import Ledger
-from . import commits, needs, room, rows, sent, sessions, statistics, sums, weights
+from . import committed_len, needs, room, rows, sent, sessions, statistics, sums, weights
 from .lagging import lags_on_purpose
 from .law import Breach, KnownViolation, Law, Outcome, Places, State, anywhere
 
@@ -19,14 +19,14 @@ LAWS = (
         "commit",
         "after each live result, settled = prompt + outputs - 1",
         (22651, 23456, 28754),
-        commits.commit,
+        committed_len.commit,
         needs.LIVE,
     ),
     Law(
         "allocation",
         "allocated >= committed >= 0, and a prepare never lowers allocated",
         (23336, 27731),
-        commits.allocation,
+        committed_len.allocation,
         needs.ALLOCATED,
     ),
     Law(
@@ -103,7 +103,7 @@ LAWS = (
         "stale",
         "a stale result does not change the request's books",
         (23456, 28754),
-        commits.stale,
+        committed_len.stale,
         needs.STALE,
     ),
     Law(

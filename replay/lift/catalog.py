@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ...recorders.errors import RecordingError, SpecdiffError
 from ..spec import Lifted, Origin
 from . import wheels
-from .link import Books
+from .link import Program
 from .matches import Match, Matches
 from .open import surface_of
 from .roles import Role
@@ -89,7 +89,7 @@ def _over(paths: Sequence[Path]) -> Callable[[Surface], dict[str, Match]]:
 
         if not read:
             read.extend(Columns(hdf5.load(path)) for path in paths)
-        return match_apart(read, Books(surface))
+        return match_apart(read, Program(surface))
 
     return match
 

@@ -1,4 +1,4 @@
-"""Replay lifted books over a recording, one event at a time."""
+"""Replay a lifted program over a recording, one event at a time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ...recorders.recording import Recording
 from ...recorders.schema import Kind
 from ..quantity import Quantity
 from .finishing import Finishing
-from .link import Books
+from .link import Program
 from .lives import Lives
 from .release import Releases
 from .rows import Rows
@@ -54,16 +54,16 @@ def _no_collector() -> Iterator[None]:
 
 @_no_collector()
 def replay(
-    books: Books,
+    program: Program,
     recording: Recording,
     wanted: Collection[Quantity] = tuple(Quantity),
     watch: Watch | None = None,
     until: int | None = None,
     tape: Tape | None = None,
 ) -> Tracks:
-    """Compute everything these books compute.
+    """Compute everything that this program computes.
 
-    Raises CannotRunError if they need what a recording does not hold.
+    Raises CannotRunError if it needs what a recording does not hold.
 
     Quantities that are not `wanted` are noted only in part, and not computed at all if they are
     `optional`. `until` is the last event that counts. `tape` is this recording's tape, if several
@@ -71,7 +71,7 @@ def replay(
     """
     tape = tape or Tape.of(recording)
     tracks = Tracks(tape, frozenset(wanted))
-    stage = Stage(books, recording)
+    stage = Stage(program, recording)
     handlers = _handlers(stage, tape, tracks, optional(wanted))
     _play(handlers, tape, until, lambda: watch is not None and watch(tracks))
     stage.requests.clear()  # they form a cycle with the stage and would stay until the next collection
@@ -125,7 +125,7 @@ def _handlers(
         lives.seed(ref)
         turns.seed(ref)
 
-    books: dict[Kind, Handler] = {
+    of_requests: dict[Kind, Handler] = {
         Kind.EXTEND: lives.extend,
         Kind.SEED: begin,
         Kind.PREPARE: lambda ref: lives.prepare(ref, prepared(ref)),
@@ -138,17 +138,17 @@ def _handlers(
         Kind.GAP: forget,
     }
     if lives.claims is not None:
-        books[Kind.LAUNCH] = lives.claims.launch
-    lengths: dict[Kind, Handler] = {
+        of_requests[Kind.LAUNCH] = lives.claims.launch
+    of_batches: dict[Kind, Handler] = {
         Kind.EXTEND: batches.extend,
         Kind.SEED: batches.seed,
         Kind.LAUNCH: batches.launch,
         Kind.FILTER: batches.filter,
         Kind.MERGE: batches.merge,
     }
-    parts = [books]
+    parts = [of_requests]
     if sums:
-        parts.append(lengths)
+        parts.append(of_batches)
     if Quantity.FINISH in wanted:
         parts.append({Kind.RESULT: Finishing(stage, tape, tracks).result})
     if wanted & _ROWS:

@@ -35,7 +35,7 @@ class Finishing:
         self._results, self._rows = tape.rows_of[Kind.RESULT], tape.rows[Kind.RESULT]
         self._aborts: list[bool] = (tape.recording.finishes.reason == Reason.ABORT).tolist()
         if not stage.has(Role.FINISH):
-            tracks.reasons[Quantity.FINISH] = f"{stage.books.name} has no known finish function"
+            tracks.reasons[Quantity.FINISH] = f"{stage.program.name} has no known finish function"
         elif any(stop.tokenizer_token_ids is None for stop in self._stops):
             tracks.reasons[Quantity.FINISH] = (
                 "format 1 does not hold the vocabulary size and the tokenizer's stop tokens"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Collection, Hashable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from ...recorders.schema import Kind
 from ..cells import Cells, Moment
+from ..columns.committed_len import CommittedWithClaims
 from ..columns.shared import Columns
 from ..handovers import require_handovers
 from ..ledger import Ledger, Series, nothing
@@ -23,8 +23,8 @@ from ..quantity import Quantity
 from ..spec import Lifted
 from .departure import Departure, Expected
 from .engine import Watch, replay
-from .link import Books
-from .open import books_of
+from .link import Program
+from .open import program_of
 from .surface import Surface
 from .tape import Tape
 from .tracks import UNSET, Place, Tracks
@@ -38,9 +38,9 @@ def lifted(
 ) -> Ledger:
     """Compute a lifted path's ledger; see `ledger_of`.
 
-    Raises UsageError or NoVerdictError if the source is not available or its books cannot run here.
+    Raises UsageError or NoVerdictError if the source is not available or its program cannot run here.
     """
-    return ledger_of(columns, books_of(path), str(path), wanted, replayed)
+    return ledger_of(columns, program_of(path), str(path), wanted, replayed)
 
 
 def expected(ledger: Ledger, quantities: Sequence[Quantity]) -> Expected:
@@ -48,18 +48,20 @@ def expected(ledger: Ledger, quantities: Sequence[Quantity]) -> Expected:
     return {place: values for quantity in quantities for place, values in _by_row(ledger[quantity])}
 
 
-def departs_by(columns: Columns, books: Books, expected: Expected, event: int) -> bool:
-    """Whether these books differ from the expected values up to and including this event.
+def departs_by(columns: Columns, program: Program, expected: Expected, event: int) -> bool:
+    """Whether this program differs from the expected values up to and including this event.
 
     None against a number counts.
     """
     seen = Departure(expected, exact=True)
     wanted = {place.quantity for place in expected}
-    return seen(_replay(columns, books, wanted, until=event))
+    return seen(_replay(columns, program, wanted, until=event))
 
 
-def departs(columns: Columns, books: Books, expected: Expected, wanted: Sequence[Quantity]) -> bool:
-    """Whether these books differ from the expected values.
+def departs(
+    columns: Columns, program: Program, expected: Expected, wanted: Sequence[Quantity]
+) -> bool:
+    """Whether this program differs from the expected values.
 
     The replay stops at the first value that shows it.
 
@@ -67,31 +69,22 @@ def departs(columns: Columns, books: Books, expected: Expected, wanted: Sequence
     computed.
     """
     seen = Departure(expected)
-    key = _key(books.surface, wanted)
+    key = _key(program.surface, wanted)
     if columns.has_replayed(key):
         return False
     tracks = None
     if columns.workers is not None and columns.workers.wanted == set(wanted):
-        seen.found, tracks = columns.workers.departs(books.surface, _tape(columns), expected)
+        seen.found, tracks = columns.workers.departs(program.surface, _tape(columns), expected)
     if tracks is None and not seen.found:
-        tracks = _replay(columns, books, wanted, seen)
+        tracks = _replay(columns, program, wanted, seen)
     if not seen.found:
         columns.replayed(key, lambda: tracks)
     return seen.found
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Lengths:
-    """The committed length and its open claims after each touch (int64), and whether they are known (bool)."""
-
-    raw: Tensor
-    claims: Tensor
-    known: Tensor
-
-
-def lengths(columns: Columns, path: Lifted) -> Lengths:
+def committed_with_claims(columns: Columns, path: Lifted) -> CommittedWithClaims:
     """Return a lifted path's committed lengths at every touch of a request, extends and retracts included."""
-    tracks, touches = _tracks(columns, books_of(path)), columns.touches
+    tracks, touches = _tracks(columns, program_of(path)), columns.touches
     raw, settled = (
         {kind: tracks.values.get(Place(quantity, kind, True), array("q")) for kind in Kind}
         for quantity in (Quantity.KV_COMMITTED_LEN, Quantity.KV_COMMITTED_LEN_SETTLED)
@@ -103,49 +96,51 @@ def lengths(columns: Columns, path: Lifted) -> Lengths:
         values, has = _dense(raw[kind], touches.row[mine], 1)
         raws[mine], known[mine] = values[:, 0], has
         bare[mine] = _dense(settled[kind], touches.row[mine], 1)[0][:, 0]
-    return Lengths(raws, raws - bare, known)
+    return CommittedWithClaims(raws, raws - bare, known)
 
 
 def ledger_of(
     columns: Columns,
-    books: Books,
+    program: Program,
     path: str,
     wanted: Sequence[Quantity] = tuple(Quantity),
     replayed: Sequence[Quantity] | None = None,
 ) -> Ledger:
-    """Compute the ledger of these books for the `wanted` quantities.
+    """Compute the ledger of this program for the `wanted` quantities.
 
     `replayed` lists the quantities that one replay computes, if more of them will be wanted later.
     """
     require_handovers(columns.recording)
-    tracks = _tracks(columns, books, replayed or wanted)
+    tracks = _tracks(columns, program, replayed or wanted)
     series = tuple(_series(quantity, columns.cells[quantity], tracks) for quantity in wanted)
-    return Ledger(path, series, tracks.reasons, books.surface.unknown)
+    return Ledger(path, series, tracks.reasons, program.surface.unknown)
 
 
-def _tracks(columns: Columns, books: Books, wanted: Sequence[Quantity] = tuple(Quantity)) -> Tracks:
-    """Replay the books. Books with the same code are replayed once, whatever their names are."""
+def _tracks(
+    columns: Columns, program: Program, wanted: Sequence[Quantity] = tuple(Quantity)
+) -> Tracks:
+    """Replay the program. Programs with the same code are replayed once, whatever their names are."""
     return columns.replayed(
-        _key(books.surface, wanted),
-        lambda: _elsewhere(columns, books, wanted) or _replay(columns, books, wanted),
+        _key(program.surface, wanted),
+        lambda: _elsewhere(columns, program, wanted) or _replay(columns, program, wanted),
     )
 
 
-def _elsewhere(columns: Columns, books: Books, wanted: Sequence[Quantity]) -> Tracks | None:
-    """Return a worker's tracks of these books, if it replayed them."""
+def _elsewhere(columns: Columns, program: Program, wanted: Sequence[Quantity]) -> Tracks | None:
+    """Return a worker's tracks of this program, if it replayed it."""
     if columns.workers is None or columns.workers.wanted != set(wanted):
         return None
-    return columns.workers.tracks(books.surface, _tape(columns))
+    return columns.workers.tracks(program.surface, _tape(columns))
 
 
 def _replay(
     columns: Columns,
-    books: Books,
+    program: Program,
     wanted: Collection[Quantity],
     watch: Watch | None = None,
     until: int | None = None,
 ) -> Tracks:
-    return replay(books, columns.recording, wanted, watch, until, _tape(columns))
+    return replay(program, columns.recording, wanted, watch, until, _tape(columns))
 
 
 def _tape(columns: Columns) -> Tape:

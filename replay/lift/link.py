@@ -23,10 +23,10 @@ from .standin import Decorated, StandIn, Unknown
 from .surface import Binding, Definition, Means, Surface
 
 
-class Books:
-    """A surface that is compiled at its first run.
+class Program:
+    """The lifted code of one sglang: a surface that is compiled at its first run.
 
-    Many are never run here, only compared with results from elsewhere.
+    Many programs are never run here, only compared with results from elsewhere.
     """
 
     def __init__(self, surface: Surface) -> None:
@@ -71,9 +71,9 @@ class Linked:
     `types` maps each stand-in class to a subclass with the lifted members.
     """
 
-    def __init__(self, books: Books, settings: Settings) -> None:
-        self._books = books
-        self._definitions = {item.key: item for item in books.surface.definitions}
+    def __init__(self, program: Program, settings: Settings) -> None:
+        self._program = program
+        self._definitions = {item.key: item for item in program.surface.definitions}
         self._objects: dict[str, Any] = {}
         self.types: dict[type[StandIn], type[Any]] = {base: base for base in BASES.values()}
         self._capturer = Capturer()
@@ -86,7 +86,7 @@ class Linked:
         self._slot_defaults = self._defaults("SessionSlot")
         self._known |= {"Req": self.types[Request], "ScheduleBatch": self.types[Batch]}
         self._known |= {"ReqKvInfo": self._record, "SessionSlot": self._slot}
-        for definition in books.surface.definitions:
+        for definition in program.surface.definitions:
             self._make(definition.key)
         for base, members in self._members.items():
             for key in members:
@@ -94,7 +94,7 @@ class Linked:
 
     def role(self, role: Role) -> Any:
         """Return the function that plays a role, unbound; None if this sglang has none."""
-        key = self._books.surface.roles.get(role.value)
+        key = self._program.surface.roles.get(role.value)
         return None if key is None else self._objects[key]
 
     def named(self, name: str) -> Any:
@@ -120,7 +120,7 @@ class Linked:
 
     def has(self, owner: str, member: str) -> bool:
         """Whether this member of a class was lifted."""
-        keys = self._books.surface.members.items()
+        keys = self._program.surface.members.items()
         return any(key.endswith(f":{owner}") and f"{key}.{member}" in found for key, found in keys)
 
     def _subclass(self) -> None:
@@ -129,7 +129,7 @@ class Linked:
         The members of one stand-in may come from several sglang classes.
         """
         self._members: dict[type[StandIn], list[str]] = {}
-        for owner, keys in self._books.surface.members.items():
+        for owner, keys in self._program.surface.members.items():
             base = BASES.get(owner.rpartition(":")[2])
             if base is not None:
                 self._members.setdefault(base, []).extend(keys)
@@ -152,7 +152,7 @@ class Linked:
             else:
                 space[binding.name] = self._value(binding)
         try:
-            exec(self._books.code[key], space)  # noqa: S102 (the sources are trusted)
+            exec(self._program.code[key], space)  # noqa: S102 (the sources are trusted)
         except (Missing, Exception):
             if not decorated:
                 raise
@@ -186,7 +186,7 @@ class Linked:
 
     def _defaults(self, owner: str) -> Defaults:
         """Return the starting values of a class, without those that the stand-in keeps as properties."""
-        found = self._books.surface.defaults.items()
+        found = self._program.surface.defaults.items()
         texts = next((values for key, values in found if key.endswith(f":{owner}")), {})
         taken = vars(Request) if owner == "Req" else {}
         return Defaults(

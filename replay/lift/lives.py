@@ -64,14 +64,14 @@ class Lives:
         self._tails_left = set(self._tails.rows)  # not yet played
         if self._tails.rows and not stage.has(Role.TAIL):
             raise CannotRunError(
-                f"cannot run: {stage.books.name} commits nothing, at any known place, for a request that is decoded "
+                f"cannot run: {stage.program.name} commits nothing, at any known place, for a request that is decoded "
                 "beside a prefill chunk. With speculative decoding, sglang does that from 0.5.19 on, and this recording has "
                 f"{len(self._tails.rows)} such results"
             )
         for quantity in (Quantity.SPEC_VERIFY_CT, Quantity.SPEC_ACCEPTED_DRAFTS):
             if quantity not in stage.counters:
                 tracks.reasons[quantity] = (
-                    f"{stage.books.name} resolve keeps no known counter for it"
+                    f"{stage.program.name} resolve keeps no known counter for it"
                 )
 
     def _histogram_of(self) -> Callable[[Request], Any] | None:

@@ -11,33 +11,33 @@ from ..ledger import Ledger
 from ..paths.fixes import ALL, subsets
 from ..quantity import Quantity
 from .ledger import ledger_of
-from .link import Books
+from .link import Program
 from .matches import Match
 from .missing import CannotRunError
 from .stage import prepare_of
 
 
-def match_apart(recordings: Sequence[Columns], books: Books) -> dict[str, Match]:
+def match_apart(recordings: Sequence[Columns], program: Program) -> dict[str, Match]:
     """Return one match per algorithm, EAGLE's first, because a release may keep different books for each algorithm.
 
-    Algorithms that these books have no prepare for are left out. Recordings that the books cannot
-    run are left out too, unless they can run none of them; then CannotRunError says why.
+    Algorithms that this program has no prepare for are left out. Recordings that it cannot run are
+    left out too, unless it can run none of them; then CannotRunError says why.
     """
     groups: dict[str, list[Columns]] = {}
     for columns in recordings:
         algorithm = columns.recording.run.spec_algorithm.upper()
-        if prepare_of(books, algorithm):
+        if prepare_of(program, algorithm):
             groups.setdefault(algorithm, []).append(columns)
     names = sorted(groups, key=lambda name: (name != "EAGLE", name))
-    return {name: match(_runnable(groups[name], books), books) for name in names}
+    return {name: match(_runnable(groups[name], program), program) for name in names}
 
 
-def _runnable(recordings: Sequence[Columns], books: Books) -> Sequence[Columns]:
-    """Return the recordings that these books can run, or all of them if they can run none."""
+def _runnable(recordings: Sequence[Columns], program: Program) -> Sequence[Columns]:
+    """Return the recordings that this program can run, or all of them if it can run none."""
 
     def runs(columns: Columns) -> bool:
         try:
-            ledger_of(columns, books, books.name)
+            ledger_of(columns, program, program.name)
         except CannotRunError:
             return False
         return True
@@ -45,13 +45,15 @@ def _runnable(recordings: Sequence[Columns], books: Books) -> Sequence[Columns]:
     return [columns for columns in recordings if runs(columns)] or recordings
 
 
-def match(recordings: Sequence[Columns], books: Books) -> Match:
-    """Match the books. Raises CannotRunError if they cannot run over one of the recordings."""
-    return match_ledgers((columns, ledger_of(columns, books, books.name)) for columns in recordings)
+def match(recordings: Sequence[Columns], program: Program) -> Match:
+    """Match a program. Raises CannotRunError if it cannot run over one of the recordings."""
+    return match_ledgers(
+        (columns, ledger_of(columns, program, program.name)) for columns in recordings
+    )
 
 
 def match_ledgers(ledgers: Iterable[tuple[Columns, Ledger]]) -> Match:
-    """Like `match`, for ledgers that are already computed: pairs of (recording, ledger of the lifted books)."""
+    """Like `match`, for ledgers that are already computed: pairs of (recording, ledger of the program)."""
     fitting = {quantity: list(subsets(ALL)) for quantity in Quantity}
     num_compared = 0
     for columns, lifted in ledgers:

@@ -1,4 +1,4 @@
-"""Open a path spec as compiled books, using the cache."""
+"""Open a path spec as a program, using the cache."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from ..spec import Lifted, Origin
 from . import cache, wheels
 from .git import CatFile, GitSource, commit_of
 from .lifting import lift
-from .link import Books
+from .link import Program
 from .source import open_dir, open_wheel
 from .surface import Surface
 
 
-def books_of(path: Lifted) -> Books:
-    """Return a path's books.
+def program_of(path: Lifted) -> Program:
+    """Return a path's program.
 
     Raises UsageError if it does not exist, NoVerdictError if it is not available or too old.
     """
-    return Books(surface_of(path))
+    return Program(surface_of(path))
 
 
 def surface_of(path: Lifted) -> Surface:

@@ -33,7 +33,7 @@ class Releases:
         absent = [role for role in (Role.RELEASE, Role.COMMIT_LENGTH) if not stage.has(role)]
         if absent:
             tracks.reasons[Quantity.RELEASED_LEN] = (
-                f"{stage.books.name} has no known {absent[0].value} function"
+                f"{stage.program.name} has no known {absent[0].value} function"
             )
             return
         named = inspect.signature(stage.linked.role(Role.RELEASE)).parameters

@@ -26,7 +26,7 @@ class Rows:
         self._stage, self._tape, self._tracks = stage, tape, tracks
         for role, quantity, _, _ in _COLLECTED:
             if not stage.has(role):
-                tracks.reasons[quantity] = f"{stage.books.name} has no {role.value} function"
+                tracks.reasons[quantity] = f"{stage.program.name} has no {role.value} function"
 
     def finish(self, ref: int) -> None:
         """Call the collecting functions for one finish and write the rows that they chose."""

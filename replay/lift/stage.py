@@ -9,7 +9,7 @@ from ...recorders.recording import Recording
 from ...recorders.schema import VERSION
 from ..quantity import Quantity
 from .batch import Batch, DraftInput, TreeCache
-from .link import Books, Linked
+from .link import Linked, Program
 from .missing import CannotRunError, Missing
 from .request import Request
 from .roles import Role
@@ -42,30 +42,32 @@ _PREPARES = {
 _RELEASED_MARKS = ("kv_committed_freed", "kv_overallocated_freed")
 
 
-def prepare_of(books: Books, algorithm: str) -> Role | None:
-    """Return the role that prepares a decode under this algorithm; None if these books have none."""
+def prepare_of(program: Program, algorithm: str) -> Role | None:
+    """Return the role that prepares a decode under this algorithm; None if this program has none."""
     role = _PREPARES.get(algorithm)
-    return role if role and role.value in books.surface.roles else None
+    return role if role and role.value in program.surface.roles else None
 
 
 class Stage:
     """The state of one replay. All lengths are unknown until an extend or a seed sets them.
 
-    Raises CannotRunError if the recording's algorithm has no known prepare in these books.
+    Raises CannotRunError if the recording's algorithm has no known prepare in this program.
     """
 
-    def __init__(self, books: Books, recording: Recording) -> None:
+    def __init__(self, program: Program, recording: Recording) -> None:
         algorithm = recording.run.spec_algorithm.upper()
-        prepare = prepare_of(books, algorithm)
+        prepare = prepare_of(program, algorithm)
         if prepare is None:
-            known = (name for name, role in _PREPARES.items() if role.value in books.surface.roles)
+            known = (
+                name for name, role in _PREPARES.items() if role.value in program.surface.roles
+            )
             raise CannotRunError(
-                f"cannot run: {books.name} has no prepare for {algorithm or 'no speculation'} at any known place; "
+                f"cannot run: {program.name} has no prepare for {algorithm or 'no speculation'} at any known place; "
                 f"it has one for {', '.join(known)}"
             )
         self.prepare = prepare
-        self.books, self.settings = books, Settings(recording.run)
-        self.linked = linked = Linked(books, self.settings)
+        self.program, self.settings = program, Settings(recording.run)
+        self.linked = linked = Linked(program, self.settings)
         linked.types[Request].kv_is_optional = _kv_is_optional(linked)
         linked.types[Request].committed_on_kv = "kv_committed_len" in linked.kv_defaults
         self.tree = TreeCache(self.settings.page_size)
@@ -82,13 +84,13 @@ class Stage:
         self._note_released()
         self.histogram = next((n for n in _HISTOGRAMS if n in linked.request_defaults), None)
         self.requests = _Requests(self._request, recording.rids)
-        places = {role: key for role in Role if (key := books.surface.roles.get(role.value))}
+        places = {role: key for role in Role if (key := program.surface.roles.get(role.value))}
         self._functions = {role: linked.role(role) for role in places}
         self._methods = {role: "." in key.partition(":")[2] for role, key in places.items()}
 
     def _note_released(self) -> None:
         """Wrap the request's function for its committed length, so that the last answer, the released length, is stored."""
-        place = self.books.surface.roles.get(Role.COMMIT_LENGTH.value)
+        place = self.program.surface.roles.get(Role.COMMIT_LENGTH.value)
         if place is None:
             return
         name, owner = place.rpartition(".")[2], self.linked.types[Request]
@@ -117,7 +119,7 @@ class Stage:
             raise CannotRunError(self._wanted(role, missing)) from None
         except Exception as error:
             raise CannotRunError(
-                f"cannot run: {self.books.name} {role.value} raised "
+                f"cannot run: {self.program.name} {role.value} raised "
                 f"{type(error).__name__}: {error or 'without a message'}"
             ) from error
 
@@ -172,7 +174,7 @@ class Stage:
         return request
 
     def _wanted(self, role: Role, missing: Missing) -> str:
-        says = f"cannot run: {self.books.name} {role.value} {missing.verb} {missing.what}"
+        says = f"cannot run: {self.program.name} {role.value} {missing.verb} {missing.what}"
         if missing.what.startswith(("the global ", "the decorator ")):
             return f"{says}, which specdiff has no stand-in for; docs/lifting.md says what to do"
         return f"{says}, which recordings of format {VERSION} do not hold; docs/lifting.md says what to do"

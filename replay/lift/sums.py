@@ -27,10 +27,10 @@ class Batches:
         self._stage, self._tape, self._tracks = stage, tape, tracks
         self._held: dict[int, Batch] = {}
         self._overlap = tape.recording.run.overlap
-        if stage.books.surface.no_sums:
-            self._give_up(stage.books.surface.no_sums)
+        if stage.program.surface.no_sums:
+            self._give_up(stage.program.surface.no_sums)
         elif not self._overlap and not stage.has(Role.SEQ_LENS):
-            self._give_up(f"{stage.books.name} runs no spec v2 without the overlap schedule")
+            self._give_up(f"{stage.program.name} runs no spec v2 without the overlap schedule")
 
     def extend(self, ref: int) -> None:
         """Begin the batch of an extend, with the recorded lengths."""

@@ -35,7 +35,7 @@ class Turns:
         self._known: set[int] = set()  # sessions for which this path knows what they keep
         if absent := [role.value for role in _NEEDED if not stage.has(role)]:
             tracks.reasons[Quantity.SESSION_COMMITTED] = (
-                f"{stage.books.name} has no known {absent[0]} function"
+                f"{stage.program.name} has no known {absent[0]} function"
             )
 
     def save(self, ref: int) -> None:

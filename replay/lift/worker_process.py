@@ -15,7 +15,7 @@ from ...recorders import hdf5
 from ..quantity import Quantity
 from .departure import Departure, Expected
 from .engine import replay
-from .link import Books
+from .link import Program
 from .surface import Surface
 from .tape import Tape
 from .tracks import Values
@@ -72,7 +72,7 @@ def main() -> None:
 
 def _answer(job: Job, tape: Tape) -> ReplayOutcome:
     watch = None if job.expected is None else Departure(_expected(job.expected))
-    tracks = replay(Books(job.surface), tape.recording, job.wanted, watch, tape=tape)
+    tracks = replay(Program(job.surface), tape.recording, job.wanted, watch, tape=tape)
     if watch is not None and watch.found:
         return ReplayOutcome({}, {}, departed=True)
     return ReplayOutcome(tracks.values, tracks.reasons)

@@ -11,9 +11,9 @@ import numpy as np
 from ...recorders.recording import Recording
 from ..outputs import UNKNOWN
 from ..verdict import Verdict
-from .books import NO_END, Books
 from .facts import Fact, Ints, Side, Value
 from .read import Responses
+from .recorded_facts import NO_END, RecordedFacts
 from .response import ABSENT, ROWS, Response
 
 _HEALTH = "HEALTH_CHECK"  # sglang's prefix for the ids of its own requests
@@ -75,28 +75,28 @@ class Reconciled:
 
 def reconcile(recording: Recording, responses: Responses) -> Reconciled:
     """Compare responses with the recording. Ids that are not unique are not compared."""
-    books = Books(recording)
+    recorded = RecordedFacts(recording)
     pairs, ambiguous = [], []
     for rid, found in responses.whole.items():
-        qids = books.qids.get(rid, [])
+        qids = recorded.qids.get(rid, [])
         if len(found) > 1 or len(qids) > 1:
             ambiguous.append(rid)
         elif qids:
             pairs.append((found[0], qids[0]))
-    sides = books.sides([qid for _, qid in pairs])
-    tally = _Tally(books)
+    sides = recorded.sides([qid for _, qid in pairs])
+    tally = _Tally(recorded)
     for response, qid in pairs:
         tally.add(response, qid, sides[qid])
     told = responses.whole.keys() | set(responses.unfinished)
-    silent = [(rid, qids) for rid, qids in books.qids.items() if rid not in told]
+    silent = [(rid, qids) for rid, qids in recorded.qids.items() if rid not in told]
     ours = [rid for rid, _ in silent if rid.startswith(_HEALTH)]
     silent = [(rid, qids) for rid, qids in silent if not rid.startswith(_HEALTH)]
-    ended = books.ended
+    ended = recorded.ended
     return Reconciled(
         num_responses=responses.num_whole,
         num_matched=len(pairs),
         facts=tuple(tally.results()),
-        unknown=tuple((r, f[0].line) for r, f in responses.whole.items() if r not in books.qids),
+        unknown=tuple((r, f[0].line) for r, f in responses.whole.items() if r not in recorded.qids),
         unanswered=tuple(rid for rid, qids in silent if ended.intersection(qids)),
         unended=tuple(rid for rid, qids in silent if not ended.intersection(qids)),
         health_checks=len(ours),
@@ -110,8 +110,8 @@ def reconcile(recording: Recording, responses: Responses) -> Reconciled:
 class _Tally:
     """Counts comparisons by fact, and keeps every difference."""
 
-    def __init__(self, books: Books) -> None:
-        self._books = books
+    def __init__(self, recorded: RecordedFacts) -> None:
+        self._recorded = recorded
         self._compared = Counter[Fact]()
         self._differences: dict[Fact, list[Difference]] = {fact: [] for fact in Fact}
         self._not: dict[Fact, Counter[str]] = {fact: Counter() for fact in Fact}
@@ -161,7 +161,7 @@ class _Tally:
             return None
         at = int(np.flatnonzero(unlike)[0])
         rows = _WIDTHS.get(_ROWS_OF.get(fact, fact))
-        place = f"token {at}" if rows is None else f"row {at // self._books.width(rows)}"
+        place = f"token {at}" if rows is None else f"row {at // self._recorded.width(rows)}"
         return f"{told[at]} ({place})", f"{recorded[at]} ({place})"
 
     def _differ(self, fact: Fact, response: Response, told: object, recorded: object) -> None:
@@ -173,7 +173,7 @@ class _Tally:
         """Split the flat values of rows into two facts: the number of rows, and their contents."""
         made = Side(dict(says.values), dict(says.why_not))
         for fact in ROWS:
-            values, width = made.values.pop(fact, None), self._books.width(_WIDTHS[fact])
+            values, width = made.values.pop(fact, None), self._recorded.width(_WIDTHS[fact])
             if not isinstance(values, np.ndarray):
                 made.put_all({fact: None, _CONTENTS[fact]: None}, says.why_not.get(fact, ABSENT))
             elif not width and len(values):
@@ -192,7 +192,7 @@ class _Tally:
 
         If start_len is at the end of the sequence, there is no row to align.
         """
-        fact, start = Fact.TRAINER, self._books.start_len(qid)
+        fact, start = Fact.TRAINER, self._recorded.start_len(qid)
         parts = [
             told.values.get(f) for f in (Fact.EXPERTS_ROWS, Fact.PROMPT_TOKENS, Fact.OUTPUT_IDS)
         ]

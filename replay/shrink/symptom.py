@@ -15,7 +15,7 @@ from ..diff import SeriesDiff, diff
 from ..explain import Toggles, explain
 from ..ledger import Ledger
 from ..lift.ledger import ledger_of
-from ..lift.open import books_of
+from ..lift.open import program_of
 from ..observed import observed
 from ..quantity import Quantity
 from ..spec import FixSet, Lifted, Path
@@ -42,7 +42,7 @@ class Found:
 
 
 class Question:
-    """Finds where two paths first differ in one quantity. Lifted books are opened and compiled once."""
+    """Finds where two paths first differ in one quantity. A lifted program is opened and compiled once."""
 
     def __init__(self, old: Path, new: Path, quantity: Quantity) -> None:
         self.old, self.new, self.quantity = old, new, quantity
@@ -82,6 +82,6 @@ def _ledgers(path: Path, quantity: Quantity) -> _Ledgers:
     if isinstance(path, FixSet):
         return lambda _, toggles: toggles(path.fixes)
     if isinstance(path, Lifted):
-        books = books_of(path)
-        return lambda columns, _: ledger_of(columns, books, str(path), (quantity,))
+        program = program_of(path)
+        return lambda columns, _: ledger_of(columns, program, str(path), (quantity,))
     return lambda columns, _: observed(columns, (quantity,))

@@ -17,11 +17,20 @@ from .touches import Touches, launch_events, running
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Commits:
+class CommittedByTouch:
     """The committed length before and after each touch (int64)."""
 
     before: Tensor
     after: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CommittedWithClaims:
+    """The committed length and its open claims after each touch (int64), and whether they are known (bool)."""
+
+    raw: Tensor
+    claims: Tensor
+    known: Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,7 +42,7 @@ class Counters:
     known: Tensor
 
 
-def commits(recording: Recording, touches: Touches, rules: Rules) -> Commits:
+def committed_by_touch(recording: Recording, touches: Touches, rules: Rules) -> CommittedByTouch:
     """Compute the committed lengths under these rules.
 
     No observed length is read: the lengths start from the seq_len of an extend or a seed.
@@ -47,7 +56,7 @@ def commits(recording: Recording, touches: Touches, rules: Rules) -> Commits:
         begins = touches.kind == kind
         start[begins] = column(rows.seq_len)[touches.row[begins]]
     after = running(touches, start, delta)
-    return Commits(after - delta, after)
+    return CommittedByTouch(after - delta, after)
 
 
 def claims(recording: Recording, touches: Touches, rules: Rules) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""The recorded side of a reconciliation: what a recording holds of each request."""
+"""The recorded side of a reconciliation: the facts that a recording holds of each request."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ _NOT_WHOLE = "the recorded spans do not cover each token exactly once"
 _GAP = "a gap in the recording may hide messages to this client"
 
 
-class Books:
-    """The recorded side, looked up by request. If a request ended several times, the last one counts."""
+class RecordedFacts:
+    """The recorded facts, looked up by request. If a request ended several times, the last one counts."""
 
     def __init__(self, recording: Recording) -> None:
         self.recording = recording
