@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .recording import Recording
-from .run import Run, Scalar, Stats
+from .run import JsonScalar, Run, Stats
 from .schema import NONE64
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def _run(run: Run, texts: _Names) -> Run:
     return replace(run, command=(), **changes)  # type: ignore[arg-type]
 
 
-def _argument(name: str, value: Scalar, texts: _Names) -> Scalar:
+def _argument(name: str, value: JsonScalar, texts: _Names) -> JsonScalar:
     if not isinstance(value, str) or value.startswith("redacted-"):
         return value
     telling = _NAMES_SOMETHING.search(name) or not _PLAIN.fullmatch(value)

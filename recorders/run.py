@@ -9,7 +9,7 @@ from typing import Any
 
 from .errors import RecordingError
 
-Scalar = str | int | float | bool | None
+JsonScalar = str | int | float | bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Run:
     dp_size: int
     pp_rank: int
     pp_size: int
-    server_args: dict[str, Scalar]  # those that affect the books
+    server_args: dict[str, JsonScalar]  # those that affect the books
     # Which top-k rows `--experts` asked to keep; None: the recording is older than format 4.
     rows: str | None = None
     # sglang's names of the weight versions, in order of appearance.

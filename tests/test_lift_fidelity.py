@@ -22,7 +22,7 @@ from specdiff.replay.lift.engine import replay
 from specdiff.replay.lift.ledger import ledger_of
 from specdiff.replay.lift.match import match, match_apart
 from specdiff.replay.lift.missing import CannotRunError
-from specdiff.replay.lift.tracks import UNSET, Place
+from specdiff.replay.lift.tracks import UNSET, TrackKey
 from specdiff.replay.quantity import Quantity as Q
 from test_fidelity import ERAS, SEED, fixes_of
 
@@ -256,8 +256,8 @@ def test_replaying_one_quantity_alone_gives_the_same_values(name: str, version: 
         Q.SPEC_HISTOGRAM,
     ):
         alone = replay(made, recording, (quantity,)).values
-        assert {place for place in whole if place.quantity is quantity} <= alone.keys()
-        other = [place for place, values in alone.items() if values != whole[place]]
+        assert {key for key in whole if key.quantity is quantity} <= alone.keys()
+        other = [key for key, values in alone.items() if values != whole[key]]
         assert not other, (quantity, other)
 
 
@@ -267,12 +267,11 @@ def test_a_prepare_that_reads_batch_lengths_computes_nothing_without_the_sums() 
     new = "r.kv.kv_committed_len += int(batch.seq_lens.max())"
     with release("0.5.23") as source:
         made = compiled(Changed(source, path, "eagle_prepare_for_decode", old, new))
-    recording, place = (
+    recording, key = (
         bundled_recording("0.5.23-random"),
-        Place(Q.KV_COMMITTED_LEN, Kind.PREPARE, True),
+        TrackKey(Q.KV_COMMITTED_LEN, Kind.PREPARE, True),
     )
     whole, alone = (
-        replay(made, recording, wanted).values[place]
-        for wanted in (tuple(Q), (Q.KV_COMMITTED_LEN,))
+        replay(made, recording, wanted).values[key] for wanted in (tuple(Q), (Q.KV_COMMITTED_LEN,))
     )
     assert UNSET not in whole and set(alone) == {UNSET}

@@ -12,16 +12,16 @@ import pytest
 from lifting import Changed, bundled_recording, compiled, files_of, lifted, release, write_tree
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import NO_VERDICT, run
+from specdiff.replay.lift.allowed_names import STAND_INS
 from specdiff.replay.lift.engine import replay
-from specdiff.replay.lift.globals import stand_ins
 from specdiff.replay.lift.lifting import lift
 from specdiff.replay.lift.link import Program
 from specdiff.replay.lift.missing import CannotRunError
-from specdiff.replay.lift.names import STAND_INS
 from specdiff.replay.lift.open import surface_of
-from specdiff.replay.lift.scheduler import Capturer
-from specdiff.replay.lift.settings import Settings
 from specdiff.replay.lift.source import open_dir
+from specdiff.replay.lift.standins.globals import stand_ins
+from specdiff.replay.lift.standins.scheduler import Capturer
+from specdiff.replay.lift.standins.server_args import ServerArgs
 
 RECORDING = str(bundled() / "0.5.23-random.h5")
 
@@ -117,8 +117,8 @@ def test_a_source_file_that_cannot_be_parsed_is_named(tmp_path: Path) -> None:
 
 
 def test_there_is_a_stand_in_for_every_listed_global() -> None:
-    settings = Settings(bundled_recording("0.5.23-random").run)
-    assert stand_ins(settings, Capturer()).keys() == STAND_INS
+    server_args = ServerArgs(bundled_recording("0.5.23-random").run)
+    assert stand_ins(server_args, Capturer()).keys() == STAND_INS
 
 
 def test_a_replay_leaves_the_garbage_collector_as_it_was() -> None:

@@ -32,7 +32,7 @@ from specdiff.fixtures.rig.truth import Answer
 from specdiff.fixtures.rig.written import read_scenario
 from specdiff.recorders import hdf5
 from specdiff.recorders.recording import TABLE_NAMES, Recording
-from specdiff.recorders.run import Scalar
+from specdiff.recorders.run import JsonScalar
 from specdiff.recorders.schema import NONE32, Controls, Events, Kind, Reason, columns_in
 from specdiff.replay.laws.law import State
 from test_seeds import from_here_on, noted
@@ -414,7 +414,7 @@ def test_request_ids_that_would_play_differently_are_renamed() -> None:
     ],
 )
 def test_pool_and_batch_limit_are_as_recorded(
-    args: dict[str, Scalar], pool: int | None, running: int | None
+    args: dict[str, JsonScalar], pool: int | None, running: int | None
 ) -> None:
     """A pool that no request could fill is cut, but stays large enough for the limit of every request."""
     recording = hdf5.load(WEIGHTS)

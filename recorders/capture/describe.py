@@ -14,7 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from ..run import Run, Scalar, Site
+from ..run import JsonScalar, Run, Site
 from .books import books_release
 from .capturer import has_capturer
 from .config import Config
@@ -208,7 +208,7 @@ def _runtime_parallel() -> Any:
         return None
 
 
-def _server_args(scheduler: Any) -> dict[str, Scalar]:
+def _server_args(scheduler: Any) -> dict[str, JsonScalar]:
     args = scheduler.server_args
     found = {name: getattr(args, name, None) for name in _SERVER_ARGS}
     found[_POOL] = getattr(scheduler, _POOL, None)

@@ -15,17 +15,16 @@ _LIFTER = (
     "excerpt.py",
     "lifting.py",
     "module.py",
-    "names.py",
+    "allowed_names.py",
     "roles.py",
     "strip.py",
     "surface.py",
-    "bases.py",
-    "reading.py",
+    "ast_reading.py",
     "writers.py",
     "arguments.py",
     "scan.py",
 )
-_STAND_INS = ("batch.py", "request.py", "scheduler.py", "session.py")
+_STAND_INS = ("batch.py", "class_map.py", "request.py", "scheduler.py", "session.py")
 
 
 def cache_root() -> Path:
@@ -85,6 +84,6 @@ def _lifter() -> str:
     """Return a short hash of the files that decide how a source is lifted."""
     here = Path(__file__).parent
     digest = hashlib.sha256()
-    for name in (*_LIFTER, *_STAND_INS):
+    for name in (*_LIFTER, *(f"standins/{name}" for name in _STAND_INS)):
         digest.update((here / name).read_bytes())
     return digest.hexdigest()[:8]

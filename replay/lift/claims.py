@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ...recorders.schema import Kind
-from .request import Request
-from .stage import Stage
-from .standin import LIMIT
+from .replay_state import ReplayState
+from .standins.base import LIMIT
+from .standins.request import Request
 from .tape import Tape
 
 
@@ -17,8 +17,8 @@ class Claims:
     Only settled lengths use them.
     """
 
-    def __init__(self, stage: Stage, tape: Tape) -> None:
-        self._requests, self._tape = stage.requests, tape
+    def __init__(self, state: ReplayState, tape: Tape) -> None:
+        self._requests, self._tape = state.requests, tape
         self._launch = tape.events[Kind.LAUNCH].launch
         self._launched: dict[int, dict[int, tuple[int, int] | None]] = {}  # by launch, then by qid
 
@@ -30,7 +30,7 @@ class Claims:
         for request, was, now in zip(reqs, before, after, strict=True):
             claim = now - was
             request.claims += claim
-            request.prepared = (request.life, claim)
+            request.prepared = (request.incarnation, claim)
 
     def launch(self, ref: int) -> None:
         """Remember the prepare of each request in a launch, so that its result can close the right claim."""
@@ -42,7 +42,7 @@ class Claims:
         launched = self._launched.get(launch, {})
         for request in reqs:
             prepared = launched.get(request.qid)
-            if prepared is not None and prepared[0] == request.life:
+            if prepared is not None and prepared[0] == request.incarnation:
                 request.claims -= prepared[1]
 
     @staticmethod

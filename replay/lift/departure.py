@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from ...recorders.schema import NONE64
 from ..quantity import Quantity
-from .tracks import UNSET, Place, Tracks
+from .tracks import UNSET, TrackKey, Tracks
 
-Expected = dict[Place, NDArray[np.int64]]
-"""A ledger's values laid out as a replay writes them: by place and row, parts side by side, UNSET for no value."""
+Expected = dict[TrackKey, NDArray[np.int64]]
+"""A ledger's values laid out as a replay writes them: by track and row, parts side by side, UNSET for no value."""
 
 
 class Departure:
@@ -26,17 +26,17 @@ class Departure:
     def __init__(self, expected: Expected, *, exact: bool = False) -> None:
         self._silent = (UNSET,) if exact else (UNSET, NONE64)
         self._expected = {
-            place: values
-            for place, values in expected.items()
-            if exact or place.quantity is not Quantity.SEQ_LENS_SUM
+            key: values
+            for key, values in expected.items()
+            if exact or key.quantity is not Quantity.SEQ_LENS_SUM
         }
         self.found = False
 
     def __call__(self, tracks: Tracks) -> bool:
         self.found = self.found or any(
-            self._differs(values, np.frombuffer(tracks.values[place], dtype=np.int64))
-            for place, values in self._expected.items()
-            if tracks.values.get(place)
+            self._differs(values, np.frombuffer(tracks.values[key], dtype=np.int64))
+            for key, values in self._expected.items()
+            if tracks.values.get(key)
         )
         return self.found
 

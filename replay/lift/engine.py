@@ -10,16 +10,16 @@ from typing import Protocol
 from ...recorders.recording import Recording
 from ...recorders.schema import Kind
 from ..quantity import Quantity
-from .finishing import Finishing
+from .batch_replay import BatchReplay
+from .commit_replay import CommitReplay
+from .finish_replay import FinishReplay
 from .link import Program
-from .lives import Lives
-from .release import Releases
-from .rows import Rows
-from .stage import Stage
-from .sums import Batches
+from .release_replay import ReleaseReplay
+from .replay_state import ReplayState
+from .row_replay import RowReplay
+from .session_replay import SessionReplay
 from .tape import Tape
 from .tracks import Tracks
-from .turns import Turns
 
 # The number of events before the first check, and the most between two checks. The interval doubles
 # up to that limit, because most departures show early.
@@ -71,10 +71,10 @@ def replay(
     """
     tape = tape or Tape.of(recording)
     tracks = Tracks(tape, frozenset(wanted))
-    stage = Stage(program, recording)
-    handlers = _handlers(stage, tape, tracks, optional(wanted))
+    state = ReplayState(program, recording)
+    handlers = _handlers(state, tape, tracks, optional(wanted))
     _play(handlers, tape, until, lambda: watch is not None and watch(tracks))
-    stage.requests.clear()  # they form a cycle with the stage and would stay until the next collection
+    state.requests.clear()  # they form a cycle with the state and would stay until the next collection
     return tracks
 
 
@@ -102,43 +102,43 @@ def _play(
 
 
 def _handlers(
-    stage: Stage, tape: Tape, tracks: Tracks, wanted: frozenset[Quantity]
+    state: ReplayState, tape: Tape, tracks: Tracks, wanted: frozenset[Quantity]
 ) -> dict[Kind, tuple[Handler, ...]]:
     """Return the handlers for each kind of event, in order.
 
     A handler takes the event's row in the kind's table.
     """
-    lives, batches = Lives(stage, tape, tracks), Batches(stage, tape, tracks)
-    releases = Releases(stage, tape, tracks)
-    turns = Turns(stage, tape, tracks, releases)
+    commits, batches = CommitReplay(state, tape, tracks), BatchReplay(state, tape, tracks)
+    releases = ReleaseReplay(state, tape, tracks)
+    sessions = SessionReplay(state, tape, tracks, releases)
     # No known prepare uses its batch's lengths. For one that did, the lengths and its results would
     # be unknown.
     sums = Quantity.SEQ_LENS_SUM in wanted
     prepared = batches.prepare if sums else batches.members
 
     def forget(_: int) -> None:
-        stage.forget()
+        state.forget()
         batches.forget()
-        turns.forget()
+        sessions.forget()
 
     def begin(ref: int) -> None:
-        lives.seed(ref)
-        turns.seed(ref)
+        commits.seed(ref)
+        sessions.seed(ref)
 
     of_requests: dict[Kind, Handler] = {
-        Kind.EXTEND: lives.extend,
+        Kind.EXTEND: commits.extend,
         Kind.SEED: begin,
-        Kind.PREPARE: lambda ref: lives.prepare(ref, prepared(ref)),
-        Kind.RESULT: lives.result,
-        Kind.FINISH: lives.finish,
-        Kind.RETRACT: lives.retract,
+        Kind.PREPARE: lambda ref: commits.prepare(ref, prepared(ref)),
+        Kind.RESULT: commits.result,
+        Kind.FINISH: commits.finish,
+        Kind.RETRACT: commits.retract,
         Kind.RELEASE: releases.release,
-        Kind.SESSION_SAVE: turns.save,
-        Kind.SESSION_RESTORE: turns.restore,
+        Kind.SESSION_SAVE: sessions.save,
+        Kind.SESSION_RESTORE: sessions.restore,
         Kind.GAP: forget,
     }
-    if lives.claims is not None:
-        of_requests[Kind.LAUNCH] = lives.claims.launch
+    if commits.claims is not None:
+        of_requests[Kind.LAUNCH] = commits.claims.launch
     of_batches: dict[Kind, Handler] = {
         Kind.EXTEND: batches.extend,
         Kind.SEED: batches.seed,
@@ -150,7 +150,7 @@ def _handlers(
     if sums:
         parts.append(of_batches)
     if Quantity.FINISH in wanted:
-        parts.append({Kind.RESULT: Finishing(stage, tape, tracks).result})
+        parts.append({Kind.RESULT: FinishReplay(state, tape, tracks).result})
     if wanted & _ROWS:
-        parts.append({Kind.FINISH: Rows(stage, tape, tracks).finish})
+        parts.append({Kind.FINISH: RowReplay(state, tape, tracks).finish})
     return {kind: tuple(part[kind] for part in parts if kind in part) for kind in Kind}

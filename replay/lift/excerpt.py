@@ -21,9 +21,9 @@ import ast
 import copy
 from collections.abc import Iterator
 
+from .allowed_names import ALLOWED_BUILTINS
+from .ast_reading import free_names
 from .missing import CannotRunError
-from .names import ALLOWED_BUILTINS
-from .reading import free_names
 
 _BOOK = "kv_committed_len"
 _ARGUMENTS = ("self", "batch", "req", "decide")

@@ -27,7 +27,7 @@ from .link import Program
 from .open import program_of
 from .surface import Surface
 from .tape import Tape
-from .tracks import UNSET, Place, Tracks
+from .tracks import UNSET, TrackKey, Tracks
 
 
 def lifted(
@@ -45,7 +45,7 @@ def lifted(
 
 def expected(ledger: Ledger, quantities: Sequence[Quantity]) -> Expected:
     """Return the values that a `Departure` watches for."""
-    return {place: values for quantity in quantities for place, values in _by_row(ledger[quantity])}
+    return {key: values for quantity in quantities for key, values in _by_row(ledger[quantity])}
 
 
 def departs_by(columns: Columns, program: Program, expected: Expected, event: int) -> bool:
@@ -54,7 +54,7 @@ def departs_by(columns: Columns, program: Program, expected: Expected, event: in
     None against a number counts.
     """
     seen = Departure(expected, exact=True)
-    wanted = {place.quantity for place in expected}
+    wanted = {key.quantity for key in expected}
     return seen(_replay(columns, program, wanted, until=event))
 
 
@@ -86,7 +86,7 @@ def committed_with_claims(columns: Columns, path: Lifted) -> CommittedWithClaims
     """Return a lifted path's committed lengths at every touch of a request, extends and retracts included."""
     tracks, touches = _tracks(columns, program_of(path)), columns.touches
     raw, settled = (
-        {kind: tracks.values.get(Place(quantity, kind, True), array("q")) for kind in Kind}
+        {kind: tracks.values.get(TrackKey(quantity, kind, True), array("q")) for kind in Kind}
         for quantity in (Quantity.KV_COMMITTED_LEN, Quantity.KV_COMMITTED_LEN_SETTLED)
     )
     raws, bare = torch.zeros_like(touches.row), torch.zeros_like(touches.row)
@@ -154,10 +154,10 @@ def _key(surface: Surface, wanted: Collection[Quantity]) -> Hashable:
 def _series(quantity: Quantity, cells: Cells, tracks: Tracks) -> Series:
     """Return the tracks of one quantity as a series."""
     series = nothing(quantity, cells)
-    for place, track in tracks.values.items():
-        if place.quantity is quantity:
-            moment = Moment.AFTER if place.after else Moment.BEFORE
-            mine = (cells.kind == place.kind) & (cells.moment == moment)
+    for key, track in tracks.values.items():
+        if key.quantity is quantity:
+            moment = Moment.AFTER if key.after else Moment.BEFORE
+            mine = (cells.kind == key.kind) & (cells.moment == moment)
             values, captured = _dense(track, cells.row[mine], series.values.shape[1])
             series.values[mine], series.captured[mine] = values, captured
     return series
@@ -175,8 +175,8 @@ def _dense(track: array[int], rows: Tensor, parts: int) -> tuple[Tensor, Tensor]
     return values, captured
 
 
-def _by_row(series: Series) -> Iterator[tuple[Place, NDArray[np.int64]]]:
-    """Yield the values of a series as a replay would write them: by place and row."""
+def _by_row(series: Series) -> Iterator[tuple[TrackKey, NDArray[np.int64]]]:
+    """Yield the values of a series as a replay would write them: by track and row."""
     cells, parts = series.cells, series.values.shape[1]
     for kind in Kind:
         for moment in Moment:
@@ -185,4 +185,4 @@ def _by_row(series: Series) -> Iterator[tuple[Place, NDArray[np.int64]]]:
             if len(rows):
                 by_row = np.full((int(rows.max()) + 1, parts), UNSET, dtype=np.int64)
                 by_row[rows] = series.values[mine].numpy()
-                yield Place(series.quantity, kind, moment is Moment.AFTER), by_row.reshape(-1)
+                yield TrackKey(series.quantity, kind, moment is Moment.AFTER), by_row.reshape(-1)

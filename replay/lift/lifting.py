@@ -10,15 +10,15 @@ import gc
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from .allowed_names import ALLOWED_BUILTINS, ALLOWED_MODULES, STAND_INS
 from .arguments import check_arguments
-from .bases import answers
+from .ast_reading import field_literals, free_names, init_literals, is_literal, reads, written
 from .excerpt import commit_of_tails
 from .missing import CannotRunError
-from .module import Module, Modules, Origin, imports_of, members
-from .names import ALLOWED_BUILTINS, ALLOWED_MODULES, STAND_INS
-from .reading import field_literals, free_names, init_literals, is_literal, reads, written
+from .module import ImportOrigin, Module, Modules, imports_of, members
 from .roles import DFLASH_DRAFT, ESSENTIAL, EXCERPTS, PLACES, REQ, REQ_KV, SLOT, Role
 from .source import Source
+from .standins.class_map import answers
 from .strip import inner_imports, is_property, is_static, stripped
 from .surface import Binding, Definition, Means, Surface
 from .writers import Writers
@@ -138,7 +138,7 @@ class _Lift:
         for member in self._members_reached(f"{path}:{owner}" if owner else "", nodes):
             self._add(member)
 
-    def _binding(self, module: Module, name: str, local: dict[str, Origin]) -> Binding | None:
+    def _binding(self, module: Module, name: str, local: dict[str, ImportOrigin]) -> Binding | None:
         """Return what a global name of a lifted definition refers to; None for an allowed builtin."""
         if name in STAND_INS:
             return Binding(name, Means.STAND_IN, name)

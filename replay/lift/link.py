@@ -9,17 +9,17 @@ from functools import cached_property
 from types import CodeType
 from typing import Any
 
-from .bases import BASES
-from .batch import Batch
-from .globals import stand_ins
+from .allowed_names import BUILTINS
 from .missing import Missing
-from .names import BUILTINS
-from .request import Kv, Request
 from .roles import Role
-from .scheduler import Capturer
-from .session import Slot
-from .settings import Settings
-from .standin import Decorated, StandIn, Unknown
+from .standins.base import Decorated, StandIn, Unknown
+from .standins.batch import Batch
+from .standins.class_map import BASES
+from .standins.globals import stand_ins
+from .standins.request import Kv, Request
+from .standins.scheduler import Capturer
+from .standins.server_args import ServerArgs
+from .standins.session import SessionSlot
 from .surface import Binding, Definition, Means, Surface
 
 
@@ -71,13 +71,13 @@ class Linked:
     `types` maps each stand-in class to a subclass with the lifted members.
     """
 
-    def __init__(self, program: Program, settings: Settings) -> None:
+    def __init__(self, program: Program, server_args: ServerArgs) -> None:
         self._program = program
         self._definitions = {item.key: item for item in program.surface.definitions}
         self._objects: dict[str, Any] = {}
         self.types: dict[type[StandIn], type[Any]] = {base: base for base in BASES.values()}
         self._capturer = Capturer()
-        self._known = stand_ins(settings, self._capturer)
+        self._known = stand_ins(server_args, self._capturer)
         self._subclass()
         self._capturer.__class__ = self.types[Capturer]
         self.request_defaults = self._defaults("Req")
@@ -113,9 +113,11 @@ class Linked:
         kv.kv_committed_len = kv.kv_allocated_len = 0
         return kv
 
-    def _slot(self, **given: Any) -> Slot:
+    def _slot(self, **given: Any) -> SessionSlot:
         """Return a new `SessionSlot`."""
-        slot: Slot = self.types[Slot](self._slot_defaults.fresh(), self._record, given)
+        slot: SessionSlot = self.types[SessionSlot](
+            self._slot_defaults.fresh(), self._record, given
+        )
         return slot
 
     def has(self, owner: str, member: str) -> bool:

@@ -14,7 +14,7 @@ from .ledger import ledger_of
 from .link import Program
 from .matches import Match
 from .missing import CannotRunError
-from .stage import prepare_of
+from .replay_state import prepare_of
 
 
 def match_apart(recordings: Sequence[Columns], program: Program) -> dict[str, Match]:

@@ -13,7 +13,7 @@ from .source import Source
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class ImportOrigin:
     """Where an imported name comes from. If `name` is None, the module itself was imported."""
 
     module: str
@@ -26,7 +26,7 @@ class Module:
 
     path: str  # relative to the package: srt/managers/schedule_batch.py
     definitions: dict[str, ast.stmt]
-    imports: dict[str, Origin]
+    imports: dict[str, ImportOrigin]
     assigned: dict[str, ast.expr]
     ambiguous: frozenset[str] = (
         frozenset()
@@ -98,16 +98,16 @@ def members(node: ast.ClassDef) -> dict[str, ast.stmt]:
     return found
 
 
-def imports_of(nodes: list[ast.stmt]) -> Iterator[tuple[str, Origin]]:
+def imports_of(nodes: list[ast.stmt]) -> Iterator[tuple[str, ImportOrigin]]:
     """Yield (name bound, origin) for every import among these statements."""
     for node in nodes:
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:
             for alias in node.names:
-                yield alias.asname or alias.name, Origin(node.module, alias.name)
+                yield alias.asname or alias.name, ImportOrigin(node.module, alias.name)
         elif isinstance(node, ast.Import):
             for alias in node.names:
                 bound = alias.asname or alias.name.partition(".")[0]
-                yield bound, Origin(alias.name if alias.asname else bound, None)
+                yield bound, ImportOrigin(alias.name if alias.asname else bound, None)
 
 
 def _parse(path: str, text: str) -> Module:

@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 from ...recorders.schema import NONE64, Kind
 from ..quantity import PARTS, Quantity
-from .standin import known
+from .standins.base import known
 from .tape import Tape
 
 UNSET = NONE64 + 1  # marks a row without a value
 
 
-class Place(NamedTuple):
-    """Where a value belongs.
+class TrackKey(NamedTuple):
+    """Which track a value belongs to.
 
     `after` is True for a value taken after the event, False for one taken before it.
     """
@@ -29,7 +29,7 @@ class Place(NamedTuple):
         return len(PARTS.get(self.quantity, ("",)))
 
 
-Values = dict[Place, "array[int]"]
+TrackValues = dict[TrackKey, "array[int]"]
 
 
 @dataclass(slots=True)
@@ -43,25 +43,25 @@ class Tracks:
 
     tape: Tape
     wanted: frozenset[Quantity] = frozenset(Quantity)
-    values: Values = field(default_factory=dict)
+    values: TrackValues = field(default_factory=dict)
     reasons: dict[Quantity, str] = field(default_factory=dict)
 
-    def track(self, place: Place) -> array[int]:
-        """Return the values of one place, to be written by row."""
-        values = self.values.get(place)
+    def track(self, key: TrackKey) -> array[int]:
+        """Return one track, to be written by row."""
+        values = self.values.get(key)
         if values is None:
-            rows = self.tape.size(place.kind, per_batch=place.quantity is Quantity.SEQ_LENS_SUM)
-            values = self.values[place] = array("q", [UNSET]) * (rows * place.parts)
+            rows = self.tape.size(key.kind, per_batch=key.quantity is Quantity.SEQ_LENS_SUM)
+            values = self.values[key] = array("q", [UNSET]) * (rows * key.parts)
         return values
 
-    def wanted_track(self, place: Place) -> array[int] | None:
+    def wanted_track(self, key: TrackKey) -> array[int] | None:
         """Like `track`, but None if the quantity is not wanted."""
-        return self.track(place) if place.quantity in self.wanted else None
+        return self.track(key) if key.quantity in self.wanted else None
 
-    def put(self, place: Place, row: int, value: int | None) -> None:
+    def put(self, key: TrackKey, row: int, value: int | None) -> None:
         """Write a value. A length that depends on something unknown is left out."""
         if known(value):
-            self.track(place)[row] = NONE64 if value is None else int(value)
+            self.track(key)[row] = NONE64 if value is None else int(value)
 
-    def put_parts(self, place: Place, row: int, *parts: int) -> None:
-        self.track(place)[row * len(parts) : (row + 1) * len(parts)] = array("q", parts)
+    def put_parts(self, key: TrackKey, row: int, *parts: int) -> None:
+        self.track(key)[row * len(parts) : (row + 1) * len(parts)] = array("q", parts)

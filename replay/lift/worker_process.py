@@ -18,7 +18,7 @@ from .engine import replay
 from .link import Program
 from .surface import Surface
 from .tape import Tape
-from .tracks import Values
+from .tracks import TrackValues
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class ReplayOutcome:
     If `departed` is set, the replay was stopped and its values are incomplete.
     """
 
-    values: Values
+    values: TrackValues
     reasons: dict[Quantity, str]
     departed: bool = False
 

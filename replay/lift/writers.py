@@ -139,7 +139,7 @@ class Writers:
             for name in _BOOKS & set(members(node) if isinstance(node, ast.ClassDef) else ()):
                 raise CannotRunError(
                     f"cannot run: {self._source} {owner} has {name} as a method or property, but specdiff expects a plain "
-                    "number. Read what it computes, and support it in replay/lift/request.py."
+                    "number. Read what it computes, and support it in replay/lift/standins/request.py."
                 )
 
     def _check_file(self, path: str, helpers: set[str], state: set[str]) -> None:

@@ -22,7 +22,7 @@ ALLOWED_MODULES = frozenset(
     "array bisect collections copy dataclasses enum functools http itertools math operator re typing".split()  # noqa: SIM905
 )
 
-# Provided by `globals.py`: names that touch a device, a pool or the server's settings. None of them
+# Provided by `standins/globals.py`: names that touch a device, a pool or the server's settings. None of them
 # keeps books.
 STAND_INS = frozenset(
     """

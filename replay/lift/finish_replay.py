@@ -9,33 +9,33 @@ from ...recorders.schema import NONE32, NONE64, REASONS, Kind, Reason
 from ..decisions import decisions
 from ..quantity import Quantity
 from .missing import CannotRunError
-from .request import Decided, Request
+from .replay_state import ReplayState
 from .roles import Role
-from .stage import Stage
-from .stops import Outputs, Sampling, Stop, Tokenizer
+from .standins.request import Decided, Request
+from .standins.stops import Outputs, Sampling, Stop, Tokenizer
 from .tape import Tape, present, tokens, widths
-from .tracks import Place, Tracks
+from .tracks import TrackKey, Tracks
 
-_PLACE = Place(Quantity.FINISH, Kind.RESULT, True)
+_DECISION = TrackKey(Quantity.FINISH, Kind.RESULT, True)
 # If a finish asks for one of these, which recordings do not (always) hold, only that decision is
 # not captured.
 _NOT_RECORDED = ("req.sampling_params.stop_", "req.output_ids[")
 _ABORTED = "recorded abort"
 
 
-class Finishing:
+class FinishReplay:
     """Replays each decision by itself: everything that happened before it, aborts included, is taken from the recording."""
 
-    def __init__(self, stage: Stage, tape: Tape, tracks: Tracks) -> None:
-        self._stage, self._tape, self._tracks = stage, tape, tracks
+    def __init__(self, state: ReplayState, tape: Tape, tracks: Tracks) -> None:
+        self._state, self._tape, self._tracks = state, tape, tracks
         self._stops = tape.once(_stops)
         self._tokens, self._widths = tape.once(tokens), tape.once(widths)
         self._decided = tape.once(_decided)
         self._outputs: dict[int, Outputs] = {}
         self._results, self._rows = tape.rows_of[Kind.RESULT], tape.rows[Kind.RESULT]
         self._aborts: list[bool] = (tape.recording.finishes.reason == Reason.ABORT).tolist()
-        if not stage.has(Role.FINISH):
-            tracks.reasons[Quantity.FINISH] = f"{stage.program.name} has no known finish function"
+        if not state.has(Role.FINISH):
+            tracks.reasons[Quantity.FINISH] = f"{state.program.name} has no known finish function"
         elif any(stop.tokenizer_token_ids is None for stop in self._stops):
             tracks.reasons[Quantity.FINISH] = (
                 "format 1 does not hold the vocabulary size and the tokenizer's stop tokens"
@@ -56,7 +56,7 @@ class Finishing:
             if count > width:  # not captured, or the tokens cannot be assigned to requests
                 continue
             new = tokens[place * width :][:count]
-            request = self._stage.requests[table.qid[row]]
+            request = self._state.requests[table.qid[row]]
             before = request.output_ids, request.grammar
             self._arrange(request, row, new, aborted=self._is_abort(finish))
             self._decide(request, row, len(new))
@@ -96,19 +96,19 @@ class Finishing:
     def _decide(self, request: Request, row: int, num_new: int) -> None:
         """Call the lifted function and write its decision."""
         try:
-            self._stage.call(Role.FINISH, request, num_new)
+            self._state.call(Role.FINISH, request, num_new)
         except CannotRunError as error:
             if not any(what in str(error) for what in _NOT_RECORDED):
                 raise
             return
         why = request.finished_reason
         if why is None:
-            self._tracks.put_parts(_PLACE, row, 0, NONE64, NONE64)
+            self._tracks.put_parts(_DECISION, row, 0, NONE64, NONE64)
             return
         name = type(why).__name__
         reason = Reason.ABORT if why is _ABORTED else REASONS.get(name, Reason.OTHER)
         length = NONE64 if request.finished_len is None else int(request.finished_len)
-        self._tracks.put_parts(_PLACE, row, 1, int(reason), length)
+        self._tracks.put_parts(_DECISION, row, 1, int(reason), length)
 
 
 def _stops(tape: Tape) -> list[Stop]:

@@ -1,4 +1,4 @@
-"""The stand-ins of one replay: its requests, scheduler and settings, and how lifted code is called."""
+"""The stand-ins of one replay: its requests, scheduler and server args, and how lifted code is called."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 from ...recorders.recording import Recording
 from ...recorders.schema import VERSION
 from ..quantity import Quantity
-from .batch import Batch, DraftInput, TreeCache
 from .link import Linked, Program
 from .missing import CannotRunError, Missing
-from .request import Request
 from .roles import Role
-from .scheduler import FutureMap, Scheduler
-from .settings import Settings
-from .standin import UNKNOWN_LEN
-from .vector import Vector
+from .standins.base import UNKNOWN_LEN
+from .standins.batch import Batch, DraftInput, TreeCache
+from .standins.request import Request
+from .standins.scheduler import FutureMap, Scheduler
+from .standins.server_args import ServerArgs
+from .standins.vector import Vector
 
 # sglang's names for the counters of a request, the newest first.
 _COUNTERS = {
@@ -48,7 +48,7 @@ def prepare_of(program: Program, algorithm: str) -> Role | None:
     return role if role and role.value in program.surface.roles else None
 
 
-class Stage:
+class ReplayState:
     """The state of one replay. All lengths are unknown until an extend or a seed sets them.
 
     Raises CannotRunError if the recording's algorithm has no known prepare in this program.
@@ -66,14 +66,14 @@ class Stage:
                 f"it has one for {', '.join(known)}"
             )
         self.prepare = prepare
-        self.program, self.settings = program, Settings(recording.run)
-        self.linked = linked = Linked(program, self.settings)
+        self.program, self.server_args = program, ServerArgs(recording.run)
+        self.linked = linked = Linked(program, self.server_args)
         linked.types[Request].kv_is_optional = _kv_is_optional(linked)
         linked.types[Request].committed_on_kv = "kv_committed_len" in linked.kv_defaults
-        self.tree = TreeCache(self.settings.page_size)
+        self.tree = TreeCache(self.server_args.page_size)
         self.scheduler: Scheduler = linked.types[Scheduler]()
         self.future_map: FutureMap = linked.types[FutureMap](
-            recording.run.needs_cpu_seq_lens, self.settings.algorithm
+            recording.run.needs_cpu_seq_lens, self.server_args.algorithm
         )
         self.counters = {  # only counters that the lifted code keeps: an unknown new name is absent, not 0
             quantity: name
@@ -126,7 +126,7 @@ class Stage:
     def batch(self, reqs: list[Request], seq_lens: Sequence[int]) -> Batch:
         """Return a new batch."""
         batch: Batch = self.linked.types[Batch](
-            reqs, list(seq_lens), self.settings.algorithm, self.tree
+            reqs, list(seq_lens), self.server_args.algorithm, self.tree
         )
         return batch
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
-from .missing import Missing
-from .standin import UNKNOWN_LEN, Quiet, StandIn
+from ..missing import Missing
+from .base import UNKNOWN_LEN, Quiet, StandIn
 from .stops import ANY_SAMPLING, AnySampling, Outputs, Tokenizer, Unsaid
 
 _PROMPT, _OUTPUTS = Unsaid("req.origin_input_ids"), Unsaid("req.output_ids")
@@ -70,10 +70,12 @@ class Request(StandIn):
         self.return_routed_experts = False
         self.routed_experts_start_len = 0
         self.input_embeds: object | None = None
-        # Used by the engine, not by sglang: the number of this life of the request, and its open
-        # claims.
-        self.life, self.claims = 0, 0
-        self.prepared: tuple[int, int] | None = None  # (life, slots claimed) of its last prepare
+        # Used by the engine, not by sglang: the number of this incarnation of the request, and
+        # its open claims.
+        self.incarnation, self.claims = 0, 0
+        self.prepared: tuple[int, int] | None = (
+            None  # (incarnation, slots claimed) of its last prepare
+        )
         self.seen = False
         self.released: int | None = None  # the committed length that a release asked for
         # (allocated, committed) lengths of a release in which its session took part

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...recorders.run import Run
-from .missing import Missing
-from .standin import UNKNOWN_LEN, StandIn
+from ....recorders.run import Run
+from ..missing import Missing
+from .base import UNKNOWN_LEN, StandIn
 
 
 class Algorithm(StandIn):
@@ -32,7 +32,7 @@ class Algorithm(StandIn):
         raise AttributeError(name) if name.startswith("__") else Missing(f"spec_algorithm.{name}")
 
 
-class Settings(StandIn):
+class ServerArgs(StandIn):
     """Replaces `ServerArgs` and the smaller settings objects into which newer releases split it."""
 
     what = "server_args"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from .base import StandIn
 from .batch import Batch, DraftInput
 from .request import Kv, Request
 from .scheduler import Capturer, FutureMap, Scheduler
-from .session import Sessions, Slot
-from .standin import StandIn
+from .session import Sessions, SessionSlot
 
 BASES: dict[str, type[StandIn]] = {
     "Req": Request,
@@ -21,7 +21,7 @@ BASES: dict[str, type[StandIn]] = {
     "_RoutedExpertsCapturerReal": Capturer,
     "SessionAwareCache": Sessions,
     "StreamingSession": Sessions,
-    "SessionSlot": Slot,
+    "SessionSlot": SessionSlot,
 }
 
 

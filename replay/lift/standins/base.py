@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-from .missing import Missing
+from ..missing import Missing
 
 # The length of a request whose start was not recorded. It stays recognizable after any sum,
 # difference or rounding, so values that depend on it can be reported as not captured.

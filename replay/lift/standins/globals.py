@@ -1,17 +1,17 @@
-"""What the allow-listed global names of `names.py` stand for during one replay."""
+"""What the allow-listed global names of `allowed_names.py` stand for during one replay."""
 
 from __future__ import annotations
 
 import contextlib
 from typing import Any
 
+from ..missing import Missing
+from .base import Quiet, StandIn
 from .batch import Batch, HiddenMode
-from .missing import Missing
 from .request import Kv, Request
 from .scheduler import Capturer
-from .session import Slot
-from .settings import Algorithm, Settings
-from .standin import Quiet, StandIn
+from .server_args import Algorithm, ServerArgs
+from .session import SessionSlot
 from .vector import Torch
 
 
@@ -59,8 +59,8 @@ class _ForDevice(StandIn):
         return _slots
 
 
-def stand_ins(settings: Settings, capturer: Capturer) -> dict[str, Any]:
-    """Return the stand-ins by name; see `names.STAND_INS`."""
+def stand_ins(server_args: ServerArgs, capturer: Capturer) -> dict[str, Any]:
+    """Return the stand-ins by name; see `allowed_names.STAND_INS`."""
     log = Quiet("logger")
     return {
         "torch": Torch(),
@@ -69,7 +69,7 @@ def stand_ins(settings: Settings, capturer: Capturer) -> dict[str, Any]:
         "Req": Request,
         "ScheduleBatch": Batch,
         "ReqKvInfo": Kv,
-        "SessionSlot": Slot,
+        "SessionSlot": SessionSlot,
         "CaptureHiddenMode": _Modes(),
         "ForwardMode": _ForwardModes(),
         "SpeculativeAlgorithm": _Algorithms(),
@@ -94,9 +94,9 @@ def stand_ins(settings: Settings, capturer: Capturer) -> dict[str, Any]:
                 "get_parallel",
                 "get_serving",
             ),
-            lambda: settings,
+            lambda: server_args,
         ),
-        "max_speculative_num_draft_tokens": lambda: settings.max_speculative_num_draft_tokens,
+        "max_speculative_num_draft_tokens": lambda: server_args.max_speculative_num_draft_tokens,
         "get_global_experts_capturer": lambda: capturer,
         "get_global_indexer_capturer": lambda: capturer,
         "is_pin_memory_available": lambda *_: False,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from .missing import Missing
-from .settings import Algorithm
-from .standin import UNKNOWN_LEN, Quiet, StandIn, known
+from ..missing import Missing
+from .base import UNKNOWN_LEN, Quiet, StandIn, known
+from .server_args import Algorithm
 from .vector import Vector
 
 

@@ -4,38 +4,40 @@ from __future__ import annotations
 
 from ...recorders.schema import Kind, Reason
 from ..quantity import Quantity
-from .release import Releases
-from .request import Request
+from .release_replay import ReleaseReplay
+from .replay_state import ReplayState
 from .roles import Role
-from .session import Match, Session, Sessions, SessionTree, holds_known
-from .stage import Stage
-from .standin import UNKNOWN_LEN
+from .standins.base import UNKNOWN_LEN
+from .standins.request import Request
+from .standins.session import MatchPrefixParams, Session, Sessions, SessionTree, holds_known
 from .tape import Tape, present
-from .tracks import Place, Tracks
+from .tracks import TrackKey, Tracks
 
-_SAVED = Place(Quantity.SESSION_COMMITTED, Kind.SESSION_SAVE, True)
-_RESTORED = Place(Quantity.SESSION_COMMITTED, Kind.SESSION_RESTORE, True)
+_SAVED = TrackKey(Quantity.SESSION_COMMITTED, Kind.SESSION_SAVE, True)
+_RESTORED = TrackKey(Quantity.SESSION_COMMITTED, Kind.SESSION_RESTORE, True)
 _NEEDED = (Role.SESSION_SAVE, Role.SESSION_RESTORE, Role.RELEASE)
 
 
-class Turns:
+class SessionReplay:
     """Plays turns.
 
     The recording says whether a turn found KV of its session; this path computes how much.
     """
 
-    def __init__(self, stage: Stage, tape: Tape, tracks: Tracks, releases: Releases) -> None:
-        self._stage, self._tape, self._tracks, self._releases = stage, tape, tracks, releases
-        self._sessions: Sessions = stage.linked.types[Sessions](stage.settings.page_size)
-        self._tree = SessionTree(stage.settings.page_size, self._keeps)
-        self._abort = stage.linked.named("FINISH_ABORT") or object
+    def __init__(
+        self, state: ReplayState, tape: Tape, tracks: Tracks, releases: ReleaseReplay
+    ) -> None:
+        self._state, self._tape, self._tracks, self._releases = state, tape, tracks, releases
+        self._sessions: Sessions = state.linked.types[Sessions](state.server_args.page_size)
+        self._tree = SessionTree(state.server_args.page_size, self._keeps)
+        self._abort = state.linked.named("FINISH_ABORT") or object
         self._borrowing: set[int] = set()  # requests that use KV that their session had kept
         # Requests begun by a seed: it is unknown whether they use KV of a session.
         self._under_way: set[int] = set()
         self._known: set[int] = set()  # sessions for which this path knows what they keep
-        if absent := [role.value for role in _NEEDED if not stage.has(role)]:
+        if absent := [role.value for role in _NEEDED if not state.has(role)]:
             tracks.reasons[Quantity.SESSION_COMMITTED] = (
-                f"{stage.program.name} has no known {absent[0]} function"
+                f"{state.program.name} has no known {absent[0]} function"
             )
 
     def save(self, ref: int) -> None:
@@ -62,8 +64,8 @@ class Turns:
             self._releases.give(request, self._tree, sure=False)
             request.kv_committed_len = UNKNOWN_LEN  # its KV may belong to its session now
             return
-        if not borrowing and self._stage.has(Role.SESSION_TAKE):
-            self._stage.call(Role.SESSION_TAKE, self._sessions, request)
+        if not borrowing and self._state.has(Role.SESSION_TAKE):
+            self._state.call(Role.SESSION_TAKE, self._sessions, request)
         self._releases.give(request, self._tree)
         self._known.add(session)
         slot = self._sessions.slots.get(session)
@@ -83,8 +85,8 @@ class Turns:
             request.kv_committed_len = request.kv_allocated_len = UNKNOWN_LEN
             return
         self._under_way.discard(request.qid)
-        asked = Match(request, table.key_len[ref])
-        if self._stage.call(Role.SESSION_RESTORE, self._sessions, asked) is None:
+        asked = MatchPrefixParams(request, table.key_len[ref])
+        if self._state.call(Role.SESSION_RESTORE, self._sessions, asked) is None:
             self._tracks.put(_RESTORED, ref, None)
             return
         self._borrowing.add(request.qid)
@@ -106,7 +108,7 @@ class Turns:
     def _turn(self, kind: Kind, ref: int) -> Request:
         """Return the request of a session event, as a turn of its session."""
         table = self._tape.events[kind]
-        request = self._stage.requests[table.qid[ref]]
+        request = self._state.requests[table.qid[ref]]
         request.session, request.to_finish = Session(table.session[ref]), None
         return request
 
@@ -124,4 +126,4 @@ class Turns:
 
         0.5.10 keeps every turn and returns nothing.
         """
-        return self._stage.linked.role(Role.SESSION_SAVE)(self._sessions, request) is not False
+        return self._state.linked.role(Role.SESSION_SAVE)(self._sessions, request) is not False

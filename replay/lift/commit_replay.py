@@ -1,4 +1,4 @@
-"""Replay prepares, results, extends and retracts: the lifted functions change committed lengths and counters."""
+"""Replay committed lengths and counters: the lifted prepare, resolve and retract change them."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ from typing import Any
 from ...recorders.schema import NONE32, Kind
 from ..decisions import GOES_ON, LOST
 from ..quantity import Quantity
-from .batch import Batch
 from .claims import Claims
 from .missing import CannotRunError
-from .request import ENDED, Grammar, Request, allocated_lens, committed_lens
-from .result import Result
+from .replay_state import ReplayState
 from .roles import Role
-from .stage import Stage
-from .standin import LIMIT, UNKNOWN_LEN, known
+from .standins.base import LIMIT, UNKNOWN_LEN, known
+from .standins.batch import Batch
+from .standins.request import ENDED, Grammar, Request, allocated_lens, committed_lens
+from .standins.result import GenerationBatchResult
 from .tailing import TailRows
 from .tape import Tape, present, tokens, widths
-from .tracks import Place, Tracks
+from .tracks import TrackKey, Tracks
 
 # The tracks of the committed and the settled length and, for kinds with slots, of the allocated
 # length. None: not wanted.
-_Books = tuple["array[int] | None", "array[int] | None", "array[int] | None"]
-_HISTOGRAM = Place(Quantity.SPEC_HISTOGRAM, Kind.FINISH, False)
+_LengthTracks = tuple["array[int] | None", "array[int] | None", "array[int] | None"]
+_HISTOGRAM = TrackKey(Quantity.SPEC_HISTOGRAM, Kind.FINISH, False)
 
 
-class Lives:
-    """The lives of all requests in one replay.
+class CommitReplay:
+    """Plays prepares, results, extends and retracts.
 
     `claims` is None if the settled length is not wanted.
     """
 
-    def __init__(self, stage: Stage, tape: Tape, tracks: Tracks) -> None:
-        self._stage, self._tape, self._tracks = stage, tape, tracks
+    def __init__(self, state: ReplayState, tape: Tape, tracks: Tracks) -> None:
+        self._state, self._tape, self._tracks = state, tape, tracks
         settles = Quantity.KV_COMMITTED_LEN_SETTLED in tracks.wanted
-        self.claims = Claims(stage, tape) if settles else None
+        self.claims = Claims(state, tape) if settles else None
         self._extended, self._retracted = self._after(Kind.EXTEND), self._after(Kind.RETRACT)
         self._preparing, self._prepared = self._before(Kind.PREPARE), self._after(Kind.PREPARE)
         self._resolving, self._resolved = self._before(Kind.RESULT), self._after(Kind.RESULT)
         self._finishing = self._before(Kind.FINISH)
         self._counts = [
-            (tracks.track(Place(quantity, Kind.RESULT, True)), attrgetter(name))
-            for quantity, name in stage.counters.items()
+            (tracks.track(TrackKey(quantity, Kind.RESULT, True)), attrgetter(name))
+            for quantity, name in state.counters.items()
             if quantity in tracks.wanted
         ]
         # Seeded and not extended since. A prepare computes their slots from their lengths alone,
@@ -62,38 +62,38 @@ class Lives:
         self._tokens, self._widths = tape.once(tokens), tape.once(widths)
         self._tails = tape.once(TailRows)
         self._tails_left = set(self._tails.rows)  # not yet played
-        if self._tails.rows and not stage.has(Role.TAIL):
+        if self._tails.rows and not state.has(Role.TAIL):
             raise CannotRunError(
-                f"cannot run: {stage.program.name} commits nothing, at any known place, for a request that is decoded "
+                f"cannot run: {state.program.name} commits nothing, at any known place, for a request that is decoded "
                 "beside a prefill chunk. With speculative decoding, sglang does that from 0.5.19 on, and this recording has "
                 f"{len(self._tails.rows)} such results"
             )
         for quantity in (Quantity.SPEC_VERIFY_CT, Quantity.SPEC_ACCEPTED_DRAFTS):
-            if quantity not in stage.counters:
+            if quantity not in state.counters:
                 tracks.reasons[quantity] = (
-                    f"{stage.program.name} resolve keeps no known counter for it"
+                    f"{state.program.name} resolve keeps no known counter for it"
                 )
 
     def _histogram_of(self) -> Callable[[Request], Any] | None:
         """Return a reader of a request's verify count and histogram; None if it is not wanted or not kept."""
         counter, histogram = (
-            self._stage.counters.get(Quantity.SPEC_VERIFY_CT),
-            self._stage.histogram,
+            self._state.counters.get(Quantity.SPEC_VERIFY_CT),
+            self._state.histogram,
         )
         if not counter or not histogram or Quantity.SPEC_HISTOGRAM not in self._tracks.wanted:
             return None
         return attrgetter(counter, histogram)
 
-    def _before(self, kind: Kind) -> _Books:
-        return self._books(kind, after=False)
+    def _before(self, kind: Kind) -> _LengthTracks:
+        return self._length_tracks(kind, after=False)
 
-    def _after(self, kind: Kind) -> _Books:
-        return self._books(kind, after=True)
+    def _after(self, kind: Kind) -> _LengthTracks:
+        return self._length_tracks(kind, after=True)
 
-    def _books(self, kind: Kind, *, after: bool) -> _Books:
+    def _length_tracks(self, kind: Kind, *, after: bool) -> _LengthTracks:
         """Return the tracks for this kind of event and moment."""
         raw, settled, allocated = (
-            Place(quantity, kind, after)
+            TrackKey(quantity, kind, after)
             for quantity in (
                 Quantity.KV_COMMITTED_LEN,
                 Quantity.KV_COMMITTED_LEN_SETTLED,
@@ -106,17 +106,17 @@ class Lives:
     def extend(self, ref: int) -> None:
         """Set the lengths of the extended requests from the recording, and the counters of new ones to 0."""
         table, rows = self._extends, self._extend_rows[ref]
-        requests = self._stage.requests
+        requests = self._state.requests
         reqs = [requests[qid] for qid in table.qid[rows.start : rows.stop]]
         for row, request in zip(rows, reqs, strict=True):
             request.registers_kv()
             request.kv_committed_len = table.seq_len[row]
             request.kv_allocated_len = table.allocated[row]
-            self._stage.holds_kv_again(request)
+            self._state.holds_kv_again(request)
             request.is_retracted = False
             fresh = table.output_len[row] <= self._fresh
             if not request.seen and fresh:
-                self._stage.set_counters(request, 0)
+                self._state.set_counters(request, 0)
             self._begins_anew(request)
             self._unsized.pop(request.qid, None)
         self._note(self._extended, rows, reqs)
@@ -129,18 +129,18 @@ class Lives:
         table = self._tape.rows_of[Kind.SEED]
         for row in self._tape.rows[Kind.SEED][ref]:
             if table.begins[row]:
-                request = self._stage.requests[table.qid[row]]
+                request = self._state.requests[table.qid[row]]
                 request.registers_kv()
                 request.kv_committed_len = table.seq_len[row]
-                self._stage.holds_kv_again(request)
+                self._state.holds_kv_again(request)
                 self._begins_anew(request)
                 self._unsized[request.qid] = request
 
     def retract(self, ref: int) -> None:
         """Play a retract."""
-        request = self._stage.requests[self._retracts.qid[ref]]
+        request = self._state.requests[self._retracts.qid[ref]]
         request.lets_kv_go()
-        self._stage.call(Role.RETRACT, request)
+        self._state.call(Role.RETRACT, request)
         self._begins_anew(request)
         self._note(self._retracted, range(ref, ref + 1), [request])
 
@@ -148,12 +148,12 @@ class Lives:
         """Play a prepare and open its claims."""
         rows, reqs, table = self._prepare_rows[ref], batch.reqs, self._prepares
         before = self._note(self._preparing, rows, reqs)
-        self._stage.settings.drafts(
+        self._state.server_args.drafts(
             present(table.num_steps[ref]), present(table.num_draft_tokens[ref])
         )
-        arguments = (batch.spec_info or self._stage.draft_input(()), batch)
-        role = self._stage.prepare
-        self._stage.call(role, *arguments[0 if self._stage.is_method(role) else 1 :])
+        arguments = (batch.spec_info or self._state.draft_input(()), batch)
+        role = self._state.prepare
+        self._state.call(role, *arguments[0 if self._state.is_method(role) else 1 :])
         for request in self._unsized.values():
             request.kv_allocated_len = UNKNOWN_LEN
         for request in reqs:
@@ -172,9 +172,9 @@ class Lives:
         reqs = self._arrive(rows)
         before = self._say(rows, reqs)
         self._note(self._resolving, rows, reqs)
-        batch = self._stage.answered(reqs)
+        batch = self._state.answered(reqs)
         batch.has_grammar = any(request.grammar is not None for request in reqs)
-        self._stage.call(Role.RESOLVE, self._stage.scheduler, self._result(ref), batch)
+        self._state.call(Role.RESOLVE, self._state.scheduler, self._result(ref), batch)
         for request, (prompt, outputs) in zip(reqs, before, strict=True):
             request.origin_input_ids, request.output_ids = prompt, outputs
         self._close(rows, self._answers.launch[ref], reqs)
@@ -193,9 +193,9 @@ class Lives:
             request.finished_reason = ENDED if finish >= 0 else None
 
         self._note(self._resolving, range(row, row + 1), [request])
-        batch = self._stage.answered([request])
+        batch = self._state.answered([request])
         batch.decoding_reqs = [request]
-        self._stage.call(Role.TAIL, self._stage.scheduler, batch, request, decide)
+        self._state.call(Role.TAIL, self._state.scheduler, batch, request, decide)
         if finish == LOST:
             request.kv_committed_len = UNKNOWN_LEN
         self._close(range(row, row + 1), self._tails.launch[row], [request])
@@ -213,7 +213,7 @@ class Lives:
 
         Decisions come from the recording, books do not.
         """
-        table, requests, has_grammar = self._results, self._stage.requests, self._has_grammar
+        table, requests, has_grammar = self._results, self._state.requests, self._has_grammar
         reqs = [requests[qid] for qid in table.qid[rows.start : rows.stop]]
         for row, request in zip(rows, reqs, strict=True):
             request.seen = True
@@ -240,7 +240,7 @@ class Lives:
         done = self._results.grammar_done[row] != 0
         return Grammar(self._results.num_emitted[row], done=done)
 
-    def _result(self, ref: int) -> Result:
+    def _result(self, ref: int) -> GenerationBatchResult:
         """Return the stand-in of the result itself."""
         table, rows = self._answers, self._result_rows[ref]
         recorded, workers = present(table.stride[ref]), present(table.worker_stride[ref])
@@ -249,15 +249,15 @@ class Lives:
         # Lengths depend only on the number of tokens, so tokens that were not captured can be
         # replaced by zeros.
         tokens = self._tokens[ref] or [0] * (stride * len(rows))
-        self._stage.scheduler.draft_worker.speculative_num_draft_tokens = workers or stride
-        return Result(tokens, accept, stride, present(table.num_non_draft[ref]))
+        self._state.scheduler.draft_worker.speculative_num_draft_tokens = workers or stride
+        return GenerationBatchResult(tokens, accept, stride, present(table.num_non_draft[ref]))
 
-    def _note(self, books: _Books, rows: range, reqs: Sequence[Request]) -> list[int]:
+    def _note(self, tracks: _LengthTracks, rows: range, reqs: Sequence[Request]) -> list[int]:
         """Write the lengths to their tracks and return the committed ones.
 
         This runs four times for every accepted run, so it handles whole batches.
         """
-        committed, settled, allocated = books
+        committed, settled, allocated = tracks
         raw = committed_lens(reqs)
         if committed is not None:
             _write(committed, rows, raw)
@@ -269,7 +269,7 @@ class Lives:
 
     def finish(self, ref: int) -> None:
         """Write the values at a finish, then set the recorded decision."""
-        request = self._stage.requests[self._finishes.qid[ref]]
+        request = self._state.requests[self._finishes.qid[ref]]
         if ref in self._tails.ended:
             self._tail(self._tails.ended[ref])
         self._note(self._finishing, range(ref, ref + 1), [request])
@@ -296,8 +296,8 @@ class Lives:
 
     @staticmethod
     def _begins_anew(request: Request) -> None:
-        """Begin a new life of the request: its claims are void."""
-        request.life += 1
+        """Begin a new incarnation of the request: its claims are void."""
+        request.incarnation += 1
         request.claims, request.prepared, request.seen = 0, None, True
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Any
 
-from .missing import Missing
+from ..missing import Missing
+from .base import Quiet, StandIn
 from .request import Request
 from .scheduler import TokenPool
-from .settings import Algorithm
-from .standin import Quiet, StandIn
+from .server_args import Algorithm
 from .vector import Vector
 
 

@@ -1,4 +1,4 @@
-"""Replay seq_lens_sum: the lifted filter, merge and refresh, on batches whose members come from the recording."""
+"""Replay batches and their seq_lens_sum: the lifted filter, merge and refresh, with the recorded members."""
 
 from __future__ import annotations
 
@@ -6,37 +6,37 @@ from collections.abc import Sequence
 
 from ...recorders.schema import Kind, Mode
 from ..quantity import Quantity
-from .batch import Batch
 from .missing import CannotRunError
-from .request import Request
+from .replay_state import ReplayState
 from .roles import Role
-from .stage import Stage
-from .standin import UNKNOWN_LEN
+from .standins.base import UNKNOWN_LEN
+from .standins.batch import Batch
+from .standins.request import Request
+from .standins.vector import Vector
 from .tape import Tape, accepted, present
-from .tracks import Place, Tracks
-from .vector import Vector
+from .tracks import TrackKey, Tracks
 
 
-class Batches:
-    """Every batch as this path sees it.
+class BatchReplay:
+    """Holds every batch as this path sees it.
 
     A batch that was never seen completely has unknown lengths.
     """
 
-    def __init__(self, stage: Stage, tape: Tape, tracks: Tracks) -> None:
-        self._stage, self._tape, self._tracks = stage, tape, tracks
+    def __init__(self, state: ReplayState, tape: Tape, tracks: Tracks) -> None:
+        self._state, self._tape, self._tracks = state, tape, tracks
         self._held: dict[int, Batch] = {}
         self._overlap = tape.recording.run.overlap
-        if stage.program.surface.no_sums:
-            self._give_up(stage.program.surface.no_sums)
-        elif not self._overlap and not stage.has(Role.SEQ_LENS):
-            self._give_up(f"{stage.program.name} runs no spec v2 without the overlap schedule")
+        if state.program.surface.no_sums:
+            self._give_up(state.program.surface.no_sums)
+        elif not self._overlap and not state.has(Role.SEQ_LENS):
+            self._give_up(f"{state.program.name} runs no spec v2 without the overlap schedule")
 
     def extend(self, ref: int) -> None:
         """Begin the batch of an extend, with the recorded lengths."""
         rows = self._tape.rows[Kind.EXTEND][ref]
         table, of = self._tape.rows_of[Kind.EXTEND], slice(rows.start, rows.stop)
-        batch = self._stage.batch(self._requests(Kind.EXTEND, ref), table.seq_len[of])
+        batch = self._state.batch(self._requests(Kind.EXTEND, ref), table.seq_len[of])
         batch.prefix_lens, batch.extend_lens = table.prefix_len[of], table.extend_len[of]
         batch.extend_num_tokens = sum(batch.extend_lens)
         self._held[self._tape.events[Kind.EXTEND].batch[ref]] = batch
@@ -49,7 +49,7 @@ class Batches:
         """Begin a batch that was running when the recording began."""
         table, rows = self._tape.rows_of[Kind.SEED], self._tape.rows[Kind.SEED][ref]
         lengths = [present(length) for length in table.seq_len[rows.start : rows.stop]]
-        batch = self._stage.batch(
+        batch = self._state.batch(
             self._requests(Kind.SEED, ref),
             [UNKNOWN_LEN if length is None else length for length in lengths],
         )
@@ -68,27 +68,27 @@ class Batches:
         """Refresh the lengths if this sglang does so here, then lengthen each request by its accepted run."""
         table = self._tape.events[Kind.LAUNCH]
         if table.mode[ref] == Mode.IDLE:  # created for this launch, without requests
-            self._held[table.batch[ref]] = self._stage.batch([], [])
+            self._held[table.batch[ref]] = self._state.batch([], [])
         elif table.mode[ref] not in (Mode.DECODE, Mode.EXTEND, Mode.MIXED):
             self._held.pop(table.batch[ref], None)
         batch = self._whole(Kind.LAUNCH, ref)
         if not self._overlap:
             self._run_alone(ref, batch)
             return
-        refreshed = self._stage.has(Role.SEQ_LENS)
+        refreshed = self._state.has(Role.SEQ_LENS)
         if refreshed:
-            self._try(Role.SEQ_LENS, self._stage.future_map, batch)
+            self._try(Role.SEQ_LENS, self._state.future_map, batch)
         if batch.mix_running_indices is not None:
-            self._try(Role.TAIL_LENS, self._stage.future_map, batch)
+            self._try(Role.TAIL_LENS, self._state.future_map, batch)
             batch.mix_running_indices = None
         self._put(Kind.LAUNCH, ref, batch)
         self._relay(batch, self._grown(ref, batch))
 
     def _relay(self, batch: Batch, lengths: Vector) -> None:
         """Publish what a forward leaves for the next step."""
-        if self._stage.has(Role.SEQ_LENS):
+        if self._state.has(Role.SEQ_LENS):
             published = zip((req.qid for req in batch.reqs), lengths.values, strict=True)
-            self._stage.future_map.new_seq_lens_buf.published.update(published)
+            self._state.future_map.new_seq_lens_buf.published.update(published)
         else:  # up to 0.5.12 the launch itself sets the lengths for the next step
             batch.seq_lens = lengths
         self._carry(batch, lengths)
@@ -113,7 +113,7 @@ class Batches:
         )
 
     def _carry(self, batch: Batch, lengths: Vector) -> None:
-        batch.spec_info = self._stage.draft_input([req.qid for req in batch.reqs])
+        batch.spec_info = self._state.draft_input([req.qid for req in batch.reqs])
         batch.spec_info.new_seq_lens = lengths
 
     def filter(self, ref: int) -> None:
@@ -176,24 +176,24 @@ class Batches:
 
     def _unknown(self, qids: Sequence[int], size: int) -> Batch:
         """Return a batch with unknown lengths, filled up to its size with unknown requests."""
-        reqs = [self._stage.requests[qid] for qid in qids]
+        reqs = [self._state.requests[qid] for qid in qids]
         if size > len(reqs):
-            reqs += [self._stage.unknown_request()] * (size - len(reqs))
-        batch = self._stage.batch(reqs, [UNKNOWN_LEN] * len(reqs))
+            reqs += [self._state.unknown_request()] * (size - len(reqs))
+        batch = self._state.batch(reqs, [UNKNOWN_LEN] * len(reqs))
         batch.seq_lens_sum = UNKNOWN_LEN
-        batch.spec_info = self._stage.draft_input([request.qid for request in reqs])
+        batch.spec_info = self._state.draft_input([request.qid for request in reqs])
         batch.spec_info.new_seq_lens = batch.seq_lens  # read by a prepare of DFLASH
         return batch
 
     def _requests(self, kind: Kind, ref: int) -> list[Request]:
-        return [self._stage.requests[qid] for qid in self._tape.qids(kind, ref)]
+        return [self._state.requests[qid] for qid in self._tape.qids(kind, ref)]
 
     def _try(self, role: Role, *arguments: object, **named: object) -> None:
         """Call a role. If it cannot run, drop the sums."""
         if Quantity.SEQ_LENS_SUM in self._tracks.reasons:
             return
         try:
-            self._stage.call(role, *arguments, **named)
+            self._state.call(role, *arguments, **named)
         except CannotRunError as error:
             self._give_up(str(error))
 
@@ -201,11 +201,11 @@ class Batches:
         """Drop the sums, which cannot be computed. The other quantities are not affected."""
         self._tracks.reasons[Quantity.SEQ_LENS_SUM] = reason
         for kind in (Kind.FILTER, Kind.MERGE, Kind.LAUNCH):
-            self._tracks.values.pop(Place(Quantity.SEQ_LENS_SUM, kind, True), None)
+            self._tracks.values.pop(TrackKey(Quantity.SEQ_LENS_SUM, kind, True), None)
 
     def _put(self, kind: Kind, ref: int, batch: Batch) -> None:
         if Quantity.SEQ_LENS_SUM not in self._tracks.reasons:
-            self._tracks.put(Place(Quantity.SEQ_LENS_SUM, kind, True), ref, batch.seq_lens_sum)
+            self._tracks.put(TrackKey(Quantity.SEQ_LENS_SUM, kind, True), ref, batch.seq_lens_sum)
 
 
 def _mixes(tape: Tape) -> set[int]:

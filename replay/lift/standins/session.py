@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from .base import Quiet, StandIn, known
 from .batch import Allocator, TreeCache
 from .request import Kv, Request
 from .scheduler import TokenPool
-from .standin import Quiet, StandIn, known
 
 
 class Session(StandIn):
@@ -25,7 +25,7 @@ class Session(StandIn):
     def abort_req(self) -> None: ...
 
 
-class Slot(StandIn):
+class SessionSlot(StandIn):
     """`SessionSlot`: what a session keeps.
 
     It has its own lengths up to 0.5.18; since then its KV record has them.
@@ -70,7 +70,7 @@ class Sessions(StandIn):
     def __init__(self, page_size: int) -> None:
         self.page_size = page_size
         self.inner = self.cache = _Tree(page_size)
-        self.slots: dict[int, Slot] = {}
+        self.slots: dict[int, SessionSlot] = {}
 
     def free_kv_row(self, *_: object) -> None: ...
 
@@ -105,8 +105,8 @@ class SessionTree(TreeCache):
         return self._save(req)
 
 
-class Key(StandIn):
-    """`params.key`: only its length matters, the number of tokens that may be matched."""
+class RadixKey(StandIn):
+    """`params.key`, a `RadixKey`: only its length matters, the number of tokens that may be matched."""
 
     what = "params.key"
 
@@ -117,13 +117,13 @@ class Key(StandIn):
         return len(self.token_ids)
 
 
-class Match(StandIn):
-    """`MatchPrefixParams`."""
+class MatchPrefixParams(StandIn):
+    """`MatchPrefixParams`: what a turn is looked up with."""
 
     what = "params"
 
     def __init__(self, req: Request, key_len: int) -> None:
-        self.req, self.key = req, Key(key_len)
+        self.req, self.key = req, RadixKey(key_len)
 
 
 def holds_known(request: Request) -> bool:

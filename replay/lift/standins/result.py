@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from .standin import StandIn
+from .base import StandIn
 from .vector import Vector
 
 
-class Result(StandIn):
+class GenerationBatchResult(StandIn):
     """`stride` is the padded width of one request's tokens.
 
     `num_non_draft` is None in recordings of releases that always meant 1.

@@ -6,37 +6,37 @@ import inspect
 
 from ...recorders.schema import Kind
 from ..quantity import Quantity
-from .batch import TreeCache
 from .missing import CannotRunError
-from .request import Request
+from .replay_state import ReplayState
 from .roles import Role
-from .stage import Stage
-from .standin import UNKNOWN_LEN, known
+from .standins.base import UNKNOWN_LEN, known
+from .standins.batch import TreeCache
+from .standins.request import Request
 from .tape import Tape, present
-from .tracks import Place, Tracks
+from .tracks import TrackKey, Tracks
 
-_ALLOCATED = Place(Quantity.KV_ALLOCATED_LEN, Kind.RELEASE, False)
-_RELEASED = Place(Quantity.RELEASED_LEN, Kind.RELEASE, True)
+_ALLOCATED = TrackKey(Quantity.KV_ALLOCATED_LEN, Kind.RELEASE, False)
+_RELEASED = TrackKey(Quantity.RELEASED_LEN, Kind.RELEASE, True)
 
 
-class Releases:
+class ReleaseReplay:
     """Plays releases.
 
     The tree cache is not lifted, because what it keeps and frees is not a book.
     """
 
-    def __init__(self, stage: Stage, tape: Tape, tracks: Tracks) -> None:
-        self._stage, self._tracks = stage, tracks
-        self._tree = stage.tree
+    def __init__(self, state: ReplayState, tape: Tape, tracks: Tracks) -> None:
+        self._state, self._tracks = state, tracks
+        self._tree = state.tree
         self._table = tape.events[Kind.RELEASE]
         self._named: dict[str, bool] = {}
-        absent = [role for role in (Role.RELEASE, Role.COMMIT_LENGTH) if not stage.has(role)]
+        absent = [role for role in (Role.RELEASE, Role.COMMIT_LENGTH) if not state.has(role)]
         if absent:
             tracks.reasons[Quantity.RELEASED_LEN] = (
-                f"{stage.program.name} has no known {absent[0].value} function"
+                f"{state.program.name} has no known {absent[0].value} function"
             )
             return
-        named = inspect.signature(stage.linked.role(Role.RELEASE)).parameters
+        named = inspect.signature(state.linked.role(Role.RELEASE)).parameters
         # Whether the tree keeps the KV (from 0.5.22 on: `checkpoint`) does not change how much is
         # released.
         self._named = {name: False for name in ("checkpoint", "is_insert") if name in named}
@@ -44,7 +44,7 @@ class Releases:
     def release(self, ref: int) -> None:
         """Write the lengths of one release; play it unless a session already has."""
         table = self._table
-        request = self._stage.requests[table.qid[ref]]
+        request = self._state.requests[table.qid[ref]]
         if present(table.allocated[ref]) is None:  # the request held no KV
             self._tracks.put(_RELEASED, ref, None)
             return
@@ -65,7 +65,7 @@ class Releases:
         """
         if not known(request.kv_allocated_len):  # its extend is not in the recording
             request.registers_kv()
-            self._stage.holds_kv_again(request)
+            self._state.holds_kv_again(request)
         allocated = request.kv_allocated_len
         # If the length is unknown, the minimum of it and a known length would still look known.
         knows = sure and known(request.kv_committed_len)
@@ -73,12 +73,12 @@ class Releases:
 
     def _released(self, request: Request, tree: TreeCache) -> int | None:
         """Return the released length; None if the release asks for no length because its session keeps the KV."""
-        if not self._stage.has(Role.RELEASE):
+        if not self._state.has(Role.RELEASE):
             return UNKNOWN_LEN
         try:
-            self._stage.call(Role.RELEASE, request, tree, **self._named)
+            self._state.call(Role.RELEASE, request, tree, **self._named)
         except CannotRunError:
-            if not self._stage.settings.strip_thinking_cache:
+            if not self._state.server_args.strip_thinking_cache:
                 raise
             return UNKNOWN_LEN  # the thinking part of a retracted request is not recorded
         released, request.released = request.released, None

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from .missing import Missing
-from .standin import StandIn
+from ..missing import Missing
+from .base import StandIn
 
 
 class AnySampling(StandIn):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from .missing import Missing
-from .standin import UNKNOWN_LEN, Quiet, StandIn
+from ..missing import Missing
+from .base import UNKNOWN_LEN, Quiet, StandIn
 
 
 class Scalar(int):

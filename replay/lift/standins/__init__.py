@@ -1,0 +1,1 @@
+"""What lifted code gets instead of sglang's own objects and of torch."""
