@@ -26,7 +26,7 @@ def recover(directory: Path, force: bool) -> int:
 
     Exit code: 128 if a journal stays for any other reason than that a process still writes to it.
     """
-    from ..recorders.recover import Kept  # imports h5py
+    from ..recorders.recover import NotRecovered  # imports h5py
     from ..recorders.recover import recover as build
 
     with working(f"{directory}"):
@@ -34,5 +34,5 @@ def recover(directory: Path, force: bool) -> int:
     print_outcomes(outcomes)
     if not outcomes:
         say(f"{directory}: no journals in this folder, nothing to recover.")
-    broken = any(isinstance(outcome, Kept) and not outcome.live for outcome in outcomes)
+    broken = any(isinstance(outcome, NotRecovered) and not outcome.live for outcome in outcomes)
     return BROKEN if broken else SAME

@@ -11,25 +11,25 @@ from ..recorders.errors import to_recover
 from .main import complain
 
 if TYPE_CHECKING:
-    from ..recorders.recover import Kept, Outcome, Recovered
-    from ..recorders.remote import Answer
+    from ..recorders.recover import NotRecovered, Recovered, RecoveryOutcome
+    from ..recorders.remote import ControlAnswer
 
 
 def say(sentence: str) -> None:
     complain(sentence)
 
 
-def print_outcomes(outcomes: Iterable[Outcome]) -> None:
+def print_outcomes(outcomes: Iterable[RecoveryOutcome]) -> None:
     from ..recorders.recover import Recovered
 
     for outcome in outcomes:
         if isinstance(outcome, Recovered):
             _print_recovered(outcome)
         else:
-            _print_kept(outcome)
+            _print_not_recovered(outcome)
 
 
-def print_answer(act: str, answer: Answer) -> None:
+def print_answer(act: str, answer: ControlAnswer) -> None:
     """Print the answer of a recorder to stderr. A status goes to stdout, because it is the requested result."""
     if answer.error is not None:
         say(f"process {answer.pid}: {answer.error}")
@@ -94,7 +94,7 @@ def _print_recovered(outcome: Recovered) -> None:
         )
 
 
-def _print_kept(outcome: Kept) -> None:
+def _print_not_recovered(outcome: NotRecovered) -> None:
     say(f"kept {outcome.journal}: {outcome.why}")
     if outcome.live:
         say(f"when that process has ended, run `{to_recover(outcome.journal.parent)}`")

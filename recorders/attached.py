@@ -12,17 +12,24 @@ from typing import Any
 from . import manifest
 from .discovery import processes
 from .errors import UsageError
-from .manifest import Scheduler
+from .manifest import SchedulerEntry
 from .ranks import Rank
 from .record import new_run_id, own_version, writable
-from .recover import Kept, Outcome, Recovered, fix_then_recover, is_locked, recover_journal
-from .remote import Answer, ask
+from .recover import (
+    NotRecovered,
+    Recovered,
+    RecoveryOutcome,
+    fix_then_recover,
+    is_locked,
+    recover_journal,
+)
+from .remote import ControlAnswer, ask
 
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    answers: tuple[Answer, ...]
-    outcomes: tuple[Outcome, ...]
+    answers: tuple[ControlAnswer, ...]
+    outcomes: tuple[RecoveryOutcome, ...]
 
     @property
     def ok(self) -> bool:
@@ -53,7 +60,7 @@ def attached(
         # The recorders write into the same folder and have reported any error themselves.
         with contextlib.suppress(OSError):
             manifest.write(Path(request["directory"]), request["run_id"], map(_scheduler, answers))
-    outcomes: list[Outcome] = []
+    outcomes: list[RecoveryOutcome] = []
     for answer in answers if act in ("stop", "flush") else ():
         outcome = _outcome(act, answer, force)
         outcomes += [] if outcome is None else [outcome]
@@ -61,13 +68,13 @@ def attached(
     return Attached(answers, tuple(outcomes))
 
 
-def _kept_rings(journal: Path, force: bool) -> Iterator[Outcome]:
+def _kept_rings(journal: Path, force: bool) -> Iterator[RecoveryOutcome]:
     """Build the copies of this ring that were kept while it ran (e.g. when a law broke)."""
     for kept in sorted(journal.parent.glob(f"{glob.escape(journal.stem)}.*{journal.suffix}")):
         yield recover_journal(kept, force=force)
 
 
-def _outcome(act: str, answer: Answer, force: bool) -> Outcome | None:
+def _outcome(act: str, answer: ControlAnswer, force: bool) -> RecoveryOutcome | None:
     """Build the journal that a process ended.
 
     Return None if there is nothing to build: nothing was recorded, the journal was built before,
@@ -77,18 +84,18 @@ def _outcome(act: str, answer: Answer, force: bool) -> Outcome | None:
     if journal is None:
         return None
     if answer.kept is not None:
-        return Kept(journal, answer.kept, live=True)
+        return NotRecovered(journal, answer.kept, live=True)
     try:
         is_there = journal.exists() and (act == "stop" or not is_locked(journal))
     except OSError as error:
         why = f"{error.strerror or error}. {fix_then_recover(journal.parent)}"
-        return Kept(journal, why, live=False)
+        return NotRecovered(journal, why, live=False)
     return recover_journal(journal, force=force) if was_ended or is_there else None
 
 
-def _scheduler(answer: Answer) -> Scheduler:
+def _scheduler(answer: ControlAnswer) -> SchedulerEntry:
     fields = answer.fields
-    return Scheduler(
+    return SchedulerEntry(
         pid=answer.pid,
         rank=Rank(**fields["rank"]) if "rank" in fields else None,
         journal=answer.journal.name if answer.journal else None,

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from . import hdf5
-from .names import recordings_of, run_and_pid_of
+from .file_names import recordings_of, run_and_pid_of
 from .recording import Recording
 from .scratch import is_named
 

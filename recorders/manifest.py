@@ -28,7 +28,7 @@ VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Scheduler:
+class SchedulerEntry:
     """One scheduler of a run."""
 
     pid: int
@@ -44,10 +44,10 @@ class Manifest:
 
     run_id: str
     host: str
-    schedulers: tuple[Scheduler, ...]
+    schedulers: tuple[SchedulerEntry, ...]
 
 
-def write(directory: Path, run_id: str, schedulers: Iterable[Scheduler]) -> Path | None:
+def write(directory: Path, run_id: str, schedulers: Iterable[SchedulerEntry]) -> Path | None:
     """Write the manifest of this host, adding to the one that exists, and return its path.
 
     Return None and write nothing if there is only one scheduler and its server has no other.
@@ -56,7 +56,7 @@ def write(directory: Path, run_id: str, schedulers: Iterable[Scheduler]) -> Path
     """
     host = platform.node() or "unknown"
     path = directory / f"{run_id}.{re.sub(r'[^A-Za-z0-9_-]', '_', host)}{MANIFEST}"
-    known: tuple[Scheduler, ...] = ()
+    known: tuple[SchedulerEntry, ...] = ()
     with contextlib.suppress(RecordingError, FileNotFoundError):  # a damaged one is replaced
         known = read(path).schedulers
     every = tuple(dict.fromkeys((*known, *schedulers)))
@@ -106,6 +106,6 @@ def read(path: Path) -> Manifest:
         raise RecordingError(f"{path}: damaged ({error!r}). Delete it, or copy it again") from error
 
 
-def _scheduler(raw: dict[str, Any]) -> Scheduler:
+def _scheduler(raw: dict[str, Any]) -> SchedulerEntry:
     rank = raw.pop("rank")
-    return Scheduler(rank=rank and Rank(**rank), **raw)
+    return SchedulerEntry(rank=rank and Rank(**rank), **raw)

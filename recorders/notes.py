@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .manifest import Scheduler
-from .names import NOTE
+from .file_names import NOTE
+from .manifest import SchedulerEntry
 from .ranks import Rank
 
 _NEVER_LOADED = (
@@ -20,7 +20,7 @@ _NEVER_LOADED = (
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """One process that loaded sglang's scheduler module with the recorder in it (see `capture.note`).
+    """One process that loaded sglang's scheduler module with the recorder in it (see `capture.note_writer`).
 
     A note's file has one JSON object per line. The line that identifies the process appears twice
     if the server closed the file and the process opened it again. The line that names the control
@@ -34,7 +34,9 @@ class Note:
     not_recorded: tuple[
         str, ...
     ]  # reasons, one per scheduler that should have a journal but has none
-    schedulers: tuple[Scheduler, ...]  # those with a known place in the run, and those that failed
+    schedulers: tuple[
+        SchedulerEntry, ...
+    ]  # those with a known place in the run, and those that failed
     # Of all its recordings. `--attach ... start` can begin some in other folders.
     journals: tuple[Path, ...]
     socket: Path | None  # its control socket
@@ -127,15 +129,15 @@ def _failed(line: dict[str, Any]) -> str:
     return f"the recorder could not start ({line['failed']})"
 
 
-def _schedulers(pid: int, lines: Sequence[dict[str, Any]]) -> Iterator[Scheduler]:
+def _schedulers(pid: int, lines: Sequence[dict[str, Any]]) -> Iterator[SchedulerEntry]:
     for line in lines:
         rank = Rank(**line["rank"]) if line.get("rank") else None
         if line.get("journal"):
-            yield Scheduler(pid, rank, line["journal"], left_out=False, why=None)
+            yield SchedulerEntry(pid, rank, line["journal"], left_out=False, why=None)
         elif line.get("left_out"):
-            yield Scheduler(pid, rank, None, left_out=True, why=line["left_out"])
+            yield SchedulerEntry(pid, rank, None, left_out=True, why=line["left_out"])
         elif line.get("why"):
-            yield Scheduler(pid, rank, None, left_out=False, why=line["why"])
+            yield SchedulerEntry(pid, rank, None, left_out=False, why=line["why"])
         elif "detached" in line or "failed" in line:
             why = _failed(line) if "failed" in line else _detached(line)
-            yield Scheduler(pid, rank, None, left_out=False, why=why)
+            yield SchedulerEntry(pid, rank, None, left_out=False, why=why)

@@ -18,12 +18,12 @@ from .capture.config import RUN_ID, Config, with_options
 from .command import without_secrets
 from .discovery import processes
 from .errors import RecordingError, UsageError, to_recover
-from .names import pid_of
+from .file_names import pid_of
 from .notes import left_out, read_notes, why_nothing
 from .processes import pids_with_env
 from .recover import (
-    Outcome,
     Recovered,
+    RecoveryOutcome,
     is_locked,
     journals,
     notes,
@@ -43,7 +43,7 @@ class Recorded:
     """How the command ended, and the recordings that were built."""
 
     status: int
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[RecoveryOutcome, ...]
     problems: tuple[str, ...]  # what should have been recorded and was not, and why
     left_out: tuple[str, ...] = ()  # the schedulers that were not recorded on purpose
 

@@ -17,9 +17,9 @@ from . import manifest
 from .build import build
 from .build_lock import build_lock, built_of
 from .errors import RecordingError, to_recover
+from .file_names import JOURNAL, NOTE, pid_of, recording_name
 from .hdf5 import is_saved, save
 from .journal import PARTIAL, scan
-from .names import JOURNAL, NOTE, pid_of, recording_name
 from .notes import Note, read_notes
 from .recording import Recording
 from .runs import num_dropped
@@ -52,7 +52,7 @@ class Recovered:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class NotRecovered:
     """A journal from which no recording was built, and why. It stays as it is."""
 
     journal: Path
@@ -60,10 +60,12 @@ class Kept:
     live: bool  # a process still writes to it
 
 
-Outcome = Recovered | Kept
+RecoveryOutcome = Recovered | NotRecovered
 
 
-def recover(directory: Path, run_id: str | None = None, *, force: bool = False) -> list[Outcome]:
+def recover(
+    directory: Path, run_id: str | None = None, *, force: bool = False
+) -> list[RecoveryOutcome]:
     """Build, verify and put in place the recording of every journal in `directory`.
 
     `run_id` restricts this to one run. Journals that `--attach ... start` began on the same
@@ -79,14 +81,14 @@ def recover(directory: Path, run_id: str | None = None, *, force: bool = False) 
     found = notes(directory, run_id)
     own = journals(directory, run_id)
     outcomes = [_recover_one(path, force, written) for path in own]
-    outcomes += _recover_attached(read_notes(found), {*map(_place, own)}, force, written)
+    outcomes += _recover_attached(read_notes(found), {*map(_absolute, own)}, force, written)
     _file_away([note for note in found if _is_over(note)])
     return outcomes
 
 
 def _recover_attached(
     found: Iterable[Note], seen: set[Path], force: bool, written: set[Path]
-) -> Iterator[Outcome]:
+) -> Iterator[RecoveryOutcome]:
     """Recover the journals that `--attach ... start` began and no `stop` has built.
 
     This includes kept copies of such rings. Journals in `seen` are skipped.
@@ -96,16 +98,16 @@ def _recover_attached(
             left = journals(begun.parent) if begun.parent.is_dir() else []
         except (OSError, RecordingError) as error:  # not even its existence can be checked
             why = f"{str(error).removesuffix('.')}. {fix_then_recover(begun.parent)}"
-            yield Kept(begun, why, live=False)
+            yield NotRecovered(begun, why, live=False)
             continue
         for path in left:
             is_one = path.name.startswith(begun.name.removesuffix(JOURNAL) + ".")
-            if is_one and _place(path) not in seen:
-                seen.add(_place(path))
+            if is_one and _absolute(path) not in seen:
+                seen.add(_absolute(path))
                 yield _recover_one(path, force, written)
 
 
-def _place(journal: Path) -> Path:
+def _absolute(journal: Path) -> Path:
     """Return a journal's absolute path, to compare with the paths in notes."""
     return journal.parent.resolve() / journal.name
 
@@ -144,7 +146,7 @@ def _file_away(over: list[Path]) -> None:
                 note.unlink()
 
 
-def recover_journal(journal: Path, *, force: bool = False) -> Outcome:
+def recover_journal(journal: Path, *, force: bool = False) -> RecoveryOutcome:
     """Do what `recover` does, for one journal."""
     return _recover_one(journal, force, set())
 
@@ -213,33 +215,33 @@ def _files(directory: Path, run_id: str | None, suffix: str) -> list[Path]:
     return [path for path in mine if path.name.endswith(suffix)]
 
 
-def _recover_one(journal: Path, force: bool, written: set[Path]) -> Outcome:
+def _recover_one(journal: Path, force: bool, written: set[Path]) -> RecoveryOutcome:
     """Recover one journal.
 
     `written` holds the recordings that this call has put in place; not even `force` overwrites them.
     """
     try:
         if is_locked(journal):
-            return Kept(journal, _IS_WRITTEN, live=True)
+            return NotRecovered(journal, _IS_WRITTEN, live=True)
         try:
             with build_lock(journal):
                 return _built(journal, force, written)
         except FileNotFoundError as gone:  # another process may have built it
             return _built_by_another(journal, gone, written)
     except RecordingError as error:
-        return Kept(journal, str(error).removeprefix(f"{journal}: "), live=False)
+        return NotRecovered(journal, str(error).removeprefix(f"{journal}: "), live=False)
     except OSError as error:
-        return Kept(
+        return NotRecovered(
             journal, f"{error.strerror or error}. {fix_then_recover(journal.parent)}", live=False
         )
     except MemoryError:  # go on: other journals may be smaller, and `record` must return a status
-        return Kept(journal, f"{_TOO_LARGE} {fix_then_recover(journal.parent)}", live=False)
+        return NotRecovered(journal, f"{_TOO_LARGE} {fix_then_recover(journal.parent)}", live=False)
 
 
-def _built(journal: Path, force: bool, written: set[Path]) -> Outcome:
+def _built(journal: Path, force: bool, written: set[Path]) -> RecoveryOutcome:
     recording = build(journal)
     if is_locked(journal):  # a writer began just now: it locks the file before it writes the header
-        return Kept(journal, _IS_WRITTEN, live=True)
+        return NotRecovered(journal, _IS_WRITTEN, live=True)
     path = journal.with_name(recording_name(recording.run, journal))
     if path in written:
         raise RecordingError(_same_name(path))

@@ -30,8 +30,8 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """The answer of one process. `error` is set if the request failed or got no answer."""
+class ControlAnswer:
+    """The answer of one process to a control request. `error` is set if the request failed or got no answer."""
 
     pid: int
     fields: dict[str, Any]
@@ -70,8 +70,8 @@ class Answer:
         return None if found is None else Path(found)
 
 
-def ask(process: Process, request: dict[str, Any]) -> Answer:
-    """Send a request to a process and return its answer, or an Answer with an error."""
+def ask(process: Process, request: dict[str, Any]) -> ControlAnswer:
+    """Send a request to a process and return its answer, or a ControlAnswer with an error."""
     try:
         fields = _exchange(
             process.socket, {**request, **({"key": process.key} if process.key else {})}
@@ -80,7 +80,7 @@ def ask(process: Process, request: dict[str, Any]) -> Answer:
         fields = {"error": _TOO_LATE.format(_TIMEOUT_S)}
     except (OSError, ValueError) as error:
         fields = {"error": f"cannot be reached ({error})"}
-    return Answer(process.pid, fields)
+    return ControlAnswer(process.pid, fields)
 
 
 def _exchange(path: Path, request: dict[str, Any]) -> dict[str, Any]:

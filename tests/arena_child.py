@@ -73,9 +73,9 @@ class _Stage:
         install_stubs()
         install_patches(workarounds(lambda: script))
         self.module = importlib.import_module("sglang.srt.managers.scheduler")
-        session = attach(Config(folder, "hunt", ("hunt",), "hunt", 256))
-        assert session is not None
-        self.folder, self._session = folder, session
+        state = attach(Config(folder, "hunt", ("hunt",), "hunt", 256))
+        assert state is not None
+        self.folder, self._state = folder, state
         self.next_step: Callable[[], list[Any]] = list
         self.deliver: Callable[[Any], None] = lambda message: None
         connect(lambda: self.next_step(), lambda message: self.deliver(message))
@@ -84,11 +84,11 @@ class _Stage:
         self._recorder().close()  # each fork gets its own
 
     def fresh_recorder(self) -> Any:
-        Startup(self._session).constructed(self.scheduler)
+        Startup(self._state).constructed(self.scheduler)
         return self._recorder()
 
     def _recorder(self) -> Any:
-        return self._session.of_scheduler((self.scheduler,))
+        return self._state.of_scheduler((self.scheduler,))
 
     def force_retract(self, forced: bool) -> None:
         """Set sglang's own SGLANG_TEST_RETRACT switch for one turn of the loop."""

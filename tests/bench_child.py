@@ -40,8 +40,8 @@ def measure(version: str, scenario: Scenario, turns: int, folder: Path, one_in: 
     install_stubs()
     install_patches(workarounds(lambda: script))
     importlib.import_module("sglang.srt.managers.scheduler")
-    session = attach(Config(folder, "bench", ("bench",), "bench", 256, choice=Choice(one_in)))
-    assert session is not None
+    state = attach(Config(folder, "bench", ("bench",), "bench", 256, choice=Choice(one_in)))
+    assert state is not None
     watch = Stopwatch()
     driver = Driver(scenario, lambda forced: None)
     bench = _Bench(driver, watch, turns)
@@ -58,8 +58,8 @@ def measure(version: str, scenario: Scenario, turns: int, folder: Path, one_in: 
     )
     scheduler = build_scheduler(settings)
     bench.scheduler = scheduler
-    bench.session = session
-    recorder = session.of_scheduler((scheduler,))
+    bench.state = state
+    recorder = state.of_scheduler((scheduler,))
     assert recorder is not None
     bench.recorder = recorder
     worker = scheduler.draft_worker
@@ -86,7 +86,7 @@ class _Bench:
         self.blocks: list[tuple[bool, list[int]]] = []
         self._seen, self._turn = 0, 0
         self.scheduler: Any = None
-        self.session: Any = None
+        self.state: Any = None
         self.recorder: Any = None
 
     def next_step(self) -> list[Any]:
@@ -107,4 +107,4 @@ class _Bench:
 
     def _switch(self, on: bool) -> None:
         self.scheduler._specdiff_recorder = self.recorder if on else None
-        self.session._current = self.recorder if on else None
+        self.state._current = self.recorder if on else None

@@ -87,7 +87,7 @@ def test_recover_builds_recordings_that_attach_started_in_other_folders(
 KILLED = """
 import os, signal
 attach("--duration", "1s", "start")
-begun = session.of_process(()).path
+begun = state.of_process(()).path
 wait_for(lambda: "not recording" in attach("status")[0], "its end")
 os.truncate(begun, 3)
 attach("-o", "other", "start")
@@ -136,7 +136,7 @@ attach("--duration", "3s", "start")
 emit(3)
 wait_for(lambda: "not recording" in attach("status")[0], "its end")
 attach("start")
-os.truncate(session.of_process(()).path, 0)
+os.truncate(state.of_process(()).path, 0)
 os._exit(0)
 """
 
@@ -170,7 +170,7 @@ def test_a_stop_that_the_disk_refuses_says_what_is_kept(tmp_path: Path) -> None:
 REFUSED = """
 import resource
 attach("start")
-recorder = session.of_process(())
+recorder = state.of_process(())
 emit(1000)
 assert recorder.writer.flush(60)
 room = recorder.path.stat().st_size + 100
@@ -190,7 +190,7 @@ def test_a_stop_whose_journal_is_gone_says_so(tmp_path: Path) -> None:
 
 GONE = """
 attach("start")
-session.of_process(()).path.unlink()
+state.of_process(()).path.unlink()
 print(attach("stop", code=125)[1], file=sys.stderr)
 attach("stop")
 """

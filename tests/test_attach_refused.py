@@ -57,7 +57,7 @@ def threads_of(pid: int) -> set[str]:
 def test_a_suspended_server_does_not_carry_out_timed_out_requests_when_it_resumes(
     server: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def asked(act: str) -> remote.Answer:
+    def asked(act: str) -> remote.ControlAnswer:
         (answer,) = attached(str(server), act, tmp_path / "e", {}, force=False).answers
         return answer
 
@@ -90,11 +90,11 @@ LEAVES = """
 import json, socket, time
 from specdiff.recorders import remote
 from specdiff.recorders.runtime import socket_of
-begin, patience = session.begin, remote._TIMEOUT_S
+begin, patience = state.begin, remote._TIMEOUT_S
 def slowly(config):
     time.sleep(1)
     return begin(config)
-session.begin = slowly
+state.begin = slowly
 start = {"do": "start", "directory": str(folder), "run_id": "x", "options": {}}
 line = json.dumps(start).encode() + b"\\n"
 

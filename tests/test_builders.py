@@ -14,7 +14,7 @@ from specdiff.cli.main import SAME
 from specdiff.recorders import hdf5
 from specdiff.recorders.journal import HEADER, Type, frames
 from specdiff.recorders.recording import Recording
-from specdiff.recorders.recover import DAMAGED, Kept, Recovered, recover, recover_journal
+from specdiff.recorders.recover import DAMAGED, NotRecovered, Recovered, recover, recover_journal
 from specdiff.recorders.run import to_json
 from specdiff.recorders.schema import Kind
 from specdiff.recorders.scratch import scratch
@@ -111,7 +111,7 @@ def test_a_missing_journal_is_not_confused_with_the_recording_of_another(
     (tmp_path / NAME).write_bytes(WHOLE)
     recover(tmp_path)
     outcome = recover_journal(tmp_path / name)
-    assert isinstance(outcome, Kept) and "No such file" in outcome.why
+    assert isinstance(outcome, NotRecovered) and "No such file" in outcome.why
 
 
 def test_two_processes_that_save_the_same_name_do_not_share_a_file(
@@ -156,7 +156,7 @@ def test_a_recording_that_cannot_be_read_back_is_discarded_and_the_journal_kept(
     image = hdf5._image
     monkeypatch.setattr(hdf5, "_image", lambda recording: image(recording)[:-100])
     (outcome,) = recover(tmp_path)
-    assert isinstance(outcome, Kept) and not outcome.live
+    assert isinstance(outcome, NotRecovered) and not outcome.live
     assert "the file just written cannot be read back" in outcome.why
     assert "The journal is kept" in outcome.why and "opy" not in outcome.why
     assert f"specdiff recover {tmp_path}" in outcome.why

@@ -28,12 +28,12 @@ import contextlib, json, os, resource, socket, sys, time
 from pathlib import Path
 from specdiff.recorders.capture.config import Config
 from specdiff.recorders.capture.control import Control
-from specdiff.recorders.capture.session import Session
+from specdiff.recorders.capture.process_state import ProcessState
 from specdiff.recorders.runtime import socket_of
 folder, pid = Path(sys.argv[1]), os.getpid()
-session = Session(Config(folder, "r", paused=True), [])
-session.note.open()
-control = Control(session)
+state = ProcessState(Config(folder, "r", paused=True), [])
+state.note.open()
+control = Control(state)
 
 def number():
     '''The descriptor of the socket.'''
@@ -87,8 +87,8 @@ os.closerange(3, 256)
 with at_rest(): pass
 theirs = [os.open(folder / f"theirs-{i}", os.O_CREAT | os.O_RDWR) for i in range(12)]
 with at_rest(): pass
-session.note.add(constructed=True, journal="r-1-0.journal")
-session.note.add(constructed=True, journal="r-1-1.journal")
+state.note.add(constructed=True, journal="r-1-0.journal")
+state.note.add(constructed=True, journal="r-1-1.journal")
 for fd in theirs: os.close(fd)
 """
 
@@ -210,7 +210,7 @@ def test_a_socket_with_a_listener_is_not_taken_over(
 
 
 TAKEN = """
-Control(session)
+Control(state)
 with socket.socket(socket.AF_UNIX) as asks:
     asks.connect(str(socket_of(pid)))
     asks.sendall(b'{"do": "status"}\\n')

@@ -25,7 +25,7 @@ from specdiff.recorders import hdf5, journal
 from specdiff.recorders.build import build
 from specdiff.recorders.errors import RecordingError
 from specdiff.recorders.recording import Recording
-from specdiff.recorders.recover import Kept, Recovered, recover
+from specdiff.recorders.recover import NotRecovered, Recovered, recover
 
 RECORDINGS = sorted(bundled().glob("*.h5"))
 FROZEN = sorted((bundled().parent / "frozen").glob("*.h5"))
@@ -293,4 +293,4 @@ def test_an_interrupted_recover_is_finished_by_the_next_one(
     assert [entry.name for entry in tmp_path.iterdir()] == [first.path.name]
     path.write_bytes(journals[0].data[: journals[0].ends[-2]])  # another journal with the same name
     (third,) = recover(tmp_path)
-    assert isinstance(third, Kept) and "--force" in third.why and path.exists()
+    assert isinstance(third, NotRecovered) and "--force" in third.why and path.exists()

@@ -19,7 +19,7 @@ from faults import FULL
 from journalled import rebuilt, records_of, same_content
 from specdiff.cli.inputs import bundled
 from specdiff.recorders import hdf5, journal
-from specdiff.recorders.recover import Kept, Recovered, is_locked, recover
+from specdiff.recorders.recover import NotRecovered, Recovered, is_locked, recover
 from specdiff.recorders.run import stats_from_json
 
 RECORDING = bundled() / "0.5.23-random.h5"
@@ -78,7 +78,7 @@ def test_a_full_disk_stops_only_the_recorder(durability: str, tmp_path: Path) ->
         (disk / "filler").unlink()
         # Now there is room for only a part of the recording: HDF5's worst case.
         (outcome,) = recover(disk)
-        assert isinstance(outcome, Kept) and "No space left" in outcome.why
+        assert isinstance(outcome, NotRecovered) and "No space left" in outcome.why
         assert [entry.name for entry in disk.iterdir()] == [path.name]
         refused = specdiff("recover", disk)
         assert refused.returncode == 128, "HDF5 crashes at exit after a full disk"

@@ -18,10 +18,10 @@ from children import specdiff, wait_for
 from specdiff.recorders import hdf5
 from specdiff.recorders.build import build
 from specdiff.recorders.errors import RecordingError
+from specdiff.recorders.file_names import pid_of, recording_name
 from specdiff.recorders.journal import HEADER, Type, frame, frames
-from specdiff.recorders.names import pid_of, recording_name
 from specdiff.recorders.recording import Recording
-from specdiff.recorders.recover import Kept, Recovered, is_locked, recover
+from specdiff.recorders.recover import NotRecovered, Recovered, is_locked, recover
 from specdiff.recorders.run import Run, to_json
 from specdiff.recorders.schema import NONE64, Kind
 from specdiff.recorders.wire import ROW_WIDTH, pack_event
@@ -115,7 +115,7 @@ def test_recover_leaves_a_journal_that_a_process_still_locks(tmp_path: Path) -> 
         assert child.stdout is not None and child.stdout.readline() == b"locked\n"
         (outcome,) = recover(tmp_path)
         child.kill()
-    assert isinstance(outcome, Kept) and outcome.live
+    assert isinstance(outcome, NotRecovered) and outcome.live
     assert journal.exists()
     wait_for(lambda: isinstance(recover(tmp_path)[0], Recovered), "the lock to go")
 
@@ -127,7 +127,7 @@ def test_an_existing_recording_is_overwritten_only_with_force(tmp_path: Path) ->
     assert isinstance(first, Recovered)
     journal.write_bytes(HEADER + frames([ran(), gap(1)]))
     (second,) = recover(tmp_path)
-    assert isinstance(second, Kept) and "--force" in second.why
+    assert isinstance(second, NotRecovered) and "--force" in second.why
     assert len(hdf5.load(first.path).gaps.dropped) == 0
     (third,) = recover(tmp_path, force=True)
     assert isinstance(third, Recovered) and third.path == first.path
@@ -202,7 +202,7 @@ def test_a_journal_whose_recording_cannot_be_written_is_kept_and_the_others_are_
 def test_a_journal_that_cannot_be_opened_does_not_count_as_live(tmp_path: Path) -> None:
     (tmp_path / "r-1-0.journal").mkdir()
     (outcome,) = recover(tmp_path)
-    assert isinstance(outcome, Kept) and not outcome.live
+    assert isinstance(outcome, NotRecovered) and not outcome.live
     done = specdiff("recover", tmp_path)
     assert done.returncode == 128
     assert "nothing was recorded" in done.stderr and "still writes" not in done.stderr
@@ -214,7 +214,7 @@ def test_a_journal_without_read_permission_does_not_count_as_live(tmp_path: Path
     (tmp_path / "r-1-0.journal").write_bytes(HEADER + run_frame())
     (tmp_path / "r-1-0.journal").chmod(0)
     (outcome,) = recover(tmp_path)
-    assert isinstance(outcome, Kept) and not outcome.live
+    assert isinstance(outcome, NotRecovered) and not outcome.live
 
 
 def test_a_ring_without_read_permission_is_named_and_the_others_are_recovered() -> None:
@@ -229,7 +229,7 @@ def test_a_ring_without_read_permission_is_named_and_the_others_are_recovered() 
             text=True,
             check=False,
         )
-        assert done.stdout.split() == ["Kept", "Recovered"], done.stderr
+        assert done.stdout.split() == ["NotRecovered", "Recovered"], done.stderr
         assert "Permission denied" in done.stderr
 
 
@@ -250,7 +250,7 @@ def test_a_failed_recovery_leaves_no_temporary_file(tmp_path: Path) -> None:
     (tmp_path / "r-1-0.journal").write_bytes(HEADER + run_frame())
     (tmp_path / recording_name(RUN, tmp_path / "r-1-0.journal")).mkdir()
     (outcome,) = recover(tmp_path, force=True)
-    assert isinstance(outcome, Kept)
+    assert isinstance(outcome, NotRecovered)
     assert list(tmp_path.glob("*.tmp")) == []
 
 
@@ -259,7 +259,7 @@ def test_one_recover_never_writes_the_same_recording_twice(tmp_path: Path) -> No
         (tmp_path / f"{name}-1-0.journal").write_bytes(HEADER + run_frame())
     first, second = recover(tmp_path, force=True)
     assert isinstance(first, Recovered)
-    assert isinstance(second, Kept) and first.path.name in second.why
+    assert isinstance(second, NotRecovered) and first.path.name in second.why
     assert (tmp_path / "b-1-0.journal").exists()
 
 
@@ -295,7 +295,7 @@ def test_a_journal_that_is_locked_while_recover_builds_it_is_left_to_its_server(
     (outcome,) = recover(tmp_path)
     with started[0] as ours:
         ours.kill()
-    assert isinstance(outcome, Kept) and outcome.live and path.exists()
+    assert isinstance(outcome, NotRecovered) and outcome.live and path.exists()
 
 
 def test_looking_for_a_lock_takes_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,7 +319,9 @@ def test_on_a_file_system_without_locks_every_journal_is_kept(
 
     monkeypatch.setattr(fcntl, "fcntl", refuses)
     (outcome,) = recover(tmp_path)
-    assert isinstance(outcome, Kept) and "No locks available" in outcome.why and path.exists()
+    assert (
+        isinstance(outcome, NotRecovered) and "No locks available" in outcome.why and path.exists()
+    )
 
 
 def test_the_process_id_is_read_only_from_files_of_exactly_that_run() -> None:

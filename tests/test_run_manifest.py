@@ -13,7 +13,7 @@ from children import on_demand, rig, specdiff
 from specdiff.cli.main import BROKEN, SAME, USAGE
 from specdiff.recorders import hdf5, manifest
 from specdiff.recorders.errors import RecordingError
-from specdiff.recorders.manifest import MANIFEST, Manifest, Scheduler
+from specdiff.recorders.manifest import MANIFEST, Manifest, SchedulerEntry
 from specdiff.recorders.ranks import Group, Rank
 from specdiff.recorders.recover import recover
 from specdiff.recorders.runs import Absent, member_of, runs
@@ -81,7 +81,7 @@ def test_a_host_without_a_first_rank_records_nothing_and_that_is_no_error(tmp_pa
     assert recover(tmp_path) == []
     (written,) = tmp_path.iterdir()
     assert manifest.read(written).schedulers == (
-        Scheduler(7, of_tp(1), None, True, "another one does"),
+        SchedulerEntry(7, of_tp(1), None, True, "another one does"),
     )
     said = specdiff("info", tmp_path)
     # the other host's recordings are not here
@@ -146,9 +146,9 @@ def test_the_expected_groups_and_ranks_follow_from_the_sizes(
 
 
 def test_a_manifest_is_extended_by_later_writes_and_read_back(tmp_path: Path) -> None:
-    first = Scheduler(1, of_tp(0), "r-1-0.journal", False, None)
-    second = Scheduler(2, of_tp(1), None, True, "another does")
-    failed = Scheduler(3, None, None, False, "the recorder could not start (OSError)")
+    first = SchedulerEntry(1, of_tp(0), "r-1-0.journal", False, None)
+    second = SchedulerEntry(2, of_tp(1), None, True, "another does")
+    failed = SchedulerEntry(3, None, None, False, "the recorder could not start (OSError)")
     path = manifest.write(tmp_path, "r", [first])
     assert path is not None and path == manifest.write(tmp_path, "r", [second, first, failed])
     assert list(tmp_path.iterdir()) == [path]
@@ -157,7 +157,7 @@ def test_a_manifest_is_extended_by_later_writes_and_read_back(tmp_path: Path) ->
 
 
 def test_a_server_of_one_scheduler_needs_no_manifest(tmp_path: Path) -> None:
-    one = Scheduler(1, ALONE, "r-1-0.journal", False, None)
+    one = SchedulerEntry(1, ALONE, "r-1-0.journal", False, None)
     assert manifest.write(tmp_path, "r", [one]) is None
     assert list(tmp_path.iterdir()) == []
 
@@ -190,8 +190,8 @@ def test_a_file_that_is_no_manifest_is_refused_with_the_reason(
 
 def test_the_manifests_of_two_hosts_make_one_run(tmp_path: Path) -> None:
     two = [
-        Manifest("r", "a", (Scheduler(1, of_tp(0), "r-1-0.journal", False, None),)),
-        Manifest("r", "b", (Scheduler(1, of_tp(1), None, True, "another does"),)),
+        Manifest("r", "a", (SchedulerEntry(1, of_tp(0), "r-1-0.journal", False, None),)),
+        Manifest("r", "b", (SchedulerEntry(1, of_tp(1), None, True, "another does"),)),
     ]
     (run,) = runs([], two)
     assert run.hosts == ("a", "b")

@@ -273,7 +273,11 @@ def test_a_journal_too_large_for_memory_is_kept_and_the_others_are_recovered(
 
     monkeypatch.setattr(recover, "build", built)
     kept, recovered = recover.recover(tmp_path)
-    assert isinstance(kept, recover.Kept) and "not enough memory" in kept.why and large.exists()
+    assert (
+        isinstance(kept, recover.NotRecovered)
+        and "not enough memory" in kept.why
+        and large.exists()
+    )
     assert isinstance(recovered, recover.Recovered) and not small.exists()
 
 

@@ -21,7 +21,7 @@ from . import (
 from .config import Config
 from .fingerprint import function_hash
 from .probe import MARK, wrap
-from .session import Session
+from .process_state import ProcessState
 from .sites import SITES, HookSite
 from .startup import Startup
 
@@ -39,7 +39,7 @@ _ON_SCHEDULER = frozenset({"arrive", "launch", "process", "abort", "pause", "con
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class LocatedSite:
     """A site in this sglang. `function` is `owner.name` as it was before the hook."""
 
     site: HookSite
@@ -49,24 +49,24 @@ class Found:
     function: Callable[..., Any]
 
 
-def attach(config: Config) -> Session | None:
+def attach(config: Config) -> ProcessState | None:
     """Hook the scheduler of this process. Return None if it is hooked already (see `plugin`)."""
     found = {site.role: _find(site) for site in SITES}
     init = found["init"]
     if init is not None and hasattr(init.function, MARK):
         return None
-    session = Session(config, [site for site in SITES if found[site.role] is None])
-    if not session.missing_essential:
-        startup = Startup(session)
+    state = ProcessState(config, [site for site in SITES if found[site.role] is None])
+    if not state.missing_essential:
+        startup = Startup(state)
         for item in found.values():
             if item is not None:
-                _patch(item, session, startup)
-    session.sites = lambda: tuple(_describe(site, found[site.role]) for site in SITES)
-    session.note.open()
-    return session
+                _patch(item, state, startup)
+    state.sites = lambda: tuple(_describe(site, found[site.role]) for site in SITES)
+    state.note.open()
+    return state
 
 
-def _find(site: HookSite) -> Found | None:
+def _find(site: HookSite) -> LocatedSite | None:
     """Return the first place that exists, or None.
 
     Modules that are already loaded are tried before others are imported.
@@ -80,7 +80,7 @@ def _find(site: HookSite) -> Found | None:
                 owner = getattr(owner, part, None)
             function = getattr(owner, name, None)
             if callable(function):
-                return Found(site, place, owner, name, function)
+                return LocatedSite(site, place, owner, name, function)
     return None
 
 
@@ -91,12 +91,12 @@ def _import(name: str) -> Any:
         return None
 
 
-def _patch(found: Found, session: Session, startup: Startup) -> None:
+def _patch(found: LocatedSite, state: ProcessState, startup: Startup) -> None:
     role = found.site.role
     if role == "init":
         wrapper = startup.wrap(found.function)
     else:
-        current = session.of_scheduler if role in _ON_SCHEDULER else session.of_process
+        current = state.of_scheduler if role in _ON_SCHEDULER else state.of_process
         wrapper = wrap(found.function, role, PROBES[role], current)
     setattr(found.owner, found.name, wrapper)
     if not isinstance(found.owner, type):
@@ -112,7 +112,7 @@ def _rebind(original: Any, wrapper: Any) -> None:
                     setattr(module, key, wrapper)
 
 
-def _describe(site: HookSite, found: Found | None) -> Site:
+def _describe(site: HookSite, found: LocatedSite | None) -> Site:
     """Describe a site as it is now. `attached` is read back from the class or module."""
     if found is None:
         return Site(site.role, site.places[-1], False, site.essential, None)

@@ -37,7 +37,7 @@ def has_capturer(which: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
+class PoolRow:
     """The row of sglang's `req_to_token_pool` that lists the KV slots of a finishing request.
 
     The slots belong to the request until its release. Up to 0.5.18, the index of the row is on the
@@ -48,8 +48,8 @@ class Slot:
     index: int
 
     @classmethod
-    def of(cls, processor: Any, req: Any) -> Slot | None:
-        """Return the slot of a request, or None if it has none (any more).
+    def of(cls, processor: Any, req: Any) -> PoolRow | None:
+        """Return the row of a request, or None if it has none (any more).
 
         `processor` is the object whose method collects the request's rows.
         """

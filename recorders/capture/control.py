@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 from .config import Config, with_options
 from .control_socket import ControlSocket
 from .online import Backoff
+from .process_state import ProcessState
 from .recorder import Recorder
-from .session import Session
 
 if TYPE_CHECKING:
     from .writer import JournalWriter
@@ -55,12 +55,12 @@ class _Running:
 class Control:
     """The thread that answers requests, and that ends a recording when it reaches its limit."""
 
-    def __init__(self, session: Session, begun: Recorder | None = None) -> None:
-        """`begun` is the recording that the session itself has begun, if any."""
-        self._session, self._pid = session, os.getpid()
+    def __init__(self, state: ProcessState, begun: Recorder | None = None) -> None:
+        """`begun` is the recording that `Startup` has begun, if any."""
+        self._state, self._pid = state, os.getpid()
         self._running: _Running | None = None
         if begun is not None:
-            self.watch(begun, session.config)
+            self.watch(begun, state.config)
         self._just_begun: _Running | None = None  # the recording that the current request has begun
         # Clients send this key, because a process in another container may have the same pid.
         self._key = secrets.token_hex(8)
@@ -77,7 +77,7 @@ class Control:
 
         A client whose environment differs from the server's would look for it in another folder.
         """
-        self._session.note.add(pid=self._pid, socket=str(path), key=self._key)
+        self._state.note.add(pid=self._pid, socket=str(path), key=self._key)
 
     def watch(self, recorder: Recorder, config: Config) -> None:
         deadline = None if config.seconds is None else time.monotonic() + config.seconds
@@ -152,7 +152,7 @@ class Control:
             return None
 
     def _end(self, running: _Running, why: str = "") -> None:
-        self._session.end(running.recorder)
+        self._state.end(running.recorder)
         self._why = why
         self._writer = weakref.ref(running.recorder.writer)
         self._last, self._running = str(running.recorder.path), None
@@ -182,11 +182,11 @@ class Control:
             return {"error": f"already records into {self._running.recorder.path}. Stop that first"}
         plain = Config(directory=Path(fields["directory"]), run_id=str(fields["run_id"]))
         config = with_options(plain, fields["options"])
-        rank = {"rank": self._session.rank()}
-        if left_out := self._session.why_left_out(config):
+        rank = {"rank": self._state.rank()}
+        if left_out := self._state.why_left_out(config):
             note = f"does not record: {left_out}"
             return {"journal": None, "note": note, "left_out": left_out, **rank}
-        recorder = self._session.begin(config)
+        recorder = self._state.begin(config)
         self.watch(recorder, config)
         self._just_begun = self._running
         return {"journal": str(recorder.path), **rank}

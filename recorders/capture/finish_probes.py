@@ -8,7 +8,7 @@ from typing import Any
 
 from ..schema import NONE64, Kind
 from ..wire import TopkRows, pack_topk
-from .capturer import Slot, has_capturer
+from .capturer import PoolRow, has_capturer
 from .choice import FULL, NO_ROWS, TAIL_TOO
 from .probe import Probe, nothing_after
 from .reading import int64, on_cpu, reason_of
@@ -64,7 +64,7 @@ class Collected:
 
 
 @dataclass(slots=True)
-class Finish:
+class PendingFinish:
     """A finish in progress: the experts function has run, the indexer function may still run."""
 
     req: Any
@@ -76,12 +76,14 @@ class Finish:
     indexer: Collected = field(default_factory=Collected)
 
 
-def _experts_before(recorder: Recorder, self: Any, req: Any, *_: Any, **__: Any) -> Finish | None:
+def _experts_before(
+    recorder: Recorder, self: Any, req: Any, *_: Any, **__: Any
+) -> PendingFinish | None:
     recorder.asked = None
     return _begin(recorder, self, req)
 
 
-def _experts_after(recorder: Recorder, finish: Finish | None, _: None) -> None:
+def _experts_after(recorder: Recorder, finish: PendingFinish | None, _: None) -> None:
     if finish is None:
         return
     finish.experts = _collected(recorder, "experts", finish, "routed_experts")
@@ -89,15 +91,17 @@ def _experts_after(recorder: Recorder, finish: Finish | None, _: None) -> None:
     recorder.emit_later(partial(_emit, recorder, finish))
 
 
-def _indexer_before(recorder: Recorder, self: Any, req: Any, *_: Any, **__: Any) -> Finish | None:
+def _indexer_before(
+    recorder: Recorder, self: Any, req: Any, *_: Any, **__: Any
+) -> PendingFinish | None:
     recorder.asked = None
     finish = recorder.finishing
-    if isinstance(finish, Finish) and finish.req is req:
+    if isinstance(finish, PendingFinish) and finish.req is req:
         return finish
     return _begin(recorder, self, req)
 
 
-def _indexer_after(recorder: Recorder, finish: Finish | None, _: None) -> None:
+def _indexer_after(recorder: Recorder, finish: PendingFinish | None, _: None) -> None:
     if finish is None:
         return
     finish.indexer = _collected(recorder, "indexer", finish, "indexer_topk")
@@ -119,12 +123,12 @@ def _topk_before(
     recorder.asked = (min(int(start_len), end), end)
 
 
-def _begin(recorder: Recorder, processor: Any, req: Any) -> Finish | None:
+def _begin(recorder: Recorder, processor: Any, req: Any) -> PendingFinish | None:
     """Read the books of a finishing request. Return None if the request is not recorded."""
     access, qid = recorder.access(req), recorder.numbers.qid(req)
     if qid < 0:
         return None
-    return Finish(
+    return PendingFinish(
         req,
         processor,
         qid,
@@ -133,7 +137,7 @@ def _begin(recorder: Recorder, processor: Any, req: Any) -> Finish | None:
     )
 
 
-def _collected(recorder: Recorder, which: str, finish: Finish, attribute: str) -> Collected:
+def _collected(recorder: Recorder, which: str, finish: PendingFinish, attribute: str) -> Collected:
     tensor = getattr(finish.req, attribute, None)
     start, end = (NONE64, NONE64) if recorder.asked is None else recorder.asked
     if tensor is None:
@@ -150,27 +154,29 @@ def _collected(recorder: Recorder, which: str, finish: Finish, attribute: str) -
     return collected
 
 
-def _add_outside(recorder: Recorder, which: str, finish: Finish, collected: Collected) -> None:
+def _add_outside(
+    recorder: Recorder, which: str, finish: PendingFinish, collected: Collected
+) -> None:
     """Gather the rows that `--experts tail` or `full` asks for and the server did not return.
 
     This must be done now, because the release that follows frees their slots. No row is gathered
     twice. Rows of the prompt are left out on the decode side of a disaggregated server, because it
     never computed them.
     """
-    slot, req = Slot.of(finish.processor, finish.req), finish.req
-    if slot is None:
+    pool_row, req = PoolRow.of(finish.processor, finish.req), finish.req
+    if pool_row is None:
         return
     end = len(req.origin_input_ids) + len(req.output_ids) - 1
     whole = recorder.choice.rows == FULL and not recorder.run.decode_side
     if collected.state == 1 and collected.start != NONE64:
         if whole:
-            collected.before = slot.rows(which, 0, collected.start)
-        collected.after = slot.rows(which, collected.start + collected.rows, end)
+            collected.before = pool_row.rows(which, 0, collected.start)
+        collected.after = pool_row.rows(which, collected.start + collected.rows, end)
     elif collected.state == 0 and whole:
-        collected.after = slot.rows(which, 0, end)
+        collected.after = pool_row.rows(which, 0, end)
 
 
-def _emit(recorder: Recorder, finish: Finish) -> None:
+def _emit(recorder: Recorder, finish: PendingFinish) -> None:
     req, experts, indexer = finish.req, finish.experts, finish.indexer
     recorder.finishing = None
     recorder.finished_at[finish.qid] = finish.committed

@@ -13,13 +13,13 @@ from operator import gt
 
 from ..schema import EVENT_TABLES, NONE32, NONE64, Kind
 
-Values = Sequence[int]
+EventValues = Sequence[int]
 _ABSENT = (NONE32, NONE64)
 _FINISH = {field.name: at for at, field in enumerate(fields(EVENT_TABLES[Kind.FINISH]))}
 _RESULT = {field.name: at for at, field in enumerate(fields(EVENT_TABLES[Kind.RESULT]))}
 
 
-def breaches(kind: Kind, values: Values, columns: Sequence[Values]) -> Iterator[str]:
+def breaches(kind: Kind, values: EventValues, columns: Sequence[EventValues]) -> Iterator[str]:
     """Yield the laws that an event breaks, as `law: description`.
 
     `values` and `columns` are as in `pack_event`.
@@ -53,7 +53,7 @@ class Backoff:
         return quiet_s
 
 
-def _prepare(_: Values, columns: Sequence[Values]) -> Iterator[str]:
+def _prepare(_: EventValues, columns: Sequence[EventValues]) -> Iterator[str]:
     """Check a prepare. A fast test over whole columns comes first; only if it finds something are the
     rows checked one by one, skipping those with absent values."""
     _, _, committed, before, allocated = columns
@@ -65,16 +65,16 @@ def _prepare(_: Values, columns: Sequence[Values]) -> Iterator[str]:
         yield "allocation: a prepare reduced the allocated slots"
 
 
-def _above(some: Values, limits: Values) -> bool:
+def _above(some: EventValues, limits: EventValues) -> bool:
     return any(one > limit != NONE32 for one, limit in zip(some, limits, strict=True))
 
 
-def _below_none(committed: Values, allocated: Values) -> bool:
+def _below_none(committed: EventValues, allocated: EventValues) -> bool:
     rows = zip(committed, allocated, strict=True)
     return any(NONE32 < one < 0 and limit != NONE32 for one, limit in rows)
 
 
-def _result(values: Values, _: Sequence[Values]) -> Iterator[str]:
+def _result(values: EventValues, _: Sequence[EventValues]) -> Iterator[str]:
     """Check the stride of a decode result.
 
     sglang slices its tokens with the stride on the result, up to 0.5.11 with that of the worker.
@@ -88,7 +88,7 @@ def _result(values: Values, _: Sequence[Values]) -> Iterator[str]:
         yield f"stride: rows have {width} tokens but are sliced by {used}"
 
 
-def _finish(values: Values, _: Sequence[Values]) -> Iterator[str]:
+def _finish(values: EventValues, _: Sequence[EventValues]) -> Iterator[str]:
     def of(name: str) -> int:
         return values[_FINISH[name]]
 
@@ -111,7 +111,7 @@ def _finish(values: Values, _: Sequence[Values]) -> Iterator[str]:
             yield f"statistics: {counter} is {of(counter)}, but the histogram gives {of(part)}"
 
 
-def _rows(values: Values, name: str) -> int | None:
+def _rows(values: EventValues, name: str) -> int | None:
     """Return the number of rows collected, or None if it is not known."""
     state, start, rows = (values[_FINISH[f"{name}_{what}"]] for what in ("state", "start", "rows"))
     if state == 1:
@@ -119,7 +119,7 @@ def _rows(values: Values, name: str) -> int | None:
     return 0 if state == 0 else None
 
 
-_WATCHED: dict[Kind, Callable[[Values, Sequence[Values]], Iterator[str]]] = {
+_WATCHED: dict[Kind, Callable[[EventValues, Sequence[EventValues]], Iterator[str]]] = {
     Kind.PREPARE: _prepare,
     Kind.RESULT: _result,
     Kind.FINISH: _finish,

@@ -9,7 +9,7 @@ _TURNS = 1 << 16
 _BITS = 5  # 32 buckets per octave: quantiles are exact to 3%
 
 
-class Histogram:
+class LatencyHistogram:
     def __init__(self) -> None:
         self._buckets = [0] * (64 << _BITS)
         self.count = 0
@@ -42,7 +42,7 @@ class Overhead:
     def __init__(self) -> None:
         self.spent = 0  # ns in the current turn; the probes add to it
         self.steps = 0  # number of turns that processed a decode result
-        self._decode, self._prefill = Histogram(), Histogram()
+        self._decode, self._prefill = LatencyHistogram(), LatencyHistogram()
         # Turns not yet added to a histogram, which another thread does; inverted if the turn
         # processed a prefill result. If that thread hangs on the disk, only the last ones remain.
         self._turns: deque[int] = deque(maxlen=_TURNS)
@@ -61,12 +61,12 @@ class Overhead:
         self.spent = 0
 
     @property
-    def decode(self) -> Histogram:
+    def decode(self) -> LatencyHistogram:
         self._count()
         return self._decode
 
     @property
-    def prefill(self) -> Histogram:
+    def prefill(self) -> LatencyHistogram:
         self._count()
         return self._prefill
 

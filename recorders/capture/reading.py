@@ -37,7 +37,7 @@ class Counter:
     written: str
 
 
-Columns = Callable[[Sequence[Any]], Sequence[list[int]]]  # requests -> one list per counter
+BatchReader = Callable[[Sequence[Any]], Sequence[list[int]]]  # requests -> one list per counter
 
 # In every release, `finished()` is `finished_reason is not None`.
 _RETRACTED = Counter(lambda one: int(one.is_retracted), "one.is_retracted")
@@ -55,9 +55,9 @@ class Access:
     allocated: Counter
     accepted: Counter
     histogram: Callable[[Any], Sequence[int] | None]  # number of steps, by accepted drafts
-    lengths: Columns  # committed, allocated
-    before_result: Columns  # retracted, finished, committed, output length
-    after_result: Columns  # committed, verify count, accepted
+    lengths: BatchReader  # committed, allocated
+    before_result: BatchReader  # retracted, finished, committed, output length
+    after_result: BatchReader  # committed, verify count, accepted
 
     @classmethod
     def choose(cls, req: Any) -> Access:
@@ -110,7 +110,7 @@ def _direct(name: str) -> Counter:
     return Counter(on_req, f"one.{name}")
 
 
-def _together(*counters: Counter) -> Columns:
+def _together(*counters: Counter) -> BatchReader:
     fast = every(*(counter.written for counter in counters))
 
     def read(reqs: Sequence[Any]) -> Sequence[list[int]]:

@@ -22,7 +22,7 @@ from .numbering import Numbering
 from .online import breaches
 from .overhead import Overhead
 from .reading import Access, int64
-from .request import RequestFacts
+from .request_facts import RequestFacts
 from .seeding import Seeding
 from .writer import JournalWriter
 
@@ -74,7 +74,7 @@ class Recorder:
         self.released = NONE64  # the committed length that the current release read
         self.resolved = False  # the resolve function ran for the current result
         self.extended = False  # the current result is that of a prefill
-        self.finishing: object = None  # the `finish_probes.Finish` in progress
+        self.finishing: object = None  # the `finish_probes.PendingFinish` in progress
         self.finished_at: dict[int, int] = {}  # qid -> committed length at its finish, per result
         self.grammars = False  # whether any request had a grammar
         self.overhead = Overhead()
@@ -232,7 +232,9 @@ class Recorder:
 
     def _takes(self, req: Any) -> bool:
         try:
-            return self.choice.takes(str(req.rid))  # the same text as in `request.RequestFacts`
+            return self.choice.takes(
+                str(req.rid)
+            )  # the same text as in `request_facts.RequestFacts`
         except Exception:  # noqa: BLE001 (`_announce` reads it again, and counts the exception)
             return True
 

@@ -12,8 +12,8 @@ from typing import Any
 from .control import Control
 from .describe import describe_run, why_not_spec_v2
 from .probe import MARK
+from .process_state import ProcessState
 from .recorder import Recorder
-from .session import Session
 
 logger = logging.getLogger("specdiff")
 
@@ -21,8 +21,8 @@ logger = logging.getLogger("specdiff")
 class Startup:
     """Wraps the constructor of sglang's scheduler."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, state: ProcessState) -> None:
+        self._state = state
         self.control: Control | None = None
         os.register_at_fork(after_in_child=self._forked)
 
@@ -42,16 +42,16 @@ class Startup:
 
     def constructed(self, scheduler: Any) -> None:
         """Begin the recording that was requested, and open the control socket."""
-        session = self._session
+        state = self._state
         why = why_not_spec_v2(scheduler)
         if why is not None:
-            session.note.add(constructed=True, journal=None, why=why)
+            state.note.add(constructed=True, journal=None, why=why)
             return
-        detached = [site.name for site in session.sites() if site.essential and not site.attached]
+        detached = [site.name for site in state.sites() if site.essential and not site.attached]
         if detached:
-            session.note.add(constructed=True, journal=None, detached=detached)
+            state.note.add(constructed=True, journal=None, detached=detached)
             return
-        session.adopt(scheduler)
+        state.adopt(scheduler)
         begun: Recorder | None = None
         try:
             begun = self._begun(scheduler)
@@ -59,21 +59,21 @@ class Startup:
             # The control socket opens in any case, but only now: an earlier `start` request would
             # begin a second recording.
             if self.control is None:
-                self.control = Control(session, begun)
+                self.control = Control(state, begun)
             elif begun is not None:
-                self.control.watch(begun, session.config)
+                self.control.watch(begun, state.config)
 
     def _begun(self, scheduler: Any) -> Recorder | None:
         """Begin the recording that was requested; return None if none is to begin now."""
-        session = self._session
-        if session.config.paused:
+        state = self._state
+        if state.config.paused:
             # Fills the caches, so that a later `start` does not delay the server.
-            describe_run(scheduler, session.config, session.sites())
-            session.note.add(constructed=True, journal=None, paused=True)
-        elif (left_out := session.why_left_out(session.config)) is not None:
-            session.note.add(constructed=True, journal=None, left_out=left_out, rank=session.rank())
+            describe_run(scheduler, state.config, state.sites())
+            state.note.add(constructed=True, journal=None, paused=True)
+        elif (left_out := state.why_left_out(state.config)) is not None:
+            state.note.add(constructed=True, journal=None, left_out=left_out, rank=state.rank())
         else:
-            return session.begin(session.config)
+            return state.begin(state.config)
         return None
 
     def _not_recorded(self, error: Exception) -> None:
@@ -88,7 +88,7 @@ class Startup:
             error,
             exc_info=traceback,
         )
-        self._session.note.add(failed=f"{type(error).__name__}: {error}")
+        self._state.note.add(failed=f"{type(error).__name__}: {error}")
 
     def _forked(self) -> None:
         self.control = None  # its thread is not in the fork

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..names import note_name
+from ..file_names import note_name
 from .descriptor import Identity, identity, is_still
 
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 
 
-class Note:
+class NoteWriter:
     """The note of this process. It is locked for as long as the process lives.
 
     A fork begins a note of its own with the first line that it adds.

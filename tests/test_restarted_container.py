@@ -15,7 +15,7 @@ from children import specdiff
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import SAME
 from specdiff.recorders import hdf5, manifest
-from specdiff.recorders.names import next_number
+from specdiff.recorders.file_names import next_number
 from specdiff.recorders.notes import read_notes
 from specdiff.recorders.ranks import Rank
 from specdiff.recorders.recover import is_locked, journals, notes
@@ -30,22 +30,22 @@ import dataclasses, os, signal, sys
 from pathlib import Path
 from types import SimpleNamespace
 from specdiff.recorders import hdf5
-from specdiff.recorders.capture import session as sessions, startup as startups
+from specdiff.recorders.capture import process_state, startup as startups
 from specdiff.recorders.capture.config import Config
 from specdiff.recorders.schema import Kind
 signal.alarm(60)  # in case it hangs
 number, os.getpid = os.getpid(), lambda: 11
 run = dataclasses.replace(hdf5.load(Path(sys.argv[1])).run, run_id="prod", pid=11)
-sessions.describe_run, startups.why_not_spec_v2 = lambda *args: run, lambda scheduler: None
+process_state.describe_run, startups.why_not_spec_v2 = lambda *args: run, lambda scheduler: None
 options = {}
 exec(sys.argv[4])
-session = sessions.Session(Config(Path(sys.argv[2]), "prod", **options), [])
-session.note.open()
+state = process_state.ProcessState(Config(Path(sys.argv[2]), "prod", **options), [])
+state.note.open()
 class Scheduler:
     server_args, forward_ct = SimpleNamespace(), 1
-    __init__ = startups.Startup(session).wrap(lambda self: None)
+    __init__ = startups.Startup(state).wrap(lambda self: None)
 scheduler = Scheduler()
-recorder = session.of_process(())
+recorder = state.of_process(())
 assert recorder is not None, "it is not recorded"
 for _ in range(int(sys.argv[3])): recorder.emit(Kind.GAP, (1,))
 recorder.writer.flush(20)
@@ -108,14 +108,14 @@ def test_the_control_socket_opens_only_after_the_own_recording_has_begun(folder:
 
 
 ASKABLE = """
-begin, control, opened = sessions.Session.begin, startups.Control, []
+begin, control, opened = process_state.ProcessState.begin, startups.Control, []
 def checked(self, config):
     assert not opened
     return begin(self, config)
 def opens(*args):
     opened.append(control(*args))
     return opened[0]
-sessions.Session.begin, startups.Control = checked, opens
+process_state.ProcessState.begin, startups.Control = checked, opens
 """
 
 
@@ -124,7 +124,7 @@ def test_two_containers_with_the_same_name_and_pid_are_both_recorded(
     what: str, folder: Path
 ) -> None:
     """Neither waits for the other's lock. The second looked for free numbers before the first had created its files."""
-    unseen = "sessions.next_number = lambda *args: args[-1]\n"
+    unseen = "process_state.next_number = lambda *args: args[-1]\n"
     with begun(folder, 1, what) as one:
         assert one.stdout is not None and one.stdout.readline() == "prod-11-0.journal\n"
         with begun(folder, 2, unseen + what) as other:

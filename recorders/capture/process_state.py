@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..names import journal_name, next_number
+from ..file_names import journal_name, next_number
 from ..run import Run, Site
 from .config import EVERY_STEP, Config
 from .describe import describe_run, sglang_version
-from .note import Note
-from .ranks import rank_of, why_not_this_rank
+from .note_writer import NoteWriter
 from .recorder import Recorder
+from .scheduler_rank import rank_of, why_not_this_rank
 from .sites import HookSite
 
 logger = logging.getLogger("specdiff")
@@ -27,14 +27,14 @@ _ATTRIBUTE = "_specdiff_recorder"  # on a scheduler
 _HOOK_S = 0.05  # how long a hook that is already running may still take
 
 
-class Session:
+class ProcessState:
     """The state of one process. The hook wrappers keep it alive."""
 
     def __init__(self, config: Config, missing: Sequence[HookSite]) -> None:
         self.config = config
         self.missing_essential = [site for site in missing if site.essential]
         self.sites: Callable[[], tuple[Site, ...]] = tuple
-        self.note = Note(config.directory, config.run_id, self._described)
+        self.note = NoteWriter(config.directory, config.run_id, self._described)
         self._current: Recorder | None = None
         self._scheduler: Callable[[], Any] = lambda: None
         self._schedulers = 0
