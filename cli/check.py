@@ -54,7 +54,7 @@ def check(recording: tuple[str, ...], text: str, repo: str | None, details: bool
     from ..replay.laws.check import every_breach
     from ..replay.laws.law import Outcome, State
     from ..replay.lift.open import program_of
-    from ..replay.ranks import compare_all
+    from ..replay.rank_comparison import compare_all
     from ..replay.verdict import ledger_of
     from . import report_breaches, settings
     from .report_check import print_outcomes

@@ -107,7 +107,7 @@ def _by_law(
     form: str,
 ) -> int:
     from ..replay.bisect.by_law import history_by_law
-    from ..replay.bisect.judge import Finding, Judged
+    from ..replay.bisect.judge import Finding, JudgedCandidate
     from ..replay.history import versions
     from ..replay.laws.check_one import law_of
     from . import report_law_plays
@@ -115,7 +115,7 @@ def _by_law(
     wanted, paths = law_of(law), versions(*map(options.end, ends))
     num_done = 0
 
-    def report(one: Judged) -> None:
+    def report(one: JudgedCandidate) -> None:
         nonlocal num_done
         num_done += 1
         click.echo(

@@ -15,7 +15,7 @@ from .settings import KnownMismatch
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgedRecording:
     """The result of one recording with the known mismatches that apply to it."""
 
     path: Path
@@ -36,7 +36,7 @@ class Judged:
         return Verdict.SAME
 
 
-def judge(known: Iterable[KnownMismatch], path: Path, result: Result) -> Judged:
+def judge_recording(known: Iterable[KnownMismatch], path: Path, result: Result) -> JudgedRecording:
     """Judge `result` with the entries that cover this recording and these paths.
 
     If the quantity of an entry does not differ, the entry is stale. If it was not compared, the entry is ignored.
@@ -58,7 +58,7 @@ def judge(known: Iterable[KnownMismatch], path: Path, result: Result) -> Judged:
                 f"{path}: {entry} is stale: all {found.num_compared} values are the same. "
                 "Remove the entry, or narrow its recordings"
             )
-    return Judged(path, result, excused, tuple(complaints))
+    return JudgedRecording(path, result, excused, tuple(complaints))
 
 
 def _covers(entry: KnownMismatch, path: Path, result: Result) -> bool:

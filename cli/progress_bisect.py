@@ -10,7 +10,7 @@ import click
 
 from ..recorders.errors import RecordingError
 from ..replay.bisect.judge import Finding
-from ..replay.bisect.search import Progress, Report
+from ..replay.bisect.search import Report, SearchProgress
 from ..replay.spec import Lifted, Origin
 from .console import one_line
 
@@ -29,12 +29,12 @@ class Narrowing:
         """
         self._recording, self._asked = recording, asked
         self._commits = good.origin is Origin.REVISION
-        self._last: Progress | None = None
+        self._last: SearchProgress | None = None
         self._log = _opened(log) if log else None
         ends = ("--good", str(good), "--bad", str(bad))
         self._write(f"# {shlex.join(['specdiff', 'bisect', recording, *ends, *asked])}")
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: SearchProgress) -> None:
         if self._last is None and self._commits:
             self._start(progress)
         self._last = progress
@@ -51,7 +51,7 @@ class Narrowing:
         if isinstance(stopped, KeyboardInterrupt) and self._last and self._commits:
             click.echo(f"\nTo continue: {self.resume(self._last)}", err=True)
 
-    def resume(self, progress: Progress) -> str:
+    def resume(self, progress: SearchProgress) -> str:
         good, bad = progress.ends
         words = ["specdiff", "bisect", self._recording]
         words += ["--good", f"sglang@{good.where}", "--bad", f"sglang@{bad.where}"]
@@ -60,7 +60,7 @@ class Narrowing:
             words += ["--skip", commit]
         return shlex.join(words)
 
-    def _start(self, progress: Progress) -> None:
+    def _start(self, progress: SearchProgress) -> None:
         """Log the start. For git, good is the older end; a search for a fix therefore uses other terms."""
         good, bad = progress.ends
         ends = ((Finding.BAD, bad), (Finding.GOOD, good))
@@ -91,7 +91,7 @@ class Narrowing:
             self._log.write(line + "\n")
             self._log.flush()
 
-    def _line(self, progress: Progress) -> str:
+    def _line(self, progress: SearchProgress) -> str:
         says = ""
         if progress.tested is not None:
             says = f"  {progress.tested.path} {progress.tested.finding.value}"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..recorders.recording import Recording
     from ..replay import spec
     from ..replay.quantity import Quantity
-    from .known import Judged
+    from .known import JudgedRecording
     from .settings import KnownMismatch
 
 _OPTIONS = {  # name -> (help, is a list, default)
@@ -235,14 +235,14 @@ class ReplayItem(pytest.Item):
             pytest.xfail("; ".join(reasons))
             raise DifferError(failure(judged, self._command()))  # under --runxfail, `xfail` returns
 
-    def _judged(self) -> Judged:
+    def _judged(self) -> JudgedRecording:
         from ..replay.verdict import replay
         from . import known
 
         wanted = self._wanted
         quantities = wanted.quantities or None
         result = replay(self.parent.load(), wanted.old, self._right, quantities)
-        return known.judge(wanted.known, self.path, result)
+        return known.judge_recording(wanted.known, self.path, result)
 
     def _command(self) -> str:
         """The command that prints the full report of a failure."""

@@ -15,7 +15,7 @@ from .parameters import Named
 from .working import working
 
 if TYPE_CHECKING:
-    from .known import Judged
+    from .known import JudgedRecording
 
 
 @click.command()
@@ -64,7 +64,7 @@ def replay(
     lifted = [path for path in (left, right) if isinstance(path, spec.Lifted)]
     for path in lifted:
         program_of(path)  # report missing source once, not for every recording
-    results: list[Judged] = []
+    results: list[JudgedRecording] = []
     members: list[Member] = []
 
     def judge(path: Path) -> None:
@@ -79,12 +79,12 @@ def replay(
                 workers.confirm()
             members.append(member_of(path, found))
             result = compare(Columns(found, workers), left, right, wanted, last=True)
-            results.append(known.judge(entries, path, result))
+            results.append(known.judge_recording(entries, path, result))
 
     with working("reading") as now:
         codes = each(recording, judge, now)
     from ..recorders import hdf5
-    from ..replay.ranks import compare_all
+    from ..replay.rank_comparison import compare_all
     from ..replay.verdict import Verdict
     from . import report_json, report_replay, report_runs
 

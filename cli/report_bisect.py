@@ -11,7 +11,7 @@ from rich.text import Text
 from ..replay.bisect.bisection import Bisection, Inside
 from ..replay.bisect.commits import subject
 from ..replay.bisect.inside import RoleChange
-from ..replay.bisect.judge import Finding, Judged
+from ..replay.bisect.judge import Finding, JudgedCandidate
 from ..replay.bisect.line import Change
 from ..replay.bisect.search import Search
 from ..replay.history import in_order
@@ -81,7 +81,7 @@ def print_change(console: Output, search: Search, change: Change, words: tuple[s
     console.print()
 
 
-def _title(one: Judged) -> str:
+def _title(one: JudgedCandidate) -> str:
     path = one.path
     if path.origin is not Origin.REVISION:
         return str(path)
@@ -171,7 +171,7 @@ def span_to_json(search: Search) -> dict[str, Any]:
     }
 
 
-def name(one: Judged) -> str:
+def name(one: JudgedCandidate) -> str:
     """A path spec that still names this version later, when branches have moved."""
     path = one.path
     return f"sglang@{path.where}" if path.origin is Origin.REVISION else str(path)

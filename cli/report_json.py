@@ -7,21 +7,21 @@ from typing import Any
 
 from ..replay.aligned import RankDifference
 from ..replay.contents import Contents
-from ..replay.ranks import Pair, RanksOfRun
+from ..replay.rank_comparison import Pair, RanksOfRun
 from ..replay.verdict import ByFix, Divergence, Finish, Histogram, QuantityResult, Rows, Value
 from .console import write_json
-from .known import Judged
+from .known import JudgedRecording
 from .settings import KnownMismatch
 
 SCHEMA_VERSION = 1
 
 
-def print_results(results: Sequence[Judged], ranks: Sequence[RanksOfRun] = ()) -> None:
+def print_results(results: Sequence[JudgedRecording], ranks: Sequence[RanksOfRun] = ()) -> None:
     pairs = {pair.right.path: pair for run in ranks for pair in run.pairs}
     write_json([_result(one, pairs.get(one.path)) for one in results])
 
 
-def _result(judged: Judged, pair: Pair | None) -> dict[str, Any]:
+def _result(judged: JudgedRecording, pair: Pair | None) -> dict[str, Any]:
     path, result = judged.path, judged.result
     run = result.run
     return {

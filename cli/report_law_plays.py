@@ -9,7 +9,7 @@ from typing import Any
 from rich.text import Text
 
 from ..replay.bisect.by_law import LawBisection
-from ..replay.bisect.judge import Finding, Judged
+from ..replay.bisect.judge import Finding, JudgedCandidate
 from ..replay.bisect.line import Change
 from ..replay.laws.law import Law
 from ..replay.spec import Origin
@@ -45,7 +45,7 @@ def _by_commit(recording: str, law: Law, change: Change) -> str:
     return shlex.join([*words, "--good", f"sglang@v{good}", "--bad", f"sglang@v{bad}"])
 
 
-def print_history(recording: str, law: Law, tested: Sequence[Judged]) -> None:
+def print_history(recording: str, law: Law, tested: Sequence[JudgedCandidate]) -> None:
     console = Output()
     _print_head(console, recording, f"{tested[0].path} to {tested[-1].path}", law)
     _print_plays(console, tested, state)
@@ -64,12 +64,14 @@ def _print_head(console: Output, recording: str, ends: str, law: Law) -> None:
     console.print()
 
 
-def state(one: Judged) -> str:
+def state(one: JudgedCandidate) -> str:
     """The state of the law in words, or the verdict if the law could not be checked."""
     return one.outcome.state.value if one.outcome else one.finding.value
 
 
-def _print_plays(console: Output, tested: Sequence[Judged], word: Callable[[Judged], str]) -> None:
+def _print_plays(
+    console: Output, tested: Sequence[JudgedCandidate], word: Callable[[JudgedCandidate], str]
+) -> None:
     table = console.table(
         "played", "", "checked", "broken", "first breach, or reason", right=(2, 3)
     )
@@ -80,13 +82,13 @@ def _print_plays(console: Output, tested: Sequence[Judged], word: Callable[[Judg
     console.print()
 
 
-def _counts(one: Judged) -> tuple[str, str]:
+def _counts(one: JudgedCandidate) -> tuple[str, str]:
     if one.outcome is None:
         return "", ""
     return str(one.outcome.num_checked), str(one.outcome.num_broken)
 
 
-def _words(one: Judged) -> str:
+def _words(one: JudgedCandidate) -> str:
     remark = one_line(one.why or "")
     if one.outcome is None or one.outcome.first is None:
         return remark
@@ -109,7 +111,7 @@ def print_bisection_json(recording: str, found: LawBisection) -> None:
     )
 
 
-def print_history_json(recording: str, law: Law, tested: Sequence[Judged]) -> None:
+def print_history_json(recording: str, law: Law, tested: Sequence[JudgedCandidate]) -> None:
     write_json(
         {
             "schema_version": SCHEMA_VERSION,
@@ -120,7 +122,7 @@ def print_history_json(recording: str, law: Law, tested: Sequence[Judged]) -> No
     )
 
 
-def _tested(one: Judged) -> dict[str, Any]:
+def _tested(one: JudgedCandidate) -> dict[str, Any]:
     outcome = one.outcome
     return {
         "path": name(one),

@@ -13,14 +13,14 @@ from ..replay.paths.fixes import FIXES
 from ..replay.quantity import Quantity
 from ..replay.verdict import Divergence, Result, Verdict
 from .console import Output, printable
-from .known import Judged
+from .known import JudgedRecording
 
 _STYLE = {Verdict.SAME: "green", Verdict.DIFFERS: "bold red", Verdict.NO_VERDICT: "yellow"}
 _NO_VERDICT = "nothing was compared"
 _MAX_LINE = 200  # characters per line of a test failure; request ids can have any length
 
 
-def print_results(results: Sequence[Judged]) -> None:
+def print_results(results: Sequence[JudgedRecording]) -> None:
     console = Output()
     for one in results:
         _print_result(console, one)
@@ -28,7 +28,7 @@ def print_results(results: Sequence[Judged]) -> None:
         _print_summary(console, [(one.path, one.result) for one in results])
 
 
-def failure(judged: Judged, command: str) -> str:
+def failure(judged: JudgedRecording, command: str) -> str:
     """The message of a failed test, with two lines per quantity that differs. `command`: the command for the full report."""
     differ = [one for one in judged.result.quantities if one.first is not None]
     worst = min(differ, key=lambda one: one.first.event if one.first else 0)
@@ -52,7 +52,7 @@ def _short(line: str) -> str:
     return line if len(line) <= _MAX_LINE else f"{line[: _MAX_LINE - 3]}..."
 
 
-def _print_result(console: Output, judged: Judged) -> None:
+def _print_result(console: Output, judged: JudgedRecording) -> None:
     result = judged.result
     run = result.run
     known = sum(q.num_differed for q in result.quantities if q.quantity in judged.excused)
@@ -129,7 +129,7 @@ def _contents(contents: Contents) -> tuple[str, ...]:
     return (*map(str, counts), lacks)
 
 
-def _print_known(console: Output, judged: Judged) -> None:
+def _print_known(console: Output, judged: JudgedRecording) -> None:
     for quantity, entry in judged.excused.items():
         until = f" (until {entry.until})" if entry.until else ""
         console.print(Text(f"known: {quantity.value}: {entry.reason}{until}", style="yellow"))

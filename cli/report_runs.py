@@ -9,7 +9,7 @@ from rich.text import Text
 from ..recorders.runs import GroupOfRun, Member, WholeRun
 from ..replay.agreement import Agreement
 from ..replay.aligned import RankDifference
-from ..replay.ranks import InStep, RanksOfRun
+from ..replay.rank_comparison import InStep, RanksOfRun
 from .console import Output, printable
 
 _SIDES = {

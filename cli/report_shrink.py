@@ -14,8 +14,8 @@ from rich.text import Text
 
 from ..replay.laws.law import Outcome
 from ..replay.quantity import Quantity
-from ..replay.shrink.shrink import Shrunk
-from ..replay.shrink.shrinking import Progress
+from ..replay.shrink.shrink import ShrunkRecording
+from ..replay.shrink.shrinking import ShrinkProgress
 from ..replay.spec import Lifted
 from ..replay.verdict import Result
 from .console import Output
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class Telling:
+class ShrinkReporter:
     """Show progress: a status line on a terminal; elsewhere a new line whenever fewer requests or steps are left."""
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Telling:
             self._status.start()
         return self
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: ShrinkProgress) -> None:
         says = (
             f"left: {count(progress.num_requests, 'request')}, {count(progress.num_steps, 'step')}, "
             f"{count(progress.num_events, 'event')} ({count(progress.trials, 'trial')})"
@@ -61,7 +61,7 @@ class Telling:
             self._status.stop()
 
 
-def print_shrunk(shrunk: Shrunk, path: Path) -> None:
+def print_shrunk(shrunk: ShrunkRecording, path: Path) -> None:
     console = Output()
     if shrunk.interrupted:
         click.echo(
@@ -86,7 +86,7 @@ def print_breach(console: Output, outcome: Outcome) -> None:
     console.print(f"  {in_words(outcome.first)}")
 
 
-def _print_divergence(console: Output, shrunk: Shrunk, result: Result, path: Path) -> None:
+def _print_divergence(console: Output, shrunk: ShrunkRecording, result: Result, path: Path) -> None:
     (quantity,) = result.quantities
     assert quantity.first is not None
     if shrunk.side_that_keeps_all is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 from rich.text import Text
 
-from ..fixtures.rig.shrink import Progress, Shrunk
+from ..fixtures.rig.shrink_scenario import ScenarioShrinkProgress, ShrunkScenario
 from ..fixtures.rig.written import write_scenario
 from ..replay.spec import Lifted, Origin
 from .console import Output, printable
@@ -18,14 +18,14 @@ from .report_check import in_words
 from .report_shrink import count, print_breach
 
 
-class Telling:
+class ScenarioShrinkReporter:
     """Print a line whenever less is left, or something became simpler."""
 
     def __init__(self, now: Callable[[str], None], doing: str) -> None:
         """`now`: the function that `working` yields. `doing`: the text of its status line."""
         self._now, self._doing, self._last = now, doing, ""
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: ScenarioShrinkProgress) -> None:
         requests = count(progress.num_requests, "request")
         left = f"{requests}, {count(progress.num_actions, 'timed action')}"
         says = left if left != self._last else f"{left}, simpler"
@@ -35,7 +35,7 @@ class Telling:
         self._now(self._doing)
 
 
-def scenario_file(shrunk: Shrunk, source: Path, sglang: Lifted, output: Path) -> str:
+def scenario_file(shrunk: ShrunkScenario, source: Path, sglang: Lifted, output: Path) -> str:
     first = shrunk.outcome.first
     assert first is not None
     head = (
@@ -48,7 +48,7 @@ def scenario_file(shrunk: Shrunk, source: Path, sglang: Lifted, output: Path) ->
     return f"{comments}\n{write_scenario(replace(shrunk.scenario, sglang=release))}"
 
 
-def _left(shrunk: Shrunk) -> str:
+def _left(shrunk: ShrunkScenario) -> str:
     before, left = shrunk.before, shrunk.left
     return (
         f"{left.num_requests} of {count(before.num_requests, 'request')}, "
@@ -56,11 +56,11 @@ def _left(shrunk: Shrunk) -> str:
     )
 
 
-def _history(shrunk: Shrunk, output: Path) -> str:
+def _history(shrunk: ShrunkScenario, output: Path) -> str:
     return shlex.join(["specdiff", "history", str(output), "--law", shrunk.outcome.law.name])
 
 
-def print_shrunk(shrunk: Shrunk, sglang: Lifted, output: Path) -> None:
+def print_shrunk(shrunk: ShrunkScenario, sglang: Lifted, output: Path) -> None:
     console = Output()
     if shrunk.interrupted:
         click.echo(

@@ -77,15 +77,14 @@ def shrink(
         return _to_scenario(recording, output, law, path, repo)
     check_is_recording(output)
     # imported late: the engine imports torch, and `--help` must not wait for it
-    from ..replay.shrink.shrink import shrink as shrink_to_divergence
-    from ..replay.shrink.shrink import shrink_to_breach
+    from ..replay.shrink.shrink import shrink_to_breach, shrink_to_divergence
     from .inputs import one, save
-    from .report_shrink import Telling, print_shrunk
+    from .report_shrink import ShrinkReporter, print_shrunk
 
     compared = options.paths_of((old, fixed) if law is None else (path or "observed",), repo)
     wanted = None if quantity is None else Quantity(quantity)
     source, digest = one(recording)
-    with Telling() as tell:
+    with ShrinkReporter() as tell:
         if law is not None:
             shrunk = shrink_to_breach(
                 source, digest, compared[0], law, tell, keep_tokens=keep_tokens
@@ -107,11 +106,10 @@ def _to_scenario(
         raise UsageError(
             f"-o {output}: shrinking to a scenario needs a law to keep broken. Name it with --law NAME."
         )
-    from ..fixtures.rig.shrink import shrink as shrink_by_playing
-    from ..fixtures.rig.shrink import trials_of
+    from ..fixtures.rig.shrink_scenario import shrink_scenario, trials_of
     from ..replay.laws.check_one import law_of
     from .plays import ended_by_signals
-    from .report_shrink_scenario import Telling, print_shrunk, scenario_file
+    from .report_shrink_scenario import ScenarioShrinkReporter, print_shrunk, scenario_file
     from .scenarios import check_packages, player, read
 
     wanted = law_of(law)
@@ -120,7 +118,7 @@ def _to_scenario(
     check_packages()
     doing = f"{sglang} plays"
     with ended_by_signals(), trials_of(sglang, wanted) as trials, working(doing) as now:
-        shrunk = shrink_by_playing(scenario, trials, Telling(now, doing))
+        shrunk = shrink_scenario(scenario, trials, ScenarioShrinkReporter(now, doing))
     write_text(output, scenario_file(shrunk, source, sglang, output))
     print_shrunk(shrunk, sglang, output)
     return INTERRUPTED if shrunk.interrupted else SAME

@@ -51,7 +51,7 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
+class PlayedBlock:
     """A block was played.
 
     `answered`: request id -> step of its answer, in the order of the answers. `journal`: the
@@ -97,12 +97,12 @@ class Arena:
         self._pipe.send(None)
         self._fork = self._pipe.recv()
 
-    def play(self, block: Block | None) -> Played | Stopped:
+    def play(self, block: Block | None) -> PlayedBlock | Stopped:
         self._pipe.send(block)
         if not self._pipe.poll(PATIENCE_S):
             self._kill()
             return Stopped(f"a block of steps did not end within {PATIENCE_S} s")
-        told: Played | Stopped = self._pipe.recv()
+        told: PlayedBlock | Stopped = self._pipe.recv()
         if block is None or isinstance(told, Stopped):
             self._fork = NOBODY
         return told

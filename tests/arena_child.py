@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
 
-from arena import Block, Played, Stopped, switches
+from arena import Block, PlayedBlock, Stopped, switches
 from specdiff.fixtures.rig import messages
 from specdiff.fixtures.rig.drive import event_loop
 from specdiff.fixtures.rig.postimport import install_patches
@@ -154,8 +154,8 @@ class _Play:
             self._mailbox.expect(script)
         self._turns, self._due = block.turns, block
 
-    def _played(self, answers: dict[str, Answer] | None = None) -> Played:
-        return Played(self._journal, tuple(self._answered.items()), answers or {})
+    def _played(self, answers: dict[str, Answer] | None = None) -> PlayedBlock:
+        return PlayedBlock(self._journal, tuple(self._answered.items()), answers or {})
 
     def _deliver(self, message: Any) -> None:
         for rid in self._mailbox.read(message):

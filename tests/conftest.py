@@ -9,9 +9,9 @@ import pytest
 from hypothesis import settings
 
 from faults import PROPERTY, tell
-from recorded import Recorder
+from fidelity_slice import todays
+from recorded import RigRecorder
 from recorder_alone import owner, recorder
-from slices import todays
 from specdiff.cli.inputs import bundled
 
 __all__ = ["owner", "recorder", "tell"]  # fixtures
@@ -49,5 +49,5 @@ def real_recording() -> Path:
 
 
 @pytest.fixture(scope="session")
-def record(tmp_path_factory: pytest.TempPathFactory) -> Recorder:
-    return Recorder(tmp_path_factory.mktemp("recorded"))
+def record(tmp_path_factory: pytest.TempPathFactory) -> RigRecorder:
+    return RigRecorder(tmp_path_factory.mktemp("recorded"))

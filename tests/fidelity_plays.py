@@ -56,7 +56,7 @@ All other quantities are expected of all.
 
 
 @dataclass(frozen=True, slots=True)
-class Play:
+class FidelityPlay:
     """One recording: the seeds seed, seed + 1, ... of a scenario, played on one release."""
 
     release: str
@@ -77,14 +77,14 @@ class Play:
         return (*rig, "--scenario", self.scenario, *seeds, *self.flags)
 
 
-def plays(releases: Sequence[str], first: int, seeds: int) -> Iterator[Play]:
+def plays(releases: Sequence[str], first: int, seeds: int) -> Iterator[FidelityPlay]:
     """Yield all plays of one release before any of the next."""
     for release in releases:
         for seed in range(first, first + seeds, MOST_RUNS):
-            yield Play(release, "random", seed, min(MOST_RUNS, first + seeds - seed))
+            yield FidelityPlay(release, "random", seed, min(MOST_RUNS, first + seeds - seed))
         for extra in EXTRAS:
             if has(release, extra):
-                yield Play(release, extra.scenario, 1, extra.runs, extra.flags)
+                yield FidelityPlay(release, extra.scenario, 1, extra.runs, extra.flags)
 
 
 def has(release: str, extra: Extra) -> bool:
@@ -97,7 +97,7 @@ def expected(release: str) -> list[Quantity]:
     return [quantity for quantity in Quantity if quantity not in absent]
 
 
-def recordings(wanted: Sequence[Play], folder: Path, jobs: int) -> Iterator[Path]:
+def recordings(wanted: Sequence[FidelityPlay], folder: Path, jobs: int) -> Iterator[Path]:
     """Yield the recordings in the wanted order, while the next ones are being made.
 
     Raises RuntimeError if one fails.
@@ -109,7 +109,7 @@ def recordings(wanted: Sequence[Play], folder: Path, jobs: int) -> Iterator[Path
         pool.shutdown(cancel_futures=True)
 
 
-def recorded(play: Play, folder: Path) -> Path:
+def recorded(play: FidelityPlay, folder: Path) -> Path:
     """Return the recording of this play. It is made if it does not exist yet."""
     home = folder / _recorder() / play.release / play.name
     if found := next(iter(home.glob("*.h5")), None):

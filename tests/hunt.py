@@ -29,12 +29,12 @@ from hypothesis.errors import Flaky
 from hypothesis.internal.conjecture import engine
 from hypothesis.stateful import get_state_machine_test
 
+from hunt_judge import HuntJudge
 from hunt_leave import leave
 from hunt_machine import Machine
 from hunt_pack import KNOWN_STOPS, Pack, TimeIsUp
-from judge import Judge
+from hunt_play import SERVERS
 from lifting import lifted
-from play import SERVERS
 from specdiff.fixtures.rig.releases import find_release
 from specdiff.replay.lift.link import Program
 from specdiff.replay.lift.open import program_of
@@ -68,7 +68,7 @@ def _pack(options: argparse.Namespace, folder: Path) -> Pack:
         for server in SERVERS
         if server.runs_on(release) and (not options.servers or server.name in options.servers)
     )
-    judge = Judge(_program(options), frozenset(options.silence))
+    judge = HuntJudge(_program(options), frozenset(options.silence))
     deadline = time.monotonic() + 60 * options.minutes
     stops = (*KNOWN_STOPS, *options.known_stop)
     return Pack(options.release, folder, servers, judge, deadline, stops)

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from arena import switches
 from children import rig, specdiff
-from hunt_pack import Found
-from judge import Judge, Wrong
+from hunt_judge import HuntJudge, Wrong
+from hunt_pack import FoundBug
 from specdiff.fixtures.rig.releases import find_release
 from specdiff.fixtures.rig.written import write_scenario
 from specdiff.recorders import hdf5
 from specdiff.recorders.recording import Recording
 
 
-def leave(found: Found, judge: Judge, release: str, name: str, out: Path) -> str:
+def leave(found: FoundBug, judge: HuntJudge, release: str, name: str, out: Path) -> str:
     """Write the files and return the text.
 
     If a fresh process shows the same when it plays the TOML, the recording is from there.
@@ -44,7 +44,9 @@ def leave(found: Found, judge: Judge, release: str, name: str, out: Path) -> str
     return f"{text}\nwritten to {path}, .txt{' and .h5' if recording else ''}"
 
 
-def _play_again(path: Path, release: str, judge: Judge) -> tuple[Recording | None, Wrong | None]:
+def _play_again(
+    path: Path, release: str, judge: HuntJudge
+) -> tuple[Recording | None, Wrong | None]:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "again"
         checks = switches(find_release(release))

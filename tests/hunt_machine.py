@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from arena import Stopped
-from hunt_pack import Found, Pack
-from judge import Wrong, wrong_answers
-from play import Play
+from hunt_judge import Wrong, wrong_answers
+from hunt_pack import FoundBug, Pack
+from hunt_play import HuntPlay
 from specdiff.fixtures.rig.releases import find_release
 from specdiff.fixtures.rig.script import NUM_DRAFT_TOKENS, RequestScript
 from specdiff.recorders.build import build
@@ -68,7 +68,7 @@ class Machine(RuleBasedStateMachine):
     """
 
     pack: Pack
-    play: Play
+    play: HuntPlay
     journal: Path | None = None
     over = False
     judged = 0  # bytes of the journal that were judged and are fine
@@ -219,7 +219,7 @@ class Machine(RuleBasedStateMachine):
     def _found(self, wrong: Wrong) -> None:
         self.over = True
         recording = build(self.journal) if self.journal else None
-        self.pack.found = Found(self.play.scenario(), recording, wrong)
+        self.pack.found = FoundBug(self.play.scenario(), recording, wrong)
         raise self.pack.error(wrong)
 
 

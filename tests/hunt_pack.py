@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from arena import Arena
-from judge import Judge, Wrong
-from play import Play, Server
+from hunt_judge import HuntJudge, Wrong
+from hunt_play import HuntPlay, Server
 from specdiff.fixtures.rig.script import Scenario
 from specdiff.recorders.recording import Recording
 
@@ -21,7 +21,7 @@ KNOWN_STOPS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundBug:
     scenario: Scenario
     recording: Recording | None
     wrong: Wrong
@@ -36,7 +36,7 @@ class Pack:
     release: str
     folder: Path
     servers: tuple[Server, ...]
-    judge: Judge
+    judge: HuntJudge
     deadline: float  # of time.monotonic(); a find may still be shrunk after it
     known_stops: tuple[str, ...] = KNOWN_STOPS
     plays: Counter[str] = field(default_factory=Counter)  # by server
@@ -44,11 +44,11 @@ class Pack:
     requests: int = 0
     passed_over: int = 0
     unsteady: int = 0  # seeds
-    found: Found | None = None
+    found: FoundBug | None = None
     _arenas: dict[str, Arena] = field(default_factory=dict)
     _errors: dict[str, type[AssertionError]] = field(default_factory=dict)
 
-    def play(self, which: int) -> Play:
+    def play(self, which: int) -> HuntPlay:
         """Start a play on a server. Raises TimeIsUp."""
         if self.found is None and time.monotonic() > self.deadline:
             raise TimeIsUp
@@ -56,9 +56,9 @@ class Pack:
         if server.name not in self._arenas:
             folder = self.folder / server.name.replace(" ", "-")
             self._arenas[server.name] = Arena(self.release, folder, server.server_args())
-        return Play(server, self._arenas[server.name])
+        return HuntPlay(server, self._arenas[server.name])
 
-    def count(self, play: Play) -> None:
+    def count(self, play: HuntPlay) -> None:
         self.plays[play.server.name] += 1
         self.steps += play.now
         self.requests += len(play.scripts)

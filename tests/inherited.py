@@ -14,7 +14,7 @@ from specdiff.replay.lift.tape import accepted as accepted_of
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class SavedTurn:
     """A turn that left KV to its session. Lengths are in tokens, from the start of the sequence.
 
     `committed`: what the session keeps. `visible`: the prompt and the returned tokens. `written`: the
@@ -36,7 +36,7 @@ class Inherited:
 
     qid: int
     length: int
-    kept: Kept
+    kept: SavedTurn
 
 
 @dataclass(slots=True)
@@ -50,12 +50,12 @@ class _Written:
     launched: set[int]
 
 
-def kept_and_inherited(recording: Recording) -> tuple[list[Kept], list[Inherited]]:
+def kept_and_inherited(recording: Recording) -> tuple[list[SavedTurn], list[Inherited]]:
     tape = Tape.of(recording)
     accepted = accepted_of(tape)
     written: dict[int, _Written] = {}
-    by_session: dict[int, Kept] = {}
-    kept: list[Kept] = []
+    by_session: dict[int, SavedTurn] = {}
+    kept: list[SavedTurn] = []
     inherited: list[Inherited] = []
     for kind, ref in tape:
         table = tape.events[kind]
@@ -83,14 +83,14 @@ def kept_and_inherited(recording: Recording) -> tuple[list[Kept], list[Inherited
     return kept, inherited
 
 
-def _left(tape: Tape, ref: int, written: _Written) -> Kept | None:
+def _left(tape: Tape, ref: int, written: _Written) -> SavedTurn | None:
     saves = tape.events[Kind.SESSION_SAVE]
     committed = present(saves.committed[ref])
     if committed is None:
         return None
     finished_len = present(saves.finished_len[ref])
     returned = saves.output_len[ref] if finished_len is None else finished_len
-    return Kept(
+    return SavedTurn(
         qid=saves.qid[ref],
         committed=committed,
         visible=saves.origin_len[ref] + returned,

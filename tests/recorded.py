@@ -12,7 +12,7 @@ from specdiff.recorders.schema import Mode
 
 
 @dataclass
-class Recorder:
+class RigRecorder:
     """Runs `specdiff record -- rig`, once per (release, scenario, seed) and test session.
 
     A release may be a source tree.

@@ -30,7 +30,7 @@ class Owner:
     forward_ct = 7
 
 
-class Request:
+class RequestStub:
     """The parts of a request that `describe` needs."""
 
     origin_input_ids = ()

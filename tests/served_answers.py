@@ -15,7 +15,7 @@ from specdiff.replay.reconcile.reconcile import FactResult, Reconciled, reconcil
 
 OLD, NEW = "0.5.12", "0.5.23"
 RID, OTHER = "http-3-16", "http-3-8"  # RID asked for everything and got all of it
-Answer = dict[str, Any]
+JsonAnswer = dict[str, Any]
 
 
 def path(release: str) -> Path:
@@ -27,12 +27,12 @@ def answers(release: str) -> list[Any]:
     return [json.loads(line) for line in lines]
 
 
-def answer(release: str, rid: str = RID) -> Answer:
+def answer(release: str, rid: str = RID) -> JsonAnswer:
     """Return the answer to one request, in any of its forms. Of a stream, return the last event."""
     flat = [
         one for line in answers(release) for one in (line if isinstance(line, list) else [line])
     ]
-    last: Answer
+    last: JsonAnswer
     *_, last = (one for one in flat if (one.get("meta_info") or one).get("id") == rid)
     return last
 
@@ -58,5 +58,5 @@ def compared(found: Reconciled) -> set[Fact]:
     return {one.fact for one in found.facts if one.num_compared}
 
 
-def stream(rid: str) -> list[Answer]:
+def stream(rid: str) -> list[JsonAnswer]:
     return [one for one in answers(NEW) if "meta_info" in one and one["meta_info"]["id"] == rid]

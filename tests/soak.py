@@ -41,7 +41,7 @@ GROWTH_MB = 16.0  # a Python heap varies by some MB
 
 
 @dataclass(slots=True)
-class Found:
+class SoakTotals:
     recordings: int = 0
     steps: int = 0
     idle: int = 0  # recordings of a server that had nothing to do
@@ -111,8 +111,8 @@ def _soak(release: str, folder: Path, minutes: float) -> bool:
     return not found.dropped and growth < GROWTH_MB
 
 
-def _in_turn(folder: Path, seconds: float) -> tuple[Found, list[float]]:
-    found, memory, end = Found(), [], time.monotonic() + seconds
+def _in_turn(folder: Path, seconds: float) -> tuple[SoakTotals, list[float]]:
+    found, memory, end = SoakTotals(), [], time.monotonic() + seconds
     draw = random.Random(1)
     load, seed = _load(1, REQUESTS), 1
     try:
@@ -154,7 +154,7 @@ def _resident_mb(pid: int) -> float:
     raise AssertionError(f"process {pid} has no memory")
 
 
-def _add(found: Found, path: Path) -> None:
+def _add(found: SoakTotals, path: Path) -> None:
     recording = hdf5.load(path)
     found.recordings += 1
     if not len(recording.launches.launch):  # one client had ended, and the next had not started yet

@@ -13,7 +13,7 @@ import pytest
 
 from children import EVERYTHING, on_demand, rig, specdiff
 from lifting import Changed, against_observed, compiled, release
-from recorded import Recorder
+from recorded import RigRecorder
 from specdiff.recorders import hdf5
 from specdiff.recorders.recording import Recording
 from specdiff.recorders.schema import NONE64
@@ -40,7 +40,7 @@ DOWNSWITCH = Path(__file__).parent.parent / "fixtures" / "scenarios" / "23336-do
     ],
 )
 def test_the_lifted_release_and_its_fixes_equal_observed(
-    version: str, scenario: str, strides: set[int], record: Recorder
+    version: str, scenario: str, strides: set[int], record: RigRecorder
 ) -> None:
     recording = record(version, scenario, SEED)
     assert set(recording.results.stride.tolist()) - {NONE64} == strides
@@ -62,7 +62,7 @@ def test_the_lifted_release_and_its_fixes_equal_observed(
 
 @pytest.mark.skipif(not EVERYTHING, reason="half a minute: only if all releases are tested")
 def test_a_shorter_draft_in_flight_breaks_the_books_of_0_5_11_but_not_of_0_5_12(
-    tmp_path: Path, record: Recorder
+    tmp_path: Path, record: RigRecorder
 ) -> None:
     """Release 0.5.11 refuses to switch under overlap.
 
@@ -110,7 +110,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("what", BROKEN)
-def test_a_broken_copy_of_the_release_differs_from_observed(what: str, record: Recorder) -> None:
+def test_a_broken_copy_of_the_release_differs_from_observed(what: str, record: RigRecorder) -> None:
     version, path, function, old, new, shows = BROKEN[what]
     with release(version) as source:
         broken = compiled(Changed(source, path, function, old, new))
@@ -119,7 +119,7 @@ def test_a_broken_copy_of_the_release_differs_from_observed(what: str, record: R
 
 
 def test_a_prepare_uses_the_recorded_draft_length_and_without_it_is_not_captured(
-    record: Recorder,
+    record: RigRecorder,
 ) -> None:
     """Up to 0.5.12.post1, a prepare uses the draft length that the worker has at that moment."""
     recording = record("0.5.12", "adaptive-random", SEED)

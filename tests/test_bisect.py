@@ -19,8 +19,8 @@ from lifting import files_of, write_tree
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import BROKEN, DIFFERS, INTERRUPTED, NO_VERDICT, SAME, USAGE, run
 from specdiff.cli.progress_bisect import Narrowing, bracket
-from specdiff.replay.bisect.judge import Finding, Judged
-from specdiff.replay.bisect.search import Progress
+from specdiff.replay.bisect.judge import Finding, JudgedCandidate
+from specdiff.replay.bisect.search import SearchProgress
 from specdiff.replay.spec import Lifted, Origin
 
 MIX = str(bundled() / "0.5.10-random.h5")
@@ -156,9 +156,9 @@ def test_the_reason_for_a_skip_is_one_comment_line_in_the_log(
 ) -> None:
     """git runs every line of a log that is not a comment, and a reason may have several lines."""
     path, log = Lifted("x", origin, "x"), tmp_path / "log"
-    tested = Judged(path, Finding.SKIPPED, None, "half a reason\ngit bisect bad y\n")
+    tested = JudgedCandidate(path, Finding.SKIPPED, None, "half a reason\ngit bisect bad y\n")
     with Narrowing("r.h5", path, path, (), log) as report:
-        report(Progress(tested, 2, (0, 1), (path, path)))
+        report(SearchProgress(tested, 2, (0, 1), (path, path)))
     told = log.read_text().splitlines()
     assert any(line.startswith(says) for line in told)
     assert not any(line.startswith("git bisect bad y") for line in told)
@@ -207,7 +207,7 @@ def test_the_resume_command_of_an_interrupted_search_keeps_its_options(
     ends = ["--good", "sglang@v0.5.10", "--bad", "sglang@v0.5.13", "--repo", str(repo)]
     real = Narrowing.__call__
 
-    def stopped(self: Narrowing, progress: Progress) -> None:
+    def stopped(self: Narrowing, progress: SearchProgress) -> None:
         real(self, progress)
         if progress.tested is not None:
             raise KeyboardInterrupt

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from clones import git
 from specdiff.recorders.errors import NoVerdictError, UsageError
-from specdiff.replay.bisect.judge import Finding, Judged
+from specdiff.replay.bisect.judge import Finding, JudgedCandidate
 from specdiff.replay.bisect.line import changes
 from specdiff.replay.bisect.search import Search, search
 from specdiff.replay.lift.releases import RELEASES, between
@@ -31,9 +31,9 @@ class Oracle:
     says: Mapping[str, Finding]
     asked: list[str] = field(default_factory=list)
 
-    def __call__(self, path: Lifted) -> Judged:
+    def __call__(self, path: Lifted) -> JudgedCandidate:
         self.asked.append(path.where)
-        return Judged(path, self.says[path.where], None)
+        return JudgedCandidate(path, self.says[path.where], None)
 
     def prefetch(self, paths: Sequence[Lifted]) -> None:
         """Nothing to prepare: it knows all answers."""
@@ -278,7 +278,7 @@ def test_the_merge_base_of_two_branches_must_be_good(tmp_path: Path) -> None:
 
 def test_changes_are_listed_in_order() -> None:
     line = [
-        Judged(release(v), f, None)
+        JudgedCandidate(release(v), f, None)
         for v, f in zip("12345", (GOOD, BAD, SKIPPED, GOOD, BAD), strict=True)
     ]
     told = [(c.last.path.where, [s.path.where for s in c.suspects]) for c in changes(line)]

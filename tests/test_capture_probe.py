@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from recorder_alone import Owner, Request, Thing, events, hook, last_stats, raising
+from recorder_alone import Owner, RequestStub, Thing, events, hook, last_stats, raising
 from specdiff.recorders.capture import step_probes
 from specdiff.recorders.capture.probe import (
     MARK,
@@ -102,7 +102,7 @@ class Turn:
     """The parts of a batch that processing its result looks at."""
 
     def __init__(self, mode: str) -> None:
-        self.reqs = [Request("a")] if mode == "EXTEND" else []
+        self.reqs = [RequestStub("a")] if mode == "EXTEND" else []
         self.forward_mode = Thing()
         self.forward_mode._name_ = mode  # type: ignore[attr-defined]
 
@@ -138,7 +138,7 @@ def test_a_turn_that_the_recorder_cannot_end_does_not_affect_the_server(
     assert (recorder.exceptions, recorder.first_exception) == (1, "TypeError: ours")
 
 
-class Batch:
+class FailingBatch:
     """Fails either before the launch or after the launch was numbered."""
 
     seq_lens_sum = 0
@@ -164,7 +164,7 @@ def test_a_launch_whose_probe_fails_is_lost_and_its_result_unpaired(
 ) -> None:
     result = Thing()
     hooked = hook(recorder, lambda self, batch: result, step_probes.PROBES["launch"])
-    assert hooked(owner, Batch(broken)) is result
+    assert hooked(owner, FailingBatch(broken)) is result
     assert recorder.exceptions == 1
     recorder.numbers.launch(Thing(), True)
     assert recorder.numbers.answered(result) is None

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from children import wait_for
-from recorder_alone import Owner, Request, Thing, events, last_stats, raising
+from recorder_alone import Owner, RequestStub, Thing, events, last_stats, raising
 from specdiff.recorders import journal
 from specdiff.recorders.build import build
 from specdiff.recorders.capture.choice import Choice
@@ -47,8 +47,8 @@ def test_a_request_that_is_not_chosen_is_only_noted(owner: Owner, tmp_path: Path
     Without these notes, what is recorded of a batch would seem to be about all requests in it.
     """
     ring = Recorder(owner, tmp_path / "j", 1 << 20, RUN, choice=Choice(only=("a",)), ring_s=0.08)
-    there = [Request("a"), Request("b")]
-    for number, one in enumerate([*there, Request("c"), Request("d")]):
+    there = [RequestStub("a"), RequestStub("b")]
+    for number, one in enumerate([*there, RequestStub("c"), RequestStub("d")]):
         assert ring.numbers.register(one, arrives=True) == (~number if number else 0)
     del one
     wait_for(lambda: ring.writer.breaks > 10, "turns")
@@ -72,7 +72,7 @@ def test_requests_with_unusual_ids_are_chosen_by_the_recorded_form_of_their_id(
     """
     rids: list[Any] = ["a", "b", "d", "\ud800", "\ud801", 5, 6, 7, None]
     recorder = Recorder(owner, tmp_path / "j", 1 << 20, RUN, choice=choice)
-    reqs = [Request(rid) for rid in rids]
+    reqs = [RequestStub(rid) for rid in rids]
     taken = [str(req.rid) for req in reqs if recorder.numbers.register(req, arrives=True) >= 0]
     recorder.close()
     assert 0 < len(taken) < len(rids)
@@ -219,10 +219,10 @@ def test_a_request_that_cannot_be_described_on_writing_gets_a_distinct_name(
 
     A request that fails keeps its number and is counted.
     """
-    req = Request("a")
+    req = RequestStub("a")
     req.eos_token_ids = {"none of ours"}  # type: ignore[attr-defined]
     recorder.numbers.register(req)
-    recorder.numbers.register(Request("b"))
+    recorder.numbers.register(RequestStub("b"))
     recorder.close()
     records = journal.scan(tmp_path / "j").records
     met = [json.loads(one.payload) for one in records if one.type == journal.Type.REQUEST]
@@ -235,7 +235,7 @@ def test_a_hanging_disk_keeps_no_request_alive(recorder: Recorder, tmp_path: Pat
 
     The parameters are recorded as they were at that time.
     """
-    req = Request("a")
+    req = RequestStub("a")
     req.sampling_params = Thing()  # type: ignore[attr-defined]
     req.sampling_params.custom_params = {"__req__": req}  # type: ignore[attr-defined]
     req.sampling_params.max_new_tokens = 7  # type: ignore[attr-defined]

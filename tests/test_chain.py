@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from recorded import Recorder
+from recorded import RigRecorder
 from specdiff.cli.main import DIFFERS, SAME, run
 from test_export_pytest import played
 
@@ -29,7 +29,7 @@ def test_a_random_mix_leads_to_a_regression_test(
     quantity: str,
     good: str,
     release: str,
-    record: Recorder,
+    record: RigRecorder,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from children import VERSIONS, on_demand, rig, specdiff
-from recorded import Recorder
+from recorded import RigRecorder
 from specdiff.recorders import hdf5
 from specdiff.recorders.capture.choice import Choice
 from specdiff.recorders.cut import Cutter
@@ -32,7 +32,7 @@ ONE_IN = 3
 
 @pytest.mark.parametrize(("version", "scenario"), CASES)
 def test_a_sample_equals_a_cut_of_the_whole_recording(
-    version: str, scenario: str, tmp_path: Path, record: Recorder
+    version: str, scenario: str, tmp_path: Path, record: RigRecorder
 ) -> None:
     whole = record(version, scenario, 3)
     command = rig(version, scenario, "--seed", "3")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from children import EVERYTHING
 from cuts import SOURCE, Cut, cut, some_events, some_requests, values_at
 from lifting import bundled_recording, lifted
-from recorded import Recorder
+from recorded import RigRecorder
 from specdiff.recorders.composition import members_before
 from specdiff.recorders.cut import _SPLIT_OFFSET, Cutter, _Split
 from specdiff.recorders.recording import Recording
@@ -130,7 +130,7 @@ def test_a_path_begins_anew_at_any_prepare_after_a_gap() -> None:
 
 
 def test_after_a_left_out_turn_nothing_is_inherited_from_the_turn_before_it(
-    record: Recorder,
+    record: RigRecorder,
 ) -> None:
     """A later turn must not inherit from an older one instead.
 
@@ -152,7 +152,7 @@ def test_after_a_left_out_turn_nothing_is_inherited_from_the_turn_before_it(
 
 
 @pytest.mark.skipif(not EVERYTHING, reason="only if all releases are tested")
-def test_a_chunk_whose_extend_is_left_out_decides_nothing(record: Recorder) -> None:
+def test_a_chunk_whose_extend_is_left_out_decides_nothing(record: RigRecorder) -> None:
     """No finish is decided inside a prompt. Without the extend, that cannot be known."""
     recording, chance = record("0.5.23", "chunked", 1), random.Random(1)
     cutter, whole = Cutter(recording, SOURCE), everything(recording)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from children import VERSIONS, on_demand, specdiff
-from recorded import Recorder
+from recorded import RigRecorder
 from specdiff.recorders import hdf5
 from specdiff.recorders.recording import TABLE_NAMES, columns
 from specdiff.recorders.schema import NONE64
@@ -24,7 +24,7 @@ FEW = ("--requests", "40")
 
 @pytest.mark.parametrize(("version", "scenario"), CASES)
 def test_no_hook_reads_tensors_on_the_device(
-    version: str, scenario: str, tmp_path: Path, record: Recorder
+    version: str, scenario: str, tmp_path: Path, record: RigRecorder
 ) -> None:
     """Everything else is recorded as usual, and replays."""
     child = [

@@ -11,7 +11,7 @@ import pytest
 
 from gaps import without
 from lifting import against_observed, compiled, release
-from recorded import Recorder
+from recorded import RigRecorder
 from specdiff.recorders.errors import NoVerdictError
 from specdiff.recorders.recording import Recording
 from specdiff.recorders.schema import Mode
@@ -31,12 +31,12 @@ REACHED = ("stale-finished-many", "stale-retracted-many", "retract", "re-prefill
 
 
 @pytest.fixture(scope="module")
-def decode_side(record: Recorder) -> Recording:
+def decode_side(record: RigRecorder) -> Recording:
     return record(RELEASE, "disagg-decode", 1, "--requests", "40")
 
 
 @pytest.fixture(scope="module")
-def prefill_side(record: Recorder) -> Recording:
+def prefill_side(record: RigRecorder) -> Recording:
     return record(RELEASE, "disagg-prefill", 1, "--requests", "40")
 
 

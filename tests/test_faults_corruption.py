@@ -85,7 +85,9 @@ def test_a_damaged_journal_is_recovered_up_to_its_damage(
     tell("damaged journals", counts)
 
 
-def _damaged_journal(whole: Whole, others: list[Whole], chance: random.Random) -> damage.Damage:
+def _damaged_journal(
+    whole: Whole, others: list[Whole], chance: random.Random
+) -> damage.DamagedBytes:
     if chance.random() < 0.7:
         return damage.damaged(whole.data, chance)
     while True:
@@ -117,36 +119,36 @@ def _check_journal(whole: Whole, broken: bytes, folder: Path, what: str) -> str:
 # -- damage that leaves every record's own checksum valid
 
 
-def _left_out(whole: Whole, _: Whole, chance: random.Random) -> damage.Damage:
+def _left_out(whole: Whole, _: Whole, chance: random.Random) -> damage.DamagedBytes:
     at, end = _record(whole, chance)
     return whole.data[:at] + whole.data[end:], f"the record at {at} left out"
 
 
-def _cut_between(whole: Whole, _: Whole, chance: random.Random) -> damage.Damage:
+def _cut_between(whole: Whole, _: Whole, chance: random.Random) -> damage.DamagedBytes:
     at, _end = _record(whole, chance)
     return whole.data[:at], f"cut between records at {at}"
 
 
-def _twice(whole: Whole, _: Whole, chance: random.Random) -> damage.Damage:
+def _twice(whole: Whole, _: Whole, chance: random.Random) -> damage.DamagedBytes:
     at, end = _record(whole, chance)
     return whole.data[:end] + whole.data[at:], f"the record at {at} twice"
 
 
-def _swapped(whole: Whole, _: Whole, chance: random.Random) -> damage.Damage:
+def _swapped(whole: Whole, _: Whole, chance: random.Random) -> damage.DamagedBytes:
     at, end = _record(whole, chance)
     later = min(e for e in [*whole.ends, len(whole.data)] if e > end or e == len(whole.data))
     data = whole.data
     return data[:at] + data[end:later] + data[at:end] + data[later:], f"swapped at {at}"
 
 
-def _of_another(whole: Whole, other: Whole, chance: random.Random) -> damage.Damage:
+def _of_another(whole: Whole, other: Whole, chance: random.Random) -> damage.DamagedBytes:
     at, end = _record(whole, chance)
     there, there_end = _record(other, chance)
     data = whole.data[:at] + other.data[there:there_end] + whole.data[end:]
     return data, f"another's record at {at}"
 
 
-def _padding(whole: Whole, _: Whole, chance: random.Random) -> damage.Damage:
+def _padding(whole: Whole, _: Whole, chance: random.Random) -> damage.DamagedBytes:
     at, _end = _record(whole, chance)
     place = at + 5 + chance.randrange(3)
     return damage.put(whole.data, place, b"\1"), f"byte {place}, which is padding"
@@ -157,7 +159,7 @@ def _record(whole: Whole, chance: random.Random) -> tuple[int, int]:
     return [len(journal.HEADER), *whole.ends][which], whole.ends[which]
 
 
-_OF_RECORDS: tuple[Callable[[Whole, Whole, random.Random], damage.Damage], ...] = (
+_OF_RECORDS: tuple[Callable[[Whole, Whole, random.Random], damage.DamagedBytes], ...] = (
     _left_out,
     _cut_between,
     _twice,
@@ -205,7 +207,7 @@ def test_damaged_texts_of_an_old_recording_never_hang_the_reader(
 
 
 def damage_heaps(count: int, folder: Path) -> None:
-    def in_the_heap(data: bytes, chance: random.Random) -> damage.Damage:
+    def in_the_heap(data: bytes, chance: random.Random) -> damage.DamagedBytes:
         start = data.index(b"GCOL")
         end = start + 4096
         broken, what = damage.damaged(data[start:end], chance)
@@ -225,7 +227,7 @@ def _damage_recordings(
     paths: list[Path],
     count: int,
     folder: Path,
-    harm: Callable[[bytes, random.Random], damage.Damage],
+    harm: Callable[[bytes, random.Random], damage.DamagedBytes],
 ) -> Counter[str]:
     whole = [(path.name, path.read_bytes(), hdf5.load(path)) for path in paths]
     counts: Counter[str] = Counter()

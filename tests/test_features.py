@@ -7,7 +7,7 @@ import pytest
 
 from children import on_demand
 from lifting import Changed, against_observed, compiled, release
-from recorded import Recorder
+from recorded import RigRecorder
 from specdiff.recorders.schema import NONE32, Reason
 from specdiff.replay.columns.shared import Columns
 from specdiff.replay.diff import diff
@@ -38,7 +38,7 @@ REACHED = {
 @pytest.mark.parametrize("version", [*on_demand("0.5.12"), "0.5.23"])
 @pytest.mark.parametrize("scenario", REACHED)
 def test_the_lifted_release_and_its_fixes_equal_observed(
-    version: str, scenario: str, record: Recorder
+    version: str, scenario: str, record: RigRecorder
 ) -> None:
     recording = record(version, scenario, 1)
     reached = exercised(recording)
@@ -55,7 +55,7 @@ def test_the_lifted_release_and_its_fixes_equal_observed(
 
 
 @pytest.mark.parametrize("scenario", REACHED)
-def test_a_current_release_breaks_no_law(scenario: str, record: Recorder) -> None:
+def test_a_current_release_breaks_no_law(scenario: str, record: RigRecorder) -> None:
     columns = Columns(record("0.5.23", scenario, 1))
     states = {one.law.name: one.state for one in check(columns, observed(columns))}
     assert State.BROKEN not in states.values()
@@ -66,7 +66,7 @@ def test_a_current_release_breaks_no_law(scenario: str, record: Recorder) -> Non
     ("version", "wins"), [("0.5.12", Reason.LENGTH), ("0.5.23", Reason.STOP_TOKEN)]
 )
 def test_the_release_decides_whether_a_stop_or_the_limit_wins_in_one_run(
-    version: str, wins: Reason, record: Recorder
+    version: str, wins: Reason, record: RigRecorder
 ) -> None:
     """Positions 5 to 8 were accepted in one run, the limit is 8, and position 6 is the stop."""
     recording = record(version, "finish-order", 1)
@@ -77,7 +77,7 @@ def test_the_release_decides_whether_a_stop_or_the_limit_wins_in_one_run(
     assert recording.finishes.finished_len[finish] == (8 if wins is Reason.LENGTH else 7)
 
 
-def test_only_finishes_that_a_stop_string_may_decide_are_not_captured(record: Recorder) -> None:
+def test_only_finishes_that_a_stop_string_may_decide_are_not_captured(record: RigRecorder) -> None:
     recording = record("0.5.23", "stop-strings", 1)
     with release("0.5.23") as source:
         finish = against_observed(recording, compiled(source))[Q.FINISH]
@@ -88,7 +88,9 @@ def test_only_finishes_that_a_stop_string_may_decide_are_not_captured(record: Re
 
 
 @pytest.mark.parametrize(("version", "cut"), [("0.5.12", False), ("0.5.23", True)])
-def test_a_grammar_cuts_the_run_from_0_5_14_on(version: str, cut: bool, record: Recorder) -> None:
+def test_a_grammar_cuts_the_run_from_0_5_14_on(
+    version: str, cut: bool, record: RigRecorder
+) -> None:
     recording = record(version, "grammar", 1)
     rows = recording.result_rows
     ran_on = (rows.accept_len != NONE32) & (rows.num_emitted < rows.accept_len)
@@ -99,7 +101,7 @@ def test_a_grammar_cuts_the_run_from_0_5_14_on(version: str, cut: bool, record: 
 
 @pytest.mark.parametrize(("version", "scenario"), [("0.5.12", "grammar"), ("0.5.23", "chunked")])
 def test_a_batch_may_wait_for_the_result_before_it(
-    version: str, scenario: str, record: Recorder, monkeypatch: pytest.MonkeyPatch
+    version: str, scenario: str, record: RigRecorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Overlap is off for a batch with a grammar, or after another prefill by a setting."""
     monkeypatch.setenv("SGLANG_DISABLE_CONSECUTIVE_PREFILL_OVERLAP", "1")
@@ -151,7 +153,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("what", BROKEN)
-def test_a_broken_copy_of_the_release_differs_from_observed(what: str, record: Recorder) -> None:
+def test_a_broken_copy_of_the_release_differs_from_observed(what: str, record: RigRecorder) -> None:
     scenario, path, function, old, new, shows = BROKEN[what]
     with release("0.5.23") as source:
         broken = compiled(Changed(source, path, function, old, new))

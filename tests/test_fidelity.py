@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from children import on_demand
-from recorded import Recorder
+from recorded import RigRecorder
 from specdiff.recorders.recording import Recording
 from specdiff.recorders.schema import NONE32, NONE64, Kind, Reason
 from specdiff.replay import spec
@@ -74,7 +74,9 @@ def fixes_of(release: str) -> frozenset[int]:
 
 
 @pytest.mark.parametrize("release", ERAS)
-def test_observed_equals_the_era_and_no_other_set_of_fixes(release: str, record: Recorder) -> None:
+def test_observed_equals_the_era_and_no_other_set_of_fixes(
+    release: str, record: RigRecorder
+) -> None:
     recording = record(release, "random", SEED)
     columns = Columns(recording)
     toggles, server = Toggles(columns), observed(columns)
@@ -88,7 +90,7 @@ def test_observed_equals_the_era_and_no_other_set_of_fixes(release: str, record:
 
 @pytest.mark.parametrize("release", ERAS)
 def test_every_quantity_is_captured_and_every_branch_reached(
-    release: str, record: Recorder
+    release: str, record: RigRecorder
 ) -> None:
     recording = record(release, "random", SEED)
     reached = exercised(recording)
@@ -110,7 +112,7 @@ def test_every_quantity_is_captured_and_every_branch_reached(
 
 @pytest.mark.parametrize(("release", "neighbor", "changed"), STEPS)
 def test_neighboring_eras_differ_in_exactly_what_changed(
-    release: str, neighbor: str, changed: set[Q], record: Recorder
+    release: str, neighbor: str, changed: set[Q], record: RigRecorder
 ) -> None:
     """In both directions: each side's recording is replayed with the other side's books."""
     for recorded, books in ((release, neighbor), (neighbor, release)):
@@ -138,7 +140,7 @@ def final_committed(recording: Recording) -> dict[int, int]:
 
 @pytest.mark.parametrize("release", ERAS)
 def test_wrong_final_lengths_are_exactly_the_stale_finished_requests(
-    release: str, record: Recorder
+    release: str, record: RigRecorder
 ) -> None:
     recording = record(release, "random", SEED)
     finishes = recording.finishes
@@ -159,7 +161,7 @@ def test_wrong_final_lengths_are_exactly_the_stale_finished_requests(
     assert wrong == (stale if release in ("0.5.10", "0.5.11") else set())
 
 
-def test_sums_between_steps_are_stale_on_0_5_12_only(record: Recorder) -> None:
+def test_sums_between_steps_are_stale_on_0_5_12_only(record: RigRecorder) -> None:
     """On 0.5.12 filter and merge leave sums that contradict batch.seq_lens.
 
     From 0.5.13 on they never do.
@@ -179,7 +181,7 @@ def test_sums_between_steps_are_stale_on_0_5_12_only(record: Recorder) -> None:
         )
 
 
-def test_derived_true_lengths_equal_those_on_the_device(record: Recorder) -> None:
+def test_derived_true_lengths_equal_those_on_the_device(record: RigRecorder) -> None:
     """Up to 0.5.12 batch.seq_lens is the next length after a launch, so it must equal ours."""
     recording = record("0.5.12", "random", SEED)
     true = Columns(recording).true_sums
@@ -190,7 +192,7 @@ def test_derived_true_lengths_equal_those_on_the_device(record: Recorder) -> Non
         assert np.array_equal(table.device_sum[alive], true.value[events][alive])
 
 
-def test_old_and_fixed_first_differ_at_the_first_stale_result(record: Recorder) -> None:
+def test_old_and_fixed_first_differ_at_the_first_stale_result(record: RigRecorder) -> None:
     recording = record("0.5.10", "random", SEED)
     columns = Columns(recording)
     toggles = Toggles(columns)
@@ -203,7 +205,7 @@ def test_old_and_fixed_first_differ_at_the_first_stale_result(record: Recorder) 
 
 
 @pytest.mark.parametrize("release", [*on_demand("0.5.23"), "0.5.13"])
-def test_without_overlap_the_books_are_the_same(release: str, record: Recorder) -> None:
+def test_without_overlap_the_books_are_the_same(release: str, record: RigRecorder) -> None:
     """From 0.5.13 on spec v2 also runs without the overlap scheduler.
 
     Results then come before the next prepare.

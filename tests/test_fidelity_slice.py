@@ -8,9 +8,9 @@ from __future__ import annotations
 import pytest
 
 from fidelity_plays import EXTRAS
+from fidelity_slice import RUNS, Slice, todays
 from lifting import against_observed, compiled, release
-from recorded import Recorder
-from slices import RUNS, Slice, todays
+from recorded import RigRecorder
 from specdiff.fixtures.rig.releases import RELEASES
 from specdiff.replay.quantity import Quantity
 
@@ -19,7 +19,7 @@ OTHERS = {extra.compares for extra in EXTRAS}  # random runs do not have these
 
 
 @pytest.mark.parametrize("version", TODAY.releases)
-def test_todays_runs_equal_the_lifted_release(version: str, record: Recorder) -> None:
+def test_todays_runs_equal_the_lifted_release(version: str, record: RigRecorder) -> None:
     recording = record(version, "random", TODAY.seed, "--runs", str(RUNS))
     assert len(recording.rids) == 200 * RUNS
     with release(version) as source:

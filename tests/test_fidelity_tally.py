@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fidelity_plays import MOST_RUNS, Play, expected, plays, recorded
+from fidelity_plays import MOST_RUNS, FidelityPlay, expected, plays, recorded
 from fidelity_tally import Tally, print_branches, print_features, print_values, print_verdict
 from lifting import bundled_recording, compiled, release
 from specdiff.replay.quantity import Quantity
@@ -76,5 +76,5 @@ def test_every_seed_is_played_once() -> None:
 
 def test_a_failed_run_is_reported_and_not_reused(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="no scenario 'nope'"):
-        recorded(Play("0.5.10", "nope", 1, 1), tmp_path)
+        recorded(FidelityPlay("0.5.10", "nope", 1, 1), tmp_path)
     assert not list(tmp_path.rglob("*.h5"))

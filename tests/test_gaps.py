@@ -11,7 +11,7 @@ import pytest
 
 from gaps import ended, without
 from lifting import bundled_recording, compiled, release
-from recorded import Recorder
+from recorded import RigRecorder
 from specdiff.cli.inputs import bundled
 from specdiff.recorders import hdf5
 from specdiff.recorders.schema import NONE32, Kind
@@ -127,7 +127,7 @@ def test_a_lost_result_is_not_blamed_on_the_stale_result_after_it() -> None:
 
 
 @pytest.mark.live
-def test_a_chunk_whose_extend_is_lost_ends_no_request(record: Recorder) -> None:
+def test_a_chunk_whose_extend_is_lost_ends_no_request(record: RigRecorder) -> None:
     """The last chunk's result is lost too.
 
     The first chunk's result could pass for the request's only output, which it is not.

@@ -30,7 +30,7 @@ from specdiff.fixtures.gpu.models import DENSE, EOS_TOKENS, MODELS, MOE
 from specdiff.fixtures.gpu.outcome import keep_all, report_and_check
 from specdiff.fixtures.gpu.pack import kernels, requirements
 from specdiff.fixtures.gpu.progress import progress
-from specdiff.fixtures.gpu.report import judge, matrix, overhead
+from specdiff.fixtures.gpu.report import check_fidelity, matrix, overhead
 from specdiff.fixtures.gpu.server import command, flags, settings, supported_settings
 from specdiff.fixtures.gpu.toolkit import with_toolkit
 from specdiff.fixtures.rig.releases import find_release
@@ -253,7 +253,7 @@ def rigged(home: Path, asked: Sequence[GenerateRequest]) -> Captured:
 @pytest.mark.parametrize(("release", "same"), [("0.5.12", True), ("0.5.11", False)])
 def test_the_matrix_counts_what_another_release_computes(release: str, same: bool) -> None:
     path = bundled() / "0.5.12-stale-stop.h5"
-    judged = judge("here", path, program_of(Lifted(release, Origin.RELEASE, release)))
+    judged = check_fidelity("here", path, program_of(Lifted(release, Origin.RELEASE, release)))
     assert judged.same is same
     (line,) = (row for row in matrix([judged]) if row.startswith("kv_committed_len "))
     assert (line.rpartition("/")[2] == "0") is same
@@ -362,8 +362,8 @@ def test_a_kernel_that_does_not_compile_is_reported(tmp_path: Path) -> None:
 
 def test_recordings_kept_one_by_one_are_all_listed(tmp_path: Path) -> None:
     program = program_of(Lifted("0.5.12", Origin.RELEASE, "0.5.12"))
-    here = judge("dense", bundled() / "0.5.12-stale-stop.h5", program)
-    there = judge("moe", bundled() / "0.5.12-stale-stop.h5", program)
+    here = check_fidelity("dense", bundled() / "0.5.12-stale-stop.h5", program)
+    there = check_fidelity("moe", bundled() / "0.5.12-stale-stop.h5", program)
     for one in (here, there, here):
         keep_all([one], Host("NVIDIA Rig 1", "none", None), tmp_path)
     rows = [line for line in (tmp_path / "README.md").read_text().splitlines() if ".h5" in line]

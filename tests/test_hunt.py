@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from arena import Arena, Played, Stopped
+from arena import Arena, PlayedBlock, Stopped
 from children import EVERYTHING, rig
+from hunt_play import SERVERS, HuntPlay
 from lifting import files_of, write_tree
-from play import SERVERS, Play
 from recorded import record
 from specdiff.fixtures.rig.releases import find_release
 from specdiff.fixtures.rig.script import RequestScript
@@ -85,10 +85,10 @@ def test_a_broken_copy_of_the_release_is_found(tmp_path: Path) -> None:
 @pytest.mark.skipif(not EVERYTHING, reason="half a minute: only if all releases are tested")
 @pytest.mark.live
 def test_a_play_and_its_written_scenario_run_identically(tmp_path: Path) -> None:
-    play = Play(PRIORITY, Arena(NEWEST, tmp_path / "arena", PRIORITY.server_args()))
+    play = HuntPlay(PRIORITY, Arena(NEWEST, tmp_path / "arena", PRIORITY.server_args()))
     _act(play)
     told = play.end()
-    assert isinstance(told, Played), told
+    assert isinstance(told, PlayedBlock), told
     played = build(told.journal)
     path = tmp_path / "play.toml"
     path.write_text(write_scenario(play.scenario()))
@@ -104,7 +104,7 @@ def test_a_play_and_its_written_scenario_run_identically(tmp_path: Path) -> None
 PRIORITY = next(server for server in SERVERS if server.name == "priority")
 
 
-def _act(play: Play) -> None:
+def _act(play: HuntPlay) -> None:
     """Play turns of two sessions, a queue, a forced retract, an abort, a preemption and a flush."""
     play.ask(RequestScript("a", prompt_len=20, max_new_tokens=20, session="s"))
     play.ask(RequestScript("b", prompt_len=9, max_new_tokens=6, session="t", accept=(3,)))
@@ -136,8 +136,8 @@ def test_after_a_crash_the_next_play_starts_with_a_working_scheduler(
 ) -> None:
     """docs/findings/retracted-turn-of-one-token.md"""
     arena = Arena(NEWEST, tmp_path / "arena", SERVERS[0].server_args())
-    for prompt, expected in ((1, Stopped), (2, Played)):
-        play = Play(SERVERS[0], arena)
+    for prompt, expected in ((1, Stopped), (2, PlayedBlock)):
+        play = HuntPlay(SERVERS[0], arena)
         play.ask(RequestScript("a", prompt_len=prompt, max_new_tokens=3))
         play.ask(RequestScript("b", prompt_len=prompt, max_new_tokens=2, session="s"))
         play.step(1)

@@ -11,7 +11,7 @@ import pytest
 
 from children import on_demand
 from lifting import Changed, against_observed, bundled_recording, compiled, release
-from recorded import Recorder
+from recorded import RigRecorder
 from specdiff.replay import spec
 from specdiff.replay.columns.shared import Columns
 from specdiff.replay.lift.ledger import ledger_of
@@ -86,7 +86,7 @@ def equal(recording: Columns, made: Program) -> None:
             assert found.num_compared == len(found.old.cells) > 0, quantity
 
 
-def test_dflash_lifted_equals_observed(record: Recorder) -> None:
+def test_dflash_lifted_equals_observed(record: RigRecorder) -> None:
     recording = record("0.5.23", "random", SEED, "--algorithm", "DFLASH", "--requests", "60")
     assert recording.run.spec_algorithm == "DFLASH"
     equal(Columns(recording), lifted("0.5.23"))
@@ -97,7 +97,7 @@ def test_dflash_lifted_equals_observed(record: Recorder) -> None:
 
 
 @pytest.mark.parametrize("version", [*on_demand("0.5.11"), "0.5.23"])
-def test_pages_of_16_lifted_equals_observed(version: str, record: Recorder) -> None:
+def test_pages_of_16_lifted_equals_observed(version: str, record: RigRecorder) -> None:
     recording = record(version, "random", SEED, "--page-size", "16", "--requests", "60")
     assert recording.run.page_size == 16
     equal(Columns(recording), lifted(version))

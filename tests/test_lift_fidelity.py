@@ -11,7 +11,7 @@ import torch
 from children import on_demand
 from gaps import without
 from lifting import Changed, against_observed, bundled_recording, compiled, release
-from recorded import Recorder
+from recorded import RigRecorder
 from specdiff.cli.inputs import bundled
 from specdiff.recorders.recording import Recording
 from specdiff.recorders.schema import NONE32, NONE64, Kind
@@ -31,7 +31,9 @@ OTHERS = {"0.5.14-dflash"}  # not EAGLE: see test_lift_algorithms.py
 
 
 @pytest.mark.parametrize("version", ["0.5.10", *on_demand(*ERAS)])
-def test_a_live_recording_equals_the_release_that_made_it(version: str, record: Recorder) -> None:
+def test_a_live_recording_equals_the_release_that_made_it(
+    version: str, record: RigRecorder
+) -> None:
     with release(version) as source:
         made = compiled(source)
     assert made.surface.unknown == ()

@@ -9,7 +9,7 @@ import pytest
 
 from children import EVERYTHING, on_demand
 from lifting import Changed, against_observed, bundled_recording, compiled, release
-from recorded import Recorder
+from recorded import RigRecorder
 from specdiff.recorders.recording import Recording
 from specdiff.recorders.schema import NONE32, Kind
 from specdiff.replay.columns.shared import Columns
@@ -33,7 +33,7 @@ COMMITS = frozenset({Q.KV_COMMITTED_LEN, Q.KV_COMMITTED_LEN_SETTLED})
 
 
 @pytest.fixture(params=ENDS)
-def recording(request: pytest.FixtureRequest, record: Recorder) -> Recording:
+def recording(request: pytest.FixtureRequest, record: RigRecorder) -> Recording:
     made = record(request.param, "mixed-random", 1)
     reached = exercised(made)
     names = ("tail", "tail-ends", "tail-stale", "retract", "abort-running", "stop-mid-run")
@@ -58,7 +58,7 @@ def test_lifted_functions_and_rules_equal_the_server_under_mixed_chunk(
 
 
 @pytest.mark.skipif(not EVERYTHING, reason="slow: set SPECDIFF_TEST_ALL_RELEASES")
-def test_both_engines_equal_the_server_without_overlap(record: Recorder) -> None:
+def test_both_engines_equal_the_server_without_overlap(record: RigRecorder) -> None:
     """There a launch adds the tokens of its own result to the sum. That of a tail must be counted once."""
     recording = record("0.5.19", "mixed-random", 1, "--disable-overlap")
     columns, rules = Columns(recording), fixes_of("0.5.23")
@@ -132,7 +132,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("what", BROKEN)
-def test_a_broken_line_shows_in_the_expected_quantities(what: str, record: Recorder) -> None:
+def test_a_broken_line_shows_in_the_expected_quantities(what: str, record: RigRecorder) -> None:
     path, function, old, new, shows = BROKEN[what]
     with release("0.5.23") as source:
         made = compiled(Changed(source, path, function, old, new))
@@ -168,7 +168,7 @@ def test_a_commit_in_another_shape_is_refused(what: str) -> None:
 
 
 def test_if_the_commit_of_tails_is_not_found_only_recordings_with_tails_are_refused(
-    record: Recorder,
+    record: RigRecorder,
 ) -> None:
     with release("0.5.23") as source:
         moved = compiled(Changed(source, *PREFILL, COMMIT, "self._commit_tail(req)"))

@@ -29,7 +29,7 @@ from specdiff.replay.bisect import play_pool
 from specdiff.replay.bisect.judge import Finding
 from specdiff.replay.bisect.law_judge import LawJudge
 from specdiff.replay.bisect.play_pool import Player, PlayPool
-from specdiff.replay.bisect.play_result import Played, complete, why
+from specdiff.replay.bisect.play_result import PlayResult, complete, why
 from specdiff.replay.bisect.plays import Plays
 from specdiff.replay.laws.check_one import check_law, law_of
 from specdiff.replay.played import outcome
@@ -42,14 +42,14 @@ WEIGHTS = bundled().parent / "scenarios" / "tokens-of-the-old-weights.toml"
 class _Kept(Plays):
     """Plays that return given recordings, by the name of the release."""
 
-    def __init__(self, **recordings: Played) -> None:
+    def __init__(self, **recordings: PlayResult) -> None:
         self.recordings = recordings
 
-    def __call__(self, player: Player) -> Played:
+    def __call__(self, player: Player) -> PlayResult:
         return self.recordings[player.code]
 
 
-def judged(**played: Played) -> list[Any]:
+def judged(**played: PlayResult) -> list[Any]:
     judge = LawJudge(law_of("rows"), _Kept(**played))
     return [judge(Lifted(f"sglang=={name}", Origin.RELEASE, name)) for name in played]
 
@@ -63,10 +63,10 @@ def test_the_worst_of_several_schedulers_decides() -> None:
     ]
     assert [one.state.value for one in alone] == ["holds", "broken", "not exercised"]
     both, kept, nothing, failed = judged(
-        both=Played((holds, breaks, idle)),
-        kept=Played((idle, holds)),
-        nothing=Played((idle,)),
-        failed=Played((holds,), "it stopped"),
+        both=PlayResult((holds, breaks, idle)),
+        kept=PlayResult((idle, holds)),
+        nothing=PlayResult((idle,)),
+        failed=PlayResult((holds,), "it stopped"),
     )
     assert both.finding is Finding.BAD and both.outcome.first == alone[1].first
     assert both.outcome.num_checked == sum(one.num_checked for one in alone)
@@ -116,11 +116,11 @@ def test_a_recording_that_is_not_whole_is_not_judged(tmp_path: Path) -> None:
     played = {}
     for name, recording in others.items():
         hdf5.save(recording, tmp_path / f"{name}.h5")
-        played[name] = Played((tmp_path / f"{name}.h5",))
+        played[name] = PlayResult((tmp_path / f"{name}.h5",))
     for one in judged(**played):
         assert one.finding is Finding.SKIPPED and "incomplete" in one.why, one.path
     (good,) = judged(
-        whole=Played((bundled() / "0.5.13-experts-overshoot.h5",), None, ("r1: x", "y"))
+        whole=PlayResult((bundled() / "0.5.13-experts-overshoot.h5",), None, ("r1: x", "y"))
     )
     assert good.finding is Finding.GOOD
     assert good.why == "ended differently: r1: x (and 1 more)"
@@ -234,7 +234,7 @@ def test_a_running_play_is_ended_when_it_is_not_needed_or_takes_too_long(
     house = PlayPool()
     plays = Plays(MIX, tmp_path, house)
     waiting = threading.Thread(target=lambda: answers.append(plays(release)))
-    answers: list[Played] = []
+    answers: list[PlayResult] = []
     waiting.start()
     wait_for(lambda: house._running, "a play")
     (process,) = house._running

@@ -14,7 +14,7 @@ import pytest
 
 from children import specdiff
 from gaps import without
-from recorded import Recorder
+from recorded import RigRecorder
 from specdiff.cli.main import DIFFERS, SAME
 from specdiff.recorders import hdf5
 from specdiff.recorders.derived import Derived
@@ -30,19 +30,19 @@ SCHEMA = Path(__file__).parent.parent / "docs" / "replay.schema.json"
 
 
 @pytest.fixture(scope="module")
-def record(tmp_path_factory: pytest.TempPathFactory) -> Recorder:
+def record(tmp_path_factory: pytest.TempPathFactory) -> RigRecorder:
     """Record all ranks. conftest marks every test that uses a fixture of this name as live."""
-    return Recorder(tmp_path_factory.mktemp("ranks"), options=("--all-ranks",))
+    return RigRecorder(tmp_path_factory.mktemp("ranks"), options=("--all-ranks",))
 
 
 @pytest.fixture(scope="module")
-def pair(record: Recorder) -> tuple[Recording, Recording]:
+def pair(record: RigRecorder) -> tuple[Recording, Recording]:
     left, right = record.ranks("0.5.23", "tp-random", 1, "--requests", "30", "--paused")
     return left, right
 
 
 @pytest.fixture(scope="module")
-def strays(record: Recorder) -> Path:
+def strays(record: RigRecorder) -> Path:
     return record.paths("0.5.23", "tp-stray", 1, "--requests", "20")[0].parent
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lifting import against_observed, compiled, release
-from recorded import Recorder
+from recorded import RigRecorder
 from specdiff.fixtures.rig.drive import IDLE_TURNS, is_over
 from specdiff.fixtures.rig.errors import RigError
 from specdiff.fixtures.rig.ranks import NOT_YET, Place, play_ranks
@@ -32,7 +32,7 @@ REACHED = ("launch-idle-amid-decodes", "stale-finished-many", "retract", "merge"
 
 
 @pytest.fixture(scope="module")
-def ranks(record: Recorder) -> list[Recording]:
+def ranks(record: RigRecorder) -> list[Recording]:
     return record.ranks(RELEASE, "dp-random", 1, "--requests", "60")
 
 

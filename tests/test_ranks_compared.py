@@ -12,7 +12,7 @@ from specdiff.recorders import hdf5
 from specdiff.recorders.derived import Derived
 from specdiff.recorders.recording import Recording
 from specdiff.recorders.runs import Member, member_of, num_dropped, runs
-from specdiff.replay.ranks import RanksOfRun, compare
+from specdiff.replay.rank_comparison import RanksOfRun, compare
 
 SHRUNK, REDACTED = (Derived(how, "0" * 64, "for a test", 0) for how in ("shrink", "redact"))
 

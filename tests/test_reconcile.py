@@ -19,7 +19,7 @@ from served_answers import (
     OLD,
     OTHER,
     RID,
-    Answer,
+    JsonAnswer,
     answer,
     answers,
     compared,
@@ -65,32 +65,32 @@ def test_responses_of_0_5_12_show_the_rows_past_the_stop(tmp_path: Path) -> None
     assert len(broken) == 10
 
 
-def _plus(name: str) -> Callable[[Answer], None]:
-    def change(one: Answer) -> None:
+def _plus(name: str) -> Callable[[JsonAnswer], None]:
+    def change(one: JsonAnswer) -> None:
         one["meta_info"][name] += 1
 
     return change
 
 
-def _shorter(name: str) -> Callable[[Answer], None]:
-    def change(one: Answer) -> None:
+def _shorter(name: str) -> Callable[[JsonAnswer], None]:
+    def change(one: JsonAnswer) -> None:
         one["meta_info"][name].pop()
 
     return change
 
 
-def _row_less(name: str, values: int = 2 * 2) -> Callable[[Answer], None]:
+def _row_less(name: str, values: int = 2 * 2) -> Callable[[JsonAnswer], None]:
     """Drop `values` int32 values from the end. A row has 4: 2 layers, top 2."""
 
-    def change(one: Answer) -> None:
+    def change(one: JsonAnswer) -> None:
         raw = base64.b64decode(one["meta_info"][name])
         one["meta_info"][name] = base64.b64encode(raw[: -4 * values]).decode()
 
     return change
 
 
-def _another_expert(name: str) -> Callable[[Answer], None]:
-    def change(one: Answer) -> None:
+def _another_expert(name: str) -> Callable[[JsonAnswer], None]:
+    def change(one: JsonAnswer) -> None:
         values = np.frombuffer(base64.b64decode(one["meta_info"][name]), dtype="<i4").copy()
         values[13] += 1  # in row 3
         one["meta_info"][name] = base64.b64encode(values.tobytes()).decode()
@@ -98,11 +98,11 @@ def _another_expert(name: str) -> Callable[[Answer], None]:
     return change
 
 
-def _finish(**reason: object) -> Callable[[Answer], None]:
+def _finish(**reason: object) -> Callable[[JsonAnswer], None]:
     return lambda one: one["meta_info"].update(finish_reason=reason)
 
 
-def _histogram(change: Callable[[list[int]], None]) -> Callable[[Answer], None]:
+def _histogram(change: Callable[[list[int]], None]) -> Callable[[JsonAnswer], None]:
     return lambda one: change(one["meta_info"]["spec_correct_drafts_histogram"])
 
 
@@ -116,8 +116,8 @@ def _more(values: list[int]) -> None:
     values[0] += 1  # one more step, which accepted no draft
 
 
-def _ids(change: Callable[[list[int]], object]) -> Callable[[Answer], None]:
-    def changed(one: Answer) -> None:
+def _ids(change: Callable[[list[int]], object]) -> Callable[[JsonAnswer], None]:
+    def changed(one: JsonAnswer) -> None:
         change(one["output_ids"])
 
     return changed
@@ -127,14 +127,14 @@ def _token(values: list[int]) -> None:
     values[2] += 1
 
 
-def _older(one: Answer) -> None:
+def _older(one: JsonAnswer) -> None:
     """Label the first two tokens with other weights."""
     (span,) = one["meta_info"]["weight_versions"]
     others = {"version": "the old", "start": 0, "end": 2}
     one["meta_info"]["weight_versions"] = [others, {**span, "start": 2}]
 
 
-FALSE: dict[str, tuple[Callable[[Answer], None], set[Fact]]] = {
+FALSE: dict[str, tuple[Callable[[JsonAnswer], None], set[Fact]]] = {
     "another end": (_finish(type="abort"), {Fact.FINISH_REASON}),
     "text for token": (_finish(type="stop", matched="7"), {Fact.FINISH_REASON}),
     "prompt": (_plus("prompt_tokens"), {Fact.PROMPT_TOKENS, Fact.TRAINER}),

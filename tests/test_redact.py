@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from children import on_demand
 from lifting import bundled_recording
-from recorded import Recorder
+from recorded import RigRecorder
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import BROKEN, SAME, USAGE, run
 from specdiff.recorders import hdf5
@@ -77,7 +77,7 @@ def test_redacting_a_bundled_recording_keeps_every_book(name: str) -> None:
 
 
 @pytest.mark.parametrize("scenario", ["grammar", *on_demand("finish-order")])
-def test_redaction_keeps_which_requests_finish_and_why(scenario: str, record: Recorder) -> None:
+def test_redaction_keeps_which_requests_finish_and_why(scenario: str, record: RigRecorder) -> None:
     recording = record("0.5.23", scenario, 1)
     assert_same_books(recording, ["observed", "sglang==0.5.23"])
     _, ledger = books(pseudonymous(recording), "sglang==0.5.23")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from children import on_demand
 from gaps import ended, without
 from patched import patched_tree
-from recorded import Recorder
+from recorded import RigRecorder
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import NO_VERDICT, SAME, USAGE, run
 from specdiff.fixtures.rig.__main__ import main
@@ -84,7 +84,7 @@ AGAIN = [
 @pytest.mark.live
 @pytest.mark.parametrize(("path", "other"), AGAIN, ids=lambda of: getattr(of, "stem", ""))
 def test_the_scheduler_reproduces_a_recording(
-    path: Path, other: list[str], record: Recorder
+    path: Path, other: list[str], record: RigRecorder
 ) -> None:
     once = hdf5.load(path)
     again = record(once.run.sglang_version, str(path), 0)
@@ -97,7 +97,7 @@ FOUND_IN_CACHE = ["extend_rows.prefix_len", "extend_rows.extend_len"]
 
 @pytest.mark.live
 def test_a_fixed_sglang_mislabels_no_tokens_when_it_plays_the_recorded_incident(
-    record: Recorder, tmp_path: Path
+    record: RigRecorder, tmp_path: Path
 ) -> None:
     """0.5.23 labels tokens as it did before. A tree whose pause waits for the result under way mislabels none."""
     once = hdf5.load(WEIGHTS)
@@ -248,7 +248,7 @@ def test_a_recording_without_a_flush_site_gets_a_note_that_flushes_are_unknown()
 @pytest.mark.live
 @pytest.mark.parametrize("version", ["0.5.23", *on_demand("0.5.12")])
 def test_a_recording_that_began_on_a_running_server_is_played_from_there(
-    version: str, record: Recorder, tmp_path: Path
+    version: str, record: RigRecorder, tmp_path: Path
 ) -> None:
     """A request that was under way starts with the output it had by then, and ends as recorded."""
     records = noted(version)

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from children import on_demand
-from recorded import Recorder
+from recorded import RigRecorder
 from specdiff.fixtures.rig.__main__ import main
 from specdiff.fixtures.rig.errors import RigError
 from specdiff.fixtures.rig.play import release_of
@@ -46,7 +46,7 @@ REPORTS = Path(__file__).parent.parent / "fixtures" / "scenarios"
     ],
 )
 def test_an_upstream_report_breaks_its_law_before_the_fix_and_not_after(
-    report: str, law: str, before: str, after: str, found: int, expected: int, record: Recorder
+    report: str, law: str, before: str, after: str, found: int, expected: int, record: RigRecorder
 ) -> None:
     scenario = str(REPORTS / f"{report}.toml")
     assert release_of(scenario) == before

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from children import on_demand, specdiff
 from lifting import bundled_recording
-from recorded import Recorder
+from recorded import RigRecorder
 from specdiff.cli.main import run
 from specdiff.fixtures.rig.capture_rows import topk_rows
 from specdiff.fixtures.rig.releases import find_release
@@ -44,11 +44,11 @@ EXPERTS = {"0.5.11": "full", "0.5.12": "tail", "0.5.13": "tail", "0.5.23": "full
 
 
 @dataclass
-class Kept:
+class ExpertsRecorders:
     """One recorder for each value of `--experts`."""
 
     folder: Path
-    recorders: dict[str, Recorder] = field(default_factory=dict)
+    recorders: dict[str, RigRecorder] = field(default_factory=dict)
 
     def __call__(self, release: str, scenario: str) -> Recording:
         return hdf5.load(self.path(release, scenario))
@@ -56,13 +56,13 @@ class Kept:
     def path(self, release: str, scenario: str) -> Path:
         which = EXPERTS.get(release, "returned")
         options = ("--experts", which)
-        recorder = self.recorders.setdefault(which, Recorder(self.folder / which, options))
+        recorder = self.recorders.setdefault(which, RigRecorder(self.folder / which, options))
         return recorder.path(release, scenario, SEED)
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
-    return Kept(tmp_path_factory.mktemp("kept"))
+def kept(tmp_path_factory: pytest.TempPathFactory) -> ExpertsRecorders:
+    return ExpertsRecorders(tmp_path_factory.mktemp("kept"))
 
 
 @pytest.mark.live
@@ -71,7 +71,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
     [("0.5.12", 1), ("0.5.23", 2), *on_demand(("0.5.10", 0), ("0.5.11", 0), ("0.5.13", 2))],
 )
 def test_the_known_examples_collect_the_known_numbers_of_rows(
-    release: str, era: int, kept: Kept
+    release: str, era: int, kept: ExpertsRecorders
 ) -> None:
     recording = kept(release, "experts-overshoot")
     finishes, rids = recording.finishes, recording.rids
@@ -101,13 +101,15 @@ def _asked(scenario: str) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("release", ["0.5.10", "0.5.12", *on_demand("0.5.13")])
-def test_every_routed_row_is_the_row_of_its_position(release: str, record: Recorder) -> None:
+def test_every_routed_row_is_the_row_of_its_position(release: str, record: RigRecorder) -> None:
     checked = _check_contents(record(release, "random", SEED), "random", "experts", salt=0)
     assert checked > 2000
 
 
 @pytest.mark.live
-def test_rows_that_were_not_returned_are_the_rows_of_their_positions_too(kept: Kept) -> None:
+def test_rows_that_were_not_returned_are_the_rows_of_their_positions_too(
+    kept: ExpertsRecorders,
+) -> None:
     """With `--experts full`, also for requests that did not ask, with retracts, aborts, cached prefixes and stops."""
     recording = kept("0.5.23", "random")
     assert recording.stats is not None and recording.stats.exceptions == 0
@@ -121,7 +123,7 @@ def test_rows_that_were_not_returned_are_the_rows_of_their_positions_too(kept: K
 
 @pytest.mark.live
 @pytest.mark.parametrize("release", ["0.5.12", "0.5.23", *on_demand("0.5.13")])
-def test_every_indexer_row_is_the_row_of_its_position(release: str, kept: Kept) -> None:
+def test_every_indexer_row_is_the_row_of_its_position(release: str, kept: ExpertsRecorders) -> None:
     recording = kept(release, "indexer-topk")
     checked = _check_contents(recording, "indexer-topk", "indexer", salt=1)
     assert checked > 100
@@ -162,7 +164,7 @@ def _check_contents(recording: Recording, scenario: str, what: str, salt: int) -
     ],
 )
 def test_info_says_for_how_many_finishes_all_rows_are_held(
-    release: str, coverage: Coverage, kept: Kept, capsys: pytest.CaptureFixture[str]
+    release: str, coverage: Coverage, kept: ExpertsRecorders, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recording = kept(release, "experts-overshoot")
     assert StoredRows(recording, "experts").coverage() == coverage
@@ -204,7 +206,7 @@ def test_a_finish_that_returned_no_row_counts_as_completely_held(rows: int, more
     ],
 )
 def test_rows_computed_for_another_era_equal_what_its_server_returned(
-    release: str, path: str, server: str, kept: Kept
+    release: str, path: str, server: str, kept: ExpertsRecorders
 ) -> None:
     recording = kept(release, "experts-overshoot")
     made, returned = (_rows(recording, path), _rows(kept(server, "experts-overshoot"), "observed"))
@@ -244,13 +246,13 @@ def _rows(recording: Recording, path: str) -> dict[str, NDArray[np.uint8]]:
     ],
 )
 def test_rows_that_are_held_are_compared_by_value(
-    release: str, old: str, new: str, expected: Contents, kept: Kept
+    release: str, old: str, new: str, expected: Contents, kept: ExpertsRecorders
 ) -> None:
     assert _contents(kept(release, "experts-overshoot"), old, new) == expected
 
 
 @pytest.mark.live
-def test_redacted_rows_are_not_compared(kept: Kept) -> None:
+def test_redacted_rows_are_not_compared(kept: ExpertsRecorders) -> None:
     recording = redacted(kept("0.5.23", "experts-overshoot"), "")
     assert _contents(recording, "old", "fixed") == Contents(0, 0, 9)
 
@@ -394,7 +396,7 @@ accept = [4]
 @pytest.mark.live
 def test_a_decode_side_holds_no_rows_of_prompts(tmp_path: Path) -> None:
     (tmp_path / "decode.toml").write_text(DECODE_SIDE)
-    recorder = Recorder(tmp_path, ("--experts", "full"))
+    recorder = RigRecorder(tmp_path, ("--experts", "full"))
     recording = recorder("0.5.23", str(tmp_path / "decode.toml"), SEED)
     finishes, held = recording.finishes, StoredRows(recording, "experts")
     assert recording.run.decode_side and finishes.output_len.tolist() == [9, 9]

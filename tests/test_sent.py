@@ -16,7 +16,7 @@ import pytest
 
 from children import EVERYTHING, on_demand, rig, specdiff
 from gaps import without
-from recorded import Recorder
+from recorded import RigRecorder
 from recorded import record as record_command
 from specdiff.fixtures.rig.releases import find_release
 from specdiff.recorders import hdf5
@@ -120,7 +120,7 @@ def test_each_release_breaks_the_laws_that_its_known_bugs_break(version: str, pl
     [("0.5.12", {"returned", "hidden-states"}), *on_demand(("0.5.23", set[str]()))],
 )
 def test_requests_for_no_output_tokens_break_only_the_known_laws(
-    version: str, broken: set[str], record: Recorder
+    version: str, broken: set[str], record: RigRecorder
 ) -> None:
     """They get one log probability on purpose. Up to 0.5.13 they also get a hidden state, which #28496 removed."""
     recording = record(version, "prompt-only", 1)

@@ -13,9 +13,9 @@ import torch
 
 from children import on_demand
 from gaps import without
-from inherited import Inherited, Kept, kept_and_inherited
+from inherited import Inherited, SavedTurn, kept_and_inherited
 from lifting import Changed, against_observed, compiled, release
-from recorded import Recorder
+from recorded import RigRecorder
 from specdiff.fixtures.rig.capture_rows import topk_rows
 from specdiff.fixtures.rig.errors import RigError
 from specdiff.fixtures.rig.scenarios import find_scenario
@@ -42,7 +42,7 @@ SEED = 1
 
 @pytest.mark.parametrize(("version", "scenario"), CASES)
 def test_the_lifted_release_equals_its_server(
-    version: str, scenario: str, record: Recorder
+    version: str, scenario: str, record: RigRecorder
 ) -> None:
     recording = record(version, scenario, SEED)
     with release(version) as source:
@@ -61,7 +61,7 @@ def test_the_lifted_release_equals_its_server(
 
 @pytest.mark.parametrize(("version", "scenario"), CASES)
 def test_the_recordings_contain_every_kind_of_turn(
-    version: str, scenario: str, record: Recorder
+    version: str, scenario: str, record: RigRecorder
 ) -> None:
     recording = record(version, scenario, SEED)
     saves, restores = recording.saves, recording.restores
@@ -94,7 +94,7 @@ def _first_turns_that_hit_the_cache(recording: Recording) -> int:
 
 
 @pytest.mark.parametrize("version", ERAS)
-def test_a_recording_names_the_session_of_each_turn(version: str, record: Recorder) -> None:
+def test_a_recording_names_the_session_of_each_turn(version: str, record: RigRecorder) -> None:
     recording = record(version, "sessions", SEED)
     named = [json.loads(details)["session_id"] for details in recording.details]
     scripts = {r.rid: r.session or None for r in find_scenario("sessions", SEED, None).requests}
@@ -106,7 +106,7 @@ def test_a_recording_names_the_session_of_each_turn(version: str, record: Record
 
 
 @pytest.mark.parametrize("version", ERAS)
-def test_lifted_books_read_no_observed_lengths(version: str, record: Recorder) -> None:
+def test_lifted_books_read_no_observed_lengths(version: str, record: RigRecorder) -> None:
     recording = record(version, "sessions", SEED)
     lied = dataclasses.replace(
         recording,
@@ -134,7 +134,7 @@ def _shifted(table: Any, names: str) -> Any:
 
 @pytest.mark.parametrize("version", ERAS)
 def test_values_that_a_gap_hides_are_not_captured_rather_than_wrong(
-    version: str, record: Recorder
+    version: str, record: RigRecorder
 ) -> None:
     recording = record(version, "sessions", SEED)
     with release(version) as source:
@@ -213,7 +213,7 @@ MUTATIONS = {
 
 
 @pytest.mark.parametrize("what", MUTATIONS)
-def test_a_broken_line_shows_in_what_sessions_keep(what: str, record: Recorder) -> None:
+def test_a_broken_line_shows_in_what_sessions_keep(what: str, record: RigRecorder) -> None:
     mutation = MUTATIONS[what]
     recording = record(mutation.version, "sessions", SEED)
     with release(mutation.version) as source:
@@ -228,7 +228,7 @@ def _not_stale(found: dict[Q, Any]) -> Any:
     return found[Q.KV_COMMITTED_LEN_SETTLED].old.cells.kind != Kind.RESULT
 
 
-def test_0_5_10_lets_a_turn_inherit_tokens_that_were_never_returned(record: Recorder) -> None:
+def test_0_5_10_lets_a_turn_inherit_tokens_that_were_never_returned(record: RigRecorder) -> None:
     kept, inherited = kept_and_inherited(record("0.5.10", "sessions-random", SEED))
     assert any(one.committed > one.visible for one in kept)
     assert any(one.length > one.kept.visible for one in inherited)
@@ -236,7 +236,7 @@ def test_0_5_10_lets_a_turn_inherit_tokens_that_were_never_returned(record: Reco
 
 
 def test_0_5_13_lets_a_turn_inherit_only_tokens_that_were_returned_and_written(
-    record: Recorder,
+    record: RigRecorder,
 ) -> None:
     kept, inherited = kept_and_inherited(record("0.5.13", "sessions-random", SEED))
     assert all(one.committed <= min(one.visible, one.written) for one in kept)
@@ -246,7 +246,7 @@ def test_0_5_13_lets_a_turn_inherit_only_tokens_that_were_returned_and_written(
     assert any(not one.in_flight and not one.retracted for one in kept)
 
 
-def test_0_5_23_lets_a_turn_inherit_a_position_that_no_forward_wrote(record: Recorder) -> None:
+def test_0_5_23_lets_a_turn_inherit_a_position_that_no_forward_wrote(record: RigRecorder) -> None:
     """Known since 0.5.15: a session keeps all returned tokens, but only the verify after the last one writes its KV.
 
     If a prefill came next, there is no such verify (docs/findings).
@@ -285,7 +285,7 @@ def _is_row_of_its_token(recording: Recording, one: Inherited) -> bool | None:
     return bool((topk_rows([position], [token(before[0], before[1] - 1)])[0] == row).all())
 
 
-def _rid_and_length(recording: Recording, kept: Kept) -> tuple[str, int]:
+def _rid_and_length(recording: Recording, kept: SavedTurn) -> tuple[str, int]:
     """Return the rid of the turn that was kept, and how many tokens it returned."""
     ref = np.flatnonzero(recording.finishes.qid == kept.qid)[0]
     return recording.rids[kept.qid], int(recording.finishes.finished_len[ref])

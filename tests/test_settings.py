@@ -11,7 +11,7 @@ import pytest
 from lifting import bundled_recording
 from specdiff.cli import settings
 from specdiff.cli.inputs import bundled
-from specdiff.cli.known import judge
+from specdiff.cli.known import judge_recording
 from specdiff.cli.main import DIFFERS, NO_VERDICT, SAME, USAGE, run
 from specdiff.recorders.errors import UsageError
 from specdiff.replay import spec
@@ -117,7 +117,7 @@ def test_an_entry_expires_with_the_recording_or_the_lifted_release(
     entry = settings.KnownMismatch(
         "x", ("*.h5",), Quantity.KV_COMMITTED_LEN, "why", path=old, until=until
     )
-    judged = judge([entry], Path(RETRACT), replay(recording, left, spec.FIXED))
+    judged = judge_recording([entry], Path(RETRACT), replay(recording, left, spec.FIXED))
     assert bool(judged.complaints) == (version is not None)
     assert bool(judged.excused) == (version is None)
     assert all(f"until {until}, and this is {version}" in one for one in judged.complaints)
@@ -129,7 +129,7 @@ def test_an_entry_applies_by_recording_path_side_and_quantity() -> None:
 
     def excuses(**changes: object) -> bool:
         entry = settings.KnownMismatch("x", ("*.h5",), Quantity.KV_COMMITTED_LEN, "why")
-        judged = judge([dataclasses.replace(entry, **changes)], Path(RETRACT), result)  # type: ignore[arg-type]
+        judged = judge_recording([dataclasses.replace(entry, **changes)], Path(RETRACT), result)  # type: ignore[arg-type]
         assert not judged.complaints
         assert judged.verdict(named=False) is Verdict.DIFFERS  # seq_lens_sum still differs
         return bool(judged.excused)

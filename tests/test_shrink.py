@@ -29,8 +29,8 @@ from specdiff.replay.ledger import Ledger
 from specdiff.replay.observed import observed
 from specdiff.replay.quantity import Quantity
 from specdiff.replay.shrink.breach import LawQuestion
-from specdiff.replay.shrink.shrink import shrink
-from specdiff.replay.shrink.shrinking import Progress, Shrinking
+from specdiff.replay.shrink.shrink import shrink_to_divergence
+from specdiff.replay.shrink.shrinking import Shrinking, ShrinkProgress
 from specdiff.replay.shrink.symptom import Question
 from specdiff.replay.verdict import replay
 
@@ -140,7 +140,9 @@ def test_the_path_of_a_source_tree_does_not_get_into_the_recording(tmp_path: Pat
     told = dataclasses.replace(step, says=f"{tree} and fixed first part")
     recording = dataclasses.replace(hdf5.load(small), derived=(told,))
     assert contents(recording) == ("paths or hosts",)
-    again = shrink(recording, SOURCE, (spec.OLD, spec.FIXED), None, lambda _: None).recording
+    again = shrink_to_divergence(
+        recording, SOURCE, (spec.OLD, spec.FIXED), None, lambda _: None
+    ).recording
     for made in (redacted(recording, SOURCE), again):
         assert made.derived[0].says == "redacted-0 and fixed first part"
         assert len(made.derived) == 2 and not contents(made)
@@ -152,14 +154,14 @@ def test_ctrl_c_saves_the_smallest_recording_found_so_far(
     """The interrupt comes at the second success. By then the tail and some requests are gone, but not all that could be."""
     # a shell starts `&` jobs with SIGINT ignored
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    told: list[Progress] = []
+    told: list[ShrinkProgress] = []
 
-    def tell(_: report_shrink.Telling, progress: Progress) -> None:
+    def tell(_: report_shrink.ShrinkReporter, progress: ShrinkProgress) -> None:
         told.append(progress)
         if len(told) == 2:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(report_shrink.Telling, "__call__", tell)
+    monkeypatch.setattr(report_shrink.ShrinkReporter, "__call__", tell)
     out = tmp_path / "x.h5"
     arguments = ["shrink", str(bundled() / f"{MIX}.h5"), "-o", str(out)]
     assert run([*arguments, "--quantity", "seq_lens_sum"]) == INTERRUPTED

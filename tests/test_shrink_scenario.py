@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from children import EVERYTHING, specdiff
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import DIFFERS, NO_VERDICT, SAME, USAGE, run
-from specdiff.fixtures.rig import shrink as shrink_module
+from specdiff.fixtures.rig import shrink_scenario as shrink_module
 from specdiff.fixtures.rig.reduce import (
     TimedAction,
     cycles,
@@ -28,14 +28,19 @@ from specdiff.fixtures.rig.reduce import (
 )
 from specdiff.fixtures.rig.reenact.reenact import reenactment
 from specdiff.fixtures.rig.script import Scenario
-from specdiff.fixtures.rig.shrink import Progress, Shrunk, Trials, shrink
+from specdiff.fixtures.rig.shrink_scenario import (
+    ScenarioShrinkProgress,
+    ShrunkScenario,
+    Trials,
+    shrink_scenario,
+)
 from specdiff.fixtures.rig.written import read_scenario
 from specdiff.recorders import hdf5
 from specdiff.recorders.errors import NoVerdictError
 from specdiff.recorders.schema import Kind
 from specdiff.replay.bisect import play_pool
 from specdiff.replay.bisect.play_pool import Player, PlayPool
-from specdiff.replay.bisect.play_result import Played
+from specdiff.replay.bisect.play_result import PlayResult
 from specdiff.replay.laws.check_one import law_of
 from specdiff.replay.laws.law import Breach, Outcome, State
 from specdiff.replay.shrink.breach import broken
@@ -84,7 +89,7 @@ def test_requests_are_tried_again_once_others_have_become_simpler() -> None:
     def breaks(scenario: Scenario) -> bool:
         return len(scenario.requests) >= 2 or scenario.requests[0].prompt_len == 8
 
-    made = shrink(PAUSED, _Oracle(breaks), lambda _: None)
+    made = shrink_scenario(PAUSED, _Oracle(breaks), lambda _: None)
     assert len(made.scenario.requests) == 1
 
 
@@ -147,7 +152,9 @@ def test_exactly_the_needed_requests_and_actions_are_left(data: st.DataObject) -
     )
     needed = {data.draw(st.sampled_from(group)) for group in groups}
     rids |= {one.rid for one in needed if one.rid}
-    made = shrink(PAUSED, _Oracle(lambda scenario: _needs(scenario, rids, needed)), lambda _: None)
+    made = shrink_scenario(
+        PAUSED, _Oracle(lambda scenario: _needs(scenario, rids, needed)), lambda _: None
+    )
     assert len(made.scenario.requests) == max(1, len(rids))
     assert len({one.rid for one in made.scenario.requests} & rids) == len(rids)
     left = set(timed_actions(made.scenario))
@@ -155,13 +162,15 @@ def test_exactly_the_needed_requests_and_actions_are_left(data: st.DataObject) -
     for one in left - needed:  # only the end of a needed pause, without which it cannot be played
         less = part(made.scenario, [r.rid for r in made.scenario.requests], left - {one})
         assert less is None
-    assert made.before == Progress(0, len(PAUSED.requests), len(timed_actions(PAUSED)))
+    assert made.before == ScenarioShrinkProgress(
+        0, len(PAUSED.requests), len(timed_actions(PAUSED))
+    )
     assert (made.left.num_requests, made.left.num_actions) == (max(1, len(rids)), len(left))
 
 
 def test_what_is_left_has_defaults_wherever_possible() -> None:
     """The one request that is left has default values, and so has the server."""
-    made = shrink(
+    made = shrink_scenario(
         PAUSED, _Oracle(lambda scenario: scenario.requests[0].max_new_tokens > 9), lambda _: None
     )
     (request,) = made.scenario.requests
@@ -172,33 +181,33 @@ def test_what_is_left_has_defaults_wherever_possible() -> None:
 
 
 def test_ctrl_c_returns_the_smallest_scenario_found_so_far() -> None:
-    told: list[Progress] = []
+    told: list[ScenarioShrinkProgress] = []
 
     def breaks(scenario: Scenario) -> bool:
         if len(told) == 3:
             raise KeyboardInterrupt
         return len(scenario.requests) >= 2
 
-    made: Shrunk = shrink(PAUSED, _Oracle(breaks), told.append)
+    made: ShrunkScenario = shrink_scenario(PAUSED, _Oracle(breaks), told.append)
     assert made.interrupted and 2 <= len(made.scenario.requests) == told[-1].num_requests < 24
 
 
 def test_a_scenario_that_breaks_no_law_is_not_shrunk() -> None:
     with pytest.raises(NoVerdictError, match="the law is not broken when the scenario is played"):
-        shrink(PAUSED, _Oracle(lambda _: False), lambda _: None)
+        shrink_scenario(PAUSED, _Oracle(lambda _: False), lambda _: None)
 
 
 def test_a_known_violation_does_not_count_as_a_breach() -> None:
     """A whole that is one is not shrunk, and a part that became one does not show the breach."""
     known = State.KNOWN
     with pytest.raises(NoVerdictError, match="9 places checked, 1 known violations"):
-        shrink(PAUSED, _Oracle(lambda _: True, lambda _: known), lambda _: None)
+        shrink_scenario(PAUSED, _Oracle(lambda _: True, lambda _: known), lambda _: None)
     broken_with = [one.rid for one in PAUSED.requests][3]
 
     def state(scenario: Scenario) -> State:
         return State.BROKEN if broken_with in {r.rid for r in scenario.requests} else known
 
-    made = shrink(PAUSED, _Oracle(lambda _: True, state), lambda _: None)
+    made = shrink_scenario(PAUSED, _Oracle(lambda _: True, state), lambda _: None)
     assert [one.rid for one in made.scenario.requests] == [broken_with]
 
 
@@ -232,11 +241,11 @@ def test_the_next_part_plays_in_parallel_if_there_are_two_cores(
     began: list[str] = []
     both = threading.Barrier(2, timeout=20)
 
-    def play(self: PlayPool, scenario: Path, player: Player, folder: Path) -> Played:
+    def play(self: PlayPool, scenario: Path, player: Player, folder: Path) -> PlayResult:
         began.append(name := read_scenario(scenario).requests[0].rid)
         if num_cores > 1 and name in "ab":
             both.wait()  # neither ends before the other has begun
-        return Played((), "nobody plays here")
+        return PlayResult((), "nobody plays here")
 
     monkeypatch.setattr(PlayPool, "_play", play)
     for module in (play_pool, shrink_module):

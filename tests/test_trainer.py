@@ -9,7 +9,7 @@ import pytest
 
 from children import on_demand
 from lifting import against_observed, compiled, release
-from recorded import Recorder
+from recorded import RigRecorder
 from specdiff.fixtures.rig.scenarios import find_scenario
 from specdiff.fixtures.rig.trainer_scenarios import paused
 from specdiff.recorders.recording import Recording
@@ -28,7 +28,7 @@ PLAYS = [("0.5.11", {"rows", "trainer", "returned", "stale", "sums"}), ("0.5.23"
 
 @pytest.mark.parametrize(("version", "broken"), PLAYS)
 def test_a_paused_server_equals_its_release_and_breaks_only_the_known_laws(
-    version: str, broken: set[str], record: Recorder
+    version: str, broken: set[str], record: RigRecorder
 ) -> None:
     """The rig also compares every answer with its script, so no client loses a token to a pause."""
     recording = record(version, "random", SEED, "--paused")
@@ -43,7 +43,7 @@ def test_a_paused_server_equals_its_release_and_breaks_only_the_known_laws(
 
 @pytest.mark.parametrize(("version", "most"), [("0.5.11", 0), ("0.5.23", 99)])
 def test_a_flush_is_recorded_only_if_the_server_carried_it_out(
-    version: str, most: int, record: Recorder
+    version: str, most: int, record: RigRecorder
 ) -> None:
     """sglang declines a flush while requests run. 0.5.11 also declines while requests wait on a paused server."""
     recording = record(version, "random", SEED, "--paused")
@@ -64,7 +64,7 @@ def _found_behind_a_flush(recording: Recording) -> int:
 
 
 @pytest.mark.parametrize("version", on_demand("0.5.12", "0.5.23"))
-def test_a_rollout_aborted_as_a_whole_equals_its_release(version: str, record: Recorder) -> None:
+def test_a_rollout_aborted_as_a_whole_equals_its_release(version: str, record: RigRecorder) -> None:
     recording = record(version, "partial-rollout", SEED)
     _equals_its_release(recording)
     assert len(recording.aborts.qid) > len(recording.rids) // 4
@@ -78,7 +78,7 @@ def test_a_rollout_aborted_as_a_whole_equals_its_release(version: str, record: R
     ],
 )
 def test_after_a_pause_in_place_tokens_in_flight_are_labeled_as_of_the_new_weights(
-    version: str, pause: str, wrong: list[int], tmp_path: Path, record: Recorder
+    version: str, pause: str, wrong: list[int], tmp_path: Path, record: RigRecorder
 ) -> None:
     """A pause in place leaves a result in flight. A pause that retracts waits for it.
 

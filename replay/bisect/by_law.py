@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ..laws.law import Law
 from ..spec import Lifted
-from .judge import Judged
+from .judge import JudgedCandidate
 from .law_judge import LawJudge, check_known
 from .plays import Plays
 from .search import Report, Search, check, judge_or_skip, search
@@ -43,8 +43,8 @@ def bisect_by_law(
 
 
 def history_by_law(
-    plays: Plays, law: Law, paths: Sequence[Lifted], on_result: Callable[[Judged], None]
-) -> tuple[Judged, ...]:
+    plays: Plays, law: Law, paths: Sequence[Lifted], on_result: Callable[[JudgedCandidate], None]
+) -> tuple[JudgedCandidate, ...]:
     """Judge every version in `paths`, in order. `on_result` is called with each result as it arrives."""
     for end in (paths[0], paths[-1]):
         check_known(end)

@@ -29,7 +29,7 @@ class Finding(str, Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgedCandidate:
     """One candidate and its finding.
 
     `why` is the reason if the candidate was skipped, otherwise a remark on how it was judged.
@@ -61,17 +61,17 @@ class Judge:
         self._expected = expected(self._ledger, self.quantities)
         self._found: dict[str, tuple[Finding, str | None]] = {}
 
-    def __call__(self, path: Lifted) -> Judged:
+    def __call__(self, path: Lifted) -> JudgedCandidate:
         """Judge one candidate. Raises UsageError if there is no such release or commit."""
         try:
             surface = surface_of(path)
         except NoVerdictError as error:
-            return Judged(path, Finding.SKIPPED, None, str(error))
+            return JudgedCandidate(path, Finding.SKIPPED, None, str(error))
         digest = surface.digest
         if digest not in self._found:
             self._found[digest] = self._judge(Program(surface))
         finding, why = self._found[digest]
-        return Judged(path, finding, digest, why)
+        return JudgedCandidate(path, finding, digest, why)
 
     def prefetch(self, paths: Sequence[Lifted]) -> None:
         """Announce candidates that will be judged soon, so that worker processes can start on them."""

@@ -17,9 +17,9 @@ from ..lift.git import NoSourceError, commit_of
 from ..lift.releases import RELEASES
 from ..spec import Lifted, Observed, Origin
 from .commits import run_git
-from .judge import Finding, Judged
+from .judge import Finding, JudgedCandidate
 from .play_pool import Player
-from .play_result import Played
+from .play_result import PlayResult
 from .plays import Plays
 from .trees import release_before, root_of, write_out
 
@@ -38,7 +38,7 @@ class LawJudge:
         # by `Player.code`: the outcome and a remark on the play, or the reason why there is no outcome
         self._found: dict[str, tuple[Outcome, str | None] | str] = {}
 
-    def __call__(self, path: Lifted) -> Judged:
+    def __call__(self, path: Lifted) -> JudgedCandidate:
         """Judge one candidate.
 
         Raises UsageError if there is no such commit, NoSourceError if the commit has no sglang.
@@ -48,10 +48,12 @@ class LawJudge:
             self._found[player.code] = self._judge(player)
         found = self._found[player.code]
         if isinstance(found, str):
-            return Judged(path, Finding.SKIPPED, player.code, found)
+            return JudgedCandidate(path, Finding.SKIPPED, player.code, found)
         outcome, remark = found
         finding = _FINDINGS.get(outcome.state, Finding.GOOD)
-        return Judged(path, finding, player.code, outcome.why_not_exercised or remark, outcome)
+        return JudgedCandidate(
+            path, finding, player.code, outcome.why_not_exercised or remark, outcome
+        )
 
     def prefetch(self, paths: Sequence[Lifted]) -> None:
         for path in paths:
@@ -108,7 +110,7 @@ def _whole(path: Path) -> Recording:
     return recording
 
 
-def _remark(played: Played) -> str | None:
+def _remark(played: PlayResult) -> str | None:
     if not played.ended_differently:
         return None
     count, first = len(played.ended_differently), played.ended_differently[0]

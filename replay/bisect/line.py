@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .judge import Finding, Judged
+from .judge import Finding, JudgedCandidate
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,15 +16,15 @@ class Change:
     suspect shows it. There is one suspect unless candidates in between were skipped.
     """
 
-    last: Judged
-    suspects: tuple[Judged, ...]
+    last: JudgedCandidate
+    suspects: tuple[JudgedCandidate, ...]
 
     @property
-    def shown(self) -> Judged:
+    def shown(self) -> JudgedCandidate:
         return self.suspects[-1]
 
 
-def changes(tested: Sequence[Judged]) -> list[Change]:
+def changes(tested: Sequence[JudgedCandidate]) -> list[Change]:
     """Return every change from good to bad or back, in order. Skipped candidates are ignored."""
     found: list[Change] = []
     last: int | None = None

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from threading import Lock
 
 from ..lift.worker_pool import cores
-from .play_result import Played, complete, failed, why
+from .play_result import PlayResult, complete, failed, why
 
 _MOST = 4  # plays at a time: each imports torch and an sglang
 _TIMEOUT_S = 600  # the rig has a step limit, but cannot interrupt a loop inside sglang
@@ -51,7 +51,7 @@ class PlayPool:
         self._running: set[subprocess.Popen[str]] = set()
         self._closed = False
 
-    def submit(self, scenario: Path, player: Player, folder: Path) -> Future[Played]:
+    def submit(self, scenario: Path, player: Player, folder: Path) -> Future[PlayResult]:
         """Submit a play; for the arguments see `Plays`. The future may raise what `write_out` raises."""
         return self._pool.submit(self._play, scenario.resolve(), player, folder)
 
@@ -65,7 +65,7 @@ class PlayPool:
             _wait_or_kill(process)
         self._pool.shutdown(cancel_futures=True)
 
-    def _play(self, scenario: Path, player: Player, folder: Path) -> Played:
+    def _play(self, scenario: Path, player: Player, folder: Path) -> PlayResult:
         """Run one play to its end. Runs on a pool thread."""
         recorded = folder / player.title
         try:
@@ -79,29 +79,29 @@ class PlayPool:
                 rig += ["--like", player.like] if player.like else []
                 played = self._record(rig, recorded, temporary)
         except OSError as error:  # mostly a full disk
-            return Played((), f"{error}")
+            return PlayResult((), f"{error}")
         return played if played.why is None else failed(played, recorded)
 
-    def _record(self, rig: Sequence[str], recorded: Path, temporary: Path) -> Played:
+    def _record(self, rig: Sequence[str], recorded: Path, temporary: Path) -> PlayResult:
         """Run the rig under `specdiff record`, with a time limit, and return the result."""
         result = temporary / "result.json"
         command = [sys.executable, "-m", "specdiff", "record", "-o", str(recorded), "--"]
         command += [sys.executable, "-m", "specdiff.fixtures.rig", *rig, "--result", str(result)]
         process = self._start(command, temporary)
         if process is None:
-            return Played((), "not played: specdiff was stopping")
+            return PlayResult((), "not played: specdiff was stopping")
         try:
             _, stderr = process.communicate(timeout=_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             process.terminate()
             _wait_or_kill(process)
             process.communicate()
-            return Played((), f"playing it took longer than {_TIMEOUT_S / 60:.0f} minutes")
+            return PlayResult((), f"playing it took longer than {_TIMEOUT_S / 60:.0f} minutes")
         finally:
             with self._lock:
                 self._running.discard(process)
         if process.returncode:
-            return Played((), why(stderr, ended_well=result.is_file()))
+            return PlayResult((), why(stderr, ended_well=result.is_file()))
         return complete(recorded, result, stderr)
 
     def _start(self, command: Sequence[str], temporary: Path) -> subprocess.Popen[str] | None:

@@ -12,7 +12,7 @@ _OF_TORCH = re.compile(r"^\[rank\d+\]: ")  # torch's prefix of each line of a tr
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
+class PlayResult:
     """The result of one play.
 
     `recordings` has one entry per scheduler. `why` is set if there are none, or if the play did not
@@ -25,16 +25,16 @@ class Played:
     ended_differently: tuple[str, ...] = ()
 
 
-def complete(recorded: Path, result: Path, stderr: str) -> Played:
+def complete(recorded: Path, result: Path, stderr: str) -> PlayResult:
     """Return the result of a play whose exit status was 0."""
     if not result.is_file():
-        return Played((), why(stderr, ended_well=False))
+        return PlayResult((), why(stderr, ended_well=False))
     said = json.loads(result.read_text())
     recordings = _alone(recorded) or tuple(sorted(recorded.glob("*.h5")))
     if len(recordings) != said["recorded"]:
         count = f"{len(recordings)} of {said['recorded']} schedulers were recorded"
-        return Played(recordings, f"{count}: {why(stderr, ended_well=True)}")
-    return Played(recordings, None, tuple(said["otherwise"] or ()))
+        return PlayResult(recordings, f"{count}: {why(stderr, ended_well=True)}")
+    return PlayResult(recordings, None, tuple(said["otherwise"] or ()))
 
 
 def _alone(recorded: Path) -> tuple[Path, ...]:
@@ -51,7 +51,7 @@ def _alone(recorded: Path) -> tuple[Path, ...]:
     return (moved,)
 
 
-def failed(played: Played, recorded: Path) -> Played:
+def failed(played: PlayResult, recorded: Path) -> PlayResult:
     """Move what a failed play left into the folder `failed`, apart from the good recordings."""
     aside = recorded.parent / "failed"
     for left in (recorded, recorded.with_name(f"{recorded.name}.h5")):

@@ -12,19 +12,19 @@ from ..lift.git import NoSourceError, commit_of
 from ..lift.releases import between, version_of
 from ..spec import Lifted, Origin
 from .commits import Commits, is_ancestor, merge_base, parent
-from .judge import Finding, Judged
+from .judge import Finding, JudgedCandidate
 from .line import Change, changes
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class SearchProgress:
     """How far a search has come.
 
     Candidates are numbered oldest first; `span` holds the first and the last that may be the answer.
     `ends` holds the nearest good and bad ends known so far: a stopped search can resume from them.
     """
 
-    tested: Judged | None
+    tested: JudgedCandidate | None
     of: int
     span: tuple[int, int]
     ends: tuple[Lifted, Lifted]
@@ -36,13 +36,13 @@ class Progress:
         return self.span[1] - self.span[0] + 1
 
 
-Report = Callable[[Progress], None]
+Report = Callable[[SearchProgress], None]
 
 
 class CandidateJudge(Protocol):
     """Judges candidates: a `Judge` by their books, a `LawJudge` by playing a scenario."""
 
-    def __call__(self, path: Lifted) -> Judged: ...
+    def __call__(self, path: Lifted) -> JudgedCandidate: ...
 
     def prefetch(self, paths: Sequence[Lifted]) -> None:
         """Announce candidates that will be judged, in this order."""
@@ -59,7 +59,7 @@ class Search:
     further changes. `one_change` is true if the search assumed that there is only one change.
     """
 
-    tested: tuple[Judged, ...]
+    tested: tuple[JudgedCandidate, ...]
     change: Change | None
     others: tuple[Change, ...]
     one_change: bool
@@ -128,13 +128,13 @@ def _releases(
     versions = between(*((good.where, bad.where) if forward else (bad.where, good.where)))
     paths = [Lifted(f"sglang=={version}", Origin.RELEASE, version) for version in versions]
     judge.prefetch([path for path in paths if path.where not in left_out])
-    tested: list[Judged] = []
+    tested: list[JudgedCandidate] = []
     for path in paths:
         why = "left out by --skip"
         skipped = path.where in left_out
-        tested.append(Judged(path, Finding.SKIPPED, None, why) if skipped else judge(path))
+        tested.append(JudgedCandidate(path, Finding.SKIPPED, None, why) if skipped else judge(path))
         span = len(tested), len(versions) - 1
-        report(Progress(tested[-1], len(versions), span, (good, bad), forward))
+        report(SearchProgress(tested[-1], len(versions), span, (good, bad), forward))
     found = changes(tested)
     nearest = found[0] if forward else found[-1]
     others = tuple(change for change in found if change is not nearest)
@@ -166,10 +166,10 @@ def _commits(
     order = {commit: place for place, commit in enumerate(commits.left())}
     newest_start = start
 
-    def progress(one: Judged | None) -> Progress:
+    def progress(one: JudgedCandidate | None) -> SearchProgress:
         places = [order[commit] for commit in commits.left()]
         old, new = candidate(newest_start), candidate(commits.bad)
-        return Progress(
+        return SearchProgress(
             one,
             len(order),
             (min(places), max(places)),
@@ -210,7 +210,7 @@ def _check_base(judge: CandidateJudge, base: Lifted, good: Lifted) -> None:
         )
 
 
-def judge_or_skip(judge: CandidateJudge, path: Lifted) -> Judged:
+def judge_or_skip(judge: CandidateJudge, path: Lifted) -> JudgedCandidate:
     """Judge a candidate; skip it if it has no sglang.
 
     A commit between the ends may belong to another project that was merged in, so this is not an error.
@@ -218,4 +218,4 @@ def judge_or_skip(judge: CandidateJudge, path: Lifted) -> Judged:
     try:
         return judge(path)
     except NoSourceError as error:
-        return Judged(path, Finding.SKIPPED, None, str(error))
+        return JudgedCandidate(path, Finding.SKIPPED, None, str(error))

@@ -36,7 +36,7 @@ class CachedRelease:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class RoleLocation:
     """One role of a path: where it was found (None if it was not), its line, and what it reads."""
 
     role: Role
@@ -51,7 +51,7 @@ class Explained:
 
     name: str
     digest: str
-    found: tuple[Found, ...]
+    found: tuple[RoleLocation, ...]
     followed: tuple[str, ...]  # definitions lifted because a role's function leads to them
     unknown: tuple[str, ...]  # global names without a stand-in
 
@@ -97,15 +97,15 @@ def _over(paths: Sequence[Path]) -> Callable[[Surface], dict[str, Match]]:
 def explained(path: Lifted) -> Explained:
     """Describe one path in detail."""
     surface = surface_of(path)
-    roles = tuple(_found(surface, role) for role in Role)
+    roles = tuple(_locate(surface, role) for role in Role)
     places = set(surface.roles.values())
     followed = tuple(item.key for item in surface.definitions if item.key not in places)
     return Explained(surface.name, surface.digest, roles, followed, surface.unknown)
 
 
-def _found(surface: Surface, role: Role) -> Found:
+def _locate(surface: Surface, role: Role) -> RoleLocation:
     place = surface.roles.get(role.value)
     if place is None:
-        return Found(role, None, None, ())
+        return RoleLocation(role, None, None, ())
     definition = next(item for item in surface.definitions if item.key == place)
-    return Found(role, place, definition.line, definition.reads)
+    return RoleLocation(role, place, definition.line, definition.reads)

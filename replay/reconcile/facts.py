@@ -54,17 +54,17 @@ def format_spans(spans: Iterable[tuple[str, int, int]]) -> str:
 
 
 Ints = NDArray[np.int64]
-Value = int | str | Ints
+FactValue = int | str | Ints
 
 
 @dataclass(slots=True)
 class Side:
     """What one side knows of a request: for each fact a value, or the reason why there is none."""
 
-    values: dict[Fact, Value] = field(default_factory=dict)
+    values: dict[Fact, FactValue] = field(default_factory=dict)
     why_not: dict[Fact, str] = field(default_factory=dict)
 
-    def put(self, fact: Fact, value: Value | None, why_not: str) -> None:
+    def put(self, fact: Fact, value: FactValue | None, why_not: str) -> None:
         """Set a value, or `why_not` as the reason if the value is None."""
         if value is None:
             self.why_not[fact] = why_not

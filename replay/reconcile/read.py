@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ...recorders.errors import RecordingError
-from .facts import Fact, Ints, Value
+from .facts import Fact, FactValue, Ints
 from .response import Reader, Response
 
 
@@ -88,7 +88,7 @@ def _joined(parts: list[Response], last: Response) -> Response:
     return last
 
 
-def _all_told(ids: list[Ints], count: Value | None) -> bool:
+def _all_told(ids: list[Ints], count: FactValue | None) -> bool:
     """Whether the last event of a stream has all output ids.
 
     `count` is the number of tokens that the last event reports. If either the last event or all

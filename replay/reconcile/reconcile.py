@@ -11,7 +11,7 @@ import numpy as np
 from ...recorders.recording import Recording
 from ..outputs import UNKNOWN
 from ..verdict import Verdict
-from .facts import Fact, Ints, Side, Value
+from .facts import Fact, FactValue, Ints, Side
 from .read import Responses
 from .recorded_facts import NO_END, RecordedFacts
 from .response import ABSENT, ROWS, Response
@@ -132,7 +132,7 @@ class _Tally:
             found = tuple(self._differences[fact])
             yield FactResult(fact, self._compared[fact], found, dict(self._not[fact]))
 
-    def _hold(self, fact: Fact, response: Response, told: Value, recorded: Value) -> None:
+    def _hold(self, fact: Fact, response: Response, told: FactValue, recorded: FactValue) -> None:
         """Compare one fact; for lists, only the part that both sides have."""
         found: tuple[object, object] | None
         if isinstance(told, np.ndarray) and isinstance(recorded, np.ndarray):

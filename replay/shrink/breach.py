@@ -10,7 +10,7 @@ from ...recorders.schema import Kind
 from ..laws.check_one import check_law, law_of
 from ..laws.law import Outcome
 from ..spec import Path
-from .symptom import Found
+from .symptom import Occurrence
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class LawQuestion:
     def __init__(self, path: Path, law: str) -> None:
         self.path, self.law = path, law_of(law)
 
-    def __call__(self, recording: Recording) -> Found | None:
+    def __call__(self, recording: Recording) -> Occurrence | None:
         """Return None if the path does not break the law, or cannot run this recording."""
         try:
             outcome = self.outcome(recording)
@@ -44,7 +44,7 @@ class LawQuestion:
         symptom = broken(outcome)
         if symptom is None or outcome.first is None:
             return None
-        return Found(outcome.first.event, outcome.first.qid, symptom)
+        return Occurrence(outcome.first.event, outcome.first.qid, symptom)
 
     def outcome(self, recording: Recording) -> Outcome:
         return check_law(self.law, recording, self.path)

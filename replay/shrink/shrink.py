@@ -20,12 +20,12 @@ from ..spec import Lifted, Observed, Origin, Path
 from ..verdict import QuantityResult, Result, Verdict
 from ..verdict import replay as replay_recording
 from .breach import LawQuestion
-from .shrinking import Asks, Progress, Shrinking
+from .shrinking import Asks, Shrinking, ShrinkProgress
 from .symptom import Question
 
 
 @dataclass(frozen=True, slots=True)
-class Shrunk:
+class ShrunkRecording:
     """A shrunk recording.
 
     If `interrupted` is true, it could perhaps be smaller. `shows` is the replay of the shrunk
@@ -33,8 +33,8 @@ class Shrunk:
     """
 
     recording: Recording
-    before: Progress
-    left: Progress
+    before: ShrinkProgress
+    left: ShrinkProgress
     interrupted: bool
     shows: Result | Outcome
 
@@ -53,15 +53,15 @@ class Shrunk:
         return next((name for name, path in sides.items() if isinstance(path, Observed)), None)
 
 
-def shrink(
+def shrink_to_divergence(
     recording: Recording,
     source: str,
     paths: tuple[Path, Path],
     quantity: Quantity | None,
-    tell: Callable[[Progress], None],
+    tell: Callable[[ShrinkProgress], None],
     *,
     keep_tokens: bool = False,
-) -> Shrunk:
+) -> ShrunkRecording:
     """Shrink a recording to the first divergence between two paths.
 
     `source` is the sha256 of the recording's file. `quantity` is the quantity to shrink to; None means
@@ -74,7 +74,7 @@ def shrink(
     question = Question(*paths, wanted)
     shows = f"{_name(paths[0])} and {_name(paths[1])} first part over {wanted.value} as they did"
     part = _shrunk(recording, source, question, tell, keep_tokens=keep_tokens, shows=shows)
-    return Shrunk(*part, replay_recording(part.recording, *paths, [wanted]))
+    return ShrunkRecording(*part, replay_recording(part.recording, *paths, [wanted]))
 
 
 def shrink_to_breach(
@@ -82,10 +82,10 @@ def shrink_to_breach(
     source: str,
     path: Path,
     law: str,
-    tell: Callable[[Progress], None],
+    tell: Callable[[ShrinkProgress], None],
     *,
     keep_tokens: bool = False,
-) -> Shrunk:
+) -> ShrunkRecording:
     """Like `shrink`, but to the first place where a path breaks a law.
 
     Raises NoVerdictError if the path does not break it.
@@ -97,13 +97,13 @@ def shrink_to_breach(
         raise NoVerdictError(f"nothing to shrink: the law {law} is not broken ({why}).")
     shows = f"{_name(path)} first breaks the law {law} as it did"
     part = _shrunk(recording, source, question, tell, keep_tokens=keep_tokens, shows=shows)
-    return Shrunk(*part, question.outcome(part.recording))
+    return ShrunkRecording(*part, question.outcome(part.recording))
 
 
 class _Part(NamedTuple):
     recording: Recording
-    before: Progress
-    left: Progress
+    before: ShrinkProgress
+    left: ShrinkProgress
     interrupted: bool
 
 
@@ -111,7 +111,7 @@ def _shrunk(
     recording: Recording,
     source: str,
     question: Asks,
-    tell: Callable[[Progress], None],
+    tell: Callable[[ShrinkProgress], None],
     *,
     keep_tokens: bool,
     shows: str,
@@ -186,7 +186,7 @@ def _without_contents(recording: Recording, *, keep_tokens: bool) -> Recording:
     return bare if keep_tokens else pseudonymous(bare)
 
 
-def _says(before: Progress, left: Progress, shows: str, *, keep_tokens: bool) -> str:
+def _says(before: ShrinkProgress, left: ShrinkProgress, shows: str, *, keep_tokens: bool) -> str:
     kept = f"{left.num_requests} of {before.num_requests} requests, {left.num_steps} of {before.num_steps} steps"
     return f"{kept}; {contents_left_by_shrink(keep_tokens=keep_tokens)}; {shows}"
 

@@ -13,9 +13,9 @@ from ...recorders.cut import Cutter
 from ...recorders.recording import Recording
 from ...recorders.schema import Kind
 from .ddmin import ddmin
-from .symptom import Found
+from .symptom import Occurrence
 
-Asks = Callable[[Recording], Found | None]
+Asks = Callable[[Recording], Occurrence | None]
 Mask = NDArray[np.bool_]
 
 _MAX_LATE = 2  # steps: under overlap a result comes one step after its launch
@@ -30,7 +30,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class ShrinkProgress:
     """How far shrinking has come: trials so far, and the size of the best part."""
 
     trials: int
@@ -50,8 +50,8 @@ class Shrinking:
         recording: Recording,
         source: str,
         question: Asks,
-        found: Found,
-        tell: Callable[[Progress], None],
+        found: Occurrence,
+        tell: Callable[[ShrinkProgress], None],
     ) -> None:
         """`found` is the question's answer for the whole recording; `source` is its file's sha256."""
         self._cutter = Cutter(recording, source)
@@ -96,8 +96,8 @@ class Shrinking:
         """Return the scheduler iterations from which this part keeps at least one event."""
         return tuple(np.unique(self._steps[self._events(part)]).tolist())
 
-    def progress(self) -> Progress:
-        return Progress(
+    def progress(self) -> ShrinkProgress:
+        return ShrinkProgress(
             self._trials,
             int(self.best.requests.sum()),
             len(self.steps(self.best)),

@@ -33,7 +33,7 @@ class Symptom:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Occurrence:
     """Where the first divergence or breach is, and of which kind."""
 
     event: int
@@ -48,7 +48,7 @@ class Question:
         self.old, self.new, self.quantity = old, new, quantity
         self._ledgers = _ledgers(old, quantity), _ledgers(new, quantity)
 
-    def __call__(self, recording: Recording) -> Found | None:
+    def __call__(self, recording: Recording) -> Occurrence | None:
         """Return None if they do not differ, or a path cannot run this recording."""
         columns = Columns(recording)
         toggles = Toggles(columns, (self.quantity,))
@@ -59,15 +59,17 @@ class Question:
         old = replace(old, series=(old[self.quantity],))
         (difference,) = diff(recording, old, new)
         places = torch.nonzero(difference.differs).flatten()
-        return self._found(columns, toggles, difference, int(places[0])) if len(places) else None
+        return (
+            self._occurrence(columns, toggles, difference, int(places[0])) if len(places) else None
+        )
 
-    def _found(
+    def _occurrence(
         self, columns: Columns, toggles: Toggles, difference: SeriesDiff, cell: int
-    ) -> Found:
+    ) -> Occurrence:
         fixes = explain(toggles, difference, self.old, self.new).of_cell(cell)
         cells = difference.old.cells
         qid = int(cells.qid[cell])
-        return Found(
+        return Occurrence(
             event=int(cells.event[cell]),
             qid=None if qid < 0 else qid,
             symptom=Symptom(self.quantity, branch(columns, difference, cell), frozenset(fixes)),

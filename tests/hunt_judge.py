@@ -33,7 +33,7 @@ class Wrong:
 
 
 @dataclass
-class Judge:
+class HuntJudge:
     """Judges a play after each block of steps.
 
     It counts only whole plays, so that no value counts twice.

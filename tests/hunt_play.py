@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from arena import Arena, Block, Played, Stopped
+from arena import Arena, Block, PlayedBlock, Stopped
 from specdiff.fixtures.rig.messages import CONTROLS
 from specdiff.fixtures.rig.releases import Release
 from specdiff.fixtures.rig.script import RequestScript, Scenario
@@ -66,7 +66,7 @@ The simplest server comes first.
 """
 
 
-class Play:
+class HuntPlay:
     """Counts steps as scenarios do: a later turn's steps start at the answer to the one before."""
 
     def __init__(self, server: Server, arena: Arena) -> None:
@@ -144,7 +144,7 @@ class Play:
 
     # -- playing
 
-    def step(self, turns: int) -> Played | Stopped:
+    def step(self, turns: int) -> PlayedBlock | Stopped:
         asks = [self.scripts[rid] for rid in self._new]
         order = list(self.answered)
         # In the rig's order: first requests that follow none, then turns in the order in which the
@@ -163,11 +163,11 @@ class Play:
         self.now += turns
         return self._told(self._arena.play(block))
 
-    def end(self) -> Played | Stopped:
+    def end(self) -> PlayedBlock | Stopped:
         return self._told(self._arena.play(None))
 
-    def _told(self, told: Played | Stopped) -> Played | Stopped:
-        if isinstance(told, Played):
+    def _told(self, told: PlayedBlock | Stopped) -> PlayedBlock | Stopped:
+        if isinstance(told, PlayedBlock):
             self.answered = dict(told.answered)
         return told
 
