@@ -52,7 +52,7 @@ def check(recording: tuple[str, ...], text: str, repo: str | None, details: bool
     from ..replay.explain import Toggles
     from ..replay.laws.check import check as check_laws
     from ..replay.laws.check import every_breach
-    from ..replay.laws.law import Outcome, State
+    from ..replay.laws.law import LawOutcome, State
     from ..replay.lift.open import program_of
     from ..replay.rank_comparison import compare_all
     from ..replay.verdict import ledger_of
@@ -66,7 +66,7 @@ def check(recording: tuple[str, ...], text: str, repo: str | None, details: bool
     (path,) = options.paths_of([text], repo)
     if isinstance(path, spec.Lifted):
         program_of(path)  # report missing source once, not for every recording
-    found: list[tuple[Path, tuple[Outcome, ...]]] = []
+    found: list[tuple[Path, tuple[LawOutcome, ...]]] = []
     members: list[Member] = []
 
     def judge(file: Path) -> None:

@@ -15,7 +15,7 @@ from .parameters import Named
 from .working import working
 
 if TYPE_CHECKING:
-    from ..replay.laws.law import Outcome
+    from ..replay.laws.law import LawOutcome
     from ..replay.spec import Lifted
 
 _PATHS = ("observed", "old", "fixed")
@@ -165,7 +165,7 @@ def _export_law_test(
     _write(output, test_file(wanted, str(sglang), found, source, output, known))
 
 
-def _played(scenario: Path, sglang: Lifted, law: str, repo: str | None) -> Outcome:
+def _played(scenario: Path, sglang: Lifted, law: str, repo: str | None) -> LawOutcome:
     from ..replay.played import outcome
     from .plays import ended_by_signals
     from .scenarios import check_packages

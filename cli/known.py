@@ -10,7 +10,7 @@ from ..recorders.errors import UsageError
 from ..replay.lift.releases import version_of
 from ..replay.quantity import Quantity
 from ..replay.spec import Lifted, Origin
-from ..replay.verdict import Result, Verdict
+from ..replay.verdict import ReplayResult, Verdict
 from .settings import KnownMismatch
 
 
@@ -19,7 +19,7 @@ class JudgedRecording:
     """The result of one recording with the known mismatches that apply to it."""
 
     path: Path
-    result: Result
+    result: ReplayResult
     excused: Mapping[Quantity, KnownMismatch]  # differing quantities that a known mismatch covers
     complaints: tuple[str, ...]  # entries that are stale or have expired
 
@@ -36,7 +36,9 @@ class JudgedRecording:
         return Verdict.SAME
 
 
-def judge_recording(known: Iterable[KnownMismatch], path: Path, result: Result) -> JudgedRecording:
+def judge_recording(
+    known: Iterable[KnownMismatch], path: Path, result: ReplayResult
+) -> JudgedRecording:
     """Judge `result` with the entries that cover this recording and these paths.
 
     If the quantity of an entry does not differ, the entry is stale. If it was not compared, the entry is ignored.
@@ -61,7 +63,7 @@ def judge_recording(known: Iterable[KnownMismatch], path: Path, result: Result) 
     return JudgedRecording(path, result, excused, tuple(complaints))
 
 
-def _covers(entry: KnownMismatch, path: Path, result: Result) -> bool:
+def _covers(entry: KnownMismatch, path: Path, result: ReplayResult) -> bool:
     old, new = str(result.old), str(result.new)
     return (
         any(name.match(glob) for name in _names(path) for glob in entry.recording)
@@ -76,7 +78,7 @@ def _names(path: Path) -> tuple[Path, ...]:
     return path.absolute(), path.resolve()
 
 
-def _expired(entry: KnownMismatch, result: Result) -> str | None:
+def _expired(entry: KnownMismatch, result: ReplayResult) -> str | None:
     """Return the version that is too new for the entry: that of the recording, or a release that was lifted."""
     lifted = (
         path.where

@@ -17,7 +17,7 @@ from ..replay.bisect.search import Search
 from ..replay.history import in_order
 from ..replay.quantity import Quantity
 from ..replay.spec import Origin
-from ..replay.verdict import Result
+from ..replay.verdict import ReplayResult
 from . import report_json
 from .console import Output, one_line, printable, write_json
 from .report_replay import fixes, where
@@ -111,7 +111,7 @@ def _print_inside(console: Output, inside: Inside) -> None:
             console.print(Text(line, _line_style(line)))
 
 
-def print_changed(console: Output, result: Result) -> None:
+def print_changed(console: Output, result: ReplayResult) -> None:
     """Print the quantities that differ, each with its first divergence."""
     table = console.table(
         "quantity", "compared", "differed", "first divergence", "fixes", right=(1, 2)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from rich.text import Text
 
-from ..replay.laws.law import Breach, Law, Outcome, State
+from ..replay.laws.law import Breach, Law, LawOutcome, State
 from .console import Output, printable
 
-Checked = Sequence[tuple[Path, tuple[Outcome, ...]]]
+Checked = Sequence[tuple[Path, tuple[LawOutcome, ...]]]
 
 _STYLE = {
     State.HOLDS: "green",
@@ -91,7 +91,7 @@ def _print_breaches(console: Output, found: Checked) -> None:
         console.print()
 
 
-def _verdict(outcomes: Sequence[Outcome]) -> str:
+def _verdict(outcomes: Sequence[LawOutcome]) -> str:
     """Counts by state. Every law is in exactly one of them."""
     counts = {state: sum(outcome.state is state for outcome in outcomes) for state in State}
     rest = (
@@ -104,7 +104,7 @@ def _verdict(outcomes: Sequence[Outcome]) -> str:
     return ", ".join([f"{counts[State.BROKEN]} of {len(outcomes)} laws broken", *said])
 
 
-def _print_laws(console: Output, outcomes: Sequence[Outcome]) -> None:
+def _print_laws(console: Output, outcomes: Sequence[LawOutcome]) -> None:
     table = console.table(
         "law", "", "checked", "broken", "first breach, or reason", "related PRs", right=(2, 3)
     )

@@ -8,7 +8,15 @@ from typing import Any
 from ..replay.aligned import RankDifference
 from ..replay.contents import Contents
 from ..replay.rank_comparison import Pair, RanksOfRun
-from ..replay.verdict import ByFix, Divergence, Finish, Histogram, QuantityResult, Rows, Value
+from ..replay.verdict import (
+    ByFix,
+    Divergence,
+    FinishDecision,
+    HistogramSums,
+    QuantityResult,
+    RowSpan,
+    Value,
+)
 from .console import write_json
 from .known import JudgedRecording
 from .settings import KnownMismatch
@@ -135,11 +143,11 @@ def divergence_to_json(first: Divergence) -> dict[str, Any]:
 
 
 def _value(value: Value) -> int | dict[str, Any] | None:
-    if isinstance(value, Rows):
+    if isinstance(value, RowSpan):
         return {"start": value.start, "end": value.end, "rows": value.end - value.start}
-    if isinstance(value, Histogram):
+    if isinstance(value, HistogramSums):
         return {"steps": value.steps, "drafts": value.drafts}
-    if isinstance(value, Finish):
+    if isinstance(value, FinishDecision):
         reason = value.reason and value.reason.name.lower()
         return {"reason": reason, "finished_len": value.length}
     return value

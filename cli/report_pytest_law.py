@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..recorders.errors import NoVerdictError
-from ..replay.laws.law import Law, Outcome, State
+from ..replay.laws.law import Law, LawOutcome, State
 from ..replay.lift.releases import RELEASES
 from .report_check import in_words
 from .report_pytest import PULL, located, quiet, quoted, run_by, wrapped
 
 
-def require_broken(law: Law, outcome: Outcome, where: str) -> None:
+def require_broken(law: Law, outcome: LawOutcome, where: str) -> None:
     """Raises NoVerdictError if the law is not broken, because the test would never have failed."""
     if outcome.state is not State.BROKEN:
         why = outcome.why_not_exercised or f"{outcome.num_checked} places checked"
@@ -20,7 +20,7 @@ def require_broken(law: Law, outcome: Outcome, where: str) -> None:
 
 
 def test_file(
-    law: Law, played_by: str, outcome: Outcome, scenario: Path, output: Path, release: str | None
+    law: Law, played_by: str, outcome: LawOutcome, scenario: Path, output: Path, release: str | None
 ) -> str:
     """Return the text of a test file `output` that plays `scenario`, a recording or a scenario.
 
@@ -55,7 +55,7 @@ def test_file(
     return "\n".join(lines) + "\n"
 
 
-def _paragraphs(law: Law, played_by: str, outcome: Outcome, scenario: Path) -> Iterator[str]:
+def _paragraphs(law: Law, played_by: str, outcome: LawOutcome, scenario: Path) -> Iterator[str]:
     yield from (f"{PULL}/{number}" for number in law.related)
     assert outcome.first is not None
     again = "" if scenario.suffix == ".toml" else " again"

@@ -11,7 +11,7 @@ from ..replay.contents import Contents
 from ..replay.held import not_in
 from ..replay.paths.fixes import FIXES
 from ..replay.quantity import Quantity
-from ..replay.verdict import Divergence, Result, Verdict
+from ..replay.verdict import Divergence, ReplayResult, Verdict
 from .console import Output, printable
 from .known import JudgedRecording
 
@@ -71,7 +71,7 @@ def _print_result(console: Output, judged: JudgedRecording) -> None:
     _print_exercised(console, result)
 
 
-def _verdict(result: Result) -> Text:
+def _verdict(result: ReplayResult) -> Text:
     compared = sum(quantity.num_compared for quantity in result.quantities)
     differed = sum(quantity.num_differed for quantity in result.quantities)
     text = (
@@ -82,7 +82,7 @@ def _verdict(result: Result) -> Text:
     return Text(text, style=_STYLE[result.verdict])
 
 
-def _print_quantities(console: Output, result: Result) -> None:
+def _print_quantities(console: Output, result: ReplayResult) -> None:
     table = console.table(
         "quantity",
         "compared",
@@ -137,7 +137,7 @@ def _print_known(console: Output, judged: JudgedRecording) -> None:
         console.print()
 
 
-def _not_compared(result: Result) -> dict[str, list[str]]:
+def _not_compared(result: ReplayResult) -> dict[str, list[str]]:
     """Quantities of which nothing was compared, grouped by reason."""
     found: dict[str, list[str]] = {}
     for quantity in result.quantities:
@@ -147,7 +147,7 @@ def _not_compared(result: Result) -> dict[str, list[str]]:
     return found
 
 
-def _print_fixes(console: Output, result: Result) -> None:
+def _print_fixes(console: Output, result: ReplayResult) -> None:
     """Print each fix with the first divergence that it explains."""
     table = console.table("fix", "", "first divergence it explains", "why")
     for number, quantity, first in first_by_fix(result):
@@ -163,7 +163,7 @@ def _title(number: int) -> str:
     return next(fix.title for fix in FIXES if fix.number == number)
 
 
-def first_by_fix(result: Result) -> Iterator[tuple[int, Quantity, Divergence]]:
+def first_by_fix(result: ReplayResult) -> Iterator[tuple[int, Quantity, Divergence]]:
     """For each fix, the earliest divergence that it explains alone, or else together with others."""
     for fix in FIXES:
         found = [
@@ -202,7 +202,7 @@ def fixes(first: Divergence) -> str:
     )
 
 
-def _print_exercised(console: Output, result: Result) -> None:
+def _print_exercised(console: Output, result: ReplayResult) -> None:
     reached = ", ".join(f"{name} {count}" for name, count in result.exercised.items() if count)
     unheld = result.not_held
     missed = ", ".join(
@@ -215,7 +215,7 @@ def _print_exercised(console: Output, result: Result) -> None:
     console.print()
 
 
-def _print_summary(console: Output, results: Sequence[tuple[Path, Result]]) -> None:
+def _print_summary(console: Output, results: Sequence[tuple[Path, ReplayResult]]) -> None:
     numbers = [fix.number for fix in FIXES]
     table = console.table(
         "recording",
@@ -246,13 +246,13 @@ def _print_summary(console: Output, results: Sequence[tuple[Path, Result]]) -> N
     console.print(named)
 
 
-def _num_explained(result: Result, number: int) -> int:
+def _num_explained(result: ReplayResult, number: int) -> int:
     explained = (by_fix for quantity in result.quantities for by_fix in quantity.by_fix)
     return sum(by_fix.num_differed for by_fix in explained if by_fix.number == number)
 
 
 def _shown(
-    results: Sequence[tuple[Path, Result]], number: int
+    results: Sequence[tuple[Path, ReplayResult]], number: int
 ) -> tuple[Path, Quantity, Divergence] | None:
     """The first recording in which the fix explains a divergence alone, or else together with others."""
     found = [

@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
-from ..replay.laws.law import Outcome
+from ..replay.laws.law import LawOutcome
 from ..replay.quantity import Quantity
 from ..replay.shrink.shrink import ShrunkRecording
 from ..replay.shrink.shrinking import ShrinkProgress
 from ..replay.spec import Lifted
-from ..replay.verdict import Result
+from ..replay.verdict import ReplayResult
 from .console import Output
 from .report_check import in_words
 from .report_replay import fixes, where
@@ -74,19 +74,21 @@ def print_shrunk(shrunk: ShrunkRecording, path: Path) -> None:
         f"{shrunk.left.num_steps} of {count(shrunk.before.num_steps, 'step')}, "
         f"{shrunk.left.num_events} of {count(shrunk.before.num_events, 'event')}"
     )
-    if isinstance(shrunk.shows, Outcome):
+    if isinstance(shrunk.shows, LawOutcome):
         print_breach(console, shrunk.shows)
     else:
         _print_divergence(console, shrunk, shrunk.shows, path)
 
 
-def print_breach(console: Output, outcome: Outcome) -> None:
+def print_breach(console: Output, outcome: LawOutcome) -> None:
     assert outcome.first is not None
     console.print(f"law {outcome.law.name}: {outcome.law.statement}")
     console.print(f"  {in_words(outcome.first)}")
 
 
-def _print_divergence(console: Output, shrunk: ShrunkRecording, result: Result, path: Path) -> None:
+def _print_divergence(
+    console: Output, shrunk: ShrunkRecording, result: ReplayResult, path: Path
+) -> None:
     (quantity,) = result.quantities
     assert quantity.first is not None
     if shrunk.side_that_keeps_all is not None:
@@ -100,7 +102,7 @@ def _print_divergence(console: Output, shrunk: ShrunkRecording, result: Result, 
     console.print(f"To make a test of it: {_export(result, quantity.quantity, path)}")
 
 
-def _export(result: Result, quantity: Quantity, path: Path) -> str:
+def _export(result: ReplayResult, quantity: Quantity, path: Path) -> str:
     """The command that exports a test."""
     sides = (result.old, result.new)
     words = ["specdiff", "export", str(path), "--format", "pytest"]

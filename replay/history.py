@@ -16,7 +16,7 @@ from .lift.releases import between, version_of
 from .lift.worker_pool import MAX_PREFETCHED
 from .quantity import Quantity
 from .spec import Lifted, Origin
-from .verdict import Result, compare
+from .verdict import ReplayResult, compare
 
 _SOURCES = ("python/sglang/srt", "sglang/srt", "srt")  # only commits that touch these are judged
 
@@ -33,7 +33,7 @@ class VersionResult:
 
     path: Lifted
     digest: str | None
-    result: Result | None
+    result: ReplayResult | None
     why: str | None = None
     same_code: bool = False
     has: tuple[Quantity, ...] = ()

@@ -10,7 +10,7 @@ import torch
 from ..recorders.schema import Kind
 from .ledger import Ledger
 from .quantity import Quantity
-from .verdict import Rows, Value, value_of
+from .verdict import RowSpan, Value, value_of
 
 AT: Mapping[Kind, tuple[Quantity, ...]] = {
     Kind.FINISH: (Quantity.ROUTED_EXPERTS, Quantity.INDEXER_TOPK),
@@ -41,7 +41,7 @@ class OtherValue:
         text, none = _TEXTS[self.quantity]
         if self.value is None:
             return none
-        return text.format(self.value.span if isinstance(self.value, Rows) else self.value)
+        return text.format(self.value.span if isinstance(self.value, RowSpan) else self.value)
 
 
 def other_values(

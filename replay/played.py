@@ -16,7 +16,7 @@ from .bisect.play_pool import PlayPool
 from .bisect.plays import Plays
 from .bisect.search import judge_or_skip
 from .laws.check_one import law_of
-from .laws.law import Outcome
+from .laws.law import LawOutcome
 
 
 def playable(path: spec.Path) -> spec.Lifted:
@@ -31,7 +31,7 @@ def playable(path: spec.Path) -> spec.Lifted:
     )
 
 
-def outcome(scenario: Path, sglang: str, law: str, repo: str | None = None) -> Outcome:
+def outcome(scenario: Path, sglang: str, law: str, repo: str | None = None) -> LawOutcome:
     """Play a scenario on one sglang and return what the law says about it.
 
     `scenario` is a recording or a TOML file of the rig. `sglang` is sglang==VERSION, sglang@REV of

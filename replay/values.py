@@ -19,7 +19,7 @@ from .columns.shared import Columns
 from .explain import Toggles
 from .ledger import Series
 from .quantity import Quantity
-from .verdict import Finish, Histogram, Rows, Value, ledger_of, value_of
+from .verdict import FinishDecision, HistogramSums, RowSpan, Value, ledger_of, value_of
 
 Key = tuple[int, str | None, str]
 Plain = int | str | None | tuple[int | str | None, ...]
@@ -83,8 +83,8 @@ def _key(recording: Recording, series: Series, cell: int) -> Key:
 
 
 def _plain(value: Value) -> Plain:
-    if isinstance(value, Rows):
+    if isinstance(value, RowSpan):
         return (value.start, value.end)
-    if isinstance(value, Finish):
+    if isinstance(value, FinishDecision):
         return None if value.reason is None else (value.reason.name.lower(), value.length)
-    return (value.steps, value.drafts) if isinstance(value, Histogram) else value
+    return (value.steps, value.drafts) if isinstance(value, HistogramSums) else value

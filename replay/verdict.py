@@ -37,7 +37,7 @@ class Verdict(str, Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class RowSpan:
     """Rows [start, end) of a finished request."""
 
     start: int
@@ -52,7 +52,7 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
-class Finish:
+class FinishDecision:
     """What was decided after a result.
 
     `reason` is None if the request continues, otherwise why it ends.
@@ -72,7 +72,7 @@ class Finish:
 
 
 @dataclass(frozen=True, slots=True)
-class Histogram:
+class HistogramSums:
     """A request's histogram of accepted drafts per step, summed up: the numbers of steps and of drafts."""
 
     steps: int
@@ -82,7 +82,7 @@ class Histogram:
         return f"{self.drafts} drafts in {self.steps} steps"
 
 
-Value = int | Rows | Finish | Histogram | None
+Value = int | RowSpan | FinishDecision | HistogramSums | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ class QuantityResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class ReplayResult:
     """The comparison of two paths over one recording."""
 
     run: Run
@@ -147,7 +147,7 @@ class Result:
 
 def replay(
     recording: Recording, old: Path, new: Path, quantities: Sequence[Quantity] | None = None
-) -> Result:
+) -> ReplayResult:
     """Replay under both paths and compare. If `quantities` is given, only these are compared.
 
     The verdict is `Verdict.NO_VERDICT` if no value was compared at all, or if no value was compared
@@ -163,7 +163,7 @@ def compare(
     quantities: Sequence[Quantity] | None = None,
     *,
     last: bool = False,
-) -> Result:
+) -> ReplayResult:
     """Like `replay`, for a recording that is replayed under other paths too: shared parts are computed once.
 
     Set `last` if no other paths follow. Then only the values of quantities with the same cells are
@@ -179,7 +179,7 @@ def compare(
         if last:
             columns.drop_computed()
     compared = tuple(made[quantity] for quantity in wanted)
-    return Result(
+    return ReplayResult(
         run=recording.run,
         num_events=len(recording.events.kind),
         num_requests=len(recording.rids),
@@ -325,8 +325,8 @@ def value_of(series: Series, cell: int) -> Value:
     if len(values) == 1:
         return None if values[0] == NONE64 else values[0]
     if series.quantity is Quantity.SPEC_HISTOGRAM:
-        return Histogram(*values)
+        return HistogramSums(*values)
     if series.quantity is Quantity.FINISH:
         reason = Reason(values[1]) if values[0] else None
-        return Finish(reason, None if values[2] == NONE64 else values[2])
-    return Rows(values[1], values[2]) if values[0] else None
+        return FinishDecision(reason, None if values[2] == NONE64 else values[2])
+    return RowSpan(values[1], values[2]) if values[0] else None

@@ -22,7 +22,7 @@ from specdiff.replay.diff import diff
 from specdiff.replay.exercised import exercised
 from specdiff.replay.explain import Toggles
 from specdiff.replay.laws.check import check
-from specdiff.replay.laws.law import Outcome
+from specdiff.replay.laws.law import LawOutcome
 from specdiff.replay.observed import observed
 from specdiff.replay.quantity import Quantity as Q
 from test_fidelity import fixes_of
@@ -134,6 +134,6 @@ def test_a_prepare_uses_the_recorded_draft_length_and_without_it_is_not_captured
     assert not untold.differs.any() and untold.not_captured.any()
 
 
-def _laws(recording: Recording) -> dict[str, Outcome]:
+def _laws(recording: Recording) -> dict[str, LawOutcome]:
     columns = Columns(recording)
     return {one.law.name: one for one in check(columns, observed(columns))}

@@ -23,7 +23,7 @@ from specdiff.replay.columns.shared import Columns
 from specdiff.replay.decisions import GOES_ON, decisions
 from specdiff.replay.explain import Toggles
 from specdiff.replay.laws.check import LAWS, check, every_breach
-from specdiff.replay.laws.law import Outcome, State
+from specdiff.replay.laws.law import LawOutcome, State
 from specdiff.replay.observed import observed
 from specdiff.replay.tails import tails
 from specdiff.replay.verdict import ledger_of
@@ -336,7 +336,7 @@ def _why(law: str, recording: Recording, path: str = "observed") -> str:
     return found.why_not_exercised
 
 
-def _law(name: str, recording: Recording, path: str = "observed") -> Outcome:
+def _law(name: str, recording: Recording, path: str = "observed") -> LawOutcome:
     return next(o for o in _outcomes(recording, path) if o.law.name == name)
 
 
@@ -414,12 +414,12 @@ def _path(name: str) -> str:
     return str(bundled() / f"{name}.h5")
 
 
-def _outcomes(recording: Recording, path: str = "observed") -> tuple[Outcome, ...]:
+def _outcomes(recording: Recording, path: str = "observed") -> tuple[LawOutcome, ...]:
     columns = Columns(recording)
     return check(columns, ledger_of(columns, Toggles(columns), spec.parse(path)))
 
 
-def _broken(outcomes: tuple[Outcome, ...]) -> set[str]:
+def _broken(outcomes: tuple[LawOutcome, ...]) -> set[str]:
     return {outcome.law.name for outcome in outcomes if outcome.state is State.BROKEN}
 
 

@@ -14,13 +14,13 @@ from specdiff.replay import spec
 from specdiff.replay.columns.shared import Columns
 from specdiff.replay.explain import Toggles
 from specdiff.replay.laws.check import check
-from specdiff.replay.laws.law import Outcome, State
+from specdiff.replay.laws.law import LawOutcome, State
 from specdiff.replay.verdict import ledger_of
 
 BEFORE, AFTER = "0.5.14-session-hole", "0.5.15-session-hole"
 
 
-def session_law(recording: Recording, path: str = "observed") -> Outcome:
+def session_law(recording: Recording, path: str = "observed") -> LawOutcome:
     columns = Columns(recording)
     found = check(columns, ledger_of(columns, Toggles(columns), spec.parse(path)))
     assert {o.law.name for o in found if o.state is State.BROKEN} <= {"session"}

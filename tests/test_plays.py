@@ -22,7 +22,7 @@ from patched import NAME, patched_tree
 from specdiff.cli.inputs import bundled
 from specdiff.fixtures.rig import __main__ as rig_main
 from specdiff.fixtures.rig import inprocess
-from specdiff.fixtures.rig.drive import Outcome
+from specdiff.fixtures.rig.drive import ScenarioRun
 from specdiff.recorders import hdf5
 from specdiff.recorders.errors import NoVerdictError
 from specdiff.replay.bisect import play_pool
@@ -159,7 +159,7 @@ def test_wrong_answers_are_written_to_the_result_file_if_there_is_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A law may be about such answers, so a judged play goes on. Without a result file, or on a rank, it fails."""
-    nobody_answered = Outcome({}, 9, 0.1, 4)
+    nobody_answered = ScenarioRun({}, 9, 0.1, 4)
     monkeypatch.setattr(inprocess, "run_scenario", lambda *_, **__: nobody_answered)
     monkeypatch.setattr(rig_main, "require_packages", lambda: None)
     result = tmp_path / "result.json"
@@ -175,7 +175,7 @@ def test_wrong_answers_are_written_to_the_result_file_if_there_is_one(
     result.unlink()
     (tmp_path / "answers").write_bytes(bytes(8))
     monkeypatch.setenv("SPECDIFF_RIG_RANK", "0")
-    monkeypatch.setenv("SPECDIFF_RIG_MEET", str(tmp_path))
+    monkeypatch.setenv("SPECDIFF_RIG_RENDEZVOUS", str(tmp_path))
     assert code("--result", str(result)) == 1 and not result.exists()
 
 

@@ -13,7 +13,7 @@ from lifting import against_observed, compiled, release
 from recorded import RigRecorder
 from specdiff.fixtures.rig.drive import IDLE_TURNS, is_over
 from specdiff.fixtures.rig.errors import RigError
-from specdiff.fixtures.rig.ranks import NOT_YET, Place, play_ranks
+from specdiff.fixtures.rig.rank_processes import NOT_YET, RigRank, play_ranks
 from specdiff.fixtures.rig.script import RequestScript, Scenario
 from specdiff.recorders.recording import Recording
 from specdiff.recorders.schema import Kind, Mode
@@ -106,7 +106,7 @@ def test_a_rank_that_fails_ends_the_others() -> None:
 
 def test_ranks_see_each_others_last_answers(tmp_path: Path) -> None:
     (tmp_path / "answers").write_bytes(bytes(16))
-    mine, theirs = (Place(rank, tmp_path).last_answers() for rank in range(2))
+    mine, theirs = (RigRank(rank, tmp_path).last_answers() for rank in range(2))
     mine[1] = 7
     assert list(theirs) == [0, 7]
 

@@ -18,7 +18,7 @@ from recorded import RigRecorder
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import NO_VERDICT, SAME, USAGE, run
 from specdiff.fixtures.rig.__main__ import main
-from specdiff.fixtures.rig.drive import Outcome
+from specdiff.fixtures.rig.drive import ScenarioRun
 from specdiff.fixtures.rig.errors import RigError
 from specdiff.fixtures.rig.play import release_of
 from specdiff.fixtures.rig.reenact.lives import Life, Lives, lives
@@ -214,7 +214,7 @@ def test_the_report_counts_batches_and_names_requests_that_ended_differently() -
     recording = hdf5.load(WEIGHTS)
     again = reenactment(recording, "x")
     answers = {rid: _answer(rid, *end) for rid, end in again.endings.items()}
-    same = list(again.compared(Outcome(answers, 1, 0.0, len(recording.launches.launch))))
+    same = list(again.compared(ScenarioRun(answers, 1, 0.0, len(recording.launches.launch))))
     assert same[:-2] == list(again.notes)
     assert same[-2:] == [
         f"{again.num_launches} batches were launched; the recording has {again.num_launches}",
@@ -224,7 +224,7 @@ def test_the_report_counts_batches_and_names_requests_that_ended_differently() -
         item for item in again.endings.items() if item[1][0] != Reason.ABORT
     )
     answers[rid] = _answer(rid, reason, length + 1)
-    *_, count, other = again.compared(Outcome(answers, 1, 0.0, 7))
+    *_, count, other = again.compared(ScenarioRun(answers, 1, 0.0, 7))
     assert count.startswith("23 of 24")
     assert other.startswith(f"{rid}: ") and other.endswith(f" at {length}")
 

@@ -27,7 +27,7 @@ from specdiff.recorders.recording import Recording
 from specdiff.replay.columns.shared import Columns
 from specdiff.replay.explain import Toggles
 from specdiff.replay.laws.check import check
-from specdiff.replay.laws.law import Outcome
+from specdiff.replay.laws.law import LawOutcome
 from specdiff.replay.spec import Observed
 from specdiff.replay.verdict import ledger_of
 
@@ -57,7 +57,7 @@ def test_an_upstream_report_breaks_its_law_before_the_fix_and_not_after(
     assert fixed.num_checked and not fixed.num_broken
 
 
-def _law(recording: Recording, name: str) -> Outcome:
+def _law(recording: Recording, name: str) -> LawOutcome:
     columns = Columns(recording)
     outcomes = check(columns, ledger_of(columns, Toggles(columns), Observed()))
     return next(outcome for outcome in outcomes if outcome.law.name == name)

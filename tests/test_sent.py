@@ -25,7 +25,7 @@ from specdiff.recorders.schema import NONE64, Kind, Reason
 from specdiff.replay import spec
 from specdiff.replay.columns.shared import Columns
 from specdiff.replay.laws.check import check
-from specdiff.replay.laws.law import Outcome, State
+from specdiff.replay.laws.law import LawOutcome, State
 from specdiff.replay.observed import observed
 from specdiff.replay.timeline import lives
 
@@ -226,7 +226,7 @@ def test_a_life_says_what_was_sent_to_the_client(play: Play) -> None:
     assert "hidden states" not in sent.detail
 
 
-def _outcomes(recording: Recording) -> dict[str, Outcome]:
+def _outcomes(recording: Recording) -> dict[str, LawOutcome]:
     columns = Columns(recording)
     found = check(columns, observed(columns))
     return {one.law.name: one for one in found if one.law.name in LAWS}

@@ -42,7 +42,7 @@ from specdiff.replay.bisect import play_pool
 from specdiff.replay.bisect.play_pool import Player, PlayPool
 from specdiff.replay.bisect.play_result import PlayResult
 from specdiff.replay.laws.check_one import law_of
-from specdiff.replay.laws.law import Breach, Outcome, State
+from specdiff.replay.laws.law import Breach, LawOutcome, State
 from specdiff.replay.shrink.breach import broken
 from specdiff.replay.spec import parse
 
@@ -129,13 +129,13 @@ class _Oracle(Trials):
     def prefetch(self, scenario: Scenario) -> None:
         pass
 
-    def outcome(self, scenario: Scenario) -> Outcome:
+    def outcome(self, scenario: Scenario) -> LawOutcome:
         breach = Breach(5, Kind.WEIGHT_SPAN, 1, 0, "x", "mislabelled_tokens", 3, 0, 0)
         if self._breaks(scenario):
             state = self._state(scenario)
             known = "on purpose" if state is State.KNOWN else None
-            return Outcome(law_of("weights"), state, 9, 1, breach, known=known)
-        return Outcome(law_of("weights"), State.HOLDS, 9, 0, None)
+            return LawOutcome(law_of("weights"), state, 9, 1, breach, known=known)
+        return LawOutcome(law_of("weights"), State.HOLDS, 9, 0, None)
 
 
 def _needs(scenario: Scenario, rids: set[str], needed: set[TimedAction]) -> bool:
@@ -223,7 +223,7 @@ def test_a_real_scheduler_plays_each_part_once(tmp_path: Path) -> None:
         trials.prefetch(idle)
         outcome = trials.outcome(whole)
         trials.prefetch(huge)
-        assert isinstance(outcome, Outcome) and outcome.state is State.BROKEN
+        assert isinstance(outcome, LawOutcome) and outcome.state is State.BROKEN
         trials.symptom = broken(outcome)
         assert trials.shows(whole) and not trials.shows(idle) and not trials.shows(huge)
         assert trials.num_plays == 3

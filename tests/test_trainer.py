@@ -16,7 +16,7 @@ from specdiff.recorders.recording import Recording
 from specdiff.recorders.schema import ControlAct, Kind
 from specdiff.replay.columns.shared import Columns
 from specdiff.replay.laws.check import check
-from specdiff.replay.laws.law import Outcome, State
+from specdiff.replay.laws.law import LawOutcome, State
 from specdiff.replay.observed import observed
 from test_fidelity import SEED
 
@@ -97,7 +97,7 @@ def test_after_a_pause_in_place_tokens_in_flight_are_labeled_as_of_the_new_weigh
     _equals_its_release(recording, values=10)
 
 
-def outcomes(recording: Recording) -> dict[str, Outcome]:
+def outcomes(recording: Recording) -> dict[str, LawOutcome]:
     columns = Columns(recording)
     return {one.law.name: one for one in check(columns, observed(columns))}
 

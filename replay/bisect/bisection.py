@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..columns.shared import Columns
 from ..quantity import Quantity
 from ..spec import Lifted, Path
-from ..verdict import Divergence, Result, Verdict, compare
+from ..verdict import Divergence, ReplayResult, Verdict, compare
 from .inside import RoleChange, role_changes
 from .judge import Judge
 from .line import Change
@@ -19,7 +19,7 @@ from .search import Report, Search, search
 class Inside:
     """What changed between the last candidate before the change and the first one that shows it."""
 
-    result: Result
+    result: ReplayResult
     roles: tuple[RoleChange, ...]  # roles whose code differs; sufficient ones (`alone`) come first
 
     @property
@@ -27,7 +27,7 @@ class Inside:
         return earliest(self.result)
 
 
-def earliest(result: Result) -> tuple[Quantity, Divergence]:
+def earliest(result: ReplayResult) -> tuple[Quantity, Divergence]:
     """Return the earliest divergence of a result that has at least one."""
     found = [(one.quantity, one.first) for one in result.quantities if one.first]
     return min(found, key=lambda item: item[1].event)

@@ -10,7 +10,7 @@ from ...recorders.errors import NoVerdictError
 from ..columns.shared import Columns
 from ..diff import SeriesDiff, diff
 from ..explain import Toggles
-from ..laws.law import Outcome
+from ..laws.law import LawOutcome
 from ..lift.ledger import departs, expected
 from ..lift.ledger import ledger_of as ledger_of_program
 from ..lift.link import Program
@@ -40,7 +40,7 @@ class JudgedCandidate:
     finding: Finding
     digest: str | None  # digest of its books: equal for equal code
     why: str | None = None
-    outcome: Outcome | None = None
+    outcome: LawOutcome | None = None
 
 
 class Judge:

@@ -12,7 +12,7 @@ from ...recorders import hdf5
 from ...recorders.errors import NoVerdictError, RecordingError, UsageError
 from ...recorders.recording import Recording
 from ..laws.check_one import check_law
-from ..laws.law import Law, Outcome, State
+from ..laws.law import Law, LawOutcome, State
 from ..lift.git import NoSourceError, commit_of
 from ..lift.releases import RELEASES
 from ..spec import Lifted, Observed, Origin
@@ -36,7 +36,7 @@ class LawJudge:
     def __init__(self, law: Law, plays: Plays) -> None:
         self._law, self._plays = law, plays
         # by `Player.code`: the outcome and a remark on the play, or the reason why there is no outcome
-        self._found: dict[str, tuple[Outcome, str | None] | str] = {}
+        self._found: dict[str, tuple[LawOutcome, str | None] | str] = {}
 
     def __call__(self, path: Lifted) -> JudgedCandidate:
         """Judge one candidate.
@@ -63,7 +63,7 @@ class LawJudge:
     def why_not_good(self, end: Lifted) -> str:
         return f"it breaks the law {self._law.name} too. Choose a good end that keeps it."
 
-    def _judge(self, player: Player) -> tuple[Outcome, str | None] | str:
+    def _judge(self, player: Player) -> tuple[LawOutcome, str | None] | str:
         try:
             played = self._plays(player)
             if played.why is not None:
@@ -72,7 +72,7 @@ class LawJudge:
         except (NoVerdictError, RecordingError) as error:
             return str(error)
 
-    def _ask(self, recordings: Sequence[Path]) -> Outcome:
+    def _ask(self, recordings: Sequence[Path]) -> LawOutcome:
         """Return the outcome over all schedulers: the gravest state, and the summed counts."""
         found = [check_law(self._law, _whole(path), Observed()) for path in recordings]
         gravest = min(found, key=lambda one: _GRAVEST.index(one.state))

@@ -12,7 +12,7 @@ from ..columns.shared import Columns
 from ..ledger import Ledger
 from . import committed_len, needs, room, rows, sent, sessions, statistics, sums, weights
 from .lagging import lags_on_purpose
-from .law import Breach, KnownViolation, Law, Outcome, Places, State, anywhere
+from .law import Breach, KnownViolation, Law, LawOutcome, Places, State, anywhere
 
 LAWS = (
     Law(
@@ -140,7 +140,9 @@ LAWS = (
 )
 
 
-def check(columns: Columns, ledger: Ledger, silenced: Collection[str] = ()) -> tuple[Outcome, ...]:
+def check(
+    columns: Columns, ledger: Ledger, silenced: Collection[str] = ()
+) -> tuple[LawOutcome, ...]:
     """Check every law, in the order of `LAWS`.
 
     A silenced law is checked and shown, but a breach of it does not count.
@@ -178,17 +180,17 @@ def _broken(
 
 def outcome_of(
     law: Law, columns: Columns, ledger: Ledger, silenced: Collection[str] = ()
-) -> Outcome:
+) -> LawOutcome:
     """Check one law on a ledger."""
     places = law.check(columns, ledger)
     unhooked = needs.unhooked(law.needs, columns.recording)
     if not len(places.event) or unhooked:
         why = unhooked or needs.why_not_exercised(law.needs, columns, ledger)
-        return Outcome(law, State.NOT_EXERCISED, 0, 0, None, why_not_exercised=why)
+        return LawOutcome(law, State.NOT_EXERCISED, 0, 0, None, why_not_exercised=why)
     broken, known = _broken(law, columns, ledger, places)
     judged = torch.nonzero(broken & ~known).flatten()
     at = judged if len(judged) else torch.nonzero(broken).flatten()
-    return Outcome(
+    return LawOutcome(
         law,
         _state(law, num_judged=len(judged), num_known=int(known.sum()), silenced=silenced),
         len(places.event),

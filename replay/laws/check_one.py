@@ -9,7 +9,7 @@ from ..explain import Toggles
 from ..spec import Path
 from ..verdict import ledger_of
 from .check import LAWS, outcome_of
-from .law import Law, Outcome
+from .law import Law, LawOutcome
 
 
 def law_of(name: str) -> Law:
@@ -20,7 +20,7 @@ def law_of(name: str) -> Law:
     return found
 
 
-def check_law(law: Law, recording: Recording, path: Path) -> Outcome:
+def check_law(law: Law, recording: Recording, path: Path) -> LawOutcome:
     """Check the law for this path. Raises NoVerdictError if the path cannot run this recording."""
     columns = Columns(recording)
     return outcome_of(law, columns, ledger_of(columns, Toggles(columns), path))

@@ -163,7 +163,7 @@ class Breach:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class LawOutcome:
     """The outcome of checking one law.
 
     num_broken: number of breaches, known violations included.

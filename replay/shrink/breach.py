@@ -8,7 +8,7 @@ from ...recorders.errors import NoVerdictError
 from ...recorders.recording import Recording
 from ...recorders.schema import Kind
 from ..laws.check_one import check_law, law_of
-from ..laws.law import Outcome
+from ..laws.law import LawOutcome
 from ..spec import Path
 from .symptom import Occurrence
 
@@ -22,7 +22,7 @@ class Broken:
     too_many: bool  # else too few
 
 
-def broken(outcome: Outcome) -> Broken | None:
+def broken(outcome: LawOutcome) -> Broken | None:
     """Return the kind of the first breach, or None if there is no breach."""
     if (breach := outcome.first) is None:
         return None
@@ -46,5 +46,5 @@ class LawQuestion:
             return None
         return Occurrence(outcome.first.event, outcome.first.qid, symptom)
 
-    def outcome(self, recording: Recording) -> Outcome:
+    def outcome(self, recording: Recording) -> LawOutcome:
         return check_law(self.law, recording, self.path)

@@ -14,10 +14,10 @@ from ...recorders.errors import NoVerdictError, RecordingError
 from ...recorders.pseudonyms import pseudonymous
 from ...recorders.recording import Recording
 from ...recorders.schema import NONE64
-from ..laws.law import Outcome
+from ..laws.law import LawOutcome
 from ..quantity import Quantity
 from ..spec import Lifted, Observed, Origin, Path
-from ..verdict import QuantityResult, Result, Verdict
+from ..verdict import QuantityResult, ReplayResult, Verdict
 from ..verdict import replay as replay_recording
 from .breach import LawQuestion
 from .shrinking import Asks, Shrinking, ShrinkProgress
@@ -36,7 +36,7 @@ class ShrunkRecording:
     before: ShrinkProgress
     left: ShrinkProgress
     interrupted: bool
-    shows: Result | Outcome
+    shows: ReplayResult | LawOutcome
 
     @property
     def side_that_keeps_all(self) -> str | None:
@@ -44,7 +44,7 @@ class ShrunkRecording:
 
         An observed sum is that of a whole batch, so no request can be left out. None otherwise.
         """
-        if isinstance(self.shows, Outcome):
+        if isinstance(self.shows, LawOutcome):
             return None
         (made,) = self.shows.quantities
         if self.before.num_requests == 1 or made.quantity is not Quantity.SEQ_LENS_SUM:
@@ -138,7 +138,7 @@ def _shrunk(
     return _Part(replace(made, derived=(*before_it, step)), before, left, interrupted)
 
 
-def target(result: Result, to: str = "shrink") -> Quantity:
+def target(result: ReplayResult, to: str = "shrink") -> Quantity:
     """Return the first quantity that differs.
 
     The raw committed length is chosen only if nothing else differs. From 0.5.10 to 0.5.11 and from
@@ -157,7 +157,7 @@ def _is_raw(made: QuantityResult) -> bool:
     return made.quantity is Quantity.KV_COMMITTED_LEN
 
 
-def _nothing(result: Result) -> str:
+def _nothing(result: ReplayResult) -> str:
     compared = sum(made.num_compared for made in result.quantities)
     if result.verdict is Verdict.SAME:
         return f"same, {compared} values compared"
