@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..replay.quantity import Quantity
-from . import options, plays
+from . import law_plays, options
 from .inputs import check_output, one
 from .main import DIFFERS, SAME
 from .parameters import Named
@@ -44,7 +44,9 @@ if TYPE_CHECKING:
     type=Named(dir_okay=False, path_type=Path),
     help="File to log each finding to; for commits, in the format of `git bisect replay`.",
 )
-@plays.by_law("A version is good if its scheduler keeps this law when it plays RECORDING again.")
+@law_plays.by_law(
+    "A version is good if its scheduler keeps this law when it plays RECORDING again."
+)
 @options.form
 def bisect(
     recording: str,
@@ -71,7 +73,7 @@ def bisect(
     Exit code: 1 if a change was found, 0 if the two ends agree (`specdiff history` also lists changes in between).
     """
     scenario = Path(recording)
-    plays.check_options(recording, law, "quantities", "against")
+    law_plays.check_options(recording, law, "quantities", "against")
     if law is not None:
         ends = options.paths_of((good, bad), repo)
         return _by_law(scenario, law, ends, repo, skip, log, keep, form)
@@ -134,7 +136,7 @@ def _by_law(
         check_output(log, force=None)
     asked = ("--law", law, *(() if repo is None else ("--repo", repo)))
     with (
-        plays.plays_of(scenario, keep) as them,
+        law_plays.plays_of(scenario, keep) as them,
         Narrowing(str(scenario), good, bad, asked, log) as narrowing,
     ):
         found = bisect_by_law(them, wanted, good, bad, skip=skip, report=narrowing)

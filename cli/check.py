@@ -56,13 +56,13 @@ def check(recording: tuple[str, ...], text: str, repo: str | None, details: bool
     from ..replay.lift.open import program_of
     from ..replay.rank_comparison import compare_all
     from ..replay.verdict import ledger_of
-    from . import report_breaches, settings
+    from . import project_settings, report_breaches
     from .report_check import print_outcomes
     from .report_runs import print_ranks
 
     if form != "table":
         options.only_for("with --format table", "details")
-    silenced = settings.load().silence
+    silenced = project_settings.load().silence
     (path,) = options.paths_of([text], repo)
     if isinstance(path, spec.Lifted):
         program_of(path)  # report missing source once, not for every recording

@@ -147,7 +147,7 @@ def _export_law_test(
     from ..replay.spec import Observed, Origin
     from .inputs import one
     from .report_pytest_law import require_broken, test_file
-    from .scenarios import player, read
+    from .scenario_input import player, read
 
     wanted = law_of(law)
     if len(paths) > 1:
@@ -167,8 +167,8 @@ def _export_law_test(
 
 def _played(scenario: Path, sglang: Lifted, law: str, repo: str | None) -> LawOutcome:
     from ..replay.played import outcome
-    from .plays import ended_by_signals
-    from .scenarios import check_packages
+    from .law_plays import ended_by_signals
+    from .scenario_input import check_packages
 
     check_packages()
     with ended_by_signals(), working(f"{sglang} plays"):

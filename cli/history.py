@@ -10,7 +10,7 @@ import click
 
 from ..replay.lift.releases import RELEASES
 from ..replay.quantity import Quantity
-from . import options, plays
+from . import law_plays, options
 from .inputs import one
 from .main import DIFFERS, NO_VERDICT, SAME, complain
 from .parameters import Named
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 )
 @options.quantities("Compare only this quantity.")
 @options.repo
-@plays.by_law("Check this law instead, while each version's scheduler plays RECORDING again.")
+@law_plays.by_law("Check this law instead, while each version's scheduler plays RECORDING again.")
 @options.form
 def history(
     recording: str,
@@ -63,7 +63,7 @@ def history(
     Exit code: 1 if the books changed or, with --law, a version breaks the law; 125 if nothing could be compared or
     judged, or nothing of a quantity named with --quantity.
     """
-    plays.check_options(recording, law, "quantities")
+    law_plays.check_options(recording, law, "quantities")
     if law is not None:
         both = options.paths_of((oldest, newest), repo)
         return _by_law(Path(recording), law, both, keep, form)
@@ -122,7 +122,7 @@ def _by_law(
             f"{num_done} of {len(paths)}  {one.path} {report_law_plays.state(one)}", err=True
         )
 
-    with plays.plays_of(scenario, keep) as them:
+    with law_plays.plays_of(scenario, keep) as them:
         tested = history_by_law(them, wanted, paths, report)
     if form == "json":
         report_law_plays.print_history_json(str(scenario), wanted, tested)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from ..recorders.recording import Recording
     from ..replay import spec
     from ..replay.quantity import Quantity
-    from .known import JudgedRecording
-    from .settings import KnownMismatch
+    from .known_mismatches import JudgedRecording
+    from .project_settings import KnownMismatch
 
 _OPTIONS = {  # name -> (help, is a list, default)
     "recordings": ("Recordings to test: a folder or a file (*.h5).", True, []),
@@ -81,7 +81,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _wanted(config: pytest.Config, recordings: list[Path]) -> Wanted:
     from ..replay.quantity import Quantity
-    from . import options, settings
+    from . import options, project_settings
 
     for path in recordings:
         if not path.is_file() and not any(path.rglob("*.h5")):
@@ -104,7 +104,7 @@ def _wanted(config: pytest.Config, recordings: list[Path]) -> Wanted:
         old,
         tuple(paths),
         tuple(map(Quantity, dict.fromkeys(_option(config, "quantity")))),
-        settings.load(config.rootpath).known,
+        project_settings.load(config.rootpath).known,
     )
 
 
@@ -237,12 +237,12 @@ class ReplayItem(pytest.Item):
 
     def _judged(self) -> JudgedRecording:
         from ..replay.verdict import replay
-        from . import known
+        from . import known_mismatches
 
         wanted = self._wanted
         quantities = wanted.quantities or None
         result = replay(self.parent.load(), wanted.old, self._right, quantities)
-        return known.judge_recording(wanted.known, self.path, result)
+        return known_mismatches.judge_recording(wanted.known, self.path, result)
 
     def _command(self) -> str:
         """The command that prints the full report of a failure."""

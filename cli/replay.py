@@ -15,7 +15,7 @@ from .parameters import Named
 from .working import working
 
 if TYPE_CHECKING:
-    from .known import JudgedRecording
+    from .known_mismatches import JudgedRecording
 
 
 @click.command()
@@ -56,9 +56,9 @@ def replay(
     from ..replay import spec
     from ..replay.lift.open import program_of
     from ..replay.lift.worker_pool import worker_pool_of
-    from . import settings
+    from . import project_settings
 
-    entries = settings.load().known
+    entries = project_settings.load().known
     left, right = options.paths_of((old, fixed), repo)
     wanted = [Quantity(name) for name in quantities] or None
     lifted = [path for path in (left, right) if isinstance(path, spec.Lifted)]
@@ -72,14 +72,14 @@ def replay(
             from ..recorders import hdf5
             from ..replay.columns.shared import Columns
             from ..replay.verdict import compare
-            from . import known
+            from . import known_mismatches
 
             found = hdf5.load(path)
             if workers is not None:
                 workers.confirm()
             members.append(member_of(path, found))
             result = compare(Columns(found, workers), left, right, wanted, last=True)
-            results.append(known.judge_recording(entries, path, result))
+            results.append(known_mismatches.judge_recording(entries, path, result))
 
     with working("reading") as now:
         codes = each(recording, judge, now)

@@ -18,8 +18,8 @@ from ..replay.verdict import (
     Value,
 )
 from .console import write_json
-from .known import JudgedRecording
-from .settings import KnownMismatch
+from .known_mismatches import JudgedRecording
+from .project_settings import KnownMismatch
 
 SCHEMA_VERSION = 1
 

@@ -13,7 +13,7 @@ from ..replay.paths.fixes import FIXES
 from ..replay.quantity import Quantity
 from ..replay.verdict import Divergence, ReplayResult, Verdict
 from .console import Output, printable
-from .known import JudgedRecording
+from .known_mismatches import JudgedRecording
 
 _STYLE = {Verdict.SAME: "green", Verdict.DIFFERS: "bold red", Verdict.NO_VERDICT: "yellow"}
 _NO_VERDICT = "nothing was compared"

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..fixtures.rig.reenact.reenact import Reenactment
-from ..fixtures.rig.releases import RELEASES
+from ..fixtures.rig.release import RELEASES
 from ..fixtures.rig.written import write_scenario
 from ..recorders.recording import Recording
-from .scenarios import reenacted
+from .scenario_input import reenacted
 
 
 def scenario_file(recording: Recording, source: Path, output: Path) -> str:

@@ -7,24 +7,26 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from ..replay.timeline import Committed, Life, Moment
+from ..replay.timeline import Committed, RequestTimeline, TimelineEntry
 from .console import Output, printable
 
 
-def print_lives(found: Sequence[Life]) -> None:
+def print_timelines(found: Sequence[RequestTimeline]) -> None:
     console = Output()
-    for life in found:
-        again = f" (request number {life.qid})" if len(found) > 1 else ""
-        console.print(Text.assemble("request ", (printable(life.rid), "bold"), again))
-        names = [str(path) for path in life.paths]
+    for timeline in found:
+        again = f" (request number {timeline.qid})" if len(found) > 1 else ""
+        console.print(Text.assemble("request ", (printable(timeline.rid), "bold"), again))
+        names = [str(path) for path in timeline.paths]
         table = console.table(
             "step", "event", "what", "", *names, "", right=(0, 1, *range(4, 4 + len(names)))
         )
         _for_narrow_terminals(table)
-        for moment in life.moments:
-            table.add_row(*_row(moment), style="red" if moment.diverges else "")
+        for entry in timeline.entries:
+            table.add_row(*_row(entry), style="red" if entry.diverges else "")
         console.print(table)
-    claimed = [value for life in found for moment in life.moments for value in moment.committed]
+    claimed = [
+        value for timeline in found for entry in timeline.entries for value in entry.committed
+    ]
     if example := next((value for value in claimed if value and value.claimed), None):
         console.print(_legend(example), style="dim")
 
@@ -42,15 +44,15 @@ def _legend(example: Committed) -> str:
     return f"{example}: {example.settled} settled, {slots} claimed for results still to come."
 
 
-def _row(moment: Moment) -> list[str]:
-    said = zip(moment.committed, *moment.other_values, strict=True)  # path by path
+def _row(entry: TimelineEntry) -> list[str]:
+    said = zip(entry.committed, *entry.other_values, strict=True)  # path by path
     values = [", ".join(str(value) for value in of if value is not None) for of in said]
-    mark = "<- differs" if moment.diverges else ""
+    mark = "<- differs" if entry.diverges else ""
     return [
-        str(moment.step),
-        str(moment.event),
-        moment.kind.words,
-        moment.detail,
+        str(entry.step),
+        str(entry.event),
+        entry.kind.words,
+        entry.detail,
         *values,
         mark,
     ]

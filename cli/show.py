@@ -38,12 +38,12 @@ def show(recording: Path, rid: str, paths: tuple[str, ...], repo: str | None) ->
     """
     # imported late: the engine imports torch, and `--help` must not wait for it
     from ..recorders import hdf5
-    from ..replay.timeline import lives
-    from .report_show import print_lives
+    from ..replay.timeline import timelines
+    from .report_show import print_timelines
 
     if recording.is_dir():
         raise UsageError(f"{recording} is a folder. Name one recording in it (*.h5).")
     wanted = options.paths_of(paths or ("old", "fixed", "observed"), repo)
     with working(f"{recording}"):
-        found = lives(hdf5.load(recording), rid, wanted)
-    print_lives(found)
+        found = timelines(hdf5.load(recording), rid, wanted)
+    print_timelines(found)

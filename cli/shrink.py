@@ -108,9 +108,9 @@ def _to_scenario(
         )
     from ..fixtures.rig.shrink_scenario import shrink_scenario, trials_of
     from ..replay.laws.check_one import law_of
-    from .plays import ended_by_signals
+    from .law_plays import ended_by_signals
     from .report_shrink_scenario import ScenarioShrinkReporter, print_shrunk, scenario_file
-    from .scenarios import check_packages, player, read
+    from .scenario_input import check_packages, player, read
 
     wanted = law_of(law)
     scenario, release = read(source)

@@ -1,4 +1,4 @@
-"""One request's life: every event that concerns it, and what several paths compute for it there."""
+"""One request's timeline: every event that concerns it, and what several paths compute for it there."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
-    """One event of a request's life.
+class TimelineEntry:
+    """One event of a request's timeline.
 
     `committed` has one entry per path; None means that the path has no value there.
     """
@@ -67,16 +67,16 @@ class Moment:
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
+class RequestTimeline:
     """The events of one request."""
 
     rid: str
     qid: int
     paths: tuple[Path, ...]
-    moments: tuple[Moment, ...]
+    entries: tuple[TimelineEntry, ...]
 
 
-def lives(recording: Recording, rid: str, paths: Sequence[Path]) -> tuple[Life, ...]:
+def timelines(recording: Recording, rid: str, paths: Sequence[Path]) -> tuple[RequestTimeline, ...]:
     """Return every request with that id, oldest first (ids may be reused).
 
     Raises UsageError, which names the nearest ids, if there is none.
@@ -99,7 +99,9 @@ def lives(recording: Recording, rid: str, paths: Sequence[Path]) -> tuple[Life, 
     ledgers = [ledger_of(columns, toggles, path, _wanted(path)) for path in paths]
     wrong = mislabelled(recording)
     return tuple(
-        Life(rid, qid, tuple(paths), tuple(_moments(columns, qid, committed, ledgers, wrong)))
+        RequestTimeline(
+            rid, qid, tuple(paths), tuple(_entries(columns, qid, committed, ledgers, wrong))
+        )
         for qid in qids
     )
 
@@ -133,13 +135,13 @@ def _committed(columns: Columns, path: Path) -> CommittedWithClaims:
     return CommittedWithClaims(raw, claims, (raw != NONE64) & sure)
 
 
-def _moments(
+def _entries(
     columns: Columns,
     qid: int,
     of_paths: Sequence[CommittedWithClaims],
     ledgers: Sequence[Ledger],
     wrong: Mapping[int, int],
-) -> Iterator[Moment]:
+) -> Iterator[TimelineEntry]:
     """Yield the events of one request in order. `wrong` is the return value of `mislabelled`."""
     recording, touches = columns.recording, columns.touches
     touch_at = {
@@ -157,7 +159,7 @@ def _moments(
         if others := wrong.get(event, 0):
             said += f"; {others} of these tokens were computed by other weights"
         step = int(recording.events.iteration[event])
-        yield Moment(event, step, kind, said, committed, other_values(ledgers, kind, event))
+        yield TimelineEntry(event, step, kind, said, committed, other_values(ledgers, kind, event))
 
 
 def _removes_nobody(recording: Recording, ref: int) -> bool:

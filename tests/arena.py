@@ -12,7 +12,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from specdiff.fixtures.rig.releases import Release
+from specdiff.fixtures.rig.release import Release
 from specdiff.fixtures.rig.script import RequestScript
 from specdiff.fixtures.rig.truth import Answer
 

@@ -21,12 +21,12 @@ from arena import Block, PlayedBlock, Stopped, switches
 from specdiff.fixtures.rig import messages
 from specdiff.fixtures.rig.drive import event_loop
 from specdiff.fixtures.rig.postimport import install_patches
-from specdiff.fixtures.rig.releases import Release, find_release
+from specdiff.fixtures.rig.release import Release, find_release
 from specdiff.fixtures.rig.scheduler import build_scheduler
 from specdiff.fixtures.rig.script import RequestScript, WorkerScript
+from specdiff.fixtures.rig.sockets import connect
 from specdiff.fixtures.rig.stubs import install_stubs
 from specdiff.fixtures.rig.truth import Answer
-from specdiff.fixtures.rig.wire import connect
 from specdiff.fixtures.rig.workarounds import workarounds
 from specdiff.recorders.capture.attach import attach
 from specdiff.recorders.capture.config import Config

@@ -13,12 +13,12 @@ from bench_record import BLOCK, SETTLE, Measured, Stopwatch, measured
 from specdiff.fixtures.rig.drive import Driver, ScenarioDone, event_loop
 from specdiff.fixtures.rig.inprocess import _quiet
 from specdiff.fixtures.rig.postimport import install_patches
-from specdiff.fixtures.rig.releases import find_release
+from specdiff.fixtures.rig.release import find_release
 from specdiff.fixtures.rig.scheduler import build_scheduler
 from specdiff.fixtures.rig.script import Scenario, WorkerScript
-from specdiff.fixtures.rig.settings import server_settings
+from specdiff.fixtures.rig.server_args import server_args
+from specdiff.fixtures.rig.sockets import connect
 from specdiff.fixtures.rig.stubs import install_stubs
-from specdiff.fixtures.rig.wire import connect
 from specdiff.fixtures.rig.workarounds import workarounds
 from specdiff.recorders.capture.attach import attach
 from specdiff.recorders.capture.choice import Choice
@@ -49,7 +49,7 @@ def measure(version: str, scenario: Scenario, turns: int, folder: Path, one_in: 
         lambda: watch.turn(bench.next_step),
         lambda message: watch.of_the_rig(driver.deliver, message),
     )
-    settings = server_settings(
+    settings = server_args(
         overlap=True,
         pool_tokens=scenario.pool_tokens,
         max_running=scenario.max_running,

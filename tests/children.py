@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from specdiff.fixtures.rig.releases import RELEASES
+from specdiff.fixtures.rig.release import RELEASES
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ def on_demand(*cases: T) -> tuple[T, ...]:
 # Prepares the import of a release. Scripts append their own code.
 IMPORT_ONLY = """
 import importlib, sys
-from specdiff.fixtures.rig.releases import find_release
+from specdiff.fixtures.rig.release import find_release
 from specdiff.fixtures.rig.postimport import install_patches
 from specdiff.fixtures.rig.stubs import install_stubs
 from specdiff.fixtures.rig.worker import WorkerScript

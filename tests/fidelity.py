@@ -23,7 +23,7 @@ import torch
 
 from fidelity_plays import plays, recordings
 from fidelity_tally import Tally, print_branches, print_features, print_values, print_verdict
-from specdiff.fixtures.rig.releases import RELEASES
+from specdiff.fixtures.rig.release import RELEASES
 from specdiff.recorders import hdf5
 from specdiff.replay import spec
 from specdiff.replay.lift.link import Program

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from specdiff.fixtures.rig.releases import RELEASES
+from specdiff.fixtures.rig.release import RELEASES
 from specdiff.replay.quantity import Quantity
 
 ROOT = Path(__file__).parent.parent

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 
 import pytest
 
-from specdiff.fixtures.rig.releases import RELEASES
+from specdiff.fixtures.rig.release import RELEASES
 
 VARIABLE = "SPECDIFF_SLICE"
 RUNS = 5

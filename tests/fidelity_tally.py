@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fidelity_plays import expected
-from specdiff.fixtures.rig.releases import RELEASES
+from specdiff.fixtures.rig.release import RELEASES
 from specdiff.recorders.recording import Recording
 from specdiff.recorders.schema import Kind
 from specdiff.replay.columns.shared import Columns

@@ -35,7 +35,7 @@ from hunt_machine import Machine
 from hunt_pack import KNOWN_STOPS, Pack, TimeIsUp
 from hunt_play import SERVERS
 from lifting import lifted
-from specdiff.fixtures.rig.releases import find_release
+from specdiff.fixtures.rig.release import find_release
 from specdiff.replay.lift.link import Program
 from specdiff.replay.lift.open import program_of
 

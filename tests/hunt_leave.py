@@ -10,7 +10,7 @@ from arena import switches
 from children import rig, specdiff
 from hunt_judge import HuntJudge, Wrong
 from hunt_pack import FoundBug
-from specdiff.fixtures.rig.releases import find_release
+from specdiff.fixtures.rig.release import find_release
 from specdiff.fixtures.rig.written import write_scenario
 from specdiff.recorders import hdf5
 from specdiff.recorders.recording import Recording

@@ -17,7 +17,7 @@ from arena import Stopped
 from hunt_judge import Wrong, wrong_answers
 from hunt_pack import FoundBug, Pack
 from hunt_play import HuntPlay
-from specdiff.fixtures.rig.releases import find_release
+from specdiff.fixtures.rig.release import find_release
 from specdiff.fixtures.rig.script import NUM_DRAFT_TOKENS, RequestScript
 from specdiff.recorders.build import build
 

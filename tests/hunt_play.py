@@ -11,9 +11,9 @@ from typing import Any
 
 from arena import Arena, Block, PlayedBlock, Stopped
 from specdiff.fixtures.rig.messages import CONTROLS
-from specdiff.fixtures.rig.releases import Release
+from specdiff.fixtures.rig.release import Release
 from specdiff.fixtures.rig.script import RequestScript, Scenario
-from specdiff.fixtures.rig.settings import server_settings
+from specdiff.fixtures.rig.server_args import server_args
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Server:
 
     def server_args(self) -> dict[str, Any]:
         return {
-            **server_settings(
+            **server_args(
                 pool_tokens=self.pool_tokens, conservativeness=self.conservativeness, sessions=True
             ),
             **self.settings,

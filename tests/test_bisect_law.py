@@ -21,7 +21,7 @@ from specdiff.cli.inputs import bundled
 from specdiff.cli.main import BROKEN, DIFFERS, NO_VERDICT, SAME, USAGE, run
 from specdiff.fixtures.rig import requirements
 from specdiff.fixtures.rig.errors import RigError
-from specdiff.fixtures.rig.releases import find_release
+from specdiff.fixtures.rig.release import find_release
 from specdiff.recorders import hdf5
 from specdiff.recorders.errors import NoVerdictError
 from specdiff.replay.bisect.by_law import bisect_by_law, history_by_law

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from children import VERSIONS
-from specdiff.fixtures.rig.releases import find_release
+from specdiff.fixtures.rig.release import find_release
 from specdiff.recorders.capture.books import BOOKS, UNKNOWN, books_release
 from specdiff.recorders.capture.fingerprint import function_hash, hash_in_file, node_hash
 from specdiff.recorders.capture.sites import PREPARE_FUNCTIONS

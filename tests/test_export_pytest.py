@@ -21,7 +21,7 @@ from lifting import bundled_recording, files_of, write_tree
 from patched import patched_tree
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import BROKEN, NO_VERDICT, SAME, USAGE, run
-from specdiff.fixtures.rig.releases import find_release
+from specdiff.fixtures.rig.release import find_release
 from specdiff.recorders import hdf5
 from specdiff.recorders.errors import NoVerdictError
 from specdiff.replay import spec

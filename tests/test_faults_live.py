@@ -21,7 +21,7 @@ import pytest
 from children import SPECDIFF, rig, specdiff, wait_for
 from disks import small_disk
 from faults import FULL, Tell, some_of
-from specdiff.fixtures.rig.releases import find_release
+from specdiff.fixtures.rig.release import find_release
 from specdiff.recorders import hdf5
 from specdiff.recorders.capture.config import DURABILITIES
 from specdiff.recorders.recording import Recording

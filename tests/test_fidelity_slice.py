@@ -11,7 +11,7 @@ from fidelity_plays import EXTRAS
 from fidelity_slice import RUNS, Slice, todays
 from lifting import against_observed, compiled, release
 from recorded import RigRecorder
-from specdiff.fixtures.rig.releases import RELEASES
+from specdiff.fixtures.rig.release import RELEASES
 from specdiff.replay.quantity import Quantity
 
 TODAY = todays()

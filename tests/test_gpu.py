@@ -22,8 +22,8 @@ from specdiff.cli.inputs import bundled
 from specdiff.fixtures.gpu import device
 from specdiff.fixtures.gpu.capture import Captured, capture, free_port
 from specdiff.fixtures.gpu.client_requests import GenerateRequest, client_requests
+from specdiff.fixtures.gpu.clients import ClientAnswers
 from specdiff.fixtures.gpu.device import Host, host_of
-from specdiff.fixtures.gpu.drive import Answers
 from specdiff.fixtures.gpu.errors import GpuError
 from specdiff.fixtures.gpu.kernels import STUB, with_kernels
 from specdiff.fixtures.gpu.models import DENSE, EOS_TOKENS, MODELS, MOE
@@ -33,7 +33,7 @@ from specdiff.fixtures.gpu.progress import progress
 from specdiff.fixtures.gpu.report import check_fidelity, matrix, overhead
 from specdiff.fixtures.gpu.server import command, flags, settings, supported_settings
 from specdiff.fixtures.gpu.toolkit import with_toolkit
-from specdiff.fixtures.rig.releases import find_release
+from specdiff.fixtures.rig.release import find_release
 from specdiff.recorders import hdf5, record
 from specdiff.replay.exercised import exercised
 from specdiff.replay.lift.open import program_of
@@ -305,7 +305,7 @@ def test_a_server_that_never_answers_is_abandoned(tmp_path: Path) -> None:
 
 
 def test_progress_shows_the_last_line_of_the_log(tmp_path: Path) -> None:
-    log, said, answers = tmp_path / "x.log", list[str](), Answers(2)
+    log, said, answers = tmp_path / "x.log", list[str](), ClientAnswers(2)
     log.write_text("Load weight begin.\nCapture begin.\n\n")
     answers.put(1, {})
     with progress("x", answers, log, said.append, every_s=0.01):

@@ -13,7 +13,7 @@ from children import EVERYTHING, rig
 from hunt_play import SERVERS, HuntPlay
 from lifting import files_of, write_tree
 from recorded import record
-from specdiff.fixtures.rig.releases import find_release
+from specdiff.fixtures.rig.release import find_release
 from specdiff.fixtures.rig.script import RequestScript
 from specdiff.fixtures.rig.written import read_scenario, write_scenario
 from specdiff.recorders import hdf5

@@ -15,7 +15,7 @@ from children import SOME
 from lifting import bundled_recording
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import DIFFERS, run
-from specdiff.fixtures.rig.releases import RELEASES
+from specdiff.fixtures.rig.release import RELEASES
 from specdiff.replay import spec
 from specdiff.replay.columns.shared import Columns
 from specdiff.replay.explain import Toggles

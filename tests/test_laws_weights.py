@@ -22,7 +22,7 @@ from specdiff.replay.laws.check_one import check_law, law_of
 from specdiff.replay.laws.law import Places, State
 from specdiff.replay.laws.weights import weights
 from specdiff.replay.observed import observed
-from specdiff.replay.timeline import lives
+from specdiff.replay.timeline import timelines
 
 
 @pytest.fixture(scope="module")
@@ -214,16 +214,16 @@ def test_if_launches_are_unknown_nothing_is_judged(recording: Recording) -> None
 
 
 def test_show_lists_weight_changes_and_what_the_client_was_told(recording: Recording) -> None:
-    (life,) = lives(recording, "r1-6", [spec.parse("observed")])
-    said = [moment.detail for moment in life.moments if moment.kind is Kind.CONTROL]
+    (timeline,) = timelines(recording, "r1-6", [spec.parse("observed")])
+    said = [entry.detail for entry in timeline.entries if entry.kind is Kind.CONTROL]
     assert "generation is paused; running requests stay in the batch" in said
     assert "weights change from policy-2 to policy-3" in said
-    told = [moment.detail for moment in life.moments if moment.kind is Kind.WEIGHT_SPAN]
+    told = [entry.detail for entry in timeline.entries if entry.kind is Kind.WEIGHT_SPAN]
     assert told == [
         "weights policy-2 are reported for tokens [0, 7)",
         "weights policy-3 are reported for tokens [7, 9); 2 of these tokens were computed by other weights",
     ]
-    assert life.moments[0].kind is Kind.ARRIVE  # earlier events of others are not listed
+    assert timeline.entries[0].kind is Kind.ARRIVE  # earlier events of others are not listed
 
 
 def test_names_of_weights_that_reveal_something_are_redacted(recording: Recording) -> None:

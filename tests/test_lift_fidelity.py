@@ -151,16 +151,16 @@ def test_after_a_gap_books_are_known_again_from_an_extend_on() -> None:
     assert captured.any() and not captured.all()
 
 
-def test_a_life_under_a_release_equals_that_under_its_set_of_fixes() -> None:
-    from specdiff.replay.timeline import lives
+def test_a_timeline_under_a_release_equals_that_under_its_set_of_fixes() -> None:
+    from specdiff.replay.timeline import timelines
 
     recording = bundled_recording("0.5.10-random")
     paths = [spec.parse(text) for text in ("sglang==0.5.12", ERAS["0.5.12"], "observed")]
     parted = 0
     for rid in dict.fromkeys(recording.rids):
-        for life in lives(recording, rid, paths):
-            for moment in life.moments:
-                one, two, server = moment.committed
+        for timeline in timelines(recording, rid, paths):
+            for entry in timeline.entries:
+                one, two, server = entry.committed
                 assert one == two
                 parted += one != server
     assert parted > 100

@@ -10,7 +10,7 @@ import pytest
 
 from children import EVERYTHING, VERSIONS, rig
 from recorded import check_pairing, record
-from specdiff.fixtures.rig.releases import RELEASES, find_release
+from specdiff.fixtures.rig.release import RELEASES, find_release
 from specdiff.recorders.recording import Recording
 from specdiff.recorders.schema import NONE32, NONE64, Kind, Mode
 

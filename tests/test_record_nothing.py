@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from children import IMPORT_ONLY, on_demand, rig, specdiff
-from specdiff.fixtures.rig.releases import find_release
+from specdiff.fixtures.rig.release import find_release
 
 pytestmark = pytest.mark.live
 

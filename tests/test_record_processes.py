@@ -12,7 +12,7 @@ import pytest
 
 from children import IMPORT_ONLY, SPECDIFF, python, rig, specdiff, wait_for
 from recorded import check_pairing, record
-from specdiff.fixtures.rig.releases import find_release
+from specdiff.fixtures.rig.release import find_release
 from specdiff.recorders import hdf5
 from specdiff.recorders.processes import pids_with_env
 from specdiff.recorders.recover import is_locked

@@ -21,11 +21,11 @@ from specdiff.fixtures.rig.__main__ import main
 from specdiff.fixtures.rig.drive import ScenarioRun
 from specdiff.fixtures.rig.errors import RigError
 from specdiff.fixtures.rig.play import release_of
-from specdiff.fixtures.rig.reenact.lives import Life, Lives, lives
-from specdiff.fixtures.rig.reenact.names import aborted_with_others, distinct
+from specdiff.fixtures.rig.reenact.loop_turns import loop_turns
 from specdiff.fixtures.rig.reenact.reenact import played_again, reenactment
-from specdiff.fixtures.rig.reenact.turns import turns
-from specdiff.fixtures.rig.releases import RELEASES, Release, find_release
+from specdiff.fixtures.rig.reenact.request_ids import aborted_with_others, distinct
+from specdiff.fixtures.rig.reenact.traces import RequestTrace, Traces, traces_of
+from specdiff.fixtures.rig.release import RELEASES, Release, find_release
 from specdiff.fixtures.rig.scenarios import find_scenario
 from specdiff.fixtures.rig.script import accepted, token
 from specdiff.fixtures.rig.truth import Answer
@@ -254,7 +254,7 @@ def test_a_recording_that_began_on_a_running_server_is_played_from_there(
     records = noted(version)
     prepares = [place for place, (kind, _) in enumerate(records) if kind == Kind.PREPARE]
     late = from_here_on(records, prepares[len(prepares) // 5], tmp_path)
-    assert lives(late).of[int(late.seed_rows.qid[0])].arrival == -1  # before the first turn
+    assert traces_of(late).of[int(late.seed_rows.qid[0])].arrival == -1  # before the first turn
     path = tmp_path / "late.h5"
     hdf5.save(late, path)
     again = record(version, str(path), 0)
@@ -317,15 +317,15 @@ def test_the_runs_found_in_a_recording_equal_the_script(name: str) -> None:
     scripts = {script.rid: script for script in scenario.requests}
     runs = [
         (rid, position, run)
-        for rid, life in zip(recording.rids, _by_qid(lives(recording)), strict=True)
-        for position, run in life.runs.items()
+        for rid, trace in zip(recording.rids, _by_qid(traces_of(recording)), strict=True)
+        for position, run in trace.runs.items()
     ]
     assert len(runs) > 40 and {run for _, _, run in runs} == {1, 2, 3, 4}
     assert runs == [(rid, at, accepted(rid, at, scripts[rid].accept)) for rid, at, _ in runs]
 
 
-def _by_qid(known: Lives) -> list[Life]:
-    return [life for _, life in sorted(known.of.items())]
+def _by_qid(traces: Traces) -> list[RequestTrace]:
+    return [trace for _, trace in sorted(traces.of.items())]
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
@@ -333,7 +333,7 @@ def test_a_turn_launches_at_most_once_and_overlap_delays_the_result_by_a_turn(pa
     """A batch is launched in the turn in which it is scheduled. Without overlap its result comes in the same turn."""
     recording = hdf5.load(path)
     kinds, refs = recording.events.kind, recording.events.ref
-    turn = np.array(turns(recording))
+    turn = np.array(loop_turns(recording))
     assert turn[0] == 0 and set(np.diff(turn).tolist()) <= {0, 1}
     launched, answered = (
         dict(
@@ -367,7 +367,7 @@ def test_a_control_that_occurs_twice_takes_two_turns() -> None:
     doubled["ref"][is_control] = np.arange(is_control.sum())
     more = {field.name: np.repeat(getattr(controls, field.name), 2) for field in fields(controls)}
     made = replace(recording, events=Events(**doubled), controls=Controls(**more))
-    turn = np.array(turns(made))[is_control]
+    turn = np.array(loop_turns(made))[is_control]
     told = list(zip(turn.tolist(), more["act"].tolist(), strict=True))
     assert len(set(told)) == len(told) and turn[-1] > len(controls.act)
 
@@ -384,14 +384,14 @@ def test_request_ids_that_would_play_differently_are_renamed() -> None:
         n for n in range(999) if token(f"r{n}", 30) in [token(f"r{n}", p) for p in range(30)]
     )
     rids = ["a", "a", "b", "b1", "c", "c1", f"r{early}", ""]
-    known = Lives({qid: Life(arrival=0, end=9) for qid in range(len(rids))})
-    known.of[2].abort_at = known.of[4].abort_at = 5
-    known.of[5].abort_at = 5  # this one was aborted as well
-    known.of[6].reason, known.of[6].length = Reason.STOP_TOKEN, 31
-    names = distinct(rids, known)
+    traces = Traces({qid: RequestTrace(arrival=0, end=9) for qid in range(len(rids))})
+    traces.of[2].abort_at = traces.of[4].abort_at = 5
+    traces.of[5].abort_at = 5  # this one was aborted as well
+    traces.of[6].reason, traces.of[6].length = Reason.STOP_TOKEN, 31
+    names = distinct(rids, traces)
     assert names[:6] == ["a", "a~1", "b~", "b1", "c", "c1"] and len(set(names)) == len(names)
     assert names[7] == "no-id"
-    assert list(aborted_with_others(names, known)) == [5]  # the abort of c hits it
+    assert list(aborted_with_others(names, traces)) == [5]  # the abort of c hits it
     assert names[6] == f"r{early}-eos30"
     assert token(names[6], 30) not in [token(names[6], position) for position in range(30)]
 

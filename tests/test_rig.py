@@ -20,7 +20,7 @@ from specdiff.fixtures.rig.capture_rows import NUM_EXPERTS, topk_rows
 from specdiff.fixtures.rig.ends import lengths_allowed, stop_position
 from specdiff.fixtures.rig.errors import RigError
 from specdiff.fixtures.rig.postimport import PostImportFinder
-from specdiff.fixtures.rig.releases import Release, find_release
+from specdiff.fixtures.rig.release import Release, find_release
 from specdiff.fixtures.rig.scenarios import SCENARIOS, find_scenario
 from specdiff.fixtures.rig.script import (
     FIRST_TOKEN,

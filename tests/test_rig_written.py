@@ -20,7 +20,7 @@ from recorded import RigRecorder
 from specdiff.fixtures.rig.__main__ import main
 from specdiff.fixtures.rig.errors import RigError
 from specdiff.fixtures.rig.play import release_of
-from specdiff.fixtures.rig.releases import RELEASES
+from specdiff.fixtures.rig.release import RELEASES
 from specdiff.fixtures.rig.script import RequestOptions, RequestScript, Scenario
 from specdiff.fixtures.rig.written import read_scenario, write_scenario
 from specdiff.recorders.recording import Recording

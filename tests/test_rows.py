@@ -16,7 +16,7 @@ from lifting import bundled_recording
 from recorded import RigRecorder
 from specdiff.cli.main import run
 from specdiff.fixtures.rig.capture_rows import topk_rows
-from specdiff.fixtures.rig.releases import find_release
+from specdiff.fixtures.rig.release import find_release
 from specdiff.fixtures.rig.scenarios import find_scenario
 from specdiff.fixtures.rig.script import token
 from specdiff.recorders import hdf5

@@ -47,7 +47,7 @@ from specdiff.replay.outputs import outputs
 from specdiff.replay.quantity import Quantity
 from specdiff.replay.shrink.symptom import Question
 from specdiff.replay.spec import parse
-from specdiff.replay.timeline import lives
+from specdiff.replay.timeline import timelines
 from specdiff.replay.verdict import compare, replay
 
 APART = 1 << 16
@@ -166,7 +166,7 @@ def test_only_the_quantities_that_are_needed_are_computed(
     Question(parse(path), new, Quantity.RELEASED_LEN)(recording)
     assert made == {Quantity.RELEASED_LEN}
     made.clear()
-    lives(recording, recording.rids[0], [parse(path), new])
+    timelines(recording, recording.rids[0], [parse(path), new])
     assert made == {Quantity.ROUTED_EXPERTS, Quantity.RELEASED_LEN, Quantity.SESSION_COMMITTED}
 
 

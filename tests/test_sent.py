@@ -18,7 +18,7 @@ from children import EVERYTHING, on_demand, rig, specdiff
 from gaps import without
 from recorded import RigRecorder
 from recorded import record as record_command
-from specdiff.fixtures.rig.releases import find_release
+from specdiff.fixtures.rig.release import find_release
 from specdiff.recorders import hdf5
 from specdiff.recorders.recording import Recording
 from specdiff.recorders.schema import NONE64, Kind, Reason
@@ -27,7 +27,7 @@ from specdiff.replay.columns.shared import Columns
 from specdiff.replay.laws.check import check
 from specdiff.replay.laws.law import LawOutcome, State
 from specdiff.replay.observed import observed
-from specdiff.replay.timeline import lives
+from specdiff.replay.timeline import timelines
 
 LAWS = ("trainer", "tokens", "returned", "logprobs", "hidden-states")
 BROKEN = {
@@ -56,11 +56,11 @@ WITHOUT_INDEXER = ("0.5.10", "0.5.11")
 
 pytestmark = pytest.mark.live
 Answers = dict[str, dict[str, Any]]
-Play = Callable[[str], tuple[Recording, Answers]]
+PlayScenario = Callable[[str], tuple[Recording, Answers]]
 
 
 @pytest.fixture(scope="module")
-def play(tmp_path_factory: pytest.TempPathFactory) -> Play:
+def play(tmp_path_factory: pytest.TempPathFactory) -> PlayScenario:
     """Return the recording of a release and its answers by rid, as the rig received them over the socket."""
 
     @cache
@@ -78,7 +78,7 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Play:
 
 
 @pytest.mark.parametrize("version", SOME)
-def test_a_recording_holds_what_the_clients_got(version: str, play: Play) -> None:
+def test_a_recording_holds_what_the_clients_got(version: str, play: PlayScenario) -> None:
     recording, answers = play(version)
     sents = recording.sents
     rids = [recording.rids[qid] for qid in sents.qid]
@@ -106,7 +106,9 @@ def _told(answer: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("version", SOME)
-def test_each_release_breaks_the_laws_that_its_known_bugs_break(version: str, play: Play) -> None:
+def test_each_release_breaks_the_laws_that_its_known_bugs_break(
+    version: str, play: PlayScenario
+) -> None:
     recording, _ = play(version)
     found = _outcomes(recording)
     assert {name for name, one in found.items() if one.state is State.BROKEN} == BROKEN[version]
@@ -142,7 +144,7 @@ FALSIFIED: dict[str, tuple[Callable[[int], int], set[str]]] = {
 
 
 @pytest.mark.parametrize("column", FALSIFIED)
-def test_one_wrong_value_breaks_the_laws_about_it_once(column: str, play: Play) -> None:
+def test_one_wrong_value_breaks_the_laws_about_it_once(column: str, play: PlayScenario) -> None:
     change, breaks = FALSIFIED[column]
     recording, _ = play("0.5.23")
     values = getattr(recording.sents, column).copy()
@@ -204,7 +206,7 @@ def test_a_server_that_moves_the_start_of_rows_breaks_the_trainer_law(tmp_path: 
     assert _outcomes(recording)["trainer"].num_broken == moved.sum()
 
 
-def test_requests_that_arrived_before_a_gap_are_not_judged(play: Play) -> None:
+def test_requests_that_arrived_before_a_gap_are_not_judged(play: PlayScenario) -> None:
     """Their messages may have been lost in the gap, so sums over messages may be too small."""
     recording, _ = play("0.5.23")
     lost = int(recording.event_of(Kind.SENT)[40])
@@ -213,10 +215,10 @@ def test_requests_that_arrived_before_a_gap_are_not_judged(play: Play) -> None:
     assert 40 < left < len(recording.sents.qid) - 1
 
 
-def test_a_life_says_what_was_sent_to_the_client(play: Play) -> None:
+def test_a_timeline_says_what_was_sent_to_the_client(play: PlayScenario) -> None:
     recording, answers = play("0.5.23")
-    (life,) = lives(recording, "r1-9", [spec.parse("observed")])
-    (sent,) = (moment for moment in life.moments if moment.kind is Kind.SENT)
+    (timeline,) = timelines(recording, "r1-9", [spec.parse("observed")])
+    (sent,) = (entry for entry in timeline.entries if entry.kind is Kind.SENT)
     got = answers["r1-9"]
     tokens, rows = len(got["output_ids"]), len(got["indexer_topk"])
     assert sent.detail.startswith(f"{tokens} tokens in ")

@@ -16,7 +16,7 @@ from specdiff.replay.diff import diff
 from specdiff.replay.explain import Toggles
 from specdiff.replay.other_values import QUANTITIES, OtherValue
 from specdiff.replay.quantity import Quantity
-from specdiff.replay.timeline import lives
+from specdiff.replay.timeline import timelines
 from specdiff.replay.verdict import ledger_of
 
 PREFILL = "one token, from the prefill"
@@ -25,8 +25,8 @@ HIDDEN = "from the prefill: one token, or none if it was a chunk (a gap hides wh
 
 
 def results(recording: Recording, rid: str) -> list[str]:
-    (life,) = lives(recording, rid, [spec.Observed()])
-    return [moment.detail for moment in life.moments if moment.kind is Kind.RESULT]
+    (timeline,) = timelines(recording, rid, [spec.Observed()])
+    return [entry.detail for entry in timeline.entries if entry.kind is Kind.RESULT]
 
 
 def test_only_the_last_chunk_of_a_prompt_makes_a_token() -> None:
@@ -76,12 +76,12 @@ def test_a_life_is_marked_wherever_replay_finds_a_divergence(
     assert quantity in {which for which, _ in parted}
     shown = set()
     for rid in dict.fromkeys(recording.rids):
-        for life in lives(recording, rid, paths):
-            for moment in life.moments:
-                pairs = [tuple(filter(None, said)) for said in moment.other_values]
+        for timeline in timelines(recording, rid, paths):
+            for entry in timeline.entries:
+                pairs = [tuple(filter(None, said)) for said in entry.other_values]
                 unlike = [pair for pair in pairs if len(set(pair)) > 1]
-                shown |= {(pair[0].quantity, moment.event) for pair in unlike}
-                assert moment.diverges or not unlike
+                shown |= {(pair[0].quantity, entry.event) for pair in unlike}
+                assert entry.diverges or not unlike
     assert shown == parted
 
 

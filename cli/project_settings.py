@@ -37,14 +37,14 @@ class KnownMismatch:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class ProjectSettings:
     """`silence`: laws that `specdiff check` shows but does not judge."""
 
     silence: frozenset[str] = frozenset()
     known: tuple[KnownMismatch, ...] = field(default=())
 
 
-def load(start: Path | None = None) -> Settings:
+def load(start: Path | None = None) -> ProjectSettings:
     """Load the nearest pyproject.toml with a [tool.specdiff] table, from `start` (default: the current folder) upward.
 
     Raises UsageError that names the file, the key and, for a misspelled name, the closest match.
@@ -52,11 +52,11 @@ def load(start: Path | None = None) -> Settings:
     try:
         folder = (start or Path.cwd()).resolve()
     except FileNotFoundError:  # the current folder was deleted, so it belongs to no project
-        return Settings()
+        return ProjectSettings()
     for file in (parent / "pyproject.toml" for parent in (folder, *folder.parents)):
         if file.is_file() and (table := _table(file)) is not None:
             return _settings(file, table)
-    return Settings()
+    return ProjectSettings()
 
 
 def _table(file: Path) -> Any:
@@ -69,9 +69,9 @@ def _table(file: Path) -> Any:
     return tools.get("specdiff")
 
 
-def _settings(file: Path, table: Any) -> Settings:
+def _settings(file: Path, table: Any) -> ProjectSettings:
     where = f"{file}: [tool.specdiff]"
-    _check_keys(where, table, [item.name for item in fields(Settings)])
+    _check_keys(where, table, [item.name for item in fields(ProjectSettings)])
     silence, known = table.get("silence", []), table.get("known", [])
     if not _is_texts(silence):
         raise UsageError(f"{where} silence: expected a list of law names, found {silence!r}.")
@@ -84,7 +84,7 @@ def _settings(file: Path, table: Any) -> Settings:
         for number, raw in enumerate(known)
         for entry in _known(f"{where} known[{number}]", raw)
     ]
-    return Settings(frozenset(silence), tuple(entries))
+    return ProjectSettings(frozenset(silence), tuple(entries))
 
 
 def _check_laws(where: str, names: Collection[str]) -> None:

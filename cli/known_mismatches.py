@@ -11,7 +11,7 @@ from ..replay.lift.releases import version_of
 from ..replay.quantity import Quantity
 from ..replay.spec import Lifted, Origin
 from ..replay.verdict import ReplayResult, Verdict
-from .settings import KnownMismatch
+from .project_settings import KnownMismatch
 
 
 @dataclass(frozen=True, slots=True)

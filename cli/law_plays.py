@@ -58,7 +58,7 @@ def plays_of(scenario: Path, keep: Path | None) -> Iterator[Plays]:
     """
     from ..replay.bisect.play_pool import PlayPool
     from ..replay.bisect.plays import Plays
-    from .scenarios import check_packages, read
+    from .scenario_input import check_packages, read
 
     read(scenario)
     check_packages()

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from lifting import bundled_recording
-from specdiff.cli import settings
+from specdiff.cli import project_settings
 from specdiff.cli.inputs import bundled
-from specdiff.cli.known import judge_recording
+from specdiff.cli.known_mismatches import judge_recording
 from specdiff.cli.main import DIFFERS, NO_VERDICT, SAME, USAGE, run
 from specdiff.recorders.errors import UsageError
 from specdiff.replay import spec
@@ -114,7 +114,7 @@ def test_an_entry_expires_with_the_recording_or_the_lifted_release(
     until: str, old: str, version: str | None
 ) -> None:
     recording, left = bundled_recording("0.5.11-stale-retract"), spec.parse(old)
-    entry = settings.KnownMismatch(
+    entry = project_settings.KnownMismatch(
         "x", ("*.h5",), Quantity.KV_COMMITTED_LEN, "why", path=old, until=until
     )
     judged = judge_recording([entry], Path(RETRACT), replay(recording, left, spec.FIXED))
@@ -128,7 +128,7 @@ def test_an_entry_applies_by_recording_path_side_and_quantity() -> None:
     result = replay(recording, spec.parse("observed"), spec.FIXED)
 
     def excuses(**changes: object) -> bool:
-        entry = settings.KnownMismatch("x", ("*.h5",), Quantity.KV_COMMITTED_LEN, "why")
+        entry = project_settings.KnownMismatch("x", ("*.h5",), Quantity.KV_COMMITTED_LEN, "why")
         judged = judge_recording([dataclasses.replace(entry, **changes)], Path(RETRACT), result)  # type: ignore[arg-type]
         assert not judged.complaints
         assert judged.verdict(named=False) is Verdict.DIFFERS  # seq_lens_sum still differs
@@ -194,7 +194,7 @@ def test_a_mistake_in_the_settings_is_named_by_file_and_key(
 ) -> None:
     project.write_text(text)
     with pytest.raises(UsageError, match=r"pyproject\.toml") as raised:
-        settings.load()
+        project_settings.load()
     assert says in str(raised.value)
     assert run(["replay", RETRACT]) == run(["check", RETRACT]) == USAGE
     assert says in capsys.readouterr().err
@@ -202,7 +202,7 @@ def test_a_mistake_in_the_settings_is_named_by_file_and_key(
 
 def test_the_nearest_pyproject_with_a_specdiff_table_counts(project: Path) -> None:
     project.write_text(KNOWN)
-    assert [entry.quantity.value for entry in settings.load().known] == [SETTLED[1]]
+    assert [entry.quantity.value for entry in project_settings.load().known] == [SETTLED[1]]
     near = project.parent / "deep" / "pyproject.toml"
     near.write_text("[tool.specdiff]\n")
-    assert settings.load() == settings.Settings()
+    assert project_settings.load() == project_settings.ProjectSettings()
