@@ -18,7 +18,8 @@ from hunt_judge import Wrong, wrong_answers
 from hunt_pack import FoundBug, Pack
 from hunt_play import HuntPlay
 from specdiff.fixtures.rig.release import find_release
-from specdiff.fixtures.rig.script import NUM_DRAFT_TOKENS, RequestScript
+from specdiff.fixtures.rig.script import RequestScript
+from specdiff.fixtures.rig.tokens import NUM_DRAFT_TOKENS
 from specdiff.recorders.build import build
 
 RIDS = [chr(ord("a") + i) for i in range(26)]

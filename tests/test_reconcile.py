@@ -29,7 +29,7 @@ from served_answers import (
     path,
 )
 from specdiff.cli.main import BROKEN, DIFFERS, NO_VERDICT, SAME, USAGE, run
-from specdiff.fixtures.rig.script import token
+from specdiff.fixtures.rig.tokens import token
 from specdiff.recorders import hdf5
 from specdiff.recorders.recording import Recording, row_starts
 from specdiff.recorders.schema import NONE64, Reason

@@ -27,7 +27,7 @@ from specdiff.fixtures.rig.reenact.request_ids import aborted_with_others, disti
 from specdiff.fixtures.rig.reenact.traces import RequestTrace, Traces, traces_of
 from specdiff.fixtures.rig.release import RELEASES, Release, find_release
 from specdiff.fixtures.rig.scenarios import find_scenario
-from specdiff.fixtures.rig.script import accepted, token
+from specdiff.fixtures.rig.tokens import accepted, token
 from specdiff.fixtures.rig.truth import Answer
 from specdiff.fixtures.rig.written import read_scenario
 from specdiff.recorders import hdf5

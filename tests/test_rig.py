@@ -22,16 +22,9 @@ from specdiff.fixtures.rig.errors import RigError
 from specdiff.fixtures.rig.postimport import PostImportFinder
 from specdiff.fixtures.rig.release import Release, find_release
 from specdiff.fixtures.rig.scenarios import SCENARIOS, find_scenario
-from specdiff.fixtures.rig.script import (
-    FIRST_TOKEN,
-    NUM_DRAFT_TOKENS,
-    VOCAB_SIZE,
-    RequestScript,
-    Scenario,
-    accepted,
-    token,
-)
+from specdiff.fixtures.rig.script import RequestScript, Scenario
 from specdiff.fixtures.rig.speculation import Speculation
+from specdiff.fixtures.rig.tokens import FIRST_TOKEN, NUM_DRAFT_TOKENS, VOCAB_SIZE, accepted, token
 from specdiff.fixtures.rig.truth import Answer, check_answers, find_error
 
 rids = st.text("abcxyz-0123456789", min_size=1, max_size=12)

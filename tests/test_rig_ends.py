@@ -14,8 +14,9 @@ from specdiff.fixtures.rig.ends import (
 )
 from specdiff.fixtures.rig.grammar_scenarios import of_words
 from specdiff.fixtures.rig.scenarios import find_scenario
-from specdiff.fixtures.rig.script import EOS_TOKEN, RequestOptions, RequestScript, token, word
+from specdiff.fixtures.rig.script import RequestOptions, RequestScript
 from specdiff.fixtures.rig.stop_scenarios import words
+from specdiff.fixtures.rig.tokens import EOS_TOKEN, token, word
 from specdiff.fixtures.rig.truth import Answer, find_error
 
 PLAIN = RequestScript("ends", max_new_tokens=20)

@@ -8,8 +8,9 @@ import pytest
 
 from specdiff.fixtures.rig.errors import RigError
 from specdiff.fixtures.rig.scenarios import find_scenario
-from specdiff.fixtures.rig.script import RequestScript, Scenario, token
+from specdiff.fixtures.rig.script import RequestScript, Scenario
 from specdiff.fixtures.rig.seeded_runs import DRAIN_STEPS, find_runs, later
+from specdiff.fixtures.rig.tokens import token
 from specdiff.fixtures.rig.truth import Answer, check_answers
 
 RUNS = 4

@@ -18,7 +18,7 @@ from specdiff.cli.main import run
 from specdiff.fixtures.rig.capture_rows import topk_rows
 from specdiff.fixtures.rig.release import find_release
 from specdiff.fixtures.rig.scenarios import find_scenario
-from specdiff.fixtures.rig.script import token
+from specdiff.fixtures.rig.tokens import token
 from specdiff.recorders import hdf5
 from specdiff.recorders.recording import Recording
 from specdiff.recorders.redact import redacted

@@ -19,7 +19,8 @@ from recorded import RigRecorder
 from specdiff.fixtures.rig.capture_rows import topk_rows
 from specdiff.fixtures.rig.errors import RigError
 from specdiff.fixtures.rig.scenarios import find_scenario
-from specdiff.fixtures.rig.script import RequestScript, Scenario, token
+from specdiff.fixtures.rig.script import RequestScript, Scenario
+from specdiff.fixtures.rig.tokens import token
 from specdiff.recorders.capture.numbering import Numbering
 from specdiff.recorders.recording import Recording
 from specdiff.recorders.schema import NONE64, Kind, Reason
