@@ -11,8 +11,8 @@ from ..recorders.errors import NoVerdictError, RecordingError, UsageError, to_re
 from .main import BROKEN, NO_VERDICT, complain
 
 if TYPE_CHECKING:
-    from ..recorders.manifest import Manifest
     from ..recorders.recording import Recording
+    from ..recorders.run_manifest import RunManifest
     from ..replay.lift.worker_pool import WorkerPool
 
 
@@ -54,14 +54,14 @@ def each(
     return codes
 
 
-def manifests(folder: Path, codes: set[int]) -> list[Manifest]:
+def manifests(folder: Path, codes: set[int]) -> list[RunManifest]:
     """Read the manifests in a folder. An error in one is printed, and its exit code is added to `codes`."""
-    from ..recorders import manifest
+    from ..recorders import run_manifest
 
     found = []
-    for path in manifest.manifests(folder):
+    for path in run_manifest.manifests(folder):
         try:
-            found.append(manifest.read(path))
+            found.append(run_manifest.read(path))
         except (RecordingError, OSError) as error:
             _report(str(error), codes, BROKEN)
     return found

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import manifest
+from . import run_manifest
 from .discovery import processes
 from .errors import UsageError
-from .manifest import SchedulerEntry
 from .ranks import Rank
 from .record import new_run_id, own_version, writable
 from .recover import (
@@ -24,6 +23,7 @@ from .recover import (
     recover_journal,
 )
 from .remote import ControlAnswer, ask
+from .run_manifest import SchedulerEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,9 @@ def attached(
     if act == "start":
         # The recorders write into the same folder and have reported any error themselves.
         with contextlib.suppress(OSError):
-            manifest.write(Path(request["directory"]), request["run_id"], map(_scheduler, answers))
+            run_manifest.write(
+                Path(request["directory"]), request["run_id"], map(_scheduler, answers)
+            )
     outcomes: list[RecoveryOutcome] = []
     for answer in answers if act in ("stop", "flush") else ():
         outcome = _outcome(act, answer, force)

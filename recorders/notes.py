@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from .file_names import NOTE
-from .manifest import SchedulerEntry
 from .ranks import Rank
+from .run_manifest import SchedulerEntry
 
 _NEVER_LOADED = (
     "no process loaded sglang's scheduler with the recorder in it. Either the command ended before it started sglang, or it "

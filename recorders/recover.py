@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from . import manifest
+from . import run_manifest
 from .build import build
 from .build_lock import build_lock, built_of
 from .errors import RecordingError, to_recover
@@ -141,7 +141,7 @@ def _file_away(over: list[Path]) -> None:
         every = [one for note in read_notes(paths) for one in note.schedulers]
         own = [one for one in every if one.journal is None or one.journal.startswith(f"{run_id}-")]
         with contextlib.suppress(OSError):
-            manifest.write(paths[0].parent, run_id, own)
+            run_manifest.write(paths[0].parent, run_id, own)
             for note in paths:
                 note.unlink()
 

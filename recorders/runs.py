@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .manifest import Manifest
 from .ranks import Group, Rank, rank_of
 from .recording import Recording
+from .run_manifest import RunManifest
 from .schema import Kind
 
 
@@ -129,7 +129,7 @@ def num_dropped(recording: Recording) -> int:
     return max(int(gaps.sum()), 0 if stats is None else stats.dropped)
 
 
-def runs(members: Iterable[Member], manifests: Sequence[Manifest] = ()) -> list[WholeRun]:
+def runs(members: Iterable[Member], manifests: Sequence[RunManifest] = ()) -> list[WholeRun]:
     """Group recordings by run id, in the order of each run's first recording.
 
     Runs that have a manifest but no recording come last.
@@ -145,7 +145,7 @@ def runs(members: Iterable[Member], manifests: Sequence[Manifest] = ()) -> list[
     ]
 
 
-def _whole(run_id: str, members: list[Member], manifests: list[Manifest]) -> WholeRun:
+def _whole(run_id: str, members: list[Member], manifests: list[RunManifest]) -> WholeRun:
     schedulers = [one for manifest in manifests for one in manifest.schedulers]
     absent_by_place: dict[tuple[Group, int], Absent] = {}
     for one in schedulers:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from children import EVERYTHING
-from specdiff.recorders import hdf5, manifest
+from specdiff.recorders import hdf5, run_manifest
 from specdiff.recorders.runtime import RUNTIME
 from specdiff.replay.agreement import agree
 from test_attach import attach
@@ -41,7 +41,7 @@ def test_recording_starts_and_stops_on_all_ranks_and_they_agree_where_both_recor
         said = attach(folder, "start")[1]
         assert said.count("recording to") == 1
         assert said.count("does not record: tp rank 1 (attn_tp_rank 1)") == 1
-        (told,) = map(manifest.read, manifest.manifests(folder))
+        (told,) = map(run_manifest.read, run_manifest.manifests(folder))
         assert sorted(one.left_out for one in told.schedulers) == [False, True]
         ask(port, 2, 4)
         (path,) = map(Path, attach(folder, "stop")[0].split())

@@ -14,7 +14,7 @@ import pytest
 from children import specdiff
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import SAME
-from specdiff.recorders import hdf5, manifest
+from specdiff.recorders import hdf5, run_manifest
 from specdiff.recorders.file_names import next_number
 from specdiff.recorders.notes import read_notes
 from specdiff.recorders.ranks import Rank
@@ -91,9 +91,9 @@ def test_each_restart_gets_a_journal_of_its_own_and_overwrites_nothing(folder: P
     first, second = map(Path, done.stdout.split())
     assert [len(hdf5.load(path).gaps.dropped) for path in (first, second)] == [4, 6]
     assert first.name.endswith("-prod-pid11-0.h5") and second.name.endswith("-prod-pid11-1.h5")
-    (told,) = manifest.manifests(folder)
+    (told,) = run_manifest.manifests(folder)
     assert sorted(folder.iterdir()) == sorted([first, second, told])
-    assert sorted(str(one.journal) for one in manifest.read(told).schedulers) == [
+    assert sorted(str(one.journal) for one in run_manifest.read(told).schedulers) == [
         "prod-11-0.journal",
         "prod-11-1.journal",
     ]

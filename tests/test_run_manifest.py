@@ -11,11 +11,11 @@ import pytest
 
 from children import on_demand, rig, specdiff
 from specdiff.cli.main import BROKEN, SAME, USAGE
-from specdiff.recorders import hdf5, manifest
+from specdiff.recorders import hdf5, run_manifest
 from specdiff.recorders.errors import RecordingError
-from specdiff.recorders.manifest import MANIFEST, Manifest, SchedulerEntry
 from specdiff.recorders.ranks import Group, Rank
 from specdiff.recorders.recover import recover
+from specdiff.recorders.run_manifest import MANIFEST, RunManifest, SchedulerEntry
 from specdiff.recorders.runs import Absent, member_of, runs
 
 ALONE = Rank(0, 1, None, 1, 0, 1, dp_attention=False)
@@ -39,7 +39,7 @@ def test_one_rank_of_a_group_is_recorded_and_the_manifest_says_why(
     assert "left out: process" in done.stderr and "--all-ranks" in done.stderr
     (written,) = tmp_path.glob(f"shared.*{MANIFEST}")
     assert sorted(tmp_path.iterdir()) == sorted([path, written])
-    told = manifest.read(written)
+    told = run_manifest.read(written)
     first, second = sorted(told.schedulers, key=lambda one: one.left_out)
     assert (first.rank, second.rank) == (of_tp(0), of_tp(1))
     assert first.journal == f"shared-{first.pid}-0.journal" and first.why is None
@@ -80,7 +80,7 @@ def test_a_host_without_a_first_rank_records_nothing_and_that_is_no_error(tmp_pa
     assert why_nothing(found) == [] and left_out(found) == ["process 7: another one does"]
     assert recover(tmp_path) == []
     (written,) = tmp_path.iterdir()
-    assert manifest.read(written).schedulers == (
+    assert run_manifest.read(written).schedulers == (
         SchedulerEntry(7, of_tp(1), None, True, "another one does"),
     )
     said = specdiff("info", tmp_path)
@@ -149,16 +149,16 @@ def test_a_manifest_is_extended_by_later_writes_and_read_back(tmp_path: Path) ->
     first = SchedulerEntry(1, of_tp(0), "r-1-0.journal", False, None)
     second = SchedulerEntry(2, of_tp(1), None, True, "another does")
     failed = SchedulerEntry(3, None, None, False, "the recorder could not start (OSError)")
-    path = manifest.write(tmp_path, "r", [first])
-    assert path is not None and path == manifest.write(tmp_path, "r", [second, first, failed])
+    path = run_manifest.write(tmp_path, "r", [first])
+    assert path is not None and path == run_manifest.write(tmp_path, "r", [second, first, failed])
     assert list(tmp_path.iterdir()) == [path]
-    assert manifest.read(path).schedulers == (first, second, failed)
-    assert manifest.read(path).run_id == "r"
+    assert run_manifest.read(path).schedulers == (first, second, failed)
+    assert run_manifest.read(path).run_id == "r"
 
 
 def test_a_server_of_one_scheduler_needs_no_manifest(tmp_path: Path) -> None:
     one = SchedulerEntry(1, ALONE, "r-1-0.journal", False, None)
-    assert manifest.write(tmp_path, "r", [one]) is None
+    assert run_manifest.write(tmp_path, "r", [one]) is None
     assert list(tmp_path.iterdir()) == []
 
 
@@ -181,7 +181,7 @@ def test_a_file_that_is_no_manifest_is_refused_with_the_reason(
     path = tmp_path / f"r.h{MANIFEST}"
     path.write_text(content)
     with pytest.raises(RecordingError) as caught:
-        manifest.read(path)
+        run_manifest.read(path)
     assert said in str(caught.value) and str(path) in str(caught.value)
     shutil.copy(real_recording, tmp_path)
     done = specdiff("info", tmp_path)
@@ -190,8 +190,8 @@ def test_a_file_that_is_no_manifest_is_refused_with_the_reason(
 
 def test_the_manifests_of_two_hosts_make_one_run(tmp_path: Path) -> None:
     two = [
-        Manifest("r", "a", (SchedulerEntry(1, of_tp(0), "r-1-0.journal", False, None),)),
-        Manifest("r", "b", (SchedulerEntry(1, of_tp(1), None, True, "another does"),)),
+        RunManifest("r", "a", (SchedulerEntry(1, of_tp(0), "r-1-0.journal", False, None),)),
+        RunManifest("r", "b", (SchedulerEntry(1, of_tp(1), None, True, "another does"),)),
     ]
     (run,) = runs([], two)
     assert run.hosts == ("a", "b")

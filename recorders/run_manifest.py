@@ -39,7 +39,7 @@ class SchedulerEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class Manifest:
+class RunManifest:
     """The schedulers of a run on one host."""
 
     run_id: str
@@ -86,7 +86,7 @@ def manifests(directory: Path) -> list[Path]:
     return sorted(directory.glob(f"*{MANIFEST}"))
 
 
-def read(path: Path) -> Manifest:
+def read(path: Path) -> RunManifest:
     """Read a manifest. Raises FileNotFoundError, and RecordingError if it is not a valid manifest."""
     try:
         raw = json.loads(path.read_text())
@@ -99,7 +99,7 @@ def read(path: Path) -> Manifest:
             f"{path}: version {raw.get('version')!r} of {FORMAT}; this specdiff reads {VERSION}"
         )
     try:
-        return Manifest(
+        return RunManifest(
             str(raw["run_id"]), str(raw["host"]), tuple(map(_scheduler, raw["schedulers"]))
         )
     except (KeyError, TypeError) as error:
