@@ -34,7 +34,7 @@ def complete(recorded: Path, result: Path, stderr: str) -> Played:
     if len(recordings) != said["recorded"]:
         count = f"{len(recordings)} of {said['recorded']} schedulers were recorded"
         return Played(recordings, f"{count}: {why(stderr, ended_well=True)}")
-    return Played(recordings, None, tuple(said["otherwise"] or ()))
+    return Played(recordings, None, tuple(said["unexpected"] or ()))
 
 
 def _alone(recorded: Path) -> tuple[Path, ...]:
