@@ -212,8 +212,12 @@ def test_a_rank_that_strays_is_reported_with_request_and_values(strays: Path) ->
     jsonschema.validate(results, json.loads(SCHEMA.read_text()))
     by_rank = {one["recording"]["rank"]["tp"]: one["recording"]["agreement"] for one in results}
     assert by_rank[0] is None
-    assert by_rank[1]["with"] == str(paths[0]) and by_rank[1]["differed"] == found.num_differed
-    assert by_rank[1]["first_of_request"]["there"] == 4
+    compared = by_rank[1]
+    assert compared["compared_with"] == str(paths[0])
+    assert compared["differed"] == found.num_differed
+    in_request = compared["first_of_request"]
+    assert (in_request["first_rank"], in_request["this_rank"]) == (4, 1)
+    assert compared["not_compared"]["first_rank"] == found.num_left
 
 
 def test_requests_with_the_same_id_are_told_apart(pair: tuple[Recording, Recording]) -> None:
