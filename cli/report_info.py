@@ -36,7 +36,10 @@ def _who(recording: Recording) -> Iterator[tuple[str, str]]:
         f"{run.started}, by specdiff {run.specdiff_version}, pid {run.pid}, run {run.run_id}",
     )
     for step in recording.derived:
-        yield "derived", f"by specdiff {step.how}: {step.says}; from sha256 {step.source[:16]}"
+        yield (
+            "derived",
+            f"by specdiff {step.how}: {step.description}; from sha256 {step.source[:16]}",
+        )
     yield (
         "format",
         f"content of version {recording.version}; this specdiff writes version {VERSION}",

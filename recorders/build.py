@@ -77,7 +77,13 @@ def _chosen(recording: Recording, chosen: NDArray[np.bool_], veiled: bool, path:
         step = dataclasses.replace(cut.derived[-1], how="sample")
         recording = dataclasses.replace(cut, derived=(*cut.derived[:-1], step))
     if veiled:
-        step = Derived("no-tokens", source, "a token id that ends no request is one filler", 0)
+        step = Derived(
+            how="no-tokens",
+            source=source,
+            description="a token id that ends no request is one filler",
+            requests_left_out=0,
+            tokens_replaced=True,
+        )
         recording = dataclasses.replace(recording, derived=(*recording.derived, step))
     return recording
 

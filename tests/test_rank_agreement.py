@@ -138,7 +138,7 @@ def test_values_that_neither_rank_has_do_not_count_as_compared(
 ) -> None:
     left, right = pair
     whole = agree(left, right)
-    step = Derived("no-tokens", "0" * 64, "as the recorder does", 0)
+    step = Derived("no-tokens", "0" * 64, "as the recorder does", 0, tokens_replaced=True)
     veiled = agree(left, dataclasses.replace(right, derived=(step,), tokens=right.tokens + 1))
     assert veiled.num_differed == 0 and veiled.num_values < whole.num_values
 
