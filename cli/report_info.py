@@ -88,6 +88,7 @@ def _what(recording: Recording, path: Path) -> Iterator[tuple[str, str]]:
     yield "never reached", ", ".join(missed) or "-"
     if unheld:
         yield not_in(recording.version), ", ".join(unheld)
+    yield "branches", "explained in docs/books.md#branches"
     yield "size", f"{path.stat().st_size:,} bytes"
     yield "contents", _contents(recording)
 
