@@ -86,7 +86,7 @@ def history(
         def report(version: VersionResult) -> None:
             nonlocal num_done
             num_done += 1
-            click.echo(f"{num_done} of {len(paths)}  {version.path} {version.says}", err=True)
+            click.echo(f"{num_done} of {len(paths)}  {version.path} {version.summary}", err=True)
 
         found = tell(Columns(held, workers), paths, wanted, report)
     show = report_history.print_json if form == "json" else report_history.print_table

@@ -145,7 +145,12 @@ def print_json(recording: str, found: Bisection) -> None:
         "compared": found.num_compared,
         **span_to_json(found.search),
         "tested": [
-            {"path": name(one), "verdict": one.finding.value, "books": one.digest, "why": one.why}
+            {
+                "path": name(one),
+                "verdict": one.finding.value,
+                "code_digest": one.digest,
+                "why": one.why,
+            }
             for one in found.search.tested
         ],
         "role": alone[0] if alone else None,
@@ -163,7 +168,7 @@ def span_to_json(search: Search) -> dict[str, Any]:
         "first_changed": name(change.shown) if change and exact else None,
         "last_before": name(change.last) if change else None,
         "range": [name(one) for one in change.suspects] if change else [],
-        "others": [
+        "other_changes": [
             {"path": name(other.shown), "verdict": other.shown.finding.value}
             for other in search.others
         ],
@@ -178,4 +183,4 @@ def name(one: JudgedCandidate) -> str:
 
 
 def _role(change: RoleChange) -> dict[str, Any]:
-    return {"role": change.role.value, "alone": change.alone, "diff": change.diff}
+    return {"role": change.role.value, "causes_change_alone": change.alone, "diff": change.diff}

@@ -50,7 +50,7 @@ def _add(table: Any, version: VersionResult) -> None:
         table.add_row(str(version.path), books, Text(version.why, "yellow"))
     elif not version.changed:
         counts = ("0", str(version.num_compared)) if version.num_compared else ()
-        table.add_row(str(version.path), books, Text(version.says, "dim"), *counts)
+        table.add_row(str(version.path), books, Text(version.summary, "dim"), *counts)
     else:
         for place, one in enumerate(_changed(version)):
             lead = (str(version.path), books) if not place else ("", "")
@@ -70,8 +70,8 @@ def print_json(recording: str, found: Sequence[VersionResult]) -> None:
         "versions": [
             {
                 "path": str(version.path),
-                "books": version.digest,
-                "says": version.says,
+                "code_digest": version.digest,
+                "summary": version.summary,
                 "changed": version.changed,
                 "compared": version.num_compared,
                 "why_skipped": version.why,

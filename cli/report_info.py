@@ -36,7 +36,10 @@ def _who(recording: Recording) -> Iterator[tuple[str, str]]:
         f"{run.started}, by specdiff {run.specdiff_version}, pid {run.pid}, run {run.run_id}",
     )
     for step in recording.derived:
-        yield "derived", f"by specdiff {step.how}: {step.says}; from sha256 {step.source[:16]}"
+        yield (
+            "derived",
+            f"by specdiff {step.how}: {step.description}; from sha256 {step.source[:16]}",
+        )
     yield (
         "format",
         f"content of version {recording.version}; this specdiff writes version {VERSION}",
@@ -85,6 +88,7 @@ def _what(recording: Recording, path: Path) -> Iterator[tuple[str, str]]:
     yield "never reached", ", ".join(missed) or "-"
     if unheld:
         yield not_in(recording.version), ", ".join(unheld)
+    yield "branches", "explained in docs/books.md#branches"
     yield "size", f"{path.stat().st_size:,} bytes"
     yield "contents", _contents(recording)
 

@@ -72,15 +72,15 @@ def _result(judged: JudgedRecording, pair: Pair | None) -> dict[str, Any]:
 def _agreement(pair: Pair) -> dict[str, Any]:
     result = pair.agreement
     return {
-        "with": str(pair.left.path),
+        "compared_with": str(pair.left.path),
         "events": result.num_events,
         "compared": result.num_values,
         "differed": result.num_differed,
         "first": result.first and _difference(result.first),
         "first_of_request": result.first_of_request and _difference(result.first_of_request),
         "not_compared": {
-            "there": result.num_left,
-            "here": result.num_right,
+            "first_rank": result.num_left,
+            "this_rank": result.num_right,
             "why": list(result.why),
         },
     }
@@ -93,8 +93,8 @@ def _difference(first: RankDifference) -> dict[str, Any]:
         "kind": first.kind.name.lower(),
         "rid": first.rid,
         "what": first.what,
-        "there": first.left,
-        "here": first.right,
+        "first_rank": first.left,
+        "this_rank": first.right,
     }
 
 
@@ -106,7 +106,7 @@ def quantity_to_json(result: QuantityResult, known: KnownMismatch | None = None)
         "excused": result.num_excused,
         "unexplained": result.num_unexplained,
         "first": _divergence(result.first),
-        "why_not": result.why_not,
+        "why_not_compared": result.why_not,
         "contents": result.contents and _contents(result.contents),
         "known": known and {"reason": known.reason, "until": known.until},
         "by_fix": {str(fix.number): _by_fix(fix) for fix in result.by_fix},

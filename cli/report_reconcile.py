@@ -82,8 +82,8 @@ def _names(counts: Mapping[Fact, int]) -> str:
 def _where(fact: Fact, first: Difference) -> str:
     who = f"request {printable(first.rid)} (line {first.line})"
     if fact is Fact.TRAINER:
-        return f"{who}: rows + start_len + 1 = {first.told}, prompt + returned tokens = {first.recorded}"
-    return f"{who}: received {first.told}, recorded {first.recorded}"
+        return f"{who}: rows + start_len + 1 = {first.received}, prompt + returned tokens = {first.recorded}"
+    return f"{who}: received {first.received}, recorded {first.recorded}"
 
 
 def _unmatched(found: Reconciled) -> list[tuple[str, list[str]]]:
@@ -123,13 +123,13 @@ def print_json(recording: Path, responses: Path, found: Reconciled, *, complete:
         "num_responses": found.num_responses,
         "num_matched": found.num_matched,
         "facts": {one.fact.value: _fact(one) for one in found.facts},
-        "unknown": [{"rid": rid, "line": line} for rid, line in found.unknown],
-        "unanswered": found.unanswered,
-        "ambiguous": found.ambiguous,
+        "unmatched_responses": [{"rid": rid, "line": line} for rid, line in found.unknown],
+        "unanswered_requests": found.unanswered,
+        "ambiguous_ids": found.ambiguous,
         "unfinished_streams": found.unfinished,
         "unnamed_lines": found.unnamed,
-        "stream_events": found.num_parts,
-        "without_end": found.unended,
+        "earlier_stream_events": found.num_parts,
+        "unended_requests": found.unended,
         "health_checks": found.health_checks,
     }
     write_json(report)
@@ -141,7 +141,7 @@ def _fact(one: FactResult) -> dict[str, Any]:
         "differed": len(one.differences),
         "not_compared": one.not_compared,
         "differences": [
-            {"rid": d.rid, "line": d.line, "told": d.told, "recorded": d.recorded}
+            {"rid": d.rid, "line": d.line, "received": d.received, "recorded": d.recorded}
             for d in one.differences
         ],
     }

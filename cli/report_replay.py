@@ -206,9 +206,9 @@ def _print_exercised(console: Output, result: ReplayResult) -> None:
     reached = ", ".join(f"{name} {count}" for name, count in result.exercised.items() if count)
     unheld = result.not_held
     missed = ", ".join(
-        f"{name} 0" for name, count in result.exercised.items() if not count and name not in unheld
+        name for name, count in result.exercised.items() if not count and name not in unheld
     )
-    console.print(f"exercised: {reached or 'nothing'}")
+    console.print(f"exercised branches (docs/books.md#branches): {reached or 'none'}")
     console.print(f"never reached: {missed or 'none'}", style="dim")
     if unheld:
         console.print(f"{not_in(result.version)}: {', '.join(unheld)}", style="dim")

@@ -60,11 +60,15 @@ def _built(parts: _Parts, lost: str | None, path: Path) -> Recording:
     recording = parts.finish(parts.run, lost)
     requests = parts.requests.values()
     chosen = np.array([not request.left_out for request in requests], dtype=bool)
-    veiled = any(request.veiled for request in requests)
-    return recording if chosen.all() and not veiled else _chosen(recording, chosen, veiled, path)
+    replaced = any(request.tokens_replaced for request in requests)
+    if chosen.all() and not replaced:
+        return recording
+    return _chosen(recording, chosen, replaced, path)
 
 
-def _chosen(recording: Recording, chosen: NDArray[np.bool_], veiled: bool, path: Path) -> Recording:
+def _chosen(
+    recording: Recording, chosen: NDArray[np.bool_], tokens_replaced: bool, path: Path
+) -> Recording:
     """Apply `--sample` and `--no-tokens` to a recording, and note in `derived` what was done.
 
     Only the sampled requests (`chosen`, by qid) are kept, each with complete books. For the other
@@ -76,8 +80,14 @@ def _chosen(recording: Recording, chosen: NDArray[np.bool_], veiled: bool, path:
         cut = Cutter(recording, source)(chosen, np.ones(len(recording.events.kind), dtype=bool))
         step = dataclasses.replace(cut.derived[-1], how="sample")
         recording = dataclasses.replace(cut, derived=(*cut.derived[:-1], step))
-    if veiled:
-        step = Derived("no-tokens", source, "a token id that ends no request is one filler", 0)
+    if tokens_replaced:
+        step = Derived(
+            how="no-tokens",
+            source=source,
+            description="a token id that ends no request is one filler",
+            requests_left_out=0,
+            tokens_replaced=True,
+        )
         recording = dataclasses.replace(recording, derived=(*recording.derived, step))
     return recording
 
@@ -99,7 +109,7 @@ class _Request(NamedTuple):
     details: str
     row: tuple[int, ...]  # its row of `Requests`
     left_out: bool
-    veiled: bool
+    tokens_replaced: bool
 
 
 def _request(request: dict[str, Any]) -> _Request:
@@ -109,7 +119,7 @@ def _request(request: dict[str, Any]) -> _Request:
         details=json.dumps(request, sort_keys=True),
         row=tuple(NONE64 if value is None else int(value) for value in values),
         left_out=bool(request.get("left_out")),
-        veiled=bool(request.get("veiled")),
+        tokens_replaced=bool(request.get("tokens_replaced")),
     )
 
 

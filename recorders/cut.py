@@ -105,11 +105,16 @@ class Cutter:
         finishes = kept[recording.event_of(Kind.FINISH)]
         tokens, counts = kept_tokens(recording, requests, kept[recording.event_of(Kind.RESULT)])
         tables["results"] = replace(_paired(tables), num_tokens=counts)
-        left_out = len(requests) - int(requests.sum())
-        says = f"{requests.sum()} of {len(requests)} requests and {kept.sum()} of {len(kept)} events kept"
+        step = Derived(
+            how="cut",
+            source=self._source,
+            description=f"{requests.sum()} of {len(requests)} requests and {kept.sum()} of {len(kept)} events kept",
+            requests_left_out=len(requests) - int(requests.sum()),
+            tokens_replaced=False,
+        )
         return replace(
             recording,
-            derived=(*recording.derived, Derived("cut", self._source, says, left_out)),
+            derived=(*recording.derived, step),
             rids=tuple(np.array(recording.rids, dtype=object)[requests]),
             details=tuple(np.array(recording.details, dtype=object)[requests]),
             requests=_masked(recording.requests, requests),

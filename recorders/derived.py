@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_type_hints
 
 from .errors import RecordingError
 
@@ -16,24 +16,12 @@ class Derived:
     how: str  # the command (shrink, redact, ...) or the option of `specdiff record` (sample, no-tokens)
     source: str  # sha256 of the file it was made from
     # What was left out or replaced, in words. It must not name a request: `redact` keeps it.
-    says: str
+    description: str
     requests_left_out: int  # if not 0, the server's values for whole batches are not captured
-
-    @property
-    def replaces_tokens(self) -> bool:
-        """Whether this step replaced token ids.
-
-        `shrink` keeps them on request; whether it did is only in `says`.
-        """
-        if self.how == "shrink":
-            return f"; {contents_left_by_shrink(keep_tokens=True)};" not in self.says
-        return self.how in ("redact", "no-tokens")
+    tokens_replaced: bool  # whether token ids are no longer the server's own
 
 
-def contents_left_by_shrink(*, keep_tokens: bool) -> str:
-    """The part of a shrink step's `says`, between two semicolons, about contents."""
-    replaced = "" if keep_tokens else "tokens, ids, the command line and paths replaced, "
-    return f"{replaced}what was in routed rows left out"
+_TYPES = get_type_hints(Derived)
 
 
 def derived_to_json(steps: tuple[Derived, ...]) -> list[dict[str, Any]]:
@@ -42,12 +30,14 @@ def derived_to_json(steps: tuple[Derived, ...]) -> list[dict[str, Any]]:
 
 def derived_from_json(raw: Any) -> tuple[Derived, ...]:
     """The inverse of `derived_to_json`. Raises RecordingError if `raw` does not have that form."""
-    names = {field.name for field in dataclasses.fields(Derived)}
-    if not isinstance(raw, list) or any(
-        not isinstance(item, dict) or item.keys() != names for item in raw
-    ):
+    if not isinstance(raw, list) or not all(_is_step(item) for item in raw):
+        expected = ", ".join(f"{name} ({kind.__name__})" for name, kind in _TYPES.items())
         raise RecordingError(
-            f"/manifest derived: expected a list of {', '.join(sorted(names))}. "
-            "Copy the file again from where it was made."
+            f"/manifest derived: found {repr(raw)[:100]}, expected a list of objects with {expected}. "
+            "Copy the file again from where it was made, or make it again with this specdiff."
         )
     return tuple(Derived(**item) for item in raw)
+
+
+def _is_step(item: Any) -> bool:
+    return isinstance(item, dict) and {key: type(one) for key, one in item.items()} == _TYPES

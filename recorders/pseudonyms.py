@@ -59,7 +59,8 @@ def _of_the_run(recording: Recording) -> Recording:
         stats=recording.stats and _stats(recording.stats),
         damage=recording.damage and _without_traces(recording.damage, texts),
         derived=tuple(
-            replace(step, says=_without_traces(step.says, texts)) for step in recording.derived
+            replace(step, description=_without_traces(step.description, texts))
+            for step in recording.derived
         ),
     )
 

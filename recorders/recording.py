@@ -82,7 +82,7 @@ class Recording:
     @property
     def tokens_replaced(self) -> str | None:
         """A phrase saying what replaced the token ids; None if they are the server's own."""
-        found = (step.how for step in self.derived if step.replaces_tokens)
+        found = (step.how for step in self.derived if step.tokens_replaced)
         return next((f"replaced by {how}" for how in found), None)
 
     @property

@@ -8,11 +8,11 @@ from .derived import Derived
 from .pseudonyms import pseudonymous
 from .recording import Recording
 
-_SAYS = "tokens, request and session ids, rows, the command line and paths replaced"
+_DESCRIPTION = "tokens, request and session ids, rows, the command line and paths replaced"
 
 
 def redacted(recording: Recording, source: str) -> Recording:
     """Return the redacted recording. `source` is the sha256 of the file that it was read from."""
-    step = Derived("redact", source, _SAYS, requests_left_out=0)
+    step = Derived("redact", source, _DESCRIPTION, requests_left_out=0, tokens_replaced=True)
     redacted = pseudonymous(recording)
     return replace(redacted, derived=(*redacted.derived, step))

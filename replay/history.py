@@ -51,7 +51,7 @@ class VersionResult:
         return sum(one.num_compared for one in self.result.quantities) if self.result else 0
 
     @property
-    def says(self) -> str:
+    def summary(self) -> str:
         """The finding in a few words."""
         if self.why is not None:
             return "skipped"

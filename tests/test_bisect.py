@@ -15,6 +15,7 @@ import pytest
 
 from children import SPECDIFF
 from clones import clone, commit, git
+from documented import documented_keys
 from lifting import files_of, write_tree
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import BROKEN, DIFFERS, INTERRUPTED, NO_VERDICT, SAME, USAGE, run
@@ -61,9 +62,12 @@ def test_each_fix_is_found_in_its_release(
     ends = ["--good", f"sglang=={good}", "--bad", "sglang==0.5.13", "--quantity", quantity]
     code, told = bisected(capsys, *ends)
     assert code == DIFFERS
+    assert told.keys() == documented_keys("bisect.md", "## Exit codes and JSON")
+    assert told["tested"][0].keys() == {"path", "verdict", "code_digest", "why"}
+    assert told["roles"][0].keys() == {"role", "causes_change_alone", "diff"}
     assert told["first_changed"] == f"sglang=={release}"
     assert [fix] in told["first"]["fixes"]
-    assert role in [one["role"] for one in told["roles"] if one["alone"]]
+    assert role in [one["role"] for one in told["roles"] if one["causes_change_alone"]]
     assert told["first"]["quantity"] == quantity
     assert told["compared"] > 0 and not told["assumes_one_change"]
     by_path = {one["path"]: one["verdict"] for one in told["tested"]}
@@ -261,7 +265,7 @@ def test_only_the_first_divergences_own_quantity_names_the_function(
     """0.5.13 also changed prepare, and other sums differ from the same event on."""
     _, told = bisected(capsys, "--good", "sglang==0.5.12", "--bad", "sglang==0.5.13")
     assert told["first"]["quantity"] == "routed_experts"
-    assert [one["role"] for one in told["roles"] if one["alone"]] == ["experts"]
+    assert [one["role"] for one in told["roles"] if one["causes_change_alone"]] == ["experts"]
 
 
 def test_a_release_may_be_skipped(capsys: pytest.CaptureFixture[str]) -> None:
@@ -305,7 +309,7 @@ def test_history_of_a_quantity_that_was_not_captured_has_no_verdict(
     run(["history", MIX, *ends, "--quantity", "session_committed", "--format", "json"])
     told = json.loads(capsys.readouterr().out)["versions"]
     assert {one["compared"] for one in told} == {0}
-    assert told[-1]["says"] == "nothing could be compared"
+    assert told[-1]["summary"] == "nothing could be compared"
 
 
 def test_history_of_versions_with_the_same_code_is_one_line(
@@ -327,6 +331,7 @@ def test_history_lists_every_change(capsys: pytest.CaptureFixture[str]) -> None:
     told = json.loads(capsys.readouterr().out)["versions"]
     schema = json.loads((Path(__file__).parent.parent / "docs" / "replay.schema.json").read_text())
     for one in told:  # as docs/bisect.md promises
+        assert one.keys() == documented_keys("bisect.md", "## History")
         for quantity in one["quantities"].values():
             jsonschema.validate(quantity, {**schema, "type": "object", "$ref": "#/$defs/quantity"})
     changed = {one["path"]: set(one["quantities"]) for one in told if one["changed"]}
@@ -387,8 +392,8 @@ def test_a_commit_without_sglang_is_skipped_unless_it_is_an_end(
 
     ends = ["--from", "sglang@v0.5.11", "--to", "sglang@back", *clones]
     assert run(["history", MIX, *ends, "--format", "json"]) == DIFFERS
-    says = [one["says"] for one in json.loads(capsys.readouterr().out)["versions"]]
-    assert says == ["the first", "skipped", "changed"]
+    versions = json.loads(capsys.readouterr().out)["versions"]
+    assert [one["summary"] for one in versions] == ["the first", "skipped", "changed"]
 
     for older, newer in (("away", "back"), ("v0.5.11", "away")):
         for command, one, other in (("history", "--from", "--to"), ("bisect", "--good", "--bad")):

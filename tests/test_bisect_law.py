@@ -16,6 +16,7 @@ import pytest
 
 from children import specdiff
 from clones import commit, git
+from documented import documented_keys
 from patched import NAME, patched_scheduler
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import BROKEN, DIFFERS, NO_VERDICT, SAME, USAGE, run
@@ -109,6 +110,8 @@ def test_the_commits_that_may_have_fixed_a_law_are_found(repo: Path, tmp_path: P
     names = [f"sglang@{git(repo, 'rev-parse', f'HEAD~{back}')}" for back in range(4)]
     fixed, half, docs, before = names
     by_path = {one["path"]: one for one in found["tested"]}
+    listed = documented_keys("bisect.md", "### Exit codes and JSON of `--law`")
+    assert all(one.keys() == listed for one in found["tested"])
     assert found["range"] == [half, fixed] and found["last_before"] == docs
     assert {name: by_path[name]["verdict"] for name in names} == {
         fixed: "good",

@@ -45,9 +45,9 @@ def test_a_sample_equals_a_cut_of_the_whole_recording(
     assert sample.rids == cut.rids and 0 < len(cut.rids) < len(whole.rids)
     assert [step.how for step in sample.derived] == ["sample"]
     assert sample.derived[0].requests_left_out == int((~chosen).sum())
-    kept, all_told = map(int, re.findall(r"(\d+) of (\d+) events", sample.derived[0].says)[0])
-    # Of the journaled events. Those of other requests were never journaled.
-    assert kept > 0.9 * all_told
+    (counts,) = re.findall(r"(\d+) of (\d+) events", sample.derived[0].description)
+    kept, journaled = map(int, counts)  # events of other requests were never journaled
+    assert kept > 0.9 * journaled
     for name in TABLE_NAMES:
         here, there = getattr(sample, name), getattr(cut, name)
         for (column, one), (_, other) in zip(columns(here), columns(there), strict=True):

@@ -18,6 +18,7 @@ from gaps import ended
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import BROKEN, DIFFERS, NO_VERDICT, SAME, cli, run
 from specdiff.recorders import hdf5
+from specdiff.recorders.schema import Kind
 from specdiff.replay.paths import fixes as fix_table
 from specdiff.replay.paths.fixes import NUMBERS, Fix
 from specdiff.replay.quantity import Quantity
@@ -49,6 +50,7 @@ def test_the_demo_names_each_of_the_five_bugs(capsys: pytest.CaptureFixture[str]
 
 def test_the_json_output_matches_the_published_schema(capsys: pytest.CaptureFixture[str]) -> None:
     schema = json.loads((Path(__file__).parent.parent / "docs" / "replay.schema.json").read_text())
+    assert schema["$defs"]["kind"]["enum"] == [kind.name.lower() for kind in Kind]
     for paths in ([], ["--old", "observed"], ["--old", "fixed"]):
         _, results = replay_json(capsys, *paths)
         jsonschema.validate(results, schema)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from branches import Walk
+from documented import DOCS
 from gaps import without
 from lifting import bundled_recording
 from specdiff.cli.inputs import bundled
@@ -42,6 +44,12 @@ def test_a_branch_is_counted_once_it_is_put_into_a_recording(
     recording = bundled_recording(name)
     changed = _with(recording, table, column, value)
     assert (exercised(recording)[branch], exercised(changed)[branch]) == (0, 1)
+
+
+def test_the_page_explains_every_branch_in_order() -> None:
+    rows = (DOCS / "books.md").read_text(encoding="utf-8").split("\n## Branches\n", 1)[1]
+    listed = re.findall(r"`([^`]+)`", "".join(re.findall(r"^\| (`[^|]*)\|", rows, re.MULTILINE)))
+    assert listed == list(exercised(bundled_recording(MIXED)))
 
 
 def test_a_gap_counts_as_a_branch() -> None:

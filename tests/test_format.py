@@ -249,6 +249,41 @@ def test_bad_files_are_refused_with_the_reason(
     assert str(path) in str(caught.value)
 
 
+STEP = {
+    "how": "shrink",
+    "source": "0" * 64,
+    "description": "1 of 80 requests",
+    "requests_left_out": 79,
+    "tokens_replaced": True,
+}
+
+
+@pytest.mark.parametrize(
+    "derived",
+    [
+        "shrink",
+        ["shrink"],
+        [{**STEP, "tokens_replaced": 1}],
+        [{**STEP, "requests_left_out": "79"}],
+        [{**STEP, "says": "x"}],
+        [STEP, {name: value for name, value in STEP.items() if name != "tokens_replaced"}],
+    ],
+)
+def test_steps_of_another_form_are_refused(
+    derived: object, real_recording: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.h5"
+    shutil.copy(real_recording, path)
+    with h5py.File(path) as file:
+        manifest = json.loads(file["manifest"][()].tobytes())
+    _manifest({**manifest, "derived": [STEP]})(path)
+    assert hdf5.load(path).tokens_replaced == "replaced by shrink"
+    _manifest({**manifest, "derived": derived})(path)
+    says = r"/manifest derived: found .*shrink.*, expected a list of objects with how \(str\), .*make it again"
+    with pytest.raises(RecordingError, match=says):
+        hdf5.load(path)
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

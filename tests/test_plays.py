@@ -135,10 +135,15 @@ def test_a_play_counts_only_if_the_rig_finished_and_every_scheduler_was_recorded
     shutil.copy(MIX, made / "one.h5")
     told = "rig: 80 requests\nspecdiff: rank 1 was not recorded\n"
     assert complete(made, result, told).why == "80 requests"
-    result.write_text('{"recorded": 2, "otherwise": null}')
+    result.write_text('{"recorded": 2, "unexpected": null}')
     assert complete(made, result, told).why == (
         "1 of 2 schedulers were recorded: rank 1 was not recorded"
     )
+    made.mkdir()  # a single recording was moved up
+    (tmp_path / "made.h5").rename(made / "one.h5")
+    result.write_text('{"recorded": 1, "unexpected": ["r1: abort at 5 tokens"]}')
+    finished = complete(made, result, told)
+    assert finished.why is None and finished.ended_differently == ("r1: abort at 5 tokens",)
 
 
 @pytest.mark.live
@@ -171,7 +176,7 @@ def test_wrong_answers_are_written_to_the_result_file_if_there_is_one(
     assert code() == 1
     assert code("--result", str(result)) == 0
     said = json.loads(result.read_text())
-    assert said["recorded"] == 1 and "1 of 1 answers are wrong" in said["otherwise"][0]
+    assert said["recorded"] == 1 and "1 of 1 answers are wrong" in said["unexpected"][0]
     result.unlink()
     (tmp_path / "answers").write_bytes(bytes(8))
     monkeypatch.setenv("SPECDIFF_RIG_RANK", "0")

@@ -138,7 +138,7 @@ def test_values_that_neither_rank_has_do_not_count_as_compared(
 ) -> None:
     left, right = pair
     whole = agree(left, right)
-    step = Derived("no-tokens", "0" * 64, "as the recorder does", 0)
+    step = Derived("no-tokens", "0" * 64, "as the recorder does", 0, tokens_replaced=True)
     veiled = agree(left, dataclasses.replace(right, derived=(step,), tokens=right.tokens + 1))
     assert veiled.num_differed == 0 and veiled.num_values < whole.num_values
 
@@ -212,8 +212,12 @@ def test_a_rank_that_strays_is_reported_with_request_and_values(strays: Path) ->
     jsonschema.validate(results, json.loads(SCHEMA.read_text()))
     by_rank = {one["recording"]["rank"]["tp"]: one["recording"]["agreement"] for one in results}
     assert by_rank[0] is None
-    assert by_rank[1]["with"] == str(paths[0]) and by_rank[1]["differed"] == found.num_differed
-    assert by_rank[1]["first_of_request"]["there"] == 4
+    compared = by_rank[1]
+    assert compared["compared_with"] == str(paths[0])
+    assert compared["differed"] == found.num_differed
+    in_request = compared["first_of_request"]
+    assert (in_request["first_rank"], in_request["this_rank"]) == (4, 1)
+    assert compared["not_compared"]["first_rank"] == found.num_left
 
 
 def test_requests_with_the_same_id_are_told_apart(pair: tuple[Recording, Recording]) -> None:

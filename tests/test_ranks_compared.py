@@ -14,7 +14,9 @@ from specdiff.recorders.recording import Recording
 from specdiff.recorders.runs import Member, member_of, num_dropped, runs
 from specdiff.replay.rank_comparison import RanksOfRun, compare
 
-SHRUNK, REDACTED = (Derived(how, "0" * 64, "for a test", 0) for how in ("shrink", "redact"))
+SHRUNK, REDACTED = (
+    Derived(how, "0" * 64, "for a test", 0, tokens_replaced=True) for how in ("shrink", "redact")
+)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +121,7 @@ def test_launches_are_not_judged_if_a_rank_was_recorded_only_in_part(
 ) -> None:
     files = {"dp0.h5": idle[0], "dp1.h5": idle[1]}
     if how == "sample":
-        files["dp1.h5"] = made(idle[1], Derived("sample", "0" * 64, "for a test", 0))
+        files["dp1.h5"] = made(idle[1], Derived("sample", "0" * 64, "for a test", 0, False))
     else:
         events = idle[1].events
         later = dataclasses.replace(events, iteration=events.iteration + 5)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from documented import documented_keys
 from gaps import without
 from lifting import bundled_recording
 from served_answers import (
@@ -170,10 +171,10 @@ def test_a_false_value_in_a_response_is_named_by_fact_request_and_line(
     assert differing(found) == facts
     for fact in facts:
         (first,) = of(found, fact).differences
-        assert (first.rid, first.line) == (RID, 2) and first.told != first.recorded
+        assert (first.rid, first.line) == (RID, 2) and first.received != first.recorded
     if what in ("another id", "another expert"):
         (first,) = of(found, next(iter(facts))).differences
-        assert str(first.told).endswith("(token 2)" if what == "another id" else "(row 3)")
+        assert str(first.received).endswith("(token 2)" if what == "another id" else "(row 3)")
 
 
 def test_an_empty_list_in_a_response_is_a_difference_of_length_and_equals_nothing(
@@ -306,10 +307,13 @@ def test_the_command_exits_with_its_verdict_and_says_why(
         and "rows + start_len + 1 = 61, prompt + returned tokens = 60" in said
     )
     assert run(["reconcile", *old, "--format", "json"]) == DIFFERS
-    told = json.loads(capsys.readouterr().out)
-    assert told["verdict"] == "differs" and told["facts"]["trainer"]["differed"] == 10
-    assert {"rid", "line", "told", "recorded"} == told["facts"]["trainer"]["differences"][0].keys()
-    assert set(told["facts"]) == {fact.value for fact in Fact}
+    report = json.loads(capsys.readouterr().out)
+    assert report.keys() == documented_keys("reconcile.md", "## Exit codes and JSON")
+    assert report["verdict"] == "differs" and report["facts"]["trainer"]["differed"] == 10
+    first = report["facts"]["trainer"]["differences"][0]
+    assert {"rid", "line", "received", "recorded"} == first.keys()
+    assert (first["received"], first["recorded"]) == (61, 60)  # as in the text
+    assert set(report["facts"]) == {fact.value for fact in Fact}
     assert run(["reconcile", str(path(NEW).parent), responses]) == USAGE
     assert run(["reconcile", str(path(NEW)), str(tmp_path / "no.jsonl")]) == BROKEN
     (tmp_path / "empty.jsonl").touch()

@@ -84,7 +84,7 @@ def test_tokens_and_rows_that_were_replaced_are_not_compared(
         tokens=np.zeros_like(whole.tokens),
         experts=whole.experts if how == "no-tokens" else np.zeros_like(whole.experts),
         indexer=whole.indexer if how == "no-tokens" else np.zeros_like(whole.indexer),
-        derived=(Derived(how, "0" * 64, "as the recorder or the command does", 0),),
+        derived=(Derived(how, "0" * 64, "as the recorder or the command does", 0, True),),
     )
     told = answers(NEW)
     before, found = held(tmp_path, *told), held(tmp_path, *told, recording=replaced)

@@ -182,7 +182,7 @@ def test_no_secret_of_clients_or_machine_is_left(
     assert filler == 0 and len(stops) <= 2  # 31337 and EOS
     assert json.loads(redacted.details[0])["session_id"] == "session-0"
     (step,) = redacted.derived
-    assert step.how == "redact" and len(step.source) == 64
+    assert step.how == "redact" and len(step.source) == 64 and step.tokens_replaced
 
     capsys.readouterr()
     run(["info", str(source)])

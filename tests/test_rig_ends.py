@@ -36,11 +36,11 @@ def test_a_request_id_with_eos_sets_where_the_model_ends_its_text() -> None:
 def test_a_stop_text_ends_a_request_at_the_token_of_its_last_word(first: int, last: int) -> None:
     text = words(PLAIN.rid, first, last)
     assert text == "".join(word(token(PLAIN.rid, at)) for at in range(first, last + 1))
-    for wishes in (
+    for options in (
         RequestOptions(stop_texts=(text,)),
         RequestOptions(stop_regexes=(f"(?:{text}|never)",)),
     ):
-        request = replace(PLAIN, wishes=wishes)
+        request = replace(PLAIN, options=options)
         assert text_position(request) == last
         # A release may return the rest of the run, but nothing after it, and never fewer tokens.
         assert lengths_allowed(request) == {20, *range(last + 1, last + 5 if last else 2)}
@@ -72,7 +72,7 @@ def test_with_two_ends_in_one_run_each_era_of_releases_has_its_own_length(
         max_new_tokens=limit,
         stop_at=stop,
         accept=(4,),
-        wishes=RequestOptions(stop_texts=texts),
+        options=RequestOptions(stop_texts=texts),
     )
     assert (stop_position(request), text_position(request)) == (stop, text)
     for version, allowed in zip(("0.5.13", "0.5.16", "0.5.17", "0.5.23"), lengths, strict=True):
@@ -100,11 +100,11 @@ def _first(request: RequestScript, count: int) -> Answer:
 
 
 def test_a_grammar_completes_at_eos_even_if_the_request_ignores_eos() -> None:
-    wishes = RequestOptions(regex=of_words(6))
-    request = RequestScript("ends-eos6", max_new_tokens=20, ignore_eos=True, wishes=wishes)
+    options = RequestOptions(regex=of_words(6))
+    request = RequestScript("ends-eos6", max_new_tokens=20, ignore_eos=True, options=options)
     assert grammar_position(request) == 6
     assert 7 in lengths_allowed(request)
-    assert grammar_position(replace(request, wishes=RequestOptions())) is None
+    assert grammar_position(replace(request, options=RequestOptions())) is None
 
 
 @pytest.mark.parametrize(

@@ -101,10 +101,14 @@ def test_every_bundled_scenario_can_be_read(path: Path) -> None:
             "{a}shared = [['prompt:b', 0, 4]]",
             "request[0].shared (rid 'a'): found prompt:b, expected the RID of a request",
         ),
-        ("{a}wishes = 3", "request[0].wishes: found 3, expected a table"),
+        ("{a}options = 3", "request[0].options: found 3, expected a table"),
         (
-            "{a}[request.wishes]\nsteam = true",
-            "request[0].wishes.steam: unknown key. Did you mean 'stream'?",
+            "{a}[request.options]\nsteam = true",
+            "request[0].options.steam: unknown key. Did you mean 'stream'?",
+        ),
+        (
+            "{a}[request.wishes]\nstream = true",
+            "request[0].wishes: unknown key. Known keys: abort_at, accept, ",
         ),
         ("{a}accept = [9]", "request[0].accept (rid 'a'): found (9,), expected runs of 1 to 4"),
         ("{a}arrival = -1", "request[0].arrival (rid 'a'): found -1, expected 0 or more"),
@@ -168,7 +172,7 @@ WHOLE: dict[str, Any] = {
         {
             "rid": "c",
             "shared": [["prompt:a", 0, 4]],
-            "wishes": {"stop_texts": ["t"], "stream": True},
+            "options": {"stop_texts": ["t"], "stream": True},
         },
     ],
 }
@@ -325,10 +329,19 @@ def _request(draw: st.DrawFn, rid: str) -> RequestScript:
         priority=draw(_maybe),
         return_routed_experts=draw(st.booleans()),
         shared=draw(st.sampled_from([(), ((f"prompt:{rid}", 0, 1),)])),
-        wishes=RequestOptions(
+        options=RequestOptions(
             stop_texts=tuple(draw(st.lists(_rids, max_size=2))), stream=draw(st.booleans())
         ),
     )
+
+
+def test_rarely_used_options_are_a_table_of_the_request(tmp_path: Path) -> None:
+    text = '[[request]]\nrid = "a"\n[request.options]\nstop_texts = ["t0020"]\nstream = true\n'
+    (tmp_path / "x.toml").write_text(text)
+    scenario = read_scenario(tmp_path / "x.toml")
+    options = RequestOptions(stop_texts=("t0020",), stream=True)
+    assert scenario.requests[0].options == options
+    assert write_scenario(scenario) == text
 
 
 @given(_scenarios())

@@ -95,7 +95,8 @@ def test_a_random_mix_shrinks_to_a_test_that_only_the_fix_passes(
     assert small.stat().st_size < 11_000 and len(shrunk.rids) == 1
     (step,) = shrunk.derived
     assert step.source == hashlib.sha256(source.read_bytes()).hexdigest()
-    assert step.requests_left_out == 79 and step.says.startswith("1 of 80 requests, ")
+    assert step.requests_left_out == 79 and step.description.startswith("1 of 80 requests, ")
+    assert step.tokens_replaced and shrunk.tokens_replaced == "replaced by shrink"
     assert not set(shrunk.rids) & set(whole.rids) and shrunk.run.command == ()
     before, after = (
         replay(r, spec.parse(old), spec.parse(new), [Quantity(quantity)]).quantities[0].first
@@ -126,6 +127,7 @@ def test_keep_tokens_keeps_tokens_and_request_ids(tmp_path: Path) -> None:
     qid = whole.rids.index("r1-3")
     assert shrunk.details == (whole.details[qid],)
     assert len(set(shrunk.tokens.tolist()) - {0}) > 2
+    assert not shrunk.derived[-1].tokens_replaced and shrunk.tokens_replaced is None
 
 
 def test_the_path_of_a_source_tree_does_not_get_into_the_recording(tmp_path: Path) -> None:
@@ -135,16 +137,19 @@ def test_the_path_of_a_source_tree_does_not_get_into_the_recording(tmp_path: Pat
     paths = ["--old", str(tree), "--fixed", "fixed", "--quantity", SETTLED]
     assert run(["shrink", str(source), "-o", str(small), *paths]) == SAME
     (step,) = hdf5.load(small).derived
-    assert "; a source tree and fixed first part over" in step.says and "alice" not in step.says
+    assert (
+        "; a source tree and fixed first part over" in step.description
+        and "alice" not in step.description
+    )
 
-    told = dataclasses.replace(step, says=f"{tree} and fixed first part")
+    told = dataclasses.replace(step, description=f"{tree} and fixed first part")
     recording = dataclasses.replace(hdf5.load(small), derived=(told,))
     assert contents(recording) == ("paths or hosts",)
     again = shrink_to_divergence(
         recording, SOURCE, (spec.OLD, spec.FIXED), None, lambda _: None
     ).recording
     for made in (redacted(recording, SOURCE), again):
-        assert made.derived[0].says == "redacted-0 and fixed first part"
+        assert made.derived[0].description == "redacted-0 and fixed first part"
         assert len(made.derived) == 2 and not contents(made)
 
 
@@ -278,7 +283,7 @@ def test_a_recording_shrunk_to_a_breach_is_redacted_and_still_breaks_the_law(
     assert "1 of 24 requests" in said and "mislabelled_tokens = 2, expected 0" in said
     made = hdf5.load(small)
     assert not contents(made) and made.rids == ("request-0",)
-    assert "observed first breaks the law weights as it did" in made.derived[-1].says
+    assert "observed first breaks the law weights as it did" in made.derived[-1].description
     assert run(["check", str(small)]) == DIFFERS
     assert "mislabelled_tokens = 2" in capsys.readouterr().out
 

@@ -262,7 +262,7 @@ class Recorder:
                 described = facts.describe()
                 if self._mask is not None:
                     self._mask.learn(described)
-                    record["veiled"] = True
+                    record["tokens_replaced"] = True
                 record |= described
         except Exception as error:  # noqa: BLE001 (see `_announce`)
             self.failed(error)

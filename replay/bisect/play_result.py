@@ -34,7 +34,7 @@ def complete(recorded: Path, result: Path, stderr: str) -> PlayResult:
     if len(recordings) != said["recorded"]:
         count = f"{len(recordings)} of {said['recorded']} schedulers were recorded"
         return PlayResult(recordings, f"{count}: {why(stderr, ended_well=True)}")
-    return PlayResult(recordings, None, tuple(said["otherwise"] or ()))
+    return PlayResult(recordings, None, tuple(said["unexpected"] or ()))
 
 
 def _alone(recorded: Path) -> tuple[Path, ...]:

@@ -28,7 +28,7 @@ class Difference:
 
     rid: str
     line: int
-    told: int | str
+    received: int | str
     recorded: int | str
 
 
@@ -87,8 +87,8 @@ def reconcile(recording: Recording, responses: Responses) -> Reconciled:
     tally = _Tally(recorded)
     for response, qid in pairs:
         tally.add(response, qid, sides[qid])
-    told = responses.whole.keys() | set(responses.unfinished)
-    silent = [(rid, qids) for rid, qids in recorded.qids.items() if rid not in told]
+    received = responses.whole.keys() | set(responses.unfinished)
+    silent = [(rid, qids) for rid, qids in recorded.qids.items() if rid not in received]
     ours = [rid for rid, _ in silent if rid.startswith(_HEALTH)]
     silent = [(rid, qids) for rid, qids in silent if not rid.startswith(_HEALTH)]
     ended = recorded.ended
@@ -118,56 +118,58 @@ class _Tally:
 
     def add(self, response: Response, qid: int, recorded: Side) -> None:
         """Compare all facts of one response with what is recorded."""
-        told = self._in_rows(response.says)
+        received = self._in_rows(response.says)
         for fact in Fact:
             if fact is Fact.TRAINER:
-                self._add_trainer(response, told, qid)
-            elif fact not in told.values or fact not in recorded.values:
-                self._not[fact][_why_not(fact, told, recorded)] += 1
+                self._add_trainer(response, received, qid)
+            elif fact not in received.values or fact not in recorded.values:
+                self._not[fact][_why_not(fact, received, recorded)] += 1
             else:
-                self._hold(fact, response, told.values[fact], recorded.values[fact])
+                self._hold(fact, response, received.values[fact], recorded.values[fact])
 
     def results(self) -> Iterator[FactResult]:
         for fact in Fact:
             found = tuple(self._differences[fact])
             yield FactResult(fact, self._compared[fact], found, dict(self._not[fact]))
 
-    def _hold(self, fact: Fact, response: Response, told: FactValue, recorded: FactValue) -> None:
+    def _hold(
+        self, fact: Fact, response: Response, received: FactValue, recorded: FactValue
+    ) -> None:
         """Compare one fact; for lists, only the part that both sides have."""
         found: tuple[object, object] | None
-        if isinstance(told, np.ndarray) and isinstance(recorded, np.ndarray):
-            if not len(told) and len(recorded):  # the number of entries is a separate fact
+        if isinstance(received, np.ndarray) and isinstance(recorded, np.ndarray):
+            if not len(received) and len(recorded):  # the number of entries is a separate fact
                 self._not[fact]["none in the response"] += 1
                 return
-            found = self._first(fact, told, recorded)
-            whole = len(recorded) >= len(told) and UNKNOWN not in recorded[: len(told)]
+            found = self._first(fact, received, recorded)
+            whole = len(recorded) >= len(received) and UNKNOWN not in recorded[: len(received)]
             if found is None and not whole:
                 self._not[fact]["only a part was recorded; that part equals the response"] += 1
                 return
         else:
-            found = None if told == recorded else (told, recorded)
+            found = None if received == recorded else (received, recorded)
         self._compared[fact] += 1
         if found is not None:
             self._differ(fact, response, *found)
 
-    def _first(self, fact: Fact, told: Ints, recorded: Ints) -> tuple[str, str] | None:
+    def _first(self, fact: Fact, received: Ints, recorded: Ints) -> tuple[str, str] | None:
         """Return the first entry that differs, among those that both have.
 
         The number of entries is a separate fact.
         """
-        count = min(len(told), len(recorded))
-        unlike = (told[:count] != recorded[:count]) & (recorded[:count] != UNKNOWN)
+        count = min(len(received), len(recorded))
+        unlike = (received[:count] != recorded[:count]) & (recorded[:count] != UNKNOWN)
         if not unlike.any():
             return None
         at = int(np.flatnonzero(unlike)[0])
         rows = _WIDTHS.get(_ROWS_OF.get(fact, fact))
         place = f"token {at}" if rows is None else f"row {at // self._recorded.width(rows)}"
-        return f"{told[at]} ({place})", f"{recorded[at]} ({place})"
+        return f"{received[at]} ({place})", f"{recorded[at]} ({place})"
 
-    def _differ(self, fact: Fact, response: Response, told: object, recorded: object) -> None:
-        assert isinstance(told, int | str) and isinstance(recorded, int | str)
+    def _differ(self, fact: Fact, response: Response, received: object, recorded: object) -> None:
+        assert isinstance(received, int | str) and isinstance(recorded, int | str)
         assert response.rid is not None
-        self._differences[fact].append(Difference(response.rid, response.line, told, recorded))
+        self._differences[fact].append(Difference(response.rid, response.line, received, recorded))
 
     def _in_rows(self, says: Side) -> Side:
         """Split the flat values of rows into two facts: the number of rows, and their contents."""
@@ -187,14 +189,14 @@ class _Tally:
                 made.values[_CONTENTS[fact]] = values
         return made
 
-    def _add_trainer(self, response: Response, told: Side, qid: int) -> None:
+    def _add_trainer(self, response: Response, received: Side, qid: int) -> None:
         """Check rows + start_len + 1 = prompt + returned tokens.
 
         If start_len is at the end of the sequence, there is no row to align.
         """
         fact, start = Fact.TRAINER, self._recorded.start_len(qid)
         parts = [
-            told.values.get(f) for f in (Fact.EXPERTS_ROWS, Fact.PROMPT_TOKENS, Fact.OUTPUT_IDS)
+            received.values.get(f) for f in (Fact.EXPERTS_ROWS, Fact.PROMPT_TOKENS, Fact.OUTPUT_IDS)
         ]
         rows, prompt, ids = parts
         if not (isinstance(rows, int) and isinstance(prompt, int) and isinstance(ids, int)):
@@ -209,14 +211,14 @@ class _Tally:
                 self._differ(fact, response, rows + start + 1, prompt + ids)
 
 
-def _why_not(fact: Fact, told: Side, recorded: Side) -> str:
+def _why_not(fact: Fact, received: Side, recorded: Side) -> str:
     """Return why a fact was not compared.
 
     If both sides lack it, give the recording's reason: it knows whether the client asked.
     """
-    if fact in told.values:
+    if fact in received.values:
         return recorded.why_not[fact]
-    why = told.why_not[fact]
+    why = received.why_not[fact]
     if why != ABSENT:
         return why
     if fact not in recorded.values:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...recorders.derived import Derived, contents_left_by_shrink
+from ...recorders.derived import Derived
 from ...recorders.errors import NoVerdictError, RecordingError
 from ...recorders.pseudonyms import pseudonymous
 from ...recorders.recording import Recording
@@ -132,8 +132,13 @@ def _shrunk(
         raise RecordingError(
             f"after the output tokens were replaced, it is no longer true that {shows}. Use --keep-tokens."
         )
-    says = _says(before, left, shows, keep_tokens=keep_tokens)
-    step = Derived("shrink", source, says, before.num_requests - left.num_requests)
+    step = Derived(
+        how="shrink",
+        source=source,
+        description=_description(before, left, shows, keep_tokens=keep_tokens),
+        requests_left_out=before.num_requests - left.num_requests,
+        tokens_replaced=not keep_tokens,
+    )
     before_it = made.derived[: len(recording.derived)]  # without the cut: it is part of this step
     return _Part(replace(made, derived=(*before_it, step)), before, left, interrupted)
 
@@ -186,9 +191,12 @@ def _without_contents(recording: Recording, *, keep_tokens: bool) -> Recording:
     return bare if keep_tokens else pseudonymous(bare)
 
 
-def _says(before: ShrinkProgress, left: ShrinkProgress, shows: str, *, keep_tokens: bool) -> str:
+def _description(
+    before: ShrinkProgress, left: ShrinkProgress, shows: str, *, keep_tokens: bool
+) -> str:
     kept = f"{left.num_requests} of {before.num_requests} requests, {left.num_steps} of {before.num_steps} steps"
-    return f"{kept}; {contents_left_by_shrink(keep_tokens=keep_tokens)}; {shows}"
+    replaced = "" if keep_tokens else "tokens, ids, the command line and paths replaced, "
+    return f"{kept}; {replaced}what was in routed rows left out; {shows}"
 
 
 def _name(path: Path) -> str:
