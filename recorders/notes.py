@@ -31,12 +31,10 @@ class Note:
     sglang_version: str
     missing: dict[str, list[str]]  # essential role -> the places where it was looked for
     num_schedulers: int
-    not_recorded: tuple[
-        str, ...
-    ]  # reasons, one per scheduler that should have a journal but has none
-    schedulers: tuple[
-        SchedulerEntry, ...
-    ]  # those with a known place in the run, and those that failed
+    # Reasons, one per scheduler that should have a journal but has none.
+    not_recorded: tuple[str, ...]
+    # Those with a known place in the run, and those that failed.
+    schedulers: tuple[SchedulerEntry, ...]
     # Of all its recordings. `--attach ... start` can begin some in other folders.
     journals: tuple[Path, ...]
     socket: Path | None  # its control socket
