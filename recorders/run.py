@@ -42,9 +42,11 @@ class Stats:
     step_ns_max: int | None
     steps_measured: int
     closed: bool  # the writer finished normally; False if the process was killed
-    # Older recordings have no prefill times; there they are part of the next decode step's time.
+    # Older recordings do not have the following. Prefill times are part of the next decode step's
+    # time there.
     prefill_ns_p50: int | None = None
     prefill_ns_p99: int | None = None
+    ended_early: bool = False  # recording ended before its server did: a stop or a limit
 
 
 @dataclass(frozen=True, slots=True)

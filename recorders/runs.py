@@ -32,6 +32,7 @@ class Member:
     step_ns: tuple[int | None, int | None]  # p50, p99
     damage: str | None
     closed: bool  # the recorder finished normally
+    ended_early: bool  # before its server did
     made: tuple[str, ...]  # what was done to the recording since: shrink, redact, ...
 
 
@@ -107,6 +108,7 @@ def member_of(path: Path, recording: Recording) -> Member:
         step_ns=(None, None) if stats is None else (stats.step_ns_p50, stats.step_ns_p99),
         damage=recording.damage,
         closed=stats is not None and stats.closed,
+        ended_early=stats is not None and stats.ended_early,
         made=tuple(step.how for step in recording.derived),
     )
 

@@ -109,15 +109,29 @@ def _late(pair: tuple[Recording, Recording], shared: list[I64]) -> list[str]:
     first = [int(_steps(*one)[0]) for one in zip(pair, shared, strict=True)]
     if not any(map(is_late, pair)):
         return []
+    of_left = _same_requests(pair)
+    unmatched = (np.setdiff1d(np.arange(len(pair[0].rids)), of_left), np.flatnonzero(of_left < 0))
     for i, one in enumerate(pair):  # a request already running gets its arrival when first seen
         steps, kinds = _steps(one, shared[i]), one.events.kind[shared[i]]
-        shared[i] = shared[i][(steps > max(first)) & (kinds != Kind.ARRIVE)]
+        known = ~np.isin(shared[i], _events_of(one, unmatched[i]))
+        shared[i] = shared[i][(steps > max(first)) & (kinds != Kind.ARRIVE) & known]
     return [
         (
             "at least one of the recordings began on a running server: events before "
-            f"step {max(first) + 1}, and arrivals, have no counterpart"
+            f"step {max(first) + 1}, arrivals, and what happens to a request that one side never saw "
+            "running, have no counterpart"
         )
     ]
+
+
+def _events_of(recording: Recording, qids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the events that are about one request, if that is one of these."""
+    found = [np.empty(0, dtype=np.int64)]
+    for kind in Kind:
+        qid = getattr(recording.event_table(kind), "qid", None)
+        if qid is not None:
+            found.append(recording.event_of(kind)[np.isin(qid, qids)])
+    return np.concatenate(found)
 
 
 def _across_gaps(pair: tuple[Recording, Recording], shared: list[I64]) -> list[str]:

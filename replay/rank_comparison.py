@@ -200,6 +200,8 @@ def _not_whole(member: Member) -> str | None:
         return f"{name} ends at the point where its process was killed"
     if member.late:
         return f"{name} began on a running server"
+    if member.ended_early:
+        return f"{name} ended before its server did"
     return None
 
 

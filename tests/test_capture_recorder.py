@@ -183,6 +183,32 @@ def test_books_begin_anew_after_every_gap(
     assert not recorder.seeding.wanted and recorder.dropped == 0 and recorder.exceptions == 2
 
 
+def test_a_recording_ends_with_a_turn_or_with_a_gap(recorder: Recorder, tmp_path: Path) -> None:
+    """If a turn has no end, its last events are missing, whether the recorder or sglang ended it."""
+    recorder.begin_turn()
+    recorder.emit(Kind.ARRIVE, (1, 0))
+    recorder.begin_turn()  # sglang raised in the one before
+    recorder.emit_later(partial(recorder.emit, Kind.ARRIVE, (2, 0)))
+    recorder.ending = True
+    recorder.end_turn()
+    assert recorder.ended
+    recorder.close()
+    whole = [(Kind.ARRIVE, 1), (Kind.GAP, 1), (Kind.ARRIVE, 2)]
+    assert events(tmp_path / "j") == whole
+    assert last_stats(tmp_path / "j").ended_early
+
+
+def test_a_recording_that_ends_within_a_turn_ends_with_a_gap(
+    recorder: Recorder, tmp_path: Path
+) -> None:
+    recorder.begin_turn()
+    recorder.emit(Kind.ARRIVE, (1, 0))
+    recorder.emit_later(partial(recorder.emit, Kind.ARRIVE, (2, 0)))
+    recorder.close()
+    assert events(tmp_path / "j") == [(Kind.ARRIVE, 1), (Kind.GAP, 1)]
+    assert not last_stats(tmp_path / "j").ended_early
+
+
 def test_a_pending_event_that_fails_does_not_lose_the_next_one(
     recorder: Recorder, tmp_path: Path
 ) -> None:

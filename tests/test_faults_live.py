@@ -38,6 +38,7 @@ PLACES = {
     "prepare_for_decode": Kind.PREPARE,
     "release_kv_cache": Kind.RELEASE,
 }
+WHILE_PROCESSING = ("release_kv_cache",)  # the rest of the result's step is missing
 # While a scheduler collects garbage, up to a third of a second, it makes no events. So this one
 # never collects.
 NO_COLLECTOR = "import gc, runpy; gc.disable(); runpy.run_module('specdiff.fixtures.rig', None, '__main__', True)"
@@ -45,11 +46,11 @@ LONG = [sys.executable, "-c", NO_COLLECTOR]  # no test waits for it to end
 LONG += ["--sglang", "0.5.13", "--scenario", "random", "--requests", "6000"]
 
 
-def check_books(recording: Recording) -> None:
+def check_books(recording: Recording, gaps: int = 0) -> None:
     """Check that the undamaged part is a recording with the books of its release."""
     assert recording.damage is None or "the file ends inside" in recording.damage
     assert replay(recording, spec.parse("observed"), spec.parse("fixed")).verdict is Verdict.SAME
-    assert len(recording.gaps.dropped) == 0
+    assert len(recording.gaps.dropped) == gaps
 
 
 @pytest.mark.skipif(
@@ -179,7 +180,7 @@ def test_a_scheduler_that_raises_mid_step_is_recorded_up_to_there(
 ) -> None:
     """sglang's own exception is raised as without the recorder.
 
-    Everything before it is recorded.
+    Everything before it is recorded. A gap stands for the rest of a result that was being processed.
     """
     find_release("0.5.13")
     command = [sys.executable, "-c", RAISES, place, "0.5.13"]
@@ -189,4 +190,34 @@ def test_a_scheduler_that_raises_mid_step_is_recorded_up_to_there(
     recording = hdf5.load(Path(done.stdout.strip()))
     assert len(recording.event_of(PLACES[place])) == 39
     assert recording.stats is not None and recording.stats.exceptions == 0
-    check_books(recording)
+    check_books(recording, gaps=int(place in WHILE_PROCESSING))
+
+
+FINISHES = """
+import sys
+from specdiff.fixtures.rig.__main__ import main
+from specdiff.fixtures.rig.postimport import install_patches
+def patch(module):
+    original, finished = module.Req.update_finish_state, []
+    def raises(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        if self.finished_reason is not None:
+            finished.append(self)
+            if len(finished) == 20:
+                raise ValueError("sglang's own")
+    module.Req.update_finish_state = raises
+install_patches({"sglang.srt.managers.schedule_batch": patch})
+main(["--sglang", "0.5.23", "--scenario", "random", "--seed", "1"], standalone_mode=False)
+"""
+
+
+def test_a_scheduler_that_raises_before_a_finish_is_not_said_to_go_on(tmp_path: Path) -> None:
+    """The result of the step is recorded, but not what it decided: a gap ends the recording."""
+    find_release("0.5.23")
+    done = specdiff("record", "-o", tmp_path, "--", sys.executable, "-c", FINISHES)
+    assert "ValueError: sglang's own" in done.stderr
+    recording = hdf5.load(Path(done.stdout.strip()))
+    assert recording.stats is not None and recording.stats.closed
+    assert recording.events.kind[-1] == Kind.GAP
+    own = replay(recording, spec.parse("observed"), spec.parse("sglang==0.5.23"))
+    assert own.verdict is Verdict.SAME

@@ -173,6 +173,30 @@ def test_lost_events_are_no_difference_and_are_counted(pair: tuple[Recording, Re
             assert max(found.num_left, found.num_right) + found.num_events == shared(left)
 
 
+def test_a_request_that_only_one_late_recording_knows_is_no_difference(
+    pair: tuple[Recording, Recording],
+) -> None:
+    """It waited in the queue when the later recording began, and was aborted there.
+
+    No request of this pair was; so an abort is made that of a request which ended before.
+    """
+    start = int(pair[0].event_of(Kind.ABORT)[-1]) - 10
+    ended = {*pair[0].finishes.qid[pair[0].event_of(Kind.FINISH) < start].tolist()}
+    waited = max(ended - {*pair[0].releases.qid[pair[0].event_of(Kind.RELEASE) >= start].tolist()})
+
+    def late(recording: Recording) -> Recording:
+        cut = without(recording, 0, start)
+        aborts = np.append(cut.aborts.qid[:-1], waited).astype(cut.aborts.qid.dtype)
+        return dataclasses.replace(cut, aborts=dataclasses.replace(cut.aborts, qid=aborts))
+
+    left, right = map(late, pair)
+    whole = agree(left, right)
+    rids = tuple("unseen" if qid == waited else rid for qid, rid in enumerate(right.rids))
+    found = agree(left, dataclasses.replace(right, rids=rids))
+    assert whole.first is None and found.first is None
+    assert found.num_events == whole.num_events - 1 and found.num_left == 1 + whole.num_left
+
+
 def test_a_journal_that_ends_early_is_no_difference(pair: tuple[Recording, Recording]) -> None:
     left, right = pair
     cut = without(right, len(right.events.kind) - 60, len(right.events.kind))

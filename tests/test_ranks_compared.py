@@ -115,20 +115,28 @@ def test_a_file_made_from_a_dp_rank_does_not_keep_launches_from_being_judged(
     assert compared(files, dp1=1).differs
 
 
-@pytest.mark.parametrize("how", ["late", "sample"])
+@pytest.mark.parametrize("how", ["late", "sample", "ended"])
 def test_launches_are_not_judged_if_a_rank_was_recorded_only_in_part(
     idle: list[Recording], how: str
 ) -> None:
     files = {"dp0.h5": idle[0], "dp1.h5": idle[1]}
     if how == "sample":
         files["dp1.h5"] = made(idle[1], Derived("sample", "0" * 64, "for a test", 0, False))
+    elif how == "ended":
+        assert idle[1].stats is not None
+        stats = dataclasses.replace(idle[1].stats, ended_early=True)
+        files["dp1.h5"] = dataclasses.replace(idle[1], stats=stats)
     else:
         events = idle[1].events
         later = dataclasses.replace(events, iteration=events.iteration + 5)
         files["dp1.h5"] = dataclasses.replace(idle[1], events=later)
     found = compared(files, dp1=1)
     assert found.in_step is not None and not found.differs
-    told = {"late": "began on a running server", "sample": "holds only some of the requests"}
+    told = {
+        "late": "began on a running server",
+        "sample": "holds only some of the requests",
+        "ended": "ended before its server did",
+    }
     assert found.in_step.why_not == f"dp1.h5 {told[how]}"
 
 

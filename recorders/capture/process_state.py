@@ -24,6 +24,8 @@ from .sites import HookSite
 logger = logging.getLogger("specdiff")
 
 _ATTRIBUTE = "_specdiff_recorder"  # on a scheduler
+_TURN_S = 0.25  # how long to wait for the scheduler to end its turn; an idle one has none
+_POLL_S = 0.002
 _HOOK_S = 0.05  # how long a hook that is already running may still take
 
 
@@ -103,7 +105,14 @@ class ProcessState:
                 )
 
     def end(self, recorder: Recorder) -> None:
-        """Stop recording and close the journal. A hook that is running finds the recorder closed."""
+        """Stop recording at the end of the current turn, and close the journal.
+
+        After a moment it ends anyway: the server is idle, or its turn takes long. A hook that is
+        running finds the recorder closed.
+        """
+        recorder.ending, late = True, time.monotonic() + _TURN_S
+        while not recorder.ended and time.monotonic() < late:
+            time.sleep(_POLL_S)
         recorder.ended = True
         scheduler = recorder.scheduler
         if scheduler is not None and getattr(scheduler, _ATTRIBUTE, None) is recorder:

@@ -65,7 +65,9 @@ class Recorder:
         self._dropping: tuple[int, int] | None = None  # stamp of the event that found memory full
         self._max_bytes, self._max_steps = max_bytes, max_steps
         self.choice, self._mask = choice, None if choice.tokens else TokenMask()
+        self.ending = False  # to end with the current turn
         self.ended = False  # record nothing more; the code that notices this closes the recorder
+        self._in_turn = False  # a result is being processed
         self.numbers = Numbering(self._announce, late, None if choice.everyone else self._takes)
         self.seeding = Seeding(wanted=late)
         self._breaks = 0  # the value of `writer.breaks` at the last step
@@ -193,8 +195,15 @@ class Recorder:
                 self._dropping = None
         return self._dropping is not None
 
+    def begin_turn(self) -> None:
+        """Begin to process a result. If the previous one has no end, sglang raised in the middle of it."""
+        if self._in_turn:
+            self._drop()
+        self._in_turn = True
+
     def end_turn(self) -> None:
         """End a turn of the scheduler loop: a result was processed."""
+        self._in_turn = False
         self.finishing = None
         self.numbers.end_turn()
         if self.resolved:
@@ -206,7 +215,9 @@ class Recorder:
         if (breaks := self.writer.breaks) != self._breaks:
             self._breaks = breaks
             self.seeding.want()
-        if self._max_steps is not None and self.overhead.steps >= self._max_steps:
+        limit = self._max_steps
+        if self.ending or (limit is not None and self.overhead.steps >= limit):
+            self.flush()
             self.ended = True
 
     def _drop(self) -> None:
@@ -311,11 +322,16 @@ class Recorder:
             step_ns_max=decode.max_ns,
             steps_measured=self.overhead.steps,
             closed=closed,
+            ended_early=self.ended,
             prefill_ns_p50=prefill.quantile(0.5),
             prefill_ns_p99=prefill.quantile(0.99),
         )
 
     def close(self) -> None:
+        """Write what is queued. A GAP ends the recording if the rest of the current turn is missing."""
+        if self._in_turn:
+            self._before_next = None  # it would read a request that has changed since
+            self._drop()
         self.flush()
         self._mark_gap(self.stamp())
         self.writer.close()

@@ -100,6 +100,7 @@ def _resolve_after(recorder: Recorder, note: Any, returned: Any) -> None:
 
 
 def _process_before(recorder: Recorder, self: Any, batch: Any, result: Any, **_: Any) -> Any:
+    recorder.begin_turn()
     recorder.resolved = recorder.extended = False
     recorder.finished_at.clear()
     if not batch.reqs or mode_of(batch) not in _EXTENDING:
