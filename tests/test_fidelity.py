@@ -42,7 +42,7 @@ STEPS = [
     ("0.5.12", "0.5.13", {Q.SEQ_LENS_SUM, Q.ROUTED_EXPERTS}),
     ("0.5.13", "0.5.23", {Q.KV_COMMITTED_LEN}),
 ]
-# what every random run must reach; start_len exists only from 0.5.12 on
+# what every random run must reach
 MUST_REACH = (
     "stale-finished-1",
     "stale-finished-many",
@@ -51,6 +51,7 @@ MUST_REACH = (
     "length-overshoot",
     "rows-overshoot",
     "rows-not-requested",
+    "start-len",
     "cached-prefix",
     "merge",
     "filter",
@@ -94,8 +95,7 @@ def test_every_quantity_is_captured_and_every_branch_reached(
 ) -> None:
     recording = record(release, "random", SEED)
     reached = exercised(recording)
-    start_len = () if release in ("0.5.10", "0.5.11") else ("start-len",)
-    assert {name: reached[name] for name in (*MUST_REACH, *start_len) if not reached[name]} == {}
+    assert {name: reached[name] for name in MUST_REACH if not reached[name]} == {}
     assert reached["result-unpaired"] == reached["gap"] == 0
     assert (
         recording.stats is not None and recording.stats.exceptions == recording.stats.dropped == 0

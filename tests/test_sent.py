@@ -206,6 +206,40 @@ def test_a_server_that_moves_the_start_of_rows_breaks_the_trainer_law(tmp_path: 
     assert _outcomes(recording)["trainer"].num_broken == moved.sum()
 
 
+IGNORED = """
+[[request]]
+rid = "later"
+prompt_len = 12
+max_new_tokens = 9
+accept = [4]
+return_routed_experts = true
+routed_experts_start_len = 6
+"""
+
+
+@pytest.mark.parametrize(
+    ("version", "rows", "broken"),
+    [("0.5.10", 20, True), ("0.5.12", 14, False), *on_demand(("0.5.11", 20, True))],
+)
+def test_a_server_that_ignores_the_start_of_rows_breaks_the_laws_about_it(
+    version: str, rows: int, broken: bool, record: RigRecorder, tmp_path: Path
+) -> None:
+    """Up to 0.5.11 the scheduler does not know the start (#24851). The rig does, and records what was asked."""
+    path = tmp_path / "ignored.toml"
+    path.write_text(IGNORED)
+    recording = record(version, str(path), 0)
+    assert recording.requests.start_len.tolist() == [6]
+    assert recording.sents.experts_rows.tolist() == [rows]
+    columns = Columns(recording)
+    found = {one.law.name: one for one in check(columns, observed(columns))}
+    for name in ("trainer", "rows", "returned"):
+        assert (found[name].num_checked > 0, found[name].num_broken) == (True, int(broken)), name
+        assert found[name].left_out is None
+    if broken:
+        first = found["trainer"].first
+        assert first is not None and (first.found, first.expected) == (27, "21")
+
+
 def test_requests_that_arrived_before_a_gap_are_not_judged(play: PlayScenario) -> None:
     """Their messages may have been lost in the gap, so sums over messages may be too small."""
     recording, _ = play("0.5.23")
