@@ -123,6 +123,8 @@ def _print_laws(console: Output, outcomes: Sequence[LawOutcome]) -> None:
     for outcome in outcomes:
         if outcome.known:
             console.print(f"known violation of {outcome.law.name}: {outcome.known}")
+        if outcome.left_out:
+            console.print(f"{outcome.law.name}: {outcome.left_out}")
 
 
 def _print_summary(console: Output, found: Checked) -> None:

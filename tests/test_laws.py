@@ -330,6 +330,35 @@ def test_after_a_gap_a_launch_without_its_prepare_is_not_judged() -> None:
     assert _law("room", cut).state is State.NOT_EXERCISED
 
 
+def test_rows_without_a_known_start_are_judged_only_where_they_are_too_many() -> None:
+    """Up to 0.5.11 no scheduler is told the start. All rows may be right, but never more than that."""
+    recording = bundled_recording("0.5.12-experts-start-len")
+    stopped = _startless(recording)
+    for law in ("trainer", "rows", "returned"):
+        known, unknown = _law(law, recording), _law(law, stopped)
+        assert 0 < unknown.num_checked < known.num_checked and not known.left_out
+        assert 0 < unknown.num_broken == unknown.num_checked <= known.num_broken
+        assert unknown.left_out and "of 10 requests was not captured" in unknown.left_out
+    finishes, sents = stopped.finishes, stopped.sents
+    fewer = dataclasses.replace(
+        stopped,
+        finishes=dataclasses.replace(finishes, experts_rows=finishes.experts_rows.clip(max=5)),
+        sents=dataclasses.replace(sents, experts_rows=sents.experts_rows.clip(max=5)),
+    )
+    assert "the start_len of 10 requests was not captured" in _why("trainer", fewer)
+    assert _law("rows", fewer).state is State.NOT_EXERCISED
+    assert _law("trainer", dataclasses.replace(fewer, finishes=recording.finishes)).num_broken > 5
+
+
+def _startless(recording: Recording) -> Recording:
+    finishes, requests = recording.finishes, recording.requests
+    return dataclasses.replace(
+        recording,
+        finishes=dataclasses.replace(finishes, start_len=np.full_like(finishes.start_len, NONE64)),
+        requests=dataclasses.replace(requests, start_len=np.full_like(requests.start_len, NONE64)),
+    )
+
+
 def _why(law: str, recording: Recording, path: str = "observed") -> str:
     found = _law(law, recording, path)
     assert found.state is State.NOT_EXERCISED and found.why_not_exercised

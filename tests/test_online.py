@@ -137,6 +137,15 @@ def test_an_exception_in_the_watch_loses_no_event(tmp_path: Path) -> None:
     assert recorder.exceptions == 1
 
 
+def test_fewer_rows_from_an_unknown_start_break_no_law() -> None:
+    recording = hdf5.load(MIX)
+    absent = np.full_like(recording.finishes.start_len, NONE64)
+    none = with_column(recording, "finishes", "experts_rows", 0 * recording.finishes.qid)
+    assert _watched(none) == _checked(none) != set()
+    unknown = with_column(none, "finishes", "start_len", absent)
+    assert _watched(unknown) == _checked(unknown) == set()
+
+
 def test_no_rows_are_due_if_their_start_is_past_the_end() -> None:
     recording = hdf5.load(MIX)
     far = with_column(

@@ -26,6 +26,7 @@ from served_answers import (
 from specdiff.cli.main import SAME, run
 from specdiff.recorders import hdf5
 from specdiff.recorders.derived import Derived
+from specdiff.recorders.recording import Recording
 from specdiff.recorders.schema import NONE64, Kind
 from specdiff.replay.reconcile.facts import Fact
 
@@ -150,6 +151,28 @@ def test_the_trainer_fact_goes_by_the_start_that_the_client_asked_for(tmp_path: 
     told = stream(recording.rids[recording.finishes.qid[row]])
     found = held(tmp_path, *told, recording=dataclasses.replace(recording, finishes=finishes))
     assert of(found, Fact.TRAINER).num_compared == 1 and not differing(found)
+
+
+def test_without_the_start_only_too_many_rows_differ(tmp_path: Path) -> None:
+    """Up to 0.5.11 no scheduler is told the start that the client asks for."""
+    recording = hdf5.load(path(NEW))
+    row = int(np.flatnonzero(recording.finishes.start_len > 0)[0])
+    told = stream(recording.rids[recording.finishes.qid[row]])
+    trainer = of(held(tmp_path, *told, recording=_startless(recording)), Fact.TRAINER)
+    assert trainer.num_compared == 0
+    assert trainer.not_compared == {"the start_len that the client asked for was not captured": 1}
+    old = _startless(hdf5.load(path(OLD)))
+    trainer = of(held(tmp_path, *answers(OLD), release=OLD, recording=old), Fact.TRAINER)
+    assert 0 < len(trainer.differences) == trainer.num_compared
+
+
+def _startless(recording: Recording) -> Recording:
+    finishes, requests = recording.finishes, recording.requests
+    return dataclasses.replace(
+        recording,
+        finishes=dataclasses.replace(finishes, start_len=np.full_like(finishes.start_len, NONE64)),
+        requests=dataclasses.replace(requests, start_len=np.full_like(requests.start_len, NONE64)),
+    )
 
 
 def test_sums_over_messages_are_not_compared_if_the_request_was_seen_late(tmp_path: Path) -> None:

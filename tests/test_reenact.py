@@ -33,7 +33,7 @@ from specdiff.fixtures.rig.written import read_scenario
 from specdiff.recorders import hdf5
 from specdiff.recorders.recording import TABLE_NAMES, Recording
 from specdiff.recorders.run import JsonScalar
-from specdiff.recorders.schema import NONE32, Controls, Events, Kind, Reason, columns_in
+from specdiff.recorders.schema import NONE32, NONE64, Controls, Events, Kind, Reason, columns_in
 from specdiff.replay.laws.law import State
 from test_seeds import from_here_on, noted
 from test_trainer import outcomes
@@ -70,7 +70,8 @@ def events_of(recording: Recording, version: int) -> NDArray[np.int64]:
 # Recording -> columns that differ. served/ was recorded over HTTP, at the clients' own pace.
 AGAIN = [
     (SERVED / "0.5.23.h5", ["events.kind"]),  # two events are swapped: an abort and an arrival
-    (bundled() / "0.5.10-random.h5", []),
+    # It does not hold from where on rows were wanted, so its play asks for all of them, and records that.
+    (bundled() / "0.5.10-random.h5", ["requests.start_len", "finishes.start_len"]),
     (bundled() / "0.5.23-mixed.h5", []),
     *on_demand(
         (SERVED / "0.5.12.h5", []),
@@ -240,6 +241,18 @@ def test_a_recording_without_a_flush_site_gets_a_note_that_flushes_are_unknown()
     older = replace(recording, run=replace(recording.run, sites=sites))
     said = [
         "flushes were not recorded" in "".join(reenactment(one, "x").notes)
+        for one in (recording, older)
+    ]
+    assert said == [False, True]
+
+
+def test_a_recording_without_the_start_of_the_rows_gets_a_note() -> None:
+    path = bundled() / "0.5.12-experts-start-len.h5"
+    recording = hdf5.load(path)
+    starts = np.full_like(recording.requests.start_len, NONE64)
+    older = replace(recording, requests=replace(recording.requests, start_len=starts))
+    said = [
+        "the first routed row that 10 requests asked for" in "".join(reenactment(one, "x").notes)
         for one in (recording, older)
     ]
     assert said == [False, True]

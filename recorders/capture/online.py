@@ -101,7 +101,10 @@ def _finish(values: EventValues, _: Sequence[EventValues]) -> Iterator[str]:
     asked = of("return_routed_experts") == 1
     for name, first in (("experts", 0 if start == NONE64 else start), ("indexer", 0)):
         found, expected = _rows(values, name), max(seqlen - 1 - first, 0)
-        if found is not None and found != expected and (asked or name == "indexer"):
+        if found is None or not (asked or name == "indexer"):
+            continue
+        # without the start, fewer rows may be what the client asked for
+        if found > expected or (found < expected and (name == "indexer" or start != NONE64)):
             yield f"rows: {found} {name} rows, but the tokens returned have {expected}"
     for counter, part in (
         ("spec_verify_ct", "histogram_sum"),

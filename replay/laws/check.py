@@ -197,6 +197,7 @@ def outcome_of(
         int(broken.sum()),
         _breach(columns.recording, places, int(at[0])) if len(at) else None,
         known=law.known.reason if law.known and known.any() else None,
+        left_out=needs.left_out(law.needs, columns.recording),
     )
 
 

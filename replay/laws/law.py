@@ -36,6 +36,13 @@ class Places:
     def holds(self) -> Tensor:
         return (self.low <= self.found) & (self.found <= self.high)
 
+    def certain(self, known: Tensor) -> Tensor:
+        """Return where the outcome is certain. `known`: where the limits are.
+
+        Elsewhere `high` is the most that could be allowed, so only a breach of it is certain.
+        """
+        return known | (self.found > self.high)
+
     def some(self, which: Tensor) -> Places:
         """Return some of the places: `which` is a tensor of indices or a mask."""
         return Places(self.names, *(getattr(self, name)[which] for name in _COLUMNS))
@@ -84,6 +91,7 @@ class Needs:
     sites: hooks that must be attached; without them only a part would be checked, and the law
         could seem to hold.
     tables: tables of the recording that older format versions do not have.
+    start: what is allowed depends on the start_len that clients asked for.
     """
 
     event: str
@@ -92,6 +100,7 @@ class Needs:
     observed_only: bool = False
     sites: tuple[str, ...] = ()
     tables: tuple[str, ...] = ()
+    start: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +179,7 @@ class LawOutcome:
     first: the first breach that is not a known violation; if all are known, the first one.
     why_not_exercised: if the law was not exercised, the reason.
     known: if a known violation was seen, its reason.
+    left_out: which places were left out because something was not captured.
     """
 
     law: Law
@@ -179,3 +189,4 @@ class LawOutcome:
     first: Breach | None
     why_not_exercised: str | None = None
     known: str | None = None
+    left_out: str | None = None

@@ -41,7 +41,27 @@ def why_not_exercised(needs: Needs, columns: Columns, ledger: Ledger) -> str:
         reason = next((ledger.reasons[q] for q in silent if q in ledger.reasons), None)
         names = ", ".join(quantity.value for quantity in silent)
         return f"{names} not captured" + (f": {reason}" if reason else "")
-    return f"{needs.event}: none with values that the law can be checked on"
+    return left_out(needs, recording) or (
+        f"{needs.event}: none with values that the law can be checked on"
+    )
+
+
+def left_out(needs: Needs, recording: Recording) -> str | None:
+    """Return in words which requests are not fully checked because a value was not captured, or None."""
+    asked, start = recording.finishes.return_routed_experts == 1, recording.finishes.start_len
+    unknown = (
+        int(np.sum(asked & (start == NONE64))) if needs.start and _has_experts(recording) else 0
+    )
+    if not unknown:
+        return None
+    return (
+        f"the start_len of {unknown} requests was not captured; they count only where they have too "
+        "many rows for any start_len"
+    )
+
+
+def _has_experts(recording: Recording) -> bool:
+    return bool((recording.finishes.experts_state != NONE64).any())
 
 
 def _decode(recording: Recording) -> NDArray[np.bool_]:
@@ -86,6 +106,7 @@ FINISHED = Needs(
     "finish",
     lambda r: len(r.finishes.qid),
     (Quantity.ROUTED_EXPERTS, Quantity.INDEXER_TOPK),
+    start=True,
 )
 SENT = Needs(
     "final message to a client", lambda r: len(r.sents.qid), observed_only=True, tables=("sents",)
@@ -97,12 +118,14 @@ SENT_LISTS = Needs(
     ),
     observed_only=True,
     tables=("sents",),
+    start=True,
 )
 SENT_ROWS = Needs(
     "final message to a client that asked for routed experts",
     lambda r: int(np.sum(_requested(r, "experts_rows"))),
     (Quantity.ROUTED_EXPERTS,),
     tables=("sents",),
+    start=True,
 )
 SENT_LOGPROBS = Needs(
     "final message to a client that asked for log probabilities",

@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ...recorders.schema import NONE64
 from ..columns.shared import Columns
 from ..ledger import Ledger, Series
 from ..quantity import Quantity
+from ..tensors import column
 from .law import Places, exactly, together
 
 
@@ -15,16 +17,19 @@ def rows(columns: Columns, ledger: Ledger) -> Places:
     """Rows = max(0, prompt + returned outputs - 1 - start_len) if they were requested.
 
     If routed experts were not requested, there are no rows of them. The indexer has no start_len.
+    If the start_len is not known, only too many rows for any start_len are a breach.
     """
     finish, series = columns.finish_rows, ledger[Quantity.ROUTED_EXPERTS]
     collected, row = _collected(series)
     expected = finish.origin_len + finish.finished_len - 1 - finish.start_len
     expected = torch.where(finish.requested, expected.clamp(min=0), 0)[row]
+    known = ~finish.requested | (column(columns.recording.finishes.start_len) != NONE64)
+    experts = _places(series, collected, expected)
     indexer, at = _collected(ledger[Quantity.INDEXER_TOPK])
     whole = (finish.origin_len + finish.finished_len - 1).clamp(min=0)[at]
     return together(
         [
-            _places(series, collected, expected),
+            experts.some(experts.certain(known[row])),
             _places(ledger[Quantity.INDEXER_TOPK], indexer, whole),
         ]
     )

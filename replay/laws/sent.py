@@ -40,7 +40,7 @@ def returned(columns: Columns, ledger: Ledger) -> Places:
         [
             sent.at_most("num_logprobs", sent.logprobs),
             sent.at_most("num_hidden_states", sent.tokens),
-            sent.at_most("experts_rows", (sequence - sent.start_len).clamp(min=0)),
+            sent.at_most("experts_rows", (sequence - sent.start_len).clamp(min=0), sent.has_start),
             sent.at_most("indexer_rows", sequence.clamp(min=0)),
         ]
     )
@@ -63,6 +63,7 @@ def trainer(columns: Columns, ledger: Ledger) -> Places:
 
     Checked for every request that asked for rows, on a server that captures them. Both sides are
     what the client was sent, counts included; on a path other than `observed`, the rows are the path's own.
+    If the start_len is not known, only too many rows for any start_len are a breach.
     """
     sent, sents = _of(columns), columns.recording.sents
     state = column(columns.recording.finishes.experts_state)[sent.finish]
@@ -76,7 +77,8 @@ def trainer(columns: Columns, ledger: Ledger) -> Places:
         rows = num_rows(series, sent.finish)
     found = rows + sent.start_len + 1
     name = "experts_rows + start_len + 1"
-    return exactly(name, sent.event[known], sent.qid[known], found[known], returned[known])
+    places = exactly(name, sent.event, sent.qid, found, returned)
+    return places.some(known & places.certain(sent.has_start))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,19 +113,29 @@ class _Sent:
 
     @property
     def start_len(self) -> Tensor:
-        """The start_len that the client asked for, even if the server changed it before the finish."""
+        """The start_len that the client asked for, even if the server changed it before the finish; 0 if not known."""
         asked = column(self.columns.recording.requests.start_len)[self.qid]
         return torch.where(asked == NONE64, self.columns.finish_rows.start_len[self.finish], asked)
 
+    @property
+    def has_start(self) -> Tensor:
+        """Whether the start_len is known. Up to 0.5.11 the scheduler is not told."""
+        asked = column(self.columns.recording.requests.start_len)[self.qid]
+        at_finish = column(self.columns.recording.finishes.start_len)[self.finish]
+        return (asked != NONE64) | (at_finish != NONE64)
+
     def exactly(self, name: str, expected: Tensor) -> Places:
-        return self._held(name, expected, expected)
+        return self._held(name, expected, expected, torch.ones_like(expected, dtype=torch.bool))
 
-    def at_most(self, name: str, limit: Tensor) -> Places:
-        return self._held(name, torch.zeros_like(limit), limit)
+    def at_most(self, name: str, limit: Tensor, known: Tensor | None = None) -> Places:
+        """`known`: where the limit is known; by default everywhere."""
+        known = torch.ones_like(limit, dtype=torch.bool) if known is None else known
+        return self._held(name, torch.zeros_like(limit), limit, known)
 
-    def _held(self, name: str, low: Tensor, high: Tensor) -> Places:
+    def _held(self, name: str, low: Tensor, high: Tensor, known: Tensor) -> Places:
         found = column(getattr(self.columns.recording.sents, name))[self.row]
-        return within(name, self.event, self.qid, found, low, high).some(found != NONE64)
+        places = within(name, self.event, self.qid, found, low, high)
+        return places.some((found != NONE64) & places.certain(known))
 
 
 def _sent(columns: Columns, ledger: Ledger) -> _Sent:

@@ -13,7 +13,7 @@ from ..outputs import UNKNOWN
 from ..verdict import Verdict
 from .facts import Fact, FactValue, Ints, Side
 from .read import Responses
-from .recorded_facts import NO_END, RecordedFacts
+from .recorded_facts import NO_END, NO_START, RecordedFacts
 from .response import ABSENT, ROWS, Response
 
 _HEALTH = "HEALTH_CHECK"  # sglang's prefix for the ids of its own requests
@@ -192,7 +192,8 @@ class _Tally:
     def _add_trainer(self, response: Response, received: Side, qid: int) -> None:
         """Check rows + start_len + 1 = prompt + returned tokens.
 
-        If start_len is at the end of the sequence, there is no row to align.
+        If start_len is at the end of the sequence, there is no row to align. If it is not known, only
+        too many rows for any start_len differ.
         """
         fact, start = Fact.TRAINER, self._recorded.start_len(qid)
         parts = [
@@ -201,14 +202,17 @@ class _Tally:
         rows, prompt, ids = parts
         if not (isinstance(rows, int) and isinstance(prompt, int) and isinstance(ids, int)):
             self._not[fact]["rows, prompt tokens or output ids are missing in the response"] += 1
-        elif start is None:
+        elif not self._recorded.is_finished(qid):
             self._not[fact][NO_END] += 1
-        elif prompt + ids - 1 <= start:
+        elif start is None and rows + 1 <= prompt + ids:
+            self._not[fact][NO_START] += 1
+        elif prompt + ids - 1 <= (start or 0):
             self._not[fact]["no row to align"] += 1
         else:
             self._compared[fact] += 1
-            if rows + start + 1 != prompt + ids:
-                self._differ(fact, response, rows + start + 1, prompt + ids)
+            found = rows + (start or 0) + 1
+            if found != prompt + ids:
+                self._differ(fact, response, found, prompt + ids)
 
 
 def _why_not(fact: Fact, received: Side, recorded: Side) -> str:

@@ -34,6 +34,7 @@ _SENTS = {
 _SUMS = {Fact.OUTPUT_IDS: "num_output_ids", Fact.LOGPROBS: "num_logprobs"}  # over all messages
 
 NO_END = "the recording has no end of this request"
+NO_START = "the start_len that the client asked for was not captured"
 _QUEUED = "aborted in the queue: the scheduler sent nothing"
 _UNASKED = "not recorded: the client did not ask for it, or the server does not keep it"
 _NOT_WHOLE = "the recorded spans do not cover each token exactly once"
@@ -72,14 +73,18 @@ class RecordedFacts:
         return int(stored.shape[1] * stored.shape[2])
 
     def start_len(self, qid: int) -> int | None:
-        """Return the first row that the request asked for, or None if its finish was not recorded.
+        """Return the first row that the request asked for, or None if that is not known.
 
-        Before 0.5.12 there is no start_len: the result is 0.
+        Up to 0.5.11 the scheduler is not told.
         """
         asked, row = _known(self.recording.requests.start_len, qid), self._finish.get(qid)
-        if row is None:
-            return None
-        return (_known(self.recording.finishes.start_len, row) if asked is None else asked) or 0
+        if asked is not None or row is None:
+            return asked
+        return _known(self.recording.finishes.start_len, row)
+
+    def is_finished(self, qid: int) -> bool:
+        """Whether the request's finish was recorded."""
+        return qid in self._finish
 
     def sides(self, qids: Iterable[int]) -> dict[int, Side]:
         """Return what is recorded of these requests."""
