@@ -99,6 +99,24 @@ def test_a_grammar_cuts_the_run_from_0_5_14_on(
     assert recording.requests.has_grammar.any() and not recording.requests.has_grammar.all()
 
 
+@pytest.mark.parametrize(
+    ("version", "algorithm", "waits"),
+    [
+        ("0.5.23", "EAGLE", False),
+        *on_demand(
+            ("0.5.16", "EAGLE", True), ("0.5.17", "EAGLE", False), ("0.5.17", "NGRAM", True)
+        ),
+    ],
+)
+def test_a_grammar_makes_a_batch_wait_up_to_0_5_16_and_with_ngram(
+    version: str, algorithm: str, waits: bool, record: RigRecorder
+) -> None:
+    flags = () if algorithm == "EAGLE" else ("--algorithm", algorithm)
+    recording = record(version, "grammar", 1, *flags)
+    assert recording.run.overlap and recording.requests.has_grammar.any()
+    assert (exercised(recording)["overlap-skipped"] > 5) == waits
+
+
 @pytest.mark.parametrize(("version", "scenario"), [("0.5.12", "grammar"), ("0.5.23", "chunked")])
 def test_a_batch_may_wait_for_the_result_before_it(
     version: str, scenario: str, record: RigRecorder, monkeypatch: pytest.MonkeyPatch

@@ -12,6 +12,7 @@ import pytest
 from children import on_demand
 from lifting import Changed, against_observed, bundled_recording, compiled, release
 from recorded import RigRecorder
+from specdiff.recorders.recording import Recording
 from specdiff.replay import spec
 from specdiff.replay.columns.shared import Columns
 from specdiff.replay.lift.ledger import ledger_of
@@ -54,6 +55,21 @@ def test_each_algorithm_is_matched_on_its_own(version: str, eagle: str, dflash: 
 def test_a_release_without_the_algorithm_cannot_run_its_recording() -> None:
     with pytest.raises(CannotRunError, match=r"0\.5\.13 has no prepare for DFLASH"):
         ledger_of(Columns(bundled_recording(DFLASH)), lifted("0.5.13"), "lifted")
+
+
+@pytest.mark.parametrize("version", ["0.5.13", "0.5.23"])
+def test_a_tree_on_larger_pages_cannot_be_replayed(version: str) -> None:
+    """The prepare then looks at the width of a table that no recording holds (docs/coverage.md)."""
+    recording, program = bundled_recording("0.5.13-merge-filter"), lifted(version)
+    for topk, page_size in ((4, 1), (1, 64)):
+        ledger_of(Columns(_as_if(recording, topk, page_size)), program, "lifted")
+    with pytest.raises(CannotRunError, match=r"prepare depends on .*req_to_token\.shape"):
+        ledger_of(Columns(_as_if(recording, 4, 64)), program, "lifted")
+
+
+def _as_if(recording: Recording, topk: int, page_size: int) -> Recording:
+    run = dataclasses.replace(recording.run, topk=topk, page_size=page_size)
+    return dataclasses.replace(recording, run=run)
 
 
 def test_the_lagging_sums_come_from_the_branch_for_dflash() -> None:
