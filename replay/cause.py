@@ -63,25 +63,27 @@ def state_of_result(recording: Recording, row: int) -> str:
     """Say whether a result row is live or stale, and why it is stale."""
     rows = recording.result_rows
     if rows.is_retracted[row] == 1:
-        return "stale result applied to a retracted request"
+        return "stale result of a retracted request"
     if rows.finished[row] == 1:
-        return "stale result applied to a finished request"
+        return "stale result of a finished request"
     return "result of a running request"
 
 
 def _change(difference: SeriesDiff, cell: int) -> str:
     """Return by how much each path changed its value in this event.
 
-    Counters have no cell before the event, so for them this is the difference between the paths.
+    Both paths are named even if one changed nothing: either of them may be the wrong one. Counters
+    have no cell before the event, so for them this is the difference between the paths.
     """
     old, new = (_delta(series, cell) for series in (difference.old, difference.new))
+    one, other = difference.paths
     if old is None or new is None:
         gap = int(difference.old.values[cell, 0]) - int(difference.new.values[cell, 0])
-        return f"{gap:+d}"
-    one, other = difference.paths
+        more, less = (one, other) if gap > 0 else (other, one)
+        return f"{abs(gap)} more under {more} than under {less}"
     if old == new:
         return f"{old:+d} under both; the values already differed before"
-    return f"{old:+d}" if new == 0 else f"{old:+d} under {one}, {new:+d} under {other}"
+    return f"{old:+d} under {one}, {new:+d} under {other}"
 
 
 def _delta(series: Series, cell: int) -> int | None:
@@ -129,27 +131,34 @@ def _how_many(difference: SeriesDiff, name: str, stale: torch.Tensor) -> str:
 
 def _rows_cause(recording: Recording, difference: SeriesDiff, cell: int) -> str:
     """Explain which rows one side collects and the other does not."""
+    one, other = difference.paths
     finishes, row = recording.finishes, int(difference.old.cells.row[cell])
     old, new = (series.values[cell].tolist() for series in (difference.old, difference.new))
     if old[0] != new[0]:
         asked = finishes.return_routed_experts[row] == 1
-        return f"rows collected on one side only, for a request that {'asked' if asked else 'did not ask'} for them"
+        return (
+            f"rows collected under {one if old[0] else other} only, "
+            f"for a request that {'asked' if asked else 'did not ask'} for them"
+        )
     reasons = []
     if old[1] != new[1]:
         reasons.append(
-            f"start_len {max(old[1], new[1])} ignored: {_count(abs(old[1] - new[1]), 'row')} too many"
+            f"start_len {max(old[1], new[1])} ignored under {one if old[1] < new[1] else other}: "
+            f"{_count(abs(old[1] - new[1]), 'row')} too many"
         )
     if old[2] != new[2]:
-        reasons.append(_end_cause(recording, row, abs(old[2] - new[2])))
+        longer = one if old[2] > new[2] else other
+        reasons.append(_end_cause(recording, row, abs(old[2] - new[2]), longer))
     return "; ".join(reasons)
 
 
-def _end_cause(recording: Recording, row: int, rows: int) -> str:
+def _end_cause(recording: Recording, row: int, rows: int, longer: str) -> str:
+    """`longer`: the path whose rows end later."""
     finishes = recording.finishes
     stop, outputs = int(finishes.finished_len[row]), int(finishes.output_len[row])
     if stop == NONE64 or outputs <= stop:
-        return f"the ends are {_count(rows, 'row')} apart, and there is no output after a stop"
-    return f"{_count(rows, 'row')} after the stop ({_count(outputs - stop, 'token')} of overshoot)"
+        return f"{_count(rows, 'row')} more under {longer}, and there is no output after a stop"
+    return f"{_count(rows, 'row')} after the stop under {longer} ({_count(outputs - stop, 'token')} of overshoot)"
 
 
 def _count(number: int, noun: str) -> str:

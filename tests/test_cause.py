@@ -12,8 +12,11 @@ from specdiff.replay.verdict import ByFix, replay
 COMMITTED, SETTLED = Quantity.KV_COMMITTED_LEN, Quantity.KV_COMMITTED_LEN_SETTLED
 CLAIMED = "slots claimed at prepare: +0 under observed, +1 under fixed"
 STALE = "after merge, observed is 16 (stale), fixed is None; true sum: 20"
-BOTH = "start_len 12 ignored: 12 rows too many; 3 rows after the stop (3 tokens of overshoot)"
-UNASKED = "rows collected on one side only, for a request that did not ask for them"
+BOTH = (
+    "start_len 12 ignored under old: 12 rows too many; "
+    "3 rows after the stop under old (3 tokens of overshoot)"
+)
+UNASKED = "rows collected under observed only, for a request that did not ask for them"
 
 SHOWN = [
     ("0.5.10-stale-stop", "observed", COMMITTED, {22651}, CLAIMED),
@@ -22,14 +25,14 @@ SHOWN = [
         "observed",
         COMMITTED,
         {23456},
-        "stale result applied to a finished request: +3 under observed, -1 under fixed",
+        "stale result of a finished request: +3 under observed, -1 under fixed",
     ),
     (
         "0.5.11-stale-retract",
         "observed",
         SETTLED,
         {23456},
-        "stale result applied to a retracted request: +2",
+        "stale result of a retracted request: +2 under observed, +0 under fixed",
     ),
     ("0.5.11-experts-not-requested", "observed", Quantity.ROUTED_EXPERTS, {24851}, UNASKED),
     (
@@ -37,7 +40,7 @@ SHOWN = [
         "old",
         Quantity.ROUTED_EXPERTS,
         {24851},
-        "start_len 1 ignored: 1 row too many",
+        "start_len 1 ignored under old: 1 row too many",
     ),
     ("0.5.12-experts-overshoot", "old", Quantity.ROUTED_EXPERTS, {24851, 26126}, BOTH),
     (
@@ -52,14 +55,14 @@ SHOWN = [
         "observed",
         Quantity.INDEXER_TOPK,
         {26126},
-        "3 rows after the stop (3 tokens of overshoot)",
+        "3 rows after the stop under observed (3 tokens of overshoot)",
     ),
     (  # an earlier difference is explained only together with #24851
         "0.5.14-dflash",
         "old",
         Quantity.ROUTED_EXPERTS,
         {26126},
-        "1 row after the stop (1 token of overshoot)",
+        "1 row after the stop under old (1 token of overshoot)",
     ),
 ]
 
@@ -87,7 +90,7 @@ def test_a_cause_says_if_the_values_already_differed_before() -> None:
     (result,) = replay(recording, *paths, [Quantity.KV_COMMITTED_LEN]).quantities
     causes = [one.first.cause for one in result.by_fix if one.first is not None]
     assert (
-        "stale result applied to a finished request: +0 under both; the values already differed before"
+        "stale result of a finished request: +0 under both; the values already differed before"
         in causes
     )
 
@@ -106,3 +109,16 @@ def test_stale_sums_are_counted_among_those_that_differ() -> None:
         "142 of the 211 differing sums are known to be stale under observed",
         "27 of the 211 differing sums are known to be stale under old",
     ]
+
+
+def test_the_cause_of_a_counter_names_both_paths() -> None:
+    """A counter has no value before the event, so there is only the difference between the paths."""
+    recording = bundled_recording("0.5.11-stale-stop")
+    old, new = spec.parse("old"), spec.parse("fixed")
+    for paths in ((old, new), (new, old)):
+        (result,) = replay(recording, *paths, [Quantity.SPEC_VERIFY_CT]).quantities
+        assert result.first is not None
+        assert (
+            result.first.cause
+            == "stale result of a finished request: 1 more under old than under fixed"
+        )
