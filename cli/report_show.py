@@ -24,6 +24,10 @@ def print_timelines(found: Sequence[RequestTimeline]) -> None:
         for entry in timeline.entries:
             table.add_row(*_row(entry), style="red" if entry.diverges else "")
         console.print(table)
+        if same := timeline.as_observed:
+            console.print(
+                f"Where the paths differ, observed agrees with {' and '.join(map(str, same))}."
+            )
     claimed = [
         value for timeline in found for entry in timeline.entries for value in entry.committed
     ]

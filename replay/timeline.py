@@ -24,7 +24,7 @@ from .observed import observed_claims
 from .other_values import QUANTITIES, OtherValue, other_values
 from .paths.fixes import rules_of
 from .quantity import Quantity
-from .spec import FixSet, Lifted, Path
+from .spec import FixSet, Lifted, Observed, Path
 from .tensors import column, nullable
 from .verdict import ledger_of
 
@@ -62,8 +62,17 @@ class TimelineEntry:
     @property
     def diverges(self) -> bool:
         """Whether the paths' settled lengths or other values differ at this event."""
+        return any(True for _ in self._differing())
+
+    def agrees(self, one: int, other: int) -> bool:
+        """Whether two paths, by index, have the same value wherever this event's values differ."""
+        return all(said[one] is not None and said[one] == said[other] for said in self._differing())
+
+    def _differing(self) -> Iterator[tuple[object, ...]]:
         settled = tuple(value and value.settled for value in self.committed)
-        return any(len({*said} - {None}) > 1 for said in (settled, *self.other_values))
+        for said in (settled, *self.other_values):
+            if len({*said} - {None}) > 1:
+                yield said
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +83,21 @@ class RequestTimeline:
     qid: int
     paths: tuple[Path, ...]
     entries: tuple[TimelineEntry, ...]
+
+    @property
+    def as_observed(self) -> tuple[Path, ...]:
+        """The paths whose values `observed` has wherever the paths differ; none if it is not shown, or nothing differs."""
+        marked = [entry for entry in self.entries if entry.diverges]
+        server = next(
+            (at for at, path in enumerate(self.paths) if isinstance(path, Observed)), None
+        )
+        if server is None or not marked:
+            return ()
+        return tuple(
+            path
+            for at, path in enumerate(self.paths)
+            if not isinstance(path, Observed) and all(entry.agrees(server, at) for entry in marked)
+        )
 
 
 def timelines(recording: Recording, rid: str, paths: Sequence[Path]) -> tuple[RequestTimeline, ...]:

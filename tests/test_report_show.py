@@ -68,6 +68,7 @@ step | event | what | old | fixed | observed
 7 | 66 | weight span | weights policy-1 are reported for tokens [5, 6)
 7 | 67 | weight span | weights policy-2 are reported for tokens [6, 8)
 7 | 71 | merge | 5 requests in the batch
+Where the paths differ, observed agrees with fixed.
 10+1: 10 settled, 1 slot claimed for results still to come.
 """
 """This request is retracted, aborted while running, and has tokens of three policies. Control events before and after its
@@ -87,6 +88,7 @@ step | event | what | old | fixed | observed
 110 | 895 | sent | 1 tokens
 110 | 896 | result | one token, from the prefill
 111 | 900 | result | accepts 3, stale: the request is finished | 33 | 30 | 30 | <- differs
+Where the paths differ, observed agrees with fixed.
 30+1: 30 settled, 1 slot claimed for results still to come.
 """
 QUEUED = """
@@ -120,3 +122,15 @@ def test_show_leaves_out_control_events_before_the_request_arrived(
     assert run(["show", recording, "--request", "r1-22"]) == SAME
     _, _, first, *_ = capsys.readouterr().out.splitlines()
     assert first.split()[2] == "arrive"
+
+
+def test_show_names_no_path_that_observed_differs_from(capsys: pytest.CaptureFixture[str]) -> None:
+    """At the stale result, this server computed what neither path computes, or only old does."""
+    recording = str(bundled() / "0.5.11-stale-stop.h5")
+    show = ["show", recording, "--request", "stop-1-0"]
+    for paths, same in (((), ["old"]), (("fixed", "observed"), [])):
+        assert run([*show, *(word for path in paths for word in ("--path", path))]) == SAME
+        out = capsys.readouterr().out
+        assert "<- differs" in out
+        named = re.findall(r"observed agrees with (\S+)\.\n", out)
+        assert named == same
