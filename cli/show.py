@@ -30,8 +30,8 @@ def show(recording: Path, rid: str, paths: tuple[str, ...], repo: str | None) ->
     for a result still to come.
 
     Some events show more. A finish shows which routed and indexer rows each path collects. A release shows the length
-    that it uses. A turn of a streaming session shows what the session keeps from it or hands to it. The five fixes do not
-    cover releases and sessions; name a lifted path for those, such as --path sglang==0.5.14.
+    that it uses. A turn of a streaming session shows what the session keeps from it or hands to it. The rules of the
+    five fixes do not compute releases and sessions; name a lifted path for those, such as --path sglang==0.5.14.
 
     Lines on which the paths differ are marked, unless only claims differ. Not shown: allocated lengths, counters,
     histograms, sums, and what each path decides at a finish.

@@ -236,7 +236,9 @@ def test_reading_a_value_that_a_path_does_not_compute_raises() -> None:
         NoVerdictError, match="fixed computes no routed_experts before event 7 of x"
     ):
         computed[7, "x", "before"]
-    assert not values(RECORDING, "fixed", "finish")  # the five fixes do not compute finishes
+    assert not values(
+        RECORDING, "fixed", "finish"
+    )  # the rules of the five fixes do not compute finishes
 
 
 def test_the_command_in_the_docstring_is_quoted(tmp_path: Path) -> None:

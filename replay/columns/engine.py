@@ -33,7 +33,9 @@ _SLOTS: dict[Quantity, tuple[str, ...]] = {
 
 
 RULED = frozenset(_SLOTS)  # the quantities that the rules compute
-_NO_RULE = "none of the five fixes affects it; compare with a lifted path instead"
+_NO_RULE = (
+    "the built-in rules of the five fixes do not compute it; compare with a lifted path instead"
+)
 
 
 def ledger(
