@@ -17,10 +17,17 @@ from ..replay.bisect.search import Search
 from ..replay.history import in_order
 from ..replay.quantity import Quantity
 from ..replay.spec import Origin
-from ..replay.verdict import ReplayResult
+from ..replay.verdict import Divergence, ReplayResult
 from . import report_json
 from .console import Output, one_line, printable, write_json
-from .report_replay import fixes, where
+from .report_replay import (
+    explained_by,
+    first_unexplained,
+    later_unexplained,
+    num_unexplained,
+    unexplained_row,
+    where,
+)
 
 SCHEMA_VERSION = 1
 STYLE = {Finding.GOOD: "green", Finding.BAD: "bold red", Finding.SKIPPED: "yellow"}
@@ -94,6 +101,10 @@ def _print_inside(console: Output, inside: Inside) -> None:
     print_changed(console, result)
     quantity, first = inside.first
     console.print(f"first: {quantity.value}, {where(first)}: {first.cause}")
+    later = first_unexplained(result)
+    if later is not None and later != inside.first:
+        quantity, first = later
+        console.print(f"first unexplained: {quantity.value}, {where(first)}: {first.cause}")
     console.print()
     alone = [role for role in inside.roles if role.alone]
     for says, wanted in (
@@ -119,7 +130,9 @@ def print_changed(console: Output, result: ReplayResult) -> None:
     for one in result.quantities:
         if one.first is not None:
             counts = str(one.num_compared), str(one.num_differed)
-            table.add_row(one.quantity.value, *counts, where(one.first), fixes(one.first))
+            table.add_row(one.quantity.value, *counts, where(one.first), explained_by(one))
+        if later := later_unexplained(one):
+            table.add_row("", "", "", *unexplained_row(later))
     console.print(table)
 
 
@@ -132,10 +145,11 @@ def _line_style(line: str) -> str:
 def print_json(recording: str, found: Bisection) -> None:
     inside = found.inside
     alone = [one.role.value for one in inside.roles if one.alone] if inside else []
+    later = first_unexplained(inside.result) if inside else None
     first: dict[str, Any] | None = None
     if inside is not None:
         quantity, divergence = inside.first
-        first = {"quantity": quantity.value, **report_json.divergence_to_json(divergence)}
+        first = _named(quantity, divergence)
     report = {
         "schema_version": SCHEMA_VERSION,
         "recording": recording,
@@ -155,9 +169,15 @@ def print_json(recording: str, found: Bisection) -> None:
         ],
         "role": alone[0] if alone else None,
         "roles": [_role(one) for one in inside.roles] if inside else [],
+        "unexplained": num_unexplained(inside.result) if inside else 0,
         "first": first,
+        "first_unexplained": later and _named(*later),
     }
     write_json(report)
+
+
+def _named(quantity: Quantity, divergence: Divergence) -> dict[str, Any]:
+    return {"quantity": quantity.value, **report_json.divergence_to_json(divergence)}
 
 
 def span_to_json(search: Search) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from ..replay.history import VersionResult
 from ..replay.verdict import QuantityResult
 from . import report_json
 from .console import Output, write_json
-from .report_replay import fixes, where
+from .report_replay import explained_by, later_unexplained, unexplained_row, where
 
 SCHEMA_VERSION = 1
 
@@ -56,7 +56,9 @@ def _add(table: Any, version: VersionResult) -> None:
             lead = (str(version.path), books) if not place else ("", "")
             assert one.first is not None
             counts = str(one.num_differed), str(one.num_compared)
-            table.add_row(*lead, one.quantity.value, *counts, where(one.first), fixes(one.first))
+            table.add_row(*lead, one.quantity.value, *counts, where(one.first), explained_by(one))
+            if later := later_unexplained(one):
+                table.add_row("", "", "", "", "", *unexplained_row(later))
 
 
 def _changed(version: VersionResult) -> list[QuantityResult]:

@@ -106,6 +106,7 @@ def quantity_to_json(result: QuantityResult, known: KnownMismatch | None = None)
         "excused": result.num_excused,
         "unexplained": result.num_unexplained,
         "first": _divergence(result.first),
+        "first_unexplained": _divergence(result.first_unexplained),
         "why_not_compared": result.why_not,
         "contents": result.contents and _contents(result.contents),
         "known": known and {"reason": known.reason, "until": known.until},
@@ -139,6 +140,7 @@ def divergence_to_json(first: Divergence) -> dict[str, Any]:
         "fixed": _value(first.new),
         "cause": first.cause,
         "fixes": [sorted(fixes) for fixes in first.fixes],
+        "recorded_as": first.recorded_as,
     }
 
 

@@ -67,23 +67,22 @@ def test_file(found: Regression, recording: Path, output: Path) -> str:
 
 
 def _headline(found: Regression) -> str:
-    if not found.first.fixes:
+    if not found.fixes:
         return f"{found.quantity.value}: {found.old} against {found.new}."
     titles = {fix.number: fix.title for fix in FIXES}
-    smallest = min(found.first.fixes, key=len)
-    return "; ".join(f"sglang #{number}: {titles[number]}" for number in sorted(smallest)) + "."
+    return "; ".join(f"sglang #{number}: {titles[number]}" for number in sorted(found.fixes)) + "."
 
 
 def _paragraphs(found: Regression, recording: Path, output: Path) -> Iterator[str]:
     run, first = found.recording.run, found.first
-    smallest = min(first.fixes, key=len, default=frozenset[int]())
     wrong = "1 value is" if found.num_wrong == 1 else f"{found.num_wrong} values are"
-    yield from (f"{PULL}/{number}" for number in sorted(smallest))
+    yield from (f"{PULL}/{number}" for number in sorted(found.fixes))
     yield from wrapped(
         f"{recording.name} records the scheduler of sglang {run.sglang_version}. "
         f"The test computes {found.quantity.value} from it. "
         f"First divergence, {found.old} -> {found.new}: {where(first)}. "
-        f"{first.cause[0].upper()}{first.cause[1:]}. In total, {wrong} wrong."
+        f"{first.cause[0].upper()}{first.cause[1:]}. In total, {wrong} wrong under {found.old}"
+        f"{_unexplained(found)}.{_of_server(found)}"
     )
     if found.quantity is Quantity.KV_COMMITTED_LEN:
         yield from wrapped(_ERA.format(path=found.new))
@@ -93,6 +92,18 @@ def _paragraphs(found: Regression, recording: Path, output: Path) -> Iterator[st
     yield f"    SGLANG=path/to/sglang {command}    a source tree"
     if _needs_repo(found):
         yield f"    SGLANG=sglang@main SGLANG_REPO=path/to/sglang {command}    a commit"
+
+
+def _unexplained(found: Regression) -> str:
+    if not found.num_unexplained:
+        return ""
+    return f"; none of the five fixes explains {found.num_unexplained} of them"
+
+
+def _of_server(found: Regression) -> str:
+    """Say which side the recorded server agrees with: the values may be wrong only on a path that it never took."""
+    side = {"old": found.old, "fixed": found.new, None: None}[found.first.recorded_as]
+    return f" At the first divergence, the recorded server agrees with {side}." if side else ""
 
 
 def wrapped(text: str) -> Iterator[str]:

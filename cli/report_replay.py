@@ -11,12 +11,15 @@ from ..replay.contents import Contents
 from ..replay.held import not_in
 from ..replay.paths.fixes import FIXES
 from ..replay.quantity import Quantity
-from ..replay.verdict import Divergence, ReplayResult, Verdict
+from ..replay.verdict import Divergence, QuantityResult, ReplayResult, Verdict
 from .console import Output, printable
 from .known_mismatches import JudgedRecording
 
 _STYLE = {Verdict.SAME: "green", Verdict.DIFFERS: "bold red", Verdict.NO_VERDICT: "yellow"}
 _NO_VERDICT = "nothing was compared"
+_NO_RULE = "no built-in rule"  # the rules of the five fixes do not compute the quantity
+_NO_FIX = "none of the five"
+AS_OBSERVED = " To compare the server itself, use --old observed."
 _MAX_LINE = 200  # characters per line of a test failure; request ids can have any length
 
 
@@ -29,7 +32,7 @@ def print_results(results: Sequence[JudgedRecording]) -> None:
 
 
 def failure(judged: JudgedRecording, command: str) -> str:
-    """The message of a failed test, with two lines per quantity that differs. `command`: the command for the full report."""
+    """The message of a failed test: a few lines per quantity that differs. `command`: the command for the full report."""
     differ = [one for one in judged.result.quantities if one.first is not None]
     worst = min(differ, key=lambda one: one.first.event if one.first else 0)
     assert worst.first is not None
@@ -41,9 +44,11 @@ def failure(judged: JudgedRecording, command: str) -> str:
         known = judged.excused.get(one.quantity)
         lines.append(
             f"  {one.quantity.value}: {one.num_differed} of {one.num_compared} differ, first at {where(one.first)}; "
-            f"fixes: {fixes(one.first)}"
+            f"fixes: {explained_by(one)}"
         )
         lines.append(f"    known: {known.reason}" if known else f"    {one.first.cause}")
+        if later := later_unexplained(one):
+            lines.append(f"    first unexplained: {where(later)}: {later.cause}")
     lines += [f"  warning: {warning}" for warning in judged.result.warnings]
     return "\n".join([*map(_short, lines), f"Full report: {command}"])
 
@@ -74,8 +79,10 @@ def _print_result(console: Output, judged: JudgedRecording) -> None:
 def _verdict(result: ReplayResult) -> Text:
     compared = sum(quantity.num_compared for quantity in result.quantities)
     differed = sum(quantity.num_differed for quantity in result.quantities)
+    unexplained = num_unexplained(result)
+    but = f", {unexplained} of them unexplained" if unexplained else ""
     text = (
-        f"{result.verdict.value}: {differed} of {compared} values differ"
+        f"{result.verdict.value}: {differed} of {compared} values differ{but}"
         if compared
         else _NO_VERDICT
     )
@@ -102,8 +109,10 @@ def _print_quantities(console: Output, result: ReplayResult) -> None:
             str(quantity.num_differed),
             str(quantity.num_not_captured),
             where(first) if first else "-",
-            fixes(first) if first else "",
+            explained_by(quantity) if first else "",
         )
+        if later := later_unexplained(quantity):
+            table.add_row("", "", "", "", *unexplained_row(later))
         if quantity.num_excused:
             table.add_row(
                 "",
@@ -120,6 +129,8 @@ def _print_quantities(console: Output, result: ReplayResult) -> None:
         console.print(Text(f"not compared: {', '.join(names)}: {reason}", style="dim"))
     for name in result.unknown:
         console.print(Text(f"note: no stand-in for the global {name}", style="yellow"))
+    if said := recorded_as(result):
+        console.print(said)
     console.print()
 
 
@@ -148,12 +159,15 @@ def _not_compared(result: ReplayResult) -> dict[str, list[str]]:
 
 
 def _print_fixes(console: Output, result: ReplayResult) -> None:
-    """Print each fix with the first divergence that it explains."""
+    """Print each fix with the first divergence that it explains, and the first one that no fix explains."""
     table = console.table("fix", "", "first divergence it explains", "why")
     for number, quantity, first in first_by_fix(result):
         table.add_row(
             _with(first, number), _title(number), f"{quantity.value}, {where(first)}", first.cause
         )
+    if found := first_unexplained(result):
+        quantity, first = found
+        table.add_row(_NO_FIX, "unexplained", f"{quantity.value}, {where(first)}", first.cause)
     if table.row_count:
         console.print(table)
         console.print()
@@ -194,9 +208,69 @@ def where(first: Divergence) -> str:
     return f"step {first.step}, {first.kind.words} (event {first.event}), {who}: {first.old} -> {first.new}"
 
 
+def explained_by(result: QuantityResult) -> str:
+    """What explains the differing values, of which there is at least one.
+
+    While no value is unexplained, only the fixes that explain the first one are named. Otherwise the
+    counts say for how many values that is true.
+    """
+    first, unexplained, differed = result.first, result.num_unexplained, result.num_differed
+    assert first is not None
+    if unexplained is None:
+        return _NO_RULE
+    if not first.fixes and unexplained < differed:
+        others = ", ".join(f"#{by_fix.number}" for by_fix in result.by_fix)
+        return f"{_NO_FIX} ({unexplained} of {differed}); the others: {others}"
+    if not first.fixes or not unexplained:
+        return fixes(first)
+    rest = differed - unexplained - result.num_as_first
+    also = f", other fixes ({rest})" if rest else ""
+    return f"{fixes(first)} ({result.num_as_first} of {differed}){also}; {unexplained} unexplained"
+
+
+def later_unexplained(result: QuantityResult) -> Divergence | None:
+    """The first divergence that no fix explains, unless it is the first of all."""
+    return result.first_unexplained if result.first and result.first.fixes else None
+
+
+def unexplained_row(first: Divergence) -> tuple[str, str]:
+    """The last two cells of a table row below a quantity: the divergence, and its fixes."""
+    return f"first unexplained: {where(first)}", fixes(first)
+
+
+def num_unexplained(result: ReplayResult) -> int:
+    return sum(one.num_unexplained or 0 for one in result.quantities)
+
+
+def first_unexplained(result: ReplayResult) -> tuple[Quantity, Divergence] | None:
+    found = [(q.quantity, q.first_unexplained) for q in result.quantities if q.first_unexplained]
+    return min(found, key=lambda item: item[1].event, default=None)
+
+
+def recorded_as(result: ReplayResult) -> str | None:
+    """Say which side the recorded server agrees with at the first divergences.
+
+    Two paths can differ in a way in which this server never went wrong.
+    """
+    names: dict[str, list[str]] = {"old": [], "fixed": []}
+    for one in result.quantities:
+        if one.first is not None and one.first.recorded_as is not None:
+            names[one.first.recorded_as].append(one.quantity.value)
+    sides = {"old": result.old, "fixed": result.new}
+    said = [
+        f"{sides[side]} at the first divergence of {', '.join(of)}"
+        for side, of in names.items()
+        if of
+    ]
+    if not said:
+        return None
+    hint = AS_OBSERVED if names["fixed"] else ""
+    return f"The recorded server agrees with {'; with '.join(said)}.{hint}"
+
+
 def fixes(first: Divergence) -> str:
     if not first.fixes:
-        return "none of the five"
+        return _NO_FIX
     return " or ".join(
         "+".join(f"#{number}" for number in sorted(minimal)) for minimal in first.fixes
     )
@@ -217,20 +291,24 @@ def _print_exercised(console: Output, result: ReplayResult) -> None:
 
 def _print_summary(console: Output, results: Sequence[tuple[Path, ReplayResult]]) -> None:
     numbers = [fix.number for fix in FIXES]
+    unexplained = [num_unexplained(result) for _, result in results]
+    headers = [*(f"#{number}" for number in numbers), *(["unexplained"] * any(unexplained))]
     table = console.table(
         "recording",
         "sglang",
         "verdict",
-        *(f"#{number}" for number in numbers),
-        right=(3, 4, 5, 6, 7),
+        *headers,
+        right=tuple(range(3, 3 + len(headers))),
     )
     # wrap a name rather than truncate a count
     table.columns[0].no_wrap, table.columns[0].overflow = False, "fold"
-    for path, result in results:
+    for (path, result), unknown in zip(results, unexplained, strict=True):
         counts = [str(_num_explained(result, number)) for number in numbers]
+        counts += [str(unknown)] * any(unexplained)
         table.add_row(path.name, result.run.sglang_version, result.verdict.value, *counts)
     console.print(table)
-    console.print("Counts: differing values that the fix explains, alone or with others.")
+    none = " Unexplained: those that no set of fixes explains." if any(unexplained) else ""
+    console.print(f"Counts: differing values that the fix explains, alone or with others.{none}")
     console.print()
     named = console.table("fix", "", "shown first in", "at", "why")
     for number in numbers:

@@ -20,7 +20,7 @@ from ..replay.spec import Lifted
 from ..replay.verdict import ReplayResult
 from .console import Output
 from .report_check import in_words
-from .report_replay import fixes, where
+from .report_replay import AS_OBSERVED, explained_by, later_unexplained, where
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -97,8 +97,16 @@ def _print_divergence(
             f"--{shrunk.side_that_keeps_all} sglang=={result.run.sglang_version}, which recomputes the same sums, to remove requests."
         )
     console.print(f"{result.old} against {result.new}: {quantity.quantity.value}")
-    console.print(f"  {where(quantity.first)}; fixes: {fixes(quantity.first)}")
+    console.print(f"  {where(quantity.first)}; fixes: {explained_by(quantity)}")
     console.print(f"  {quantity.first.cause}")
+    if shrunk.whole is not None and (later := later_unexplained(shrunk.whole)):
+        # what is left need not be the bug: the unexplained divergences are perhaps gone
+        console.print(
+            f"Before it was shrunk: {explained_by(shrunk.whole)}, the first at {where(later)}"
+        )
+    if side := quantity.first.recorded_as:
+        agrees, hint = (result.old, "") if side == "old" else (result.new, AS_OBSERVED)
+        console.print(f"The recorded server agrees with {agrees} here.{hint}")
     console.print(f"To make a test of it: {_export(result, quantity.quantity, path)}")
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .columns.engine import ledger
+from .columns.engine import RULED, ledger
 from .columns.shared import Columns
 from .diff import SeriesDiff
 from .ledger import Ledger, Series
@@ -23,7 +23,8 @@ class Explanation:
 
     `sets[i]` explains the differing cells at which `masks[i]` (bool, one entry per cell) is True.
     Each set is minimal: toggling it turns one path's value into the other's, and toggling any
-    smaller part of it does not.
+    smaller part of it does not. `unexplained` marks the differing cells that no set explains. It
+    marks none if the rules do not compute the quantity: nothing can then be said about the fixes.
     """
 
     sets: tuple[frozenset[int], ...]
@@ -32,6 +33,10 @@ class Explanation:
 
     def of_cell(self, cell: int) -> tuple[frozenset[int], ...]:
         return tuple(fixes for fixes, mask in zip(self.sets, self.masks, strict=True) if mask[cell])
+
+    def like_cell(self, cell: int) -> Tensor:
+        """Return the cells explained by one of the sets that explain this cell."""
+        return self._cells([bool(mask[cell]) for mask in self.masks])
 
     def by_fix(self, number: int) -> Tensor:
         """Return the cells explained by some minimal set that contains this fix."""
@@ -73,8 +78,8 @@ def explain(toggles: Toggles, difference: SeriesDiff, old: Path, new: Path) -> E
     gives the old value and a set that gives the new value.
     """
     places = torch.nonzero(difference.differs).flatten()
-    if not len(places):
-        return Explanation((), (), difference.differs)
+    if not len(places) or difference.quantity not in RULED:
+        return Explanation((), (), torch.zeros_like(difference.differs))
     if not isinstance(old, FixSet) and not isinstance(new, FixSet):
         return _explanation(difference, places, ALL, _Matched(toggles, difference, places))
     base, target = (old, difference.new) if isinstance(old, FixSet) else (new, difference.old)

@@ -34,6 +34,16 @@ class Regression:
     was: Plain
     expected: Values
     num_wrong: int  # values that the first path computes differently
+    num_unexplained: int  # those of them that no set of fixes explains
+
+    @property
+    def fixes(self) -> frozenset[int]:
+        """The smallest set of fixes that explains the divergence; empty if it does not explain the others too."""
+        return (
+            min(self.first.fixes, key=len)
+            if self.first.fixes and not self.num_unexplained
+            else frozenset()
+        )
 
 
 def regression(recording: Recording, old: Path, new: Path, quantity: Quantity | None) -> Regression:
@@ -59,7 +69,16 @@ def regression(recording: Recording, old: Path, new: Path, quantity: Quantity | 
     assert compared.first is not None and wrong, "a quantity that differs has no differing cell"
     key, was = next(iter(wrong.items()))  # cells are in event order
     return Regression(
-        recording, old, new, chosen, compared.first, key, was, expected, compared.num_differed
+        recording,
+        old,
+        new,
+        chosen,
+        compared.first,
+        key,
+        was,
+        expected,
+        compared.num_differed,
+        compared.num_unexplained or 0,
     )
 
 

@@ -14,6 +14,7 @@ from ..recorders.run import Run
 from ..recorders.schema import NONE64, Kind, Reason
 from .cause import cause
 from .cells import at_same_places
+from .columns.engine import RULED
 from .columns.shared import Columns
 from .contents import Contents, contents
 from .diff import SeriesDiff, diff
@@ -25,7 +26,7 @@ from .lift.ledger import lifted
 from .observed import observed
 from .paths.fixes import NUMBERS
 from .quantity import Quantity
-from .spec import FixSet, Lifted, Path
+from .spec import FixSet, Lifted, Observed, Path
 
 
 class Verdict(str, Enum):
@@ -96,7 +97,11 @@ class Divergence:
     old: Value
     new: Value
     cause: str
-    fixes: tuple[frozenset[int], ...]  # the minimal sets that explain it; empty if unexplained
+    # the minimal sets that explain it; empty if unexplained, or not computed by the fixes' rules
+    fixes: tuple[frozenset[int], ...]
+    # "old" or "fixed": the side whose value the recorded server has here, if neither side is
+    # `observed`; None if it has neither value, or the recording does not say
+    recorded_as: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,15 +118,21 @@ class ByFix:
 
 @dataclass(frozen=True, slots=True)
 class QuantityResult:
-    """The comparison of one quantity. The counts are numbers of cells."""
+    """The comparison of one quantity. The counts are numbers of cells.
+
+    `num_unexplained` is None if the rules of the fixes do not compute the quantity. `num_as_first`
+    counts the differing cells explained by one of the sets that explain the first.
+    """
 
     quantity: Quantity
     num_compared: int
     num_differed: int
     num_not_captured: int
     num_excused: int
-    num_unexplained: int
+    num_unexplained: int | None
+    num_as_first: int
     first: Divergence | None
+    first_unexplained: Divergence | None
     by_fix: tuple[ByFix, ...]
     why_not: str | None  # the reason, if nothing was compared
     contents: Contents | None  # comparison of the rows' contents; None for other quantities
@@ -270,14 +281,17 @@ class _Judge:
     def __call__(self, difference: SeriesDiff) -> QuantityResult:
         why = explain(self._toggles, difference, self._old, self._new)
         by_fix = (self._by_fix(difference, why, number) for number in NUMBERS)
+        ruled, places = difference.quantity in RULED, torch.nonzero(difference.differs).flatten()
         return QuantityResult(
             quantity=difference.quantity,
             num_compared=difference.num_compared,
             num_differed=int(difference.differs.sum()),
             num_not_captured=int(difference.not_captured.sum()),
             num_excused=int(difference.excused.sum()),
-            num_unexplained=int(why.unexplained.sum()),
+            num_unexplained=int(why.unexplained.sum()) if ruled else None,
+            num_as_first=int(why.like_cell(int(places[0])).sum()) if len(places) else 0,
             first=self._first(difference, why, difference.differs),
+            first_unexplained=self._first(difference, why, why.unexplained),
             by_fix=tuple(fix for fix in by_fix if fix.num_differed),
             why_not=None if difference.num_compared else self._why_not(difference),
             contents=contents(self._columns.recording, difference),
@@ -313,7 +327,22 @@ class _Judge:
             new=value_of(difference.new, cell),
             cause=cause(self._columns, difference, cell),
             fixes=why.of_cell(cell),
+            recorded_as=self._recorded_as(difference, cell),
         )
+
+    def _recorded_as(self, difference: SeriesDiff, cell: int) -> str | None:
+        if isinstance(self._old, Observed) or isinstance(self._new, Observed):
+            return None
+        quantity, columns = difference.quantity, self._columns
+        server = columns.once(
+            ("observed", quantity), lambda: observed(columns, (quantity,))[quantity]
+        )
+        if not server.captured[cell]:
+            return None
+        for side, series in (("old", difference.old), ("fixed", difference.new)):
+            if torch.equal(server.values[cell], series.values[cell]):
+                return side
+        return None
 
 
 def value_of(series: Series, cell: int) -> Value:

@@ -43,7 +43,7 @@ def test_the_demo_names_each_of_the_five_bugs(capsys: pytest.CaptureFixture[str]
     assert named == {str(number) for number in NUMBERS}
     for result in results:
         for quantity in result["quantities"].values():
-            assert quantity["unexplained"] == 0
+            assert not quantity["unexplained"]
             if first := quantity["first"]:
                 assert first["old"] != first["fixed"] and first["cause"] and first["fixes"]
 

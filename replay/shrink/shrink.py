@@ -37,6 +37,7 @@ class ShrunkRecording:
     left: ShrinkProgress
     interrupted: bool
     shows: ReplayResult | LawOutcome
+    whole: QuantityResult | None = None  # the divergences of this quantity before; None for a law
 
     @property
     def side_that_keeps_all(self) -> str | None:
@@ -70,11 +71,13 @@ def shrink_to_divergence(
 
     Raises NoVerdictError if the paths do not differ.
     """
-    wanted = target(replay_recording(recording, *paths, None if quantity is None else [quantity]))
+    before = replay_recording(recording, *paths, None if quantity is None else [quantity])
+    wanted = target(before)
+    (whole,) = (made for made in before.quantities if made.quantity is wanted)
     question = Question(*paths, wanted)
     shows = f"{_name(paths[0])} and {_name(paths[1])} first part over {wanted.value} as they did"
     part = _shrunk(recording, source, question, tell, keep_tokens=keep_tokens, shows=shows)
-    return ShrunkRecording(*part, replay_recording(part.recording, *paths, [wanted]))
+    return ShrunkRecording(*part, replay_recording(part.recording, *paths, [wanted]), whole)
 
 
 def shrink_to_breach(
