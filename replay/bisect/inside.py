@@ -7,10 +7,11 @@ differ as the change does, that function is enough to cause it.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 
 from ..columns.shared import Columns
+from ..lift.departure import Expected
 from ..lift.ledger import departs_by, expected, lifted
 from ..lift.link import Program
 from ..lift.open import surface_of
@@ -19,6 +20,7 @@ from ..lift.roles import Role
 from ..lift.surface import Definition, Surface
 from ..quantity import Quantity
 from ..spec import Lifted
+from .graft import calls, grafted, nested
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +28,9 @@ class RoleChange:
     """A role whose code changed.
 
     `alone` tells whether this role, put into the books from before the change, makes them differ in
-    the quantity of the first divergence, at its event or earlier. None means unknown: the two
-    versions' code does not work together.
+    the quantity of the first divergence, at its event or earlier. It is False if the recording
+    never calls the role, or if only another role that it calls makes the difference. None means
+    unknown: the two versions' code does not work together.
     """
 
     role: Role
@@ -50,44 +53,44 @@ def role_changes(
     """
     old, new = surface_of(before), surface_of(after)
     values = expected(lifted(columns, before, quantities), (quantity,))
-
-    def matters(role: Role) -> bool | None:
-        try:
-            program = Program(grafted(old, new, role))
-            return departs_by(columns, program, values, event)
-        except Exception:  # noqa: BLE001 - code mixed from two versions may fail in any way
-            return None
-
-    found = []
-    for role in Role:
-        if text := "".join(_diff(old, new, role)):
-            found.append(RoleChange(role, matters(role), text))
+    mixes = _Mixes(columns, old, new, values, event)
+    diffs = {role: text for role in Role if (text := "".join(_diff(old, new, role)))}
+    alone = {role: mixes.differ(role) for role in diffs}
+    causes = {role for role, differs in alone.items() if differs}
+    for role in causes:
+        # If a function that this one calls causes the change by itself, this one must add to it.
+        inner = causes.intersection(nested(new, role))
+        alone[role] = not inner or mixes.differ(role, inner) is not False
+    found = [RoleChange(role, alone[role], text) for role, text in diffs.items()]
     return tuple(sorted(found, key=lambda change: not change.alone))
 
 
-def grafted(base: Surface, other: Surface, role: Role) -> Surface:
-    """Return `base` with one role, and everything that role reaches, taken from `other`.
+@dataclass(frozen=True, slots=True)
+class _Mixes:
+    """Tries the code of one version inside that of another."""
 
-    The result may fail when it runs: the two versions' code may not work together.
-    """
-    taken = reached(other, role)
-    definitions = {item.key: item for item in base.definitions} | taken
-    members: dict[str, set[str]] = {}
-    for surface in (base, other):
-        for owner, keys in surface.members.items():
-            members.setdefault(owner, set()).update(key for key in keys if key in definitions)
-    roles = {name: key for name, key in base.roles.items() if name != role.value}
-    if role.value in other.roles:
-        roles[role.value] = other.roles[role.value]
-    owners = base.defaults.keys() | other.defaults.keys()
-    return replace(
-        base,
-        name=f"{base.name} with the {role.value} of {other.name}",
-        roles=roles,
-        definitions=tuple(definitions[key] for key in sorted(definitions)),
-        defaults={o: {**other.defaults.get(o, {}), **base.defaults.get(o, {})} for o in owners},
-        members={owner: tuple(sorted(keys)) for owner, keys in sorted(members.items())},
-    )
+    columns: Columns
+    old: Surface
+    new: Surface
+    values: Expected
+    event: int
+
+    def differ(self, role: Role, without: Collection[Role] = ()) -> bool | None:
+        """Whether the old books with this new role differ because of it; None if they cannot run.
+
+        A role that was never called cannot be the reason. Its code may only bring along what others
+        call.
+        """
+        try:
+            mixed = grafted(self.old, self.new, role, without)
+            if mixed is None:
+                return None
+            called = departs_by(self.columns, Program(mixed), self.values, self.event)
+            if called is None:
+                return False
+            return role.value not in mixed.roles or calls(mixed, role, called)
+        except Exception:  # noqa: BLE001 - code mixed from two versions may fail in any way
+            return None
 
 
 def _diff(old: Surface, new: Surface, role: Role) -> Iterator[str]:

@@ -74,6 +74,7 @@ def replay(
     state = ReplayState(program, recording)
     handlers = _handlers(state, tape, tracks, optional(wanted))
     _play(handlers, tape, until, lambda: watch is not None and watch(tracks))
+    tracks.called = state.called
     state.requests.clear()  # they form a cycle with the state and would stay until the next collection
     return tracks
 

@@ -25,6 +25,7 @@ from .departure import Departure, Expected
 from .engine import Watch, replay
 from .link import Program
 from .open import program_of
+from .roles import Role
 from .surface import Surface
 from .tape import Tape
 from .tracks import UNSET, TrackKey, Tracks
@@ -48,14 +49,17 @@ def expected(ledger: Ledger, quantities: Sequence[Quantity]) -> Expected:
     return {key: values for quantity in quantities for key, values in _by_row(ledger[quantity])}
 
 
-def departs_by(columns: Columns, program: Program, expected: Expected, event: int) -> bool:
-    """Whether this program differs from the expected values up to and including this event.
+def departs_by(
+    columns: Columns, program: Program, expected: Expected, event: int
+) -> frozenset[Role] | None:
+    """Return the roles that were called if the program differs from the expected values, else None.
 
-    None against a number counts.
+    It is replayed up to and including this event. None against a number counts.
     """
     seen = Departure(expected, exact=True)
     wanted = {key.quantity for key in expected}
-    return seen(_replay(columns, program, wanted, until=event))
+    tracks = _replay(columns, program, wanted, until=event)
+    return frozenset(tracks.called) if seen(tracks) else None
 
 
 def departs(

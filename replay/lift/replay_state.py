@@ -66,6 +66,7 @@ class ReplayState:
                 f"it has one for {', '.join(known)}"
             )
         self.prepare = prepare
+        self.called: set[Role] = set()
         self.program, self.server_args = program, ServerArgs(recording.run)
         self.linked = linked = Linked(program, self.server_args)
         linked.types[Request].kv_is_optional = _kv_is_optional(linked)
@@ -76,10 +77,9 @@ class ReplayState:
             recording.run.needs_cpu_seq_lens, self.server_args.algorithm
         )
         self.counters = {  # only counters that the lifted code keeps: an unknown new name is absent, not 0
-            quantity: name
+            quantity: kept
             for quantity, names in _COUNTERS.items()
-            for name in names
-            if name in linked.request_defaults
+            if (kept := next((n for n in names if n in linked.request_defaults), None))
         }
         self._note_released()
         self.histogram = next((n for n in _HISTOGRAMS if n in linked.request_defaults), None)
@@ -97,6 +97,7 @@ class ReplayState:
         ask = getattr(owner, name)
 
         def remembering(request: Request) -> int:
+            self.called.add(Role.COMMIT_LENGTH)
             request.released = length = ask(request)
             return int(length)
 
@@ -113,6 +114,7 @@ class ReplayState:
 
         Raises CannotRunError, which names what the function needed and did not find.
         """
+        self.called.add(role)
         try:
             return self._functions[role](*arguments, **named)
         except Missing as missing:

@@ -113,3 +113,6 @@ ESSENTIAL = (Role.RESOLVE, Role.PREPARE, Role.EXPERTS, Role.TOPK, Role.RETRACT)
 
 # Only an excerpt of these functions is lifted; see `excerpt.py`.
 EXCERPTS = frozenset(PLACES[Role.TAIL])
+
+# A replay does not call these itself. Other lifted functions do, or a stand-in.
+INNER = frozenset({Role.TOPK, Role.COMMIT_LENGTH, Role.STATISTICS})

@@ -126,4 +126,5 @@ class SessionReplay:
 
         0.5.10 keeps every turn and returns nothing.
         """
+        self._state.called.add(Role.SESSION_SAVE)
         return self._state.linked.role(Role.SESSION_SAVE)(self._sessions, request) is not False

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ...recorders.schema import NONE64, Kind
 from ..quantity import PARTS, Quantity
+from .roles import Role
 from .standins.base import known
 from .tape import Tape
 
@@ -38,13 +39,15 @@ class Tracks:
 
     `reasons` says in a sentence why a quantity was never captured. `wanted` lists the quantities
     that will be read; other quantities may be incomplete. `values` is int64, with the parts of a
-    row (as in `PARTS`) next to each other; None is NONE64.
+    row (as in `PARTS`) next to each other; None is NONE64. `called` has the roles that the replay
+    called; it is empty if a worker process replayed.
     """
 
     tape: Tape
     wanted: frozenset[Quantity] = frozenset(Quantity)
     values: TrackValues = field(default_factory=dict)
     reasons: dict[Quantity, str] = field(default_factory=dict)
+    called: set[Role] = field(default_factory=set)
 
     def track(self, key: TrackKey) -> array[int]:
         """Return one track, to be written by row."""

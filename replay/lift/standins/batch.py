@@ -88,6 +88,10 @@ class Allocator(StandIn):
     def free_segment(self, *_: object, **__: object) -> None: ...
 
 
+# The only lifted function that a stand-in calls by its name.
+ASKED_BY_TREE = "pop_committed_kv_cache"
+
+
 class TreeCache(StandIn):
     """The cache that keeps or frees a finished request's slots.
 
@@ -110,7 +114,7 @@ class TreeCache(StandIn):
     ) -> None:
         """Up to 0.5.15 the cache itself asks the request for its committed length."""
         if kv_len_to_handle is None:
-            req.pop_committed_kv_cache()
+            getattr(req, ASKED_BY_TREE)()
 
     def claim_kv_row(self, _: Request) -> bool:
         return False
