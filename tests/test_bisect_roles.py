@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from children import EVERYTHING
-from lifting import bundled_recording, lifted
+from lifting import bundled_recording, files_of, lifted, write_tree
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import DIFFERS, run
 from specdiff.recorders.schema import Mode
@@ -68,7 +69,7 @@ def surface(version: str) -> Surface:
 
 def blamed(columns: Columns, good: str, bad: str, quantity: Quantity) -> list[Role] | None:
     """Return the roles that cause the change by themselves; None if this quantity did not change."""
-    ends = lifted(f"sglang=={good}"), lifted(f"sglang=={bad}")
+    ends = lifted(good), lifted(bad)
     result = compare(columns, *ends, (quantity,))
     if result.verdict is not Verdict.DIFFERS:
         return None
@@ -90,7 +91,7 @@ def test_no_role_is_blamed_for_a_quantity_that_it_does_not_touch(name: str) -> N
     for pair in NEIGHBOURS:
         for good, bad in (pair, pair[::-1]):
             for quantity in Quantity:
-                roles = blamed(columns, good, bad, quantity)
+                roles = blamed(columns, f"sglang=={good}", f"sglang=={bad}", quantity)
                 changes += roles is not None
                 innocent = set(roles or ()) - (TOUCHED_BY[quantity] - uncalled)
                 assert not innocent, f"{quantity.value}, {good} to {bad}"
@@ -109,7 +110,7 @@ def test_only_the_function_that_makes_the_change_is_blamed(
     good: str, bad: str, quantity: Quantity, role: Role
 ) -> None:
     columns = Columns(bundled_recording("0.5.10-random"))
-    assert blamed(columns, good, bad, quantity) == [role]
+    assert blamed(columns, f"sglang=={good}", f"sglang=={bad}", quantity) == [role]
 
 
 def test_a_function_that_only_calls_the_culprit_is_not_blamed(
@@ -122,6 +123,15 @@ def test_a_function_that_only_calls_the_culprit_is_not_blamed(
     said = capsys.readouterr().out
     assert "Causes the difference by itself: prepare, merge\n" in said
     assert said.count("+++ sglang 0.5.13 srt/managers/schedule_batch.py:2678 ") == 1  # merge_batch
+
+
+def test_a_role_that_the_recording_never_calls_is_not_blamed(tmp_path: Path) -> None:
+    """In 0.5.23, EAGLE and NGRAM prepare with the same function. This server ran EAGLE."""
+    files, path = files_of("0.5.23"), "srt/speculative/eagle_utils.py"
+    files[path] = files[path].replace("reserve=double_alloc,", "reserve=double_alloc + 1,")
+    tree = str(write_tree(tmp_path / "tree", files))
+    columns = Columns(bundled_recording("0.5.23-random"))
+    assert blamed(columns, "sglang==0.5.23", tree, Quantity.KV_ALLOCATED_LEN) == [Role.PREPARE]
 
 
 @pytest.mark.parametrize("version", ["0.5.10", "0.5.11", "0.5.15", "0.5.18", "0.5.23"])
