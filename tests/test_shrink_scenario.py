@@ -27,7 +27,7 @@ from specdiff.fixtures.rig.reduce import (
     timed_actions,
 )
 from specdiff.fixtures.rig.reenact.reenact import reenactment
-from specdiff.fixtures.rig.script import Scenario
+from specdiff.fixtures.rig.script import RequestScript, Scenario
 from specdiff.fixtures.rig.shrink_scenario import (
     ScenarioShrinkProgress,
     ShrunkScenario,
@@ -178,6 +178,48 @@ def test_what_is_left_has_defaults_wherever_possible() -> None:
     assert 10 <= request.max_new_tokens < 20 and request.prompt_len == 8 and not request.shared
     assert not made.scenario.settings and not made.scenario.capture_experts
     assert made.scenario.pool_tokens == 4096 and not timed_actions(made.scenario)
+
+
+ROWS = RequestScript(
+    "a",
+    arrival=14,
+    prompt_len=32,
+    max_new_tokens=18,
+    accept=(4,),
+    return_routed_experts=True,
+    routed_experts_start_len=19,
+)
+
+
+@pytest.mark.parametrize("abort_at", [None, 20])
+def test_a_start_and_an_arrival_that_the_breach_does_not_need_are_not_left(
+    abort_at: int | None,
+) -> None:
+    """They would point a reader at a bug of starts, or of when something arrives."""
+    whole = Scenario("rows", (replace(ROWS, abort_at=abort_at),), capture_experts=True)
+
+    def breaks(scenario: Scenario) -> bool:
+        (one,) = scenario.requests
+        wait = None if abort_at is None or one.abort_at is None else one.abort_at - one.arrival
+        aborts = abort_at is None or wait == 6  # an abort counts from the arrival
+        return one.return_routed_experts and one.max_new_tokens > 9 and aborts
+
+    made = shrink_scenario(whole, _Oracle(breaks), lambda _: None).scenario
+    assert made == shrink_scenario(whole, _Oracle(breaks), lambda _: None).scenario
+    (request,) = made.requests
+    assert (request.routed_experts_start_len, request.arrival, request.prompt_len) == (0, 0, 8)
+    assert request.abort_at == (None if abort_at is None else 6)
+    assert request.return_routed_experts
+
+
+def test_a_start_that_the_breach_needs_is_left_with_a_short_prompt() -> None:
+    whole = Scenario("rows", (ROWS,), capture_experts=True)
+
+    def breaks(scenario: Scenario) -> bool:
+        return scenario.requests[0].routed_experts_start_len > 0
+
+    (request,) = shrink_scenario(whole, _Oracle(breaks), lambda _: None).scenario.requests
+    assert (request.routed_experts_start_len, request.arrival, request.prompt_len) == (8, 0, 8)
 
 
 def test_ctrl_c_returns_the_smallest_scenario_found_so_far() -> None:
