@@ -256,6 +256,20 @@ def test_a_request_that_cannot_be_described_on_writing_gets_a_distinct_name(
     assert recorder.exceptions == last_stats(tmp_path / "j").exceptions == 1
 
 
+@pytest.mark.parametrize("where", ["rid", "session_id", "stop_token_ids"])
+def test_what_clients_send_counts_against_the_memory_limit(where: str, recorder: Recorder) -> None:
+    """A disk hangs, and every client sends a megabyte of its own."""
+    req = RequestStub("a")
+    req.sampling_params = Thing()  # type: ignore[attr-defined]
+    large = set(range(10_000)) if where == "stop_token_ids" else "a" * 250_000
+    setattr(req.sampling_params if where == "stop_token_ids" else req, where, large)  # type: ignore[attr-defined]
+    with recorder.writer._lock:  # like a write that does not return
+        for _ in range(20):
+            recorder.numbers.register(req)
+        assert recorder.writer.stopped
+        assert 15_000_000 < recorder.writer.waiting_bytes < 18_000_000
+
+
 def test_a_hanging_disk_keeps_no_request_alive(recorder: Recorder, tmp_path: Path) -> None:
     """Not even if sglang attaches the request to its own parameters.
 

@@ -28,7 +28,6 @@ from .writer import JournalWriter
 
 logger = logging.getLogger("specdiff")
 
-_REQUEST_BYTES = 1000  # memory for the details of a request, until they are written
 _INT_BYTES = 40  # maximum memory of a number in a list: a reference and the object
 
 
@@ -256,12 +255,13 @@ class Recorder:
                 self.writer.put(Type.REQUEST, (_left_out, number), 0)
                 return
             facts = RequestFacts.of(req)
+            size = facts.num_bytes
             self.grammars |= facts.has_grammar
-        except Exception as error:  # noqa: BLE001 (write the record, or all later numbers are off)
+        except Exception as error:  # noqa: BLE001 (write the record, or the request has no name)
             self.lost(error)
-            facts = None
+            facts, size = None, 0
         # A REQUEST record is never dropped, because its position is the number of the request.
-        self.writer.put(Type.REQUEST, (self._described, number, facts), _REQUEST_BYTES)
+        self.writer.put(Type.REQUEST, (self._described, number, facts), size)
         seen = arrives or not self._missed
         self.emit(Kind.ARRIVE, (number, 0 if seen else None))
 
@@ -284,7 +284,8 @@ class Recorder:
     def correct(self, run: Run) -> None:
         """Replace the run attributes that were written when recording began."""
         self.run = run
-        self.writer.put(Type.RUN, to_json(run).encode(), 0)
+        data = to_json(run).encode()
+        self.writer.put(Type.RUN, data, len(data))
 
     def weights(self, version: str) -> int:
         """Return the number of the weights with this name; a new name gets the next number."""

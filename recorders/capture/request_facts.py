@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+_FACTS_BYTES = 1000  # memory of a request's facts without its texts and stop ids
+_STOP_ID_BYTES = 100  # maximum memory of a number in a set: its share of the table, and the object
+_CHAR_BYTES = 4  # maximum memory of a character
+
 
 class RequestFacts(NamedTuple):
     """What is read from a request immediately, on the scheduler's thread.
@@ -48,6 +52,16 @@ class RequestFacts(NamedTuple):
             getattr(req, "tokenizer", None),
             _count(getattr(params, "stop_strs", None)),
             _count(getattr(params, "stop_regex_strs", None)),
+        )
+
+    @property
+    def num_bytes(self) -> int:
+        """The memory that this object takes until it is written. A client chooses most of it."""
+        texts = len(self.rid) + len(self.session_id or "")
+        return (
+            _FACTS_BYTES
+            + _CHAR_BYTES * texts
+            + _STOP_ID_BYTES * (_count(self.stop_token_ids) + _count(self.eos_token_ids))
         )
 
     def describe(self) -> dict[str, Any]:
