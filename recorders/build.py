@@ -149,7 +149,8 @@ class _Parts:
             self.stats = stats_from_json(record.payload)
         elif record.type == journal.Type.REQUEST:
             request = json.loads(record.payload)
-            number = request["qid"] if self.of_a_ring else len(self.requests)
+            # Not its position among these records: the recorder may have lost some of them.
+            number = request.get("qid", len(self.requests))
             self.requests.setdefault(number, _request(request))
         elif record.type in EVENT_TABLES:
             event = unpack_event(Kind(record.type), record.payload, self.format)
@@ -175,8 +176,7 @@ class _Parts:
 
     def finish(self, run: Run, damage: str | None) -> Recording:
         tables = {name: _table(cls, self.tables.pop(name)) for name, cls in TABLE_NAMES.items()}
-        if self.of_a_ring:
-            self._name_forgotten(tables.values())
+        self._name_forgotten([one.qid for one in tables.values() if hasattr(one, "qid")])
         tables = {name: self._renumbered(table) for name, table in tables.items()}
         tables["results"] = _paired(tables["results"], tables["launches"])
         tables["events"] = _table(schema.Events, self.spine)
@@ -196,24 +196,33 @@ class _Parts:
             version=self.format,
         )
 
-    def _name_forgotten(self, tables: Iterable[Any]) -> None:
+    def _name_forgotten(self, qids: Iterable[NDArray[Any]]) -> None:
         """Add a placeholder request for every qid that an event names but no REQUEST record does.
 
         In a ring, a late result can name a request whose REQUEST record was in a deleted segment.
+        Anywhere, the recorder may have failed to write a REQUEST record.
         """
-        named = {int(qid) for one in tables if hasattr(one, "qid") for qid in np.unique(one.qid)}
-        left_out = any(request.left_out for request in self.requests.values())
+        size = len(self.requests)
+        if self._is_dense() and all(qid.max(initial=-1) < size for qid in qids):
+            return  # the usual case, which is not to cost a sort of every column
+        named = {int(qid) for column in qids for qid in np.unique(column)}
+        left_out = self.of_a_ring and any(one.left_out for one in self.requests.values())
         for qid in sorted(named - self.requests.keys()):
             if qid >= 0:
                 request = {"qid": qid, "rid": f"forgotten-{qid}", "left_out": left_out}
                 self.requests[qid] = _request(request)
 
+    def _is_dense(self) -> bool:
+        """Whether the requests that are present have the numbers 0, 1, 2, ... in this order."""
+        return all(qid == place for place, qid in enumerate(self.requests))
+
     def _renumbered(self, table: Any) -> Any:
         """Renumber the qids of a table by position among the requests that are present.
 
-        A ring has lost earlier requests, so its qids have holes. An unknown qid becomes -1.
+        A ring has lost earlier requests, so its qids have holes, and so have those of a recorder that
+        failed to number a request. An unknown qid becomes -1.
         """
-        if not hasattr(table, "qid") or list(self.requests) == list(range(len(self.requests))):
+        if not hasattr(table, "qid") or self._is_dense():
             return table
         known = np.array(list(self.requests), dtype=np.int64)
         order = np.argsort(known)

@@ -45,7 +45,7 @@ class Type(IntEnum):
     """Record types that are not events; events use their `Kind`, which stays below 100."""
 
     RUN = 100  # JSON: the run attributes, see `run.py`
-    # JSON: one request, see `capture`. Its number is its position among the REQUEST records.
+    # JSON: one request and its number, `qid`; see `capture`.
     REQUEST = 101
     STATS = 102  # JSON: drops, exceptions and overhead so far; the last STATS record is valid
     NEXT = 103  # the last record of a ring's segment: the number of the segment that continues it

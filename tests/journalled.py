@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from copy import copy
 from dataclasses import fields, replace
@@ -94,7 +95,10 @@ def _events(recording: Recording, first: int) -> Iterator[Record]:
     ):
         table = packers[Kind(kind)]
         while announced <= table.highest_qid(ref):
-            yield journal.Type.REQUEST, recording.details[announced - first].encode()
+            request = json.loads(recording.details[announced - first])
+            if "qid" in request:
+                request["qid"] = announced
+            yield journal.Type.REQUEST, json.dumps(request, sort_keys=True).encode()
             announced += 1
         values, by_column, rest = table.row(ref)
         yield Kind(kind), pack_event(Kind(kind), time_ns, iteration, values, by_column, rest)

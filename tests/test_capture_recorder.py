@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 
 from children import wait_for
-from recorder_alone import Owner, RequestStub, Thing, events, last_stats, raising
+from recorder_alone import Owner, RequestStub, Thing, events, hook, last_stats, raising
 from specdiff.recorders import journal
 from specdiff.recorders.build import build
 from specdiff.recorders.capture.choice import Choice
 from specdiff.recorders.capture.reading import Access
 from specdiff.recorders.capture.recorder import Recorder
+from specdiff.recorders.capture.request_probes import PROBES
 from specdiff.recorders.capture.seed_event import emit_seed
 from specdiff.recorders.run import run_from_json
 from specdiff.recorders.schema import NONE32, NONE64, Kind
@@ -254,6 +255,60 @@ def test_a_request_that_cannot_be_described_on_writing_gets_a_distinct_name(
     met = [json.loads(one.payload) for one in records if one.type == journal.Type.REQUEST]
     assert [(one["qid"], one["rid"]) for one in met] == [(0, "unreadable-0"), (1, "b")]
     assert recorder.exceptions == last_stats(tmp_path / "j").exceptions == 1
+
+
+def test_a_request_without_a_number_does_not_shift_the_names_of_the_others(
+    owner: Owner, tmp_path: Path
+) -> None:
+    """No memory is left for an attribute of one request. It gets a number when it is next seen."""
+
+    class Full(RequestStub):
+        def __setattr__(self, name: str, value: Any) -> None:
+            tried.append(name)
+            if len(tried) == 1:
+                raise MemoryError
+            super().__setattr__(name, value)
+
+    tried: list[str] = []
+    recorder = Recorder(owner, tmp_path / "j", 1 << 20, RUN)
+    reqs = [RequestStub("a"), Full.__new__(Full), RequestStub("c"), RequestStub("d")]
+    vars(reqs[1])["rid"] = "b"
+    arrive = hook(recorder, lambda *_: None, PROBES["arrive"])
+    for req in reqs:
+        arrive(None, req)
+    for req in (reqs[2], reqs[1]):
+        recorder.emit(Kind.ABORT, (recorder.numbers.qid(req), 1))
+    recorder.close()
+    found = build(tmp_path / "j")
+    assert found.rids == ("a", "c", "d", "b")
+    assert [found.rids[qid] for qid in found.aborts.qid] == ["c", "b"]
+    assert found.gaps.dropped.tolist() == [1]
+
+
+@pytest.mark.parametrize("where", ["register", "write"])
+def test_events_of_a_request_whose_record_was_lost_keep_a_name(
+    where: str, owner: Owner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal handler raises after the request got its number, or its record cannot be packed."""
+    recorder = Recorder(owner, tmp_path / "j", 1 << 20, RUN)
+    recorder.numbers.register(RequestStub("a"))
+    lost = RequestStub("b")
+    if where == "register":
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(recorder.numbers, "_announce", raising(KeyboardInterrupt()))
+            recorder.numbers.register(lost)
+    else:
+        with monkeypatch.context() as patched:
+            patched.setattr(recorder, "_described", raising(MemoryError()))
+            recorder.numbers.register(lost)
+    recorder.numbers.register(RequestStub("c"))
+    for req in (lost, RequestStub("d")):
+        recorder.emit(Kind.ABORT, (recorder.numbers.qid(req), 1))
+    recorder.close()
+    found = build(tmp_path / "j")
+    assert sorted(found.rids) == ["a", "c", "d", "forgotten-1"]
+    assert [found.rids[qid] for qid in found.aborts.qid] == ["forgotten-1", "d"]
+    assert found.gaps.dropped.tolist() == [1] * (where == "write")
 
 
 @pytest.mark.parametrize("where", ["rid", "session_id", "stop_token_ids"])

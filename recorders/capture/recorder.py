@@ -260,8 +260,9 @@ class Recorder:
         except Exception as error:  # noqa: BLE001 (write the record, or the request has no name)
             self.lost(error)
             facts, size = None, 0
-        # A REQUEST record is never dropped, because its position is the number of the request.
-        self.writer.put(Type.REQUEST, (self._described, number, facts), size)
+        # A REQUEST record is never dropped for lack of room, because other records refer to it.
+        described = (self._described, number, facts)
+        self.writer.put(Type.REQUEST, described, size, self.stamp())
         seen = arrives or not self._missed
         self.emit(Kind.ARRIVE, (number, 0 if seen else None))
 
@@ -272,8 +273,8 @@ class Recorder:
             if facts is not None:
                 described = facts.describe()
                 if self._mask is not None:
-                    self._mask.learn(described)
                     record["tokens_replaced"] = True
+                    self._mask.learn(described)
                 record |= described
         except Exception as error:  # noqa: BLE001 (see `_announce`)
             self.failed(error)
@@ -341,6 +342,6 @@ class Recorder:
 def _left_out(number: int) -> bytes:
     """Return the REQUEST record of a request that is not recorded.
 
-    It is written because the position of a REQUEST record is the number of the request.
+    It is written so that a reader knows that the batches had other requests, too.
     """
     return json.dumps({"qid": number, "rid": "", "left_out": True}).encode()
