@@ -148,6 +148,38 @@ def test_a_forked_child_exits_without_waiting(tmp_path: Path) -> None:
     assert done.stdout.split() == ["True"], done.stderr
 
 
+@pytest.mark.parametrize("held", ["_stop", "_tried_rest"])
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_fork_waits_for_no_lock_that_a_thread_of_its_parent_holds(
+    held: str, gone: bool, tmp_path: Path
+) -> None:
+    done = hand_over(tmp_path / "r-1-0.journal", HELD.format(held=held, gone=gone))
+    assert done.stdout.split() == ["True"], done.stderr
+
+
+HELD = """
+import os, signal, threading
+holds, over = threading.Event(), threading.Event()
+def hold():
+    with writer.{held}._cond:
+        writer._gone = {gone}  # the thread has begun to shut down
+        holds.set()
+        over.wait()
+threading.Thread(target=hold).start()
+holds.wait()
+pid = os.fork()
+if not pid:
+    writer.commit()
+    writer.close()
+    os._exit(0)
+ended = lambda: os.waitpid(pid, os.WNOHANG) == (pid, 0)
+until = time.monotonic() + 5
+while not (done := ended()) and time.monotonic() < until: time.sleep(0.01)
+print(done or os.kill(pid, signal.SIGKILL))
+over.set()
+"""
+
+
 def test_forks_under_load_do_not_write_to_the_parents_journal(tmp_path: Path) -> None:
     """The children write as if the journal were theirs, no matter who held the lock at the fork."""
     path = tmp_path / "r-1-0.journal"

@@ -80,11 +80,7 @@ class JournalWriter:
         self._gave_up = False  # stopped before the end, because the disk hung
         self._gone = False  # also, nothing is written any more
         self._since = 0.0  # no item outside the file is older than this time
-        self._lock = threading.Lock()  # protects `_file`
-        self._stop = threading.Event()
-        self._tried_rest = (
-            threading.Event()
-        )  # after `_stop`: the rest was written, or writing was tried
+        self._new_locks()
         self._thread = threading.Thread(target=self._run, name="specdiff-journal", daemon=True)
         _abandon_in_forks(self)
         try:
@@ -92,6 +88,12 @@ class JournalWriter:
         except RuntimeError:  # no thread available: nothing would write, or release the lock
             self._file.close()
             raise
+
+    def _new_locks(self) -> None:
+        self._lock = threading.Lock()  # protects `_file`
+        self._stop = threading.Event()
+        # after `_stop`: the rest was written, or writing was tried
+        self._tried_rest = threading.Event()
 
     # -- on the scheduler's thread
 
@@ -236,12 +238,12 @@ class JournalWriter:
 
     def abandon(self) -> None:
         """In a fork: drop everything. The fork has no writer thread, and the journal is its parent's."""
-        if not self._gone:
-            self.stopped = self._gone = True
-            self._stop.set()
-            self._tried_rest.set()
-            self._queue.clear()
-            self._file.close()  # record locks are not inherited: the parent keeps its own
+        self.stopped = self._gone = True
+        self._new_locks()  # the thread may have held the old ones, and it is not here
+        self._stop.set()
+        self._tried_rest.set()
+        self._queue.clear()
+        self._file.close()  # record locks are not inherited: the parent keeps its own
 
     # -- on the writer's thread
 
