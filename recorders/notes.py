@@ -22,7 +22,7 @@ _NEVER_LOADED = (
 class Note:
     """One process that loaded sglang's scheduler module with the recorder in it (see `capture.note_writer`).
 
-    A note's file has one JSON object per line. The line that identifies the process appears twice
+    A note's file has one JSON object per line. On a full disk a line may be torn or missing. The line that identifies the process appears twice
     if the server closed the file and the process opened it again. The line that names the control
     socket has a pid, too.
     """
@@ -88,35 +88,42 @@ def _missing(note: Note) -> Iterator[str]:
 def _read(path: Path) -> Note | None:
     """Read a note. Return None if it cannot be read or if the process died before it wrote a line."""
     try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError):
+        lines = path.read_bytes().splitlines()
+    except OSError:
         return None
-    try:
-        records = [json.loads(line) for line in lines if line.endswith("}")]
-    except ValueError:  # a full disk cut a line short
+    records = [record for line in lines if (record := _record(line)) is not None]
+    process = next((line for line in records if "sglang_version" in line), None)
+    if process is None:
         return None
-    if not records or "sglang_version" not in records[0]:
-        return None
-    constructed = [line for line in records[1:] if line.get("constructed")]
+    constructed = [line for line in records if line.get("constructed")]
     sockets = [(Path(line["socket"]), line.get("key")) for line in records if line.get("socket")]
     socket, key = sockets[-1] if sockets else (None, None)
     return Note(
-        pid=records[0]["pid"],
-        sglang_version=records[0]["sglang_version"],
-        missing=records[0]["missing"],
+        pid=process["pid"],
+        sglang_version=process["sglang_version"],
+        missing=process["missing"],
         num_schedulers=sum("pid" not in line for line in records),
         not_recorded=tuple(
             [line["why"] for line in constructed if line.get("why")]
             + [_detached(line) for line in constructed if line.get("detached")]
-            + [_failed(line) for line in records[1:] if "failed" in line]
+            + [_failed(line) for line in records if "failed" in line]
         ),
-        schedulers=tuple(_schedulers(records[0]["pid"], records[1:])),
+        schedulers=tuple(_schedulers(process["pid"], records)),
         journals=tuple(
             Path(line["folder"], line["journal"]) for line in constructed if line.get("folder")
         ),
         socket=socket,
         key=key,
     )
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """Read a line of a note. Return None if a full disk cut it short."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
 
 
 def _detached(line: dict[str, Any]) -> str:

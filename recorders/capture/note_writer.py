@@ -29,6 +29,7 @@ class NoteWriter:
         self._directory, self._run_id, self._first = directory, run_id, first
         self._fd = self._pid = -1
         self._identity: Identity | None = None
+        self._unwritten = b""  # what a full disk refused: the rest of a line, or whole lines
         self._path = Path()
         self._lock = threading.RLock()  # the control thread adds lines, too
         os.register_at_fork(after_in_child=self._forked)
@@ -42,12 +43,13 @@ class NoteWriter:
             self._open()
 
     def add(self, **what: Any) -> None:
-        """Append one line."""
+        """Append one line, and before it what could not be written earlier."""
         with self._lock:
             if os.getpid() != self._pid or not is_still(self._fd, self._identity):
                 self.open()  # this is a fork with its own scheduler, or the server closed the note
+            self._unwritten += json.dumps(what).encode() + b"\n"
             with contextlib.suppress(OSError):
-                os.write(self._fd, json.dumps(what).encode() + b"\n")
+                self._unwritten = self._unwritten[os.write(self._fd, self._unwritten) :]
 
     def _open(self) -> None:
         # Do not close the old descriptor: in a fork it is the parent's, and otherwise it may by now
@@ -71,3 +73,4 @@ class NoteWriter:
 
     def _forked(self) -> None:
         self._lock = threading.RLock()  # the parent's may be held by a thread that is not here
+        self._unwritten = b""  # the parent writes it
