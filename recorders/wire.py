@@ -14,6 +14,7 @@ from .errors import RecordingError
 from .schema import EVENT_TABLES, NONE32, NONE64, ROW_TABLES, VERSION, Kind, columns_in
 
 _STAMP = struct.Struct("<QI")  # time_ns, iteration
+_MAX_ITERATION = 0xFFFFFFFF
 _TOPK = struct.Struct("<BHHI")  # itemsize, layers, topk, rows; the values follow
 
 NUM_FIELDS = {kind: len(fields(table)) for kind, table in EVENT_TABLES.items()}
@@ -83,6 +84,12 @@ def pack_event(
     packed += [pack(*column) for column in columns]
     packed.append(rest if isinstance(rest, bytes) else _layout("i", len(rest)).pack(*rest))
     return b"".join(packed)
+
+
+def pack_gap(time_ns: int, iteration: object, dropped: int) -> bytes:
+    """Pack a GAP. It can be packed at any iteration, even at one that makes all other events fail."""
+    at = iteration & _MAX_ITERATION if isinstance(iteration, int) else 0
+    return pack_event(Kind.GAP, time_ns, at, (dropped,))
 
 
 @lru_cache(maxsize=1024)

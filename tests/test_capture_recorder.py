@@ -229,6 +229,38 @@ def test_an_event_that_fails_on_the_writers_thread_leaves_a_gap(
     assert events(tmp_path / "j") == [(Kind.ARRIVE, 1), (Kind.GAP, 1), (Kind.ARRIVE, 2)]
 
 
+@pytest.mark.parametrize("iteration", [1 << 32, -1, None, "8"])
+@pytest.mark.parametrize("late", [False, True])
+def test_an_iteration_that_does_not_fit_costs_only_its_own_events(
+    iteration: Any, late: bool, owner: Owner, tmp_path: Path
+) -> None:
+    """A recording that begins late begins with a GAP, which needs an iteration, too."""
+    recorder = Recorder(owner, tmp_path / "j", 1 << 20, RUN, late=late)
+    owner.forward_ct = iteration
+    recorder.emit(Kind.ARRIVE, (1, 0))
+    owner.forward_ct = 8
+    recorder.emit(Kind.ARRIVE, (2, 0))
+    assert recorder.writer.flush(5)
+    recorder.close()
+    found = events(tmp_path / "j")
+    assert found == [(Kind.GAP, 1)] * late + [(Kind.GAP, 1), (Kind.ARRIVE, 2)]
+    assert recorder.exceptions == last_stats(tmp_path / "j").exceptions == 1
+
+
+@pytest.mark.parametrize("payload", ["not bytes", (str,), (raising(ValueError()),)])
+@pytest.mark.parametrize("stamp", [None, ("never", 1), (1, 1)])
+def test_a_record_that_cannot_be_written_does_not_stop_those_behind_it(
+    payload: Any, stamp: Any, recorder: Recorder, tmp_path: Path
+) -> None:
+    recorder.writer.put(Kind.FINISH, payload, 0, stamp)
+    recorder.emit(Kind.ARRIVE, (2, 0))
+    assert recorder.writer.flush(5)
+    recorder.close()
+    gap = stamp == (1, 1)
+    assert events(tmp_path / "j") == [(Kind.GAP, 1)] * gap + [(Kind.ARRIVE, 2)]
+    assert recorder.exceptions == (1 if gap or stamp is None else 2)
+
+
 def test_a_request_that_cannot_be_described_keeps_its_number(
     recorder: Recorder, tmp_path: Path
 ) -> None:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from .. import journal
 from ..schema import Kind
-from ..wire import pack_event
+from ..wire import pack_gap
 from .descriptor import Identity, identity, is_still
 from .ring import Ring
 
@@ -133,20 +133,31 @@ class JournalFile:
             queue.popleft()
 
     def _record(self, item: Item, before: int) -> _Framed:
+        """Frame an item, or a GAP if that fails, or nothing: it must not stop the items behind it."""
         type, payload, _, stamp = item
         try:
             packed = payload if isinstance(payload, bytes) else payload[0](*payload[1:])
+            return self._framed(item, type, packed, before)
         except Exception as error:  # noqa: BLE001 (lose only this record)
-            with contextlib.suppress(Exception):
-                self._failed(error)
-            if stamp is None:
-                return _Framed(item, b"", before)
-            type, packed = Kind.GAP, pack_event(Kind.GAP, *stamp, (1,))
-            self.breaks += 1
+            self._report(error)
+        if stamp is not None:
+            try:
+                framed = self._framed(item, Kind.GAP, pack_gap(*stamp, 1), before)
+                self.breaks += 1
+                return framed
+            except Exception as error:  # noqa: BLE001 (as above)
+                self._report(error)
+        return _Framed(item, b"", before)
+
+    def _framed(self, item: Item, type: Kind | journal.Type, packed: bytes, before: int) -> _Framed:
+        data = journal.frame(type, packed, before)
         if self._ring is not None:
             self._ring.note(type, packed)
-        data = journal.frame(type, packed, before)
         return _Framed(item, data, journal.checksum_of(data))
+
+    def _report(self, error: Exception) -> None:
+        with contextlib.suppress(Exception):  # the exception may be impossible to print
+            self._failed(error)
 
     def write(self) -> bool:
         """Write what is framed. Return False if nothing was framed, or if the write failed.

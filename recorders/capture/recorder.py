@@ -15,7 +15,7 @@ from typing import Any
 from ..journal import Type, frame
 from ..run import Run, Stats, to_json
 from ..schema import NONE64, Kind
-from ..wire import pack_event
+from ..wire import pack_event, pack_gap
 from .choice import EVERYTHING, Choice, TokenMask
 from .journal_file import Call
 from .numbering import Numbering
@@ -229,7 +229,7 @@ class Recorder:
             gap, self._gap = self._gap, 0
             self.seeding.want()
             self.events += 1
-            self.writer.put(Kind.GAP, pack_event(Kind.GAP, *stamp, (gap,)), 0)
+            self.writer.put(Kind.GAP, pack_gap(*stamp, gap), 0)
 
     def stamp(self) -> tuple[int, int]:
         """Return the current (time_ns, iteration)."""
