@@ -30,6 +30,7 @@ from .schema import FORMAT, NONE32, NONE64, VERSION, columns_in
 from .scratch import scratch
 
 _CHUNK_ROWS = 65536
+_CHUNK_BYTES = 32 << 20  # HDF5 refuses chunks of 4 GiB, and reads each chunk as a whole
 # Bytes. A smaller table is one chunk, because every chunk costs about as much as a request.
 _SMALL = 65536
 _MAX_DEFLATE = 1040  # deflate never compresses better than 1032 to 1
@@ -60,7 +61,7 @@ def save(
             _read_back(Path(file.name))
             Path(file.name).replace(path)
             _sync_folder(path.parent)
-    except OSError as error:
+    except (OSError, RuntimeError, ValueError) as error:  # the last two are HDF5's
         remedy = remedy or f"The journal is kept. Fix that, then run `{to_recover(path.parent)}`."
         raise RecordingError(f"{path}: cannot be written ({error}). {remedy}") from error
 
@@ -204,7 +205,8 @@ def _create(file: h5py.File, name: str, array: NDArray[Any]) -> None:
     elif name in TABLE_NAMES:
         chunk, level = (1, min(array.shape[1], _CHUNK_ROWS)), 1
     else:
-        chunk, level = (min(len(array), _CHUNK_ROWS), *array.shape[1:]), 1
+        rows = max(_CHUNK_BYTES // (array.nbytes // len(array)), 1)
+        chunk, level = (min(len(array), _CHUNK_ROWS, rows), *array.shape[1:]), 1
     file.create_dataset(
         name, data=array, chunks=chunk, compression="gzip", compression_opts=level, shuffle=True
     )

@@ -165,6 +165,18 @@ def _claims_to_be_elsewhere(path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize("rows", [5, 100])
+def test_wide_rows_are_stored_in_chunks_of_bounded_size(rows: int) -> None:
+    """An indexer's row may have 61 layers of 2,048. HDF5 refuses chunks of 4 GiB."""
+    array = np.zeros((rows, 61, 2048), dtype="<u4")
+    array[:, 0, 0] = range(rows)
+    with h5py.File("x", "w", driver="core", backing_store=False) as file:
+        hdf5._create(file, "indexer", array)
+        chunk = file["indexer"].chunks
+        assert chunk[0] == min(rows, 67) and chunk[1:] == array.shape[1:]
+        assert np.array_equal(file["indexer"][()], array)
+
+
 def test_tables_without_rows_are_not_stored(tmp_path: Path) -> None:
     """Files of version 2 had a dataset for each empty table."""
     frozen = bundled().parent / "frozen" / "v2-0.5.10-random.h5"

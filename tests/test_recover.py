@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -199,6 +200,27 @@ def test_a_journal_whose_recording_cannot_be_written_is_kept_and_the_others_are_
     assert (tmp_path / "r-1-0.journal").exists()
 
 
+def test_a_recording_that_hdf5_refuses_does_not_keep_the_others_from_being_recovered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (1, 2):
+        (tmp_path / f"r-{number}-0.journal").write_bytes(HEADER + run_frame(run_id=f"x-{number}"))
+    create = hdf5._create
+    refused: list[Any] = []
+
+    def refusing(*args: Any) -> None:
+        if not refused:
+            refused.append(args)
+            raise ValueError("Chunk size must be < 4GB")
+        create(*args)
+
+    monkeypatch.setattr(hdf5, "_create", refusing)
+    first, second = recover(tmp_path)
+    assert isinstance(first, NotRecovered) and "Chunk size must be < 4GB" in first.why
+    assert "cannot be written" in first.why and first.journal.exists() and not first.live
+    assert isinstance(second, Recovered)
+
+
 def test_a_journal_that_cannot_be_opened_does_not_count_as_live(tmp_path: Path) -> None:
     (tmp_path / "r-1-0.journal").mkdir()
     (outcome,) = recover(tmp_path)
@@ -236,6 +258,7 @@ def test_a_ring_without_read_permission_is_named_and_the_others_are_recovered() 
 AS_SOMEBODY = """
 import os, sys
 from pathlib import Path
+from typing import Any
 from specdiff.recorders.recover import recover
 if os.geteuid() == 0:
     os.setgid(65534)
