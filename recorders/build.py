@@ -84,7 +84,7 @@ def _chosen(
         step = Derived(
             how="no-tokens",
             source=source,
-            description="a token id that ends no request is one filler",
+            description="a token id that cannot end its request is a filler",
             requests_left_out=0,
             tokens_replaced=True,
         )

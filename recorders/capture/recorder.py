@@ -63,7 +63,7 @@ class Recorder:
         self._gap = int(late)  # events to report in the next GAP; 1 stands for all before the start
         self._dropping: tuple[int, int] | None = None  # stamp of the event that found memory full
         self._max_bytes, self._max_steps = max_bytes, max_steps
-        self.choice, self._mask = choice, None if choice.tokens else TokenMask()
+        self.choice, self._mask = choice, None if choice.tokens else TokenMask(self._is_there)
         self.ending = False  # to end with the current turn
         self.ended = False  # record nothing more; the code that notices this closes the recorder
         self._in_turn = False  # a result is being processed
@@ -135,7 +135,7 @@ class Recorder:
         if self._watches and self.breach is None:
             self.breach = self._breach(kind, values, columns)
         if self._mask is not None and rest and not isinstance(rest, bytes):
-            rest = self._mask(rest)
+            rest = self._mask(rest, columns[0] if columns else ())
         return pack_event(kind, *stamp, values, columns, rest)
 
     def _breach(
@@ -261,12 +261,13 @@ class Recorder:
             self.lost(error)
             facts, size = None, 0
         # A REQUEST record is never dropped for lack of room, because other records refer to it.
-        described = (self._described, number, facts)
-        self.writer.put(Type.REQUEST, described, size, self.stamp())
+        stamp = self.stamp()
+        described = (self._described, number, facts, stamp[0])
+        self.writer.put(Type.REQUEST, described, size, stamp)
         seen = arrives or not self._missed
         self.emit(Kind.ARRIVE, (number, 0 if seen else None))
 
-    def _described(self, number: int, facts: RequestFacts | None) -> bytes:
+    def _described(self, number: int, facts: RequestFacts | None, time_ns: int) -> bytes:
         """On the writer's thread: pack the REQUEST record, before any token of the request is packed."""
         record: dict[str, Any] = {"qid": number, "rid": f"unreadable-{number}"}
         try:
@@ -274,7 +275,7 @@ class Recorder:
                 described = facts.describe()
                 if self._mask is not None:
                     record["tokens_replaced"] = True
-                    self._mask.learn(described)
+                    self._mask.learn(number, described, time_ns)
                 record |= described
         except Exception as error:  # noqa: BLE001 (see `_announce`)
             self.failed(error)
