@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..recorders.errors import NoVerdictError, RecordingError, UsageError, to_recover
+from ..recorders.scratch import scratch
 from .main import BROKEN, NO_VERDICT, complain
 
 if TYPE_CHECKING:
@@ -117,9 +118,20 @@ def save(recording: Recording, path: Path, *, force: bool) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Raises RecordingError if it cannot be written."""
+    """Write the complete file, or nothing if that fails: then a file that was there stays.
+
+    Raises RecordingError if it cannot be written.
+    """
+    content = text.encode()
     try:
-        path.write_text(text, encoding="utf-8")
+        target = path.resolve()  # a rename would replace a link, not the file that it names
+        if target.exists() and not target.is_file():  # a pipe or /dev/stdout
+            target.write_bytes(content)
+            return
+        with scratch(target) as file:
+            file.write(content)
+            file.flush()
+            Path(file.name).replace(target)
     except OSError as error:
         raise RecordingError(f"{path}: cannot be written ({error}).") from error
 

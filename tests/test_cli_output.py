@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from children import SPECDIFF
+from children import SPECDIFF, python, specdiff
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import BROKEN, DIFFERS, NO_VERDICT, USAGE
 
@@ -88,6 +88,45 @@ def test_an_output_that_cannot_be_written_is_reported_in_one_line(
         check=False,
     )
     assert (done.returncode, done.stderr) == (BROKEN, f"specdiff: {says}.\n")
+
+
+FULL = """
+import resource, sys
+from specdiff.cli.main import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (512, 512))
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(("before", "link"), [(None, False), ("old", True)])
+def test_an_export_that_does_not_fit_on_the_disk_leaves_what_was_there(
+    before: str | None, link: bool, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    path = folder / "x.toml"
+    if link:
+        path.symlink_to(folder / "linked.toml")
+    if before is not None:
+        path.write_text(before)
+    there = {one.name: one.is_symlink() for one in folder.iterdir()}
+    words = ["export", str(bundled() / "0.5.23-random.h5"), "--format", "scenario", "-o", str(path)]
+    done = python(FULL, *words, "--force")
+    assert done.returncode == 128 and "File too large" in done.stderr, done.stderr
+    assert {one.name: one.is_symlink() for one in folder.iterdir()} == there
+    assert before is None or path.read_text() == before
+    assert specdiff(*words, "--force").returncode == 0
+    assert path.is_symlink() is link and len(path.read_text()) > 512
+    assert {one.name for one in folder.iterdir()} == {"x.toml", *(["linked.toml"] if link else [])}
+
+
+def test_an_export_can_go_into_a_pipe(tmp_path: Path) -> None:
+    words = ["export", bundled() / "0.5.23-random.h5", "--format", "scenario", "--force"]
+    os.mkfifo(tmp_path / "x.toml")
+    with subprocess.Popen(["cat", tmp_path / "x.toml"], stdout=subprocess.PIPE, text=True) as cat:
+        assert specdiff(*words, "-o", tmp_path / "x.toml").returncode == 0
+        assert len(cat.communicate()[0]) > 512
+    assert (tmp_path / "x.toml").is_fifo()
 
 
 def test_piped_output_is_plain(real_recording: Path) -> None:
