@@ -106,7 +106,11 @@ _OF_A_START = frozenset(
     type=RunId(),
     help="Name of the run. Use the same name on every host of a multi-host server (docs/ranks.md).",
 )
-@click.option("--paused", is_flag=True, help="Record nothing until `--attach ... start`.")
+@click.option(
+    "--paused",
+    is_flag=True,
+    help="Record nothing until `--attach ... start`, which then takes the other options given here, unless it names its own.",
+)
 @click.option(
     "--attach",
     metavar="PID|DIR",
@@ -130,6 +134,8 @@ def record(
     specdiff record -o runs -- python -m sglang.launch_server ...
     specdiff record -o runs --paused -- python -m sglang.launch_server ...
     specdiff record --attach runs --sample 1/16 --duration 60 start
+
+    A start takes the options that the server was started with, unless it names its own.
 
     Each recorded scheduler becomes one recording, whose path is printed to stdout.
 
@@ -155,23 +161,26 @@ def record(
     return NO_VERDICT if done.status == 0 and nothing else done.status
 
 
+# The names of the options in `recorders.capture.config.Config`, and in its `Choice`.
+_IN_CONFIG = {
+    "buffer_mb": "buffer_mb",
+    "durability": "durability",
+    "paused": "paused",
+    "steps": "steps",
+    "duration": "seconds",
+    "ring": "ring_s",
+    "all_ranks": "all_ranks",
+}
+_IN_CHOICE = {"sample": "one_in", "only_rid": "only", "experts": "rows", "no_tokens": "tokens"}
+
+
 def _options(given: dict[str, Any]) -> dict[str, Any]:
-    """The options as `recorders.capture.config.with_options` expects them."""
-    return {
-        "buffer_mb": given["buffer_mb"],
-        "durability": given["durability"],
-        "paused": given["paused"],
-        "steps": given["steps"],
-        "seconds": given["duration"],
-        "ring_s": given["ring"],
-        "all_ranks": given["all_ranks"],
-        "choice": {
-            "one_in": given["sample"],
-            "only": given["only_rid"],
-            "rows": given["experts"],
-            "tokens": not given["no_tokens"],
-        },
-    }
+    """The options in `given`, as `recorders.capture.config.with_options` expects them."""
+    choice = {name: given[option] for option, name in _IN_CHOICE.items() if option in given}
+    if "tokens" in choice:
+        choice["tokens"] = not choice["tokens"]
+    options = {name: given[option] for option, name in _IN_CONFIG.items() if option in given}
+    return {**options, "choice": choice}
 
 
 def _attached(
@@ -190,7 +199,9 @@ def _attached(
     _refuse_idle(context, act)
     from ..recorders.attached import attached  # imports h5py
 
-    done = attached(target, act, directory, _options(given), force=force)
+    # The others stay as the server was started with.
+    named = {name: value for name, value in given.items() if _is_named(context, name)}
+    done = attached(target, act, directory, _options(named), force=force)
     for answer in done.answers:
         print_answer(act, answer)
     print_outcomes(done.outcomes)
@@ -207,7 +218,11 @@ def _refuse_idle(context: click.Context, act: str) -> None:
     }
     for parameter in context.command.params:
         name = parameter.name or ""
-        if name in idle and context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+        if name in idle and _is_named(context, name):
             raise click.UsageError(
                 f"{parameter.opts[-1]} has no effect with --attach ... {act}. Remove it."
             )
+
+
+def _is_named(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) is not ParameterSource.DEFAULT

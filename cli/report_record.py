@@ -40,7 +40,12 @@ def print_answer(act: str, answer: ControlAnswer) -> None:
     elif "note" in answer.fields:
         say(f"process {answer.pid} {answer.fields['note']}")
     elif act == "start":
-        say(f"process {answer.pid} is recording to {answer.journal}")
+        # Some of the options may come from the server's start.
+        options = answer.fields.get("options")
+        say(
+            f"process {answer.pid} is recording to {answer.journal}"
+            + (f", with {options}" if options else "")
+        )
     elif act == "flush":
         say(f"process {answer.pid}: {answer.flushed}")
 

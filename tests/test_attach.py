@@ -8,6 +8,7 @@ import socket
 import stat
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -112,11 +113,13 @@ def test_attach_rejects_targets_and_commands_that_do_not_exist(
 
 
 def test_malformed_questions_get_an_error_answer(tmp_path: Path) -> None:
+    from specdiff.recorders.capture.config import Config
     from specdiff.recorders.capture.control import Control
 
     answer = Control._answer.__get__(Control.__new__(Control))
     control = answer.__self__
     control._pid, control._running, control._last, control._key = 1, None, None, "k"
+    control._state = SimpleNamespace(config=Config(tmp_path))
     for question in (b"", b"{}", b"[]", b'{"do": "explode"}', b'{"do": "start"}'):
         assert "not understood" in answer(question)["error"], question
     wrong = {"do": "start", "directory": "x", "run_id": "y", "options": {"choice": {"rows": "all"}}}

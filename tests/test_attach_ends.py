@@ -24,10 +24,10 @@ def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(RUNTIME, str(tmp_path / "run"))
 
 
-def recorded(folder: Path, statement: str) -> subprocess.CompletedProcess[str]:
+def recorded(folder: Path, statement: str, *options: str) -> subprocess.CompletedProcess[str]:
     """Run `specdiff record --paused` on a child process that executes this statement and ends."""
     command = [sys.executable, str(CHILD), str(bundled() / "0.5.23-random.h5"), statement]
-    done = specdiff("record", "--paused", "-o", folder, "--", *command)
+    done = specdiff("record", "--paused", *options, "-o", folder, "--", *command)
     assert done.returncode == 0, done.stderr
     return done
 
@@ -63,6 +63,31 @@ emit(100)
 os.kill(os.getppid(), signal.SIGUSR1)
 wait_for(lambda: list(Path("{other}").glob("*.1.journal")), "what is kept")
 emit(50)
+"""
+
+
+def test_a_start_takes_the_options_of_the_servers_start_unless_it_names_its_own(
+    tmp_path: Path,
+) -> None:
+    options = ("--no-tokens", "--only-rid", "a", "--ring", "5m", "--durability", "step")
+    done = recorded(tmp_path / "r", INHERITS, *options)
+    paths = [Path(line) for line in done.stdout.splitlines()]
+    assert len(paths) == 1
+    assert hdf5.load(paths[0]).run.command[-1] == INHERITS  # the server's, as if not paused
+
+
+INHERITS = """
+said = attach("start")[1]
+words = "--only-rid a --no-tokens --ring 300s --durability step"
+assert said.endswith(f"with {words}\\n"), said
+recorder = state.of_process(())
+assert recorder.path.is_dir() and not recorder.choice.tokens and recorder.choice.only == ("a",)
+attach("stop")
+named = "--sample 1/4 --only-rid b --experts none --ring 9s --durability 50ms --buffer-mb 7"
+said = attach(*named.split(), "start")[1]
+words = "--sample 1/4 --only-rid b --experts none --no-tokens --ring 9s --buffer-mb 7"
+assert said.endswith(f"with {words}\\n"), said
+assert state.of_process(()).choice.only == ("b",)
 """
 
 

@@ -43,6 +43,18 @@ class Config:
     def to_env(self) -> dict[str, str]:
         return {DIR: str(self.directory), RUN_ID: self.run_id, OPTIONS: json.dumps(self.options())}
 
+    @property
+    def words(self) -> str:
+        """What differs from a plain recording, as options of the command line."""
+        given = {"--steps": self.steps, "--duration": _in_s(self.seconds), "--ring": _in_s(self.ring_s)}
+        parts = [self.choice.words] if self.choice.words else []
+        parts += [f"{name} {value}" for name, value in given.items() if value is not None]
+        if self.durability != DURABILITIES[0]:
+            parts.append(f"--durability {self.durability}")
+        if self.buffer_mb != DEFAULT_BUFFER_MB:
+            parts.append(f"--buffer-mb {self.buffer_mb}")
+        return " ".join(parts + (["--all-ranks"] if self.all_ranks else []))
+
     def options(self) -> dict[str, Any]:
         """Return all fields except for the folder and the run id, as `with_options` takes them."""
         options = dataclasses.asdict(self)
@@ -61,7 +73,7 @@ def from_env(env: Mapping[str, str]) -> Config | None:
 
 
 def with_options(config: Config, options: Mapping[str, Any]) -> Config:
-    """Return `config` with these options, checked.
+    """Return `config` with these options, checked. Options that are not named stay as in `config`.
 
     Raises ValueError naming the option that is unknown or has an invalid value. The options may
     come from another version of specdiff or be written by hand, and the scheduler relies on them.
@@ -76,9 +88,20 @@ def with_options(config: Config, options: Mapping[str, Any]) -> Config:
         expected, is_one = _EXPECTED.get(name, ("", None))
         if is_one is not None and not is_one(value):
             raise ValueError(f"{OPTIONS}: {name} is {value!r}, expected {expected}")
-    changes = {**options, "command": tuple(options.get("command", ()))}
-    changes["choice"] = Choice(**{**choice, "only": tuple(choice.get("only", ()))})
-    return dataclasses.replace(config, **changes)
+    changes = {name: _as_held(value) for name, value in options.items() if name != "choice"}
+    chosen = {name: _as_held(value) for name, value in choice.items()}
+    return dataclasses.replace(
+        config, **changes, choice=dataclasses.replace(config.choice, **chosen)
+    )
+
+
+def _as_held(value: Any) -> Any:
+    """JSON has lists where `Config` has tuples."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _in_s(seconds: float | None) -> str | None:
+    return None if seconds is None else f"{seconds:g}s"
 
 
 def _is_count(value: Any) -> bool:

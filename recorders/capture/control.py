@@ -2,13 +2,15 @@
 
 Each process has its own socket, which only its user can access. A request is one line of JSON, such
 as `{"do": "status"}`; the answer is one line, too. `do` is start (with `directory`, `run_id` and
-`options` as in `config.Config`), stop, flush or status. If a request fails, the answer has an
-`error`; nothing is ever raised into the server.
+`options` as in `config.Config`), stop, flush or status. What `options` does not name is as the
+server was started with. If a request fails, the answer has an `error`; nothing is ever raised into
+the server.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -180,8 +182,15 @@ class Control:
     def _start(self, fields: dict[str, Any]) -> dict[str, Any]:
         if self._running is not None:
             return {"error": f"already records into {self._running.recorder.path}. Stop that first"}
-        plain = Config(directory=Path(fields["directory"]), run_id=str(fields["run_id"]))
-        config = with_options(plain, fields["options"])
+        # A server that was started with --no-tokens must not record tokens because a `start` left
+        # the option out.
+        launched = dataclasses.replace(
+            self._state.config,
+            directory=Path(fields["directory"]),
+            run_id=str(fields["run_id"]),
+            paused=False,
+        )
+        config = with_options(launched, fields["options"])
         rank = {"rank": self._state.rank()}
         if left_out := self._state.why_left_out(config):
             note = f"does not record: {left_out}"
@@ -189,7 +198,7 @@ class Control:
         recorder = self._state.begin(config)
         self.watch(recorder, config)
         self._just_begun = self._running
-        return {"journal": str(recorder.path), **rank}
+        return {"journal": str(recorder.path), "options": config.words, **rank}
 
     def _stop(self, fields: dict[str, Any]) -> dict[str, Any]:
         if self._running is None:
