@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from .ranks import Group, Rank, rank_of
 from .recording import Recording
 from .run_manifest import RunManifest
@@ -114,20 +116,28 @@ def member_of(path: Path, recording: Recording) -> Member:
 
 
 def is_late(recording: Recording) -> bool:
-    """Whether the server had launched batches before the first recorded one (by `forward_ct`)."""
-    counts = recording.events.iteration[recording.event_of(Kind.LAUNCH)]
-    return bool(len(counts)) and int(counts[0]) > 1
+    """Whether the server had launched batches before the first recorded one (by `forward_ct`).
+
+    If no launch was recorded, the GAP at the head tells: it stands for the launches before it.
+    """
+    events, launches = recording.events, recording.event_of(Kind.LAUNCH)
+    if not len(launches):
+        began_with_gap = len(events.kind) and events.kind[0] == Kind.GAP
+        return bool(began_with_gap) and int(events.iteration[0]) > 0
+    return int(events.iteration[launches[0]]) > 1
 
 
 def num_dropped(recording: Recording) -> int:
     """Return the number of events that were lost while recording.
 
-    A GAP at the head of a late recording is not counted: it stands for the unknown number of
-    events before the recording began.
+    A GAP at the head of a late recording, or of one without launches, is not counted: it stands for
+    the unknown number of events before the recording began. There are two if a ring's oldest
+    segments were deleted before the recorder's own GAP.
     """
     gaps, stats, kinds = recording.gaps.dropped, recording.stats, recording.events.kind
-    if len(kinds) and kinds[0] == Kind.GAP and is_late(recording):
-        gaps = gaps[1:]
+    if is_late(recording) or not len(recording.launches.launch):
+        at_head = np.cumprod(kinds == Kind.GAP).sum()
+        gaps = gaps[at_head:]
     return max(int(gaps.sum()), 0 if stats is None else stats.dropped)
 
 

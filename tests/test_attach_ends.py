@@ -91,6 +91,26 @@ assert state.of_process(()).choice.only == ("b",)
 """
 
 
+def test_nothing_is_dropped_if_the_server_takes_no_step_while_it_is_recorded(
+    tmp_path: Path,
+) -> None:
+    """The GAP at the head stands for the steps before, not for dropped events.
+
+    An idle ring gets a second one.
+    """
+    recorded(tmp_path / "r", IDLE)
+
+
+IDLE = """
+import time
+for options in ((), ("--ring", "0.8s")):
+    attach(*options, "start")
+    if options: time.sleep(2)
+    said = attach("stop")[1]
+    assert " 0 dropped" in said, said
+"""
+
+
 def test_recover_builds_recordings_that_attach_started_in_other_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
