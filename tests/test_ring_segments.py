@@ -226,22 +226,42 @@ def test_a_kept_copy_appears_under_its_name_only_when_it_is_complete(
 def test_the_ring_goes_on_while_a_slow_copy_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each link waits until the ring has started ten more segments."""
+    """Each link waits until the ring has started two more segments."""
     run, *records = records_of(MIX)
-    writer = ring_of(tmp_path / "r-1-0.journal", 0.2, run)
+    writer = ring_of(tmp_path / "r-1-0.journal", 4, run)
     for type, payload in records:
         writer.put(type, payload, len(payload))
     real = os.link
 
     def link(path: Path, other: Path) -> None:
         number = writer.breaks
-        wait_for(lambda: writer.breaks > number + 9, "turns")
+        wait_for(lambda: writer.breaks > number + 1, "turns")
         real(path, other)
 
     monkeypatch.setattr(os, "link", link)
     assert writer.keep(tmp_path / "r-1-0.1.journal", 5)
     writer.close()
+    assert build(tmp_path / "r-1-0.1.journal").damage is None
     assert build(tmp_path / "r-1-0.journal").damage is None
+
+
+def test_a_copy_of_a_ring_is_refused_if_every_segment_was_deleted_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy without segments would stay for good, because no recording can be built from it."""
+    run, *_ = records_of(MIX)
+    writer = ring_of(tmp_path / "r-1-0.journal", 0.05, run)
+    real = os.link
+
+    def link(path: Path, other: Path) -> None:
+        wait_for(lambda: not path.exists(), "the segment's end")
+        real(path, other)
+
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(OSError, match=r"were deleted .* a longer --ring than 0\.05s"):
+        writer.keep(tmp_path / "r-1-0.1.journal", 5)
+    writer.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["r-1-0.journal"]
 
 
 def test_keep_on_a_closed_ring_fails_and_starts_no_segment(tmp_path: Path) -> None:

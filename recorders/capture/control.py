@@ -135,8 +135,11 @@ class Control:
         running.recorder.breach = None
         quiet_s = running.backoff.wait_after(breach, time.monotonic())
         if quiet_s is not None:
-            kept = self._keep(running)
-            where = f"are in {kept}" if kept else "could not be written to disk"
+            try:
+                kept = self._keep(running)
+                where = f"are in {kept}" if kept else "could not be written to disk"
+            except OSError as error:
+                where = f"could not be kept: {error}"
             logger.warning(
                 "specdiff: a law was broken: %s. The events before it %s. For this law, no more copies are kept for %.0f s.",
                 breach,
@@ -145,13 +148,14 @@ class Control:
             )
 
     def _keep(self, running: _Running) -> Path | None:
-        """Keep a copy of a ring as a separate journal. Return its path, or None if that failed."""
+        """Keep a copy of a ring as a separate journal.
+
+        Return its path, or None if the disk is too slow or refuses. Raises OSError if no copy can be
+        made.
+        """
         running.kept += 1
         folder = running.recorder.path.with_suffix(f".{running.kept}.journal")
-        try:
-            return folder if running.recorder.writer.keep(folder, _TIMEOUT_S) else None
-        except OSError:
-            return None
+        return folder if running.recorder.writer.keep(folder, _TIMEOUT_S) else None
 
     def _end(self, running: _Running, why: str = "") -> None:
         self._state.end(running.recorder)
@@ -218,7 +222,10 @@ class Control:
         if self._running is None:
             return {**self._ended(), "note": "was not recording"}
         if self._running.config.ring_s is not None:
-            kept = self._keep(self._running)
+            try:
+                kept = self._keep(self._running)
+            except OSError as error:
+                return {"journal": None, "written": False, "error": f"nothing was kept: {error}"}
             return {"journal": None if kept is None else str(kept), "written": kept is not None}
         written = self._running.recorder.writer.flush(_TIMEOUT_S)
         return {"journal": str(self._running.recorder.path), "written": written}

@@ -116,8 +116,8 @@ class Ring:
     def keep(self, folder: Path, number: int) -> None:
         """Keep all segments before segment `number` in another folder, from which none is deleted.
 
-        The folder gets its name when it is complete. Raises OSError if it cannot be made; then
-        nothing is left of it.
+        The folder gets its name when it is complete. Raises OSError if it cannot be made, or if all
+        segments were deleted meanwhile; then nothing is left of it.
         """
         partial = folder.with_name(folder.name + journal.PARTIAL)
         try:
@@ -128,6 +128,11 @@ class Ring:
                         FileNotFoundError
                     ):  # the oldest may be deleted meanwhile
                         _link(path, partial / path.name)
+            if not any(partial.iterdir()):
+                raise OSError(
+                    f"all segments of {self.folder} were deleted before they could be kept. Use a longer --ring than "
+                    f"{self._all_ns / 1e9:g}s"
+                )
             partial.rename(folder)
         except OSError:
             shutil.rmtree(partial, ignore_errors=True)
