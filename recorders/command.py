@@ -1,14 +1,19 @@
-"""Hide the secrets on a command line, so that they never reach the recording.
+"""The command line as the recording keeps it: without secrets, and not too long.
 
-The command itself still gets them. `pseudonyms` removes the rest of the command line.
+The command itself still gets everything. `pseudonyms` removes the command line altogether.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 
 _HIDDEN = "***"
+# The command reaches the server in an environment variable, as JSON. The kernel limits a variable
+# to 128 KiB, and all of them, together with the arguments, to a quarter of the stack's size.
+_LONGEST = 32 << 10
 # "tokenizer" contains "token" but is not a secret.
 _SECRET = r"[\w.-]*(?:key|secret|passw|token(?!iz))[\w.-]*"
 _OPTION = re.compile(rf"-{{1,2}}{_SECRET}", re.IGNORECASE)
@@ -55,6 +60,20 @@ def without_secrets(command: Sequence[str]) -> tuple[str, ...]:
             hidden.append(_hidden_in(argument))
         before = argument
     return tuple(hidden)
+
+
+def shortened(command: Sequence[str]) -> tuple[str, ...]:
+    """Return as many of the first arguments as a recording keeps. If some are left out, the last one
+    says how many bytes."""
+    kept, size = 0, 0
+    for argument in command:
+        size += len(json.dumps(argument)) + 2  # and the comma
+        if size > _LONGEST:
+            break
+        kept += 1
+    left_out = [os.fsencode(argument) for argument in command[kept:]]
+    more = (f"... ({sum(map(len, left_out)):,} more bytes)",) if left_out else ()
+    return (*command[:kept], *more)
 
 
 def _hidden_in(script: str) -> str:

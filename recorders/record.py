@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .capture.config import RUN_ID, Config, with_options
-from .command import without_secrets
+from .command import shortened, without_secrets
 from .discovery import processes
 from .errors import RecordingError, UsageError, to_recover
 from .file_names import pid_of
@@ -70,7 +70,7 @@ def record(
     """
     all_options = {
         **options,
-        "command": without_secrets(command),
+        "command": shortened(without_secrets(command)),
         "specdiff_version": own_version(),
     }
     config = with_options(Config(writable(directory), run_id or new_run_id()), all_options)

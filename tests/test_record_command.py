@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from children import SPECDIFF, rig, specdiff, wait_for
 from recorded import record
-from specdiff.recorders.command import without_secrets
+from specdiff.recorders.command import shortened, without_secrets
 
 pytestmark = pytest.mark.live
 
@@ -77,6 +78,28 @@ def test_a_secret_in_the_environment_reaches_the_command_but_not_the_recording(
     assert seen.read_text().strip() == secret
     assert recording.run.command[:2] == ("env", "HF_TOKEN=***")
     assert secret not in repr(recording) + repr(recording.run) + said
+
+
+@pytest.mark.parametrize(("argument", "count"), [("x" * 2000, 70), ("é" * 500, 50)])
+def test_a_long_command_starts_under_specdiff_and_is_recorded_shortened(
+    argument: str, count: int, tmp_path: Path
+) -> None:
+    """An environment variable has less room than a command, and JSON escapes make it longer."""
+    shows = "import os, sys; print(len(sys.argv), os.environ['SPECDIFF_RECORD_OPTIONS'])"
+    command = [sys.executable, "-c", shows, *[argument] * count]
+    done = specdiff("record", "-o", tmp_path, "--", *command)
+    num_arguments, options = done.stdout.split(maxsplit=1)
+    assert (done.returncode, int(num_arguments)) == (125, 1 + count), done.stderr
+    *first, last = json.loads(options)["command"]
+    kept = len(first) - 3
+    assert first == command[: len(first)] and 5 <= kept < count
+    assert last == f"... ({(count - kept) * len(argument.encode()):,} more bytes)"
+
+
+def test_a_command_that_is_not_too_long_is_recorded_whole() -> None:
+    command = ("python", "-c", "x" * 30_000)
+    assert shortened(command) == command
+    assert shortened(("sh", "\udce9" * 30_000)) == ("sh", "... (30,000 more bytes)")
 
 
 @pytest.mark.parametrize(
