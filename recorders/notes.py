@@ -41,6 +41,9 @@ class Note:
     key: str | None  # sent with each request to the socket: only this process accepts it
 
 
+_NO_SOCKET = (
+    "it could not open its control socket, so nobody could start a recording; the server's log says why"
+)
 _SAID_NOTHING = (
     "sglang's scheduler module was loaded (process {pids}), but it could not write into the folder; "
     "the server's log says why"
@@ -107,6 +110,7 @@ def _read(path: Path) -> Note | None:
             [line["why"] for line in constructed if line.get("why")]
             + [_detached(line) for line in constructed if line.get("detached")]
             + [_failed(line) for line in records if "failed" in line]
+            + [_NO_SOCKET for line in constructed if line.get("paused") and not sockets]
         ),
         schedulers=tuple(_schedulers(process["pid"], records)),
         journals=tuple(

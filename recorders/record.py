@@ -30,6 +30,7 @@ from .recover import (
     recover,
 )
 from .remote import ask
+from .runtime import runtime_folder
 from .supervise import supervise
 
 _INJECT = Path(__file__).parent / "capture" / "inject"
@@ -66,7 +67,8 @@ def record(
     The journals and the recordings go into `directory`. `options` are those of `with_options`.
     `run_id` is given if several hosts share one; otherwise a new one is made.
 
-    Raises UsageError if the folder is not writable or the command cannot be started.
+    Raises UsageError if the folder is not writable or the command cannot be started, or if a paused
+    recording could never be started because there is no place for its control socket.
     """
     all_options = {
         **options,
@@ -74,6 +76,13 @@ def record(
         "specdiff_version": own_version(),
     }
     config = with_options(Config(writable(directory), run_id or new_run_id()), all_options)
+    if config.paused:
+        try:
+            runtime_folder()
+        except OSError as error:
+            raise UsageError(
+                f"--paused: the recorder could not be reached by --attach: {error}"
+            ) from error
     with _collect_sigterm() as terms, _rings_kept(config, say):
         status = supervise(command, _environment(config, os.environ), terms)
         _await_writers(config, say, terms)

@@ -12,27 +12,40 @@ from pathlib import Path
 
 RUNTIME = "SPECDIFF_RUNTIME_DIR"
 _TIMEOUT_S = 1.0
+# The path of a socket has 108 bytes, of which the last is 0 (`sun_path`, see unix(7)). The longest
+# name in the folder is that of the highest pid that Linux allows.
+_LONGEST = 107 - len("/4194304.sock")
 
 
 def runtime_folder() -> Path:
     """Return the folder for control sockets, and create it if needed.
 
     It is `$SPECDIFF_RUNTIME_DIR`, else `specdiff` in `$XDG_RUNTIME_DIR`, else `specdiff-<uid>` in
-    the temporary folder.
+    the temporary folder. A `$XDG_RUNTIME_DIR` whose name is too long for a socket is left out.
 
-    Raises OSError if other users can access it: a user who can write into it could put up a socket
-    and answer requests in our place.
+    Raises OSError if the name of the folder is too long for a socket, or if other users can access
+    it: a user who can write into it could put up a socket and answer requests in our place.
     """
     configured, session = os.environ.get(RUNTIME), os.environ.get("XDG_RUNTIME_DIR")
+    in_session = Path(session or "", "specdiff")
     if configured:
         folder = Path(configured)
-    elif session and os.access(session, os.W_OK):
-        folder = Path(session) / "specdiff"
+    elif session and os.access(session, os.W_OK) and _num_bytes(in_session) <= _LONGEST:
+        folder = in_session
     else:
         folder = Path(tempfile.gettempdir()) / f"specdiff-{os.geteuid()}"
+    if _num_bytes(folder) > _LONGEST:
+        raise OSError(
+            f"{folder} is too long for the folder of a socket: {_num_bytes(folder)} bytes, expected at most {_LONGEST}. "
+            f"Set {RUNTIME} to a shorter one, for the server and for `record --attach`"
+        )
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     must_be_ours(folder)
     return folder
+
+
+def _num_bytes(folder: Path) -> int:
+    return len(os.fsencode(folder.absolute()))
 
 
 def must_be_ours(folder: Path) -> None:

@@ -5,20 +5,23 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from children import wait_for
-from specdiff.cli.main import USAGE
+from children import specdiff, wait_for
+from specdiff.cli.inputs import bundled
+from specdiff.cli.main import NO_VERDICT, USAGE
 from specdiff.recorders.discovery import processes
 from specdiff.recorders.errors import UsageError
 from specdiff.recorders.notes import read_notes
 from specdiff.recorders.remote import Process, ask
 from specdiff.recorders.runtime import RUNTIME
 from test_attach import attach
+from test_attach_ends import CHILD
 from test_attach_refused import paused_server
 
 XDG = "XDG_RUNTIME_DIR"
@@ -63,6 +66,50 @@ def test_a_server_that_fell_back_to_another_folder_is_found(
         (tmp_path / "xdg").mkdir(mode=0o700)
         (found,) = processes(str(pid))
         assert found.socket.is_relative_to(tmp_path / "run")
+
+
+def test_a_session_folder_that_is_too_long_for_a_socket_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("x" * 100)
+    long.mkdir(mode=0o700)
+    monkeypatch.delenv(RUNTIME, raising=False)
+    monkeypatch.setenv("TMPDIR", "/tmp")
+    monkeypatch.setenv(XDG, str(long))
+    child = [sys.executable, str(CHILD), str(bundled() / "0.5.23-random.h5"), "attach('status')"]
+    done = specdiff("record", "--paused", "-o", tmp_path / "r", "--", *child)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("too_long", [0, 1])
+def test_a_paused_server_is_not_started_if_its_socket_has_no_place(
+    too_long: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """94 bytes are not too long, even if the server's process has the highest number."""
+    folder = tmp_path / ("x" * (94 + too_long - len(bytes(tmp_path)) - 1))
+    monkeypatch.setenv(RUNTIME, str(folder))
+    started = tmp_path / "started"
+    done = specdiff("record", "--paused", "-o", tmp_path / "r", "--", "touch", started)
+    assert started.exists() is not bool(too_long)
+    if not too_long:
+        with socket.socket(socket.AF_UNIX) as longest:
+            longest.bind(str(folder / "4194304.sock"))
+        return
+    assert done.returncode == USAGE
+    assert f"{folder} is too long" in done.stderr and f"{94 + too_long} bytes" in done.stderr
+    assert f"at most 94. Set {RUNTIME}" in done.stderr
+
+
+def test_a_paused_server_that_could_not_open_its_socket_is_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder of sockets was there when `record` looked, but not when the server did."""
+    monkeypatch.setenv(RUNTIME, str(tmp_path / "run"))
+    child = [sys.executable, str(CHILD), str(bundled() / "0.5.23-random.h5"), "pass"]
+    spoils = ["sh", "-c", f'chmod 755 {tmp_path}/run && exec "$@"', "sh"]
+    done = specdiff("record", "--paused", "-o", tmp_path / "r", "--", *spoils, *child)
+    assert done.returncode == NO_VERDICT
+    assert "it could not open its control socket" in done.stderr and "mode 700" in done.stderr
 
 
 def test_a_server_is_found_in_the_runtime_folder_if_its_note_names_a_missing_socket(
