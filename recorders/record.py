@@ -35,6 +35,10 @@ from .supervise import supervise
 
 _INJECT = Path(__file__).parent / "capture" / "inject"
 _POLL_S = 0.1
+_MOVED = (
+    "{folder} was moved or replaced while the command ran, and nothing of this run is in the folder that has its name "
+    "now. If the old one was moved, run `specdiff recover` on it where it is now"
+)
 
 Say = Callable[[str], None]
 
@@ -83,6 +87,7 @@ def record(
             raise UsageError(
                 f"--paused: the recorder could not be reached by --attach: {error}"
             ) from error
+    folder = _identity(config.directory)
     with _collect_sigterm() as terms, _rings_kept(config, say):
         status = supervise(command, _environment(config, os.environ), terms)
         _await_writers(config, say, terms)
@@ -92,7 +97,18 @@ def record(
             outcomes = tuple(recover(config.directory, config.run_id, force=force))
         except RecordingError as error:  # the folder is gone; still return the command's status
             return Recorded(status, (), (str(error).removesuffix("."),))
-    return Recorded(status, outcomes, tuple(why_nothing(found, paths)), tuple(left_out(found)))
+    problems = why_nothing(found, paths)
+    if not paths and _identity(config.directory) != folder:
+        problems = [_MOVED.format(folder=config.directory)]
+    return Recorded(status, outcomes, tuple(problems), tuple(left_out(found)))
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def own_version() -> str:

@@ -111,6 +111,28 @@ for options in ((), ("--ring", "0.8s")):
 """
 
 
+@pytest.mark.parametrize("link", [True, False])
+def test_a_folder_that_was_replaced_while_the_server_ran_is_named(
+    link: bool, tmp_path: Path
+) -> None:
+    """`recover` builds the journals where they are now."""
+    child = [sys.executable, str(CHILD), str(bundled() / "0.5.23-random.h5"), REPLACED]
+    done = specdiff("record", "-o", tmp_path / "r", "--", *child, env={"LINK": "1" * link})
+    assert done.returncode == 125 and "no process loaded" not in done.stderr
+    assert f"{tmp_path / 'r'} was moved or replaced" in done.stderr
+    (path,) = specdiff("recover", tmp_path / "moved").stdout.splitlines()
+    assert len(hdf5.load(Path(path)).gaps.dropped) == 4
+
+
+REPLACED = """
+emit(3)
+folder.rename(folder.with_name("moved"))
+folder.with_name("new").mkdir()
+if os.environ["LINK"]: folder.symlink_to(folder.with_name("new"))
+else: folder.mkdir()
+"""
+
+
 def test_recover_builds_recordings_that_attach_started_in_other_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
