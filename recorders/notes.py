@@ -41,9 +41,7 @@ class Note:
     key: str | None  # sent with each request to the socket: only this process accepts it
 
 
-_NO_SOCKET = (
-    "it could not open its control socket, so nobody could start a recording; the server's log says why"
-)
+_NO_SOCKET = "it could not open its control socket, so nobody could start a recording; the server's log says why"
 _SAID_NOTHING = (
     "sglang's scheduler module was loaded (process {pids}), but it could not write into the folder; "
     "the server's log says why"

@@ -46,7 +46,11 @@ class Config:
     @property
     def words(self) -> str:
         """What differs from a plain recording, as options of the command line."""
-        given = {"--steps": self.steps, "--duration": _in_s(self.seconds), "--ring": _in_s(self.ring_s)}
+        given = {
+            "--steps": self.steps,
+            "--duration": _in_s(self.seconds),
+            "--ring": _in_s(self.ring_s),
+        }
         parts = [self.choice.words] if self.choice.words else []
         parts += [f"{name} {value}" for name, value in given.items() if value is not None]
         if self.durability != DURABILITIES[0]:
