@@ -32,8 +32,9 @@ def main(recording: str, statement: str) -> None:
     run = hdf5.load(Path(recording)).run
 
     def described(scheduler: Any, config: Config, sites: Any) -> Run:
-        ours = {"run_id": config.run_id, "command": config.command, "pid": os.getpid()}
-        return dataclasses.replace(run, **ours)
+        return dataclasses.replace(
+            run, run_id=config.run_id, command=config.command, pid=os.getpid()
+        )
 
     def emit(count: int) -> None:
         recorder = state.of_process(())

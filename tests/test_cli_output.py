@@ -121,7 +121,7 @@ def test_an_export_that_does_not_fit_on_the_disk_leaves_what_was_there(
 
 
 def test_an_export_can_go_into_a_pipe(tmp_path: Path) -> None:
-    words = ["export", bundled() / "0.5.23-random.h5", "--format", "scenario", "--force"]
+    words = ["export", str(bundled() / "0.5.23-random.h5"), "--format", "scenario", "--force"]
     os.mkfifo(tmp_path / "x.toml")
     with subprocess.Popen(["cat", tmp_path / "x.toml"], stdout=subprocess.PIPE, text=True) as cat:
         assert specdiff(*words, "-o", tmp_path / "x.toml").returncode == 0
