@@ -14,7 +14,7 @@ from specdiff.fixtures.rig.release import RELEASES
 
 T = TypeVar("T")
 
-SPECDIFF = (sys.executable, "-m", "specdiff")
+SPECDIFF = (sys.executable, "-m", "specdiff.cli")
 
 # One release per era of hook sites and of counter locations on a request. SPECDIFF_TEST_ALL_RELEASES selects all.
 SOME = ("0.5.10", "0.5.11", "0.5.12", "0.5.13", "0.5.16", "0.5.23")

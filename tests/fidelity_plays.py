@@ -114,7 +114,7 @@ def recorded(play: FidelityPlay, folder: Path) -> Path:
     home = folder / _recorder() / play.release / play.name
     if found := next(iter(home.glob("*.h5")), None):
         return found
-    command = [sys.executable, "-m", "specdiff", "record", "-o", str(home), "--", *play.command]
+    command = [sys.executable, "-m", "specdiff.cli", "record", "-o", str(home), "--", *play.command]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         for path in home.glob("*.h5"):  # a failed run's: it must not be reused

@@ -75,7 +75,7 @@ def commands_in(page: Path) -> Iterator[list[str]]:
     for code in code_in(page):
         for part in re.split(r"&&|;|\||\s#|\$\(", code):
             words = part.replace("\u2026", "...").split()
-            if "specdiff" in words[:1] or words[:3] == ["python", "-m", "specdiff"]:
+            if "specdiff" in words[:1] or words[:3] == ["python", "-m", "specdiff.cli"]:
                 yield words[3 if words[0] == "python" else 1 :]
 
 

@@ -64,7 +64,7 @@ def test_a_failure_names_the_first_divergence_of_each_quantity_and_a_command(
     assert "Traceback" not in said and "exercised" not in said
     line = next(line for line in said.splitlines() if line.startswith("Full report: "))
     done = subprocess.run(
-        [sys.executable, "-m", "specdiff", *shlex.split(line)[3:], "--format", "json"],
+        [sys.executable, "-m", "specdiff.cli", *shlex.split(line)[3:], "--format", "json"],
         capture_output=True,
         text=True,
         check=False,

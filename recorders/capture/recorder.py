@@ -242,9 +242,7 @@ class Recorder:
 
     def _takes(self, req: Any) -> bool:
         try:
-            return self.choice.takes(
-                str(req.rid)
-            )  # the same text as in `request_facts.RequestFacts`
+            return self.choice.takes(str(req.rid))  # the same text as in `RequestFacts`
         except Exception:  # noqa: BLE001 (`_announce` reads it again, and counts the exception)
             return True
 

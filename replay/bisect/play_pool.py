@@ -85,7 +85,7 @@ class PlayPool:
     def _record(self, rig: Sequence[str], recorded: Path, temporary: Path) -> PlayResult:
         """Run the rig under `specdiff record`, with a time limit, and return the result."""
         result = temporary / "result.json"
-        command = [sys.executable, "-m", "specdiff", "record", "-o", str(recorded), "--"]
+        command = [sys.executable, "-m", "specdiff.cli", "record", "-o", str(recorded), "--"]
         command += [sys.executable, "-m", "specdiff.fixtures.rig", *rig, "--result", str(result)]
         process = self._start(command, temporary)
         if process is None:

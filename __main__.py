@@ -1,5 +1,0 @@
-"""python -m specdiff"""
-
-from .cli.main import main
-
-main()
