@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -124,11 +126,13 @@ def write_text(path: Path, text: str) -> None:
     """
     content = text.encode()
     try:
-        target = path.resolve()  # a rename would replace a link, not the file that it names
-        if target.exists() and not target.is_file():  # a pipe or /dev/stdout
-            target.write_bytes(content)
+        if path.exists() and not path.is_file():  # a pipe or /dev/stdout
+            path.write_bytes(content)
             return
+        target = path.resolve()  # a rename would replace a link, not the file that it names
         with scratch(target) as file:
+            if target.exists():
+                os.fchmod(file.fileno(), stat.S_IMODE(target.stat().st_mode))
             file.write(content)
             file.flush()
             Path(file.name).replace(target)

@@ -22,9 +22,9 @@ _NEVER_LOADED = (
 class Note:
     """One process that loaded sglang's scheduler module with the recorder in it (see `capture.note_writer`).
 
-    A note's file has one JSON object per line. On a full disk a line may be torn or missing. The line that identifies the process appears twice
-    if the server closed the file and the process opened it again. The line that names the control
-    socket has a pid, too.
+    A note's file has one JSON object per line. On a full disk a line may be torn or missing. The line
+    that identifies the process appears twice if the server closed the file and the process opened
+    it again. The line that names the control socket has a pid, too.
     """
 
     pid: int

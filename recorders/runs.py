@@ -131,13 +131,13 @@ def num_dropped(recording: Recording) -> int:
     """Return the number of events that were lost while recording.
 
     A GAP at the head of a late recording, or of one without launches, is not counted: it stands for
-    the unknown number of events before the recording began. There are two if a ring's oldest
-    segments were deleted before the recorder's own GAP.
+    the unknown number of events before the recording began, and says 1. There are two if a ring's
+    oldest segments were deleted before the recorder's own GAP.
     """
     gaps, stats, kinds = recording.gaps.dropped, recording.stats, recording.events.kind
     if is_late(recording) or not len(recording.launches.launch):
         at_head = np.cumprod(kinds == Kind.GAP).sum()
-        gaps = gaps[at_head:]
+        gaps = np.concatenate([gaps[:at_head][gaps[:at_head] > 1], gaps[at_head:]])
     return max(int(gaps.sum()), 0 if stats is None else stats.dropped)
 
 

@@ -307,9 +307,8 @@ class Finishes:
     allocated: I64
     cached_tokens: I64
     return_routed_experts: I64
-    start_len: (
-        I64  # req.routed_experts_start_len; absent before 0.5.12, except in recordings of the rig
-    )
+    # req.routed_experts_start_len; absent before 0.5.12, except in recordings of the rig
+    start_len: I64
     spec_verify_ct: I64
     spec_accepted_drafts: I64
     histogram_sum: I64  # sum(hist) of req's acceptance histogram

@@ -11,6 +11,7 @@ Inside a recorded process, the recorder's modules have their own package name (`
 from __future__ import annotations
 
 import atexit
+import dataclasses
 import importlib
 import runpy
 import sys
@@ -22,7 +23,6 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 attach = importlib.import_module("specdiff_recorders.capture.attach")
-probe = importlib.import_module("specdiff_recorders.capture.probe")
 
 # By then sglang has waited for the copy.
 _WAITED = ("resolve.before", "resolve.after", "process.after")
@@ -78,7 +78,7 @@ def _watched(role: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 for role, one in attach.PROBES.items():
     before, after = _watched(f"{role}.before", one.before), _watched(f"{role}.after", one.after)
-    attach.PROBES[role] = probe.Probe(before, after)
+    attach.PROBES[role] = dataclasses.replace(one, before=before, after=after)
 said = Path(sys.argv.pop(1))
 atexit.register(lambda: said.write_text("\n".join([*_seen, str(_asked)])))
 runpy.run_module("specdiff.fixtures.rig", run_name="__main__", alter_sys=True)

@@ -354,7 +354,16 @@ def test_what_clients_send_counts_against_the_memory_limit(where: str, recorder:
         for _ in range(20):
             recorder.numbers.register(req)
         assert recorder.writer.stopped
-        assert 15_000_000 < recorder.writer.waiting_bytes < 18_000_000
+        assert 15_000_000 < recorder.writer.waiting_bytes < 20_000_000
+
+
+def test_one_large_request_does_not_stop_the_recording(recorder: Recorder, tmp_path: Path) -> None:
+    """It is larger than all memory that may be used while a disk hangs."""
+    recorder.numbers.register(RequestStub("a" * 6_000_000))
+    assert not recorder.writer.stopped and recorder.writer.flush(20)
+    recorder.close()
+    met = next(x for x in journal.scan(tmp_path / "j").records if x.type == journal.Type.REQUEST)
+    assert len(json.loads(met.payload)["rid"]) == 6_000_000
 
 
 def test_a_hanging_disk_keeps_no_request_alive(recorder: Recorder, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -109,6 +110,7 @@ def test_an_export_that_does_not_fit_on_the_disk_leaves_what_was_there(
         path.symlink_to(folder / "linked.toml")
     if before is not None:
         path.write_text(before)
+        path.chmod(0o600)
     there = {one.name: one.is_symlink() for one in folder.iterdir()}
     words = ["export", str(bundled() / "0.5.23-random.h5"), "--format", "scenario", "-o", str(path)]
     done = python(FULL, *words, "--force")
@@ -117,6 +119,7 @@ def test_an_export_that_does_not_fit_on_the_disk_leaves_what_was_there(
     assert before is None or path.read_text() == before
     assert specdiff(*words, "--force").returncode == 0
     assert path.is_symlink() is link and len(path.read_text()) > 512
+    assert before is None or stat.S_IMODE(path.stat().st_mode) == 0o600
     assert {one.name for one in folder.iterdir()} == {"x.toml", *(["linked.toml"] if link else [])}
 
 
@@ -127,6 +130,8 @@ def test_an_export_can_go_into_a_pipe(tmp_path: Path) -> None:
         assert specdiff(*words, "-o", tmp_path / "x.toml").returncode == 0
         assert len(cat.communicate()[0]) > 512
     assert (tmp_path / "x.toml").is_fifo()
+    (tmp_path / "y.toml").symlink_to("/dev/stdout")
+    assert len(specdiff(*words, "-o", tmp_path / "y.toml").stdout) > 512
 
 
 def test_piped_output_is_plain(real_recording: Path) -> None:

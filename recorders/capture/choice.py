@@ -10,7 +10,7 @@ from time import monotonic_ns as now
 from typing import Any, NamedTuple
 
 EVERY_ROW, TAIL_TOO, FULL, NO_ROWS = "returned", "tail", "full", "none"
-_FEW = 16  # so few requests with stop ids of their own are kept without looking for ended ones
+_FEW = 16  # up to this many requests with stop ids of their own, nobody looks for ended ones
 ROWS = (EVERY_ROW, TAIL_TOO, FULL, NO_ROWS)
 
 
@@ -115,7 +115,9 @@ class TokenMask:
         for qid in self._own.keys() - self._gone.keys():
             if not self._is_there(qid):
                 self._gone[qid] = now()
-        self._look_at = _FEW + 2 * (len(self._own) - len(self._gone))
+        # Those that are gone may stay for long, if much is queued. Do not look at them each time.
+        here = len(self._own) - len(self._gone)
+        self._look_at = max(_FEW + 2 * here, len(self._own) * 3 // 2)
 
     def __call__(self, tokens: Sequence[int], qids: Sequence[int]) -> list[int]:
         """Mask the tokens of a result, which are divided evenly among its requests."""

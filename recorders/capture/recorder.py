@@ -202,6 +202,8 @@ class Recorder:
 
     def end_turn(self) -> None:
         """End a turn of the scheduler loop: a result was processed."""
+        if self.ended:  # within this turn, so a part of it is missing: `close` writes a GAP
+            return
         self._in_turn = False
         self.finishing = None
         self.numbers.end_turn()

@@ -124,9 +124,8 @@ class Ring:
             partial.mkdir()
             for path in sorted(self.folder.glob("*.segment")):
                 if path.name < f"{number:08}":
-                    with contextlib.suppress(
-                        FileNotFoundError
-                    ):  # the oldest may be deleted meanwhile
+                    # The oldest may be deleted meanwhile.
+                    with contextlib.suppress(FileNotFoundError):
                         _link(path, partial / path.name)
             if not any(partial.iterdir()):
                 raise OSError(

@@ -111,7 +111,8 @@ def _process_before(recorder: Recorder, self: Any, batch: Any, result: Any, **_:
 
 
 def _process_after(recorder: Recorder, note: Any, _: None) -> None:
-    if note is not None and not recorder.resolved:
+    # If recording ended meanwhile, the finish probes did not run, and lengths may have been reset.
+    if note is not None and not recorder.resolved and not recorder.ended:
         _extend_result(recorder, *note)
     recorder.writer.commit()
 

@@ -128,13 +128,16 @@ class JournalWriter:
     ) -> None:
         """Queue one record. The caller has checked `has_room`, or must not lose this record.
 
+        Only what already waits counts against the limit here: a large record alone says nothing
+        about the disk.
+
         `stamp` is that of the GAP that is written instead if the record cannot be packed.
         """
-        size += _RECORD_BYTES
-        if self._bytes_in - self._file.taken + size > self._max_bytes + _OVERCOMMIT_BYTES:
+        if self._bytes_in - self._file.taken > self._max_bytes + _OVERCOMMIT_BYTES:
             self._give_up()
         if self.stopped:
             return
+        size += _RECORD_BYTES
         self._bytes_in += size
         if self._is_empty():
             self._since = time.monotonic()

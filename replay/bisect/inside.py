@@ -29,8 +29,8 @@ class RoleChange:
 
     `alone` tells whether this role, put into the books from before the change, makes them differ in
     the quantity of the first divergence, at its event or earlier. It is False if the recording
-    never calls the role, or if only another role that it calls makes the difference. None means
-    unknown: the two versions' code does not work together.
+    never calls the role, or if only another role that it calls makes the difference (it stays True
+    if that cannot be tried). None means unknown: the two versions' code does not work together.
     """
 
     role: Role

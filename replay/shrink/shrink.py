@@ -89,7 +89,7 @@ def shrink_to_breach(
     *,
     keep_tokens: bool = False,
 ) -> ShrunkRecording:
-    """Like `shrink`, but to the first place where a path breaks a law.
+    """Like `shrink_to_divergence`, but to the first place where a path breaks a law.
 
     Raises NoVerdictError if the path does not break it.
     """
