@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from children import EVERYTHING
 from lifting import bundled_recording, files_of, write_tree
 from patched import patched_tree
 from specdiff.cli.inputs import bundled
@@ -85,6 +86,7 @@ def test_the_exported_law_test_fails_on_the_release_and_passes_on_a_fixed_tree(
 
 
 @pytest.mark.live
+@pytest.mark.skipif(not EVERYTHING, reason="half a minute: only if all releases are tested")
 def test_a_scenario_is_exported_only_with_a_law_that_it_breaks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
