@@ -118,27 +118,28 @@ def member_of(path: Path, recording: Recording) -> Member:
 def is_late(recording: Recording) -> bool:
     """Whether the server had launched batches before the first recorded one (by `forward_ct`).
 
-    If no launch was recorded, the GAP at the head tells: it stands for the launches before it.
+    If no launch was recorded, a GAP at the head tells: it stands for the launches before it.
     """
-    events, launches = recording.events, recording.event_of(Kind.LAUNCH)
-    if not len(launches):
-        began_with_gap = len(events.kind) and events.kind[0] == Kind.GAP
-        return bool(began_with_gap) and int(events.iteration[0]) > 0
-    return int(events.iteration[launches[0]]) > 1
+    iteration, launches = recording.events.iteration, recording.event_of(Kind.LAUNCH)
+    if len(launches):
+        return int(iteration[launches[0]]) > 1
+    return bool((iteration[: _gaps_at_head(recording)] > 0).any())
+
+
+def _gaps_at_head(recording: Recording) -> int:
+    return int(np.cumprod(recording.events.kind == Kind.GAP).sum())
 
 
 def num_dropped(recording: Recording) -> int:
     """Return the number of events that were lost while recording.
 
-    A GAP at the head of a late recording, or of one without launches, is not counted: it stands for
-    the unknown number of events before the recording began, and says 1. There are two if a ring's
-    oldest segments were deleted before the recorder's own GAP.
+    In each GAP at the head of a late recording, 1 stands for the unknown number of events before the
+    recording began, and is not counted. There are two such GAPs if a ring's oldest segments were
+    deleted before the recorder's own one.
     """
-    gaps, stats, kinds = recording.gaps.dropped, recording.stats, recording.events.kind
-    if is_late(recording) or not len(recording.launches.launch):
-        at_head = np.cumprod(kinds == Kind.GAP).sum()
-        gaps = np.concatenate([gaps[:at_head][gaps[:at_head] > 1], gaps[at_head:]])
-    return max(int(gaps.sum()), 0 if stats is None else stats.dropped)
+    gaps, stats = recording.gaps.dropped, recording.stats
+    unknown = _gaps_at_head(recording) if is_late(recording) else 0
+    return max(int(gaps.sum()) - unknown, 0 if stats is None else stats.dropped)
 
 
 def runs(members: Iterable[Member], manifests: Sequence[RunManifest] = ()) -> list[WholeRun]:

@@ -1,7 +1,4 @@
-"""A recording with some of its events lost, as a recorder under load loses them.
-
-A GAP replaces them.
-"""
+"""Recordings that lack something: events that a recorder under load lost, or what a server does not tell."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from specdiff.recorders.schema import EVENT_TABLES, NONE64, ROW_TABLES, Kind
 
 
 def without(recording: Recording, start: int, stop: int) -> Recording:
-    """Return the recording without its events [start, stop)."""
+    """Return the recording without its events [start, stop); a GAP replaces them."""
     keep = np.ones(len(recording.events.kind), dtype=bool)
     keep[start:stop] = False
     tables: dict[str, Any] = {}
@@ -52,6 +49,16 @@ def ended(recording: Recording, stop: int) -> Recording:
     events = type(cut.events)(*(values[:-1] for _, values in columns(cut.events)))
     gaps = dataclasses.replace(cut.gaps, dropped=cut.gaps.dropped[:-1])
     return dataclasses.replace(cut, events=events, gaps=gaps, stats=None)
+
+
+def without_start(recording: Recording) -> Recording:
+    """Return the recording as a server up to 0.5.11 leaves it, which is not told the `start_len`."""
+    finishes, requests = recording.finishes, recording.requests
+    return dataclasses.replace(
+        recording,
+        finishes=dataclasses.replace(finishes, start_len=np.full_like(finishes.start_len, NONE64)),
+        requests=dataclasses.replace(requests, start_len=np.full_like(requests.start_len, NONE64)),
+    )
 
 
 def _masked(table: Any, mask: NDArray[np.bool_]) -> Any:

@@ -22,7 +22,7 @@ from specdiff.recorders.wire import pack_event
 from strategies import RUN
 
 WHO = (Type.RUN, to_json(RUN).encode())
-GAP = (Kind.GAP, pack_event(Kind.GAP, 1, 1, (2,)))
+GAP = (Kind.GAP, pack_event(Kind.GAP, 1, 0, (2,)))  # before the first launch
 WHOLE = HEADER + frames([WHO, GAP])
 NAME = f"{RUN.run_id}-{RUN.pid}-0.journal"
 

@@ -21,6 +21,7 @@ from specdiff.recorders.capture.reading import Access
 from specdiff.recorders.capture.recorder import Recorder
 from specdiff.recorders.capture.request_probes import PROBES
 from specdiff.recorders.capture.seed_event import emit_seed
+from specdiff.recorders.capture.step_probes import PROBES as STEP_PROBES
 from specdiff.recorders.run import run_from_json
 from specdiff.recorders.schema import NONE32, NONE64, Kind
 from specdiff.recorders.wire import unpack_event
@@ -208,6 +209,16 @@ def test_a_recording_that_ends_within_a_turn_ends_with_a_gap(
     recorder.close()
     assert events(tmp_path / "j") == [(Kind.ARRIVE, 1), (Kind.GAP, 1)]
     assert not last_stats(tmp_path / "j").ended_early
+
+
+def test_an_extend_result_is_not_recorded_after_the_end(recorder: Recorder) -> None:
+    """Its finish was not seen, so a release may have reset the lengths that it would read."""
+    after, unread = STEP_PROBES["process"].after, object()
+    recorder.ended = True
+    after(recorder, (unread,), None)
+    recorder.ended = False
+    with pytest.raises(TypeError):
+        after(recorder, (unread,), None)
 
 
 def test_a_pending_event_that_fails_does_not_lose_the_next_one(

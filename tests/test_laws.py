@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cuts import SOURCE
+from gaps import without_start
 from lifting import bundled_recording
 from specdiff.cli.main import run
 from specdiff.recorders import hdf5
@@ -333,7 +334,7 @@ def test_after_a_gap_a_launch_without_its_prepare_is_not_judged() -> None:
 def test_rows_without_a_known_start_are_judged_only_where_they_are_too_many() -> None:
     """Up to 0.5.11 no scheduler is told the start. All rows may be right, but never more than that."""
     recording = bundled_recording("0.5.12-experts-start-len")
-    stopped = _startless(recording)
+    stopped = without_start(recording)
     for law in ("trainer", "rows", "returned"):
         known, unknown = _law(law, recording), _law(law, stopped)
         assert 0 < unknown.num_checked < known.num_checked and not known.left_out
@@ -348,15 +349,6 @@ def test_rows_without_a_known_start_are_judged_only_where_they_are_too_many() ->
     assert "the start_len of 10 requests was not captured" in _why("trainer", fewer)
     assert _law("rows", fewer).state is State.NOT_EXERCISED
     assert _law("trainer", dataclasses.replace(fewer, finishes=recording.finishes)).num_broken > 5
-
-
-def _startless(recording: Recording) -> Recording:
-    finishes, requests = recording.finishes, recording.requests
-    return dataclasses.replace(
-        recording,
-        finishes=dataclasses.replace(finishes, start_len=np.full_like(finishes.start_len, NONE64)),
-        requests=dataclasses.replace(requests, start_len=np.full_like(requests.start_len, NONE64)),
-    )
 
 
 def _why(law: str, recording: Recording, path: str = "observed") -> str:

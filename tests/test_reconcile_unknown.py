@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gaps import ended, without
+from gaps import ended, without, without_start
 from served_answers import (
     NEW,
     OLD,
@@ -26,7 +26,6 @@ from served_answers import (
 from specdiff.cli.main import SAME, run
 from specdiff.recorders import hdf5
 from specdiff.recorders.derived import Derived
-from specdiff.recorders.recording import Recording
 from specdiff.recorders.schema import NONE64, Kind
 from specdiff.replay.reconcile.facts import Fact
 
@@ -158,21 +157,12 @@ def test_without_the_start_only_too_many_rows_differ(tmp_path: Path) -> None:
     recording = hdf5.load(path(NEW))
     row = int(np.flatnonzero(recording.finishes.start_len > 0)[0])
     told = stream(recording.rids[recording.finishes.qid[row]])
-    trainer = of(held(tmp_path, *told, recording=_startless(recording)), Fact.TRAINER)
+    trainer = of(held(tmp_path, *told, recording=without_start(recording)), Fact.TRAINER)
     assert trainer.num_compared == 0
     assert trainer.not_compared == {"the start_len that the client asked for was not captured": 1}
-    old = _startless(hdf5.load(path(OLD)))
+    old = without_start(hdf5.load(path(OLD)))
     trainer = of(held(tmp_path, *answers(OLD), release=OLD, recording=old), Fact.TRAINER)
     assert 0 < len(trainer.differences) == trainer.num_compared
-
-
-def _startless(recording: Recording) -> Recording:
-    finishes, requests = recording.finishes, recording.requests
-    return dataclasses.replace(
-        recording,
-        finishes=dataclasses.replace(finishes, start_len=np.full_like(finishes.start_len, NONE64)),
-        requests=dataclasses.replace(requests, start_len=np.full_like(requests.start_len, NONE64)),
-    )
 
 
 def test_sums_over_messages_are_not_compared_if_the_request_was_seen_late(tmp_path: Path) -> None:

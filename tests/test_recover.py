@@ -46,7 +46,7 @@ def run_frame(**changes: object) -> bytes:
 
 
 def gap(dropped: int) -> tuple[Kind, bytes]:
-    return Kind.GAP, pack_event(Kind.GAP, 1, 1, (dropped,))
+    return Kind.GAP, pack_event(Kind.GAP, 1, 0, (dropped,))  # before the first launch
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
