@@ -108,6 +108,13 @@ def test_prompts_are_not_recorded(tmp_path: Path) -> None:
     assert all('"origin_len"' in detail for detail in recording.details)
 
 
+def test_a_recorded_play_leaves_no_temporary_file(tmp_path: Path) -> None:
+    (temporary := tmp_path / "temporary").mkdir()
+    command = ["env", f"TMPDIR={temporary}", *rig("0.5.13", "stale-stop")]
+    record(tmp_path / "out", command)
+    assert not [path for path in temporary.rglob("*") if path.is_file()]
+
+
 def test_a_server_with_changed_books_is_recorded_as_unknown(tmp_path: Path) -> None:
     """A fork or a newer release has another resolve function but the same hook sites."""
     root = find_release("0.5.13").root
