@@ -10,9 +10,9 @@ import dataclasses
 import pytest
 
 from children import on_demand
+from gaps import without
 from lifting import Changed, against_observed, bundled_recording, compiled, release
 from recorded import RigRecorder
-from specdiff.recorders.recording import Recording
 from specdiff.replay import spec
 from specdiff.replay.columns.shared import Columns
 from specdiff.replay.lift.ledger import ledger_of
@@ -22,7 +22,7 @@ from specdiff.replay.lift.missing import CannotRunError
 from specdiff.replay.lift.roles import Role
 from specdiff.replay.quantity import Quantity as Q
 
-DFLASH = "0.5.14-dflash"
+DFLASH, TREE = "0.5.14-dflash", "0.5.13-tree-on-pages"
 SEED = 5
 ABSENT = {Q.INDEXER_TOPK, Q.SESSION_COMMITTED}  # a plain server has neither
 
@@ -57,19 +57,24 @@ def test_a_release_without_the_algorithm_cannot_run_its_recording() -> None:
         ledger_of(Columns(bundled_recording(DFLASH)), lifted("0.5.13"), "lifted")
 
 
+def test_a_tree_on_pages_reserves_whole_pages_for_each_branch() -> None:
+    """Without that rule, lifted no longer equals what that server allocated."""
+    path = "srt/mem_cache/common.py"
+    old, new = "if page_size == 1 or spec_topk == 1:", "if True:"
+    with release("0.5.13") as source:
+        changed = compiled(Changed(source, path, "get_alloc_len_per_decode", old, new))
+    found = against_observed(bundled_recording(TREE), changed)
+    assert {q for q, one in found.items() if one.differs.any()} == {Q.KV_ALLOCATED_LEN}
+
+
 @pytest.mark.parametrize("version", ["0.5.13", "0.5.23"])
-def test_a_tree_on_larger_pages_cannot_be_replayed(version: str) -> None:
-    """The prepare then looks at the width of a table that no recording holds (docs/coverage.md)."""
-    recording, program = bundled_recording("0.5.13-merge-filter"), lifted(version)
-    for topk, page_size in ((4, 1), (1, 64)):
-        ledger_of(Columns(_as_if(recording, topk, page_size)), program, "lifted")
-    with pytest.raises(CannotRunError, match=r"prepare depends on .*req_to_token\.shape"):
-        ledger_of(Columns(_as_if(recording, 4, 64)), program, "lifted")
-
-
-def _as_if(recording: Recording, topk: int, page_size: int) -> Recording:
-    run = dataclasses.replace(recording.run, topk=topk, page_size=page_size)
-    return dataclasses.replace(recording, run=run)
+def test_a_tree_on_pages_can_be_replayed_after_a_gap(version: str) -> None:
+    """A prepare compares the lengths, of which some are unknown then, with the length of a row."""
+    recording, program = bundled_recording(TREE), lifted(version)
+    middle = len(recording.events.kind) // 2
+    ledger = ledger_of(Columns(without(recording, middle, middle + 9)), program, "lifted")
+    captured = ledger[Q.KV_ALLOCATED_LEN].captured
+    assert captured.any() and not captured.all()
 
 
 def test_the_lagging_sums_come_from_the_branch_for_dflash() -> None:

@@ -450,7 +450,7 @@ def test_a_source_tree_counts_as_the_release_it_names_or_else_the_newest(tmp_pat
     scheduler.parent.mkdir(parents=True)
     scheduler.touch()
     assert find_release(str(tmp_path)) == Release(RELEASES[-1], tmp_path / "python", True)
-    command = ["--sglang", f"{tmp_path}/", "--topk", "4", "--page-size", "16"]  # refused on a CPU
+    command = ["--sglang", f"{tmp_path}/", "--events", f"{tmp_path}/no/x"]  # refused
     said = CliRunner().invoke(main, command).output
     assert f"{tmp_path}/ does not say its release; assuming {RELEASES[-1]}" in said
     (tmp_path / "python/sglang/_version.py").write_text("__version__ = version = '0.5.12'\n")

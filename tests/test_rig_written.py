@@ -271,7 +271,7 @@ def test_an_option_that_would_be_ignored_is_a_usage_error(flags: list[str], says
         (["x.journal"], "not a scenario name (see --list), a TOML file (*.toml) or a recording"),
         (["random", "--events", "nowhere/x"], "the folder nowhere does not exist"),
         (["random", "--result", "nowhere/x"], "the folder nowhere does not exist"),
-        (["random", "--topk", "4", "--page-size", "16"], "only attention backends of a GPU"),
+        (["random", "--topk", "4", "--algorithm", "DFLASH"], "drafts a block, not a tree"),
     ],
 )
 def test_a_command_that_cannot_work_is_refused_before_anything_is_played(

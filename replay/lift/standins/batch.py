@@ -6,7 +6,7 @@ from enum import IntEnum
 from typing import Any
 
 from ..missing import Missing
-from .base import Quiet, StandIn
+from .base import UNKNOWN_LEN, Quiet, StandIn
 from .request import Request
 from .scheduler import TokenPool
 from .server_args import Algorithm
@@ -75,6 +75,16 @@ class _Model(StandIn):
     is_encoder_decoder = False  # spec v2 has no encoder-decoder models
 
 
+class _Table(Quiet):
+    """`req_to_token`. A server makes its rows long enough for all that its release can allocate."""
+
+    shape = (UNKNOWN_LEN, 2 * UNKNOWN_LEN)  # more than any length, even an unknown one
+
+
+class _Pool(Quiet):
+    req_to_token = _Table("batch.req_to_token_pool.req_to_token")
+
+
 class Allocator(StandIn):
     """The KV allocator. It accepts slots back and does nothing with them."""
 
@@ -139,7 +149,7 @@ class Batch(StandIn):
     device = "cpu"
     model_config = _Model()
     sampling_info = _Sampling()
-    req_to_token_pool = Quiet("batch.req_to_token_pool")
+    req_to_token_pool = _Pool("batch.req_to_token_pool")
     out_cache_loc = Quiet("batch.out_cache_loc")
     forward_mode: object = DecodeMode()
     mix_running_indices: Vector | None = None
