@@ -42,6 +42,7 @@ EXTRAS = (
     Extra(None, "0.5.9", "random", 5, ("--algorithm", "STANDALONE", "--page-size", "16")),
     Extra(None, "0.5.9", "random", 5, ("--page-size", "64")),
     Extra(None, "0.5.14", "random", 5, ("--algorithm", "DFLASH")),
+    Extra(None, "0.5.16", "random", 5, ("--algorithm", "DSPARK")),
     Extra(None, "0.5.14", "random", 5, ("--algorithm", "NGRAM", "--topk", "4")),
     Extra(None, "0.5.13", "random", 5, ("--topk", "4", "--page-size", "16")),
     Extra(None, "0.5.9", "chunked-random", 3),

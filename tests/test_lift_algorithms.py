@@ -107,9 +107,10 @@ def equal(recording: Columns, made: Program) -> None:
             assert found.num_compared == len(found.old.cells) > 0, quantity
 
 
-def test_dflash_lifted_equals_observed(record: RigRecorder) -> None:
-    recording = record("0.5.23", "random", SEED, "--algorithm", "DFLASH", "--requests", "60")
-    assert recording.run.spec_algorithm == "DFLASH"
+@pytest.mark.parametrize("algorithm", ["DFLASH", "DSPARK"])
+def test_drafts_of_blocks_lifted_equals_observed(algorithm: str, record: RigRecorder) -> None:
+    recording = record("0.5.23", "random", SEED, "--algorithm", algorithm, "--requests", "60")
+    assert recording.run.spec_algorithm == algorithm
     equal(Columns(recording), lifted("0.5.23"))
     path, old = "srt/speculative/dflash_info_v2.py", "reserve = 2 * block_size"
     with release("0.5.23") as source:

@@ -102,6 +102,7 @@ def test_an_unknown_release_is_refused_by_name() -> None:
     [
         ("0.5.13.post1", "DFLASH", 1, "0.5.14"),
         ("0.5.13", "NGRAM", 4, "0.5.14"),
+        ("0.5.15.post1", "DSPARK", 1, "0.5.16"),
         ("0.5.12.post1", "EAGLE", 2, "0.5.13"),
     ],
 )

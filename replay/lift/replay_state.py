@@ -34,7 +34,7 @@ _HISTOGRAMS = ("spec_correct_drafts_histogram", "spec_acceptance_histogram")
 # Which role prepares a decode under each algorithm.
 _PREPARES = {
     **dict.fromkeys(("EAGLE", "EAGLE3", "NEXTN", "STANDALONE", "FROZEN_KV_MTP"), Role.PREPARE),
-    "DFLASH": Role.PREPARE_DFLASH,
+    **dict.fromkeys(("DFLASH", "DSPARK"), Role.PREPARE_DFLASH),
     "NGRAM": Role.PREPARE_NGRAM,
 }
 
