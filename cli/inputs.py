@@ -39,7 +39,7 @@ def each(
 
     for name in [Path(name) for name in names] or [bundled()]:
         try:
-            paths = _folder(name) if name.is_dir() else [name]
+            paths = _folder(name, now) if name.is_dir() else [name]
         except RecordingError as error:
             report(str(error), BROKEN)
             continue
@@ -145,13 +145,21 @@ def _report(message: str, codes: set[int], code: int) -> None:
     complain(message)
 
 
-def _folder(path: Path) -> list[Path]:
+def _folder(path: Path, now: Callable[[str], None]) -> list[Path]:
+    """List the recordings in a folder. Journals beside them are named, so that nobody takes the rest for all."""
     inside = sorted(path.iterdir())  # not glob, which finds nothing in a folder that cannot be read
-    if found := [one for one in inside if one.name.endswith(".h5")]:
-        return found
     journals = sum(one.name.endswith(".journal") for one in inside)
+    counted = f"{journals} journal{'' if journals == 1 else 's'}"
+    if found := [one for one in inside if one.name.endswith(".h5")]:
+        if journals:
+            now("")
+            complain(
+                f"{path}: left out here: {counted}, of which no recording was built yet. When the server has ended, "
+                f"run `{to_recover(path)}`."
+            )
+        return found
     remedy = (
-        f"It contains {journals} journal{'' if journals == 1 else 's'}: run `{to_recover(path)}`."
+        f"It contains {counted}: run `{to_recover(path)}`."
         if journals
         else "Name a recording, or a folder that `specdiff record -o` wrote to."
     )

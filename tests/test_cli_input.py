@@ -223,3 +223,23 @@ def test_the_suggested_recover_command_is_quoted(
         assert f"un `specdiff recover '{folder}'`" in capsys.readouterr().err
     assert run(["info", str(folder)]) == BROKEN
     assert "It contains 1 journal: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["info", "replay", "check"])
+def test_journals_beside_the_recordings_of_a_folder_are_not_passed_over_in_silence(
+    command: str, real_recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A crashed server leaves them, next to the recordings that were built before."""
+    (folder := tmp_path / "of a server").mkdir()
+    (folder / "x.h5").write_bytes(real_recording.read_bytes())
+    whole = run([command, str(folder)])
+    assert not capsys.readouterr().err
+    (folder / "r-1-0.journal").write_bytes(b"x" * 20)
+    (folder / "r-1-1.journal").mkdir()  # a ring
+    assert run([command, str(folder)]) == whole
+    said = capsys.readouterr()
+    assert "x.h5" in said.out
+    assert said.err == (
+        f"specdiff: {folder}: left out here: 2 journals, of which no recording was built yet. "
+        f"When the server has ended, run `specdiff recover '{folder}'`.\n"
+    )
