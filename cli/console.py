@@ -11,6 +11,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ..recorders.errors import printable
 from .narrow import fit
 
 _PIPED_WIDTH = 10_000  # columns; output that a program reads must not be wrapped or cut
@@ -92,8 +93,3 @@ def _stdout() -> TextIO:
 def one_line(text: str) -> str:
     """Join lines into one, for a table cell or a comment."""
     return printable(" ".join(text.splitlines()))
-
-
-def printable(text: str) -> str:
-    """Escape control characters and line breaks in a string that came from a client or a file."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -14,7 +14,13 @@ from typing import NoReturn, TextIO
 
 import click
 
-from ..recorders.errors import NoVerdictError, RecordingError, SpecdiffError, UsageError
+from ..recorders.errors import (
+    NoVerdictError,
+    RecordingError,
+    SpecdiffError,
+    UsageError,
+    printable,
+)
 
 # The codes that `git bisect run` uses, so that it never takes an error for "bad".
 SAME, DIFFERS, NO_VERDICT, BROKEN, USAGE = 0, 1, 125, 128, 129
@@ -108,8 +114,9 @@ def run(arguments: list[str] | None = None) -> int:
 
 def complain(message: str) -> None:
     """Print a message to stderr. If stderr cannot be written, only the exit code is left, so nothing is raised."""
+    said = "\n".join(map(printable, message.split("\n")))  # it may quote a request id or a file
     with contextlib.suppress(OSError):
-        click.echo(f"specdiff: {message}", err=True)
+        click.echo(f"specdiff: {said}", err=True)
 
 
 def _tell(error: Exception) -> None:

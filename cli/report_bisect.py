@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.text import Text
 
+from ..recorders.errors import printable
 from ..replay.bisect.bisection import Bisection, Inside
 from ..replay.bisect.commits import subject
 from ..replay.bisect.inside import RoleChange
@@ -19,7 +20,7 @@ from ..replay.quantity import Quantity
 from ..replay.spec import Origin
 from ..replay.verdict import Divergence, ReplayResult
 from . import report_json
-from .console import Output, one_line, printable, write_json
+from .console import Output, one_line, write_json
 from .report_replay import (
     explained_by,
     first_unexplained,

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from rich.text import Text
 
+from ..recorders.errors import printable
 from ..replay.laws.law import Breach, Law, LawOutcome, State
-from .console import Output, printable
+from .console import Output
 
 Checked = Sequence[tuple[Path, tuple[LawOutcome, ...]]]
 

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from rich.text import Text
 
+from ..recorders.errors import printable
 from ..recorders.pseudonyms import contents
 from ..recorders.recording import Recording
 from ..recorders.schema import VERSION, ControlAct, Kind
 from ..recorders.stored_rows import StoredRows
 from ..replay.exercised import exercised
 from ..replay.held import branches_not_held, not_in
-from .console import Output, printable
+from .console import Output
 
 
 def print_info(path: Path, recording: Recording) -> None:

@@ -9,11 +9,11 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..recorders.errors import printable
 from ..replay.paths.fixes import FIXES
 from ..replay.quantity import Quantity
 from ..replay.regression import Regression
 from ..replay.spec import Lifted, Origin
-from .console import printable
 from .report_replay import where
 
 PULL = "https://github.com/sgl-project/sglang/pull"

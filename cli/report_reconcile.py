@@ -8,10 +8,11 @@ from typing import Any
 
 from rich.text import Text
 
+from ..recorders.errors import printable
 from ..replay.reconcile.facts import Fact
 from ..replay.reconcile.reconcile import Difference, FactResult, Reconciled
 from ..replay.verdict import Verdict
-from .console import Output, printable, write_json
+from .console import Output, write_json
 
 SCHEMA_VERSION = 1
 _STYLE = {Verdict.SAME: "green", Verdict.DIFFERS: "bold red", Verdict.NO_VERDICT: "yellow"}

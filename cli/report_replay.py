@@ -7,12 +7,13 @@ from pathlib import Path
 
 from rich.text import Text
 
+from ..recorders.errors import printable
 from ..replay.contents import Contents
 from ..replay.held import not_in
 from ..replay.paths.fixes import FIXES
 from ..replay.quantity import Quantity
 from ..replay.verdict import Divergence, QuantityResult, ReplayResult, Verdict
-from .console import Output, printable
+from .console import Output
 from .known_mismatches import JudgedRecording
 
 _STYLE = {Verdict.SAME: "green", Verdict.DIFFERS: "bold red", Verdict.NO_VERDICT: "yellow"}

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 
 from rich.text import Text
 
+from ..recorders.errors import printable
 from ..recorders.runs import GroupOfRun, Member, WholeRun
 from ..replay.agreement import Agreement
 from ..replay.aligned import RankDifference
 from ..replay.rank_comparison import InStep, RanksOfRun
-from .console import Output, printable
+from .console import Output
 
 _SIDES = {
     "prefill": "prompts only; a request ends when its KV is sent. There is no decode, so no committed length, verify count or "

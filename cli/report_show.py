@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
+from ..recorders.errors import printable
 from ..replay.timeline import Committed, RequestTimeline, TimelineEntry
-from .console import Output, printable
+from .console import Output
 
 
 def print_timelines(found: Sequence[RequestTimeline]) -> None:

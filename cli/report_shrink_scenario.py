@@ -12,8 +12,9 @@ from rich.text import Text
 
 from ..fixtures.rig.shrink_scenario import ScenarioShrinkProgress, ShrunkScenario
 from ..fixtures.rig.written import write_scenario
+from ..recorders.errors import printable
 from ..replay.spec import Lifted, Origin
-from .console import Output, printable
+from .console import Output
 from .report_check import in_words
 from .report_shrink import count, print_breach
 

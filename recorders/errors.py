@@ -28,3 +28,8 @@ class NoVerdictError(SpecdiffError):
 def to_recover(folder: Path) -> str:
     """Return the `specdiff recover` command for a folder, quoted for a shell."""
     return shlex.join(["specdiff", "recover", str(folder)])
+
+
+def printable(text: str) -> str:
+    """Escape control characters and line breaks in a string that came from a client or a file."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..recorders.errors import UsageError
+from ..recorders.errors import UsageError, printable
 from ..recorders.recording import Recording
 from ..recorders.schema import NONE64, ROW_TABLES, Kind
 from .columns.committed_len import CommittedWithClaims, committed_by_touch
@@ -103,17 +103,18 @@ class RequestTimeline:
 def timelines(recording: Recording, rid: str, paths: Sequence[Path]) -> tuple[RequestTimeline, ...]:
     """Return every request with that id, oldest first (ids may be reused).
 
+    An id with control characters may be given as reports print it: no shell can pass a NUL.
     Raises UsageError, which names the nearest ids, if there is none.
     """
+    printed = [printable(known) for known in recording.rids]
     qids = [qid for qid, known in enumerate(recording.rids) if known == rid]
+    qids = qids or [qid for qid, known in enumerate(printed) if known == rid]
     if not qids:
-        near = difflib.get_close_matches(rid, recording.rids, n=3, cutoff=0.3)
+        near = difflib.get_close_matches(rid, printed, n=3, cutoff=0.3)
         if near:
             known = f"The nearest ids are {', '.join(near)}."
-        elif recording.rids:
-            known = (
-                f"It holds {len(recording.rids)} requests, such as {', '.join(recording.rids[:3])}."
-            )
+        elif printed:
+            known = f"It holds {len(printed)} requests, such as {', '.join(printed[:3])}."
         else:
             known = "It holds no requests."
         raise UsageError(f"--request {rid!r}: no such request in this recording. {known}")
@@ -124,7 +125,10 @@ def timelines(recording: Recording, rid: str, paths: Sequence[Path]) -> tuple[Re
     wrong = mislabelled(recording)
     return tuple(
         RequestTimeline(
-            rid, qid, tuple(paths), tuple(_entries(columns, qid, committed, ledgers, wrong))
+            recording.rids[qid],
+            qid,
+            tuple(paths),
+            tuple(_entries(columns, qid, committed, ledgers, wrong)),
         )
         for qid in qids
     )

@@ -243,3 +243,24 @@ def test_journals_beside_the_recordings_of_a_folder_are_not_passed_over_in_silen
         f"specdiff: {folder}: left out here: 2 journals, of which no recording was built yet. "
         f"When the server has ended, run `specdiff recover '{folder}'`.\n"
     )
+
+
+def test_an_id_with_control_characters_is_found_as_it_is_printed(
+    real_recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No shell can pass a NUL, and an id must not write to the terminal of whoever looks for it."""
+    recording = hdf5.load(real_recording)
+    odd = tuple(f"\x1b[31m\n\0{qid}" for qid in range(len(recording.rids)))
+    hdf5.save(dataclasses.replace(recording, rids=odd), path := tmp_path / "x.h5")
+    for wrong, says in (("nobody", "such as"), ("31m\\n\\x009", "nearest ids are")):
+        assert run(["show", str(path), "--request", wrong]) == USAGE
+        assert f"{says} \\x1b[31m\\n\\x00" in capsys.readouterr().err
+    assert run(["show", str(path), "--request", "\\x1b[31m\\n\\x001"]) == SAME
+    assert capsys.readouterr().out.startswith("request \\x1b[31m\\n\\x001\n")
+
+
+def test_a_message_writes_no_control_characters_to_the_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["replay", "\a\x9b31m.h5"]) == BROKEN
+    assert capsys.readouterr().err.startswith("specdiff: \\x07\\x9b31m.h5: no such file")
