@@ -24,6 +24,11 @@ _NOBODY = (
     "-- COMMAND` (or without --paused), as the same user"
 )
 
+_NOT_YET = (
+    "no recorder found yet: process {pid} of a server that records into {folder} is running, but without a scheduler. The "
+    "server may still be loading its model. Try again when the server is ready"
+)
+
 
 def processes(target: str) -> list[Process]:
     """Return the processes with a recorder in them that belong to `target`.
@@ -53,9 +58,12 @@ def _of_folder(folder: Path, askable: list[Process]) -> list[Process]:
     alive = read_notes([path for path in notes(folder) if is_locked(path)])
     # The notes of a run are in the folder that it began with, but `start -o` may have sent its
     # recording elsewhere. So if no note helps, ask every process where it records to.
-    return [process for note in alive for process in _noted(note, askable)] or [
+    found = [process for note in alive for process in _noted(note, askable)] or [
         process for process in askable if _records_into(process, folder)
     ]
+    if not found and alive and not any(note.num_schedulers for note in alive):
+        raise UsageError(_NOT_YET.format(pid=alive[0].pid, folder=folder))
+    return found
 
 
 def _noted(note: Note, askable: list[Process]) -> list[Process]:

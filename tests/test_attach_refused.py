@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from children import SPECDIFF, wait_for
+from children import SPECDIFF, specdiff, wait_for
 from specdiff.cli.inputs import bundled
+from specdiff.cli.main import USAGE
 from specdiff.recorders import remote
 from specdiff.recorders.attached import attached
+from specdiff.recorders.recover import is_locked
 from specdiff.recorders.runtime import RUNTIME
 from test_attach_ends import CHILD, recorded
 
@@ -120,4 +122,32 @@ with comes(shut=True) as one:
     assert json.loads(one.recv(1 << 16))["journal"]
 assert status()["recording"] is True
 attach("stop")
+"""
+
+
+def test_a_server_that_is_still_starting_is_named(tmp_path: Path) -> None:
+    """sglang is imported, but its scheduler does not exist before the model is loaded."""
+    child = [sys.executable, "-c", LOADING]
+    command = [*SPECDIFF, "record", "--paused", "-o", str(folder := tmp_path / "r"), "--", *child]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, text=True) as parent:
+        try:
+            wait_for(lambda: list(folder.glob("*.attach.json")), "the note")
+            (note,) = folder.glob("*.attach.json")
+            pid = note.name.split(".")[0].rpartition("-")[2]
+            wait_for(lambda: is_locked(note), "its writer")
+            done = specdiff("record", "--attach", folder, "start")
+        finally:
+            parent.communicate("\n")
+    assert done.returncode == USAGE
+    assert f"process {pid} of a server that records into {folder} is running" in done.stderr
+    assert "Try again when the server is ready" in done.stderr
+    assert "no recorder found" in specdiff("record", "--attach", folder, "start").stderr
+
+
+LOADING = """
+import os
+from specdiff.recorders.capture.config import from_env
+from specdiff.recorders.capture.process_state import ProcessState
+ProcessState(from_env(os.environ), []).note.open()
+input()
 """
