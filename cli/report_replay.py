@@ -132,7 +132,25 @@ def _print_quantities(console: Output, result: ReplayResult) -> None:
         console.print(Text(f"note: no stand-in for the global {name}", style="yellow"))
     if said := recorded_as(result):
         console.print(said)
+    if said := _only_claims(result):
+        console.print(said)
     console.print()
+
+
+def _only_claims(result: ReplayResult) -> str | None:
+    """Say so if raw lengths differ only by claims: releases before and after claim differently on purpose."""
+    by_name = {one.quantity: one for one in result.quantities}
+    raw = by_name.get(Quantity.KV_COMMITTED_LEN)
+    settled = by_name.get(Quantity.KV_COMMITTED_LEN_SETTLED)
+    if raw is None or settled is None or not raw.num_differed or settled.num_differed:
+        return None
+    if settled.num_compared != raw.num_compared:
+        return None
+    return (
+        "kv_committed_len differs only by slots claimed for results still to come: settled, all "
+        f"{settled.num_compared} lengths are the same. Some releases claim and others do not, so this alone is no error "
+        "(docs/books.md#settled-lengths)."
+    )
 
 
 def _contents(contents: Contents) -> tuple[str, ...]:

@@ -275,3 +275,16 @@ def test_every_command_and_option_has_help() -> None:
         for parameter in command.params:
             if isinstance(parameter, click.Option):
                 assert parameter.help, f"{name} {parameter.opts[0]}"
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "only_claims"),
+    [("0.5.23-random", "observed", True), ("0.5.12-stale-stop", "old", False)],
+)
+def test_replay_says_if_committed_lengths_differ_only_by_claims(
+    name: str, old: str, only_claims: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From 0.5.15 on no server claims. So a correct one differs from `fixed` at every prepare."""
+    assert run(["replay", str(bundled() / f"{name}.h5"), "--old", old]) == DIFFERS
+    said = "kv_committed_len differs only by slots claimed for results still to come: settled, all "
+    assert (said in capsys.readouterr().out) == only_claims
