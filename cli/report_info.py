@@ -11,6 +11,7 @@ from rich.text import Text
 from ..recorders.errors import printable
 from ..recorders.pseudonyms import contents
 from ..recorders.recording import Recording
+from ..recorders.runs import begins_at, lost_in_gaps
 from ..recorders.schema import VERSION, ControlAct, Kind
 from ..recorders.stored_rows import StoredRows
 from ..replay.exercised import exercised
@@ -149,10 +150,12 @@ def _up_to(recording: Recording) -> str:
 
 
 def _gaps(recording: Recording) -> str:
-    gaps, begun = len(recording.gaps.dropped), int((recording.seed_rows.begins == 1).sum())
-    if not gaps:
-        return ""
-    says = f", except for {_counted(int(recording.gaps.dropped.sum()), 'event')} in {_counted(gaps, 'gap')}"
+    lost, begun = lost_in_gaps(recording), int((recording.seed_rows.begins == 1).sum())
+    step, says = begins_at(recording), ""
+    if num := int(lost.sum()):
+        says += f", except for {_counted(num, 'event')} in {_counted(int((lost > 0).sum()), 'gap')}"
+    if step is not None:
+        says += f"; begins at step {step}, on a running server"
     return says + (f"; {_counted(begun, 'request')} under way after a gap" if begun else "")
 
 

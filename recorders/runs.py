@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .ranks import Group, Rank, rank_of
 from .recording import Recording
 from .run_manifest import RunManifest
 from .schema import Kind
+
+_HIDDEN = 2  # results that one SEED may hide
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,20 +129,50 @@ def is_late(recording: Recording) -> bool:
     return bool((iteration[: _gaps_at_head(recording)] > 0).any())
 
 
+def begins_at(recording: Recording) -> int | None:
+    """Return the step at which a recording of a running server begins. None: it begins with its server."""
+    head = _gaps_at_head(recording)
+    if not head or not is_late(recording) or _is_shrunk(recording):
+        return None
+    iteration = recording.events.iteration
+    return int(iteration[min(head, len(iteration) - 1)])
+
+
 def _gaps_at_head(recording: Recording) -> int:
     return int(np.cumprod(recording.events.kind == Kind.GAP).sum())
 
 
+def _is_shrunk(recording: Recording) -> bool:
+    return any(step.how == "shrink" for step in recording.derived)
+
+
 def num_dropped(recording: Recording) -> int:
-    """Return the number of events that were lost while recording.
+    """Return the number of events that were lost while recording."""
+    lost, stats = lost_in_gaps(recording), recording.stats
+    return max(int(lost.sum()), 0 if stats is None else stats.dropped)
+
+
+def lost_in_gaps(recording: Recording) -> NDArray[np.int64]:
+    """Return for each GAP how many events were lost there, or left out by `shrink`.
 
     In each GAP at the head of a late recording, 1 stands for the unknown number of events before the
     recording began, and is not counted. There are two such GAPs if a ring's oldest segments were
-    deleted before the recorder's own one.
+    deleted before the recorder's own one. Nor are the results counted that the SEEDs after them
+    hide (`seeds`): the lengths of a SEED include them.
     """
-    gaps, stats = recording.gaps.dropped, recording.stats
-    unknown = _gaps_at_head(recording) if is_late(recording) else 0
-    return max(int(gaps.sum()) - unknown, 0 if stats is None else stats.dropped)
+    lost = recording.gaps.dropped.copy()
+    if not is_late(recording) or _is_shrunk(recording):
+        return lost
+    head = _gaps_at_head(recording)
+    lost[:head] -= 1
+    gaps, seeds = recording.event_of(Kind.GAP), recording.event_of(Kind.SEED)
+    end = gaps[head] if head < len(gaps) else len(recording.events.kind)
+    hidden = _HIDDEN * int((seeds < end).sum())
+    for at in reversed(range(head)):
+        took = min(int(lost[at]), hidden)
+        lost[at] -= took
+        hidden -= took
+    return lost
 
 
 def runs(members: Iterable[Member], manifests: Sequence[RunManifest] = ()) -> list[WholeRun]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gaps import without
@@ -56,6 +57,22 @@ def test_info_shows_losses_and_overhead_of_the_recorder(tmp_path: Path, capsys: 
         "3 events dropped, 2 exceptions (first: KeyError: x), overhead per decode step 262 us p50, "
         "1260 us p99, per prefill 3 us p50, 9 us p99"
     )
+
+
+def test_info_counts_no_event_for_what_a_late_recording_cannot_know(
+    tmp_path: Path, capsys: Capsys
+) -> None:
+    """Its GAP at the head says 1, which stands for any number of events before it."""
+    late = without(bundled_recording("0.5.23-new-weights"), 0, 60)
+    gap = dataclasses.replace(late.gaps, dropped=np.array([1]))
+    late = dataclasses.replace(late, gaps=gap)
+    step = late.events.iteration[1]
+    hdf5.save(late, tmp_path / "late.h5")
+    whole = f"yes; begins at step {step}, on a running server"
+    assert rows(capsys, tmp_path / "late.h5")["complete"] == whole
+    hdf5.save(without(late, 40, 45), tmp_path / "cut.h5")
+    cut = whole.replace("yes", "yes, except for 5 events in 1 gap")
+    assert rows(capsys, tmp_path / "cut.h5")["complete"] == cut
 
 
 def test_info_names_the_rank_whose_recorder_failed(tmp_path: Path, capsys: Capsys) -> None:
