@@ -70,8 +70,14 @@ def contents(recording: Recording) -> tuple[str, ...]:
     without = _of_the_run(recording)
     run = replace(without.run, command=recording.run.command)
     tokens = _token_map(recording)
+    # --no-tokens leaves only those that can end their request
+    output = (
+        "output tokens"
+        if recording.tokens_replaced is None
+        else "the output tokens that can end a request"
+    )
     parts = {
-        "output tokens": not np.array_equal(recording.tokens, _replaced(recording.tokens, tokens)),
+        output: not np.array_equal(recording.tokens, _replaced(recording.tokens, tokens)),
         "ids and stop tokens of requests": _has_request_texts(recording, tokens),
         "routed rows": bool(recording.experts.any() or recording.indexer.any()),
         "the command line": recording.run.command != without.run.command,

@@ -21,6 +21,7 @@ from recorded import RigRecorder
 from specdiff.cli.inputs import bundled
 from specdiff.cli.main import BROKEN, SAME, USAGE, run
 from specdiff.recorders import hdf5
+from specdiff.recorders.derived import Derived
 from specdiff.recorders.pseudonyms import contents, pseudonymous
 from specdiff.recorders.recording import TABLE_NAMES, Recording, columns
 from specdiff.replay import spec
@@ -191,6 +192,18 @@ def test_no_secret_of_clients_or_machine_is_left(
     assert warned.startswith("warning: contains output tokens, ids and stop tokens")
     assert "routed" in warned
     assert said.startswith("redacted")
+
+
+def test_info_does_not_call_the_stop_tokens_of_a_masked_recording_its_output(
+    real_recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After --no-tokens the only output tokens are those that can end their request."""
+    recording = hdf5.load(real_recording)
+    masked = Derived("no-tokens", "0" * 64, "", requests_left_out=0, tokens_replaced=True)
+    hdf5.save(dataclasses.replace(recording, derived=(masked,)), path := tmp_path / "x.h5")
+    assert run(["info", str(path)]) == SAME
+    (said,) = re.findall(r"^contents +(.*)$", capsys.readouterr().out, re.MULTILINE)
+    assert said.startswith("warning: contains the output tokens that can end a request, ids and")
 
 
 def test_redact_overwrites_only_with_force(real_recording: Path, tmp_path: Path) -> None:
