@@ -9,7 +9,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..recorders.errors import NoVerdictError, RecordingError, UsageError, to_recover
+from ..recorders.errors import (
+    NoVerdictError,
+    RecordingError,
+    UsageError,
+    is_a_journal,
+    to_recover,
+)
+from ..recorders.file_names import JOURNAL, is_journal
 from ..recorders.scratch import scratch
 from .main import BROKEN, NO_VERDICT, complain
 
@@ -148,7 +155,7 @@ def _report(message: str, codes: set[int], code: int) -> None:
 def _folder(path: Path, now: Callable[[str], None]) -> list[Path]:
     """List the recordings in a folder. Journals beside them are named, so that nobody takes the rest for all."""
     inside = sorted(path.iterdir())  # not glob, which finds nothing in a folder that cannot be read
-    journals = sum(one.name.endswith(".journal") for one in inside)
+    journals = sum(one.name.endswith(JOURNAL) for one in inside)
     counted = f"{journals} journal{'' if journals == 1 else 's'}"
     if found := [one for one in inside if one.name.endswith(".h5")]:
         if journals:
@@ -158,6 +165,8 @@ def _folder(path: Path, now: Callable[[str], None]) -> list[Path]:
                 f"run `{to_recover(path)}`."
             )
         return found
+    if is_journal(path):
+        raise RecordingError(is_a_journal(path))
     remedy = (
         f"It contains {counted}: run `{to_recover(path)}`."
         if journals

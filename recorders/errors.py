@@ -30,6 +30,11 @@ def to_recover(folder: Path) -> str:
     return shlex.join(["specdiff", "recover", str(folder)])
 
 
+def is_a_journal(path: Path) -> str:
+    """Say that this is a journal where something else was expected. A ring's journal is a folder."""
+    return f"{path}: a journal, not yet a recording. Run `{to_recover(path.parent)}`."
+
+
 def printable(text: str) -> str:
     """Escape control characters and line breaks in a string that came from a client or a file."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -24,6 +24,13 @@ def note_name(run_id: str, pid: int, number: int) -> str:
     return f"{run_id}-{pid}{f'.{number}' if number else ''}{NOTE}"
 
 
+def is_journal(path: Path) -> bool:
+    """Whether this is a journal. A ring's is a folder of segments; any other folder may have such a name."""
+    if not path.name.endswith(JOURNAL):
+        return False
+    return any(path.glob("*.segment")) if path.is_dir() else path.is_file()
+
+
 def pid_of(name: str, run_id: str) -> str | None:
     """Return the pid in the name of a journal, of a kept copy of one, or of a note.
 

@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .derived import derived_from_json, derived_to_json
-from .errors import COPY_AGAIN, RecordingError, to_recover
+from .errors import COPY_AGAIN, RecordingError, is_a_journal, to_recover
+from .file_names import JOURNAL
 from .heaps import check_heaps
 from .recording import TABLE_NAMES, Recording, columns, dtype_of
 from .run import run_from_json, stats_from_json, to_json
@@ -408,6 +409,6 @@ def _not_hdf5(path: Path) -> str:
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(8)
-    if path.name.endswith(".journal"):
-        return f"{path}: a journal, not yet a recording. Run `{to_recover(path.parent)}`."
+    if path.name.endswith(JOURNAL):
+        return is_a_journal(path)
     return f"{path}: not an HDF5 file ({size} bytes, it starts with {start!r}). Expected a recording (*.h5)."

@@ -16,8 +16,8 @@ from pathlib import Path
 from . import run_manifest
 from .build import build
 from .build_lock import build_lock, built_of
-from .errors import RecordingError, to_recover
-from .file_names import JOURNAL, NOTE, pid_of, recording_name
+from .errors import RecordingError, is_a_journal, to_recover
+from .file_names import JOURNAL, NOTE, is_journal, pid_of, recording_name
 from .hdf5 import is_saved, save
 from .journal import PARTIAL, scan
 from .notes import Note, read_notes
@@ -74,8 +74,11 @@ def recover(
     A journal is deleted once its recording is in place. Raises RecordingError if `directory` is not
     a folder.
     """
+    if is_journal(directory):
+        raise RecordingError(is_a_journal(directory))
     if not directory.is_dir():
-        raise RecordingError(f"{directory}: no such folder. Expected the DIR of `specdiff record`.")
+        why = "not a folder" if directory.exists() else "no such folder"
+        raise RecordingError(f"{directory}: {why}. Expected the DIR of `specdiff record`.")
     _clear_up(directory, run_id)
     written: set[Path] = set()
     found = notes(directory, run_id)

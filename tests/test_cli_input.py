@@ -264,3 +264,24 @@ def test_a_message_writes_no_control_characters_to_the_terminal(
 ) -> None:
     assert run(["replay", "\a\x9b31m.h5"]) == BROKEN
     assert capsys.readouterr().err.startswith("specdiff: \\x07\\x9b31m.h5: no such file")
+
+
+@pytest.mark.parametrize("ring", [False, True])
+def test_a_journal_that_is_named_instead_of_its_folder_is_called_a_journal(
+    ring: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A ring's journal is a folder: it must not count as one in which there is nothing to recover."""
+    journal = tmp_path / "r-1-0.journal"
+    if ring:
+        journal.mkdir()
+        (journal / "00000001.segment").write_bytes(b"x" * 20)
+    else:
+        journal.write_bytes(b"x" * 20)
+    for command in ("recover", "info"):
+        assert run([command, str(journal)]) == BROKEN
+        assert capsys.readouterr().err == (
+            f"specdiff: {journal}: a journal, not yet a recording. Run `specdiff recover {tmp_path}`.\n"
+        )
+    (file := tmp_path / "x").write_text("")
+    assert run(["recover", str(file)]) == BROKEN
+    assert f"{file}: not a folder. Expected the DIR of" in capsys.readouterr().err
