@@ -51,7 +51,8 @@ def failure(judged: JudgedRecording, command: str) -> str:
         if later := later_unexplained(one):
             lines.append(f"    first unexplained: {where(later)}: {later.cause}")
     lines += [f"  warning: {warning}" for warning in judged.result.warnings]
-    return "\n".join([*map(_short, lines), f"Full report: {command}"])
+    claims = [said] if (said := _only_claims(judged.result)) else []
+    return "\n".join([*map(_short, lines), *claims, f"Full report: {command}"])
 
 
 def _short(line: str) -> str:

@@ -141,6 +141,18 @@ reason = "stale results count, #23456"
 """
 
 
+def test_a_failure_says_if_committed_lengths_differ_only_by_claims(
+    project: pytest.Pytester,
+) -> None:
+    """They do for every server from 0.5.15 on, if no path is named."""
+    shutil.copy(bundled() / "0.5.23-new-weights.h5", "x.h5")
+    result = play(project, "--specdiff-recordings", "x.h5")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(
+        ["kv_committed_len differs only by slots claimed *", "Full report: *"], consecutive=True
+    )
+
+
 def test_a_known_mismatch_is_an_xfail_and_a_stale_entry_fails(project: pytest.Pytester) -> None:
     asked = ["--specdiff-recordings", "runs", "--specdiff-quantity", "kv_committed_len_settled"]
     config = project.path / "pyproject.toml"
