@@ -56,7 +56,7 @@ def _status(fields: dict[str, Any]) -> str:
         return "recorder loaded, not recording" + (f": {why}" if why else "")
     parts = [
         f"recording to {fields['journal']}",
-        f"{fields['steps']} steps, {fields['events']} events",
+        f"{fields['steps']} decode steps, {fields['events']} events",
     ]
     parts += [
         f"{fields['dropped']} dropped, {fields['waiting_bytes'] / 1e6:.1f} MB waiting to be written"
@@ -85,7 +85,7 @@ def print_left_out(sentences: Iterable[str]) -> None:
 def _print_recovered(outcome: Recovered) -> None:
     click.echo(str(outcome.path))
     say(
-        f"{outcome.path.name}: {outcome.num_steps} steps, {outcome.num_requests} requests, "
+        f"{outcome.path.name}: {outcome.num_launches} launches, {outcome.num_requests} requests, "
         f"{outcome.num_events} events, {outcome.num_dropped} dropped"
     )
     if outcome.damage:

@@ -42,7 +42,7 @@ class Recovered:
     journal: Path
     # The journal's new path, if records follow its damage. Those records were not read.
     damaged: Path | None
-    num_steps: int
+    num_launches: int
     num_requests: int
     num_events: int
     num_dropped: int
@@ -274,7 +274,7 @@ def _recovered(path: Path, journal: Path, damaged: Path | None, recording: Recor
         path=path,
         journal=journal,
         damaged=damaged,
-        num_steps=int((recording.events.kind == Kind.LAUNCH).sum()),
+        num_launches=int((recording.events.kind == Kind.LAUNCH).sum()),
         num_requests=len(recording.rids),
         num_events=len(recording.events.kind),
         num_dropped=num_dropped(recording),

@@ -69,8 +69,11 @@ def test_recordings_start_and_stop_on_a_running_server(
         assert "is in" in attach(parent.pid, "flush")[1]
         said = attach(parent.pid, "status")[0]
         assert "recording to" in said and " 0 dropped" in said and "us p50" in said
-        paths = [Path(attach(folder, "stop")[0].strip())]
+        assert " decode steps, " in said
+        stopped = attach(folder, "stop")
+        paths = [Path(stopped[0].strip())]
         first = hdf5.load(paths[0])
+        assert f": {len(first.launches.launch)} launches, " in stopped[1]
 
         attach(folder, "--sample", "1/3", "--no-tokens", "--steps", "40", "start")
         ask(port, 40, "--no-aborts", "--seed", "5")
