@@ -54,6 +54,13 @@ def test_the_responses_of_a_real_server_equal_its_recording_in_every_fact(tmp_pa
     assert of(found, Fact.TOKEN_IDS).num_compared > 25
 
 
+def test_rows_that_nobody_collected_are_not_said_to_be_missing(tmp_path: Path) -> None:
+    """That would read as if the recording lacked them. This server has no indexer."""
+    found = held(tmp_path, *answers(OLD), release=OLD)
+    (why,) = of(found, Fact.INDEXER).not_compared
+    assert "the client did not ask for it, or the server does not keep it" in why
+
+
 def test_responses_of_0_5_12_show_the_rows_past_the_stop(tmp_path: Path) -> None:
     """Before #26126, a client gets rows of tokens that it does not get. `check` names the same requests."""
     found, recording = held(tmp_path, *answers(OLD), release=OLD), hdf5.load(path(OLD))

@@ -123,8 +123,9 @@ class RecordedFacts:
         for fact, which in ((Fact.EXPERTS, "experts"), (Fact.INDEXER, "indexer")):
             replaced = self.recording.rows_replaced
             values = None if row is None or replaced else self._contents(which, row)
-            why = NO_END if row is None else replaced or "its rows were not stored"
-            side.put(fact, values, why)
+            side.put(
+                fact, values, NO_END if row is None else replaced or self._why_no_rows(which, row)
+            )
 
     def _put_sent(self, side: Side, qid: int, row: int | None) -> None:
         """Put the facts about what was sent to the client."""
@@ -182,6 +183,10 @@ class RecordedFacts:
         side.put(Fact.EXPERTS_ROWS, rows, _UNASKED)
         missing = (Fact.WEIGHT_VERSIONS, Fact.LOGPROBS, Fact.HIDDEN_STATES, Fact.INDEXER_ROWS)
         side.put_all(dict.fromkeys(missing), not_in(version))
+
+    def _why_no_rows(self, which: str, row: int) -> str:
+        collected = _known(getattr(self.recording.finishes, f"{which}_rows"), row)
+        return "its rows were not stored" if collected else _UNASKED
 
     def _contents(self, which: str, row: int) -> Ints | None:
         """Return the rows that the server returned at a finish, as one flat array.
