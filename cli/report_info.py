@@ -140,10 +140,12 @@ def _whole(recording: Recording) -> Iterator[tuple[str, str]]:
             f" (first: {stats.first_exception})" if stats.exceptions else ""
         )
         yield "recorder", f"{stats.dropped} events dropped, {errors}, {_cost(recording)}"
-    yield "complete", recording.damage or _up_to(recording) + _gaps(recording)
+    yield "complete", _up_to(recording) + _gaps(recording)
 
 
 def _up_to(recording: Recording) -> str:
+    if recording.damage:
+        return f"no, its end was lost ({recording.damage})"
     if recording.stats is not None and recording.stats.closed:
         return "yes"
     return "up to its last write: the process was killed, could no longer write, or is still running (flushed ring)"
@@ -153,7 +155,8 @@ def _gaps(recording: Recording) -> str:
     lost, begun = lost_in_gaps(recording), int((recording.seed_rows.begins == 1).sum())
     step, says = begins_at(recording), ""
     if num := int(lost.sum()):
-        says += f", except for {_counted(num, 'event')} in {_counted(int((lost > 0).sum()), 'gap')}"
+        where = f"{_counted(num, 'event')} in {_counted(int((lost > 0).sum()), 'gap')}"
+        says += f"; also without {where}" if recording.damage else f", except for {where}"
     if step is not None:
         says += f"; begins at step {step}, on a running server"
     return says + (f"; {_counted(begun, 'request')} under way after a gap" if begun else "")

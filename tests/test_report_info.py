@@ -75,6 +75,16 @@ def test_info_counts_no_event_for_what_a_late_recording_cannot_know(
     assert rows(capsys, tmp_path / "cut.h5")["complete"] == cut
 
 
+def test_info_says_that_a_damaged_recording_is_not_complete_and_still_where_it_begins(
+    tmp_path: Path, capsys: Capsys
+) -> None:
+    recording = without(bundled_recording("0.5.23-new-weights"), 40, 45)
+    hdf5.save(dataclasses.replace(recording, damage="byte 7 is torn"), tmp_path / "cut.h5")
+    assert rows(capsys, tmp_path / "cut.h5")["complete"] == (
+        "no, its end was lost (byte 7 is torn); also without 5 events in 1 gap"
+    )
+
+
 def test_info_names_the_rank_whose_recorder_failed(tmp_path: Path, capsys: Capsys) -> None:
     for rank in range(2):
         recording = bundled_recording(f"0.5.12-dp-idle-rank{rank}")
