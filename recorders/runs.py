@@ -14,8 +14,6 @@ from .recording import Recording
 from .run_manifest import RunManifest
 from .schema import Kind
 
-_HIDDEN = 2  # results that one SEED may hide
-
 
 @dataclass(frozen=True, slots=True)
 class Member:
@@ -157,21 +155,11 @@ def lost_in_gaps(recording: Recording) -> NDArray[np.int64]:
 
     In each GAP at the head of a late recording, 1 stands for the unknown number of events before the
     recording began, and is not counted. There are two such GAPs if a ring's oldest segments were
-    deleted before the recorder's own one. Nor are the results counted that the SEEDs after them
-    hide (`seeds`): the lengths of a SEED include them.
+    deleted before the recorder's own one.
     """
     lost = recording.gaps.dropped.copy()
-    if not is_late(recording) or _is_shrunk(recording):
-        return lost
-    head = _gaps_at_head(recording)
-    lost[:head] -= 1
-    gaps, seeds = recording.event_of(Kind.GAP), recording.event_of(Kind.SEED)
-    end = gaps[head] if head < len(gaps) else len(recording.events.kind)
-    hidden = _HIDDEN * int((seeds < end).sum())
-    for at in reversed(range(head)):
-        took = min(int(lost[at]), hidden)
-        lost[at] -= took
-        hidden -= took
+    if is_late(recording) and not _is_shrunk(recording):
+        lost[: _gaps_at_head(recording)] -= 1
     return lost
 
 

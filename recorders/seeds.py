@@ -4,8 +4,8 @@ A SEED marks where books begin, for requests that were already running when reco
 
 The recorder writes a SEED after it has processed a result, when nothing is under way except one
 prepared decode. The SEED's lengths are those before that prepare, with the result already included.
-So the SEED is moved ahead of the prepare. The result itself is removed from the recording and
-counted in the GAP, because its effect is already in the lengths.
+So the SEED is moved ahead of the prepare. The result itself is removed from the recording, because
+its effect is already in the lengths.
 
 A SEED is left out
 - if it adds nothing new (every segment of a ring has one),
@@ -38,14 +38,11 @@ class Plan:
     left_out: set[int] = field(default_factory=set)
     ahead: dict[int, WireEvent] = field(default_factory=dict)  # SEEDs to insert before an event
     in_place: dict[int, WireEvent] = field(default_factory=dict)  # SEEDs that replace an event
-    hidden: dict[int, int] = field(default_factory=dict)  # how many results to add to a GAP's count
 
     def events(self, place: int, event: WireEvent) -> Iterator[WireEvent]:
         """Yield the events that the recording gets for the journal's event at `place`."""
         if place in self.ahead:
             yield self.ahead[place]
-        if place in self.hidden:
-            event = replace(event, fields=array("q", [event.fields[0] + self.hidden[place]]))
         if place not in self.left_out:
             yield self.in_place.get(place, event)
 
@@ -72,7 +69,7 @@ class _Walk:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._gap: int | None = None
+        self._after_gap = False
         self._begin()
 
     def _begin(self) -> None:
@@ -85,7 +82,7 @@ class _Walk:
 
     def event(self, place: int, event: WireEvent) -> None:
         if event.kind is Kind.GAP:
-            self._gap = place
+            self._after_gap = True
             self._begin()
         elif event.kind is Kind.EXTEND:
             self._begun |= _qids(event)
@@ -110,7 +107,7 @@ class _Walk:
         ]
         new = {qid for qid, begin in zip(event.rows[:size], begins, strict=True) if begin}
         target = self._target(place, event)
-        if not new or target is None or self._gap is None:
+        if not new or target is None or not self._after_gap:
             return
         since = [(at, qids) for at, qids in self._results if at > target.place and new & qids]
         if any(qids & self._begun for _, qids in since):
@@ -127,7 +124,6 @@ class _Walk:
         else:
             self._plan.ahead[target.place] = moved
         self._plan.left_out |= {at for at, _ in since}
-        self._plan.hidden[self._gap] = self._plan.hidden.get(self._gap, 0) + len(since)
         self._begun |= new
 
     def _target(self, place: int, event: WireEvent) -> _Prepare | None:
