@@ -78,7 +78,8 @@ def _chosen(
     source = _sha256(path)
     if not chosen.all():
         cut = Cutter(recording, source)(chosen, np.ones(len(recording.events.kind), dtype=bool))
-        step = dataclasses.replace(cut.derived[-1], how="sample")
+        kept = f"{chosen.sum()} of {len(chosen)} requests kept"
+        step = dataclasses.replace(cut.derived[-1], how="sample", description=kept)
         recording = dataclasses.replace(cut, derived=(*cut.derived[:-1], step))
     if tokens_replaced:
         step = Derived(

@@ -39,6 +39,7 @@ _MOVED = (
     "{folder} was moved or replaced while the command ran, and nothing of this run is in the folder that has its name "
     "now. If the old one was moved, run `specdiff recover` on it where it is now"
 )
+_NO_REQUEST = "no request came, or none that --only-rid and --sample take"
 
 Say = Callable[[str], None]
 
@@ -54,7 +55,7 @@ class Recorded:
 
     @property
     def anything(self) -> bool:
-        return any(isinstance(outcome, Recovered) for outcome in self.outcomes)
+        return any(isinstance(done, Recovered) and done.num_requests for done in self.outcomes)
 
 
 def record(
@@ -98,6 +99,8 @@ def record(
         except RecordingError as error:  # the folder is gone; still return the command's status
             return Recorded(status, (), (str(error).removesuffix("."),))
     problems = why_nothing(found, paths)
+    if outcomes and all(isinstance(done, Recovered) and not done.num_requests for done in outcomes):
+        problems = [*problems, _NO_REQUEST]
     if not paths and _identity(config.directory) != folder:
         problems = [_MOVED.format(folder=config.directory)]
     return Recorded(status, outcomes, tuple(problems), tuple(left_out(found)))

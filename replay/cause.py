@@ -51,12 +51,21 @@ def _counter_cause(recording: Recording, difference: SeriesDiff, cell: int) -> s
     if kind in _SAYS:
         return _SAYS[kind]
     if moment is Moment.BEFORE:
-        return f"it differs already before this {kind.name.lower()}"
+        return f"it differs already before this {kind.name.lower()}{_why_not_seen_before(difference, cell)}"
     change = _change(difference, cell)
     if kind is Kind.PREPARE:
         what = "allocated" if difference.quantity is Quantity.KV_ALLOCATED_LEN else "claimed"
         return f"slots {what} at prepare: {change}"
     return f"{state_of_result(recording, int(cells.row[cell]))}: {change}"
+
+
+def _why_not_seen_before(difference: SeriesDiff, cell: int) -> str:
+    """Say so if the request's length before was not captured, so that nothing shows what changed it."""
+    cells = difference.old.cells
+    before = torch.nonzero(cells.qid[:cell] == cells.qid[cell]).flatten()
+    if not len(before) or not difference.not_captured[before[-1]]:
+        return ""
+    return ", from an event after which its length was not captured"
 
 
 def state_of_result(recording: Recording, row: int) -> str:

@@ -28,11 +28,15 @@ from specdiff.recorders.seeds import plan
 from specdiff.recorders.wire import NUM_FIELDS, ROW_WIDTH, pack_event, unpack_event
 from specdiff.replay import spec
 from specdiff.replay.agreement import agree
+from specdiff.replay.cause import cause
+from specdiff.replay.columns.engine import ledger
 from specdiff.replay.columns.shared import Columns
+from specdiff.replay.diff import diff
 from specdiff.replay.flat import flat
 from specdiff.replay.laws.check import check
 from specdiff.replay.laws.law import State
 from specdiff.replay.observed import observed
+from specdiff.replay.paths.fixes import ALL, rules_of
 from specdiff.replay.quantity import Quantity
 from test_capture_inject import INJECT
 from test_ring import RING_S, STATS, handed_over
@@ -204,6 +208,24 @@ def test_a_seed_without_new_information_leaves_the_recording_unchanged(tmp_path:
     assert sum(type == Kind.SEED for type, _ in records) > 20
     assert same_content(
         from_here_on(records, 0, tmp_path), from_here_on(records, 0, tmp_path, seeds=0)
+    )
+
+
+@pytest.mark.live
+def test_the_cause_of_a_difference_whose_beginning_was_not_captured_says_so(tmp_path: Path) -> None:
+    records = noted("0.5.23", "random")
+    columns = Columns(from_here_on(records, 20, tmp_path))
+    fixed = ledger(columns, rules_of(ALL), "fixed")
+    (raw,) = (
+        one
+        for one in diff(columns.recording, observed(columns), fixed)
+        if one.quantity is Quantity.KV_COMMITTED_LEN
+    )
+    said = {cause(columns, raw, cell) for cell in raw.differs.nonzero().flatten().tolist()}
+    assert "it differs already before this prepare" in said
+    assert (
+        "it differs already before this result, from an event after which its length was not captured"
+        in said
     )
 
 

@@ -75,7 +75,7 @@ def fetch(version: str, folder: Path, cached: list[str]) -> None:
                 f"You can also put a wheel fetched elsewhere into that folder.\npip said:\n{output.cause}"
             )
         known += (one for one in output.versions if one not in known)
-    near = difflib.get_close_matches(version, known, n=1)
+    near = difflib.get_close_matches(version, known, n=1, cutoff=0.8)
     hint = f" Did you mean {near[0]}?" if near else ""
     raise UsageError(
         f"path 'sglang=={version}': the package index has no wheel for this release (No matching distribution).{hint} "
