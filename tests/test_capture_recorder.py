@@ -16,6 +16,7 @@ from children import wait_for
 from recorder_alone import Owner, RequestStub, Thing, events, hook, last_stats, raising
 from specdiff.recorders import journal
 from specdiff.recorders.build import build
+from specdiff.recorders.capture import recorder as recorder_module
 from specdiff.recorders.capture.choice import Choice
 from specdiff.recorders.capture.reading import Access
 from specdiff.recorders.capture.recorder import Recorder
@@ -31,16 +32,21 @@ from strategies import RUN
 def test_a_request_first_seen_after_its_arrival_has_no_arrival(
     owner: Owner, tmp_path: Path
 ) -> None:
-    late = Recorder(owner, tmp_path / "j", 1 << 20, RUN, late=True)
-    late.numbers.register(Thing())
-    late.numbers.register(Thing(), arrives=True)
-    late.close()
-    found = [
-        unpack_event(Kind.ARRIVE, record.payload).fields[1]
-        for record in journal.scan(tmp_path / "j").records
-        if record.type == Kind.ARRIVE
-    ]
-    assert found == [NONE64, 0]
+    """It may have arrived before a late recording began, or in any gap."""
+    for late in (True, False):
+        path = tmp_path / f"{late}"
+        made = Recorder(owner, path, 1 << 20, RUN, late=late)
+        made.numbers.register(RequestStub("a"))
+        made.lost(ValueError())
+        made.numbers.register(RequestStub("b"))
+        made.numbers.register(RequestStub("c"), arrives=True)
+        made.close()
+        found = [
+            unpack_event(Kind.ARRIVE, record.payload).fields[1]
+            for record in journal.scan(path).records
+            if record.type == Kind.ARRIVE
+        ]
+        assert found == [NONE64 if late else 0, NONE64, 0]
 
 
 def test_a_request_that_is_not_chosen_is_only_noted(owner: Owner, tmp_path: Path) -> None:
@@ -127,6 +133,35 @@ def test_whole_steps_are_dropped_counted_and_marked_where_they_are_missing(
     assert (stats.dropped, stats.events) == (200 - len(kept), len(found))
 
 
+def test_a_step_is_dropped_for_a_second_at_most(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that takes no step gets requests, too. The second begins with the first lost event."""
+    time_ns = 0
+    monkeypatch.setattr(recorder_module, "now", lambda: time_ns)
+    while recorder.emit(Kind.ARRIVE, (1, 0)):
+        pass
+    assert recorder.writer.flush(5)
+    time_ns += 600_000_000
+    assert not recorder.emit(Kind.ARRIVE, (2, 0))
+    time_ns += 600_000_000
+    assert recorder.emit(Kind.ARRIVE, (3, 0)) and recorder.dropped == 2
+
+
+def test_steps_are_dropped_until_there_is_room_for_several(
+    recorder: Recorder, owner: Owner
+) -> None:
+    """Otherwise a slow disk would leave a piece of every step."""
+    with recorder.writer._lock:  # like a write that does not return
+        for number in range(9):
+            assert recorder.emit(Kind.ARRIVE, (number, 0))
+        assert not recorder.queue(Kind.FINISH, b"", 500, recorder.stamp())
+        owner.forward_ct += 1
+        assert recorder.writer.has_room(200) and not recorder.emit(Kind.ARRIVE, (9, 0))
+    assert recorder.writer.flush(5)
+    assert recorder.emit(Kind.ARRIVE, (10, 0)) and recorder.dropped == 2
+
+
 def test_the_run_description_is_in_the_file_at_once(recorder: Recorder, tmp_path: Path) -> None:
     """So a server that is killed within the writer's first 50 ms still leaves a recording."""
     (record,) = journal.scan(tmp_path / "j").records
@@ -180,20 +215,30 @@ def test_books_begin_anew_after_every_gap(
     assert recorder.writer.flush(5)
     recorder.end_turn()
     assert recorder.seeding.wanted
+    recorder.seeding.done()
+    recorder.lost(ValueError())
+    assert not recorder.seeding.wanted  # not before the GAP is there
+    recorder.emit(Kind.ARRIVE, (1, 0))
+    assert recorder.seeding.wanted
     monkeypatch.setattr(recorder.numbers, "under_way", raising(ValueError()))
     emit_seed(recorder, None)
-    assert not recorder.seeding.wanted and recorder.dropped == 0 and recorder.exceptions == 2
+    assert not recorder.seeding.wanted and recorder.dropped == 1 and recorder.exceptions == 3
 
 
 def test_a_recording_ends_with_a_turn_or_with_a_gap(recorder: Recorder, tmp_path: Path) -> None:
-    """If a turn has no end, its last events are missing, whether the recorder or sglang ended it."""
+    """If a turn has no end, its last events are missing, whether the recorder or sglang ended it.
+
+    A pending event reads its request when the turn ends, not later.
+    """
+    number = 2
     recorder.begin_turn()
     recorder.emit(Kind.ARRIVE, (1, 0))
     recorder.begin_turn()  # sglang raised in the one before
-    recorder.emit_later(partial(recorder.emit, Kind.ARRIVE, (2, 0)))
+    recorder.emit_later(lambda: recorder.emit(Kind.ARRIVE, (number, 0)))
     recorder.ending = True
     recorder.end_turn()
     assert recorder.ended
+    number = 3
     recorder.close()
     whole = [(Kind.ARRIVE, 1), (Kind.GAP, 1), (Kind.ARRIVE, 2)]
     assert events(tmp_path / "j") == whole
