@@ -205,7 +205,6 @@ class Recorder:
         if self.ended:  # within this turn, so a part of it is missing: `close` writes a GAP
             return
         self._in_turn = False
-        self.finishing = None
         self.numbers.end_turn()
         if self.resolved:
             self.overhead.decoded()
