@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import sys
 import time
 import weakref
 from functools import partial
@@ -25,7 +26,7 @@ from specdiff.recorders.capture.seed_event import emit_seed
 from specdiff.recorders.capture.step_probes import PROBES as STEP_PROBES
 from specdiff.recorders.run import run_from_json
 from specdiff.recorders.schema import NONE32, NONE64, Kind
-from specdiff.recorders.wire import unpack_event
+from specdiff.recorders.wire import ROW_WIDTH, unpack_event
 from strategies import RUN
 
 
@@ -177,9 +178,11 @@ def test_a_gap_at_the_very_end_is_marked_too(recorder: Recorder, tmp_path: Path)
 def test_a_pending_event_comes_before_the_next_one(recorder: Recorder, tmp_path: Path) -> None:
     recorder.emit_later(lambda: recorder.emit(Kind.ABORT, (1, 0)))
     recorder.emit(Kind.ARRIVE, (2, 0))
-    recorder.emit_later(lambda: recorder.emit(Kind.ABORT, (3, 0)))
+    for number in (3, 4):
+        recorder.emit_later(partial(recorder.emit, Kind.ABORT, (number, 0)))
     recorder.close()
-    assert events(tmp_path / "j") == [(Kind.ABORT, 1), (Kind.ARRIVE, 2), (Kind.ABORT, 3)]
+    aborts = [(Kind.ABORT, number) for number in (1, 3, 4)]
+    assert events(tmp_path / "j") == [aborts[0], (Kind.ARRIVE, 2), *aborts[1:]]
 
 
 def test_a_value_that_is_not_an_int_is_recorded_as_absent(
@@ -411,6 +414,22 @@ def test_what_clients_send_counts_against_the_memory_limit(where: str, recorder:
             recorder.numbers.register(req)
         assert recorder.writer.stopped
         assert 15_000_000 < recorder.writer.waiting_bytes < 20_000_000
+
+
+def test_an_event_counts_for_at_least_the_memory_that_it_takes(
+    owner: Owner, tmp_path: Path
+) -> None:
+    """A result of many requests has a column for each of their counters, and its tokens."""
+    recorder = Recorder(owner, tmp_path / "j", 1 << 20, RUN)
+    numbers = [[1000 * i + j for j in range(100)] for i in range(ROW_WIDTH[Kind.RESULT])]
+    tokens = list(range(10**6, 10**6 + 400))
+    taken = sum(sys.getsizeof(one) for some in (*numbers, tokens) for one in (some, *some))
+    with recorder.writer._lock:  # like a write that does not return
+        before = recorder.writer.waiting_bytes
+        recorder.emit(Kind.RESULT, (None, 1, *(NONE64,) * 4, len(tokens), 100), numbers, tokens)
+        assert taken <= recorder.writer.waiting_bytes - before < 2 * taken
+    recorder.close()
+    assert build(tmp_path / "j").tokens.tolist() == tokens
 
 
 def test_one_large_request_does_not_stop_the_recording(recorder: Recorder, tmp_path: Path) -> None:

@@ -137,6 +137,22 @@ def test_an_exception_in_the_watch_loses_no_event(tmp_path: Path) -> None:
     assert recorder.exceptions == 1
 
 
+@pytest.mark.parametrize("ring_s", [9, None])
+def test_only_a_ring_is_watched_and_its_first_breach_is_kept_until_someone_acts(
+    ring_s: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(online, "_WATCHED", {Kind.GAP: lambda values, _: iter([f"{values[0]}"])})
+    owner = threading.Event()
+    recorder = Recorder(owner, tmp_path / "j", 1 << 20, hdf5.load(MIX).run, ring_s=ring_s)
+    for numbers in ((5, 6), (7,)):
+        recorder.breach = None
+        for number in numbers:
+            assert recorder.emit(Kind.GAP, (number,))
+        assert recorder.writer.flush(5)
+        assert recorder.breach == (f"{numbers[0]}" if ring_s else None)
+    recorder.close()
+
+
 def test_fewer_rows_from_an_unknown_start_break_no_law() -> None:
     recording = hdf5.load(MIX)
     absent = np.full_like(recording.finishes.start_len, NONE64)
