@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,8 @@ from journalled import Record, records_of
 from specdiff.cli.inputs import bundled
 from specdiff.recorders import hdf5, journal
 from specdiff.recorders.build import build
+from specdiff.recorders.capture.journal_file import JournalFile
+from specdiff.recorders.capture.ring import Ring
 from specdiff.recorders.capture.writer import JournalWriter
 from specdiff.recorders.recover import DAMAGED, Recovered, is_locked, recover
 from specdiff.recorders.run import Stats
@@ -178,6 +182,44 @@ def test_a_ring_that_cannot_start_a_segment_goes_on_in_the_old_one(tmp_path: Pat
     (segment,) = (tmp_path / "moved").iterdir()
     types = [one.type for one in journal._scan_file(segment).records]
     assert len(types) > 40 and types.count(journal.Type.NEXT) <= 3
+
+
+def test_no_segment_begins_while_a_disk_refuses_what_belongs_to_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full after a record and a half."""
+    (type, payload), *records = records_of(MIX)[:6]
+    first, refused = journal.frame(type, payload), []
+    ring = Ring(tmp_path / "j", HOUR, lambda number: True)
+    file = JournalFile(tmp_path / "j", first, ring, refused.append, pytest.fail)
+    size, half = len(journal.frame(*records[0])), len(journal.frame(*records[1])) // 2
+    with monkeypatch.context() as full:
+        full.setattr(os, "pwrite", DiskWithRoom(size + half).pwrite)
+        file.take(deque((*record, 10, None) for record in records))
+        assert not file.write() and len(refused) == 1
+        assert (file.taken, file.written) == (50, 10)
+        assert not file.turn_over() and ring.number == 1
+    assert file.write() and file.written == 50
+    assert file.turn_over() and ring.number == 2 and len(refused) == 1
+    file.close()
+    scan = journal.scan(tmp_path / "j")
+    # The second segment repeats what the first one says of the run and of its requests.
+    once = dict.fromkeys((one.type, one.payload) for one in scan.records)
+    assert list(once) == [(type, payload), *records] and scan.damage is None
+
+
+class DiskWithRoom:
+    """Has room for some bytes, takes them piece by piece, and refuses the rest."""
+
+    def __init__(self, room: int) -> None:
+        self._room, self._pwrite = room, os.pwrite
+
+    def pwrite(self, fd: int, data: memoryview, at: int) -> int:
+        if not self._room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        done = self._pwrite(fd, data[: min(self._room, 50)], at)
+        self._room -= done
+        return done
 
 
 def test_a_partial_copy_of_a_ring_is_deleted_once_its_server_is_gone(tmp_path: Path) -> None:
