@@ -133,9 +133,5 @@ class ProcessState:
         return path
 
     def _forked(self) -> None:
-        """In a fork: stop recording. The fork has no writer thread, and the journal is its parent's."""
-        recorder, self._current = self._current, None
-        if recorder is not None:
-            recorder.writer.abandon()
-            if recorder.scheduler is not None:
-                setattr(recorder.scheduler, _ATTRIBUTE, None)
+        """In a fork: stop recording. The journal is its parent's, and its writer is abandoned by itself."""
+        self._current = None
