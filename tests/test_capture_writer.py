@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -14,7 +18,9 @@ from hypothesis import strategies as st
 
 from children import python, wait_for
 from specdiff.recorders import journal
+from specdiff.recorders.capture import writer as writers
 from specdiff.recorders.capture.overhead import Overhead
+from specdiff.recorders.capture.writer import JournalWriter
 from specdiff.recorders.recover import is_locked
 from specdiff.recorders.run import Stats, stats_from_json
 from specdiff.recorders.schema import Kind
@@ -134,6 +140,125 @@ def test_a_full_disk_loses_no_records_and_is_retried(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "File too large" in done.stdout
     assert numbers(path) == list(range(2000))
+
+
+STATS = Stats(0, 0, 0, None, None, None, None, 0, False)
+
+
+def test_a_disk_may_refuse_for_as_long_as_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That there was no room once, long ago, does not count."""
+    monkeypatch.setattr(writers, "_RETRY_S", 0.01)
+    writer = JournalWriter(tmp_path / "j", b"", 2000, lambda _: STATS, pytest.fail)
+    given = 0
+
+    def give() -> bool:
+        nonlocal given
+        taken = writer.offer(Kind.GAP, given.to_bytes(4, "little") * 25, 100, (1, 1))
+        given += taken
+        return taken
+
+    with writer._lock:
+        while give():
+            pass
+    assert writer.flush(5)
+    refused: list[int] = []
+
+    def refuse(*_: object) -> int:
+        refused.append(threading.get_ident())
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "pwrite", refuse)
+        assert give() and give()
+        wait_for(lambda: len(refused) > 9, "many attempts")
+        assert not writer.stopped and writer.error
+    assert writer.flush(5) and not writer.error
+    assert numbers(tmp_path / "j") == list(range(given))
+    writer.close()
+
+
+def test_a_durable_step_tries_a_disk_that_refuses_only_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Further attempts are left to the thread, so that they cost no step."""
+    stats, tried = lambda _: STATS, []
+    writer = JournalWriter(tmp_path / "j", b"", 1 << 20, stats, pytest.fail, every_step=True)
+
+    def refuse(*_: object) -> int:
+        tried.append(threading.get_ident())
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "pwrite", refuse)
+        for _ in range(3):
+            writer.put(Kind.GAP, bytes(100), 100)
+            writer.commit()
+    writer.close()
+    assert len(numbers(tmp_path / "j")) == 3 and tried.count(threading.get_ident()) <= 1
+
+
+def test_a_writer_without_a_thread_lets_go_of_its_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise its lock would say for as long as the server lives that someone writes it."""
+
+    def fails(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fails)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(RuntimeError):
+        JournalWriter(tmp_path / "j", b"", 1 << 20, lambda _: STATS, pytest.fail)
+    assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.parametrize("way", ["offer", "put"])
+def test_a_step_writes_only_what_waits_for_long(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the thread that writes, unless it does not get to run."""
+    clock, late = 100.0, 0
+    fake = SimpleNamespace(monotonic=lambda: clock, sleep=time.sleep)
+    writer = JournalWriter(tmp_path / "j", b"", 1 << 20, lambda _: STATS, pytest.fail)
+
+    def noted() -> None:
+        nonlocal late
+        late += 1
+
+    with writer._lock, monkeypatch.context() as patched:  # the thread does not get to run
+        patched.setattr(writers, "time", fake)
+        patched.setattr(writer, "_drain_late", noted)
+        for after_s, found in ((0.0, 0), (0.02, 0), (0.006, 1)):
+            clock += after_s
+            getattr(writer, way)(Kind.GAP, bytes(100), 100, (1, 1))
+            writer.commit()
+            assert late == found
+    writer.close()
+    assert len(numbers(tmp_path / "j")) == 3
+
+
+def test_a_late_step_does_not_wait_for_a_disk_that_the_thread_waits_for(tmp_path: Path) -> None:
+    writer = JournalWriter(tmp_path / "j", b"", 1 << 20, lambda _: STATS, pytest.fail)
+    hangs, waits = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        with writer._lock:
+            hangs.set()
+            waits.wait(2)
+
+    other = threading.Thread(target=hang)
+    other.start()
+    hangs.wait()
+    writer.put(Kind.GAP, bytes(100), 100)
+    time.sleep(0.03)
+    writer.commit()
+    assert other.is_alive()
+    waits.set()
+    other.join()
+    writer.close()
+    assert len(numbers(tmp_path / "j")) == 1
 
 
 def test_an_existing_journal_is_not_touched(tmp_path: Path) -> None:
