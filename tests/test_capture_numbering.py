@@ -131,7 +131,9 @@ def test_results_are_paired_with_their_launch_in_any_order() -> None:
     first, idle, second = Thing(), Thing(), Thing()
     assert [numbers.launch(first, True), numbers.launch(idle, False)] == [0, 1]
     assert numbers.launch(second, True) == 2
-    assert [numbers.answered(second), numbers.answered(first)] == [2, 0]
+    assert numbers.under_way(None) == [0, 2]
+    assert numbers.answered(second) == 2 and numbers.under_way(2) == []
+    assert numbers.under_way(None) == [0] and numbers.answered(first) == 0
     assert numbers.answered(Thing()) is None
 
 
@@ -153,6 +155,8 @@ def test_results_from_before_a_late_start_are_paired_with_no_launch() -> None:
     assert numbers.answered(Thing()) is None
     numbers.launch(second, True)
     assert [numbers.answered(first), numbers.answered(second)] == [0, 1]
+    numbers.launch(Thing(), True)
+    assert numbers.answered(Thing()) == 2  # a copy of the result: no older one can come any more
 
 
 def test_objects_without_attributes_keep_their_numbers() -> None:
@@ -166,6 +170,7 @@ def test_the_result_of_a_dropped_launch_is_paired_with_no_launch() -> None:
     result = Thing()
     numbers.mark_lost(numbers.launch(result, True))
     assert numbers.answered(result) is None
+    assert not numbers._lost_launches  # a server that runs for long may drop many
 
 
 def test_a_batch_that_begins_anew_gets_a_new_number() -> None:

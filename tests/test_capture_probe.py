@@ -115,13 +115,13 @@ def test_a_turn_costs_what_its_own_hooks_take(
     The cost of an idle turn is not reported.
     """
     monkeypatch.setattr(step_probes, "_extend_result", lambda *_: time.sleep(0.3))
-    monkeypatch.setattr(step_probes, "_state", lambda *_: None)
+    monkeypatch.setattr(step_probes, "_state", lambda *_: time.sleep(0.3))
     probe = step_probes.PROBES["process"]
     process = hook(recorder, lambda *_: None, probe)
     resolves = hook(recorder, lambda *_: setattr(recorder, "resolved", True), probe)
     overhead = recorder.overhead
     process(owner, Turn("EXTEND"), None)
-    assert overhead.prefill.count == 1 and (overhead.prefill.max_ns or 0) > 3e8
+    assert overhead.prefill.count == 1 and (overhead.prefill.max_ns or 0) > 6e8
     overhead.spent += 10**9
     process(owner, Turn("IDLE"), None)
     resolves(owner, Turn("DECODE"), None)

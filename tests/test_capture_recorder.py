@@ -21,6 +21,7 @@ from specdiff.recorders.capture import recorder as recorder_module
 from specdiff.recorders.capture.choice import Choice
 from specdiff.recorders.capture.reading import Access
 from specdiff.recorders.capture.recorder import Recorder
+from specdiff.recorders.capture.request_facts import RequestFacts
 from specdiff.recorders.capture.request_probes import PROBES
 from specdiff.recorders.capture.seed_event import emit_seed
 from specdiff.recorders.capture.step_probes import PROBES as STEP_PROBES
@@ -400,6 +401,28 @@ def test_events_of_a_request_whose_record_was_lost_keep_a_name(
     assert sorted(found.rids) == ["a", "c", "d", "forgotten-1"]
     assert [found.rids[qid] for qid in found.aborts.qid] == ["forgotten-1", "d"]
     assert found.gaps.dropped.tolist() == [1] * (where == "write")
+
+
+@pytest.mark.parametrize("wanted", ["json_schema", "regex", "ebnf", "structural_tag", None])
+def test_a_grammar_counts_from_its_specification_on(wanted: str | None) -> None:
+    """When a request arrives, its grammar may not be compiled yet."""
+    req: Any = RequestStub("a")
+    req.sampling_params = Thing()
+    if wanted is not None:
+        setattr(req.sampling_params, wanted, "...")
+    assert RequestFacts.of(req).has_grammar == (wanted is not None)
+    req.grammar = object()
+    assert RequestFacts.of(req).has_grammar
+
+
+@pytest.mark.parametrize(("stop", "count"), [("</s>", 1), (["a", "b"], 2), ([], 0), (None, 0)])
+def test_stop_strings_are_counted_not_recorded(stop: Any, count: int) -> None:
+    req: Any = RequestStub("a")
+    req.sampling_params = Thing()
+    req.sampling_params.stop_strs = req.sampling_params.stop_regex_strs = stop
+    told = RequestFacts.of(req).describe()["stop"]
+    assert (told["num_strings"], told["num_regexes"]) == (count, count)
+    assert "</s>" not in json.dumps(told)
 
 
 @pytest.mark.parametrize("where", ["rid", "session_id", "stop_token_ids"])
