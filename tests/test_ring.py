@@ -118,20 +118,33 @@ def test_a_ring_of_one_segment_is_the_whole_recording(tmp_path: Path) -> None:
 def test_a_request_that_ended_is_named_for_a_while_and_then_forgotten(tmp_path: Path) -> None:
     """A late result may still belong to it. Later it must be forgotten, because a server may run for weeks.
 
-    Request 0 finishes, request 1 disappears without a finish, request 2 goes on.
+    Request 0 finishes, request 1 disappears without a finish, request 2 goes on. Request 3 is
+    aborted while it runs, so it goes on until its finish; request 4 is aborted in the queue.
+    Request 5 was forgotten before a late event names it.
     """
     ring = Ring(tmp_path / "j", 8 * 0.1, lambda number: number != 1)
     ring.turned_over()
-    finish = pack_event(Kind.FINISH, 1, 1, (0,) * NUM_FIELDS[Kind.FINISH])
-    for number in range(3):
+    for number in range(5):
         ring.note(journal.Type.REQUEST, json.dumps({"qid": number}).encode())
-    ring.note(Kind.FINISH, finish)
+    for number in (0, 5):
+        values = (number, *(0,) * (NUM_FIELDS[Kind.FINISH] - 1))
+        ring.note(Kind.FINISH, pack_event(Kind.FINISH, 1, 1, values))
+    for number, from_queue in ((3, 0), (4, 1), (5, 1)):
+        ring.note(Kind.ABORT, pack_event(Kind.ABORT, 1, 1, (number, from_queue)))
     named = []
     for seconds in (0, 0.1, 0):
         ring.turned_over()
         named.append([json.loads(one)["qid"] for type, one in ring.head() if type == REQUEST])
         time.sleep(seconds)
-    assert named == [[0, 1, 2], [0, 1, 2], [2]]
+    assert named == [[0, 1, 2, 3, 4], [0, 1, 2, 3, 4], [2, 3]]
+
+
+def test_every_segment_begins_with_the_newest_run_attributes(tmp_path: Path) -> None:
+    """They change: a server gets new weights, for example."""
+    ring = Ring(tmp_path / "j", 1, lambda number: True)
+    for payload in (b"old", b"new"):
+        ring.note(journal.Type.RUN, payload)
+        assert ring.head()[0] == (journal.Type.RUN, payload)
 
 
 @pytest.mark.live
