@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,18 +18,23 @@ from gaps import without
 from inherited import Inherited, SavedTurn, kept_and_inherited
 from lifting import Changed, against_observed, compiled, release
 from recorded import RigRecorder
+from recorder_alone import Owner, RequestStub, Thing, hook
 from specdiff.fixtures.rig.capture_rows import topk_rows
 from specdiff.fixtures.rig.errors import RigError
 from specdiff.fixtures.rig.scenarios import find_scenario
 from specdiff.fixtures.rig.script import RequestScript, Scenario
 from specdiff.fixtures.rig.tokens import token
+from specdiff.recorders.build import build
 from specdiff.recorders.capture.numbering import Numbering
+from specdiff.recorders.capture.recorder import Recorder
+from specdiff.recorders.capture.session_probes import PROBES
 from specdiff.recorders.recording import Recording
 from specdiff.recorders.schema import NONE64, Kind, Reason
 from specdiff.replay.columns.shared import Columns
 from specdiff.replay.lift.ledger import ledger_of
 from specdiff.replay.observed import observed
 from specdiff.replay.quantity import Quantity as Q
+from strategies import RUN
 
 # How sessions keep lengths: as copies; as copies trimmed to what was returned; as one record lent to each turn.
 ERAS = ("0.5.10", "0.5.13", "0.5.23")
@@ -290,6 +297,31 @@ def _rid_and_length(recording: Recording, kept: SavedTurn) -> tuple[str, int]:
     """Return the rid of the turn that was kept, and how many tokens it returned."""
     ref = np.flatnonzero(recording.finishes.qid == kept.qid)[0]
     return recording.rids[kept.qid], int(recording.finishes.finished_len[ref])
+
+
+@pytest.mark.parametrize("on_slot", [True, False])  # up to 0.5.18; later
+@pytest.mark.parametrize("case", ["", "no slot", "empty slot", "not streaming", "rejected"])
+def test_only_a_turn_that_takes_over_kv_restores_its_session(
+    case: str, on_slot: bool, owner: Owner, tmp_path: Path
+) -> None:
+    """From 0.5.11 on, a turn that is to be aborted is rejected, and leaves its session."""
+    recorder = Recorder(owner, tmp_path / "j", 1 << 20, RUN)
+    req, session, slot, cache, params = RequestStub("a"), Thing(), Thing(), Thing(), Thing()
+    vars(session).update(streaming=case != "not streaming", session_id="s")
+    vars(req).update(session=session, kv_committed_len=9, kv_allocated_len=12)
+    holds = case != "empty slot"
+    held = SimpleNamespace(holds_kv=holds)
+    vars(slot).update({"is_holding_kv": holds} if on_slot else {"kv": held})
+    vars(cache).update(slots={} if case == "no slot" else {"s": slot})
+    vars(params).update(req=req, key=range(7))
+    returned = None if case == "rejected" else object()
+    match = hook(recorder, lambda *_: returned, PROBES["session-restore"])
+    assert match(cache, params) is returned
+    recorder.close()
+    restores = build(tmp_path / "j").restores
+    found = [restores.key_len, restores.committed, restores.allocated]
+    assert [column.tolist() for column in found] == ([[], [], []] if case else [[7], [9], [12]])
+    assert recorder.exceptions == 0
 
 
 def test_a_session_reopened_under_its_old_name_gets_a_new_number() -> None:
