@@ -94,6 +94,8 @@ def test_the_two_kinds_of_rows_of_one_finish_are_put_together(owner: Owner, tmp_
         for kind in kinds:
             _collect(recorder, req, kind, ((0, 2), 2))
     _collect(recorder, reqs[3], "experts", ((0, 2), 2))
+    recorder.flush()
+    assert recorder.finishing is None  # or it would keep the request and its rows in memory
     recorder.close()
     finishes = build(tmp_path / "j").finishes
     assert finishes.qid.tolist() == [0, 1, 2, 3]
