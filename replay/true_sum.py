@@ -28,8 +28,8 @@ class TrueSum:
 def true_sum(columns: Columns, series: Series, path: str) -> TrueSum:
     """Return the true sum for each cell of a seq_lens_sum series that belongs to `path`.
 
-    The server's own sums are compared with its own `batch.seq_lens` if that was recorded. All other
-    sums are compared with the lengths that follow from the accepted tokens.
+    The server's own sums are compared with its own `batch.seq_lens` if that was recorded (it is on a
+    CPU). All other sums are compared with the lengths that follow from the accepted tokens.
     """
     cells, true = series.cells, columns.true_sums
     value = torch.from_numpy(true.value)[cells.event]
@@ -64,19 +64,20 @@ def _at_launch(columns: Columns, row: Tensor, true: TrueSum) -> TrueSum:
 def _after_filter_or_merge(
     columns: Columns, kind: Kind, row: Tensor, true: TrueSum, *, observed: bool
 ) -> TrueSum:
-    """Return the true sums after a filter or a merge."""
+    """Return the true sums after a filter or a merge.
+
+    From 0.5.13 on, a filter that returns early keeps a sum that is as old as the batch.seq_lens
+    beside it. Only the server's own lengths tell how old that is. They are unknown for a server
+    with a GPU, where they are not read, and for paths other than `observed`. There, such a sum is
+    neither true nor stale.
+    """
     table = columns.recording.event_table(kind)
-    device = column(table.device_sum)[row]
-    left = column(table.num_rows)[row]
-    if observed:
-        # A batch that has become empty keeps its previous sum, and there is no request left to sum
-        # over.
-        has = (device != NONE64) & (left > 0)
-        return TrueSum(torch.where(has, device, true.value), (true.known | has) & (left > 0))
+    device, left = column(table.device_sum)[row], column(table.num_rows)[row]
+    known = true.known
     if kind is Kind.FILTER:
-        # From 0.5.13 on, an early return keeps a sum that is as old as the batch.seq_lens beside
-        # it. For paths other than `observed` that age is unknown, so fewer of their sums are called
-        # stale than of the same observed sums.
-        known = true.known & (left > 0) & (left < column(table.size_before)[row])
+        known = known & (left > 0) & (left < column(table.size_before)[row])
+    if not observed:
         return TrueSum(true.value, known)
-    return true
+    # A batch that has become empty keeps its previous sum, and there is no request left to sum over.
+    has = device != NONE64
+    return TrueSum(torch.where(has, device, true.value), (known | has) & (left > 0))

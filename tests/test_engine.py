@@ -24,6 +24,7 @@ from specdiff.replay.cells import Moment
 from specdiff.replay.columns.engine import ledger
 from specdiff.replay.columns.shared import Columns
 from specdiff.replay.diff import diff
+from specdiff.replay.laws.check import LAWS
 from specdiff.replay.ledger import Ledger
 from specdiff.replay.observed import observed
 from specdiff.replay.paths.fixes import ALL, NUMBERS, rules_of, subsets
@@ -135,6 +136,75 @@ def test_only_the_observed_path_reads_observed_values(path: Path) -> None:
     for fixes in subsets(ALL):
         assert _same(ledger(before, rules_of(fixes), "x"), ledger(after, rules_of(fixes), "x"))
     assert not _same(observed(before), observed(after))
+
+
+_MAY_BE_ABSENT = {
+    **_OBSERVED,
+    "results": ("stride", "batch_accepted_drafts"),
+    "saves": ("committed",),
+    "restores": ("committed",),
+    "requests": ("start_len",),
+    "sents": ("prompt_tokens", "num_output_ids", "num_logprobs", "experts_rows", "indexer_rows"),
+    "finishes": (*_OBSERVED["finishes"], "start_len", "histogram_sum", "histogram_weighted"),
+}
+
+
+def _with_less(recording: Recording, chance: np.random.Generator) -> Recording:
+    """Return the same events without half the values of some of these columns."""
+    changed = {}
+    for name, columns in _MAY_BE_ABSENT.items():
+        table = getattr(recording, name)
+        less = {}
+        for column in columns:
+            values = getattr(table, column)
+            lost = (chance.random(len(values)) < 0.5) & (chance.random() < 0.5)
+            absent = NONE32 if values.dtype == np.int32 else NONE64
+            less[column] = np.where(lost, absent, values).astype(values.dtype)
+        changed[name] = dataclasses.replace(table, **less)
+    return dataclasses.replace(recording, **changed)
+
+
+def _complaints(recording: Recording) -> set[tuple[str, int, int, str | int]]:
+    """Return every place where the observed books break a law or differ from the fixed ones.
+
+    A sum is left out of the differences: None is a state of it. So are the rows, because a start
+    that was not captured counts as 0 in the fixed books.
+    """
+    columns = Columns(recording)
+    server, found = observed(columns), set[tuple[str, int, int, str | int]]()
+    for law in LAWS:
+        places = law.check(columns, server)
+        bad = ~places.holds
+        names = [places.names[index] for index in places.counted[bad].tolist()]
+        where = places.event[bad].tolist(), places.qid[bad].tolist()
+        found |= {(law.name, *place) for place in zip(*where, names, strict=True)}
+    for made in diff(recording, server, ledger(columns, rules_of(ALL), "fixed")):
+        cells, bad = made.old.cells, made.differs
+        if made.quantity not in (Quantity.SEQ_LENS_SUM, Quantity.ROUTED_EXPERTS):
+            where = cells.event[bad].tolist(), cells.qid[bad].tolist()
+            moments = cells.moment[bad].tolist()
+            found |= {(made.quantity.value, *at) for at in zip(*where, moments, strict=True)}
+    return found
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "0.5.10-stale-stop",
+        "0.5.11-stale-retract",
+        "0.5.13-per-token",
+        "0.5.15-session-hole",
+        "0.5.23-mixed",
+    ],
+)
+def test_a_value_that_was_not_captured_breaks_no_law_and_never_differs(name: str) -> None:
+    recording, chance = hdf5.load(bundled() / f"{name}.h5"), np.random.default_rng(1)
+    whole, seen = _complaints(recording), 0
+    for _ in range(8):
+        found = _complaints(_with_less(recording, chance))
+        assert found <= whole
+        seen += len(found)
+    assert seen > 0
 
 
 def test_every_row_belongs_to_the_event_that_counts_it(real_recording: Path) -> None:

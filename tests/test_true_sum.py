@@ -52,6 +52,33 @@ def test_a_sum_is_stale_where_the_law_of_sums_breaks(
     assert sorted(series.cells.event[found].tolist()) == places.event[~places.holds].tolist()
 
 
+@pytest.mark.parametrize(
+    ("name", "stale"), [("0.5.23-random", 0), ("0.5.23-mixed", 0), ("0.5.12-merge-filter", 9)]
+)
+def test_without_the_servers_own_lengths_no_sum_after_an_early_return_is_judged(
+    name: str, stale: int
+) -> None:
+    """On a GPU they are not read. Sums of merges are still judged, and of filters that remove a request."""
+    recording = bundled_recording(name)
+    filters, merges = recording.filters, recording.merges
+    gpu = dataclasses.replace(
+        recording,
+        filters=dataclasses.replace(filters, device_sum=np.full_like(filters.device_sum, NONE64)),
+        merges=dataclasses.replace(merges, device_sum=np.full_like(merges.device_sum, NONE64)),
+    )
+    early = (filters.num_rows == filters.size_before) & (filters.num_rows > 0)
+    early &= filters.seq_lens_sum_after != NONE64
+    judged = []
+    for one in (recording, gpu):
+        columns = Columns(one)
+        places = sums(columns, ledger_of(columns, Toggles(columns), spec.parse("observed")))
+        judged.append(dict(zip(places.event.tolist(), places.holds.tolist(), strict=True)))
+    whole, part = judged
+    left_out = recording.event_of(Kind.FILTER)[early].tolist()
+    assert part == {event: holds for event, holds in whole.items() if event not in left_out}
+    assert len(part) > 20 and list(part.values()).count(False) == stale
+
+
 def falsified() -> tuple[Recording, int]:
     """Return a recording whose sum is too large by one at a mixed launch with tails, and the event of that launch."""
     recording = bundled_recording("0.5.23-mixed")
