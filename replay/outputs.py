@@ -39,20 +39,13 @@ def outputs(recording: Recording, qids: Iterable[int]) -> dict[int, NDArray[np.i
         end = ends.get(qid, (UNKNOWN, UNKNOWN))
         after, later = np.append(before[1:], end[0]), np.append(epoch[mine][1:], end[1])
         extended = np.where(later == epoch[mine], after - before, 0)
-        count = np.where(rows.accept_len[mine] == NONE32, extended, _emitted(recording, mine))
+        count = np.where(rows.accept_len[mine] == NONE32, extended, rows.num_emitted[mine])
         count = np.where((count < 0) | (count > width[mine]), 0, count)
         tokens = np.full(int((before + count).max(initial=0)), UNKNOWN)
         for at, first, many in zip(before, start[mine], count, strict=True):
             tokens[at : at + many] = recording.tokens[first : first + many]
         found[qid] = tokens
     return found
-
-
-def _emitted(recording: Recording, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return how many tokens each result emitted; if that is absent, how many it accepted."""
-    table = recording.result_rows
-    emitted = table.num_emitted[rows].astype(np.int64)
-    return np.where(emitted == NONE32, table.accept_len[rows], emitted)
 
 
 def _ends(recording: Recording) -> dict[int, tuple[int, int]]:

@@ -276,6 +276,26 @@ def test_output_tokens_are_put_together_from_the_results() -> None:
     assert (finishes.finished_len != NONE64).any()
 
 
+def test_tokens_that_a_grammar_cut_off_are_no_output() -> None:
+    """As if a grammar had ended in the middle of each request's last result."""
+    recording = hdf5.load(path(NEW))
+    rows, every = recording.result_rows, range(len(recording.rids))
+    live = (rows.finished == 0) & (rows.is_retracted == 0)
+    last = [int(np.flatnonzero(live & (rows.qid == qid))[-1]) for qid in set(rows.qid[live])]
+    long = [row for row in last if rows.accept_len[row] > 1]
+    emitted = rows.num_emitted.copy()
+    emitted[long] -= 1
+    cut = dataclasses.replace(rows, num_emitted=emitted)
+    whole, part = (
+        outputs(recording, every),
+        outputs(dataclasses.replace(recording, result_rows=cut), every),
+    )
+    shorter = {int(rows.qid[row]) for row in long}
+    assert len(shorter) > 3
+    for qid in every:
+        assert part[qid].tolist() == whole[qid][: len(whole[qid]) - (qid in shorter)].tolist()
+
+
 @pytest.mark.parametrize(
     "name", ["0.5.10-random", "0.5.13-chunked", "0.5.16-adaptive-random", "0.5.23-mixed"]
 )

@@ -28,6 +28,7 @@ from specdiff.recorders import hdf5
 from specdiff.recorders.derived import Derived
 from specdiff.recorders.schema import NONE64, Kind
 from specdiff.replay.reconcile.facts import Fact
+from specdiff.replay.reconcile.recorded_facts import NO_END
 
 
 def test_missed_messages_do_not_hide_weight_spans(tmp_path: Path) -> None:
@@ -65,6 +66,34 @@ def test_facts_that_an_older_format_lacks_are_not_compared(tmp_path: Path) -> No
     assert not differing(found)
     assert of(found, Fact.LOGPROBS).not_compared["not in format version 2"] > 10
     assert of(found, Fact.OUTPUT_IDS).num_compared > 25
+    rows = of(found, Fact.EXPERTS_ROWS).num_compared
+    asked = old.finishes.return_routed_experts == 1
+    assert 0 < rows == of(held(tmp_path, *answers(NEW)), Fact.EXPERTS_ROWS).num_compared
+    assert rows <= int(asked.sum()) < len(asked)
+
+
+def test_of_a_message_that_was_not_recorded_only_what_the_finish_says_is_compared(
+    tmp_path: Path,
+) -> None:
+    """A gap has lost the message to the client, but not the weight spans that came with it."""
+    recording = hdf5.load(path(NEW))
+    qid = recording.rids.index(RID)
+    event = int(recording.event_of(Kind.SENT)[recording.sents.qid == qid][0])
+    assert (recording.spans.qid == qid).any()
+    found = held(tmp_path, answer(NEW), recording=without(recording, event, event + 1))
+    assert not differing(found)
+    kept = {Fact.TOKEN_IDS, Fact.SPEC_VERIFY_CT, Fact.HISTOGRAM_STEPS, Fact.EXPERTS, Fact.INDEXER}
+    lost = {Fact.FINISH_REASON, Fact.COMPLETION_TOKENS, Fact.OUTPUT_IDS, Fact.EXPERTS_ROWS}
+    assert kept <= compared(found)
+    for fact in (*lost, Fact.PROMPT_TOKENS, Fact.LOGPROBS, Fact.WEIGHT_VERSIONS):
+        assert of(found, fact).not_compared == {NO_END: 1}
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (4, 1)])
+def test_rows_are_counted_for_any_number_of_layers(shape: tuple[int, int], tmp_path: Path) -> None:
+    recording = hdf5.load(path(NEW))
+    other = dataclasses.replace(recording, experts=recording.experts.reshape(-1, *shape))
+    assert held(tmp_path, *answers(NEW), recording=other) == held(tmp_path, *answers(NEW))
 
 
 @pytest.mark.parametrize(

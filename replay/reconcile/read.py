@@ -79,7 +79,7 @@ def _joined(parts: list[Response], last: Response) -> Response:
     """
     events = [*parts, last]
     ids = [one.output_ids for one in events if one.output_ids is not None]
-    if parts and ids and not _all_told(ids, last.says.values.get(Fact.COMPLETION_TOKENS)):
+    if ids and not _all_told(ids, last.says.values.get(Fact.COMPLETION_TOKENS)):
         last = last.with_ids(np.concatenate(ids))
     counts = [one.says.values.get(Fact.LOGPROBS) for one in events]
     # With equal counts, or none, the last event holds them all, as in every stream before 0.5.11.
