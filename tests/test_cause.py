@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
+import torch
 
 from lifting import bundled_recording
+from specdiff.recorders.schema import NONE64
 from specdiff.replay import spec
+from specdiff.replay.cause import cause
+from specdiff.replay.columns.shared import Columns
+from specdiff.replay.diff import diff
+from specdiff.replay.explain import Toggles
+from specdiff.replay.observed import observed
 from specdiff.replay.quantity import Quantity
-from specdiff.replay.verdict import ByFix, replay
+from specdiff.replay.verdict import ByFix, ledger_of, replay, value_of
 
 COMMITTED, SETTLED = Quantity.KV_COMMITTED_LEN, Quantity.KV_COMMITTED_LEN_SETTLED
 CLAIMED = "slots claimed at prepare: +0 under observed, +1 under fixed"
@@ -95,6 +104,29 @@ def test_a_cause_says_if_the_values_already_differed_before() -> None:
     )
 
 
+def test_a_cause_blames_the_stop_only_for_rows_of_a_request_that_ran_past_its_stop() -> None:
+    """As if the server had returned one row too many to everyone who asked."""
+    recording = bundled_recording("0.5.23-new-weights")
+    finishes = recording.finishes
+    one_more = dataclasses.replace(finishes, experts_rows=finishes.experts_rows + 1)
+    columns = Columns(dataclasses.replace(recording, finishes=one_more))
+    paths = spec.parse("observed"), spec.parse("fixed")
+    old, new = (ledger_of(columns, Toggles(columns), path) for path in paths)
+    (made,) = (
+        one for one in diff(columns.recording, old, new) if one.quantity is Quantity.ROUTED_EXPERTS
+    )
+    past = (finishes.finished_len != NONE64) & (finishes.output_len > finishes.finished_len)
+    said = set()
+    for cell in torch.nonzero(made.differs).flatten().tolist():
+        row = int(made.old.cells.row[cell])
+        over = int(finishes.output_len[row]) - int(finishes.finished_len[row])
+        stop = f"1 row after the stop under observed ({over} token{'s'[: over - 1]} of overshoot)"
+        none = "1 row more under observed, and there is no output after a stop"
+        assert cause(columns, made, cell) == (stop if past[row] else none)
+        said.add(bool(past[row]))
+    assert said == {True, False}
+
+
 def test_stale_sums_are_counted_among_those_that_differ() -> None:
     """Other sums are stale too, but the same on either path."""
     recording, old, new = (
@@ -122,3 +154,30 @@ def test_the_cause_of_a_counter_names_both_paths() -> None:
             result.first.cause
             == "stale result of a finished request: 1 more under old than under fixed"
         )
+
+
+@pytest.mark.parametrize("name", ["0.5.10-stale-stop", "0.5.12-experts-overshoot", "0.5.23-mixed"])
+def test_a_divergence_of_two_sets_of_fixes_says_which_one_the_server_agrees_with(name: str) -> None:
+    """If the server's own books are one of the two paths, nothing needs to be said."""
+    recording, seen = bundled_recording(name), set[str | None]()
+    server = observed(Columns(recording))
+    pairs = [("old", "fixed"), ("fixed", "old")]
+    for one in ("old", "fixed"):
+        pairs += [("observed", one), (one, "observed")]
+    for old, new in pairs:
+        made = replay(recording, spec.parse(old), spec.parse(new))
+        for result in made.quantities:
+            first, series = result.first, server[result.quantity]
+            if first is None:
+                continue
+            here = (series.cells.event == first.event) & series.captured
+            recorded = {str(value_of(series, int(cell))) for cell in torch.nonzero(here)}
+            agrees = {"old": {str(first.old)}, "fixed": {str(first.new)}}
+            if "observed" in (old, new):
+                assert first.recorded_as is None
+            elif first.recorded_as is not None:
+                assert agrees[first.recorded_as] <= recorded
+            else:
+                assert not recorded & {str(first.old), str(first.new)}
+            seen.add(first.recorded_as)
+    assert seen == {None, "old", "fixed"}

@@ -25,6 +25,8 @@ from specdiff.replay.lift.ledger import ledger_of
 from specdiff.replay.observed import observed
 from specdiff.replay.paths.fixes import ALL, rules_of
 from specdiff.replay.quantity import Quantity
+from specdiff.replay.spec import FixSet, Observed
+from specdiff.replay.verdict import Verdict, replay
 
 EQUAL = {"0.5.10": frozenset[int](), "0.5.23": ALL - {22651}}
 
@@ -124,6 +126,14 @@ def test_a_lost_result_is_not_blamed_on_the_stale_result_after_it() -> None:
         places = stale(columns, observed(columns))
         assert bool(places.holds.all())
     assert num_cut > 3
+
+
+def test_a_recording_of_which_only_a_gap_is_left_gives_no_verdict() -> None:
+    recording = bundled_recording("0.5.12-stale-stop")
+    assert replay(recording, Observed(), FixSet(ALL)).verdict is Verdict.DIFFERS
+    found = replay(without(recording, 0, len(recording.events.kind)), Observed(), FixSet(ALL))
+    assert found.verdict is Verdict.NO_VERDICT
+    assert not any(made.num_compared for made in found.quantities)
 
 
 @pytest.mark.live

@@ -117,6 +117,13 @@ FALSIFIED = {
         lambda v: 0,
         frozenset({"allocation", "room"}),
     ),
+    "committed beyond allocated": Falsified(
+        "finishes",
+        "committed",
+        lambda r: _all(r, "finishes"),
+        lambda v: v + 10**6,
+        frozenset({"allocation"}),
+    ),
     "rows": Falsified("finishes", "experts_rows", _asked, lambda v: v + 1, frozenset({"rows"})),
     "stride": Falsified(
         "results",
@@ -257,6 +264,11 @@ def test_stale_results_do_not_count_as_a_batchs_accepted_drafts() -> None:
     )
     assert retracted - finished and finished - retracted
     assert _law("batch-accepted", recording).num_broken == len(retracted | finished)
+    drafts = np.where(_live(recording), rows.accept_len - 1, 0)
+    right = np.bincount(results, drafts, minlength=len(counted))[counted != NONE64]
+    columns = Columns(recording)
+    law = next(law for law in LAWS if law.name == "batch-accepted")
+    assert law.check(columns, observed(columns)).low.tolist() == right.tolist()
 
 
 @pytest.mark.parametrize("name", ["0.5.23-new-weights", OLD])
@@ -340,6 +352,9 @@ def test_rows_without_a_known_start_are_judged_only_where_they_are_too_many() ->
         assert 0 < unknown.num_checked < known.num_checked and not known.left_out
         assert 0 < unknown.num_broken == unknown.num_checked <= known.num_broken
         assert unknown.left_out and "of 10 requests was not captured" in unknown.left_out
+    # A start that the client asked for is known, even if the finish does not say it.
+    asked = dataclasses.replace(recording, finishes=stopped.finishes)
+    assert _law("trainer", asked).num_checked == _law("trainer", recording).num_checked
     finishes, sents = stopped.finishes, stopped.sents
     fewer = dataclasses.replace(
         stopped,
