@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import random
 import re
 
 import pytest
+import torch
 
 from lifting import Changed, against_observed, bundled_recording, compiled, release
-from specdiff.replay.lift.missing import CannotRunError
+from specdiff.replay.lift.missing import CannotRunError, Missing
 from specdiff.replay.lift.source import Source
+from specdiff.replay.lift.standins.base import Quiet
+from specdiff.replay.lift.standins.stops import Outputs
+from specdiff.replay.lift.standins.vector import Torch, Vector
 from specdiff.replay.quantity import Quantity
 
 _BATCH = "srt/managers/schedule_batch.py"
@@ -310,3 +315,57 @@ def test_if_unlifted_code_sets_the_sum_only_the_sum_is_not_captured() -> None:
     compared = {one for one, difference in found.items() if difference.num_compared}
     assert Quantity.SEQ_LENS_SUM not in compared and Quantity.KV_COMMITTED_LEN in compared
     assert not any(difference.differs.any() for difference in found.values())
+
+
+def test_the_stand_in_of_a_tensor_computes_what_torch_computes() -> None:
+    chance = random.Random(1)
+    for _ in range(50):
+        size = chance.randint(1, 6)
+        one, two = ([chance.randint(-9, 9) for _ in range(size)] for _ in range(2))
+        mine, other, real, its_other = (
+            Vector(one),
+            Vector(two),
+            torch.tensor(one),
+            torch.tensor(two),
+        )
+        picked = [chance.randrange(-size, size) for _ in range(3)]
+        start, stop = sorted(chance.choices(range(size + 1), k=2))
+        for stand_in, true in (
+            (mine + other, real + its_other),
+            (mine + 3, real + 3),
+            (mine[picked], real[picked]),
+            (mine[Vector(picked)], real[torch.tensor(picked)]),
+            (mine[start:stop], real[start:stop]),
+            (Torch().cat([mine, other]), torch.cat([real, its_other])),
+        ):
+            assert stand_in.tolist() == true.tolist()
+            assert (len(stand_in), stand_in.shape) == (len(true), tuple(true.shape))
+        assert (mine.sum().item(), mine.max().item()) == (real.sum().item(), real.max().item())
+        assert (mine[picked[0]].item(), mine.numel()) == (real[picked[0]].item(), real.numel())
+        copy, own = mine.clone(), real.clone()
+        for each, values in ((copy, other), (own, its_other)):
+            each[picked[0]] = 7
+            each[start:stop] = values[start:stop]
+        assert copy.tolist() == own.tolist() and mine.tolist() == one
+        copy.copy_(mine)
+        assert copy.tolist() == one
+    # Nothing may be computed from a tensor that is not recorded.
+    assert isinstance(Torch().cat([mine, Quiet("draft tokens")]), Quiet)
+
+
+@pytest.mark.parametrize("base", [0, 3])
+def test_the_stand_in_of_output_ids_is_a_list_of_which_the_beginning_may_be_unknown(
+    base: int,
+) -> None:
+    real, mine = [*range(10, 17)], Outputs(base)
+    mine.extend(real[base:])
+    assert len(mine) == len(real)
+    for at in range(-len(real), len(real)):
+        if at % len(real) >= base:
+            real[at] = mine[at] = at
+            assert mine[at] == real[at]
+            assert mine[at:] == real[at:]
+        else:
+            for key in (at, slice(at, None)):
+                with pytest.raises(Missing):
+                    mine[key]

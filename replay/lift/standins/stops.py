@@ -109,13 +109,16 @@ class Outputs(StandIn):
         if isinstance(at, slice):
             start, stop, step = at.indices(len(self))
             return self._tokens[self._known(start) : self._known(stop) : step]
-        return self._tokens[self._known(at + len(self) if at < 0 else at)]
+        return self._tokens[self._place(at)]
 
     def __setitem__(self, at: int, token: int) -> None:
-        self._tokens[self._known(at)] = token
+        self._tokens[self._place(at)] = token
 
     def extend(self, tokens: Sequence[int]) -> None:
         self._tokens += tokens
+
+    def _place(self, at: int) -> int:
+        return self._known(at + len(self) if at < 0 else at)
 
     def _known(self, position: int) -> int:
         if position < self.base:

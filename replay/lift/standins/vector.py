@@ -99,7 +99,7 @@ class Torch(StandIn):
             raise Missing("torch.empty with more than one dimension", "calls")
         return Vector([UNKNOWN_LEN] * shape[0])  # uninitialized memory
 
-    def cat(self, parts: Sequence[Vector], **_: object) -> Any:
+    def cat(self, parts: Sequence[Vector | Quiet], **_: object) -> Any:
         if any(isinstance(part, Quiet) for part in parts):
             return Quiet("torch.cat()")
         return Vector(value for part in parts for value in part.values)
