@@ -207,6 +207,17 @@ def test_a_value_that_was_not_captured_breaks_no_law_and_never_differs(name: str
     assert seen > 0
 
 
+def test_cells_are_in_the_order_in_which_the_server_had_their_values() -> None:
+    """So the first cell that differs is the first place that differs."""
+    columns, seen = Columns(hdf5.load(bundled() / "0.5.23-mixed.h5")), set[int]()
+    for quantity in Quantity:
+        cells = columns.cells[quantity]
+        place = cells.event * 2 + (cells.moment == Moment.AFTER)
+        assert torch.equal(place, place.sort().values)
+        seen |= set(cells.moment.tolist())
+    assert seen == {Moment.BEFORE, Moment.AFTER}
+
+
 def test_every_row_belongs_to_the_event_that_counts_it(real_recording: Path) -> None:
     recording = hdf5.load(real_recording)
     for kind in (Kind.EXTEND, Kind.PREPARE, Kind.RESULT):

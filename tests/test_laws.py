@@ -402,6 +402,52 @@ def test_counters_after_a_stale_result_equal_those_of_the_result_before_it(name:
     assert _law("stale", recording, same).num_checked == len(places.event)
 
 
+def test_the_counters_of_a_path_at_a_finish_are_those_that_the_server_had_there() -> None:
+    """A path has none for a request that ends with its first token."""
+    columns = Columns(bundled_recording(NEW))
+    law = next(law for law in LAWS if law.name == "statistics")
+    server, lifted = (
+        law.check(columns, ledger_of(columns, Toggles(columns), spec.parse(path)))
+        for path in ("observed", "sglang==0.5.23")
+    )
+    one, other = (
+        {
+            place: (found, low)
+            for *place_, found, low in zip(
+                *(getattr(made, name).tolist() for name in ("event", "counted", "found", "low")),
+                strict=True,
+            )
+            if (place := tuple(place_))
+        }
+        for made in (server, lifted)
+    )
+    assert 100 < len(other) <= len(one) and other.items() <= one.items()
+    assert all(low == 0 for place, (_, low) in one.items() if place not in other)
+
+
+def test_a_request_whose_rows_begin_behind_its_end_has_none() -> None:
+    recording = bundled_recording("0.5.13-experts-overshoot")
+    finishes, sents, requests = recording.finishes, recording.sents, recording.requests
+    behind = np.full_like(finishes.start_len, 10**6)
+    for rows, broken in ((0, set[str]()), (1, {"rows", "returned"})):
+        far = dataclasses.replace(
+            recording,
+            requests=dataclasses.replace(
+                requests, start_len=np.full_like(requests.start_len, 10**6)
+            ),
+            finishes=dataclasses.replace(
+                finishes,
+                start_len=behind,
+                experts_rows=np.where(finishes.experts_state == 1, rows, finishes.experts_rows),
+            ),
+            sents=dataclasses.replace(
+                sents,
+                experts_rows=np.where(sents.experts_rows == NONE64, NONE64, rows),
+            ),
+        )
+        assert _broken(_outcomes(far)) == broken
+
+
 def test_a_silenced_law_is_shown_and_not_judged() -> None:
     columns = Columns(bundled_recording(OLD))
     ledger = ledger_of(columns, Toggles(columns), spec.parse("observed"))
