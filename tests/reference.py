@@ -57,6 +57,13 @@ def reference_ledger(recording: Recording, fixes: frozenset[int]) -> ReferenceLe
                 if not request.seen:
                     request.fresh = bool(recording.extend_rows.output_len[row] == 0)
                 request.prepared, request.seen, request.last = None, True, kind
+        elif kind is Kind.SEED:
+            for row in _rows(recording, kind, ref):
+                if recording.seed_rows.begins[row] == 1:
+                    request = requests[recording.seed_rows.qid[row]]
+                    request.committed, request.claims = int(recording.seed_rows.seq_len[row]), 0
+                    request.incarnation += 1
+                    request.prepared, request.seen = None, True
         elif kind is Kind.RETRACT:
             request = requests[recording.retracts.qid[ref]]
             request.committed = 0
