@@ -69,12 +69,13 @@ def _after_filter_or_merge(
     From 0.5.13 on, a filter that returns early keeps a sum that is as old as the batch.seq_lens
     beside it. Only the server's own lengths tell how old that is. They are unknown for a server
     with a GPU, where they are not read, and for paths other than `observed`. There, such a sum is
-    neither true nor stale.
+    neither true nor stale. Up to 0.5.12.post1, batch.seq_lens is never old at a filter; these
+    servers have no `needs_cpu_seq_lens`.
     """
-    table = columns.recording.event_table(kind)
+    table, run = columns.recording.event_table(kind), columns.recording.run
     device, left = column(table.device_sum)[row], column(table.num_rows)[row]
     known = true.known
-    if kind is Kind.FILTER:
+    if kind is Kind.FILTER and not (observed and run.needs_cpu_seq_lens is None):
         known = known & (left > 0) & (left < column(table.size_before)[row])
     if not observed:
         return TrueSum(true.value, known)
