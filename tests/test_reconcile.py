@@ -246,13 +246,37 @@ def test_responses_and_requests_without_a_counterpart_are_named_and_counted(tmp_
     alien["meta_info"]["id"] = "elsewhere"
     found = held(tmp_path, one, twice, {"error": {"message": "no"}}, alien, twice)
     assert found.unknown == (("elsewhere", 4),) and found.ambiguous == (OTHER,)
-    assert found.unnamed == (3,) and found.num_matched == 1 and found.num_responses == 4
+    assert found.unnamed == (3,) and found.num_matched == 3 and found.num_responses == 4
     recording = hdf5.load(path(NEW))
     ended = {recording.rids[qid] for qid in recording.finishes.qid}
     assert set(found.unanswered) >= {rid for rid in ended if rid.startswith("http")} - {RID, OTHER}
     assert found.health_checks == 1 and not any("HEALTH" in rid for rid in found.unanswered)
     assert found.verdict(complete=False) is Verdict.SAME
     assert found.verdict(complete=True) is Verdict.DIFFERS
+
+
+def test_responses_that_appear_twice_match_although_they_are_not_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It said that none of them match, as if they were of another server."""
+    alien = answer(NEW, "http-3-1")
+    alien["meta_info"]["id"] = "elsewhere"
+    lines = [answer(NEW), answer(NEW, OTHER), alien] * 2
+    found = held(tmp_path, *lines)
+    assert (found.num_matched, found.num_responses) == (4, 6)
+    assert found.ambiguous == (RID, OTHER, "elsewhere")
+    assert found.unknown == (("elsewhere", 3), ("elsewhere", 6))
+    for one in found.facts:
+        assert not one.num_compared
+        assert one.not_compared == {"several responses or requests have this id": 4}, one.fact
+    command = ["reconcile", str(path(NEW)), str(tmp_path / "responses.jsonl")]
+    assert run(command) == NO_VERDICT
+    said = capsys.readouterr().out
+    assert "4 of 6 responses match a recorded request\n" in said
+    assert f"several responses or requests, not compared (3): {RID}, {OTHER}, elsewhere\n" in said
+    assert run([*command, "--format", "json"]) == NO_VERDICT
+    report = json.loads(capsys.readouterr().out)
+    assert (report["num_matched"], report["num_responses"]) == (4, 6)
 
 
 def test_of_a_request_aborted_in_the_queue_only_the_finish_reason_is_compared(

@@ -16,6 +16,7 @@ from .read import Responses
 from .recorded_facts import NO_END, NO_START, RecordedFacts
 from .response import ABSENT, ROWS, Response
 
+_AMBIGUOUS = "several responses or requests have this id"
 _HEALTH = "HEALTH_CHECK"  # sglang's prefix for the ids of its own requests
 _CONTENTS = {Fact.EXPERTS_ROWS: Fact.EXPERTS, Fact.INDEXER_ROWS: Fact.INDEXER}
 _ROWS_OF = {contents: rows for rows, contents in _CONTENTS.items()}
@@ -47,7 +48,7 @@ class Reconciled:
     """The result. Requests and responses without a counterpart are listed, but never compared."""
 
     num_responses: int
-    num_matched: int
+    num_matched: int  # responses whose id is a recorded request's, those of ambiguous ids included
     facts: tuple[FactResult, ...]
     unknown: tuple[tuple[str, int], ...]  # responses (id, line) without a recorded request
     unanswered: tuple[str, ...]  # requests that ended but have no response
@@ -76,15 +77,19 @@ class Reconciled:
 def reconcile(recording: Recording, responses: Responses) -> Reconciled:
     """Compare responses with the recording. Ids that are not unique are not compared."""
     recorded = RecordedFacts(recording)
-    pairs, ambiguous = [], []
+    pairs, ambiguous, unknown, num_unclear = [], [], [], 0
     for rid, found in responses.whole.items():
         qids = recorded.qids.get(rid, [])
+        if not qids:
+            unknown += [(rid, one.line) for one in found]
         if len(found) > 1 or len(qids) > 1:
             ambiguous.append(rid)
+            num_unclear += len(found) if qids else 0
         elif qids:
             pairs.append((found[0], qids[0]))
     sides = recorded.sides([qid for _, qid in pairs])
     tally = _Tally(recorded)
+    tally.leave_out(num_unclear, _AMBIGUOUS)
     for response, qid in pairs:
         tally.add(response, qid, sides[qid])
     received = responses.whole.keys() | set(responses.unfinished)
@@ -94,9 +99,9 @@ def reconcile(recording: Recording, responses: Responses) -> Reconciled:
     ended = recorded.ended
     return Reconciled(
         num_responses=responses.num_whole,
-        num_matched=len(pairs),
+        num_matched=len(pairs) + num_unclear,
         facts=tuple(tally.results()),
-        unknown=tuple((r, f[0].line) for r, f in responses.whole.items() if r not in recorded.qids),
+        unknown=tuple(unknown),
         unanswered=tuple(rid for rid, qids in silent if ended.intersection(qids)),
         unended=tuple(rid for rid, qids in silent if not ended.intersection(qids)),
         health_checks=len(ours),
@@ -115,6 +120,11 @@ class _Tally:
         self._compared = Counter[Fact]()
         self._differences: dict[Fact, list[Difference]] = {fact: [] for fact in Fact}
         self._not: dict[Fact, Counter[str]] = {fact: Counter() for fact in Fact}
+
+    def leave_out(self, count: int, why: str) -> None:
+        """Count responses of which no fact is compared."""
+        for fact in Fact if count else ():
+            self._not[fact][why] += count
 
     def add(self, response: Response, qid: int, recorded: Side) -> None:
         """Compare all facts of one response with what is recorded."""
