@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from rich.text import Text
 
 from ..recorders.errors import printable
-from ..recorders.runs import GroupOfRun, Member, WholeRun
+from ..recorders.runs import Absent, GroupOfRun, Member, WholeRun
 from ..replay.agreement import Agreement
 from ..replay.aligned import RankDifference
 from ..replay.rank_comparison import InStep, RanksOfRun
@@ -19,7 +19,7 @@ _SIDES = {
     "decode": "starts when a prompt is handed over. The computation of the prompt, the decision on its first token and the "
     "routed rows of prompts are on the prefill side. All of decode is replayed",
 }
-_NOWHERE = "there is no recording of it here, and no manifest that says why"
+_RANK_STYLE = {"left out": "dim", "no recording here": "yellow"}
 
 
 def print_runs(runs: Sequence[WholeRun]) -> None:
@@ -31,20 +31,16 @@ def print_runs(runs: Sequence[WholeRun]) -> None:
 
 
 def _print_run(console: Output, run: WholeRun) -> None:
-    missing = [group for group in run.groups if group.missing]
-    state = (
-        f"{len(missing)} of {len(run.groups)} attention groups missing" if missing else "complete"
-    )
-    style = "bold red" if missing else "green"
     hosts = f", hosts: {', '.join(map(printable, run.hosts))}" if run.hosts else ""
     counts = f"recordings: {len(run.members)}, attention groups: {len(run.groups)}{hosts}, "
     head = (f"run {printable(run.run_id)}", "bold")
-    console.print(Text.assemble(head, "  ", counts, (state, style)))
+    console.print(Text.assemble(head, "  ", counts, _state(run)))
     if run.members:
         _print_members(console, run)
     for group in run.groups:
-        for sentence in _absent(group):
-            console.print(Text(sentence, style="bold red" if group.missing else "dim"))
+        for what, sentence in _absent(group):
+            style = "bold red" if group.missing else _RANK_STYLE.get(what, "bold red")
+            console.print(Text(f"{what}: {sentence}", style=style))
         if group.ambiguous:
             console.print(
                 Text(
@@ -57,6 +53,28 @@ def _print_run(console: Output, run: WholeRun) -> None:
     for side in sorted({group.side for group in run.groups} - {""}):
         console.print(f"{side} side: {_SIDES[side]} (docs/ranks.md)")
     console.print()
+
+
+def _state(run: WholeRun) -> tuple[str, str]:
+    """Whether everything that was to be recorded is here, and the style to print that in.
+
+    Ranks that were left out on purpose lack nothing. Those of a missing group are counted with it.
+    """
+    missing = sum(group.missing for group in run.groups)
+    rest = [one for group in run.groups if not group.missing for one in group.absent]
+    lost = sum(one.num_lost for one in rest)
+    failed = sum(one.failed for one in rest) + len(run.unplaced)
+    unknown = sum(one.unknown for one in rest)
+    wrong = [f"{missing} of {len(run.groups)} attention groups missing"] if missing else []
+    wrong += [f"{_count(lost, 'recording')} missing"] if lost else []
+    wrong += [f"{_count(failed, 'scheduler')} not recorded"] if failed else []
+    unsure = [f"{_count(unknown, 'rank')} unaccounted for"] if unknown else []
+    style = "bold red" if wrong else "yellow" if unsure else "green"
+    return ", ".join(wrong + unsure) or "complete", style
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _print_members(console: Output, run: WholeRun) -> None:
@@ -111,19 +129,33 @@ def _name(group: GroupOfRun) -> str:
     return f"{group.side} dp {dp}, pp {pp}".strip()
 
 
-def _absent(group: GroupOfRun) -> Iterator[str]:
-    """One sentence per reason, with the ranks that it applies to."""
-    by_why: dict[tuple[bool, str], list[int]] = {}
+def _absent(group: GroupOfRun) -> Iterator[tuple[str, str]]:
+    """What became of schedulers, and one sentence per reason with the ranks that it applies to."""
+    by_why: dict[tuple[str, str], list[int]] = {}
     for one in group.absent:
-        why = (
-            "another rank of its group is recorded instead" if one.left_out else one.why or _NOWHERE
-        )
-        by_why.setdefault((one.left_out, why), []).append(one.tp_rank)
-    for (left_out, why), ranks in by_why.items():
-        what = "left out" if left_out else "not recorded"
+        by_why.setdefault(_why(one), []).append(one.tp_rank)
+    for (what, why), ranks in by_why.items():
         names = ", ".join(map(str, ranks))
-        lost = "; the requests of this group are not recorded" if group.missing else ""
-        yield f"{what}: {_name(group)}, tp {names}: {printable(why)}{lost}"
+        lost = "; no recording here has the requests of this group" if group.missing else ""
+        yield what, f"{_name(group)}, tp {names}: {printable(why)}{lost}"
+
+
+def _why(one: Absent) -> tuple[str, str]:
+    names = ", ".join(one.journals)
+    if one.num_here:
+        written = f"it was recorded {len(one.journals)} times (journals {names})"
+        return "missing", f"{written}, but only {one.num_here} of these recordings can be read here"
+    if one.journals:
+        journals = "journal" if len(one.journals) == 1 else "journals"
+        return (
+            "missing",
+            f"it was recorded, but no recording of its {journals} {names} can be read here",
+        )
+    if one.left_out:
+        return "left out", "another rank of its group is recorded instead"
+    if one.why is not None:
+        return "not recorded", one.why
+    return "no recording here", "no manifest here says whether it was recorded"
 
 
 def print_ranks(found: Sequence[RanksOfRun]) -> None:

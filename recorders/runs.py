@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,10 @@ from numpy.typing import NDArray
 
 from .ranks import Group, Rank, rank_of
 from .recording import Recording
-from .run_manifest import RunManifest
+from .run_manifest import RunManifest, SchedulerEntry
 from .schema import Kind
+
+_Place = tuple[Group, int]  # a tp rank of an attention group
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +44,29 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """A scheduler without a recording here."""
+    """A scheduler of which a recording, or every one, is not here.
+
+    It was recorded if it has `journals`. Otherwise it was left out, or `why` says what failed, or
+    no manifest tells.
+    """
 
     tp_rank: int
     left_out: bool  # not recorded on purpose
-    why: str | None  # None: no manifest says
+    why: str | None  # why it was not recorded; None: it was, or no manifest says
+    journals: tuple[str, ...] = ()  # that it wrote, if not all of them have a recording here
+    num_here: int = 0  # recordings of these journals
+
+    @property
+    def num_lost(self) -> int:
+        return len(self.journals) - self.num_here
+
+    @property
+    def failed(self) -> bool:
+        return not self.journals and not self.left_out and self.why is not None
+
+    @property
+    def unknown(self) -> bool:
+        return not self.journals and not self.left_out and self.why is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,12 +202,18 @@ def runs(members: Iterable[Member], manifests: Sequence[RunManifest] = ()) -> li
 
 def _whole(run_id: str, members: list[Member], manifests: list[RunManifest]) -> WholeRun:
     schedulers = [one for manifest in manifests for one in manifest.schedulers]
-    absent_by_place: dict[tuple[Group, int], Absent] = {}
+    told: dict[_Place, list[SchedulerEntry]] = defaultdict(list)
     for one in schedulers:
         if one.rank is not None:
-            why = one.why or f"there is no recording here of its journal {one.journal}"
-            place = (one.rank.group, one.rank.tp_rank)
-            absent_by_place[place] = Absent(one.rank.tp_rank, one.left_out, why)
+            told[one.rank.group, one.rank.tp_rank].append(one)
+    here_by_place: dict[_Place, list[Member]] = defaultdict(list)
+    for member in members:
+        here_by_place[member.rank.group, member.rank.tp_rank].append(member)
+    absent_by_place = {
+        place: found
+        for place, entries in told.items()
+        if (found := _absent(place[1], entries, here_by_place[place]))
+    }
     groups = []
     for side in sorted({member.side for member in members}) or [""]:
         here = [member for member in members if member.side == side]
@@ -199,8 +226,33 @@ def _whole(run_id: str, members: list[Member], manifests: list[RunManifest]) -> 
         ),
         hosts=tuple(manifest.host for manifest in manifests),
         groups=tuple(groups),
-        unplaced=tuple(f"process {one.pid}: {one.why}" for one in schedulers if one.rank is None),
+        unplaced=tuple(
+            f"process {one.pid}: {one.why}" for one in schedulers if one.rank is None and one.why
+        ),
     )
+
+
+def _absent(
+    tp_rank: int, entries: Sequence[SchedulerEntry], members: Sequence[Member]
+) -> Absent | None:
+    """Return what manifests say of one place of a run, or None if every recording of it is here.
+
+    A place can have several entries: of a server that was restarted with the same run id, or of
+    several starts of recording.
+    """
+    journals: dict[int, list[str]] = defaultdict(list)
+    for one in entries:
+        if one.journal and not one.why and one.journal not in journals[one.pid]:
+            journals[one.pid].append(one.journal)
+    # A recording may have been renamed, so it is known by its start. Files made from it have the same.
+    num_here = {pid: len({m.started for m in members if m.pid == pid}) for pid in journals}
+    lost = [pid for pid, written in journals.items() if len(written) > num_here[pid]]
+    if lost:
+        every = tuple(journal for pid in lost for journal in journals[pid])
+        return Absent(tp_rank, False, None, every, sum(num_here[pid] for pid in lost))
+    if members or any(journals.values()):
+        return None
+    return Absent(tp_rank, entries[-1].left_out, entries[-1].why)
 
 
 def _groups(ranks: Sequence[Rank]) -> list[Group]:
@@ -213,7 +265,7 @@ def _group(
     side: str,
     rank: Rank,
     members: Sequence[Member],
-    absent_by_place: dict[tuple[Group, int], Absent],
+    absent_by_place: dict[_Place, Absent],
 ) -> GroupOfRun:
     here = tuple(
         sorted(
@@ -221,9 +273,9 @@ def _group(
         )
     )
     there = {member.rank.tp_rank for member in here}
-    absent = [
-        absent_by_place.get((group, tp), Absent(tp, False, None))
-        for tp in rank.tp_ranks(group)
-        if tp not in there
-    ]
+    absent = []
+    for tp in rank.tp_ranks(group):
+        found = absent_by_place.get((group, tp))
+        if found or tp not in there:
+            absent.append(found or Absent(tp, False, None))
     return GroupOfRun(group, side, here, tuple(absent))

@@ -95,11 +95,11 @@ def test_info_names_a_missing_rank_and_why_it_is_missing(
     shutil.copy(record_dp[0], tmp_path)
     said = specdiff("info", tmp_path).stdout
     assert "recordings: 1, attention groups: 2, 1 of 2 attention groups missing" in said
-    assert "not recorded: dp 1, pp 0, tp 1: there is no recording of it here" in said
+    assert "no recording here: dp 1, pp 0, tp 1: no manifest here says whether it was" in said
     for path in record_dp[0].parent.glob(f"*{MANIFEST}"):
         shutil.copy(path, tmp_path)
     said = specdiff("info", tmp_path).stdout
-    assert "tp 1: " in said and "there is no recording here of its journal" in said
+    assert "missing: dp 1, pp 0, tp 1: it was recorded, but no recording of its journal" in said
     shutil.copy(record_dp[1], tmp_path)
     said = specdiff("info", tmp_path).stdout
     assert "recordings: 2, attention groups: 2" in said and ", complete\n" in said
@@ -198,6 +198,68 @@ def test_the_manifests_of_two_hosts_make_one_run(tmp_path: Path) -> None:
     (group,) = run.groups
     assert [(one.tp_rank, one.left_out) for one in group.absent] == [(0, False), (1, True)]
     assert group.missing
+
+
+def _info(folder: Path, *schedulers: SchedulerEntry) -> str:
+    """What `info` says of a folder, once its manifest names these schedulers."""
+    for path in folder.glob(f"*{MANIFEST}"):
+        path.unlink()
+    if schedulers:
+        assert run_manifest.write(folder, "r", schedulers)
+    said = specdiff("info", folder)
+    assert said.returncode == SAME, said.stderr
+    return said.stdout[said.stdout.index("run r  ") :]
+
+
+def test_a_run_is_complete_only_if_nothing_that_was_to_be_recorded_is_missing(
+    tmp_path: Path, real_recording: Path
+) -> None:
+    """`info` said "complete" of a run of which a file had been deleted."""
+    recording = hdf5.load(real_recording)
+    of_run = dataclasses.replace(recording.run, run_id="r", pid=7, started="1", tp_size=2)
+    hdf5.save(dataclasses.replace(recording, run=of_run), tmp_path / "renamed.h5")
+    first = SchedulerEntry(7, of_tp(0), "r-7-0.journal", False, None)
+    left_out = SchedulerEntry(8, of_tp(1), None, True, "another does")
+    written = SchedulerEntry(8, of_tp(1), "r-8-0.journal", False, None)
+    failed = SchedulerEntry(8, of_tp(1), None, False, "the recorder could not start (OSError)")
+
+    said = _info(tmp_path, first, left_out)
+    assert ", complete\n" in said and "left out: dp 0, pp 0, tp 1: another rank" in said
+
+    # One and the same scheduler can be left out of a later recording of the run.
+    for told in ([first, written], [first, written, left_out]):
+        said = _info(tmp_path, *told)
+        assert ", 1 recording missing\n" in said and "not recorded" not in said
+        assert (
+            "missing: dp 0, pp 0, tp 1: it was recorded, but no recording of its journal r-8-0.journal can be read here\n"
+            in said
+        )
+
+    for broken in (failed, dataclasses.replace(failed, rank=None)):
+        said = _info(tmp_path, first, broken)
+        assert ", 1 scheduler not recorded" in said and "complete\n" not in said.splitlines()[0]
+        assert "not recorded: " in said and "the recorder could not start (OSError)" in said
+
+    said = _info(tmp_path)
+    assert ", 1 rank unaccounted for\n" in said and "not recorded" not in said
+    assert "no recording here: dp 0, pp 0, tp 1: no manifest here says whether it was rec" in said
+
+
+def test_a_rank_that_was_recorded_twice_is_missing_if_one_of_its_files_is(
+    tmp_path: Path, real_recording: Path
+) -> None:
+    """As in a restarted container, whose schedulers can have the same process numbers again."""
+    recording = hdf5.load(real_recording)
+    told = [SchedulerEntry(7, of_tp(0), f"r-7-{n}.journal", False, None) for n in (0, 1)]
+    told.append(SchedulerEntry(8, of_tp(1), None, True, "another does"))
+    for started, says in (("1", ", 1 recording missing\n"), ("2", ", complete\n")):
+        of_run = dataclasses.replace(recording.run, run_id="r", pid=7, tp_size=2, started=started)
+        for name in ("", "-copy"):  # a copy stands for no other recording
+            path = tmp_path / f"{started}{name}.h5"
+            hdf5.save(dataclasses.replace(recording, run=of_run), path)
+        said = _info(tmp_path, *told)
+        assert says in said, said
+        assert ("but only 1 of these recordings can be read here" in said) is (started == "1")
 
 
 @pytest.mark.parametrize("name", ["20261121", "a-b", "a.b", "", "_"])
