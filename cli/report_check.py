@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.text import Text
 
-from ..recorders.errors import printable
+from ..recorders.errors import printable_id
 from ..replay.laws.law import Breach, Law, LawOutcome, State
 from .console import Output
 
@@ -162,7 +162,7 @@ def _print_statements(console: Output, laws: Sequence[Law]) -> None:
 
 
 def in_words(first: Breach) -> str:
-    who = f"request {printable(first.rid)}" if first.rid is not None else "batch"
+    who = f"request {printable_id(first.rid)}" if first.rid is not None else "batch"
     return (
         f"step {first.step}, {first.kind.words} (event {first.event}), {who}: "
         f"{first.counted} = {first.found}, expected {first.expected}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.text import Text
 
-from ..recorders.errors import printable
+from ..recorders.errors import printable, printable_id
 from ..replay.reconcile.facts import Fact
 from ..replay.reconcile.reconcile import Difference, FactResult, Reconciled
 from ..replay.verdict import Verdict
@@ -81,23 +81,28 @@ def _names(counts: Mapping[Fact, int]) -> str:
 
 
 def _where(fact: Fact, first: Difference) -> str:
-    who = f"request {printable(first.rid)} (line {first.line})"
+    who = f"request {printable_id(first.rid)} (line {first.line})"
     if fact is Fact.TRAINER:
         return f"{who}: rows + start_len + 1 = {first.received}, prompt + returned tokens = {first.recorded}"
-    return f"{who}: received {first.received}, recorded {first.recorded}"
+    received, recorded = (printable(str(value)) for value in (first.received, first.recorded))
+    return f"{who}: received {received}, recorded {recorded}"
 
 
 def _unmatched(found: Reconciled) -> list[tuple[str, list[str]]]:
     """Responses and requests without a counterpart: a description and the names."""
-    unknown = [f"{rid} (line {line})" for rid, line in found.unknown]
+    unknown = [f"{printable_id(rid)} (line {line})" for rid, line in found.unknown]
     groups = (
         ("responses without a request in this recording", unknown),
-        ("ended requests without a response", list(found.unanswered)),
-        ("ids with several responses or requests, not compared", list(found.ambiguous)),
-        ("streams without their last event", list(found.unfinished)),
+        ("ended requests without a response", _ids(found.unanswered)),
+        ("ids with several responses or requests, not compared", _ids(found.ambiguous)),
+        ("streams without their last event", _ids(found.unfinished)),
         ("lines without a request id", [str(line) for line in found.unnamed]),
     )
     return [(what, names) for what, names in groups if names]
+
+
+def _ids(rids: Sequence[str]) -> list[str]:
+    return [printable_id(rid) for rid in rids]
 
 
 def _notes(found: Reconciled) -> list[str]:
@@ -110,8 +115,7 @@ def _notes(found: Reconciled) -> list[str]:
 
 
 def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(printable(name) for name in names[:_SHOWN])
-    return shown + (", ..." if len(names) > _SHOWN else "")
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
 
 
 def print_json(recording: Path, responses: Path, found: Reconciled, *, complete: bool) -> None:

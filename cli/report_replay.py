@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.text import Text
 
-from ..recorders.errors import printable
+from ..recorders.errors import printable_id
 from ..replay.contents import Contents
 from ..replay.held import not_in
 from ..replay.paths.fixes import FIXES
@@ -21,7 +21,7 @@ _NO_VERDICT = "nothing was compared"
 _NO_RULE = "no built-in rule"  # the rules of the five fixes do not compute the quantity
 _NO_FIX = "none of the five"
 AS_OBSERVED = " To compare the server itself, use --old observed."
-_MAX_LINE = 200  # characters per line of a test failure; request ids can have any length
+_MAX_LINE = 200  # characters per line of a test failure; values and warnings can have any length
 
 
 def print_results(results: Sequence[JudgedRecording]) -> None:
@@ -224,7 +224,7 @@ def _alone(first: Divergence, number: int) -> int:
 
 
 def where(first: Divergence) -> str:
-    who = f"request {printable(first.rid)}" if first.rid is not None else "batch"
+    who = f"request {printable_id(first.rid)}" if first.rid is not None else "batch"
     return f"step {first.step}, {first.kind.words} (event {first.event}), {who}: {first.old} -> {first.new}"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from rich.text import Text
 
-from ..recorders.errors import printable
+from ..recorders.errors import printable, printable_id
 from ..recorders.runs import Absent, GroupOfRun, Member, WholeRun
 from ..replay.agreement import Agreement
 from ..replay.aligned import RankDifference
@@ -213,8 +213,9 @@ def _differences(result: Agreement) -> Iterator[str]:
 
 
 def difference(first: RankDifference) -> str:
-    who = "batch" if first.rid is None else f"request {printable(first.rid)}"
-    left, right = (printable(str(value)) for value in (first.left, first.right))
+    who = "batch" if first.rid is None else f"request {printable_id(first.rid)}"
+    say = printable_id if first.what == "request" else printable
+    left, right = (say(str(value)) for value in (first.left, first.right))
     return f"step {first.step}, {first.kind.words} (event {first.event}), {who}: {first.what} {left} and {right}"
 
 

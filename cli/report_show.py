@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from ..recorders.errors import printable
+from ..recorders.errors import printable_id
 from ..replay.timeline import Committed, RequestTimeline, TimelineEntry
 from .console import Output
 
@@ -16,7 +16,7 @@ def print_timelines(found: Sequence[RequestTimeline]) -> None:
     console = Output()
     for timeline in found:
         again = f" (request number {timeline.qid})" if len(found) > 1 else ""
-        console.print(Text.assemble("request ", (printable(timeline.rid), "bold"), again))
+        console.print(Text.assemble("request ", (printable_id(timeline.rid), "bold"), again))
         names = [str(path) for path in timeline.paths]
         table = console.table(
             "step", "event", "what", "", *names, "", right=(0, 1, *range(4, 4 + len(names)))

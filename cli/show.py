@@ -14,7 +14,13 @@ from .working import working
 
 @click.command()
 @click.argument("recording", type=Named(path_type=Path, readable=False))
-@click.option("--request", "rid", required=True, metavar="RID", help="Id of the request.")
+@click.option(
+    "--request",
+    "rid",
+    required=True,
+    metavar="RID",
+    help="Id of the request, whole or as reports print it.",
+)
 @click.option(
     "--path",
     "paths",

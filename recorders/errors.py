@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+_ID_HEAD, _ID_TAIL = 60, 37  # characters of a long request id that reports print; with "..." 100
 COPY_AGAIN = "Copy the file again from where it was recorded."
 
 
@@ -38,3 +39,14 @@ def is_a_journal(path: Path) -> str:
 def printable(text: str) -> str:
     """Escape control characters and line breaks in a string that came from a client or a file."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def printable_id(rid: str) -> str:
+    """Return a request id as text reports print it: escaped, and a long one without its middle.
+
+    Clients choose ids of any length. Similar ids may differ only at the end, so the end stays.
+    """
+    text = printable(rid)
+    if len(text) <= _ID_HEAD + len("...") + _ID_TAIL:
+        return text
+    return f"{text[:_ID_HEAD]}...{text[-_ID_TAIL:]}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..recorders.errors import UsageError, printable
+from ..recorders.errors import UsageError, printable, printable_id
 from ..recorders.recording import Recording
 from ..recorders.schema import NONE64, ROW_TABLES, Kind
 from .columns.committed_len import CommittedWithClaims, committed_by_touch
@@ -103,21 +103,24 @@ class RequestTimeline:
 def timelines(recording: Recording, rid: str, paths: Sequence[Path]) -> tuple[RequestTimeline, ...]:
     """Return every request with that id, oldest first (ids may be reused).
 
-    An id with control characters may be given as reports print it: no shell can pass a NUL.
-    Raises UsageError, which names the nearest ids, if there is none.
+    An id with control characters, or a long one, may be given as reports print it: no shell can
+    pass a NUL. Raises UsageError, which names the nearest ids, if there is none.
     """
-    printed = [printable(known) for known in recording.rids]
-    qids = [qid for qid, known in enumerate(recording.rids) if known == rid]
-    qids = qids or [qid for qid, known in enumerate(printed) if known == rid]
+    printed = [printable_id(known) for known in recording.rids]
+    forms = (recording.rids, [printable(known) for known in recording.rids], printed)
+    found = ([qid for qid, known in enumerate(form) if known == rid] for form in forms)
+    qids = next(filter(None, found), [])
     if not qids:
-        near = difflib.get_close_matches(rid, printed, n=3, cutoff=0.3)
+        near = difflib.get_close_matches(printable_id(rid), printed, n=3, cutoff=0.3)
         if near:
             known = f"The nearest ids are {', '.join(near)}."
         elif printed:
             known = f"It holds {len(printed)} requests, such as {', '.join(printed[:3])}."
         else:
             known = "It holds no requests."
-        raise UsageError(f"--request {rid!r}: no such request in this recording. {known}")
+        raise UsageError(
+            f"--request {printable_id(repr(rid))}: no such request in this recording. {known}"
+        )
     columns = Columns(recording)
     toggles = Toggles(columns, QUANTITIES)
     committed = [_committed(columns, path) for path in paths]

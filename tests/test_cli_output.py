@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -12,8 +15,14 @@ from pathlib import Path
 import pytest
 
 from children import SPECDIFF, python, specdiff
+from served_answers import OLD
+from served_answers import path as served
 from specdiff.cli.inputs import bundled
-from specdiff.cli.main import BROKEN, DIFFERS, NO_VERDICT, USAGE
+from specdiff.cli.main import BROKEN, DIFFERS, NO_VERDICT, SAME, USAGE, run
+from specdiff.cli.report_runs import difference
+from specdiff.recorders import hdf5
+from specdiff.recorders.schema import Kind
+from specdiff.replay.aligned import RankDifference
 
 
 def test_a_reader_that_leaves_early_gives_exit_code_141(real_recording: Path) -> None:
@@ -156,6 +165,46 @@ def test_characters_that_the_encoding_lacks_are_escaped(encoding: str, tmp_path:
     )
     assert done.returncode == DIFFERS and not done.stderr, done.stderr
     assert b"\\udcff.h5  differs" in done.stdout
+
+
+def test_long_request_ids_are_shortened_in_text_and_whole_in_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Clients choose ids of any length. Ids of 3,000 characters pushed all else off the screen."""
+    filler = 3000 * "x"
+    recording = hdf5.load(served(OLD))
+    rids = tuple(f"a{filler}{rid}" for rid in recording.rids)
+    path, responses = tmp_path / "long.h5", tmp_path / "responses.jsonl"
+    hdf5.save(dataclasses.replace(recording, rids=rids), path)
+    lines = served(OLD).with_suffix(".jsonl").read_text()
+    renamed = re.sub(r'("id": ?")(http-)', rf"\1a{filler}\2", lines)
+    responses.write_text(renamed + lines.splitlines()[0] + "\n")
+
+    reconcile = ["reconcile", str(path), str(responses)]
+    commands = [reconcile, ["replay", str(path)], ["check", str(path)]]
+    for command in commands:
+        assert run(command) == DIFFERS
+        said = capsys.readouterr().out
+        assert max(map(len, said.splitlines())) < 1000, command
+        shown = re.findall(r"a(?:x|\.)+http-\d+-\d+", said)
+        assert shown and {len(rid) for rid in shown} == {100}, command
+
+    # What reports print can be given to `show`, and so can the whole id.
+    whole = next(rid for rid in rids if rid.endswith(shown[0].rpartition(".")[2]))
+    assert run(["show", str(path), "--request", shown[0]]) == SAME
+    said = capsys.readouterr().out
+    assert said.startswith(f"request {shown[0]}\n")
+    assert run(["show", str(path), "--request", whole]) == SAME
+    assert capsys.readouterr().out == said
+    assert run(["show", str(path), "--request", f"b{whole}"]) == USAGE
+    assert len(capsys.readouterr().err) < 1000
+
+    assert run([*reconcile, "--format", "json"]) == DIFFERS
+    (first, *_) = json.loads(capsys.readouterr().out)["facts"]["trainer"]["differences"]
+    assert first["rid"] in rids
+
+    told = RankDifference(1, 2, Kind.RESULT, rids[0], "request", rids[1], rids[2])
+    assert len(difference(told)) < 400
 
 
 def test_progress_is_shown_on_a_terminal_only(tmp_path: Path) -> None:

@@ -228,6 +228,10 @@ def test_the_report_counts_batches_and_names_requests_that_ended_differently() -
     *_, count, other = again.compared(ScenarioRun(answers, 1, 0.0, 7))
     assert count.startswith("23 of 24")
     assert other.startswith(f"{rid}: ") and other.endswith(f" at {length}")
+    rid = 3000 * "x"  # long ids are shortened
+    again = replace(again, endings={rid: (reason, length)})
+    played = ScenarioRun({rid: _answer(rid, reason, length + 1)}, 1, 0.0, 7)
+    assert len(again.ended_differently(played)[0]) < 200
 
 
 def _answer(rid: str, reason: int, length: int) -> Answer:
