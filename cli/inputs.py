@@ -152,23 +152,31 @@ def _report(message: str, codes: set[int], code: int) -> None:
     complain(message)
 
 
+def journals_left_out(folder: Path, count: int) -> str:
+    """Say that there are journals beside the recordings of a folder, so that nobody takes the rest for all."""
+    return (
+        f"{folder}: left out here: {_counted(count)}, of which no recording was built yet. When the server has ended, "
+        f"run `{to_recover(folder)}`."
+    )
+
+
+def _counted(journals: int) -> str:
+    return f"{journals} journal{'' if journals == 1 else 's'}"
+
+
 def _folder(path: Path, now: Callable[[str], None]) -> list[Path]:
-    """List the recordings in a folder. Journals beside them are named, so that nobody takes the rest for all."""
+    """List the recordings in a folder. Journals beside them are named."""
     inside = sorted(path.iterdir())  # not glob, which finds nothing in a folder that cannot be read
     journals = sum(one.name.endswith(JOURNAL) for one in inside)
-    counted = f"{journals} journal{'' if journals == 1 else 's'}"
     if found := [one for one in inside if one.name.endswith(".h5")]:
         if journals:
             now("")
-            complain(
-                f"{path}: left out here: {counted}, of which no recording was built yet. When the server has ended, "
-                f"run `{to_recover(path)}`."
-            )
+            complain(journals_left_out(path, journals))
         return found
     if is_journal(path):
         raise RecordingError(is_a_journal(path))
     remedy = (
-        f"It contains {counted}: run `{to_recover(path)}`."
+        f"It contains {_counted(journals)}: run `{to_recover(path)}`."
         if journals
         else "Name a recording, or a folder that `specdiff record -o` wrote to."
     )

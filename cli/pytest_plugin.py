@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from ..recorders.errors import NoVerdictError, SpecdiffError, UsageError
+from ..recorders.errors import (
+    NoVerdictError,
+    SpecdiffError,
+    UsageError,
+    is_a_journal,
+    printable,
+    to_recover,
+)
+from ..recorders.file_names import JOURNAL, is_journal
 
 if TYPE_CHECKING:
     from ..recorders.recording import Recording
@@ -84,8 +93,12 @@ def _wanted(config: pytest.Config, recordings: list[Path]) -> Wanted:
     from . import options, project_settings
 
     for path in recordings:
+        if is_journal(path):
+            raise UsageError(f"--specdiff-recordings {is_a_journal(path)}")
         if not path.is_file() and not any(path.rglob("*.h5")):
-            raise UsageError(f"--specdiff-recordings {path}: no recording (*.h5) found.")
+            folders = sorted(_journals(path))
+            remedy = f" It contains journals: run `{to_recover(folders[0])}`." if folders else ""
+            raise UsageError(f"--specdiff-recordings {path}: no recording (*.h5) found.{remedy}")
     repo = _repo(config)
     names = [quantity.value for quantity in Quantity]
     for name in _option(config, "quantity"):
@@ -160,6 +173,38 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
     if wanted is None or file_path.suffix != ".h5" or not wanted.holds(file_path):
         return None
     return RecordingFile.from_parent(parent, path=file_path)
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Name the journals beside recordings. A pytest warning would fail a run with `-W error`."""
+    wanted = config.stash.get(_WANTED, None)
+    found = {} if wanted is None else _journals(*_collected(config, wanted))
+    if not found:
+        return
+    from .inputs import journals_left_out
+
+    terminalreporter.section("specdiff", yellow=True)
+    for folder, count in sorted(found.items()):
+        shown = Path(os.path.relpath(folder, config.invocation_params.dir))
+        terminalreporter.write_line(printable(journals_left_out(shown, count)))
+
+
+def _collected(config: pytest.Config, wanted: Wanted) -> Iterator[Path]:
+    """The folders of recordings that this run collects: it may name a part of those configured, or none."""
+    for arg in config.args:
+        path = _absolute(config.invocation_params.dir / arg.partition("::")[0])
+        if wanted.holds(path):
+            yield path
+        else:
+            yield from (one for one in wanted.recordings if path in one.parents)
+
+
+def _journals(*folders: Path) -> Counter[Path]:
+    """Count the journals in these folders and below, by the folder that they are in. A ring's is a folder."""
+    found = {path.resolve() for folder in folders for path in folder.rglob(f"*{JOURNAL}")}
+    return Counter(path.parent for path in found)
 
 
 class RecordingFile(pytest.File):

@@ -95,6 +95,35 @@ def test_a_quantity_given_twice_is_passed_on_once(project: pytest.Pytester) -> N
     assert line.count("--quantity") == 1
 
 
+def test_journals_beside_the_recordings_are_named_and_fail_nothing(
+    project: pytest.Pytester,
+) -> None:
+    """A crash leaves them. Without a word, whoever reads "passed" takes the rest for all."""
+    later = project.mkdir("runs/a later one")
+    for path in (later / "r-1-0.journal", project.path / "runs" / "r-2-0.journal"):
+        path.write_bytes(b"x" * 20)
+    (project.path / "runs" / "r-2-1.journal").mkdir()  # a ring
+    (project.path / "runs" / "r-2-1.journal" / "0.segment").touch()
+    says = [
+        "*= specdiff =*",
+        "runs: left out here: 2 journals, of which *, run `specdiff recover runs`.",
+        "runs/a later one: left out here: 1 journal, *, run `specdiff recover 'runs/a later one'`.",
+    ]
+    passing = ["--specdiff-path", "observed", "-q", "-W", "error"]
+    for asked in (["--specdiff-recordings", "runs"], [".", "--specdiff-recordings", "runs"]):
+        result = play(project, *asked, *passing)
+        assert result.ret is pytest.ExitCode.OK
+        result.stdout.fnmatch_lines(says, consecutive=True)
+    # Nothing was left out of a single recording, nor of other tests.
+    project.makeini("[pytest]\nspecdiff_recordings = runs\n")
+    for one in (
+        f"runs/{NAMES[1]}.h5",
+        "test_journals_beside_the_recordings_are_named_and_fail_nothing.py",
+    ):
+        play(project, one, *passing).stdout.no_fnmatch_line("*left out here*")
+    play(project, "runs", *passing).stdout.fnmatch_lines(says, consecutive=True)
+
+
 def test_without_options_the_plugin_does_nothing_and_imports_nothing_heavy(
     project: pytest.Pytester,
 ) -> None:
@@ -231,6 +260,14 @@ def test_paths_in_the_ini_file_are_relative_to_its_folder(
     ("arguments", "says"),
     [
         (["--specdiff-recordings", "nowhere"], "nowhere: no recording (*.h5) found"),
+        (
+            ["--specdiff-recordings", "left"],
+            "left: no recording (*.h5) found. It contains journals: run `specdiff recover ",
+        ),
+        (
+            ["--specdiff-recordings", "left/r-1-0.journal"],
+            "r-1-0.journal: a journal, not yet a recording",
+        ),
         (["--specdiff-recordings", "runs", "--specdiff-old", "fxied"], "Did you mean 'fixed'?"),
         (["--specdiff-recordings", "runs", "--specdiff-quantity", "x"], "no such quantity: 'x'"),
         (
@@ -242,6 +279,7 @@ def test_paths_in_the_ini_file_are_relative_to_its_folder(
 def test_a_wrong_option_is_a_usage_error(
     project: pytest.Pytester, arguments: list[str], says: str
 ) -> None:
+    (project.mkdir("left") / "r-1-0.journal").write_bytes(b"x" * 20)
     result = play(project, *arguments)
     assert result.ret is pytest.ExitCode.USAGE_ERROR
     assert says in result.stderr.str()
