@@ -99,7 +99,8 @@ def record(
         except RecordingError as error:  # the folder is gone; still return the command's status
             return Recorded(status, (), (str(error).removesuffix("."),))
     problems = why_nothing(found, paths)
-    if outcomes and all(isinstance(done, Recovered) and not done.num_requests for done in outcomes):
+    empty = [isinstance(done, Recovered) and not done.num_requests for done in outcomes]
+    if empty and all(empty) and not config.paused:
         problems = [*problems, _NO_REQUEST]
     if not paths and _identity(config.directory) != folder:
         problems = [_MOVED.format(folder=config.directory)]
