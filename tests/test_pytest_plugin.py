@@ -109,7 +109,9 @@ def test_journals_beside_the_recordings_are_named_and_fail_nothing(
         "runs: left out here: 2 journals, of which *, run `specdiff recover runs`.",
         "runs/a later one: left out here: 1 journal, *, run `specdiff recover 'runs/a later one'`.",
     ]
-    passing = ["--specdiff-path", "observed", "-q", "-W", "error"]
+    # The plugin was imported before the inner run, of which pytest itself warns.
+    strict = ["-W", "error", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    passing = ["--specdiff-path", "observed", "-q", *strict]
     for asked in (["--specdiff-recordings", "runs"], [".", "--specdiff-recordings", "runs"]):
         result = play(project, *asked, *passing)
         assert result.ret is pytest.ExitCode.OK
