@@ -107,7 +107,7 @@ def equal(recording: Columns, made: Program) -> None:
             assert found.num_compared == len(found.old.cells) > 0, quantity
 
 
-@pytest.mark.parametrize("algorithm", ["DFLASH", "DSPARK"])
+@pytest.mark.parametrize("algorithm", [*on_demand("DFLASH"), "DSPARK"])
 def test_drafts_of_blocks_lifted_equals_observed(algorithm: str, record: RigRecorder) -> None:
     recording = record("0.5.23", "random", SEED, "--algorithm", algorithm, "--requests", "60")
     assert recording.run.spec_algorithm == algorithm

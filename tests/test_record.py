@@ -120,7 +120,7 @@ def test_a_server_with_changed_books_is_recorded_as_unknown(tmp_path: Path) -> N
     root = find_release("0.5.13").root
     tree = tmp_path / "tree" / "sglang"
     (tmp_path / "tree").mkdir()
-    subprocess.run(["cp", "-r", str(root / "sglang"), str(tree)], check=True)
+    subprocess.run(["cp", "-a", str(root / "sglang"), str(tree)], check=True)
     processor = tree / "srt/managers/scheduler_components/batch_result_processor.py"
     text = processor.read_text()
     changed = text.replace("accept_lens[i] - 1\n", "accept_lens[i] - 1 + 0\n", 1)
