@@ -17,6 +17,8 @@ demo: $(VENV)/demo
 # Run the tests. They record sglang's real scheduler on this CPU; the first run downloads its releases (about 170 MB) into
 # the cache. Test files run in parallel, because the tests of a file share recordings. Use JOBS=0 with a debugger.
 JOBS ?= 2
+# Two test processes and the schedulers that they start take turns on the cores; more threads only get in their way.
+test: export OMP_NUM_THREADS ?= 1
 test: $(VENV)/test
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --durations 30 --durations-min 3 $(ARGS)
 
