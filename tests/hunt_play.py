@@ -52,12 +52,19 @@ class Server:
 
 _PRIORITY = {"enable_priority_scheduling": True, "schedule_policy": "fcfs"}
 
+_TREE_ON_PAGES = {
+    "speculative_eagle_topk": 4,
+    "page_size": 16,
+    "attention_backend": "triton",  # sglang refuses such trees for all backends of a CPU
+}
+
 SERVERS = (
     Server("roomy", 2600),
     Server("tight", 200),
     Server("pages of 16, chunks", 512, {"page_size": 16, "chunked_prefill_size": 32}),
     Server("pages of 64", 1024, {"page_size": 64}),
     Server("topk 4", 320, {"speculative_eagle_topk": 4}, since="0.5.13"),
+    Server("tree on pages", 1536, _TREE_ON_PAGES, since="0.5.13"),
     Server("priority", 200, _PRIORITY),
 )
 """Several page sizes, and pools so small that sglang retracts on its own.
