@@ -5,7 +5,9 @@ Each algorithm is matched with sets of fixes on its own.
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+from enum import Enum, IntEnum, auto
 
 import pytest
 
@@ -18,8 +20,10 @@ from specdiff.replay.columns.shared import Columns
 from specdiff.replay.lift.ledger import ledger_of
 from specdiff.replay.lift.link import Program
 from specdiff.replay.lift.match import match_apart
-from specdiff.replay.lift.missing import CannotRunError
+from specdiff.replay.lift.missing import CannotRunError, Missing
+from specdiff.replay.lift.releases import RELEASES
 from specdiff.replay.lift.roles import Role
+from specdiff.replay.lift.standins.server_args import Algorithm
 from specdiff.replay.quantity import Quantity as Q
 
 DFLASH, TREE = "0.5.14-dflash", "0.5.13-tree-on-pages"
@@ -85,6 +89,36 @@ def test_the_lagging_sums_come_from_the_branch_for_dflash() -> None:
         changed = compiled(Changed(source, path, "resolve_seq_lens_cpu", old, new))
     found = against_observed(bundled_recording(DFLASH), changed)
     assert {quantity for quantity, one in found.items() if one.differs.any()} == {Q.SEQ_LENS_SUM}
+
+
+@pytest.mark.parametrize("version", RELEASES)
+def test_the_stand_in_of_the_algorithm_answers_as_the_release_does(version: str) -> None:
+    """Or it stops the path. The questions about one algorithm, or about none, are all answered."""
+    with release(version) as source:
+        module = ast.parse(source.read("srt/speculative/spec_info.py") or "")
+    (real,) = (
+        node
+        for node in module.body
+        if isinstance(node, ast.ClassDef) and node.name == "SpeculativeAlgorithm"
+    )
+    kept: list[ast.stmt] = [node for node in real.body if isinstance(node, ast.Assign)]
+    asked = [
+        node
+        for node in real.body
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("is_")
+    ]
+    real.body, real.decorator_list = [*kept, *asked], []
+    names = {"Enum": Enum, "IntEnum": IntEnum, "auto": auto}
+    exec(compile(ast.Module([real], []), "spec_info.py", "exec"), names)  # noqa: S102
+    answered = 0
+    for member in names["SpeculativeAlgorithm"]:  # type: ignore[attr-defined]
+        for question in asked:
+            answer = getattr(Algorithm(member.name), question.name)()
+            assert answer == getattr(member, question.name)(), (member.name, question.name)
+            answered += 1
+    assert answered > 20
+    with pytest.raises(Missing, match=r"spec_algorithm\.is_another"):
+        Algorithm("EAGLE").is_another()
 
 
 @pytest.mark.parametrize(

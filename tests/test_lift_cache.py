@@ -51,6 +51,8 @@ def test_a_release_that_does_not_exist_is_a_usage_error_that_names_existing_ones
     said = capsys.readouterr().err
     assert "No matching distribution" in said and "Did you mean 0.5.98?" in said
     assert "the last are 0.5.10, 0.5.98" in said
+    assert run(["replay", RECORDING, "--old", "sglang==9.5.9"]) == USAGE
+    assert "Did you mean" not in capsys.readouterr().err  # not even near
 
 
 def test_an_unreachable_index_gives_no_verdict_and_the_full_message_of_pip(

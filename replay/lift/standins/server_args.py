@@ -8,25 +8,32 @@ from ....recorders.run import Run
 from ..missing import Missing
 from .base import UNKNOWN_LEN, StandIn
 
+_ALGORITHMS = ("EAGLE3", "STANDALONE", "NGRAM", "DFLASH", "DSPARK", "FROZEN_KV_MTP", "UNO", "NONE")
+# The questions of sglang whose answer is yes for several algorithms.
+_FAMILIES = {
+    "is_eagle": ("EAGLE", "EAGLE3", "FROZEN_KV_MTP"),
+    "is_dflash_family": ("DFLASH", "DSPARK"),
+    **{f"is_{name.lower()}": (name,) for name in _ALGORITHMS},
+}
+
 
 class Algorithm(StandIn):
-    """`SpeculativeAlgorithm` of the recorded server. It answers every `is_...()` from its name."""
+    """`SpeculativeAlgorithm` of the recorded server. It answers sglang's `is_...()` from its name.
+
+    A question that is not known here stops the path: it may be about several algorithms.
+    """
 
     what = "spec_algorithm"
     _WITHOUT_DRAFT_KV = ("NGRAM",)
 
     def __init__(self, name: str) -> None:
-        self.name = name.upper()
+        self.name = name.upper() or "NONE"
 
     def __getattr__(self, name: str) -> Any:
-        if name == "is_none":
-            return lambda: self.name in ("", "NONE")
-        if name == "is_some":
-            return lambda: self.name not in ("", "NONE")
-        if name == "is_eagle":
-            return lambda: self.name in ("EAGLE", "EAGLE3", "FROZEN_KV_MTP")
-        if name.startswith("is_"):
-            return lambda: self.name == name[3:].upper()
+        if name in ("is_some", "is_speculative"):
+            return lambda: self.name != "NONE"
+        if name in _FAMILIES:
+            return lambda: self.name in _FAMILIES[name]
         if name == "has_draft_kv":
             return lambda: self.name not in self._WITHOUT_DRAFT_KV
         raise AttributeError(name) if name.startswith("__") else Missing(f"spec_algorithm.{name}")
