@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option(
     "--against",
     metavar="PATH",
-    help="A version is good if it equals this path (observed, fixed, ...); default: the good end.",
+    help="A version is good if it equals this path (observed, expected, ...); default: the good end.",
 )
 @options.repo
 @click.option(

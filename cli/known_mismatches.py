@@ -64,12 +64,14 @@ def judge_recording(
 
 
 def _covers(entry: KnownMismatch, path: Path, result: ReplayResult) -> bool:
-    old, new = str(result.old), str(result.new)
+    old, new = (
+        {None, str(a), str(b)} for a, b in zip(result.named, (result.old, result.new), strict=True)
+    )
     return (
         any(name.match(glob) for name in _names(path) for glob in entry.recording)
-        and entry.path in (None, old, new)
-        and entry.old in (None, old)
-        and entry.fixed in (None, new)
+        and entry.path in old | new
+        and entry.old in old
+        and entry.fixed in new
     )
 
 

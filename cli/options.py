@@ -116,7 +116,7 @@ def old(says: str) -> Callable[[F], F]:
 
 
 def fixed(says: str) -> Callable[[F], F]:
-    return click.option("--fixed", default="fixed", show_default=True, metavar="PATH", help=says)
+    return click.option("--fixed", default="expected", show_default=True, metavar="PATH", help=says)
 
 
 def output(says: str) -> Callable[[F], F]:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _OPTIONS = {  # name -> (help, is a list, default)
     "recordings": ("Recordings to test: a folder or a file (*.h5).", True, []),
     "old": ("Left path of the comparison, as in `specdiff replay --old`.", False, "observed"),
-    "path": ("Right path of the comparison; each path is a separate test.", True, ["fixed"]),
+    "path": ("Right path of the comparison; each path is a separate test.", True, ["expected"]),
     "quantity": ("Compare only this quantity; skip the test if none of it was captured.", True, []),
     "repo": ("Git clone that contains the REV of sglang@REV.", False, None),
 }

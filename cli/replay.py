@@ -41,6 +41,8 @@ def replay(
     PATH is one of:
       observed          what the server computed
       old, fixed        none, or all, of the five fixes
+      expected          the fixes that the recorded server should have: fixed,
+                        or fixed-22651 from sglang 0.5.15 on
       old+23456         old with a fix added
       fixed-26126       fixed with a fix removed
       sglang==0.5.11    the functions of an sglang release

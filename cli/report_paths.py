@@ -14,6 +14,10 @@ _BUILT_IN = (
     ("observed", "what the server itself computed"),
     ("old", "none of the five fixes"),
     ("fixed", "all five fixes"),
+    (
+        "expected",
+        "the fixes that the recorded server should have: fixed, or fixed-22651 from 0.5.15 on",
+    ),
     ("old+N, fixed-N", "a fix added or removed"),
     ("sglang==VERSION", "the functions of a release, read from its wheel"),
     ("sglang@REV", "the functions of a commit, tag or branch in a git clone (--repo)"),

@@ -26,7 +26,7 @@ from .working import working
     "paths",
     multiple=True,
     metavar="PATH",
-    help="Path to show; default: old, fixed and observed. May be repeated.",
+    help="Path to show; default: old, expected and observed. May be repeated.",
 )
 @options.repo
 def show(recording: Path, rid: str, paths: tuple[str, ...], repo: str | None) -> None:
@@ -49,7 +49,7 @@ def show(recording: Path, rid: str, paths: tuple[str, ...], repo: str | None) ->
 
     if recording.is_dir():
         raise UsageError(f"{recording} is a folder. Name one recording in it (*.h5).")
-    wanted = options.paths_of(paths or ("old", "fixed", "observed"), repo)
+    wanted = options.paths_of(paths or ("old", "expected", "observed"), repo)
     with working(f"{recording}"):
         found = timelines(hdf5.load(recording), rid, wanted)
     print_timelines(found)

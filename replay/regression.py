@@ -54,6 +54,7 @@ def regression(recording: Recording, old: Path, new: Path, quantity: Quantity | 
     """
     wanted, columns = None if quantity is None else [quantity], Columns(recording)
     result = compare(columns, old, new, wanted)
+    old, new = result.old, result.new
     chosen = target(result, "test")
     (compared,) = (found for found in result.quantities if found.quantity is chosen)
     difference = _difference(columns, old, new, chosen)

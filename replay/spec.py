@@ -36,6 +36,17 @@ class FixSet:
         return "old" + "".join(f"+{number}" for number in sorted(self.fixes))
 
 
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """The set of fixes that the server of the recording should have.
+
+    `expected.concrete` replaces it by that set.
+    """
+
+    def __str__(self) -> str:
+        return "expected"
+
+
 class Origin(Enum):
     """Where a lifted path's source is read from."""
 
@@ -61,12 +72,12 @@ class Lifted:
         return self.text
 
 
-Path = Observed | FixSet | Lifted
+Path = Observed | FixSet | Expected | Lifted
 
 OLD = FixSet(frozenset())
 FIXED = FixSet(ALL)
 GRAMMAR = (
-    "observed, old, fixed, old/fixed with fixes added and removed, such as old+23456 or fixed-26126, "
+    "observed, expected, old, fixed, old/fixed with fixes added and removed, such as old+23456 or fixed-26126, "
     "sglang==VERSION, sglang@REV with --repo, sglang@installed, or a folder that holds an sglang source tree"
 )
 
@@ -88,13 +99,15 @@ def parse(text: str, repo: str | None = None) -> Path:
     """
     if text == "observed":
         return Observed()
+    if text == "expected":
+        return Expected()
     if text.startswith(("sglang=", "sglang@")):
         return _sglang(text, repo)
     base = re.split(r"[+-]", text, maxsplit=1)[0]
     if "/" in text or (base not in _BASES and os.path.isdir(text)):
         return Lifted(text, Origin.TREE, text)
     if base not in _BASES:
-        near = difflib.get_close_matches(base, ["observed", *_BASES], n=1)
+        near = difflib.get_close_matches(base, ["observed", "expected", *_BASES], n=1)
         hint = f" Did you mean {near[0] + text[len(base) :]!r}?" if near else ""
         if _VERSION.fullmatch(text):
             hint = f" Did you mean 'sglang=={text}'?"

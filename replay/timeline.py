@@ -16,6 +16,7 @@ from .columns.committed_len import CommittedWithClaims, committed_by_touch
 from .columns.committed_len import claims as claims_of
 from .columns.shared import Columns
 from .detail import detail
+from .expected import concrete
 from .explain import Toggles
 from .laws.weights import mislabelled
 from .ledger import Ledger
@@ -121,7 +122,7 @@ def timelines(recording: Recording, rid: str, paths: Sequence[Path]) -> tuple[Re
         raise UsageError(
             f"--request {printable_id(repr(rid))}: no such request in this recording. {known}"
         )
-    columns = Columns(recording)
+    columns, paths = Columns(recording), [concrete(path, recording) for path in paths]
     toggles = Toggles(columns, QUANTITIES)
     committed = [_committed(columns, path) for path in paths]
     ledgers = [ledger_of(columns, toggles, path, _wanted(path)) for path in paths]

@@ -19,6 +19,7 @@ from .columns.shared import Columns
 from .contents import Contents, contents
 from .diff import SeriesDiff, diff
 from .exercised import exercised
+from .expected import concrete
 from .explain import Explanation, Toggles, explain
 from .held import branches_not_held, holds_quantity, not_in
 from .ledger import Ledger, Series
@@ -147,6 +148,7 @@ class ReplayResult:
     num_requests: int
     old: Path
     new: Path
+    named: tuple[Path, Path]  # the same as they were given: `expected` is not replaced
     verdict: Verdict
     quantities: tuple[QuantityResult, ...]
     version: int  # the recording's format version
@@ -181,6 +183,7 @@ def compare(
     in memory at a time.
     """
     recording, wanted = columns.recording, tuple(dict.fromkeys(quantities or Quantity))
+    named, old, new = (old, new), concrete(old, recording), concrete(new, recording)
     made: dict[Quantity, QuantityResult] = {}
     unknown: set[str] = set()
     for some in at_same_places(wanted):
@@ -196,6 +199,7 @@ def compare(
         num_requests=len(recording.rids),
         old=old,
         new=new,
+        named=named,
         verdict=_verdict(compared, named=quantities is not None),
         quantities=compared,
         version=recording.version,
@@ -245,6 +249,7 @@ def ledger_of(
 
     Raises UsageError or NoVerdictError if a lifted path is not available or cannot run.
     """
+    path = concrete(path, columns.recording)
     if isinstance(path, FixSet):
         return toggles(path.fixes)
     if isinstance(path, Lifted):

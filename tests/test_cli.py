@@ -120,7 +120,7 @@ def test_explanations_are_found_by_toggling_fixes(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the implementations of two fixes are swapped, the printed explanations are swapped too."""
-    _, before = replay_json(capsys)
+    _, before = replay_json(capsys, "--fixed", "fixed")
     swap = {22651: 23456, 23456: 22651}
     apply = {fix.number: fix.apply for fix in fix_table.FIXES}
     swapped = tuple(
@@ -128,7 +128,7 @@ def test_explanations_are_found_by_toggling_fixes(
         for fix in fix_table.FIXES
     )
     monkeypatch.setattr(fix_table, "FIXES", swapped)
-    _, after = replay_json(capsys)
+    _, after = replay_json(capsys, "--fixed", "fixed")
     old, new = (
         [r["quantities"]["kv_committed_len_settled"]["by_fix"].keys() for r in results]
         for results in (before, after)
@@ -141,7 +141,8 @@ def test_explanations_are_found_by_toggling_fixes(
 def test_the_summary_counts_values(capsys: pytest.CaptureFixture[str]) -> None:
     """The counts of the values that each fix explains include all quantities."""
     names = ("0.5.11-stale-stop", "0.5.14-dflash")
-    assert run(["replay", *(str(bundled() / f"{name}.h5") for name in names)]) == DIFFERS
+    recordings = [str(bundled() / f"{name}.h5") for name in names]
+    assert run(["replay", *recordings, "--fixed", "fixed"]) == DIFFERS
     said = [line.split() for line in capsys.readouterr().out.splitlines()]
     told = [line[3:] for line in said if len(line) == 8 and line[2] == "differs"]
     # Of #23456 in the first recording: 8 settled lengths, the same 8 with claims, 8 verify counts
@@ -285,6 +286,7 @@ def test_replay_says_if_committed_lengths_differ_only_by_claims(
     name: str, old: str, only_claims: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """From 0.5.15 on no server claims. So a correct one differs from `fixed` at every prepare."""
-    assert run(["replay", str(bundled() / f"{name}.h5"), "--old", old]) == DIFFERS
+    paths = ["--old", old, "--fixed", "fixed"]
+    assert run(["replay", str(bundled() / f"{name}.h5"), *paths]) == DIFFERS
     said = "kv_committed_len differs only by slots claimed for results still to come: settled, all "
     assert (said in capsys.readouterr().out) == only_claims

@@ -76,7 +76,7 @@ BISECT = ["bisect", "{retract}", "--good", "sglang==0.5.11", "--bad", "sglang==0
         (
             ["show", "{real}", "--request", "x", "--repo", "."],
             USAGE,
-            "and old, fixed, observed are not of that form",
+            "and old, expected, observed are not of that form",
         ),
         (["paths", "--repo", "."], USAGE, "--repo can only be used with --explain sglang@REV"),
         (["paths", "--explain", "sglang==0.5.12", "--repo", "."], USAGE, "only a path sglang@REV"),

@@ -139,6 +139,14 @@ def test_an_entry_applies_by_recording_path_side_and_quantity() -> None:
     assert excuses(fixed="fixed") and not excuses(fixed="observed")
     assert excuses(recording=("none.h5", "recordings/0.5.11-*.h5"))
     assert not excuses(recording=("0.5.11",)) and not excuses(recording=("elsewhere/*.h5",))
+    # a path that was named `expected`
+    named = replay(recording, spec.parse("observed"), spec.parse("expected"))
+    for path in ("fixed", "expected"):
+        entry = project_settings.KnownMismatch(
+            "x", ("*.h5",), Quantity.KV_COMMITTED_LEN, "why", fixed=path
+        )
+        assert judge_recording([entry], Path(RETRACT), named).excused
+    assert not excuses(fixed="expected")  # here `fixed` was named
     # not compared, so the entry is neither used nor stale
     assert not excuses(quantity=Quantity.FINISH)
 

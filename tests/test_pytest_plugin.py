@@ -175,10 +175,11 @@ reason = "stale results count, #23456"
 def test_a_failure_says_if_committed_lengths_differ_only_by_claims(
     project: pytest.Pytester,
 ) -> None:
-    """They do for every server from 0.5.15 on, if no path is named."""
+    """They do for every server from 0.5.15 on, which claims no slots."""
     shutil.copy(bundled() / "0.5.23-new-weights.h5", "x.h5")
-    result = play(project, "--specdiff-recordings", "x.h5")
-    result.assert_outcomes(passed=1, failed=1)
+    paths = ["--specdiff-path", "expected", "--specdiff-path", "fixed"]
+    result = play(project, "--specdiff-recordings", "x.h5", *paths)
+    result.assert_outcomes(passed=2, failed=1)
     result.stdout.fnmatch_lines(
         ["kv_committed_len differs only by slots claimed *", "Full report: *"], consecutive=True
     )
@@ -221,7 +222,7 @@ def test_recordings_behind_a_link_are_found_and_matched_by_both_names(
     config = project.path / "pyproject.toml"
     ini = '[tool.pytest.ini_options]\nspecdiff_recordings = ["runs"]\n'
     config.write_text(ini)
-    for one in (f"runs/{NAMES[1]}.h5::fixed", f"../store/{NAMES[1]}.h5"):
+    for one in (f"runs/{NAMES[1]}.h5::expected", f"../store/{NAMES[1]}.h5"):
         play(project, one, *asked, "-c", "pyproject.toml").assert_outcomes(passed=1)
     play(project, *asked).assert_outcomes(passed=2, failed=2)  # each recording once
     play(project, ".", "--specdiff-recordings", "runs", *asked).assert_outcomes(passed=2, failed=2)

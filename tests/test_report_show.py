@@ -109,7 +109,8 @@ step | event | what | old | fixed | observed
 def test_show_prints_these_lives_word_for_word(
     name: str, rid: str, life: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["show", str(bundled() / f"{name}.h5"), "--request", rid]) == SAME
+    paths = ["--path", "old", "--path", "fixed", "--path", "observed"]
+    assert run(["show", str(bundled() / f"{name}.h5"), "--request", rid, *paths]) == SAME
     title, *said = capsys.readouterr().out.splitlines()
     assert title == f"request {rid}"
     assert [" | ".join(re.split(r"  +", line.strip())) for line in said] == life.split("\n")[1:-1]

@@ -14,6 +14,7 @@ from ...recorders.errors import NoVerdictError, RecordingError
 from ...recorders.pseudonyms import pseudonymous
 from ...recorders.recording import Recording
 from ...recorders.schema import NONE64
+from ..expected import concrete
 from ..laws.law import LawOutcome
 from ..quantity import Quantity
 from ..spec import Lifted, Observed, Origin, Path
@@ -72,7 +73,7 @@ def shrink_to_divergence(
     Raises NoVerdictError if the paths do not differ.
     """
     before = replay_recording(recording, *paths, None if quantity is None else [quantity])
-    wanted = target(before)
+    paths, wanted = (before.old, before.new), target(before)
     (whole,) = (made for made in before.quantities if made.quantity is wanted)
     question = Question(*paths, wanted)
     shows = f"{_name(paths[0])} and {_name(paths[1])} first part over {wanted.value} as they did"
@@ -93,6 +94,7 @@ def shrink_to_breach(
 
     Raises NoVerdictError if the path does not break it.
     """
+    path = concrete(path, recording)
     question = LawQuestion(path, law)
     outcome = question.outcome(recording)
     if outcome.first is None:
