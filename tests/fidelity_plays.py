@@ -45,6 +45,8 @@ EXTRAS = (
     Extra(None, "0.5.16", "random", 5, ("--algorithm", "DSPARK")),
     Extra(None, "0.5.14", "random", 5, ("--algorithm", "NGRAM", "--topk", "4")),
     Extra(None, "0.5.13", "random", 5, ("--topk", "4", "--page-size", "16")),
+    Extra(None, "0.5.9", "random", 5, ("--model", "gpt-oss")),
+    Extra(None, "0.5.9", "random", 5, ("--model", "qwen3-next")),
     Extra(None, "0.5.9", "chunked-random", 3),
     Extra(None, "0.5.10", "random", 3, ("--paused",)),
     Extra(None, "0.5.19", "mixed-random", 3),

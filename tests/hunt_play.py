@@ -14,6 +14,7 @@ from specdiff.fixtures.rig.messages import CONTROLS
 from specdiff.fixtures.rig.release import Release
 from specdiff.fixtures.rig.script import RequestScript, Scenario
 from specdiff.fixtures.rig.server_args import server_args
+from specdiff.fixtures.rig.speculation import Speculation
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Server:
 
     name: str
     pool_tokens: int
+    speculation: Speculation = field(default_factory=Speculation)
     settings: Mapping[str, Any] = field(default_factory=dict)
     conservativeness: float = 0.05
     since: str = "0.5.9"
@@ -29,21 +31,26 @@ class Server:
     def server_args(self) -> dict[str, Any]:
         return {
             **server_args(
-                pool_tokens=self.pool_tokens, conservativeness=self.conservativeness, sessions=True
+                pool_tokens=self.pool_tokens,
+                conservativeness=self.conservativeness,
+                sessions=True,
+                speculation=self.speculation,
             ),
             **self.settings,
         }
 
     def scenario(self, requests: tuple[RequestScript, ...], **told: Any) -> Scenario:
         settings = {"enable_streaming_session": True, **self.settings}
-        return Scenario(
-            "hunt",
-            requests,
-            pool_tokens=self.pool_tokens,
-            conservativeness=self.conservativeness,
-            capture_experts=True,
-            settings=settings,
-            **told,
+        return self.speculation.put_into(
+            Scenario(
+                "hunt",
+                requests,
+                pool_tokens=self.pool_tokens,
+                conservativeness=self.conservativeness,
+                capture_experts=True,
+                settings=settings,
+                **told,
+            )
         )
 
     def runs_on(self, release: Release) -> bool:
@@ -52,20 +59,17 @@ class Server:
 
 _PRIORITY = {"enable_priority_scheduling": True, "schedule_policy": "fcfs"}
 
-_TREE_ON_PAGES = {
-    "speculative_eagle_topk": 4,
-    "page_size": 16,
-    "attention_backend": "triton",  # sglang refuses such trees for all backends of a CPU
-}
-
 SERVERS = (
     Server("roomy", 2600),
     Server("tight", 200),
-    Server("pages of 16, chunks", 512, {"page_size": 16, "chunked_prefill_size": 32}),
-    Server("pages of 64", 1024, {"page_size": 64}),
-    Server("topk 4", 320, {"speculative_eagle_topk": 4}, since="0.5.13"),
-    Server("tree on pages", 1536, _TREE_ON_PAGES, since="0.5.13"),
-    Server("priority", 200, _PRIORITY),
+    Server("pages of 16, chunks", 512, Speculation(page_size=16), {"chunked_prefill_size": 32}),
+    Server("pages of 64", 1024, Speculation(page_size=64)),
+    Server("topk 4", 320, Speculation(topk=4), since="0.5.13"),
+    Server("tree on pages", 1536, Speculation(topk=4, page_size=16), since="0.5.13"),
+    Server("priority", 200, settings=_PRIORITY),
+    Server("sliding window", 320, Speculation(model="gpt-oss")),
+    Server("sliding window on pages", 1024, Speculation(page_size=16, model="gpt-oss")),
+    Server("linear attention", 320, Speculation(model="qwen3-next")),
 )
 """Several page sizes, and pools so small that sglang retracts on its own.
 
