@@ -84,6 +84,7 @@ GRAMMAR = (
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.!+]*")
 _TOGGLE = re.compile(r"([+-])([^+-]*)")
 _BASES = {"old": frozenset[int](), "fixed": ALL}
+_WITHOUT_TOGGLES = ("observed", "expected")
 
 
 def is_release(path: Path) -> bool:
@@ -107,8 +108,11 @@ def parse(text: str, repo: str | None = None) -> Path:
     if "/" in text or (base not in _BASES and os.path.isdir(text)):
         return Lifted(text, Origin.TREE, text)
     if base not in _BASES:
-        near = difflib.get_close_matches(base, ["observed", "expected", *_BASES], n=1)
-        hint = f" Did you mean {near[0] + text[len(base) :]!r}?" if near else ""
+        near = difflib.get_close_matches(base, [*_WITHOUT_TOGGLES, *_BASES], n=1)
+        meant = near[0] + text[len(base) :] if near and near[0] in _BASES else "".join(near)
+        hint = f" Did you mean {meant!r}?" if meant else ""
+        if base in _WITHOUT_TOGGLES:
+            hint = f" No fix can be added to {base} or removed from it."
         if _VERSION.fullmatch(text):
             hint = f" Did you mean 'sglang=={text}'?"
         raise UsageError(f"path {text!r}: no such path.{hint} Expected {GRAMMAR}.")
