@@ -82,17 +82,34 @@ def _change(difference: SeriesDiff, cell: int) -> str:
     """Return by how much each path changed its value in this event.
 
     Both paths are named even if one changed nothing: either of them may be the wrong one. Counters
-    have no cell before the event, so for them this is the difference between the paths.
+    have no cell before the event, so for them this is the difference between the paths, unless the
+    request's result before shows it already.
     """
     old, new = (_delta(series, cell) for series in (difference.old, difference.new))
     one, other = difference.paths
     if old is None or new is None:
-        gap = int(difference.old.values[cell, 0]) - int(difference.new.values[cell, 0])
+        gap, earlier = _gap(difference, cell), _earlier_gap(difference, cell)
+        if gap == earlier:
+            return "the values already differed before"
         more, less = (one, other) if gap > 0 else (other, one)
-        return f"{abs(gap)} more under {more} than under {less}"
+        already = f"; the values already differed before, by {abs(earlier)}" if earlier else ""
+        return f"{abs(gap)} more under {more} than under {less}{already}"
     if old == new:
         return f"{old:+d} under both; the values already differed before"
     return f"{old:+d} under {one}, {new:+d} under {other}"
+
+
+def _gap(difference: SeriesDiff, cell: int) -> int:
+    return int(difference.old.values[cell, 0]) - int(difference.new.values[cell, 0])
+
+
+def _earlier_gap(difference: SeriesDiff, cell: int) -> int:
+    """Return by how much the request's values differ at its cell before this one; 0 if there is none."""
+    cells = difference.old.cells
+    before = torch.nonzero(cells.qid[:cell] == cells.qid[cell]).flatten()
+    last = int(before[-1]) if len(before) else None
+    known = last is not None and bool(difference.differs[last])
+    return _gap(difference, last) if known else 0
 
 
 def _delta(series: Series, cell: int) -> int | None:

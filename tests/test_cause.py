@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
 from lifting import bundled_recording
-from specdiff.recorders.schema import NONE64
+from specdiff.recorders.schema import NONE32, NONE64
 from specdiff.replay import spec
 from specdiff.replay.cause import cause
 from specdiff.replay.columns.shared import Columns
@@ -154,6 +155,31 @@ def test_the_cause_of_a_counter_names_both_paths() -> None:
             result.first.cause
             == "stale result of a finished request: 1 more under old than under fixed"
         )
+
+
+def test_a_result_is_not_blamed_for_a_counter_that_already_differed() -> None:
+    """As if the server had counted one draft too many in the first verify of each request."""
+    recording = bundled_recording("0.5.11-stale-stop")
+    counted = recording.result_rows.spec_accepted_drafts
+    one_more = np.where(counted == NONE32, counted, counted + 1)
+    rows = dataclasses.replace(recording.result_rows, spec_accepted_drafts=one_more)
+    columns = Columns(dataclasses.replace(recording, result_rows=rows))
+    old, new = (
+        ledger_of(columns, Toggles(columns), spec.parse(path)) for path in ("observed", "fixed")
+    )
+    (made,) = (
+        one
+        for one in diff(columns.recording, old, new)
+        if one.quantity is Quantity.SPEC_ACCEPTED_DRAFTS
+    )
+    (mine,) = (one for one, rid in enumerate(recording.rids) if rid == "stop-1-0")
+    cells = torch.nonzero(made.differs & (made.old.cells.qid == mine)).flatten().tolist()
+    assert [cause(columns, made, cell) for cell in cells] == [
+        "result of a running request: 1 more under observed than under fixed",
+        "result of a running request: the values already differed before",
+        "stale result of a finished request: 4 more under observed than under fixed; "
+        "the values already differed before, by 1",
+    ]
 
 
 @pytest.mark.parametrize("name", ["0.5.10-stale-stop", "0.5.12-experts-overshoot", "0.5.23-mixed"])

@@ -38,8 +38,16 @@ BISECT = ["bisect", "{retract}", "--good", "sglang==0.5.11", "--bad", "sglang==0
         (["replay", "--old", "fxied"], USAGE, "Did you mean 'fixed'?"),
         (["replay", "--old", "expcted"], USAGE, "Did you mean 'expected'?"),
         (["replay", "--old", "obsrved-22651"], USAGE, "Did you mean 'observed'?"),
-        (["replay", "--old", "expected-22651"], USAGE, "No fix can be added to expected or removed"),
-        (["replay", "--old", "observed+22651"], USAGE, "No fix can be added to observed or removed"),
+        (
+            ["replay", "--old", "expected-22651"],
+            USAGE,
+            "No fix can be added to expected or removed",
+        ),
+        (
+            ["replay", "--old", "observed+22651"],
+            USAGE,
+            "No fix can be added to observed or removed",
+        ),
         (["replay", "--old", "0.5.11"], USAGE, "Did you mean 'sglang==0.5.11'?"),
         (["replay", "--old", "old+23465"], USAGE, "Did you mean 23456?"),
         (["replay", "--old", "old+"], USAGE, "the number of a fix is missing"),
