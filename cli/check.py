@@ -49,6 +49,7 @@ def check(recording: tuple[str, ...], text: str, repo: str | None, details: bool
     from ..recorders.runs import Member, member_of, runs
     from ..replay import spec
     from ..replay.columns.shared import Columns
+    from ..replay.expected import named
     from ..replay.explain import Toggles
     from ..replay.laws.check import check as check_laws
     from ..replay.laws.check import every_breach
@@ -66,7 +67,7 @@ def check(recording: tuple[str, ...], text: str, repo: str | None, details: bool
     (path,) = options.paths_of([text], repo)
     if isinstance(path, spec.Lifted):
         program_of(path)  # report missing source once, not for every recording
-    found: list[tuple[Path, tuple[LawOutcome, ...]]] = []
+    found: list[tuple[Path, str, tuple[LawOutcome, ...]]] = []
     members: list[Member] = []
 
     def judge(file: Path) -> None:
@@ -74,7 +75,7 @@ def check(recording: tuple[str, ...], text: str, repo: str | None, details: bool
         members.append(member_of(file, recording))
         columns = Columns(recording)
         ledger = ledger_of(columns, Toggles(columns), path)
-        found.append((file, check_laws(columns, ledger, silenced)))
+        found.append((file, named(path, recording), check_laws(columns, ledger, silenced)))
         if form == "jsonl":
             for line in report_breaches.lines(file, every_breach(columns, ledger, silenced)):
                 click.echo(line)
@@ -82,11 +83,11 @@ def check(recording: tuple[str, ...], text: str, repo: str | None, details: bool
     with working("reading") as now:
         codes = each(recording, judge, now)
     if form == "table":
-        print_outcomes(found, str(path), details=details)
+        print_outcomes(found, details=details)
     ranks = compare_all(runs(members), hdf5.load) if form == "table" else ()
     print_ranks(ranks)
     codes |= {DIFFERS} if any(one.differs for one in ranks) else set()
-    for _, outcomes in found:
+    for _, _, outcomes in found:
         if any(outcome.state is State.BROKEN for outcome in outcomes):
             codes.add(DIFFERS)
         elif not any(outcome.num_checked for outcome in outcomes):

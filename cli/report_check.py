@@ -11,7 +11,8 @@ from ..recorders.errors import printable_id
 from ..replay.laws.law import Breach, Law, LawOutcome, State
 from .console import Output
 
-Checked = Sequence[tuple[Path, tuple[LawOutcome, ...]]]
+# Each recording, the path whose books were checked, and the laws.
+Checked = Sequence[tuple[Path, str, tuple[LawOutcome, ...]]]
 
 _STYLE = {
     State.HOLDS: "green",
@@ -32,10 +33,10 @@ _SIGN = {
 }
 
 
-def print_outcomes(found: Checked, path: str, *, details: bool) -> None:
+def print_outcomes(found: Checked, *, details: bool) -> None:
     """Print the laws of one recording, or an overview of several. `details`: also print the laws of each of several."""
     console, several = Output(), len(found) > 1
-    for file, outcomes in found if details or not several else ():
+    for file, path, outcomes in found if details or not several else ():
         broken = sum(outcome.state is State.BROKEN for outcome in outcomes)
         style = "bold red" if broken else "green"
         console.print(
@@ -44,26 +45,27 @@ def print_outcomes(found: Checked, path: str, *, details: bool) -> None:
         _print_laws(console, outcomes)
         console.print()
     if several:
-        _print_glance(console, found, path)
+        _print_glance(console, found)
         _print_breaches(console, found)
         _print_summary(console, found)
     elif found:
-        _print_statements(console, [outcome.law for outcome in found[0][1]])
+        _print_statements(console, [outcome.law for outcome in found[0][2]])
 
 
-def _print_glance(console: Output, found: Checked, path: str) -> None:
+def _print_glance(console: Output, found: Checked) -> None:
     """Print one line per recording and one column per law, headed by its number in the summary."""
-    broken = sum(any(one.state is State.BROKEN for one in outcomes) for _, outcomes in found)
+    broken = sum(any(one.state is State.BROKEN for one in outcomes) for _, _, outcomes in found)
     style = "bold red" if broken else "green"
     says = f"{broken} of {len(found)} recordings break a law"
-    console.print(Text.assemble((path, "bold"), ": ", (says, style)))
+    paths = ", ".join(dict.fromkeys(path for _, path, _ in found))
+    console.print(Text.assemble((paths, "bold"), ": ", (says, style)))
     for laws in _blocks(console.width, found):
         numbers = "".join(f"{number + 1:3}" for number in laws)
         table = console.table("recording", numbers)
         # the laws are one column, so that a narrow terminal wraps names but never laws
         table.columns[0].no_wrap, table.columns[0].overflow = False, "fold"
         table.columns[1].no_wrap = True
-        for file, outcomes in found:
+        for file, _, outcomes in found:
             states = [outcomes[law].state for law in laws]
             signs = ((f"  {_SIGN[state]}", _STYLE[state]) for state in states)
             table.add_row(file.name, Text.assemble(*signs))
@@ -74,15 +76,15 @@ def _print_glance(console: Output, found: Checked, path: str) -> None:
 
 def _blocks(width: int, found: Checked) -> list[range]:
     """Indices of the laws in blocks that fit beside a name on the terminal."""
-    name = max(len("recording"), min(width // 2, max(len(file.name) for file, _ in found)))
-    size, num_laws = max(1, (width - name - len(" | ")) // 3), len(found[0][1])
+    name = max(len("recording"), min(width // 2, max(len(file.name) for file, _, _ in found)))
+    size, num_laws = max(1, (width - name - len(" | ")) // 3), len(found[0][2])
     return [range(first, min(first + size, num_laws)) for first in range(0, num_laws, size)]
 
 
 def _print_breaches(console: Output, found: Checked) -> None:
     """Print the first breach of each law in each recording. One line each rather than a table, for narrow terminals."""
     broken = [
-        (file, one) for file, outcomes in found for one in outcomes if one.state is State.BROKEN
+        (file, one) for file, _, outcomes in found for one in outcomes if one.state is State.BROKEN
     ]
     for file, one in broken:
         assert one.first is not None
@@ -134,15 +136,15 @@ def _print_summary(console: Output, found: Checked) -> None:
         "", "law", *_SIGN.values(), "statement", right=(0, *range(2, 2 + len(_SIGN)))
     )
     table.columns[1].no_wrap = True
-    for index, outcome in enumerate(found[0][1]):
-        states = [outcomes[index].state for _, outcomes in found]
+    for index, outcome in enumerate(found[0][2]):
+        states = [outcomes[index].state for _, _, outcomes in found]
         style = "bold red" if State.BROKEN in states else ""
         counts = [str(states.count(state)) for state in _SIGN]
         name = Text(outcome.law.name, style=style)
         table.add_row(str(index + 1), name, *counts, Text(outcome.law.statement, style="dim"))
     console.print(table)
-    for index, _ in enumerate(found[0][1]):
-        of_law = [outcomes[index] for _, outcomes in found]
+    for index, _ in enumerate(found[0][2]):
+        of_law = [outcomes[index] for _, _, outcomes in found]
         for reason in dict.fromkeys(one.known for one in of_law if one.known):
             console.print(f"known violation of {of_law[0].law.name}: {reason}")
     console.print(

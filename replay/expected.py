@@ -17,6 +17,11 @@ def concrete(path: Path, recording: Recording) -> Path:
     return _expected(recording) if isinstance(path, Expected) else path
 
 
+def named(path: Path, recording: Recording) -> str:
+    """Return the path as a report names it: `expected` with the set that it stands for here."""
+    return f"{path} ({concrete(path, recording)})" if isinstance(path, Expected) else str(path)
+
+
 def _expected(recording: Recording) -> FixSet:
     return FixSet(ALL) if _should_claim(recording) else FixSet(ALL - {_CLAIM})
 

@@ -173,12 +173,13 @@ def test_a_result_is_not_blamed_for_a_counter_that_already_differed() -> None:
         if one.quantity is Quantity.SPEC_ACCEPTED_DRAFTS
     )
     (mine,) = (one for one, rid in enumerate(recording.rids) if rid == "stop-1-0")
+    stale = "stale result of a finished request: 4 more under observed than under fixed"
+    stale += "; the values already differed before, by 1"
     cells = torch.nonzero(made.differs & (made.old.cells.qid == mine)).flatten().tolist()
     assert [cause(columns, made, cell) for cell in cells] == [
         "result of a running request: 1 more under observed than under fixed",
         "result of a running request: the values already differed before",
-        "stale result of a finished request: 4 more under observed than under fixed; "
-        "the values already differed before, by 1",
+        stale,
     ]
 
 

@@ -121,3 +121,14 @@ def test_a_timeline_and_a_shrunk_recording_name_the_fixes() -> None:
         lambda _: None,
     )
     assert isinstance(shrunk.shows, ReplayResult) and str(shrunk.shows.new) == CLAIMS
+
+
+def test_check_names_the_fixes_of_each_recording(capsys: pytest.CaptureFixture[str]) -> None:
+    older, newer = (str(bundled() / f"{name}.h5") for name in ("0.5.13-chunked", "0.5.23-random"))
+    assert run(["check", newer, "--path", "expected"]) == SAME
+    assert "  expected (fixed-22651): 0 of " in capsys.readouterr().out
+    assert run(["check", older, newer, "--path", "expected"]) == SAME
+    out = capsys.readouterr().out
+    assert "expected (fixed), expected (fixed-22651): 0 of 2 recordings break a law" in out
+    assert run(["check", older, newer, "--path", "fixed"]) == SAME
+    assert "\nfixed: 0 of 2 " in "\n" + capsys.readouterr().out
