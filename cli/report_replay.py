@@ -328,6 +328,8 @@ def _print_summary(console: Output, results: Sequence[tuple[Path, ReplayResult]]
         table.add_row(path.name, result.run.sglang_version, result.verdict.value, *counts)
     console.print(table)
     none = " Unexplained: those that no set of fixes explains." if any(unexplained) else ""
+    if all(result.verdict is not Verdict.DIFFERS for _, result in results):
+        return
     console.print(f"Counts: differing values that the fix explains, alone or with others.{none}")
     console.print()
     named = console.table("fix", "", "shown first in", "at", "why")
@@ -341,7 +343,8 @@ def _print_summary(console: Output, results: Sequence[tuple[Path, ReplayResult]]
                 f"{quantity.value}, {where(first)}",
                 first.cause,
             )
-    console.print(named)
+    if named.row_count:
+        console.print(named)
 
 
 def _num_explained(result: ReplayResult, number: int) -> int:

@@ -152,6 +152,20 @@ def test_piped_output_is_plain(real_recording: Path) -> None:
     assert all(line == line.rstrip() for line in done.stdout.splitlines())
 
 
+def test_recordings_without_a_difference_have_no_table_of_fixes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    same, differs = (
+        str(bundled() / f"{name}.h5") for name in ("0.5.23-random", "0.5.12-stale-stop")
+    )
+    assert run(["replay", same, same, "--old", "observed"]) == SAME
+    out = capsys.readouterr().out
+    assert "shown first in" not in out and "Counts: " not in out
+    assert run(["replay", same, differs, "--old", "observed"]) == DIFFERS
+    out = capsys.readouterr().out
+    assert "shown first in" in out and "Counts: " in out
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_characters_that_the_encoding_lacks_are_escaped(encoding: str, tmp_path: Path) -> None:
     """Here it is a file name. The command must still reach its verdict."""
