@@ -136,10 +136,13 @@ def _whole(recording: Recording) -> Iterator[tuple[str, str]]:
     if stats is None:
         yield "recorder", "killed before it wrote its statistics"
     else:
-        errors = f"{stats.exceptions} exceptions" + (
+        errors = _counted(stats.exceptions, "exception") + (
             f" (first: {stats.first_exception})" if stats.exceptions else ""
         )
-        yield "recorder", f"{stats.dropped} events dropped, {errors}, {_cost(recording)}"
+        yield (
+            "recorder",
+            f"{_counted(stats.dropped, 'event')} dropped, {errors}, {_cost(recording)}",
+        )
     yield "complete", _up_to(recording) + _gaps(recording)
 
 

@@ -228,9 +228,11 @@ def _warnings(recording: Recording) -> Iterator[str]:
     """Yield warnings about lost events and recorder errors."""
     stats = recording.stats
     if stats is not None and stats.dropped:
-        yield f"the recorder dropped {stats.dropped} events; gaps mark the places, and nothing is compared across them"
+        events = "1 event" if stats.dropped == 1 else f"{stats.dropped} events"
+        yield f"the recorder dropped {events}; gaps mark the places, and nothing is compared across them"
     if stats is not None and stats.exceptions:
-        yield f"the recorder failed {stats.exceptions} times; first: {stats.first_exception}"
+        times = "once" if stats.exceptions == 1 else f"{stats.exceptions} times"
+        yield f"the recorder failed {times}; first: {stats.first_exception}"
     if recording.damage:
         yield f"the end of the recording is lost: {recording.damage}"
 

@@ -59,6 +59,17 @@ def test_info_shows_losses_and_overhead_of_the_recorder(tmp_path: Path, capsys: 
     )
 
 
+def test_one_loss_is_told_in_the_singular(tmp_path: Path, capsys: Capsys) -> None:
+    recording = failing(bundled_recording("0.5.23-new-weights"))
+    stats = dataclasses.replace(recording.stats, dropped=1, exceptions=1)
+    hdf5.save(dataclasses.replace(recording, stats=stats), tmp_path / "one.h5")
+    says = rows(capsys, tmp_path / "one.h5")["recorder"]
+    assert says.startswith("1 event dropped, 1 exception (first: KeyError: x), ")
+    assert run(["replay", str(tmp_path / "one.h5"), "--old", "observed"]) == SAME
+    out = capsys.readouterr().out
+    assert "the recorder dropped 1 event; " in out and "failed once; first: KeyError: x" in out
+
+
 def test_info_counts_no_event_for_what_a_late_recording_cannot_know(
     tmp_path: Path, capsys: Capsys
 ) -> None:
