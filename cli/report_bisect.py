@@ -36,7 +36,9 @@ STYLE = {Finding.GOOD: "green", Finding.BAD: "bold red", Finding.SKIPPED: "yello
 
 def print_table(recording: str, found: Bisection) -> None:
     console = Output()
-    console.print(Text.assemble((recording, "bold"), f"  {found.good} (good) to {found.bad} (bad)"))
+    against = f", against {found.against}" if found.against else ""
+    ends = f"  {found.good} (good) to {found.bad} (bad){against}"
+    console.print(Text.assemble((recording, "bold"), ends))
     console.print()
     change = found.search.change
     if change is None or found.inside is None:
@@ -156,6 +158,7 @@ def print_json(recording: str, found: Bisection) -> None:
         "recording": recording,
         "good": str(found.good),
         "bad": str(found.bad),
+        "against": found.against,
         "quantities": [quantity.value for quantity in found.quantities],
         "compared": found.num_compared,
         **span_to_json(found.search),

@@ -82,6 +82,20 @@ def test_the_release_that_fixed_it_is_found_with_the_ends_swapped(
     _, told = bisected(capsys, *ends, "--quantity", "spec_verify_ct", "--against", "fixed")
     assert told["first_changed"] == "sglang==0.5.12"
     assert told["last_before"] == "sglang==0.5.11"
+    assert told["against"] == "fixed"
+
+
+def test_the_report_names_the_path_that_decides(capsys: pytest.CaptureFixture[str]) -> None:
+    """Otherwise one that leaves out what the path does not compute reads as if the ends were equal."""
+    newest = str(bundled() / "0.5.23-random.h5")
+    ends = ["--good", "sglang==0.5.21", "--bad", "sglang==0.5.22"]
+    assert run(["bisect", newest, *ends]) == DIFFERS  # released_len
+    assert "(good) to sglang==0.5.22 (bad)\n" in capsys.readouterr().out
+    assert run(["bisect", newest, *ends, "--against", "expected"]) == SAME
+    out = capsys.readouterr().out
+    assert "(bad), against expected (fixed-22651)\n" in out
+    assert run(["bisect", newest, *ends, "--format", "json"]) == DIFFERS
+    assert json.loads(capsys.readouterr().out)["against"] is None
 
 
 def test_a_good_end_that_is_not_good_gives_no_verdict(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..columns.shared import Columns
+from ..expected import named
 from ..quantity import Quantity
 from ..spec import Lifted, Path
 from ..verdict import Divergence, ReplayResult, Verdict, compare
@@ -39,6 +40,7 @@ class Bisection:
 
     good: Lifted
     bad: Lifted
+    against: str | None  # the path whose books count as good; None: the good end
     quantities: tuple[Quantity, ...]
     num_compared: int  # values compared: between the two sides of the change, else between the ends
     search: Search
@@ -64,12 +66,14 @@ def bisect(
     is nothing to search.
     """
     judge = Judge(columns, reference or good, quantities)
+    against = None if judge.reference == good else named(judge.reference, columns.recording)
     found = search(judge, good, bad, report, skip)
     if found.change is None:
-        return Bisection(good, bad, judge.quantities, judge.num_compared(bad), found, None)
+        compared = judge.num_compared(bad)
+        return Bisection(good, bad, against, judge.quantities, compared, found, None)
     inside = _inside(columns, found.change, judge)
     compared = sum(one.num_compared for one in inside.result.quantities)
-    return Bisection(good, bad, judge.quantities, compared, found, inside)
+    return Bisection(good, bad, against, judge.quantities, compared, found, inside)
 
 
 def _inside(columns: Columns, change: Change, judge: Judge) -> Inside:
