@@ -107,9 +107,9 @@ def _earlier_gap(difference: SeriesDiff, cell: int) -> int:
     """Return by how much the request's values differ at its cell before this one; 0 if there is none."""
     cells = difference.old.cells
     before = torch.nonzero(cells.qid[:cell] == cells.qid[cell]).flatten()
-    last = int(before[-1]) if len(before) else None
-    known = last is not None and bool(difference.differs[last])
-    return _gap(difference, last) if known else 0
+    if not len(before) or not difference.differs[before[-1]]:
+        return 0
+    return _gap(difference, int(before[-1]))
 
 
 def _delta(series: Series, cell: int) -> int | None:

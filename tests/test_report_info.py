@@ -61,6 +61,7 @@ def test_info_shows_losses_and_overhead_of_the_recorder(tmp_path: Path, capsys: 
 
 def test_one_loss_is_told_in_the_singular(tmp_path: Path, capsys: Capsys) -> None:
     recording = failing(bundled_recording("0.5.23-new-weights"))
+    assert recording.stats is not None
     stats = dataclasses.replace(recording.stats, dropped=1, exceptions=1)
     hdf5.save(dataclasses.replace(recording, stats=stats), tmp_path / "one.h5")
     says = rows(capsys, tmp_path / "one.h5")["recorder"]
