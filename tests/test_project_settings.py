@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,15 @@ def test_a_known_mismatch_is_reported_but_not_judged(
     (result,) = json.loads(capsys.readouterr().out)
     known = result["quantities"]["kv_committed_len_settled"]["known"]
     assert known == {"reason": "stale results count, #23456", "until": None}
+
+
+def test_the_documented_entry_covers_the_default_paths(project: Path) -> None:
+    dflash = str(bundled() / "0.5.14-dflash.h5")
+    assert run(["replay", dflash, "--old", "observed"]) == DIFFERS
+    docs = (Path(__file__).parents[1] / "docs" / "config.md").read_text()
+    (entry,) = re.findall(r"```toml\n(\[\[tool.specdiff.known\]\]\n.*?)```", docs, re.DOTALL)
+    project.write_text(entry)
+    assert run(["replay", dflash, "--old", "observed"]) == SAME
 
 
 def test_an_entry_may_name_several_quantities_and_each_must_show(
