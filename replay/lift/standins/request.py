@@ -24,7 +24,7 @@ class Kv(StandIn):
         self.kv_allocated_len = UNKNOWN_LEN
         self.req_pool_idx = pool_idx
 
-    # Sliding windows are not modeled: nothing was ever evicted from one.
+    # No book depends on what a sliding window evicted.
     max_evicted_seqlen = swa_evicted_seqlen = 0
 
     def clamp_evicted_seqlens(self, _: int) -> None: ...
