@@ -123,7 +123,7 @@ def test_while_all_is_explained_nothing_is_counted(capsys: pytest.CaptureFixture
     lines = told(capsys, "replay", MIX, *COMMITTED).splitlines()
     assert lines[0].endswith("values differ")
     (row,) = (line for line in lines if line.startswith("kv_committed_len"))
-    assert row.endswith("  #22651")
+    assert row.endswith("  #23456")
     assert not any("unexplained" in line for line in lines)
 
 
